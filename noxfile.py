@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Sessions: install, then one command each. What they do is in toolchain/twinmod."""
+
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "toolchain"))
+
+from twinmod import environment  # noqa: E402
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "unit"]
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = True
+
+LOCKS = ROOT / "toolchain" / "locks"
+
+
+def install(session: nox.Session, lock: str, *projects: str) -> None:
+    """Install a lock, twinmod and other projects of ours, unless nothing of them changed."""
+    lock_path = LOCKS / f"{lock}.txt"
+    folders = tuple(ROOT / project for project in projects)
+    inputs = (lock_path, ROOT / "pyproject.toml", *environment.list_files(*folders))
+    home = Path(session.virtualenv.location)
+    if environment.is_current(home, inputs):
+        return
+    session.install("--require-hashes", "-r", str(lock_path))
+    session.install("--no-build-isolation", "--no-deps", "-e", str(ROOT), *map(str, folders))
+    environment.mark_current(home, inputs)
+
+
+def twinmod(session: nox.Session, *arguments: str) -> None:
+    """Run a verb of the command; a VM may take a while to end after Ctrl-C."""
+    install(session, "run")
+    session.run(
+        "twinmod", *arguments, *session.posargs, interrupt_timeout=15, terminate_timeout=10
+    )  # fmt: skip
+
+
+@nox.session
+def doctor(session: nox.Session) -> None:
+    """Say what is there, what is missing and how to mend it; change nothing."""
+    twinmod(session, "doctor")
+
+
+@nox.session
+def setup(session: nox.Session) -> None:
+    """Make the chroot, the kernel tree with its Rust crates, and the VM's userland."""
+    twinmod(session, "setup")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build both modules for the stock kernel."""
+    twinmod(session, "build")
+
+
+@nox.session(name="build-c")
+def build_c(session: nox.Session) -> None:
+    """Build the C module, out of tree."""
+    twinmod(session, "build", "c")
+
+
+@nox.session(name="build-rust")
+def build_rust(session: nox.Session) -> None:
+    """Build the Rust module, in the Linux tree."""
+    twinmod(session, "build", "rust")
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """Run the matrix: both modules with both testers."""
+    twinmod(session, "test")
+
+
+@nox.session(name="test-c")
+def test_c(session: nox.Session) -> None:
+    """Run the matrix against the C module."""
+    twinmod(session, "test", "--module", "c")
+
+
+@nox.session(name="test-rust")
+def test_rust(session: nox.Session) -> None:
+    """Run the matrix against the Rust module."""
+    twinmod(session, "test", "--module", "rust")
+
+
+@nox.session
+def counter(session: nox.Session) -> None:
+    """Count up with many threads on one device, in every cell."""
+    twinmod(session, "counter")
+
+
+@nox.session
+def shell(session: nox.Session) -> None:
+    """Boot a VM with both modules loaded, and give its console to you."""
+    twinmod(session, "shell")
+
+
+@nox.session
+def cache(session: nox.Session) -> None:
+    """Show (list) or free (prune) what lies outside the checkout."""
+    twinmod(session, "cache")
+
+
+@nox.session(name="lint-kernel")
+def lint_kernel(session: nox.Session) -> None:
+    """Run the kernel's own checks: checkpatch, the tree's rustfmt, clippy."""
+    twinmod(session, "lint-kernel")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Run ruff, mypy, stubtest and rustfmt."""
+    install(session, "lint", "c_tester", "rust_tester")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+    for package in ("mdriver_tester_c", "mdriver_tester_rust"):
+        session.run("python", "-m", "mypy.stubtest", package)
+    session.run("cargo", "fmt", "--check", "--manifest-path", "rust_tester/Cargo.toml",
+                external=True)  # fmt: skip
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """Run the toolchain's own tests: seconds, no VM."""
+    install(session, "unit")
+    session.run("pytest", *session.posargs)

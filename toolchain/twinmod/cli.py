@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command ``twinmod``: arguments in, text and an exit code out."""
+
+import json
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from twinmod import __version__, cache, flow, kbuild, process, report
+from twinmod.config import LANGUAGES, Config, find_project_dir, read_config
+from twinmod.errors import ExitCode, MissingToolError, TwinmodError, render_error
+from twinmod.terminal import TerminalProgress
+
+PROBE_TIMEOUT_S = 10.0
+
+COUNTER_LIMIT_S = 1500.0
+
+
+class State:
+    """What every verb starts from."""
+
+    def __init__(self) -> None:
+        self.progress = TerminalProgress()
+        self._config: Config | None = None
+
+    @property
+    def config(self) -> Config:
+        """The project's configuration, read when the first verb asks for it."""
+        if self._config is None:
+            self._config = read_config(find_project_dir(Path.cwd()))
+        return self._config
+
+    def watch(self, line: str) -> None:
+        """Show, on a terminal that moves, what a VM does."""
+        del line
+
+    def phases(self) -> tuple[tuple[str, float], ...]:
+        """Return (title, seconds) of every phase so far."""
+        return tuple(self.progress.durations)
+
+
+pass_state = click.make_pass_decorator(State, ensure=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """Write a Linux kernel module twice, in C and in Rust, and hold both to one matrix."""
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    click.echo(json.dumps(document, indent=2))
+
+
+def _probe_url(url: str) -> bool:
+    """Tell whether a URL answers."""
+    request = urllib.request.Request(url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=PROBE_TIMEOUT_S):
+            return True
+    except (OSError, ValueError, urllib.error.URLError):
+        return False
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@pass_state
+def doctor(state: State, as_json: bool) -> ExitCode:
+    """Say what is there and what is missing; change nothing."""
+    checks = flow.run_doctor(state.config, _probe_url)
+    document = report.plan_doctor_report(checks)
+    if as_json:
+        _print_json(document)
+    else:
+        click.echo(report.render_checks(checks))
+    return ExitCode.PASSED if document["ready"] else ExitCode.ENVIRONMENT
+
+
+@cli.command()
+@pass_state
+def setup(state: State) -> ExitCode:
+    """Make the chroot, the kernel tree and the userland, and prove the crates."""
+    prepared = flow.run_setup(state.config, state.progress)
+    proof = prepared.tree.proof
+    click.echo(f"kernel   {prepared.tree.release}, version {prepared.tree.version}")
+    click.echo("config   identical to the stock kernel's")
+    click.echo(f"rustc    {proof.rustc}, as the stock kernel's")
+    click.echo(
+        f"crates   {proof.checked_symbols} exported symbols checked against the stock "
+        f"Module.symvers, {len(proof.missing)} missing"
+    )
+    return ExitCode.PASSED
+
+
+@cli.command()
+@click.argument("languages", nargs=-1, type=click.Choice(LANGUAGES))
+@click.option("--show", is_flag=True, help="Print the commands and run none of them.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@pass_state
+def build(state: State, languages: tuple[str, ...], show: bool, as_json: bool) -> ExitCode:
+    """Build the modules for the stock kernel."""
+    config, wanted = state.config, languages or LANGUAGES
+    for module in config.modules:
+        kbuild.read_sources(module, config.root_dir)
+    if show:
+        prepared = flow.find_prepared(config)
+        plans = flow.plan_builds(config, prepared, wanted)
+        click.echo("\n\n".join(kbuild.render_show(plan) for plan in plans))
+        return ExitCode.PASSED
+    with flow.hold_checkout(config, state.progress):
+        prepared = flow.run_setup(config, state.progress)
+        products = flow.run_build(config, prepared, wanted, state.progress)
+    if as_json:
+        _print_json(kbuild.plan_report(products, prepared.tree))
+    else:
+        click.echo(report.render_products(products))
+    return ExitCode.PASSED
+
+
+@cli.command()
+@click.option("--module", "modules", multiple=True, type=click.Choice(LANGUAGES),
+              help="Only the module in this language.")  # fmt: skip
+@click.option("--tester", "testers", multiple=True, type=click.Choice(LANGUAGES),
+              help="Only this tester.")  # fmt: skip
+@click.option("-k", "keyword", default="", metavar="EXPR", help="Only tests that match, as pytest.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@pass_state
+def test(
+    state: State, modules: tuple[str, ...], testers: tuple[str, ...], keyword: str, as_json: bool
+) -> ExitCode:
+    """Run the matrix: every module with every tester, on the stock kernel."""
+    config = state.config
+    selection = flow.Selection(
+        languages=modules or LANGUAGES, testers=testers or LANGUAGES, keyword=keyword
+    )
+    with flow.hold_checkout(config, state.progress):
+        prepared = flow.run_setup(config, state.progress)
+        run = flow.run_test(
+            config, prepared, selection, state.progress, state.watch, state.phases
+        )
+    if as_json:
+        _print_json(run.document)
+        return report.compare_outcomes(run.results)
+    Console(highlight=False).print(report.render_table(run.outcomes, run.rules, run.results))
+    troubles = report.render_troubles(run.results)
+    if troubles:
+        click.echo(f"\n{troubles}")
+    click.echo(f"\nkernel {prepared.tree.release}, {run.document['accelerator']}; "
+               f"{config.out_dir / 'test'}")  # fmt: skip
+    if run.document["narrowed"]:
+        click.echo(f"narrowed to {run.document['narrowed']}")
+    click.echo(report.render_totals(run.document["totals"]))
+    return report.compare_outcomes(run.results)
+
+
+@cli.command()
+@click.option("-n", "increments", default=100_000, show_default=True,
+              type=click.IntRange(min=1, max=10**9), help="Increments of each thread.")
+@click.option("-w", "-W", "threads", default=30, show_default=True,
+              type=click.IntRange(min=1, max=4096), help="Threads.")
+@pass_state
+def counter(state: State, increments: int, threads: int) -> ExitCode:
+    """Count up with threads on one device in every cell, as the report's multi_mdriver did."""
+    config = state.config
+    with flow.hold_checkout(config, state.progress):
+        prepared = flow.run_setup(config, state.progress)
+        results = flow.run_counter(
+            config, prepared, threads, increments, COUNTER_LIMIT_S, state.progress, state.watch
+        )
+    click.echo(report.render_counts(results))
+    troubles = report.render_troubles(results)
+    if troubles:
+        click.echo(troubles)
+    return report.compare_outcomes(results)
+
+
+@cli.command()
+@pass_state
+def shell(state: State) -> ExitCode:
+    """Boot a VM with both modules loaded and give its console to you."""
+    with flow.hold_checkout(state.config, state.progress):
+        prepared = flow.run_setup(state.config, state.progress)
+        return flow.run_shell(state.config, prepared, state.progress)
+
+
+@cli.command("lint-kernel")
+@pass_state
+def lint_kernel(state: State) -> ExitCode:
+    """Run checkpatch, the tree's rustfmt and clippy, with warnings as errors."""
+    with flow.hold_checkout(state.config, state.progress):
+        prepared = flow.run_setup(state.config, state.progress)
+        flow.run_lint(state.config, prepared, state.progress)
+    return ExitCode.PASSED
+
+
+@cli.group("cache")
+def cache_group() -> None:
+    """Show and free what lies outside the checkout."""
+
+
+@cache_group.command("list")
+def cache_list() -> ExitCode:
+    """Show every entry with its size."""
+    click.echo(str(cache.find_cache_dir()))
+    for kind, name, complete, size_bytes in cache.list_entries():
+        state = "" if complete else "  (not complete)"
+        click.echo(f"  {kind}/{name}  {size_bytes / 1e6:.0f} MB{state}")
+    return ExitCode.PASSED
+
+
+@cache_group.command("prune")
+@click.option("--all", "everything", is_flag=True, help="Also what this project uses.")
+@pass_state
+def cache_prune(state: State, everything: bool) -> ExitCode:
+    """Remove what this project's configuration does not use."""
+    used = () if everything else flow.find_used_entries(state.config)
+    for kind, name, _, size_bytes in cache.list_entries():
+        if (kind, name) not in used:
+            cache.remove_entry(kind, name, state.progress)
+            click.echo(f"removed {kind}/{name}  {size_bytes / 1e6:.0f} MB")
+    return ExitCode.PASSED
+
+
+def _run_guarded(act: Callable[[], object]) -> int:
+    """Run a verb; turn whatever ends it into one message and the documented exit code."""
+    try:
+        with process.interrupt_on_sigterm():
+            code = act()
+    except TwinmodError as error:
+        click.echo(render_error(error), err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return ExitCode.USAGE
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return ExitCode.INTERRUPTED
+    except OSError as error:
+        click.echo(render_error(plan_os_error(error)), err=True)
+        return ExitCode.ENVIRONMENT
+    return code if isinstance(code, int) else ExitCode.PASSED
+
+
+def plan_os_error(error: OSError) -> TwinmodError:
+    """Return the error of a system call that failed under us: a full disk, a missing right."""
+    facts = [("file", str(error.filename))] if error.filename else []
+    free_bytes = shutil.disk_usage(Path.cwd()).free
+    facts.append(("free here", f"{free_bytes / 1e9:.2f} GB"))
+    return MissingToolError(
+        f"the system refused: {error.strerror or error}", facts=tuple(facts),
+        hint="nox -s doctor",
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Entry point of the command."""
+    sys.exit(_run_guarded(lambda: cli(standalone_mode=False)))

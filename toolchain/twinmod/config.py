@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``[tool.twinmod]``: the project's own data, read once, strictly."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from twinmod.errors import ConfigError
+from twinmod.specs import Cell, ChrootSpec, KernelSpec, ModuleSpec, TesterSpec, VmSpec
+
+LANGUAGES = ("c", "rust")
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """A table of the configuration: an unknown key is an error."""
+
+
+class ChrootTable(_Table):
+    """``[tool.twinmod.chroots.NAME]``."""
+
+    suite: str
+    packages: tuple[str, ...]
+
+
+class KernelTable(_Table):
+    """``[tool.twinmod.kernels.NAME]``."""
+
+    chroot: str
+    suite: str
+    flavour: str
+
+
+class ModuleTable(_Table):
+    """``[tool.twinmod.modules.NAME]``; NAME is the kernel's name of the module."""
+
+    language: str
+    sources: str
+    subdirs: str = ""
+
+
+class TesterTable(_Table):
+    """``[tool.twinmod.testers.NAME]``."""
+
+    project: str
+    package: str
+
+
+class VmTable(_Table):
+    """``[tool.twinmod.vm]``."""
+
+    memory_mib: int = 1024
+    processors: int = 2
+    boot_timeout_s: float = 90.0
+    test_timeout_s: float = 15.0
+    silence_timeout_s: float = 25.0
+
+
+class Table(_Table):
+    """``[tool.twinmod]``."""
+
+    kernel: str
+    contract: str
+    matrix: str
+    lock: str
+    chroots: dict[str, ChrootTable]
+    kernels: dict[str, KernelTable]
+    modules: dict[str, ModuleTable]
+    testers: dict[str, TesterTable]
+    mirror: str = ""
+    vm: VmTable = VmTable()
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole configuration, checked, with every reference resolved."""
+
+    root_dir: Path
+    mirror: str
+    # The page with the rules, the folder with their tests, the lock of the VM's Python.
+    contract_path: Path
+    matrix_dir: Path
+    lock_path: Path
+    kernel: KernelSpec
+    chroot: ChrootSpec
+    modules: tuple[ModuleSpec, ...]
+    testers: tuple[TesterSpec, ...]
+    vm: VmSpec
+
+    @property
+    def out_dir(self) -> Path:
+        """Where results go."""
+        return self.root_dir / "out"
+
+    def find_module(self, language: str) -> ModuleSpec:
+        """Return the module written in a language."""
+        return next(module for module in self.modules if module.language == language)
+
+
+def plan_cells(config: Config) -> tuple[Cell, ...]:
+    """Return every cell: each module with each tester, in the configuration's order."""
+    return tuple(
+        Cell(module=module.name, language=module.language, tester=tester.name)
+        for module in config.modules
+        for tester in config.testers
+    )
+
+
+def find_project_dir(start: Path) -> Path:
+    """Return the nearest folder, from a start upwards, whose pyproject.toml configures twinmod.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    for folder in (start, *start.parents):
+        path = folder / "pyproject.toml"
+        if path.is_file() and "[tool.twinmod]" in path.read_text(errors="replace"):
+            return folder
+    raise ConfigError(
+        "no pyproject.toml with [tool.twinmod] here or in a folder above",
+        facts=(("folder", str(start)),),
+        hint="cd to a twinmod checkout",
+    )
+
+
+def read_config(project_dir: Path) -> Config:
+    """Read a project's configuration.
+
+    Raises:
+        ConfigError: It is not TOML, has an unknown key, lacks one, or names what is not there.
+    """
+    path = project_dir / "pyproject.toml"
+    try:
+        document = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(
+            f"pyproject.toml cannot be read: {error}", facts=(("file", str(path)),)
+        ) from error
+    return parse_config(document.get("tool", {}).get("twinmod", {}), project_dir)
+
+
+def parse_config(document: dict[str, Any], project_dir: Path) -> Config:
+    """Return the configuration that a ``[tool.twinmod]`` table describes.
+
+    Args:
+        document: The table as TOML gave it.
+        project_dir: What its paths are relative to.
+
+    Raises:
+        ConfigError: An unknown key, a missing one, a wrong type, a dangling reference.
+    """
+    try:
+        table = msgspec.convert(document, Table)
+    except msgspec.ValidationError as error:
+        raise _refuse(f"[tool.twinmod] is not valid: {error}", project_dir) from error
+    _check_references(table, project_dir)
+    kernel = table.kernels[table.kernel]
+    chroot = table.chroots[kernel.chroot]
+    return Config(
+        root_dir=project_dir,
+        mirror=table.mirror,
+        contract_path=project_dir / table.contract,
+        matrix_dir=project_dir / table.matrix,
+        lock_path=project_dir / table.lock,
+        kernel=KernelSpec(
+            name=table.kernel, chroot=kernel.chroot, suite=kernel.suite, flavour=kernel.flavour
+        ),
+        chroot=ChrootSpec(name=kernel.chroot, suite=chroot.suite, packages=chroot.packages),
+        modules=tuple(
+            ModuleSpec(name=name, language=m.language, sources=m.sources, subdirs=m.subdirs)
+            for name, m in table.modules.items()
+        ),
+        testers=tuple(
+            TesterSpec(name=name, project=t.project, package=t.package)
+            for name, t in table.testers.items()
+        ),
+        vm=VmSpec(**msgspec.structs.asdict(table.vm)),
+    )
+
+
+def _refuse(message: str, project_dir: Path) -> ConfigError:
+    return ConfigError(message, facts=(("file", str(project_dir / "pyproject.toml")),))
+
+
+def _check_references(table: Table, project_dir: Path) -> None:
+    """Refuse what is well formed and still cannot be."""
+    if table.kernel not in table.kernels:
+        raise _refuse(
+            f"kernel = {table.kernel!r} names no kernel; there are: {', '.join(table.kernels)}",
+            project_dir,
+        )
+    for name, kernel in table.kernels.items():
+        if kernel.chroot not in table.chroots:
+            raise _refuse(
+                f"kernels.{name}.chroot = {kernel.chroot!r} names no chroot; "
+                f"there are: {', '.join(table.chroots)}",
+                project_dir,
+            )
+    languages = tuple(sorted(module.language for module in table.modules.values()))
+    if languages != LANGUAGES:
+        raise _refuse(
+            f"[tool.twinmod.modules] must have one module in c and one in rust, not "
+            f"{', '.join(languages) or 'none'}",
+            project_dir,
+        )
+    if tuple(sorted(table.testers)) != LANGUAGES:
+        raise _refuse(
+            f"[tool.twinmod.testers] must have c and rust, not "
+            f"{', '.join(sorted(table.testers)) or 'none'}",
+            project_dir,
+        )
+    vm = table.vm
+    limits = (vm.memory_mib >= 256, vm.processors >= 1, vm.boot_timeout_s > 0,
+              vm.test_timeout_s > 0, vm.silence_timeout_s > vm.test_timeout_s)  # fmt: skip
+    if not all(limits):
+        raise _refuse(
+            "[tool.twinmod.vm] needs memory-mib of at least 256, processors of at least 1, "
+            "limits above 0, and silence-timeout-s above test-timeout-s",
+            project_dir,
+        )

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whether a session's environment must be installed again. Standard library only: nox itself
+imports this, before anything is installed.
+"""
+
+import hashlib
+from pathlib import Path
+
+#: The stamp that an environment carries, in its own folder.
+STAMP = "twinmod-inputs"
+
+
+def plan_digest(inputs: tuple[Path, ...], environment_dir: Path) -> str:
+    """Return the digest of what an environment is installed from.
+
+    Args:
+        inputs: Locks, and the files that describe a distribution.
+        environment_dir: Where it lies; a moved checkout is another environment.
+    """
+    total = hashlib.sha256(str(environment_dir).encode())
+    for path in inputs:
+        content = path.read_bytes()
+        total.update(f"{path.name} {len(content)} ".encode() + content)
+    return total.hexdigest()
+
+
+def is_current(environment_dir: Path, inputs: tuple[Path, ...]) -> bool:
+    """Tell whether an environment was installed, to the end, from just these inputs."""
+    try:
+        stamp = (environment_dir / STAMP).read_text()
+    except OSError:
+        return False
+    return stamp == plan_digest(inputs, environment_dir)
+
+
+def mark_current(environment_dir: Path, inputs: tuple[Path, ...]) -> None:
+    """Note, after the last install, what an environment was installed from."""
+    (environment_dir / STAMP).write_text(plan_digest(inputs, environment_dir))
+
+
+def list_files(*folders: Path) -> tuple[Path, ...]:
+    """Return the files below folders that a build would read, sorted."""
+    ignored = {"target", "build", "dist", "__pycache__"}
+    return tuple(
+        path
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.suffix != ".so"
+        and not ignored & set(path.relative_to(folder).parts)
+    )

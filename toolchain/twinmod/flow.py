@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The verbs: config -> chroot -> kernel tree -> plan -> act -> report, each step once."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twinmod import cache, chroot, guest, kbuild, kernel, report, results, userland
+from twinmod.config import Config, plan_cells
+from twinmod.errors import ConfigError, ExitCode, MissingToolError
+from twinmod.specs import Cell, CellResult, Check, Chroot, KernelTree, Product, Progress
+
+#: What the C tester includes of the C module: the uapi header.
+UAPI = "mdriver.h"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What setup leaves: a chroot, a proven kernel tree, and the userland's parts."""
+
+    chroot: Chroot
+    tree: KernelTree
+    site_dir: Path
+    crates_dir: Path
+
+
+def run_setup(config: Config, progress: Progress) -> Prepared:
+    """Make everything that later steps need; quick when it is there.
+
+    Raises:
+        TwinmodError: See the steps.
+    """
+    root = chroot.find_chroot(config.chroot)
+    if root is None:
+        cache.ensure_cache_dir()
+        chroot.ensure_host_packages(progress)
+        root = chroot.ensure_chroot(config.chroot, config.mirror, progress)
+    tree = kernel.ensure_tree(config.kernel, root, config.mirror or root.mirror, progress)
+    site_dir = userland.ensure_site(root, config.lock_path, progress)
+    projects = {spec.name: config.root_dir / spec.project for spec in config.testers}
+    crates_dir = userland.ensure_crates(root, projects["rust"], progress)
+    return Prepared(chroot=root, tree=tree, site_dir=site_dir, crates_dir=crates_dir)
+
+
+@contextmanager
+def hold_checkout(config: Config, progress: Progress) -> Iterator[None]:
+    """Keep a second run in this checkout waiting, and saying so, until this one ends."""
+    with cache.hold_lock(config.out_dir / ".lock", "this checkout", progress):
+        yield
+
+
+# -- build ------------------------------------------------------------------------------------
+
+
+def plan_builds(
+    config: Config, prepared: Prepared, languages: tuple[str, ...]
+) -> tuple[kbuild.BuildPlan, ...]:
+    """Plan the build of the modules in some languages."""
+    modules = [module for module in config.modules if module.language in languages]
+    return tuple(
+        kbuild.plan_build(
+            module, prepared.tree, prepared.chroot,
+            kbuild.read_sources(module, config.root_dir), config.out_dir,
+        )
+        for module in modules
+    )  # fmt: skip
+
+
+def run_build(
+    config: Config, prepared: Prepared, languages: tuple[str, ...], progress: Progress
+) -> tuple[Product, ...]:
+    """Build modules and write the build report."""
+    plans = plan_builds(config, prepared, languages)
+    products = tuple(kbuild.build(plan, progress) for plan in plans)
+    document = kbuild.plan_report(products, prepared.tree)
+    write_json(config.out_dir / "build/report.json", document)
+    return products
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a report."""
+    cache.write_atomically(path, json.dumps(document, indent=2) + "\n")
+
+
+# -- the VM -----------------------------------------------------------------------------------
+
+
+def prepare_setting(config: Config, prepared: Prepared, progress: Progress) -> guest.Setting:
+    """Return what every VM of a run is made of; builds the testers when they changed."""
+    module = config.find_module("c")
+    uapi_path = config.root_dir / module.sources / UAPI
+    uapi = ((f"{module.sources}/{UAPI}", uapi_path.read_bytes()),) if uapi_path.exists() else ()
+    testers = tuple(
+        (spec, userland.ensure_tester(
+            spec, prepared.chroot, config.root_dir, uapi, prepared.site_dir,
+            prepared.crates_dir if spec.name == "rust" else None, progress,
+        ))
+        for spec in config.testers
+    )  # fmt: skip
+    if not config.matrix_dir.is_dir():
+        raise ConfigError("the matrix is missing", facts=(("folder", str(config.matrix_dir)),))
+    programs_dir = userland.ensure_programs(
+        prepared.chroot, prepared.site_dir, config.matrix_dir, progress
+    )
+    with progress.phase("accelerator"):
+        accelerator = guest.find_accelerator(prepared.tree, prepared.chroot, config.vm)
+    return guest.Setting(
+        tree=prepared.tree, chroot=prepared.chroot, vm=config.vm, accelerator=accelerator,
+        userland=guest.Userland(site_dir=prepared.site_dir, tester_dirs=testers,
+                                programs_dir=programs_dir),
+    )  # fmt: skip
+
+
+def read_rules(config: Config) -> tuple[tuple[str, str], ...]:
+    """Return (number, title) of the contract's rules.
+
+    Raises:
+        ConfigError: There is no contract, or no rule in it.
+    """
+    try:
+        text = config.contract_path.read_text()
+    except OSError as error:
+        raise ConfigError(
+            f"the contract cannot be read: {error.strerror}",
+            facts=(("file", str(config.contract_path)),),
+        ) from error
+    rules = results.parse_rules(text)
+    if not rules:
+        raise ConfigError(
+            "the contract has no rule: no heading '## R1 Title'",
+            facts=(("file", str(config.contract_path)),),
+        )
+    return rules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What a caller narrowed a run to."""
+
+    languages: tuple[str, ...]
+    testers: tuple[str, ...]
+    keyword: str = ""
+
+    def plan_cells(self, config: Config) -> tuple[Cell, ...]:
+        """Return the cells that it leaves."""
+        return tuple(
+            cell for cell in plan_cells(config)
+            if cell.language in self.languages and cell.tester in self.testers
+        )  # fmt: skip
+
+    def render(self, config: Config) -> str:
+        """Return it as text, "" when it leaves everything."""
+        cells = self.plan_cells(config)
+        words = []
+        if len(cells) < len(plan_cells(config)):
+            words.append("cells " + " ".join(cell.name for cell in cells))
+        if self.keyword:
+            words.append(f"-k {self.keyword!r}")
+        return ", ".join(words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A finished run of the matrix."""
+
+    results: tuple[CellResult, ...]
+    document: dict[str, Any]
+    rules: tuple[tuple[str, str], ...]
+
+    @property
+    def outcomes(self) -> dict[tuple[str, str], str]:
+        """The outcome of every (rule, cell name)."""
+        return {
+            (rule, result.cell.name): results.compare_rule(result, rule)
+            for rule, _ in self.rules
+            for result in self.results
+        }
+
+
+def run_test(
+    config: Config, prepared: Prepared, selection: Selection, progress: Progress,
+    watch: Callable[[str], None], phases: Callable[[], tuple[tuple[str, float], ...]],
+) -> Run:  # fmt: skip
+    """Build what changed, run the matrix, write the reports."""
+    rules = read_rules(config)
+    products = run_build(config, prepared, selection.languages, progress)
+    setting = prepare_setting(config, prepared, progress)
+    out_dir = config.out_dir / "test"
+    shutil.rmtree(out_dir, ignore_errors=True)
+    work = guest.Work(
+        mode="matrix", cells=selection.plan_cells(config), products=products,
+        limit_s=config.vm.test_timeout_s,
+        pytest_args=("-k", selection.keyword) if selection.keyword else (),
+    )  # fmt: skip
+    ended, boots = guest.run_cells(setting, work, out_dir, watch, progress)
+    expected = () if selection.keyword else tuple(rule for rule, _ in rules)
+    checked = results.compare_coverage(ended, expected, tuple(rule for rule, _ in rules))
+    shown = tuple((rule, title) for rule, title in rules if not selection.keyword or any(
+        rule in test.rules for result in checked for test in result.tests))  # fmt: skip
+    document = report.plan_test_report(
+        checked, prepared.tree,
+        {"name": setting.accelerator.name, "reason": setting.accelerator.reason},
+        results.count_totals(checked), narrowed=selection.render(config), boots=boots,
+        products=products, phases=phases(),
+    )  # fmt: skip
+    write_json(out_dir / "report.json", document)
+    cache.write_atomically(out_dir / "junit.xml", report.render_junit(checked))
+    return Run(results=checked, document=document, rules=shown)
+
+
+def run_counter(
+    config: Config, prepared: Prepared, threads: int, increments: int, limit_s: float,
+    progress: Progress, watch: Callable[[str], None],
+) -> tuple[CellResult, ...]:  # fmt: skip
+    """Count up in every cell: threads x increments on one device, with one lock."""
+    products = run_build(config, prepared, ("c", "rust"), progress)
+    setting = prepare_setting(config, prepared, progress)
+    out_dir = config.out_dir / "counter"
+    shutil.rmtree(out_dir, ignore_errors=True)
+    work = guest.Work(
+        mode="count", cells=plan_cells(config), products=products, limit_s=limit_s,
+        threads=threads, increments=increments,
+    )  # fmt: skip
+    ended, _ = guest.run_cells(setting, work, out_dir, watch, progress)
+    return ended
+
+
+def run_shell(config: Config, prepared: Prepared, progress: Progress) -> ExitCode:
+    """Give a person a VM with both modules loaded and both testers importable."""
+    products = run_build(config, prepared, ("c", "rust"), progress)
+    setting = prepare_setting(config, prepared, progress)
+    out_dir = config.out_dir / "shell"
+    shutil.rmtree(out_dir, ignore_errors=True)
+    work = guest.Work(mode="shell", cells=(), products=products, limit_s=config.vm.test_timeout_s)
+    status = guest.run_shell(setting, work, out_dir)
+    return ExitCode.PASSED if status == 0 else ExitCode.VM_LOST
+
+
+# -- the rest ---------------------------------------------------------------------------------
+
+
+def run_doctor(config: Config, probe: Callable[[str], bool]) -> tuple[Check, ...]:
+    """Look at everything that a build needs; change nothing."""
+    root = chroot.find_chroot(config.chroot)
+    tree = kernel.find_tree(config.kernel, root) if root else None
+    accelerator = guest.find_accelerator(tree, root, config.vm, remember=False)
+    return (
+        *chroot.check_host(),
+        *chroot.check_chroot(config.chroot, config.mirror, probe),
+        *kernel.check_tree(config.kernel, tree),
+        *guest.check_vm(accelerator),
+    )
+
+
+def run_lint(config: Config, prepared: Prepared, progress: Progress) -> None:
+    """Hold the modules' and the Rust tester's sources to the kernel's and clippy's checks."""
+    for plan in plan_builds(config, prepared, ("c", "rust")):
+        kbuild.lint(plan, prepared.chroot, progress)
+    spec = next(spec for spec in config.testers if spec.name == "rust")
+    userland.lint(
+        spec, prepared.chroot, config.root_dir, prepared.site_dir, prepared.crates_dir, progress
+    )
+
+
+def find_prepared(config: Config) -> Prepared:
+    """Return what setup left, and make nothing.
+
+    Raises:
+        MissingToolError: Setup has not been run.
+    """
+    root = chroot.find_chroot(config.chroot)
+    tree = kernel.find_tree(config.kernel, root) if root else None
+    if root is None or tree is None:
+        raise MissingToolError("setup has not been run", hint="nox -s setup")
+    return Prepared(chroot=root, tree=tree, site_dir=root.root_dir, crates_dir=root.root_dir)
+
+
+def find_used_entries(config: Config) -> tuple[tuple[str, str], ...]:
+    """Return (kind, name) of the cache's entries that this project's configuration uses."""
+    root = chroot.find_chroot(config.chroot)
+    if root is None:
+        return ()
+    return (
+        ("chroot", root.key),
+        ("kernel", kernel.plan_key(config.kernel, root)),
+        ("cargo-target", root.key),
+    )

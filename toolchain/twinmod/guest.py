@@ -1,0 +1,499 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A throwaway VM: a stock kernel, the chroot as its read-only root, and one way out.
+
+QEMU runs inside the chroot, so it is the same everywhere, sees nothing of the host but what is
+bound into its view, and dies with its caller.
+"""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from twinmod import cache, process, resources, results, sandbox
+from twinmod.errors import BuildError, VmLostError
+from twinmod.specs import (
+    Bind,
+    Cell,
+    CellResult,
+    Check,
+    Chroot,
+    Command,
+    KernelTree,
+    Product,
+    Progress,
+    TesterSpec,
+    VmSpec,
+)
+
+VIEW = PurePosixPath("/view")
+VIEW_INSIDE = VIEW / "twinmod"
+RUN = sandbox.INSIDE / "run"
+RESULTS = RUN / "results"
+
+#: A VM that prints this came as far as its first program.
+PROBE_MARK = "twinmod: the guest runs"
+PROBE_TIMEOUT_S = 10.0
+
+#: After its last event, or after the host gave up.
+POWER_OFF_TIMEOUT_S = 10.0
+
+#: A VM's whole life, whatever it says; a counter run names its own.
+RUN_TIMEOUT_S = 1800.0
+
+KERNEL_PARAMETERS = (
+    "console=ttyS0", "loglevel=5", "panic=-1", "oops=panic", "panic_on_warn=1",
+    "random.trust_cpu=on",
+)  # fmt: skip
+
+# S_IFDIR and S_IFREG with the permissions of the initramfs's entries.
+_FOLDER_MODE = 0o040755
+_FILE_MODE = 0o100755
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accelerator:
+    """What a VM runs on, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Userland:
+    """What the VM's programs are made of, beside the chroot itself."""
+
+    site_dir: Path
+    # (tester, the folder it is imported from)
+    tester_dirs: tuple[tuple[TesterSpec, Path], ...]
+    # Holds package/ with the agent, and matrix/.
+    programs_dir: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a VM is to do; becomes the agent's plan."""
+
+    # matrix, count, or shell.
+    mode: str
+    cells: tuple[Cell, ...]
+    products: tuple[Product, ...]
+    # Seconds that a cell may go without a step.
+    limit_s: float
+    pytest_args: tuple[str, ...] = ()
+    threads: int = 0
+    increments: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootPlan:
+    """All that it takes to boot one VM; nothing has happened yet."""
+
+    command: Command
+    initramfs: bytes
+    agent_plan: Mapping[str, Any]
+    # Console, results and the plan of this VM.
+    run_dir: Path
+    boot_timeout_s: float
+    silence_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What every VM of a run has in common."""
+
+    tree: KernelTree
+    chroot: Chroot
+    userland: Userland
+    vm: VmSpec
+    accelerator: Accelerator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmEnd:
+    """How one VM ended."""
+
+    transcript: results.Transcript
+    # One of results.ENDS.
+    end: str
+    console: str
+    # What QEMU itself had to say.
+    qemu_log: str
+
+
+# -- plan -------------------------------------------------------------------------------------
+
+
+def plan_initramfs(files: tuple[tuple[str, bytes], ...], folders: tuple[str, ...]) -> bytes:
+    """Return an initramfs in the format newc.
+
+    Args:
+        files: (path, content), each executable.
+        folders: Paths of folders, a parent before what is in it.
+
+    Returns:
+        The archive; the same input gives the same bytes.
+
+    Source:
+        Documentation/driver-api/early-userspace/buffer-format.rst, Linux 7.3.
+    """
+    entries = [(name, _FOLDER_MODE, b"") for name in folders]
+    entries += [(name, _FILE_MODE, content) for name, content in files]
+    parts = [
+        _plan_newc_entry(number, name, mode, content)
+        for number, (name, mode, content) in enumerate((*entries, ("TRAILER!!!", 0, b"")), 1)
+    ]
+    return b"".join(parts)
+
+
+def _plan_newc_entry(number: int, name: str, mode: int, content: bytes) -> bytes:
+    encoded = name.encode() + b"\0"
+    links = 2 if mode == _FOLDER_MODE else 1
+    numbers = (number, mode, 0, 0, links, 0, len(content), 0, 0, 0, 0, len(encoded), 0)
+    header = b"070701" + b"".join(b"%08X" % value for value in numbers)
+    head = header + encoded
+    return head + b"\0" * (-len(head) % 4) + content + b"\0" * (-len(content) % 4)
+
+
+def plan_view(setting: Setting, products: tuple[Product, ...], run_dir: Path) -> tuple[Bind, ...]:
+    """Return what QEMU sees: the chroot again as the guest's root, and what the guest needs.
+
+    Nothing else of the host can be reached from the guest.
+    """
+    userland = setting.userland
+    inside = VIEW_INSIDE
+    return (
+        Bind(source_path=run_dir, target_path=RUN),
+        Bind(source_path=run_dir / "results", target_path=RESULTS, writable=True),
+        Bind(source_path=setting.tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
+        Bind(source_path=setting.chroot.root_dir, target_path=VIEW),
+        Bind(source_path=userland.programs_dir / "package", target_path=inside / "package"),
+        Bind(source_path=userland.site_dir, target_path=inside / "site"),
+        Bind(source_path=userland.programs_dir / "matrix", target_path=inside / "matrix"),
+        *(
+            Bind(source_path=path, target_path=inside / f"tester-{tester.name}")
+            for tester, path in userland.tester_dirs
+        ),
+        *(
+            Bind(source_path=product.path, target_path=inside / f"module/{product.module}.ko")
+            for product in products
+        ),
+    )
+
+
+def plan_environment(userland: Userland) -> tuple[tuple[str, str], ...]:
+    """Return the environment of the program inside the VM."""
+    names = ("package", "site", *(f"tester-{tester.name}" for tester, _ in userland.tester_dirs))
+    return (
+        ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("LC_ALL", "C.UTF-8"),
+        ("HOME", "/tmp"),
+        ("TERM", "linux"),
+        ("PYTHONPATH", ":".join(str(sandbox.INSIDE / name) for name in names)),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+        # What a plugin of another package would load costs a second when emulated.
+        ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),
+    )
+
+
+def plan_qemu(
+    vm: VmSpec, accelerator: str, *, interactive: bool = False, parameters: str = ""
+) -> tuple[str, ...]:
+    """Return QEMU's argument vector, as it is called inside the chroot.
+
+    Args:
+        vm: Memory and processors.
+        accelerator: "kvm" or "tcg".
+        interactive: The console is the caller's terminal, and there is no other way out.
+        parameters: Added to the kernel's command line.
+    """
+    machine = ("-accel", "kvm", "-cpu", "host") if accelerator == "kvm" else (
+        "-accel", "tcg,thread=multi", "-cpu", "max",
+    )  # fmt: skip
+    way_out = ("-serial", "mon:stdio") if interactive else (
+        "-serial", f"file:{RESULTS}/console.log",
+        "-device", "virtio-serial-pci", "-chardev", "file,id=events,path=/dev/stdout",
+        "-device", "virtserialport,chardev=events,name=twinmod",
+    )  # fmt: skip
+    return (
+        "qemu-system-x86_64", "-M", "q35", *machine,
+        "-smp", str(vm.processors), "-m", str(vm.memory_mib),
+        "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
+        "-kernel", str(sandbox.INSIDE / "vmlinux"), "-initrd", str(RUN / "initramfs"),
+        "-append", " ".join((*KERNEL_PARAMETERS, parameters)).strip(),
+        "-virtfs", f"local,path={VIEW},mount_tag=root,security_model=none,readonly=on,"
+        "multidevs=remap",
+        "-virtfs", f"local,path={RESULTS},mount_tag=results,security_model=none",
+        *way_out,
+    )  # fmt: skip
+
+
+def plan_agent(setting: Setting, work: Work) -> dict[str, Any]:
+    """Return what the agent is told: JSON's own types."""
+    packages = {tester.name: tester.package for tester, _ in setting.userland.tester_dirs}
+    inside = sandbox.INSIDE
+    return {
+        "mode": work.mode,
+        "cells": [
+            {"name": cell.name, "module": cell.module, "tester": cell.tester,
+             "package": packages[cell.tester]}
+            for cell in work.cells
+        ],
+        "modules": {p.module: {"path": str(inside / f"module/{p.module}.ko")}
+                    for p in work.products},
+        "packages": sorted(packages.values()),
+        "matrix": str(inside / "matrix"),
+        "pytest_args": list(work.pytest_args),
+        "limit_s": work.limit_s,
+        "threads": work.threads,
+        "increments": work.increments,
+    }  # fmt: skip
+
+
+def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
+    """Plan one VM.
+
+    Args:
+        setting: What it is made of.
+        work: What it is to do.
+        run_dir: Its own folder; must not exist.
+    """
+    busybox = (setting.chroot.root_dir / "usr/bin/busybox").read_bytes()
+    module_paths = setting.tree.vm_module_paths
+    init = resources.render_template(
+        "init.j2",
+        {"probe": "", "vm_modules": tuple(path.name for path in module_paths),
+         "environment": plan_environment(setting.userland)},
+    )  # fmt: skip
+    files = (
+        ("bin/busybox", busybox),
+        *((f"modules/{path.name}", path.read_bytes()) for path in module_paths),
+        ("init", init.encode()),
+    )
+    argv = plan_qemu(setting.vm, setting.accelerator.name, interactive=work.mode == "shell")
+    entered = sandbox.plan_enter(
+        setting.chroot, argv, binds=plan_view(setting, work.products, run_dir),
+        hidden=(VIEW_INSIDE,), terminal=work.mode == "shell",
+        devices=("/dev/kvm",) if setting.accelerator.name == "kvm" else (),
+    )  # fmt: skip
+    command = Command(
+        argv=entered, purpose="the VM did not run", log_path=run_dir / "qemu.log",
+        timeout_s=RUN_TIMEOUT_S,
+    )  # fmt: skip
+    folders = ("bin", "modules", "proc", "dev", "lower", "upper", "root")
+    return BootPlan(
+        command=command, initramfs=plan_initramfs(files, folders),
+        agent_plan=plan_agent(setting, work), run_dir=run_dir,
+        boot_timeout_s=setting.vm.boot_timeout_s,
+        silence_timeout_s=setting.vm.silence_timeout_s,
+    )  # fmt: skip
+
+
+# -- act --------------------------------------------------------------------------------------
+
+
+def write_run_dir(plan: BootPlan) -> None:
+    """Make a VM's folder with what it boots from."""
+    (plan.run_dir / "results").mkdir(parents=True)
+    (plan.run_dir / "initramfs").write_bytes(plan.initramfs)
+    (plan.run_dir / "results/plan.json").write_text(json.dumps(plan.agent_plan, indent=2))
+
+
+def boot(plan: BootPlan, cells: tuple[Cell, ...], watch: Callable[[str], None]) -> VmEnd:
+    """Boot a VM and read what it says until it is gone.
+
+    Args:
+        plan: The VM.
+        cells: What it was given.
+        watch: Called with every line that it says, as it comes.
+
+    Returns:
+        How it ended; it is gone, whatever happened.
+    """
+    write_run_dir(plan)
+    lines: list[str] = []
+    with (
+        (plan.run_dir / "qemu.log").open("wb") as log,
+        (plan.run_dir / "events.jsonl").open("w") as kept,
+        process.start(plan.command, stderr=log) as qemu,
+    ):
+        end = "exited"
+        try:
+            for line in process.read_lines(qemu, _plan_patience(plan, lines)):
+                lines.append(line)
+                kept.write(line + "\n")
+                kept.flush()
+                watch(line)
+            process.wait_for_end(qemu, POWER_OFF_TIMEOUT_S)
+        except TimeoutError:
+            end = "silent"
+    console_path = plan.run_dir / "results/console.log"
+    console = console_path.read_text(errors="replace") if console_path.exists() else ""
+    (plan.run_dir / "initramfs").unlink()
+    return VmEnd(
+        transcript=results.parse_transcript(results.parse_events(lines), cells), end=end,
+        console=console, qemu_log=process.read_tail(plan.run_dir / "qemu.log"),
+    )  # fmt: skip
+
+
+def _plan_patience(plan: BootPlan, lines: list[str]) -> Callable[[], float]:
+    """Return how long the next line may take: the first one takes a boot."""
+    deadline = time.monotonic() + plan.command.timeout_s
+
+    def patience() -> float:
+        limit_s = plan.silence_timeout_s if lines else plan.boot_timeout_s
+        return min(limit_s, deadline - time.monotonic())
+
+    return patience
+
+
+def run_cells(
+    setting: Setting, work: Work, out_dir: Path, watch: Callable[[str], None], progress: Progress
+) -> tuple[tuple[CellResult, ...], int]:
+    """Run cells, in as many VMs as it takes: one, and another for each that a cell ended.
+
+    Args:
+        setting: What a VM is made of.
+        work: What is to be done.
+        out_dir: Gets a folder for each VM.
+        watch: Called with every line that a VM says.
+        progress: Told of each VM.
+
+    Returns:
+        A result for every cell, in the order of the work, and how many VMs it took.
+
+    Raises:
+        VmLostError: A VM did not come as far as a cell.
+    """
+    pending = work.cells
+    found: list[CellResult] = []
+    boots = 0
+    while pending:
+        boots += 1
+        plan = plan_boot(setting, replace(work, cells=pending), out_dir / f"vm-{boots}")
+        names = " ".join(cell.name for cell in pending)
+        with progress.phase(f"VM {boots} ({setting.accelerator.name}): {names}"):
+            end = boot(plan, pending, watch)
+        faults = results.parse_faults(end.console)
+        ended = results.classify(end.transcript, end.end, faults)
+        if not ended:
+            raise plan_boot_error(plan, end)
+        found += ended
+        done = {result.cell for result in ended}
+        pending = tuple(cell for cell in pending if cell not in done)
+    return tuple(found), boots
+
+
+def plan_boot_error(plan: BootPlan, end: VmEnd) -> VmLostError:
+    """Return the error of a VM that did not come as far as a cell."""
+    why = "fell silent" if end.end == "silent" else "ended"
+    tail = "\n".join(end.console.splitlines()[-process.TAIL_LINES :])
+    return VmLostError(
+        f"the VM {why} before its first cell",
+        facts=(
+            ("command", process.render_command(plan.command)),
+            ("QEMU", end.qemu_log or "(nothing)"),
+            ("console", "(its last lines)\n" + tail),
+            ("folder", str(plan.run_dir)),
+        ),
+        hint="nox -s doctor",
+    )
+
+
+def run_shell(setting: Setting, work: Work, run_dir: Path) -> int:
+    """Boot a VM for a person; return QEMU's status."""
+    plan = plan_boot(setting, work, run_dir)
+    write_run_dir(plan)
+    return process.run_interactive(plan.command)
+
+
+# -- the accelerator --------------------------------------------------------------------------
+
+
+def find_accelerator(
+    tree: KernelTree | None, chroot: Chroot | None, vm: VmSpec, *, remember: bool = True
+) -> Accelerator:
+    """Return what a VM runs on: KVM when a real guest booted with it, TCG otherwise.
+
+    A /dev/kvm that opens proves nothing: on some nested hosts it cannot run a guest.
+
+    Args:
+        tree: What to boot; without it nothing can be tried.
+        chroot: Where QEMU is.
+        vm: Memory and processors.
+        remember: Keep what was found until this host boots again.
+    """
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        exists = Path("/dev/kvm").exists()
+        why = "this user may not open /dev/kvm" if exists else "this host has no /dev/kvm"
+        return Accelerator(name="tcg", reason=why)
+    if tree is None or chroot is None:
+        return Accelerator(name="tcg", reason="KVM is tried with a real guest after setup")
+    path = cache.find_cache_dir() / "accelerator.json"
+    identity = f"{_read_boot_id()} {tree.key}"
+    try:
+        known = json.loads(path.read_text())
+        if known["identity"] == identity:
+            return Accelerator(name=known["name"], reason=known["reason"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    found = probe_kvm(tree, chroot, vm)
+    if remember:
+        record = {"identity": identity, "name": found.name, "reason": found.reason}
+        cache.write_atomically(path, json.dumps(record) + "\n")
+    return found
+
+
+def _read_boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@contextmanager
+def _probe_dir() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="twinmod-") as name:
+        yield Path(name)
+
+
+def probe_kvm(tree: KernelTree, chroot: Chroot, vm: VmSpec) -> Accelerator:
+    """Boot a real guest with KVM and return what came of it."""
+    init = resources.render_template(
+        "init.j2", {"probe": PROBE_MARK, "vm_modules": (), "environment": ()}
+    )
+    busybox = (chroot.root_dir / "usr/bin/busybox").read_bytes()
+    folders = ("bin", "proc", "dev")
+    with _probe_dir() as run_dir:
+        (run_dir / "results").mkdir()
+        (run_dir / "initramfs").write_bytes(
+            plan_initramfs((("bin/busybox", busybox), ("init", init.encode())), folders)
+        )
+        binds = (
+            Bind(source_path=run_dir, target_path=RUN),
+            Bind(source_path=run_dir / "results", target_path=RESULTS, writable=True),
+            Bind(source_path=tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
+        )
+        entered = sandbox.plan_enter(
+            chroot, plan_qemu(vm, "kvm"), binds=binds, devices=("/dev/kvm",)
+        )
+        command = Command(argv=entered, purpose="KVM probe", timeout_s=PROBE_TIMEOUT_S)
+        try:
+            _, output = process.run_unchecked(command)
+            why = output.strip().splitlines()[-1] if output.strip() else "the guest said nothing"
+        except BuildError:
+            why = f"the guest said nothing within {PROBE_TIMEOUT_S:.0f} s"
+        console = run_dir / "results/console.log"
+        if console.exists() and PROBE_MARK in console.read_text(errors="replace"):
+            return Accelerator(name="kvm", reason="a guest booted with it")
+    return Accelerator(name="tcg", reason=f"/dev/kvm opens, but no guest boots with it: {why}")
+
+
+def check_vm(accelerator: Accelerator) -> tuple[Check, ...]:
+    """Return what the doctor says of the VM."""
+    return (
+        Check(group="VM", name="accelerator", needed="kvm or tcg", ok=True,
+              found=f"{accelerator.name} ({accelerator.reason})"),
+    )  # fmt: skip

@@ -1,0 +1,528 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A distribution's own kernel as a tree that Rust modules can be built in.
+
+Debian's header packages hold no Rust crate. They are rebuilt here from the distribution's
+source, config and compiler, and proved to be those that the running kernel was built with.
+"""
+
+import difflib
+import hashlib
+import lzma
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from twinmod import cache, elf, network, process, sandbox
+from twinmod.errors import BuildError, ConfigError, MissingToolError
+from twinmod.specs import Bind, Check, Chroot, Command, CrateProof, KernelSpec, KernelTree, Progress
+
+#: Changed when the same configuration must give another tree.
+FORMAT = "1"
+
+#: Bytes on disk while a tree is made; measured for 7.3.4: 2.6 GB at the end.
+DISK_BYTES = 4_000_000_000
+
+SOURCE = sandbox.INSIDE / "linux"
+BUILD = sandbox.INSIDE / "build"
+WORK = sandbox.INSIDE / "work"
+
+DOWNLOAD_TIMEOUT_S = 1800.0
+BUILD_TIMEOUT_S = 1800.0
+
+#: Modules that a VM needs before its root is there, with the option that builds each of them.
+VM_MODULES = (
+    ("9pnet_virtio", "CONFIG_NET_9P_VIRTIO"),
+    ("9p", "CONFIG_9P_FS"),
+    ("overlay", "CONFIG_OVERLAY_FS"),
+)
+
+#: What a VM needs built in.
+VM_BUILTINS = (
+    "CONFIG_VIRTIO_PCI", "CONFIG_VIRTIO_CONSOLE", "CONFIG_DEVTMPFS", "CONFIG_BLK_DEV_INITRD",
+    "CONFIG_SERIAL_8250_CONSOLE", "CONFIG_PVH",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelPackages:
+    """The packages of one kernel, all of one version."""
+
+    release: str
+    version: str
+    names: tuple[str, ...]
+
+
+# -- which packages ---------------------------------------------------------------------------
+
+
+def render_sources(mirror: str, suite: str, keyring: str) -> str:
+    """Return apt's sources, in the deb822 format, for one suite of a mirror."""
+    return (
+        f"Types: deb\nURIs: {mirror}\nSuites: {suite}\nComponents: main\nSigned-By: {keyring}\n"
+    )
+
+
+def parse_stanzas(text: str) -> tuple[dict[str, str], ...]:
+    """Return the stanzas of apt-cache's output; only the first line of a field is kept."""
+    blocks = (block for block in text.split("\n\n") if block.strip())
+    return tuple(
+        {
+            name: value.strip()
+            for name, colon, value in (line.partition(":") for line in block.splitlines())
+            if colon and not name.startswith((" ", "\t"))
+        }
+        for block in blocks
+    )
+
+
+def plan_packages(spec: KernelSpec, stanzas: tuple[dict[str, str], ...]) -> KernelPackages:
+    """Choose image, modules, headers and source of the newest kernel of a flavour.
+
+    Args:
+        spec: The configured kernel.
+        stanzas: Every ``linux-*`` package of the suite, the newest of a name first.
+
+    Raises:
+        ConfigError: The suite has no such flavour, or lacks a package of the same version.
+    """
+    metas = [s for s in stanzas if s.get("Package") == f"linux-image-{spec.flavour}"]
+    if not metas:
+        raise ConfigError(
+            f"suite {spec.suite} has no kernel of flavour {spec.flavour!r}",
+            hint="correct the kernel in [tool.twinmod]",
+        )
+    version = metas[0]["Version"]
+    found = re.search(rf"linux-image-(\S+-{re.escape(spec.flavour)})\b", metas[0]["Depends"])
+    release = found.group(1) if found else ""
+    series = ".".join(release.split(".")[:2])
+    names = {s["Package"] for s in stanzas if s.get("Version") == version}
+    # Since 7.0 Debian splits the image; before, linux-image itself holds the files.
+    image = ("linux-binary", "linux-modules") if f"linux-binary-{release}" in names else (
+        "linux-image",
+    )  # fmt: skip
+    wanted = (*(f"{part}-{release}" for part in image), f"linux-headers-{release}",
+              f"linux-source-{series}")  # fmt: skip
+    lacking = tuple(name for name in wanted if name not in names)
+    if lacking:
+        raise ConfigError(
+            f"suite {spec.suite} serves kernel {version} without {', '.join(lacking)}",
+            hint="wait until the mirror is complete, or name another suite in [tool.twinmod]",
+        )
+    return KernelPackages(release=release, version=version, names=wanted)
+
+
+def plan_apt(chroot: Chroot, argv: tuple[str, ...], work_dir: Path, purpose: str) -> Command:
+    """Return an apt command that reads our sources and keeps its state in our folder.
+
+    The files are verified by apt against the signatures of the suite.
+    """
+    options = {
+        "Dir::Etc::SourceList": f"{WORK}/apt/debian.sources",
+        "Dir::Etc::SourceParts": "/nonexistent",
+        "Dir::State::Lists": f"{WORK}/apt/lists",
+        "Dir::Cache": f"{WORK}/apt/cache",
+        # The one user in the namespace is root; there is no _apt to change to.
+        "APT::Sandbox::User": "root",
+        "Acquire::Retries": "3",
+        "Acquire::Languages": "none",
+    }
+    program, *rest = argv
+    settings = tuple(part for name, value in options.items() for part in ("-o", f"{name}={value}"))
+    command = ("sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", f"{WORK}/deb",
+               program, *settings, *rest)  # fmt: skip
+    return sandbox.plan_command(
+        chroot, command, purpose=purpose, timeout_s=DOWNLOAD_TIMEOUT_S, network=True,
+        environment=network.plan_environment(os.environ),
+        binds=(*network.plan_binds(),
+               Bind(source_path=work_dir, target_path=WORK, writable=True)),
+    )  # fmt: skip
+
+
+def plan_package_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return which of a suite's packages plan_packages wants to know of."""
+    kinds = ("image", "binary", "modules", "headers", "source")
+    wanted = tuple(f"linux-{kind}-" for kind in kinds)
+    return tuple(sorted(n for n in names if n.startswith(wanted) and not n.endswith("-dbg")))
+
+
+def read_packages(
+    spec: KernelSpec, chroot: Chroot, mirror: str, work_dir: Path
+) -> KernelPackages:
+    """Ask the mirror which kernel it serves.
+
+    Raises:
+        MissingToolError: The mirror does not answer, or its signatures are wrong.
+        ConfigError: It has no such suite or kernel.
+    """
+    for name in ("deb", "apt/lists/partial", "apt/cache/archives/partial"):
+        (work_dir / name).mkdir(parents=True, exist_ok=True)
+    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    (work_dir / "apt/debian.sources").write_text(render_sources(mirror, spec.suite, keyring))
+    purpose = f"the packages of {spec.suite} were not listed"
+
+    def run_apt(*argv: str) -> str:
+        return process.run(plan_apt(chroot, argv, work_dir, purpose), error=MissingToolError)
+
+    try:
+        run_apt("apt-get", "update", "--error-on=any")
+    except MissingToolError as error:
+        raise network.plan_suite_error(error, spec.suite) from error
+    names = plan_package_names(tuple(run_apt("apt-cache", "pkgnames", "linux-").split()))
+    if not names:
+        raise ConfigError(f"suite {spec.suite} serves no kernel", facts=(("mirror", mirror),))
+    return plan_packages(spec, parse_stanzas(run_apt("apt-cache", "show", *names)))
+
+
+def download_packages(packages: KernelPackages, chroot: Chroot, work_dir: Path) -> None:
+    """Fetch a kernel's packages; apt verifies each against the signed index.
+
+    A file that an interrupted run left is fetched again unless it is whole.
+    """
+    argv = ("apt-get", "download", *(f"{name}={packages.version}" for name in packages.names))
+    purpose = f"the packages of kernel {packages.release} were not downloaded"
+    process.run(plan_apt(chroot, argv, work_dir, purpose), error=MissingToolError)
+
+
+# -- the tree ---------------------------------------------------------------------------------
+
+
+def plan_inside(
+    chroot: Chroot, argv: tuple[str, ...], entry_dir: Path, purpose: str, *, log: str | None = None
+) -> Command:
+    """Return a command that works on a tree that is being made."""
+    command = sandbox.plan_command(
+        chroot, argv, purpose=purpose, timeout_s=BUILD_TIMEOUT_S,
+        binds=(
+            Bind(source_path=entry_dir / "work", target_path=WORK, writable=True),
+            Bind(source_path=entry_dir / "linux", target_path=SOURCE, writable=True),
+            Bind(source_path=entry_dir / "build", target_path=BUILD, writable=True),
+        ),
+    )  # fmt: skip
+    return replace(command, log_path=entry_dir / log if log else None)
+
+
+def unpack_packages(chroot: Chroot, entry_dir: Path) -> None:
+    """Unpack the packages below work/pkg and the kernel's source into linux/; install nothing."""
+    for name in ("linux", "build", "vm"):
+        (entry_dir / name).mkdir(exist_ok=True)
+    script = (
+        f"set -e; rm -rf {WORK}/pkg; for deb in {WORK}/deb/*.deb; do dpkg -x $deb {WORK}/pkg; done; "
+        f"tar -x -f {WORK}/pkg/usr/src/linux-source-*.tar.xz -C {SOURCE} --strip-components=1 "
+        "--no-same-owner"
+    )
+    purpose = "the kernel's packages were not unpacked"
+    process.run(plan_inside(chroot, ("sh", "-c", script), entry_dir, purpose))
+
+
+def find_in_packages(entry_dir: Path, pattern: str) -> Path:
+    """Return the one file of the unpacked packages that a pattern names.
+
+    Raises:
+        BuildError: There is none.
+    """
+    found = sorted((entry_dir / "work/pkg").glob(pattern))
+    if not found:
+        raise BuildError(f"the kernel's packages hold no {pattern}")
+    return found[0]
+
+
+def parse_options(config: str) -> dict[str, str]:
+    """Return the options that a .config sets, by name, strings without their quotes."""
+    pairs = (line.partition("=") for line in config.splitlines() if line.startswith("CONFIG_"))
+    return {name: value.strip('"') for name, _, value in pairs}
+
+
+def compare_options(options: Mapping[str, str], spec: KernelSpec) -> None:
+    """Refuse a kernel that the VM could not be booted with.
+
+    Raises:
+        ConfigError: It lacks what the VM needs.
+    """
+    lacking = [name for name in VM_BUILTINS if options.get(name) != "y"]
+    lacking += [option for _, option in VM_MODULES if options.get(option) not in ("y", "m")]
+    if lacking:
+        raise ConfigError(
+            f"a VM cannot boot the {spec.flavour} kernel of {spec.suite}: it lacks "
+            f"{', '.join(lacking)}",
+            hint='name another flavour in [tool.twinmod], such as "amd64"',
+        )
+
+
+def compare_configs(stock: str, rebuilt: str) -> None:
+    """Refuse a tree whose configuration is not the stock kernel's.
+
+    Raises:
+        BuildError: They differ; the difference is among the facts.
+    """
+    if stock == rebuilt:
+        return
+    lines = difflib.unified_diff(
+        stock.splitlines(), rebuilt.splitlines(), "stock", "rebuilt", n=0, lineterm=""
+    )
+    raise BuildError(
+        "the rebuilt tree has another configuration than the stock kernel: the chroot's "
+        "compilers are not those that built it",
+        facts=(("difference", "\n" + "\n".join(list(lines)[:40])),),
+        hint="name the suite that built this kernel as its chroot in [tool.twinmod]",
+    )
+
+
+def parse_exports(text: str) -> tuple[str, ...]:
+    """Return the symbols that a generated ``exports_*_generated.h`` exports."""
+    return tuple(re.findall(r"^EXPORT_SYMBOL_RUST_GPL\((\w+)\);", text, re.MULTILINE))
+
+
+def compare_symbols(exports: tuple[str, ...], symvers: str) -> tuple[str, ...]:
+    """Return the exported symbols that the stock Module.symvers does not have.
+
+    A crate's hash is part of each of its mangled names, so one missing name means that the
+    crate is another one.
+    """
+    stock = {line.split("\t")[1] for line in symvers.splitlines() if "\t" in line}
+    return tuple(symbol for symbol in exports if symbol not in stock)
+
+
+def plan_make(cc: str, *arguments: str) -> tuple[str, ...]:
+    """Return make's argument vector for a tree, as it is called inside the chroot."""
+    return (
+        "make", "-C", str(SOURCE), f"O={BUILD}", "ARCH=x86", f"CC={cc}", f"-j{os.cpu_count()}",
+        *arguments,
+    )  # fmt: skip
+
+
+def configure_tree(chroot: Chroot, entry_dir: Path, spec: KernelSpec) -> Mapping[str, str]:
+    """Configure the tree as the stock kernel was; return its options.
+
+    Raises:
+        BuildError: The configuration or the rustc is not the stock kernel's.
+        ConfigError: A VM could not boot this kernel.
+    """
+    stock = find_in_packages(entry_dir, "usr/src/linux-headers-*/.config").read_text()
+    options = parse_options(stock)
+    compare_options(options, spec)
+    config_path = entry_dir / "build/.config"
+    config_path.write_text(stock)
+    cc = options["CONFIG_CC_VERSION_TEXT"].split()[0]
+    purpose = "the kernel's tree was not configured"
+    argv = plan_make(cc, "olddefconfig")
+    process.run(plan_inside(chroot, argv, entry_dir, purpose, log="olddefconfig.log"))
+    compare_configs(stock, config_path.read_text())
+    return options
+
+
+def build_crates(chroot: Chroot, entry_dir: Path, options: Mapping[str, str]) -> CrateProof:
+    """Build the tree's scripts, headers and Rust crates, and prove the crates.
+
+    Raises:
+        BuildError: They do not build, or are not those of the stock kernel.
+    """
+    cc = options["CONFIG_CC_VERSION_TEXT"].split()[0]
+    purpose = "the kernel's Rust crates were not rebuilt"
+    argv = plan_make(cc, "prepare", "modules_prepare")
+    process.run(plan_inside(chroot, argv, entry_dir, purpose, log="prepare.log"))
+    headers = "usr/src/linux-headers-*"
+    symvers = find_in_packages(entry_dir, f"{headers}/Module.symvers")
+    shutil.copy(symvers, entry_dir / "build/Module.symvers")
+    for name in ("include/generated/utsrelease.h", "include/config/kernel.release"):
+        shutil.copy(find_in_packages(entry_dir, f"{headers}/{name}"), entry_dir / "build" / name)
+    texts = (p.read_text() for p in sorted((entry_dir / "build/rust").glob("exports_*.h")))
+    exports = tuple(symbol for text in texts for symbol in parse_exports(text))
+    return prove_crates(chroot, options, exports, symvers.read_text())
+
+
+def prove_crates(
+    chroot: Chroot, options: Mapping[str, str], exports: tuple[str, ...], symvers: str
+) -> CrateProof:
+    """Return the evidence that rebuilt crates are the stock kernel's.
+
+    Raises:
+        BuildError: They are not; the difference is among the facts.
+    """
+    if options.get("CONFIG_RUST") != "y":
+        return CrateProof(config_identical=True, rustc="", checked_symbols=0, missing=())
+    wanted = options["CONFIG_RUSTC_VERSION_TEXT"]
+    command = sandbox.plan_command(
+        chroot, ("rustc", "--version"), purpose="rustc does not run", timeout_s=60
+    )
+    rustc = process.run(command).strip()
+    missing = compare_symbols(exports, symvers)
+    if rustc != wanted or missing or not exports:
+        raise BuildError(
+            "the rebuilt Rust crates are not those of the stock kernel",
+            facts=(("rustc wanted", wanted), ("rustc found", rustc),
+                   ("checked symbols", str(len(exports))), ("missing", "\n".join(missing[:20]))),
+            hint="name the suite that built this kernel as its chroot in [tool.twinmod]",
+        )  # fmt: skip
+    return CrateProof(
+        config_identical=True, rustc=rustc, checked_symbols=len(exports), missing=missing
+    )
+
+
+# -- what the VM boots ------------------------------------------------------------------------
+
+
+def plan_load_order(depends: Mapping[str, tuple[str, ...]], wanted: tuple[str, ...]) -> tuple[
+    str, ...
+]:
+    """Return wanted modules and what they depend on, each after what it needs.
+
+    Args:
+        depends: For each module that is a file, the modules it names in its .modinfo.
+        wanted: The modules to load.
+    """
+    order: list[str] = []
+
+    def add(name: str) -> None:
+        if name in order or name not in depends:
+            return
+        for needed in depends[name]:
+            add(needed)
+        order.append(name)
+
+    for name in wanted:
+        add(name)
+    return tuple(order)
+
+
+def unpack_image(chroot: Chroot, entry_dir: Path) -> tuple[str, ...]:
+    """Put the kernel's image and the VM's modules, decompressed, into vm/.
+
+    Returns:
+        The modules' file names, in load order.
+    """
+    image = find_in_packages(entry_dir, "**/vmlinuz*")
+    inside = WORK / image.relative_to(entry_dir / "work")
+    script = 'exec "$1" "$2" > "$3"'
+    argv = ("sh", "-c", script, "sh", f"{SOURCE}/scripts/extract-vmlinux", str(inside),
+            f"{WORK}/vmlinux")  # fmt: skip
+    process.run(plan_inside(chroot, argv, entry_dir, "the kernel's image was not unpacked"))
+    shutil.move(entry_dir / "work/vmlinux", entry_dir / "vm/vmlinux")
+    root = find_in_packages(entry_dir, "**/lib/modules/*/kernel")
+    files = {path.name.partition(".ko")[0].replace("-", "_"): path
+             for folder in ("fs", "net/9p") for path in (root / folder).rglob("*.ko*")}  # fmt: skip
+    texts: dict[str, bytes] = {}
+    depends: dict[str, tuple[str, ...]] = {}
+
+    def read(name: str) -> None:
+        if name in depends or name not in files:
+            return
+        texts[name] = decompress(files[name])
+        found = elf.parse_module(texts[name]).find_modinfo("depends")
+        depends[name] = tuple(part.replace("-", "_") for part in found.split(",") if part)
+        for needed in depends[name]:
+            read(needed)
+
+    for name, _ in VM_MODULES:
+        read(name)
+    order = plan_load_order(depends, tuple(name for name, _ in VM_MODULES))
+    for name in order:
+        (entry_dir / "vm" / f"{name}.ko").write_bytes(texts[name])
+    return tuple(f"{name}.ko" for name in order)
+
+
+def decompress(path: Path) -> bytes:
+    """Return a module's file, decompressed."""
+    data = path.read_bytes()
+    return lzma.decompress(data) if path.suffix == ".xz" else data
+
+
+def make_tree(
+    spec: KernelSpec, chroot: Chroot, mirror: str, entry_dir: Path, progress: Progress
+) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """Make a kernel tree in a folder of the cache; return its record and its vital files."""
+    cache.require_disk(entry_dir, DISK_BYTES, f"the kernel of {spec.suite}")
+    work_dir = entry_dir / "work"
+    with progress.phase(f"kernel packages of {spec.suite}"):
+        packages = read_packages(spec, chroot, mirror, work_dir)
+        progress.note(f"kernel {packages.release}, version {packages.version}")
+        download_packages(packages, chroot, work_dir)
+    with progress.phase("kernel source and image"):
+        unpack_packages(chroot, entry_dir)
+        modules = unpack_image(chroot, entry_dir)
+    with progress.phase("kernel configuration"):
+        options = configure_tree(chroot, entry_dir, spec)
+    with progress.phase("kernel headers and Rust crates"):
+        proof = build_crates(chroot, entry_dir, options)
+    cache.remove_tree(work_dir)
+    record = {
+        "release": packages.release, "version": packages.version, "suite": spec.suite,
+        "chroot": chroot.key, "cc": options["CONFIG_CC_VERSION_TEXT"].split()[0],
+        "vm_modules": modules, "proof": asdict(proof),
+    }  # fmt: skip
+    vital = ("vm/vmlinux", *(f"vm/{name}" for name in modules), "build/Module.symvers",
+             "build/.config", "build/scripts/mod/modpost")  # fmt: skip
+    crates = tuple(str(p.relative_to(entry_dir)) for p in (entry_dir / "build/rust").glob("*.rmeta"))
+    return record, (*vital, *crates)
+
+
+def plan_key(spec: KernelSpec, chroot: Chroot) -> str:
+    """Return what identifies a tree in the cache."""
+    text = "\n".join((FORMAT, spec.suite, spec.flavour, chroot.key))
+    return f"{spec.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def ensure_tree(spec: KernelSpec, chroot: Chroot, mirror: str, progress: Progress) -> KernelTree:
+    """Return a kernel tree, made first when it is not there.
+
+    Args:
+        spec: The configured kernel.
+        chroot: With the compilers that built it.
+        mirror: Where its packages are.
+        progress: Told of every phase.
+
+    Raises:
+        ConfigError: No such suite, flavour or version; or a VM could not boot it.
+        MissingToolError: No network, no disk.
+        BuildError: What was rebuilt is not the stock kernel's.
+    """
+
+    def make(entry_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        return make_tree(spec, chroot, mirror, entry_dir, progress)
+
+    entry = cache.ensure_entry("kernel", plan_key(spec, chroot), make, progress, keep=("work",))
+    return _read_tree(spec, entry)
+
+
+def find_tree(spec: KernelSpec, chroot: Chroot) -> KernelTree | None:
+    """Return a kernel tree when it is there."""
+    entry = cache.find_entry("kernel", plan_key(spec, chroot))
+    return _read_tree(spec, entry) if entry else None
+
+
+def _read_tree(spec: KernelSpec, entry: cache.Entry) -> KernelTree:
+    record = entry.record
+    proof = record["proof"]
+    return KernelTree(
+        name=spec.name, release=record["release"], version=record["version"], origin="stock",
+        suite=record["suite"], source_dir=entry.path / "linux", build_dir=entry.path / "build",
+        image_path=entry.path / "vm/vmlinux",
+        vm_module_paths=tuple(entry.path / "vm" / name for name in record["vm_modules"]),
+        cc=record["cc"], key=entry.name,
+        proof=CrateProof(
+            config_identical=proof["config_identical"], rustc=proof["rustc"],
+            checked_symbols=proof["checked_symbols"], missing=tuple(proof["missing"]),
+        ),
+    )  # fmt: skip
+
+
+def check_tree(spec: KernelSpec, tree: KernelTree | None) -> tuple[Check, ...]:
+    """Return what the doctor says of the kernel and of its crates."""
+    if tree is None:
+        return (
+            Check(group="kernel", name=f"tree of {spec.name}", found="not made yet",
+                  needed="complete", ok=False, required=False, fix="nox -s setup"),
+        )  # fmt: skip
+    proof = tree.proof
+    return (
+        Check(group="kernel", name=f"tree of {spec.name}", needed="complete", ok=True,
+              found=f"{tree.release}, version {tree.version}"),
+        Check(group="C", name="compiler", found=tree.cc, needed="the kernel's own", ok=True),
+        Check(group="Rust", name="rustc", found=proof.rustc, needed="the kernel's own", ok=True),
+        Check(group="Rust", name="crates", needed="all in the stock Module.symvers",
+              found=f"{proof.checked_symbols} symbols checked, {len(proof.missing)} missing",
+              ok=proof.checked_symbols > 0 and not proof.missing),
+    )  # fmt: skip

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How a program inside a chroot reaches the network that the host reaches.
+
+Only the setup steps have it; nothing that runs later does.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from twinmod.errors import ConfigError, TwinmodError
+from twinmod.specs import Bind
+
+CA_BUNDLES = (
+    Path("/etc/ssl/certs/ca-certificates.crt"),
+    Path("/etc/pki/tls/certs/ca-bundle.crt"),
+    Path("/etc/ssl/ca-bundle.pem"),
+)
+
+#: pip reads these itself on the host; inside the chroot they must be carried in.
+PIP_SETTINGS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_PROXY")
+
+PROXY_SETTINGS = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
+
+def plan_binds() -> tuple[Bind, ...]:
+    """Return what a program in the chroot needs of the host to reach the network."""
+    binds = [Bind(source_path=Path("/etc/resolv.conf").resolve(),
+                  target_path=PurePosixPath("/etc/resolv.conf"))]  # fmt: skip
+    bundle = next((path for path in CA_BUNDLES if path.exists()), None)
+    if bundle is not None:
+        # Networks that look into TLS add their own authority to the host's.
+        binds.append(Bind(source_path=bundle.resolve(), target_path=PurePosixPath(CA_BUNDLES[0])))
+    return tuple(bind for bind in binds if bind.source_path.exists())
+
+
+def plan_environment(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the proxies and indexes that the caller uses."""
+    names = (*PROXY_SETTINGS, *PIP_SETTINGS)
+    return tuple((name, environment[name]) for name in names if name in environment)
+
+
+def find_pip_config(home: Path) -> Path | None:
+    """Return the pip configuration that pip would read on the host, user's before system's."""
+    paths = (home / ".config/pip/pip.conf", home / ".pip/pip.conf", Path("/etc/pip.conf"))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def parse_mirror(sources: str) -> str | None:
+    """Return the first Debian mirror that apt sources name, in either of their formats.
+
+    Args:
+        sources: The text of sources.list and of the files beside it.
+
+    Returns:
+        A URI without its trailing slash, or None; other archives (security, vendors) do not
+        count.
+    """
+    pattern = re.compile(
+        r"^(?:URIs:\s*|deb\s+(?:\[[^]]*\]\s+)?)(\S+/debian)/?(?=\s|$)", re.MULTILINE
+    )
+    match = pattern.search(sources)
+    return match.group(1) if match else None
+
+
+def read_host_mirror() -> str | None:
+    """Return the mirror of a Debian host, None elsewhere."""
+    try:
+        if not re.search(r"^ID=\"?debian", Path("/etc/os-release").read_text(), re.MULTILINE):
+            return None
+    except OSError:
+        return None
+    folder = Path("/etc/apt/sources.list.d")
+    paths = (Path("/etc/apt/sources.list"), *sorted(folder.glob("*.sources")),
+             *sorted(folder.glob("*.list")))  # fmt: skip
+    texts = (path.read_text(errors="replace") for path in paths if path.is_file())
+    return parse_mirror("\n".join(texts))
+
+
+def find_mirror(configured: str) -> str | None:
+    """Return the mirror: the configured one, a Debian host's own, or None for the default."""
+    return configured or read_host_mirror()
+
+
+def plan_suite_error(error: TwinmodError, suite: str) -> TwinmodError:
+    """Return a failed download's error; a suite that the mirror lacks is the user's to mend."""
+    text = "\n".join(value for _, value in error.facts)
+    missing = re.search(r"does not have a Release file|404 +Not Found", text)
+    if missing is None:
+        return error
+    return ConfigError(
+        f"the mirror has no suite {suite!r}",
+        facts=error.facts,
+        hint="correct the suite in [tool.twinmod], or name another mirror there",
+    )

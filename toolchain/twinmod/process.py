@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The one door to other processes.
+
+Every process starts in a session of its own, with a fixed environment, no standard input,
+and a limit; whatever ends the caller (a timeout, Ctrl-C, an error) ends its whole group.
+"""
+
+import os
+import select
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from twinmod.errors import BuildError, MissingToolError, TwinmodError
+from twinmod.specs import Command
+
+#: What a process may see of the caller's environment: how to find programs and the network.
+INHERITED = (
+    "PATH", "HOME", "TMPDIR", "LOGNAME", "USER",
+    "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+)  # fmt: skip
+
+#: Lines of a log that an error shows.
+TAIL_LINES = 25
+
+#: How long a process may take to go after SIGTERM before it is killed.
+GRACE_S = 5.0
+
+
+def render_command(command: Command) -> str:
+    """Return the command as one line that a shell would run the same way."""
+    settings = tuple(f"{name}={shlex.quote(value)}" for name, value in command.environment)
+    prefix = ("env", *settings) if settings else ()
+    return " ".join((*prefix, shlex.join(command.argv)))
+
+
+def plan_environment(command: Command, inherited: dict[str, str]) -> dict[str, str]:
+    """Return the environment of a process: fixed, but for what INHERITED names."""
+    kept = {name: inherited[name] for name in INHERITED if name in inherited}
+    return {"LC_ALL": "C.UTF-8", **kept, **dict(command.environment)}
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it started; returns when the process is gone."""
+    for number, grace_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=grace_s)
+            break
+    # A child of the group can outlive its leader.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def start(
+    command: Command, *, stdin: int | IO[bytes] = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.PIPE, stderr: int | IO[bytes] = subprocess.STDOUT,
+) -> Iterator[subprocess.Popen[bytes]]:  # fmt: skip
+    """Start a process that lives no longer than the context.
+
+    Raises:
+        MissingToolError: The program does not exist.
+    """
+    try:
+        process = subprocess.Popen(
+            command.argv, stdin=stdin, stdout=stdout, stderr=stderr,
+            env=plan_environment(command, dict(os.environ)),
+            cwd=command.working_dir, start_new_session=True,
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise MissingToolError(
+            f"{command.purpose}: {command.argv[0]} is not installed",
+            facts=(("command", render_command(command)),),
+            hint="nox -s doctor",
+        ) from error
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            kill_group(process)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def read_lines(
+    process: subprocess.Popen[bytes], patience: Callable[[], float]
+) -> Iterator[str]:
+    """Yield what a process prints, line by line, without the line ends, until it closes.
+
+    Args:
+        process: With a pipe as its standard output.
+        patience: Tells, before each wait, how many seconds the next line may take.
+
+    Raises:
+        TimeoutError: It took longer.
+    """
+    assert process.stdout is not None
+    descriptor = process.stdout.fileno()
+    rest = b""
+    deadline = time.monotonic() + patience()
+    while True:
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise TimeoutError
+        chunk = os.read(descriptor, 65536)
+        if not chunk:
+            break
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace")
+        if lines:
+            deadline = time.monotonic() + patience()
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def wait_for_end(process: subprocess.Popen[bytes], limit_s: float) -> None:
+    """Wait for a process that said it would end.
+
+    Raises:
+        TimeoutError: It did not.
+    """
+    try:
+        process.wait(timeout=limit_s)
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError from error
+
+
+def read_tail(path: Path, lines: int = TAIL_LINES) -> str:
+    """Return the last lines of a log, whatever bytes it holds."""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def plan_failure(
+    command: Command, why: str, tail: str, *, error: type[TwinmodError] = BuildError
+) -> TwinmodError:
+    """Return the error of a command that did not do what it is for."""
+    facts = [("command", render_command(command))]
+    if command.log_path is not None:
+        facts.append(("log", str(command.log_path)))
+    if tail:
+        facts.append(("output", "(its last lines)\n" + tail))
+    return error(f"{command.purpose}: {command.argv[0]} {why}", facts=tuple(facts))
+
+
+def run(command: Command, *, error: type[TwinmodError] = BuildError) -> str:
+    """Run a process to its end and return what it printed.
+
+    Args:
+        command: What to run. Its output goes to its log as it comes, when it has one.
+        error: What to raise when it fails.
+
+    Returns:
+        Standard output and standard error, in the order in which they were written.
+
+    Raises:
+        TwinmodError: Of the given class, when it exits with another status than 0 or runs
+            into its limit; the last lines of its output are among the facts.
+    """
+    status, output = run_unchecked(command)
+    if status != 0:
+        tail = "\n".join(output.splitlines()[-TAIL_LINES:])
+        why = f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
+        raise plan_failure(command, why, tail, error=error)
+    return output
+
+
+def run_unchecked(command: Command) -> tuple[int, str]:
+    """Run a process to its end; return its status (negative for a signal) and its output.
+
+    Raises:
+        MissingToolError: The program does not exist.
+        BuildError: It ran into its limit.
+    """
+    with start(command) as process:
+        timer = threading.Timer(command.timeout_s, kill_group, (process,))
+        timer.start()
+        try:
+            output = _drain(process, command.log_path)
+            status = process.wait()
+        finally:
+            expired = not timer.is_alive()
+            timer.cancel()
+    if expired and status < 0:
+        tail = "\n".join(output.splitlines()[-TAIL_LINES:])
+        raise plan_failure(command, f"took more than {command.timeout_s:.0f} s", tail)
+    return status, output
+
+
+def _drain(process: subprocess.Popen[bytes], log_path: Path | None) -> str:
+    assert process.stdout is not None
+    if log_path is None:
+        return process.stdout.read().decode(errors="replace")
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    chunks = []
+    with log_path.open("wb") as log:
+        for line in process.stdout:
+            log.write(line)
+            log.flush()
+            chunks.append(line)
+    return b"".join(chunks).decode(errors="replace")
+
+
+def run_pipeline(producer: Command, consumer: Command) -> None:
+    """Run two processes, the first one's standard output into the second one.
+
+    The producer's standard error goes to its log.
+
+    Raises:
+        MissingToolError: Either fails, or the producer runs into its limit. The environment
+            is at fault: pipelines fetch and unpack.
+    """
+    assert producer.log_path is not None
+    producer.log_path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        producer.log_path.open("wb") as log,
+        start(producer, stderr=log) as first,
+        start(consumer, stdin=first.stdout or subprocess.DEVNULL) as second,
+    ):
+        # Only the consumer may hold the read end, or the producer never sees it go.
+        if first.stdout is not None:
+            first.stdout.close()
+        timer = threading.Timer(producer.timeout_s, kill_group, (first,))
+        timer.start()
+        try:
+            assert second.stdout is not None
+            consumer_output = second.stdout.read().decode(errors="replace")
+            statuses = (first.wait(), second.wait())
+        finally:
+            timer.cancel()
+    if statuses[0] != 0:
+        why = f"exited with status {statuses[0]}"
+        raise plan_failure(producer, why, read_tail(producer.log_path), error=MissingToolError)
+    if statuses[1] != 0:
+        why = f"exited with status {statuses[1]}"
+        raise plan_failure(consumer, why, consumer_output, error=MissingToolError)
+
+
+@contextmanager
+def interrupt_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the program the way Ctrl-C does: with everything cleaned up."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def run_interactive(command: Command) -> int:
+    """Run a process on the caller's own terminal, without a limit; return its status."""
+    with suppress(KeyboardInterrupt):
+        return subprocess.run(
+            command.argv, env=plan_environment(command, dict(os.environ)) | _terminal(),
+            cwd=command.working_dir, check=False,
+        ).returncode  # fmt: skip
+    return 128 + signal.SIGINT
+
+
+def _terminal() -> dict[str, str]:
+    return {"TERM": os.environ.get("TERM", "dumb")}
+
+
+def find_program(name: str) -> str | None:
+    """Return the path of a program of the host, or None."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    # Debian keeps some of what is needed where an ordinary user's PATH does not look.
+    paths = (Path(folder) / name for folder in (*folders, "/usr/sbin", "/sbin"))
+    return next((str(path) for path in paths if os.access(path, os.X_OK)), None)

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A run as data, as JUnit, and as text; data first. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import junitparser
+from rich.table import Table
+from rich.text import Text
+
+from twinmod.errors import ExitCode, compare_exit_codes
+from twinmod.specs import CellResult, Check, KernelTree, Product
+
+#: How an outcome looks in the table.
+MARKS = {
+    "passed": ("pass", "green"),
+    "failed": ("FAIL", "bold red"),
+    "skipped": ("skip", "yellow"),
+    "missing": ("none", "bold red"),
+    "crashed": ("CRASH", "bold red"),
+    "timeout": ("TIMEOUT", "bold red"),
+    "lost": ("LOST", "bold red"),
+}
+
+_EXIT_CODES = {
+    "passed": ExitCode.PASSED,
+    "failed": ExitCode.TESTS_FAILED,
+    "crashed": ExitCode.KERNEL_FAULT,
+    "timeout": ExitCode.VM_LOST,
+    "lost": ExitCode.VM_LOST,
+}
+
+
+def compare_outcomes(results: tuple[CellResult, ...]) -> ExitCode:
+    """Return the exit code that a run's cells amount to."""
+    return compare_exit_codes(tuple(_EXIT_CODES[result.outcome] for result in results))
+
+
+# -- data -------------------------------------------------------------------------------------
+
+
+def plan_cell(result: CellResult) -> dict[str, Any]:
+    """Return one cell as JSON's own types."""
+    return {
+        "module": result.cell.module,
+        "tester": result.cell.tester,
+        "outcome": result.outcome,
+        "tests": [
+            {"id": test.id, "rule": " ".join(test.rules), "outcome": test.outcome,
+             "duration_s": test.duration_s, "message": test.message}
+            for test in result.tests
+        ],
+        "kernel_faults": [{"kind": fault.kind, "lines": list(fault.lines)}
+                          for fault in result.kernel_faults],
+        "problems": list(result.problems),
+    }  # fmt: skip
+
+
+def plan_kernel(tree: KernelTree) -> dict[str, str]:
+    """Return a kernel as every report names it."""
+    return {
+        "release": tree.release, "origin": tree.origin, "suite": tree.suite,
+        "rustc": tree.proof.rustc, "version": tree.version,
+    }  # fmt: skip
+
+
+def plan_test_report(
+    results: tuple[CellResult, ...], tree: KernelTree, accelerator: Mapping[str, str],
+    totals: Mapping[str, int], *, narrowed: str, boots: int, products: tuple[Product, ...],
+    phases: tuple[tuple[str, float], ...],
+) -> dict[str, Any]:  # fmt: skip
+    """Return the test report: JSON's own types, schema ``twinmod.test/1``.
+
+    Args:
+        results: Every cell.
+        tree: The kernel that it ran on.
+        accelerator: ``name`` and ``reason``.
+        totals: ``passed``, ``failed``, ``skipped``.
+        narrowed: What the caller narrowed the run to, "" for all of it.
+        boots: How many VMs it took.
+        products: The modules that ran.
+        phases: (title, seconds) of what the run spent its time on.
+    """
+    return {
+        "schema": "twinmod.test/1",
+        "kernel": plan_kernel(tree),
+        "accelerator": accelerator["name"],
+        "accelerator_reason": accelerator["reason"],
+        "narrowed": narrowed,
+        "boots": boots,
+        "modules": [{"module": p.module, "language": p.language, "sha256": p.sha256}
+                    for p in products],
+        "phases": [{"title": title, "seconds": round(seconds, 2)} for title, seconds in phases],
+        "cells": [plan_cell(result) for result in results],
+        "totals": dict(totals),
+    }  # fmt: skip
+
+
+def plan_doctor_report(checks: tuple[Check, ...]) -> dict[str, Any]:
+    """Return the doctor's report: JSON's own types, schema ``twinmod.doctor/1``."""
+    ready = all(check.ok or not check.required for check in checks)
+    return {
+        "schema": "twinmod.doctor/1",
+        "ready": ready,
+        "checks": [asdict(check) for check in checks],
+    }
+
+
+def render_junit(results: tuple[CellResult, ...]) -> str:
+    """Return a run as JUnit XML: a suite for each cell."""
+    document = junitparser.JUnitXml("twinmod")
+    for result in results:
+        suite = junitparser.TestSuite(result.cell.name)
+        for test in result.tests:
+            case = junitparser.TestCase(test.id, result.cell.name, test.duration_s)
+            if test.outcome == "skipped":
+                case.result = [junitparser.Skipped(test.message)]
+            elif test.outcome == "failed":
+                case.result = [junitparser.Failure(test.message, "failed")]
+            elif test.outcome != "passed":
+                case.result = [junitparser.Error(test.message, test.outcome)]
+            suite.add_testcase(case)
+        for problem in result.problems:
+            case = junitparser.TestCase("the cell itself", result.cell.name, 0.0)
+            case.result = [junitparser.Error(problem, result.outcome)]
+            suite.add_testcase(case)
+        document.add_testsuite(suite)
+    text: bytes = document.tostring()
+    return text.decode()
+
+
+# -- text -------------------------------------------------------------------------------------
+
+
+def render_table(
+    outcomes: Mapping[tuple[str, str], str], rules: tuple[tuple[str, str], ...],
+    results: tuple[CellResult, ...],
+) -> Table:  # fmt: skip
+    """Return the table rules x cells.
+
+    Args:
+        outcomes: The outcome of (rule, cell name).
+        rules: (number, title), in the contract's order.
+        results: The cells, in the order of the columns.
+    """
+    table = Table(pad_edge=False, box=None)
+    table.add_column("rule")
+    table.add_column("")
+    for result in results:
+        table.add_column(result.cell.name)
+    for rule, title in rules:
+        marks = (MARKS[outcomes[rule, result.cell.name]] for result in results)
+        table.add_row(rule, title, *(Text(text, style=style) for text, style in marks))
+    ends = (MARKS[result.outcome] for result in results)
+    table.add_row("", "", *("" for _ in results))
+    table.add_row("cell", "", *(Text(text, style=style) for text, style in ends))
+    return table
+
+
+def render_troubles(results: tuple[CellResult, ...]) -> str:
+    """Return all that did not pass, cell by cell, with the kernel's own lines; "" for nothing."""
+    lines = []
+    for result in results:
+        for test in result.tests:
+            if test.outcome not in ("passed", "skipped"):
+                rules = " ".join(test.rules)
+                lines.append(f"{result.cell.name} {test.outcome}: {rules} {test.id}")
+                lines.extend(f"    {line}" for line in test.message.splitlines()[:12])
+        lines.extend(f"{result.cell.name} {result.outcome}: {problem}"
+                     for problem in result.problems)  # fmt: skip
+        for fault in result.kernel_faults:
+            lines.append(f"{result.cell.name} kernel {fault.kind}:")
+            lines.extend(f"    {line}" for line in fault.lines)
+    return "\n".join(lines)
+
+
+def render_products(products: tuple[Product, ...]) -> str:
+    """Return one line per product: path, bytes, seconds, sha256."""
+    return "\n".join(
+        f"{product.path}  {product.size_bytes} bytes  "
+        f"{f'{product.seconds:.1f} s' if not product.up_to_date else 'up to date'}  "
+        f"sha256:{product.sha256}"
+        for product in products
+    )
+
+
+def render_counts(results: tuple[CellResult, ...]) -> str:
+    """Return what each cell of a counter run counted and took."""
+    blocks = []
+    for result in results:
+        if result.count is None:
+            blocks.append(f"{result.cell.name}  {result.outcome}")
+            continue
+        count = result.count
+        blocks.append(
+            f"{result.cell.name}  Target {count['target']}  Actual {count['actual']}\n"
+            f"     real {count['real_s']:.3f} s  user {count['user_s']:.3f} s  "
+            f"sys {count['system_s']:.3f} s"
+        )
+    return "\n".join(blocks)
+
+
+def render_checks(checks: tuple[Check, ...]) -> str:
+    """Return the doctor's lines, by group."""
+    lines = []
+    group = ""
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        if check.group != group:
+            group = check.group
+            lines.append(group)
+        mark = "ok  " if check.ok else "FAIL" if check.required else "--  "
+        lines.append(f"  {mark} {check.name:<{width}}  found: {check.found}")
+        if not check.ok:
+            pad = " " * (width + 9)
+            lines.append(f"{pad}needed: {check.needed}")
+            if check.fix:
+                lines.append(f"{pad}fix: {check.fix}")
+    return "\n".join(lines)
+
+
+def render_totals(totals: Mapping[str, int]) -> str:
+    """Return the last line of a run."""
+    return ", ".join(f"{totals[name]} {name}" for name in ("passed", "failed", "skipped"))

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Templates, found in a checkout or in an installed wheel, and rendered strictly."""
+
+from pathlib import Path
+
+import jinja2
+
+from twinmod.errors import ConfigError
+
+PACKAGE_DIR = Path(__file__).resolve().parent
+
+#: What the wheel carries beside the package lies in the checkout two folders up.
+_CHECKOUT_DIR = PACKAGE_DIR.parent.parent
+
+
+def find_resource_dir(name: str) -> Path:
+    """Return a folder that ships with twinmod, such as ``templates``.
+
+    Raises:
+        ConfigError: This copy of twinmod is not whole.
+    """
+    for folder in (PACKAGE_DIR / "data" / name, _CHECKOUT_DIR / name):
+        if folder.is_dir():
+            return folder
+    raise ConfigError(
+        f"this copy of twinmod lacks its folder {name!r}", facts=(("package", str(PACKAGE_DIR)),)
+    )
+
+
+def render_template(name: str, values: dict[str, object]) -> str:
+    """Render one of our templates; a name it uses and is not given is an error.
+
+    Args:
+        name: The template's path below ``templates``.
+        values: What it may use.
+
+    Returns:
+        The text, with the template's own trailing newline.
+
+    Raises:
+        ConfigError: The template does not exist, or uses a value that was not given.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(find_resource_dir("templates")),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # "{#" stands in shell's ${#x}; no template of ours has comments of that form.
+        comment_start_string="{##",
+        comment_end_string="##}",
+        autoescape=False,
+    )
+    try:
+        return environment.get_template(name).render(values)
+    except jinja2.TemplateError as error:
+        raise ConfigError(
+            f"template {name} does not render: {error.message}", facts=(("template", name),)
+        ) from error

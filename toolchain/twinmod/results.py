@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a VM said becomes outcomes: pure, and lost until proven otherwise.
+
+A VM writes one JSON object a line: ``boot``, then for each cell ``cell``, for each of its tests
+``test`` and ``result``, then ``cell_end``; at the end ``end``. What is missing when the VM is
+gone says what it died of.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from twinmod.specs import Cell, CellResult, KernelFault, TestResult
+
+#: How a VM can end. "silent": the host gave up on it.
+ENDS = ("exited", "silent")
+
+#: First lines of what no driver may cause, with its kind. The first that fits names a line.
+FAULTS = (
+    ("bug", re.compile(r"kernel BUG at ")),
+    ("kasan", re.compile(r"BUG: KASAN: ")),
+    ("kcsan", re.compile(r"BUG: KCSAN: ")),
+    ("ubsan", re.compile(r"UBSAN: ")),
+    ("soft lockup", re.compile(r"BUG: soft lockup")),
+    ("atomic sleep", re.compile(r"BUG: (?:scheduling while atomic|sleeping function called)")),
+    ("oops", re.compile(r"BUG: (?:kernel NULL pointer|unable to handle)|\bOops: ")),
+    ("oops", re.compile(r"general protection fault|stack segment:")),
+    ("bug", re.compile(r"\bBUG: ")),
+    ("warning", re.compile(r"\bWARNING: ")),
+    ("hung task", re.compile(r"INFO: task .* blocked for more than")),
+    ("rcu stall", re.compile(r"rcu: INFO: .* detected (?:expedited )?stalls")),
+    ("panic", re.compile(r"Kernel panic - not syncing")),
+)
+
+#: The kernel's words when the agent itself ended: the VM is lost, no driver is at fault.
+AGENT_DIED = "Attempted to kill init"
+
+#: Lines of a fault that a person is shown.
+FAULT_LINES = 12
+
+_STAMP = re.compile(r"^(?:<\d+>)?\[ *\d+\.\d+\](?:\[[^]]*\])? ?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript:
+    """All that a VM said."""
+
+    booted: bool
+    ended: bool
+    release: str
+    # In the order in which they began; the outcome of one that did not end is "".
+    cells: tuple[CellResult, ...]
+    # The test that the last cell was in, None between tests.
+    running: TestResult | None
+
+
+# -- a VM's lines -----------------------------------------------------------------------------
+
+
+def parse_events(lines: Iterable[str]) -> tuple[dict[str, Any], ...]:
+    """Return the events among a VM's lines; a line cut off by its death is no event."""
+    events = []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and isinstance(event.get("event"), str):
+            events.append(event)
+    return tuple(events)
+
+
+def parse_transcript(events: Iterable[Mapping[str, Any]], cells: tuple[Cell, ...]) -> Transcript:
+    """Return what a VM said, by cell.
+
+    Args:
+        events: From parse_events, in order.
+        cells: The cells that the VM was given.
+    """
+    by_name = {cell.name: cell for cell in cells}
+    done: dict[str, CellResult] = {}
+    running: TestResult | None = None
+    booted = ended = False
+    release = current = ""
+    for event in events:
+        match event["event"]:
+            case "boot":
+                booted, release = True, str(event["release"])
+            case "cell":
+                current, running = str(event["cell"]), None
+                done[current] = CellResult(cell=by_name[current], outcome="")
+            case "test":
+                running = _parse_test(event)
+            case "result":
+                running = None
+                tests = (*done[current].tests, _parse_test(event))
+                done[current] = replace(done[current], tests=tests)
+            case "count":
+                done[current] = replace(done[current], count=event["values"])
+            case "cell_end":
+                done[current] = _end_cell(done[current], event, running)
+                running = None
+            case "end":
+                ended = True
+    return Transcript(
+        booted=booted, ended=ended, release=release, cells=tuple(done.values()), running=running
+    )
+
+
+def _parse_test(event: Mapping[str, Any]) -> TestResult:
+    return TestResult(
+        id=event["id"], rules=tuple(event["rules"]), outcome=event.get("outcome", ""),
+        duration_s=event.get("duration_s", 0.0), message=event.get("message", ""),
+    )  # fmt: skip
+
+
+def _end_cell(
+    result: CellResult, event: Mapping[str, Any], running: TestResult | None
+) -> CellResult:
+    outcome = str(event["outcome"])
+    tests = result.tests
+    if running is not None:
+        message = "; ".join(event["problems"])
+        tests = (*tests, replace(running, outcome=outcome, message=message))
+    return replace(result, outcome=outcome, tests=tests, problems=tuple(event["problems"]))
+
+
+# -- the kernel's lines -----------------------------------------------------------------------
+
+
+def parse_faults(console: str) -> tuple[KernelFault, ...]:
+    """Return the faults that a kernel's log tells of.
+
+    Args:
+        console: The log, with or without its time stamps.
+
+    Returns:
+        One fault for each first line of FAULTS, with the FAULT_LINES lines that follow; the
+        lines that belong to an earlier fault's report start none of their own.
+    """
+    lines = [_STAMP.sub("", line.rstrip()) for line in console.splitlines()]
+    faults: list[KernelFault] = []
+    quiet_until = -1
+    for number, line in enumerate(lines):
+        kind = next((kind for kind, pattern in FAULTS if pattern.search(line)), None)
+        if kind is None or AGENT_DIED in line:
+            continue
+        # An oops is followed by its own "Oops:", its warning, and the panic that ends the VM.
+        if number < quiet_until or (kind == "panic" and faults):
+            continue
+        shown = tuple(part for part in lines[number : number + FAULT_LINES] if part)
+        faults.append(KernelFault(kind=kind, lines=shown))
+        quiet_until = number + FAULT_LINES
+    return tuple(faults)
+
+
+# -- outcomes ---------------------------------------------------------------------------------
+
+
+def classify(
+    transcript: Transcript, end: str, faults: tuple[KernelFault, ...]
+) -> tuple[CellResult, ...]:
+    """Return an outcome for every cell that began.
+
+    Args:
+        transcript: What the VM said.
+        end: How it ended, one of ENDS.
+        faults: What its kernel told of.
+
+    Returns:
+        The cells in the order in which they began. One that the VM did not end is crashed when
+        the kernel told of a fault, timeout when the host gave up, and lost otherwise.
+    """
+    results = []
+    for result in transcript.cells:
+        if result.outcome:
+            results.append(result)
+            continue
+        outcome = "crashed" if faults else "timeout" if end == "silent" else "lost"
+        why = {
+            "crashed": f"the kernel died: {faults[0].lines[0]}" if faults else "",
+            "timeout": "the VM fell silent",
+            "lost": "the VM was gone before the cell ended",
+        }[outcome]
+        running = transcript.running
+        tests = result.tests
+        if running is not None:
+            tests = (*tests, replace(running, outcome=outcome, message=why))
+        results.append(
+            replace(result, outcome=outcome, tests=tests, kernel_faults=faults, problems=(why,))
+        )
+    return tuple(results)
+
+
+def compare_coverage(
+    results: tuple[CellResult, ...], expected: tuple[str, ...], rules: tuple[str, ...]
+) -> tuple[CellResult, ...]:
+    """Return the results with every hole in them a problem; a cell with a problem has failed.
+
+    Args:
+        results: What ran.
+        expected: The rules that every cell must have an outcome for.
+        rules: All that the contract has.
+
+    Returns:
+        The same cells. A rule that no test passed or failed in, and a test that ran in another
+        cell and not in this one, is a problem of a cell that otherwise passed or failed.
+    """
+    everywhere = {test.id for result in results for test in result.tests}
+    checked = []
+    for result in results:
+        if result.outcome not in ("passed", "failed"):
+            checked.append(result)
+            continue
+        if not result.tests and not result.problems:
+            result = replace(result, outcome="failed", problems=("no test ran",))
+        answered = {rule for test in result.tests for rule in test.rules
+                    if test.outcome in ("passed", "failed")}  # fmt: skip
+        seen = {test.id for test in result.tests}
+        problems = [f"{rule} has no outcome" for rule in expected if rule not in answered]
+        problems += [f"{test} did not run" for test in sorted(everywhere - seen)]
+        unknown = sorted({rule for t in result.tests for rule in t.rules} - set(rules))
+        problems += [f"{rule} is tested and is not in the contract" for rule in unknown]
+        outcome = "failed" if problems else result.outcome
+        checked.append(
+            replace(result, outcome=outcome, problems=(*result.problems, *problems))
+        )
+    return tuple(checked)
+
+
+def compare_rule(result: CellResult, rule: str) -> str:
+    """Return the outcome of one rule in one cell, "missing" when no test answered for it."""
+    outcomes = {test.outcome for test in result.tests if rule in test.rules}
+    order = ("crashed", "timeout", "lost", "failed", "passed", "skipped")
+    return next((outcome for outcome in order if outcome in outcomes), "missing")
+
+
+def count_totals(results: tuple[CellResult, ...]) -> dict[str, int]:
+    """Return how many tests passed, failed and were skipped, over all cells.
+
+    A test that its VM died in has failed. So has whatever kept a cell from passing although no
+    test of it failed: a rule without outcome, a module that did not unload.
+    """
+    counts = Counter(
+        test.outcome if test.outcome in ("passed", "skipped") else "failed"
+        for result in results
+        for test in result.tests
+    )
+    for result in results:
+        blamed = any(test.outcome not in ("passed", "skipped") for test in result.tests)
+        if result.outcome != "passed" and not blamed:
+            counts["failed"] += max(1, len(result.problems))
+    return {name: counts[name] for name in ("passed", "failed", "skipped")}
+
+
+def parse_rules(contract: str) -> tuple[tuple[str, str], ...]:
+    """Return (number, title) of the rules that a contract has: its headings ``## R1 Title``."""
+    return tuple(re.findall(r"^## (R\d+) (.+)$", contract, re.MULTILINE))

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How a chroot is entered: bubblewrap's arguments, planned and not run.
+
+Source: bwrap(1), bubblewrap 0.8.
+"""
+
+from pathlib import PurePosixPath
+
+from twinmod.specs import Bind, Chroot, Command
+
+#: All that twinmod puts into a chroot appears below this folder, at the same path everywhere,
+#: so that products do not depend on where the checkout or the cache lies.
+INSIDE = PurePosixPath("/twinmod")
+
+#: The environment inside; nothing of the host's.
+ENVIRONMENT = (
+    ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("LC_ALL", "C.UTF-8"),
+    ("HOME", "/tmp"),
+)
+
+
+def plan_bind(bind: Bind) -> tuple[str, ...]:
+    """Return the arguments of one bind mount."""
+    verb = "--bind" if bind.writable else "--ro-bind"
+    return (verb, str(bind.source_path), str(bind.target_path))
+
+
+def plan_enter(
+    chroot: Chroot,
+    argv: tuple[str, ...],
+    *,
+    binds: tuple[Bind, ...] = (),
+    hidden: tuple[PurePosixPath, ...] = (),
+    devices: tuple[str, ...] = (),
+    environment: tuple[tuple[str, str], ...] = (),
+    working_dir: PurePosixPath = PurePosixPath("/"),
+    network: bool = False,
+    writable: bool = False,
+    terminal: bool = False,
+) -> tuple[str, ...]:
+    """Return the argument vector that runs something inside a chroot, as its root.
+
+    Args:
+        chroot: Where to enter.
+        argv: What to run there.
+        binds: Mounted in order, so a later one may lie inside an earlier one.
+        hidden: Folders covered by an empty, writable one before the binds that follow an
+            equal prefix; a mount point can be made there although the folder is read-only.
+        devices: Device nodes of the host to pass through.
+        environment: Added to ENVIRONMENT.
+        working_dir: Where the program starts.
+        network: Share the host's network; nothing has it otherwise.
+        writable: Allow changes to the chroot itself.
+        terminal: Stay in the caller's session, for a program that reads its terminal.
+
+    Returns:
+        A vector that starts with ``bwrap``. Everything inside dies with it.
+    """
+    settings = tuple(
+        part for name, value in (*ENVIRONMENT, *environment) for part in ("--setenv", name, value)
+    )
+    return (
+        "bwrap", "--unshare-all", *(("--share-net",) if network else ()),
+        "--die-with-parent", *(() if terminal else ("--new-session",)),
+        "--uid", "0", "--gid", "0",
+        "--bind" if writable else "--ro-bind", str(chroot.root_dir), "/",
+        "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run",
+        "--tmpfs", str(INSIDE),
+        *(part for device in devices for part in ("--dev-bind", device, device)),
+        *_plan_mounts(binds, hidden),
+        "--clearenv", *settings, "--chdir", str(working_dir), "--", *argv,
+    )  # fmt: skip
+
+
+def _plan_mounts(binds: tuple[Bind, ...], hidden: tuple[PurePosixPath, ...]) -> tuple[str, ...]:
+    mounts: list[str] = []
+    covered: set[PurePosixPath] = set()
+    for bind in binds:
+        for folder in hidden:
+            if folder in bind.target_path.parents and folder not in covered:
+                mounts += ("--tmpfs", str(folder))
+                covered.add(folder)
+        mounts += plan_bind(bind)
+    return tuple(mounts)
+
+
+def plan_command(
+    chroot: Chroot, argv: tuple[str, ...], *, purpose: str, timeout_s: float,
+    binds: tuple[Bind, ...] = (), hidden: tuple[PurePosixPath, ...] = (),
+    environment: tuple[tuple[str, str], ...] = (), network: bool = False,
+    writable: bool = False,
+) -> Command:  # fmt: skip
+    """Return a command that runs inside a chroot; see plan_enter for the arguments."""
+    entered = plan_enter(
+        chroot, argv, binds=binds, hidden=hidden, environment=environment,
+        network=network, writable=writable,
+    )  # fmt: skip
+    return Command(argv=entered, purpose=purpose, timeout_s=timeout_s)

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The nouns. Frozen, standard library only: the program inside the VM uses them too."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Where an act says what it is doing; library code never prints."""
+
+    def phase(self, title: str) -> AbstractContextManager[None]:
+        """Show that a phase runs until the context is left."""
+
+    def note(self, text: str) -> None:
+        """Show one line between phases."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A process to start: everything the one door needs, and nothing has happened yet."""
+
+    argv: tuple[str, ...]
+    # What the process is for, as an error would say it: "the C module did not build".
+    purpose: str
+    # Added to the fixed environment of process.py.
+    environment: tuple[tuple[str, str], ...] = ()
+    working_dir: Path | None = None
+    # Output goes here, whole, while the process runs; None keeps it in memory.
+    log_path: Path | None = None
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bind:
+    """A folder or file of the host at a path inside the chroot."""
+
+    source_path: Path
+    target_path: PurePosixPath
+    writable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChrootSpec:
+    """What the configuration says of a chroot."""
+
+    name: str
+    suite: str
+    packages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chroot:
+    """A complete private Debian root."""
+
+    name: str
+    suite: str
+    root_dir: Path
+    # Identifies its content: a product that was built inside is as old as this.
+    key: str
+    # Where its packages came from, and where a kernel's come from unless one is configured.
+    mirror: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelSpec:
+    """What the configuration says of a kernel."""
+
+    name: str
+    # The ChrootSpec with the compilers that this kernel was built with.
+    chroot: str
+    # The suite that serves the kernel's packages.
+    suite: str
+    # Debian's flavour; the VM needs 9p, which "cloud-amd64" lacks.
+    flavour: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrateProof:
+    """Evidence that the rebuilt Rust crates are those of the running kernel."""
+
+    config_identical: bool
+    rustc: str
+    checked_symbols: int
+    # Symbols of the rebuilt crates that the stock Module.symvers does not have.
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelTree:
+    """A kernel that modules can be built for and that a VM can boot."""
+
+    name: str
+    # uname -r of the kernel, which vermagic repeats.
+    release: str
+    # The distribution's package version.
+    version: str
+    # "stock": a distribution's kernel, its crates rebuilt.
+    origin: str
+    suite: str
+    source_dir: Path
+    build_dir: Path
+    # An uncompressed vmlinux: the VM boots it without decompressing on an emulated processor.
+    image_path: Path
+    # Modules that a VM loads before its root is there, decompressed, in load order.
+    vm_module_paths: tuple[Path, ...]
+    # The compiler that built the kernel, as make wants it.
+    cc: str
+    proof: CrateProof
+    # Identifies its content.
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleSpec:
+    """What the configuration says of a kernel module."""
+
+    name: str
+    # "c" or "rust"; only kbuild asks.
+    language: str
+    sources: str
+    # The folder inside the Linux tree where it is built; "" builds it out of tree.
+    subdirs: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TesterSpec:
+    """What the configuration says of a tester."""
+
+    name: str
+    # The folder of its Python project.
+    project: str
+    # The package that a test imports.
+    package: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmSpec:
+    """What the configuration says of every VM."""
+
+    memory_mib: int
+    processors: int
+    # From QEMU's start to the agent's first line.
+    boot_timeout_s: float
+    # One test; the agent enforces it.
+    test_timeout_s: float
+    # Without a line from the agent, which sends a heartbeat; the host enforces it.
+    silence_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """A built kernel module that was looked at and is what it claims to be."""
+
+    module: str
+    language: str
+    path: Path
+    size_bytes: int
+    sha256: str
+    vermagic: str
+    # The build that made it; a later run that finds it up to date repeats this figure.
+    seconds: float
+    command: str
+    # True when this run found nothing to do.
+    up_to_date: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One module held to the matrix by one tester."""
+
+    module: str
+    # The letter that the table shows: the module's language.
+    language: str
+    tester: str
+
+    @property
+    def name(self) -> str:
+        """Name of the cell, module before tester, as in ``c/rust``."""
+        return f"{self.language}/{self.tester}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestResult:
+    """How one test ended in one cell."""
+
+    # pytest would otherwise take the class for tests.
+    __test__ = False
+
+    id: str
+    rules: tuple[str, ...]
+    # passed, failed, skipped; crashed, timeout, lost for the test that the VM died in.
+    outcome: str
+    duration_s: float
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelFault:
+    """Something the kernel said that no driver may cause."""
+
+    # oops, panic, bug, warning, ...
+    kind: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult:
+    """How one cell ended."""
+
+    cell: Cell
+    # passed, failed, crashed, timeout, lost
+    outcome: str
+    tests: tuple[TestResult, ...] = ()
+    kernel_faults: tuple[KernelFault, ...] = ()
+    # Why the cell did not pass where no test says it: a rule without outcome, a stuck unload.
+    problems: tuple[str, ...] = ()
+    # What a counter run measured, by name.
+    count: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line of the doctor."""
+
+    group: str
+    name: str
+    found: str
+    needed: str
+    ok: bool
+    # A build can run without it when False.
+    required: bool = True
+    # One command that can be pasted, or "".
+    fix: str = ""

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Progress on standard error: a line that moves on a terminal, plain lines elsewhere."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+#: Seconds between the lines that say, where no terminal shows it, that a phase still runs.
+HEARTBEAT_S = 20.0
+
+
+class TerminalProgress:
+    """Shows phases with their elapsed time; NO_COLOR and FORCE_COLOR are honoured by rich."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        # (title, seconds) of every phase that ended, in that order.
+        self.durations: list[tuple[str, float]] = []
+
+    @contextmanager
+    def phase(self, title: str) -> Iterator[None]:
+        """Show that a phase runs until the context is left, then how long it took."""
+        began = time.monotonic()
+        if self.console.is_terminal:
+            with self.console.status(title) as status, _every(
+                0.2, lambda: status.update(f"{title} {time.monotonic() - began:.0f} s")
+            ):
+                yield
+        else:
+            self.note(f"{title} ...")
+            with _every(
+                HEARTBEAT_S, lambda: self.note(f"{title} ... {time.monotonic() - began:.0f} s")
+            ):
+                yield
+        seconds = time.monotonic() - began
+        self.durations.append((title, seconds))
+        self.note(f"{title}: {seconds:.1f} s")
+
+    def note(self, text: str) -> None:
+        """Show one line."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _every(interval_s: float, act: Callable[[], object]) -> Iterator[None]:
+    stop = threading.Event()
+
+    def repeat() -> None:
+        while not stop.wait(interval_s):
+            act()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the VM's programs are made of: locked packages, the testers, the agent and the matrix.
+
+All of it is made inside the chroot, once for each content, and needs no network later.
+"""
+
+import hashlib
+import os
+import shutil
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from twinmod import cache, network, process, resources, sandbox
+from twinmod.errors import BuildError, ConfigError, MissingToolError
+from twinmod.specs import Bind, Chroot, Command, Progress, TesterSpec
+
+DOWNLOAD_TIMEOUT_S = 1800.0
+BUILD_TIMEOUT_S = 900.0
+
+#: Left by builds in a checkout; no part of a project.
+IGNORED = ("target", "build", "dist", "__pycache__", "*.so", "*.egg-info", ".*")
+
+
+# -- packages from registries -----------------------------------------------------------------
+
+def plan_lock_digest(chroot: Chroot, lock_path: Path) -> str:
+    """Return what identifies the packages of a lock, fetched for a chroot."""
+    return hashlib.sha256(chroot.key.encode() + lock_path.read_bytes()).hexdigest()[:12]
+
+
+def ensure_site(chroot: Chroot, lock_path: Path, progress: Progress) -> Path:
+    """Return the folder with the VM's Python packages, installed from their hashed lock.
+
+    Raises:
+        MissingToolError: The index cannot be reached, or a package is not what was locked.
+    """
+    digest = plan_lock_digest(chroot, lock_path)
+
+    def make(partial_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        with progress.phase("Python packages of the VM"):
+            process.run(_plan_pip(chroot, lock_path, partial_dir), error=MissingToolError)
+        return {"chroot": chroot.key}, ("site/pytest/__init__.py",)
+
+    return cache.ensure_entry("python", digest, make, progress).path / "site"
+
+
+def _plan_pip(chroot: Chroot, lock_path: Path, partial_dir: Path) -> Command:
+    inside = sandbox.INSIDE
+    binds = [Bind(source_path=partial_dir, target_path=inside / "out", writable=True),
+             Bind(source_path=lock_path, target_path=inside / "lock.txt")]  # fmt: skip
+    settings = [*network.plan_environment(os.environ), ("PIP_DISABLE_PIP_VERSION_CHECK", "1")]
+    config_path = network.find_pip_config(Path.home())
+    if config_path is not None:
+        binds.append(Bind(source_path=config_path, target_path=inside / "pip.conf"))
+        settings.append(("PIP_CONFIG_FILE", str(inside / "pip.conf")))
+    argv = ("python3", "-m", "pip", "install", "--quiet", "--no-cache-dir", "--only-binary=:all:",
+            "--require-hashes", "--root-user-action=ignore", "--target", str(inside / "out/site"),
+            "-r", str(inside / "lock.txt"))  # fmt: skip
+    return sandbox.plan_command(
+        chroot, argv, purpose="the VM's Python packages were not installed",
+        timeout_s=DOWNLOAD_TIMEOUT_S, network=True, environment=tuple(settings),
+        binds=(*network.plan_binds(), *binds),
+    )  # fmt: skip
+
+
+def ensure_crates(chroot: Chroot, project_dir: Path, progress: Progress) -> Path:
+    """Return a CARGO_HOME that holds every crate of a project's Cargo.lock.
+
+    Raises:
+        MissingToolError: The crate registry cannot be reached.
+        ConfigError: The project has no Cargo.lock.
+    """
+    lock_path = project_dir / "Cargo.lock"
+    if not lock_path.is_file():
+        raise ConfigError(
+            "the Rust tester has no Cargo.lock", facts=(("file", str(lock_path)),),
+            hint=f"cargo generate-lockfile --manifest-path {project_dir / 'Cargo.toml'}",
+        )  # fmt: skip
+    digest = plan_lock_digest(chroot, lock_path)
+
+    def make(partial_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        home_dir = partial_dir / "cargo"
+        home_dir.mkdir()
+        config_path = Path.home() / ".cargo/config.toml"
+        if config_path.is_file():
+            _write_cargo_sources(config_path, home_dir / "config.toml")
+        with progress.phase("crates of the Rust tester"):
+            process.run(_plan_cargo_fetch(chroot, project_dir, home_dir), error=MissingToolError)
+        return {"chroot": chroot.key}, ()
+
+    return cache.ensure_entry("crates", digest, make, progress).path / "cargo"
+
+
+def _write_cargo_sources(config_path: Path, target_path: Path) -> None:
+    """Carry over where cargo finds crates, and nothing else of the user's configuration."""
+    config = tomllib.loads(config_path.read_text())
+    if {"source", "registries"} & config.keys():
+        shutil.copy(config_path, target_path)
+
+
+def _plan_cargo_fetch(chroot: Chroot, project_dir: Path, home_dir: Path) -> Command:
+    inside = sandbox.INSIDE
+    binds = (Bind(source_path=project_dir, target_path=inside / "project"),
+             Bind(source_path=home_dir, target_path=inside / "cargo", writable=True))  # fmt: skip
+    argv = ("cargo", "fetch", "--locked", "--manifest-path", str(inside / "project/Cargo.toml"))
+    return sandbox.plan_command(
+        chroot, argv, purpose="the Rust tester's crates were not fetched",
+        timeout_s=DOWNLOAD_TIMEOUT_S, network=True,
+        environment=(
+            ("CARGO_HOME", str(inside / "cargo")), ("CARGO_HTTP_CAINFO", str(network.CA_BUNDLES[0])),
+            *network.plan_environment(os.environ),
+        ),
+        binds=(*network.plan_binds(), *binds),
+    )  # fmt: skip
+
+
+# -- the testers -------------------------------------------------------------------------------
+
+
+def read_project(project_dir: Path) -> tuple[tuple[str, bytes], ...]:
+    """Return (relative path, content) of a Python project's files, sorted.
+
+    Raises:
+        ConfigError: There is no project.
+    """
+    if not (project_dir / "pyproject.toml").is_file():
+        raise ConfigError(
+            "a tester's project is missing",
+            facts=(("file", str(project_dir / "pyproject.toml")),),
+            hint="correct [tool.twinmod.testers]",
+        )
+    return read_files(project_dir)
+
+
+def read_files(folder: Path) -> tuple[tuple[str, bytes], ...]:
+    """Return (relative path, content) of a folder's files, sorted, without what builds leave."""
+    ignored = shutil.ignore_patterns(*IGNORED)
+    found: list[tuple[str, bytes]] = []
+
+    def read(inner: Path) -> None:
+        names = sorted(path.name for path in inner.iterdir())
+        skipped = ignored(str(inner), names)
+        for name in names:
+            path = inner / name
+            if name in skipped:
+                continue
+            if path.is_dir():
+                read(path)
+            else:
+                found.append((str(path.relative_to(folder)), path.read_bytes()))
+
+    read(folder)
+    return tuple(found)
+
+
+def plan_digest(chroot: Chroot, site_dir: Path, files: tuple[tuple[str, bytes], ...]) -> str:
+    """Return the digest of all that a built tester depends on."""
+    total = hashlib.sha256(f"{chroot.key} {site_dir.parent.name}".encode())
+    for name, content in files:
+        total.update(f"{len(name)} {name} {len(content)} ".encode() + content)
+    return total.hexdigest()[:12]
+
+
+def plan_build_environment() -> tuple[tuple[str, str], ...]:
+    """Return the environment of a tester's build: everything is there, nothing is fetched."""
+    inside = sandbox.INSIDE
+    return (
+        ("PYTHONPATH", str(inside / "site")),
+        ("PATH", f"{inside / 'site/bin'}:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("CARGO_HOME", str(inside / "cargo")), ("CARGO_NET_OFFLINE", "true"),
+        ("CARGO_TARGET_DIR", str(inside / "target")), ("MATURIN_NO_INSTALL_RUST", "1"),
+        ("PIP_DISABLE_PIP_VERSION_CHECK", "1"), ("PIP_NO_INDEX", "1"),
+    )  # fmt: skip
+
+
+def plan_install(
+    spec: TesterSpec, chroot: Chroot, site_dir: Path, crates_dir: Path | None, work_dir: Path,
+    target_dir: Path,
+) -> Command:  # fmt: skip
+    """Return the command that builds and installs a tester, without network.
+
+    Args:
+        spec: Which tester.
+        chroot: Where it is built.
+        site_dir: Python packages that hold what it is built with.
+        crates_dir: CARGO_HOME with its crates, None for a project without any.
+        work_dir: Holds ``source/``, a copy of the project and of the uapi header; the result
+            lands in ``site/``.
+        target_dir: What cargo keeps from build to build.
+    """
+    inside = sandbox.INSIDE
+    binds = [
+        Bind(source_path=site_dir, target_path=inside / "site"),
+        Bind(source_path=work_dir, target_path=inside / "work", writable=True),
+        Bind(source_path=target_dir, target_path=inside / "target", writable=True),
+    ]
+    if crates_dir is not None:
+        binds.append(Bind(source_path=crates_dir, target_path=inside / "cargo", writable=True))
+    argv = ("python3", "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-cache-dir",
+            "--root-user-action=ignore", "--target", str(inside / "work/site"),
+            str(inside / "work/source" / spec.project))  # fmt: skip
+    return sandbox.plan_command(
+        chroot, argv, purpose=f"tester {spec.name} did not build", timeout_s=BUILD_TIMEOUT_S,
+        binds=tuple(binds), environment=plan_build_environment(),
+    )  # fmt: skip
+
+
+def ensure_tester(
+    spec: TesterSpec, chroot: Chroot, project_dir: Path, uapi: tuple[tuple[str, bytes], ...],
+    site_dir: Path, crates_dir: Path | None, progress: Progress,
+) -> Path:  # fmt: skip
+    """Return the folder from which the VM imports a tester, built first when it is out of date.
+
+    Args:
+        spec: Which tester.
+        chroot: Where it is built.
+        project_dir: What its project's path is relative to.
+        uapi: (path relative to project_dir, content) of headers that it includes.
+        site_dir: What it is built with.
+        crates_dir: Its crates, or None.
+        progress: Told when it builds.
+
+    Raises:
+        BuildError: It does not build.
+        ConfigError: Its project is not there.
+    """
+    files = read_project(project_dir / spec.project)
+    digest = plan_digest(chroot, site_dir, (*files, *uapi))
+
+    def make(work_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        for name, content in (*((f"{spec.project}/{n}", c) for n, c in files), *uapi):
+            path = work_dir / "source" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        target_dir = cache.ensure_cache_dir() / "cargo-target" / chroot.key
+        target_dir.mkdir(parents=True, exist_ok=True)
+        command = plan_install(spec, chroot, site_dir, crates_dir, work_dir, target_dir)
+        with progress.phase(f"tester {spec.name}"):
+            process.run(command)
+        cache.remove_tree(work_dir / "source")
+        extension = _find_extension(spec, work_dir)
+        return {"tester": spec.name}, (str(extension.relative_to(work_dir)),)
+
+    entry = cache.ensure_entry("tester", f"{spec.name}-{digest}", make, progress)
+    return entry.path / "site"
+
+
+def lint(
+    spec: TesterSpec, chroot: Chroot, project_dir: Path, site_dir: Path, crates_dir: Path,
+    progress: Progress,
+) -> None:  # fmt: skip
+    """Hold a Rust tester to clippy, with warnings as errors.
+
+    Raises:
+        BuildError: clippy has something to say.
+    """
+    target_dir = cache.ensure_cache_dir() / "cargo-target" / chroot.key
+    target_dir.mkdir(parents=True, exist_ok=True)
+    inside = sandbox.INSIDE
+    command = sandbox.plan_command(
+        chroot,
+        ("cargo", "clippy", "--locked", "--all-targets", "--manifest-path",
+         str(inside / "project/Cargo.toml"), "--", "-Dwarnings"),
+        purpose=f"clippy has something to say about tester {spec.name}",
+        timeout_s=BUILD_TIMEOUT_S, environment=plan_build_environment(),
+        binds=(
+            Bind(source_path=project_dir / spec.project, target_path=inside / "project"),
+            Bind(source_path=site_dir, target_path=inside / "site"),
+            Bind(source_path=target_dir, target_path=inside / "target", writable=True),
+            Bind(source_path=crates_dir, target_path=inside / "cargo", writable=True),
+        ),
+    )  # fmt: skip
+    with progress.phase(f"clippy of tester {spec.name}"):
+        process.run(command)
+
+
+def _find_extension(spec: TesterSpec, work_dir: Path) -> Path:
+    found = sorted((work_dir / "site" / spec.package).glob("*.so"))
+    if not found:
+        raise BuildError(f"tester {spec.name} was built without an extension module")
+    return found[0]
+
+
+# -- the agent and the matrix -----------------------------------------------------------------
+
+
+def ensure_programs(chroot: Chroot, site_dir: Path, matrix_dir: Path, progress: Progress) -> Path:
+    """Return a folder with ``package/twinmod`` and ``matrix``, compiled to bytecode.
+
+    Compiling them, and pytest's rewriting of assertions, takes seconds on an emulated
+    processor and a fraction of one here.
+
+    Raises:
+        BuildError: A test does not import, or two are in conflict.
+    """
+    folders = (("package/twinmod", resources.PACKAGE_DIR), ("matrix", matrix_dir))
+    files = tuple(
+        (f"{name}/{path}", content) for name, folder in folders
+        for path, content in read_files(folder)
+    )  # fmt: skip
+    digest = plan_digest(chroot, site_dir, files)
+
+    def make(work_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        for name, content in files:
+            path = work_dir / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        with progress.phase("agent and matrix"):
+            for argv in plan_compile():
+                process.run(_plan_program(chroot, site_dir, work_dir, argv))
+        return {}, ("package/twinmod/agent.py",)
+
+    return cache.ensure_entry("programs", digest, make, progress).path
+
+
+def plan_compile() -> tuple[tuple[str, ...], ...]:
+    """Return what compiles the agent and the matrix where the VM will look for the result."""
+    inside = sandbox.INSIDE
+    matrix = str(inside / "matrix")
+    return (
+        ("python3", "-m", "compileall", "-q", str(inside / "package")),
+        ("python3", "-m", "pytest", matrix, "--rootdir", matrix, "-p", "no:cacheprovider",
+         "--collect-only", "-q", "-q", "--strict-markers", "--module", "none",
+         "--module-path", "none", "--tester", "c"),
+    )  # fmt: skip
+
+
+def _plan_program(chroot: Chroot, site_dir: Path, work_dir: Path, argv: tuple[str, ...]) -> Command:
+    inside = sandbox.INSIDE
+    return sandbox.plan_command(
+        chroot, argv, purpose="the agent and the matrix were not compiled",
+        timeout_s=BUILD_TIMEOUT_S,
+        environment=(("PYTHONPATH", f"{inside / 'package'}:{inside / 'site'}"),
+                     ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")),
+        binds=(
+            Bind(source_path=site_dir, target_path=inside / "site"),
+            Bind(source_path=work_dir / "package", target_path=inside / "package", writable=True),
+            Bind(source_path=work_dir / "matrix", target_path=inside / "matrix", writable=True),
+        ),
+    )  # fmt: skip
