@@ -1,0 +1,450 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What a character device backed by pages needs and the kernel crate does not offer (yet).
+//!
+//! The one file of the driver with `unsafe` in it. Safe code cannot break memory with it: pages
+//! are reached through [`Page`] and [`Spare`] alone, and within a [`Span`] only.
+//!
+//! - [`CharDevice`] and [`Registration`]: a misc device with `llseek` and `owner`. The kernel's
+//!   own [`MiscDevice`] has no `llseek`, and sets `owner` from Linux 7.3 on only.
+//! - [`Page`], [`Spare`]: pages that are copied to and from user space, where the type
+//!   says whether a copy may fault.
+//! - [`killed`] and [`available_bytes`]: two questions to the kernel.
+//!
+//! [`MiscDevice`]: kernel::miscdevice::MiscDevice
+
+use core::{
+    marker::PhantomData,
+    mem,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+use kernel::{
+    bindings,
+    container_of,
+    current,
+    error::{
+        from_result,
+        to_result, //
+    },
+    iov::{
+        IovIterDest,
+        IovIterSource, //
+    },
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
+    task::might_sleep,
+    types::{
+        ForeignOwnable,
+        Opaque, //
+    }, //
+};
+
+/// The line that `MODULE_VERSION()` makes in C; `module!` has no key for it.
+#[cfg(MODULE)]
+#[link_section = ".modinfo"]
+#[used(compiler)]
+static VERSION: [u8; 14] = *b"version=0.1.0\0";
+
+/// A device of a fixed number of bytes.
+///
+/// Its methods are the `file_operations` of the same names.
+pub(crate) trait CharDevice: Send + Sync + Sized + 'static {
+    /// The name below `/dev`.
+    const NAME: &'static CStr;
+
+    /// The number of bytes, where `lseek(2)` ends.
+    fn size(&self) -> usize;
+
+    /// Copies from the device at `pos`; the file position then moves by what is returned.
+    fn read_iter(&self, pos: usize, to: &mut IovIterDest<'_>) -> Result<usize>;
+
+    /// Copies to the device at `pos`; the file position then moves by what is returned.
+    fn write_iter(&self, pos: usize, from: &mut IovIterSource<'_>) -> Result<usize>;
+
+    /// Serves one `ioctl(2)`.
+    fn ioctl(&self, cmd: u32, arg: usize) -> Result<isize>;
+}
+
+/// A registered misc device: a dynamic minor, for root only.
+///
+/// # Invariants
+///
+/// `misc` is registered.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Registration<T: CharDevice> {
+    #[pin]
+    misc: Opaque<bindings::miscdevice>,
+    device: Arc<T>,
+}
+
+// SAFETY: `misc_deregister()` may be called by any thread, and `device` can be sent to it.
+unsafe impl<T: CharDevice> Send for Registration<T> {}
+// SAFETY: There are no methods; what `open()` reads is `Sync`.
+unsafe impl<T: CharDevice> Sync for Registration<T> {}
+
+impl<T: CharDevice> Registration<T> {
+    /// Registers `device`.
+    pub(crate) fn new(device: Arc<T>) -> impl PinInit<Self, Error> {
+        // INVARIANT: `misc_register()` is the last thing to be done. It comes after `device`, since
+        // the first `open()` may come before it returns.
+        try_pin_init!(Self {
+            device,
+            misc <- Opaque::try_ffi_init(|slot: *mut bindings::miscdevice| {
+                // SAFETY: `slot` can be written to.
+                unsafe { slot.write(FileOperations::<T>::miscdevice()) };
+
+                // SAFETY: `slot` is pinned, and `PinnedDrop` runs before it is gone.
+                to_result(unsafe { bindings::misc_register(slot) })
+            }),
+        })
+    }
+}
+
+#[pinned_drop]
+impl<T: CharDevice> PinnedDrop for Registration<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: `misc` is registered, by the type invariant.
+        unsafe { bindings::misc_deregister(self.misc.get()) };
+    }
+}
+
+/// The `file_operations` of a [`CharDevice`].
+///
+/// An open file holds a reference to the device in `private_data`, from `open` to `release`, and
+/// one to the module through `owner`. So both outlive it whatever becomes of the registration.
+struct FileOperations<T>(PhantomData<T>);
+
+impl<T: CharDevice> FileOperations<T> {
+    const TABLE: bindings::file_operations = bindings::file_operations {
+        owner: (&raw const bindings::__this_module).cast_mut(),
+        open: Some(Self::open),
+        release: Some(Self::release),
+        llseek: Some(Self::llseek),
+        read_iter: Some(Self::read_iter),
+        write_iter: Some(Self::write_iter),
+        unlocked_ioctl: Some(Self::ioctl),
+        compat_ioctl: bindings::compat_ptr_ioctl,
+        ..pin_init::zeroed()
+    };
+
+    fn miscdevice() -> bindings::miscdevice {
+        bindings::miscdevice {
+            minor: bindings::MISC_DYNAMIC_MINOR as c_int,
+            name: kernel::str::as_char_ptr_in_const_context(T::NAME),
+            fops: &Self::TABLE,
+            mode: 0o600,
+            ..pin_init::zeroed()
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `file` must be open, and stay so for `'a`.
+    unsafe fn device<'a>(file: *mut bindings::file) -> ArcBorrow<'a, T> {
+        // SAFETY: `open()` left an `Arc<T>` there, which `release()` takes back.
+        unsafe { Arc::<T>::borrow((*file).private_data) }
+    }
+
+    /// # Safety
+    ///
+    /// `file` must be on its way through `misc_open()` to the device of a `Registration<T>`.
+    unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: `misc_open()` left the address of the `miscdevice` there.
+        let misc: *mut Opaque<bindings::miscdevice> = unsafe { (*file).private_data }.cast();
+        // SAFETY: It is the one in a `Registration<T>`. That is not dropped before the end of
+        // this function, since `misc_deregister()` waits for `misc_open()`.
+        let registration = unsafe { &*container_of!(misc, Registration<T>, misc) };
+
+        // SAFETY: `private_data` belongs to `open()`.
+        unsafe { (*file).private_data = registration.device.clone().into_foreign() };
+        0
+    }
+
+    /// # Safety
+    ///
+    /// `file` must be on its way out, after `open()`.
+    unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: `open()` left an `Arc<T>` there, and nobody borrows it any more.
+        drop(unsafe { Arc::<T>::from_foreign((*file).private_data) });
+        0
+    }
+
+    /// # Safety
+    ///
+    /// `file` must be open.
+    unsafe extern "C" fn llseek(file: *mut bindings::file, offset: i64, whence: c_int) -> i64 {
+        // SAFETY: `file` is open.
+        let device = unsafe { Self::device(file) };
+        // SAFETY: `file` is open.
+        unsafe { bindings::fixed_size_llseek(file, offset, whence, device.size() as i64) }
+    }
+
+    /// # Safety
+    ///
+    /// `iocb` must be of an open file, and `iter` the destination that came with it.
+    unsafe extern "C" fn read_iter(
+        iocb: *mut bindings::kiocb,
+        iter: *mut bindings::iov_iter,
+    ) -> isize {
+        // SAFETY: The file stays open for the call.
+        let device = unsafe { Self::device((*iocb).ki_filp) };
+        // SAFETY: `iocb` is ours for the call.
+        let pos = unsafe { &mut (*iocb).ki_pos };
+        // SAFETY: `iter` is ours for the call, and a destination.
+        let to = unsafe { IovIterDest::from_raw(iter) };
+
+        from_result(|| advance(pos, |pos| device.read_iter(pos, to)))
+    }
+
+    /// # Safety
+    ///
+    /// `iocb` must be of an open file, and `iter` the source that came with it.
+    unsafe extern "C" fn write_iter(
+        iocb: *mut bindings::kiocb,
+        iter: *mut bindings::iov_iter,
+    ) -> isize {
+        // SAFETY: The file stays open for the call.
+        let device = unsafe { Self::device((*iocb).ki_filp) };
+        // SAFETY: `iocb` is ours for the call.
+        let pos = unsafe { &mut (*iocb).ki_pos };
+        // SAFETY: `iter` is ours for the call, and a source.
+        let from = unsafe { IovIterSource::from_raw(iter) };
+
+        from_result(|| advance(pos, |pos| device.write_iter(pos, from)))
+    }
+
+    /// # Safety
+    ///
+    /// `file` must be open.
+    unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
+        // SAFETY: `file` is open.
+        let device = unsafe { Self::device(file) };
+
+        from_result(|| device.ioctl(cmd, arg))
+    }
+}
+
+/// Moves `pos` by what `copy` moved, on success only.
+fn advance(pos: &mut i64, copy: impl FnOnce(usize) -> Result<usize>) -> Result<isize> {
+    // The VFS lets no negative position pass: rw_verify_area().
+    let moved = copy(usize::try_from(*pos)?)?;
+
+    *pos += moved as i64;
+    Ok(moved as isize)
+}
+
+/// The part of a request that lies in one page.
+///
+/// # Invariants
+///
+/// `offset + len <= PAGE_SIZE`.
+#[derive(Clone, Copy)]
+pub(crate) struct Span {
+    index: usize,
+    offset: usize,
+    len: usize,
+}
+
+impl Span {
+    /// The first page's part of the `left` bytes from `pos` on.
+    #[inline]
+    pub(crate) fn new(pos: usize, left: usize) -> Self {
+        let offset = pos % PAGE_SIZE;
+
+        // INVARIANT: By the second operand of `min`.
+        Self {
+            index: pos >> PAGE_SHIFT,
+            offset,
+            len: left.min(PAGE_SIZE - offset),
+        }
+    }
+
+    /// Which page.
+    #[inline]
+    pub(crate) fn index(self) -> usize {
+        self.index
+    }
+
+    /// The number of bytes.
+    #[inline]
+    pub(crate) fn len(self) -> usize {
+        self.len
+    }
+
+    /// The first `len` bytes of it.
+    #[inline]
+    pub(crate) fn first(self, len: usize) -> Self {
+        // INVARIANT: `len` does not grow.
+        Self {
+            len: self.len.min(len),
+            ..self
+        }
+    }
+}
+
+/// A page of memory, to be kept in a lock. No method of it faults or sleeps.
+///
+/// # Invariants
+///
+/// The pointer owns one page, of order 0.
+pub(crate) struct Page(NonNull<bindings::page>);
+
+// SAFETY: A page belongs to no thread.
+unsafe impl Send for Page {}
+// SAFETY: Through `&Page`, memory is read only.
+unsafe impl Sync for Page {}
+
+impl Page {
+    /// Fails rather than wake the OOM killer, and says nothing in the log.
+    const GFP: bindings::gfp_t = bindings::GFP_KERNEL
+        | bindings::__GFP_ZERO
+        | 1 << bindings::___GFP_RETRY_MAYFAIL_BIT
+        | bindings::__GFP_NOWARN;
+
+    /// A new page, all zero.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: It may be called wherever sleeping is allowed, with any flags.
+        let page = unsafe { bindings::alloc_pages(Self::GFP, 0) };
+
+        // INVARIANT: The page is new.
+        NonNull::new(page).map(Self).ok_or(ENOMEM)
+    }
+
+    /// Copies all of `span` to user space, or returns false and leaves `to` as it was.
+    #[inline]
+    pub(crate) fn read_nofault(&self, span: Span, to: &mut IovIterDest<'_>) -> bool {
+        // SAFETY: `span` lies in the page, which is ours.
+        let moved = unsafe {
+            bindings::copy_page_to_iter_nofault(
+                self.0.as_ptr(),
+                span.offset as u32,
+                span.len,
+                to.as_raw(),
+            )
+        };
+        if moved == span.len {
+            return true;
+        }
+
+        // SAFETY: `to` has just been advanced by as much.
+        unsafe { to.revert(moved) };
+        false
+    }
+
+    /// Makes `span` equal to that of `source`.
+    #[inline]
+    fn copy_from(&mut self, source: &Page, span: Span) {
+        self.map(|to| {
+            source.map(|from| {
+                // SAFETY: `span` lies in both pages. They are two, and the one that is written
+                // to is borrowed as mutable.
+                unsafe {
+                    ptr::copy_nonoverlapping(from.add(span.offset), to.add(span.offset), span.len)
+                }
+            })
+        });
+    }
+
+    /// Makes the page all zero.
+    pub(crate) fn clear(&mut self) {
+        // SAFETY: The page is that large, and borrowed as mutable.
+        self.map(|to| unsafe { ptr::write_bytes(to, 0, PAGE_SIZE) });
+    }
+
+    /// Calls `f` with the address of the page.
+    #[inline]
+    fn map(&self, f: impl FnOnce(*mut u8)) {
+        // SAFETY: The page is ours.
+        let address = unsafe { bindings::kmap_local_page(self.0.as_ptr()) };
+
+        f(address.cast());
+
+        // SAFETY: Mappings nest, as closures do.
+        unsafe { bindings::kunmap_local(address) };
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: The page is ours, of order 0, and not used any more.
+        unsafe { bindings::__free_pages(self.0.as_ptr(), 0) };
+    }
+}
+
+/// A page that nobody else can see, for copies that may fault. Not to be used under a lock.
+pub(crate) struct Spare(Page);
+
+impl Spare {
+    /// A new page.
+    pub(crate) fn new() -> Result<Self> {
+        Page::new().map(Self)
+    }
+
+    /// Makes `span` equal to that of `page`.
+    #[inline]
+    pub(crate) fn copy_from(&mut self, page: &Page, span: Span) {
+        self.0.copy_from(page, span);
+    }
+
+    /// Makes `span` of `page` equal to that of the spare.
+    #[inline]
+    pub(crate) fn copy_to(&self, page: &mut Page, span: Span) {
+        page.copy_from(&self.0, span);
+    }
+
+    /// Changes places with `page`.
+    #[inline]
+    pub(crate) fn swap(&mut self, page: &mut Page) {
+        mem::swap(&mut self.0, page);
+    }
+
+    /// Copies `span` to user space, and returns how many bytes there was room for.
+    pub(crate) fn read(&self, span: Span, to: &mut IovIterDest<'_>) -> usize {
+        // SAFETY: `span` lies in the page, which is ours.
+        unsafe {
+            bindings::copy_page_to_iter(self.0 .0.as_ptr(), span.offset, span.len, to.as_raw())
+        }
+    }
+
+    /// Copies `span` from user space, and returns how many bytes there were.
+    #[inline]
+    pub(crate) fn write(&mut self, span: Span, from: &mut IovIterSource<'_>) -> usize {
+        // SAFETY: `span` lies in the page, which is ours and borrowed as mutable.
+        unsafe {
+            bindings::copy_page_from_iter(self.0 .0.as_ptr(), span.offset, span.len, from.as_raw())
+        }
+    }
+}
+
+/// Between two pages of a long call: lets others run, and tells whether to stop.
+pub(crate) fn killed() -> bool {
+    might_sleep();
+
+    let task = current!();
+    if !task.signal_pending() {
+        return false;
+    }
+
+    // fatal_signal_pending() is inline in C, and has no helper.
+    // SAFETY: The task is this very thread. The word is read in C too without the lock.
+    let pending = unsafe { (*task.as_ptr()).pending.signal.sig[0] };
+    pending & (1 << (bindings::SIGKILL - 1)) != 0
+}
+
+/// The bytes that a new user could have without swapping, as `MemAvailable` of `/proc/meminfo`.
+pub(crate) fn available_bytes() -> u64 {
+    // SAFETY: It may be called at any time.
+    let pages = unsafe { bindings::si_mem_available() };
+
+    (pages.max(0) as u64) << PAGE_SHIFT
+}

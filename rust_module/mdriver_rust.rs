@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! mdriver_rust - a character device backed by kernel memory, in Rust.
+//!
+//! The twin of mdriver_c.c: both hold the rules of DEVICE.md, with the same names, in the same
+//! order, with the same comments. Rn is a rule.
+//!
+//! The memory is an array of pages, each with a spinlock that is held for one copy within that
+//! page and for nothing else. So a call is atomic within a page, calls on disjoint pages never
+//! wait for each other, and a wait is never longer than one copy of a page.
+//!
+//! A page of the caller's buffer may be absent, and may take for ever to arrive. So the driver
+//! touches the buffer in two ways only: without faults, under the lock; or with faults, no lock
+//! held, to or from a spare page that nobody else can see.
+//!
+//! All that is unsafe is in chardev.rs. `forbid` would reach that file too, since it is part of
+//! this crate; `deny` lets it have its exception, which is the only one.
+
+#![deny(unsafe_code)]
+
+use core::borrow::Borrow;
+use kernel::{
+    ioctl::{
+        _IO,
+        _IOR, //
+    },
+    iov::{
+        IovIterDest,
+        IovIterSource, //
+    },
+    new_spinlock,
+    page::PAGE_SIZE,
+    prelude::*,
+    sizes::{
+        SZ_1G,
+        SZ_4K, //
+    },
+    sync::{
+        Arc,
+        SpinLock, //
+    },
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    },
+};
+
+#[allow(unsafe_code)]
+mod chardev;
+
+use chardev::{
+    available_bytes,
+    killed,
+    CharDevice,
+    Page,
+    Registration,
+    Span,
+    Spare, //
+};
+
+// As in mdriver.h.
+const MDRIVER_IOC_MAGIC: u32 = 0xDC;
+const MDRIVER_IOC_SIZE: u32 = _IOR::<u64>(MDRIVER_IOC_MAGIC, 0);
+const MDRIVER_IOC_CLEAR: u32 = _IO(MDRIVER_IOC_MAGIC, 1);
+
+const MDRIVER_SIZE_MIN: u64 = SZ_4K as u64;
+const MDRIVER_SIZE_MAX: u64 = SZ_1G as u64;
+
+module! {
+    type: MdriverModule,
+    name: "mdriver_rust",
+    authors: ["The twinmod authors"],
+    description: "twinmod memory driver",
+    license: "GPL",
+    params: {
+        size: u64 {
+            default: 1048576,
+            description: "bytes of memory: whole pages, 4096 to 1073741824 (default 1048576)",
+        },
+    },
+}
+
+/// A page and its lock.
+#[pin_data]
+struct MdriverPage {
+    /// Held for one copy within the page, or to put another in its place.
+    #[pin]
+    page: SpinLock<Page>,
+}
+
+impl MdriverPage {
+    fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            page <- new_spinlock!(Page::new()?),
+        })
+    }
+}
+
+/// The device.
+#[pin_data]
+struct Mdriver {
+    /// The memory, one entry per page.
+    pages: Pin<KVBox<[MdriverPage]>>,
+    /// A page kept for the next call that needs a private one.
+    #[pin]
+    spare: SpinLock<Option<Spare>>,
+}
+
+impl Mdriver {
+    fn new(size: usize) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            pages: KVBox::pin_slice(
+                |_| MdriverPage::new(),
+                size / PAGE_SIZE,
+                GFP_KERNEL | __GFP_NOWARN,
+            )?,
+            spare <- new_spinlock!(None),
+        })
+    }
+
+    /// The bytes from `pos` to the end, `count` at most: none at the end and beyond.
+    fn left(&self, pos: usize, count: usize) -> usize {
+        self.size().saturating_sub(pos).min(count)
+    }
+
+    fn take_spare(&self) -> Result<Spare> {
+        let spare = self.spare.lock().take();
+
+        spare.map_or_else(Spare::new, Ok)
+    }
+
+    fn give_spare(&self, spare: Spare) {
+        // If there was one by now, it is freed after the lock is released.
+        let _other = self.spare.lock().replace(spare);
+    }
+
+    /// Copies out of a page to a buffer that is not all there.
+    fn read_absent(&self, span: Span, to: &mut IovIterDest<'_>) -> Result<usize> {
+        let mut spare = self.take_spare()?;
+
+        spare.copy_from(&self.pages[span.index()].page.lock(), span);
+
+        let moved = spare.read(span, to);
+        self.give_spare(spare);
+        if moved == 0 {
+            return Err(EFAULT);
+        }
+        Ok(moved)
+    }
+
+    /// All of `span` is copied at once, without a fault; or else all of it is copied again, so that
+    /// no read returns two states of a page.
+    fn read_page(&self, span: Span, to: &mut IovIterDest<'_>) -> Result<usize> {
+        let copied = self.pages[span.index()].page.lock().read_nofault(span, to);
+
+        if copied {
+            return Ok(span.len());
+        }
+        self.read_absent(span, to)
+    }
+
+    /// The bytes arrive in the spare page first. A whole page then changes places with it, so a
+    /// large write is copied once, not twice.
+    fn write_page(
+        &self,
+        span: Span,
+        from: &mut IovIterSource<'_>,
+        spare: &mut Spare,
+    ) -> Result<usize> {
+        let moved = spare.write(span, from);
+
+        if moved == 0 {
+            return Err(EFAULT);
+        }
+
+        let mut page = self.pages[span.index()].page.lock();
+        if moved == PAGE_SIZE {
+            spare.swap(&mut page);
+        } else {
+            spare.copy_to(&mut page, span.first(moved));
+        }
+        Ok(moved)
+    }
+
+    fn write_pages(
+        &self,
+        pos: usize,
+        count: usize,
+        from: &mut IovIterSource<'_>,
+        spare: &mut Spare,
+    ) -> Result<usize> {
+        let mut done = 0;
+
+        loop {
+            let span = Span::new(pos + done, count - done);
+            let moved = match self.write_page(span, from, spare) {
+                Ok(moved) => moved,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => return Ok(done),
+            };
+            done += moved;
+            if moved < span.len() || done == count || killed() {
+                return Ok(done);
+            }
+        }
+    }
+
+    fn clear(&self) -> Result<isize> {
+        for page in self.pages.iter() {
+            if killed() {
+                return Err(EINTR);
+            }
+            page.page.lock().clear();
+        }
+        Ok(0)
+    }
+}
+
+impl CharDevice for Mdriver {
+    const NAME: &'static CStr = c"mdriver_rust";
+
+    /// R8
+    fn size(&self) -> usize {
+        self.pages.len() * PAGE_SIZE
+    }
+
+    /// R4, R6, R7, R9
+    fn read_iter(&self, pos: usize, to: &mut IovIterDest<'_>) -> Result<usize> {
+        let count = self.left(pos, to.len());
+        let mut done = 0;
+
+        if count == 0 {
+            return Ok(0);
+        }
+
+        loop {
+            let span = Span::new(pos + done, count - done);
+            let moved = match self.read_page(span, to) {
+                Ok(moved) => moved,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => return Ok(done),
+            };
+            done += moved;
+            if moved < span.len() || done == count || killed() {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// R5, R6, R7, R9
+    fn write_iter(&self, pos: usize, from: &mut IovIterSource<'_>) -> Result<usize> {
+        let count = self.left(pos, from.len());
+
+        if from.is_empty() {
+            return Ok(0);
+        }
+        if count == 0 {
+            return Err(ENOSPC);
+        }
+
+        let mut spare = self.take_spare()?;
+        let moved = self.write_pages(pos, count, from, &mut spare);
+        self.give_spare(spare);
+        moved
+    }
+
+    /// R14
+    fn ioctl(&self, cmd: u32, arg: usize) -> Result<isize> {
+        match cmd {
+            MDRIVER_IOC_SIZE => {
+                let size = self.size() as u64;
+
+                UserSlice::new(UserPtr::from_addr(arg), size_of_val(&size))
+                    .writer()
+                    .write(&size)?;
+                Ok(0)
+            }
+            MDRIVER_IOC_CLEAR => self.clear(),
+            _ => Err(ENOTTY),
+        }
+    }
+}
+
+/// R2
+fn check_size(bytes: u64) -> Result {
+    if (MDRIVER_SIZE_MIN..=MDRIVER_SIZE_MAX).contains(&bytes) && bytes % PAGE_SIZE as u64 == 0 {
+        return Ok(());
+    }
+    pr_err!(
+        "size {} refused: not whole pages of {} bytes from {} to {}\n",
+        bytes,
+        PAGE_SIZE,
+        MDRIVER_SIZE_MIN,
+        MDRIVER_SIZE_MAX
+    );
+    Err(EINVAL)
+}
+
+/// R2. `__GFP_RETRY_MAYFAIL` protects others from this load only: had it taken all there is, the
+/// next one to ask would wake the OOM killer. So an eighth of what is available stays free.
+fn check_available(bytes: u64) -> Result {
+    let available = available_bytes();
+
+    if bytes <= available - available / 8 {
+        return Ok(());
+    }
+    pr_err!("size {bytes} refused: {available} bytes are available\n");
+    Err(ENOMEM)
+}
+
+/// `ModuleParamAccess::value()` returns a `u64` in Linux 7.3, and a reference to one in 7.2.
+fn size_parameter(value: impl Borrow<u64>) -> u64 {
+    *value.borrow()
+}
+
+#[pin_data]
+struct MdriverModule {
+    #[pin]
+    _registration: Registration<Mdriver>,
+}
+
+impl kernel::InPlaceModule for MdriverModule {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        let size = size_parameter(module_parameters::size.value());
+
+        try_pin_init!(Self {
+            _: {
+                check_size(size)?;
+                check_available(size)?;
+            },
+            _registration <- Registration::new(Arc::pin_init(
+                Mdriver::new(size as usize),
+                GFP_KERNEL,
+            )?),
+            _: {
+                pr_info!("{size} bytes\n");
+            },
+        })
+    }
+}
