@@ -5,6 +5,7 @@ Process 1 of the guest. It does its work in a child, so that a call that never r
 keep it from saying so. Standard library only, but for what a cell itself needs.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -151,13 +152,9 @@ class Reporter:
         if report.nodeid not in self.rules:
             return
         message = "" if report.passed else _find_message(report)
-        if report.when == "teardown" and report.passed:
-            outcome = "passed"
-        else:
-            outcome = report.outcome
         rules = self.rules.pop(report.nodeid)
         self.stream.emit(
-            "result", id=report.nodeid, rules=rules, outcome=outcome,
+            "result", id=report.nodeid, rules=rules, outcome=report.outcome,
             duration_s=round(self.spent[report.nodeid], 4), message=message,
         )  # fmt: skip
         os.write(self.marks, b".")
@@ -244,7 +241,9 @@ def run_cells(plan: Mapping[str, Any], stream: Stream) -> None:
     """Run the cells of a plan, until one leaves the VM in doubt."""
     if plan["mode"] == "matrix":
         # Imported once: the cells fork from here, and pure Python is slow when emulated.
+        gc.disable()
         importlib.import_module("pytest")
+        gc.freeze()
     for cell in plan["cells"]:
         if not run_cell(plan, cell, stream):
             return

@@ -112,9 +112,9 @@ def remove_tree(path: Path) -> None:
     """Remove a folder, also one that holds folders its owner may not write."""
 
     def allow(function: Callable[[str], object], name: str, error: object) -> None:
-        for target in (os.path.dirname(name), name):
-            if os.path.exists(target) and not os.path.islink(target):
-                os.chmod(target, stat.S_IRWXU)
+        for target in (Path(name).parent, Path(name)):
+            if target.exists() and not target.is_symlink():
+                target.chmod(stat.S_IRWXU)
         function(name)
 
     if path.exists():
@@ -133,9 +133,7 @@ def find_entry(kind: str, name: str) -> Entry | None:
     path = find_cache_dir() / kind / name
     try:
         record = json.loads((path / RECORD).read_text())
-        whole = all(
-            (path / file).stat().st_size == size for file, size in record["vital"].items()
-        )
+        whole = all((path / file).stat().st_size == size for file, size in record["vital"].items())
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
     return Entry(kind=kind, name=name, path=path, record=record) if whole else None
@@ -195,7 +193,7 @@ def read_size(path: Path) -> int:
     seen: dict[tuple[int, int], int] = {}
     for folder, _, names in os.walk(path):
         for name in names:
-            status = os.lstat(os.path.join(folder, name))
+            status = Path(folder, name).lstat()
             seen[status.st_dev, status.st_ino] = status.st_blocks * 512
     return sum(seen.values())
 

@@ -17,14 +17,14 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A table of the configuration: an unknown key is an error."""
 
 
-class ChrootTable(_Table):
+class ChrootTable(_Table, frozen=True):
     """``[tool.twinmod.chroots.NAME]``."""
 
     suite: str
     packages: tuple[str, ...]
 
 
-class KernelTable(_Table):
+class KernelTable(_Table, frozen=True):
     """``[tool.twinmod.kernels.NAME]``."""
 
     chroot: str
@@ -32,7 +32,7 @@ class KernelTable(_Table):
     flavour: str
 
 
-class ModuleTable(_Table):
+class ModuleTable(_Table, frozen=True):
     """``[tool.twinmod.modules.NAME]``; NAME is the kernel's name of the module."""
 
     language: str
@@ -40,14 +40,14 @@ class ModuleTable(_Table):
     subdirs: str = ""
 
 
-class TesterTable(_Table):
+class TesterTable(_Table, frozen=True):
     """``[tool.twinmod.testers.NAME]``."""
 
     project: str
     package: str
 
 
-class VmTable(_Table):
+class VmTable(_Table, frozen=True):
     """``[tool.twinmod.vm]``."""
 
     memory_mib: int = 1024
@@ -57,7 +57,7 @@ class VmTable(_Table):
     silence_timeout_s: float = 25.0
 
 
-class Table(_Table):
+class Table(_Table, frozen=True):
     """``[tool.twinmod]``."""
 
     kernel: str

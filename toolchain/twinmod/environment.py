@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Whether a session's environment must be installed again. Standard library only: nox itself
-imports this, before anything is installed.
+"""Whether a session's environment must be installed again.
+
+Standard library only: nox itself imports this, before anything is installed.
 """
 
 import hashlib

@@ -89,11 +89,16 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
 # -- the VM -----------------------------------------------------------------------------------
 
 
+def read_uapi(config: Config) -> tuple[tuple[str, bytes], ...]:
+    """Return (path in the checkout, content) of the uapi header, as far as it is there."""
+    module = config.find_module("c")
+    path = config.root_dir / module.sources / UAPI
+    return ((f"{module.sources}/{UAPI}", path.read_bytes()),) if path.exists() else ()
+
+
 def prepare_setting(config: Config, prepared: Prepared, progress: Progress) -> guest.Setting:
     """Return what every VM of a run is made of; builds the testers when they changed."""
-    module = config.find_module("c")
-    uapi_path = config.root_dir / module.sources / UAPI
-    uapi = ((f"{module.sources}/{UAPI}", uapi_path.read_bytes()),) if uapi_path.exists() else ()
+    uapi = read_uapi(config)
     testers = tuple(
         (spec, userland.ensure_tester(
             spec, prepared.chroot, config.root_dir, uapi, prepared.site_dir,
@@ -183,7 +188,7 @@ class Run:
 
 def run_test(
     config: Config, prepared: Prepared, selection: Selection, progress: Progress,
-    watch: Callable[[str], None], phases: Callable[[], tuple[tuple[str, float], ...]],
+    phases: Callable[[], tuple[tuple[str, float], ...]],
 ) -> Run:  # fmt: skip
     """Build what changed, run the matrix, write the reports."""
     rules = read_rules(config)
@@ -196,7 +201,7 @@ def run_test(
         limit_s=config.vm.test_timeout_s,
         pytest_args=("-k", selection.keyword) if selection.keyword else (),
     )  # fmt: skip
-    ended, boots = guest.run_cells(setting, work, out_dir, watch, progress)
+    ended, boots = guest.run_cells(setting, work, out_dir, progress)
     expected = () if selection.keyword else tuple(rule for rule, _ in rules)
     checked = results.compare_coverage(ended, expected, tuple(rule for rule, _ in rules))
     shown = tuple((rule, title) for rule, title in rules if not selection.keyword or any(
@@ -214,7 +219,7 @@ def run_test(
 
 def run_counter(
     config: Config, prepared: Prepared, threads: int, increments: int, limit_s: float,
-    progress: Progress, watch: Callable[[str], None],
+    progress: Progress,
 ) -> tuple[CellResult, ...]:  # fmt: skip
     """Count up in every cell: threads x increments on one device, with one lock."""
     products = run_build(config, prepared, ("c", "rust"), progress)
@@ -225,7 +230,7 @@ def run_counter(
         mode="count", cells=plan_cells(config), products=products, limit_s=limit_s,
         threads=threads, increments=increments,
     )  # fmt: skip
-    ended, _ = guest.run_cells(setting, work, out_dir, watch, progress)
+    ended, _ = guest.run_cells(setting, work, out_dir, progress)
     return ended
 
 
@@ -284,8 +289,16 @@ def find_used_entries(config: Config) -> tuple[tuple[str, str], ...]:
     root = chroot.find_chroot(config.chroot)
     if root is None:
         return ()
-    return (
-        ("chroot", root.key),
-        ("kernel", kernel.plan_key(config.kernel, root)),
-        ("cargo-target", root.key),
-    )
+    site = userland.plan_lock_digest(root, config.lock_path)
+    used = [("chroot", root.key), ("kernel", kernel.plan_key(config.kernel, root)),
+            ("cargo-target", root.key), ("python", site)]  # fmt: skip
+    for spec in config.testers:
+        lock_path = config.root_dir / spec.project / "Cargo.lock"
+        if lock_path.exists():
+            used.append(("crates", userland.plan_lock_digest(root, lock_path)))
+        files = userland.read_project(config.root_dir / spec.project)
+        used.append(("tester", userland.plan_tester_name(
+            spec, root, site, (*files, *read_uapi(config)))))  # fmt: skip
+    files = userland.read_programs(config.matrix_dir)
+    used.append(("programs", userland.plan_digest(root, site, files)))
+    return tuple(used)

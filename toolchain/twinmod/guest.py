@@ -226,8 +226,8 @@ def plan_qemu(
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
         "-kernel", str(sandbox.INSIDE / "vmlinux"), "-initrd", str(RUN / "initramfs"),
         "-append", " ".join((*KERNEL_PARAMETERS, parameters)).strip(),
-        "-virtfs", f"local,path={VIEW},mount_tag=root,security_model=none,readonly=on,"
-        "multidevs=remap",
+        "-virtfs",
+        f"local,path={VIEW},mount_tag=root,security_model=none,readonly=on,multidevs=remap",
         "-virtfs", f"local,path={RESULTS},mount_tag=results,security_model=none",
         *way_out,
     )  # fmt: skip
@@ -352,8 +352,26 @@ def _plan_patience(plan: BootPlan, lines: list[str]) -> Callable[[], float]:
     return patience
 
 
+class Watch:
+    """Shows, while a VM runs, which cell it is in and how many tests are done."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.cell = "boot"
+        self.tests = 0
+
+    def __call__(self, line: str) -> None:
+        """Take note of one line of the VM."""
+        for event in results.parse_events((line,)):
+            if event["event"] == "cell":
+                self.cell, self.tests = event["cell"], 0
+            elif event["event"] == "result":
+                self.tests += 1
+        self.progress.detail(f"{self.cell}, {self.tests} tests done")
+
+
 def run_cells(
-    setting: Setting, work: Work, out_dir: Path, watch: Callable[[str], None], progress: Progress
+    setting: Setting, work: Work, out_dir: Path, progress: Progress
 ) -> tuple[tuple[CellResult, ...], int]:
     """Run cells, in as many VMs as it takes: one, and another for each that a cell ended.
 
@@ -361,8 +379,7 @@ def run_cells(
         setting: What a VM is made of.
         work: What is to be done.
         out_dir: Gets a folder for each VM.
-        watch: Called with every line that a VM says.
-        progress: Told of each VM.
+        progress: Told of each VM, and of each test.
 
     Returns:
         A result for every cell, in the order of the work, and how many VMs it took.
@@ -378,7 +395,7 @@ def run_cells(
         plan = plan_boot(setting, replace(work, cells=pending), out_dir / f"vm-{boots}")
         names = " ".join(cell.name for cell in pending)
         with progress.phase(f"VM {boots} ({setting.accelerator.name}): {names}"):
-            end = boot(plan, pending, watch)
+            end = boot(plan, pending, Watch(progress))
         faults = results.parse_faults(end.console)
         ended = results.classify(end.transcript, end.end, faults)
         if not ended:

@@ -289,7 +289,9 @@ def check_module(plan: BuildPlan, found: elf.ModuleFile) -> str:
         ("kernel", plan.tree.release, vermagic.split(" ")[0]),
         ("language", plan.module.language, find_language(found)),
     )
-    wrong = tuple((what, f"{seen}, not {wanted}") for what, wanted, seen in claims if wanted != seen)
+    wrong = tuple(
+        (what, f"{seen}, not {wanted}") for what, wanted, seen in claims if wanted != seen
+    )
     if wrong:
         raise BuildError(
             f"module {plan.module.name} was built, and is not what it should be",

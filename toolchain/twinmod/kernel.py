@@ -61,9 +61,7 @@ class KernelPackages:
 
 def render_sources(mirror: str, suite: str, keyring: str) -> str:
     """Return apt's sources, in the deb822 format, for one suite of a mirror."""
-    return (
-        f"Types: deb\nURIs: {mirror}\nSuites: {suite}\nComponents: main\nSigned-By: {keyring}\n"
-    )
+    return f"Types: deb\nURIs: {mirror}\nSuites: {suite}\nComponents: main\nSigned-By: {keyring}\n"
 
 
 def parse_stanzas(text: str) -> tuple[dict[str, str], ...]:
@@ -149,9 +147,7 @@ def plan_package_names(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(n for n in names if n.startswith(wanted) and not n.endswith("-dbg")))
 
 
-def read_packages(
-    spec: KernelSpec, chroot: Chroot, mirror: str, work_dir: Path
-) -> KernelPackages:
+def read_packages(spec: KernelSpec, chroot: Chroot, mirror: str, work_dir: Path) -> KernelPackages:
     """Ask the mirror which kernel it serves.
 
     Raises:
@@ -210,7 +206,8 @@ def unpack_packages(chroot: Chroot, entry_dir: Path) -> None:
     for name in ("linux", "build", "vm"):
         (entry_dir / name).mkdir(exist_ok=True)
     script = (
-        f"set -e; rm -rf {WORK}/pkg; for deb in {WORK}/deb/*.deb; do dpkg -x $deb {WORK}/pkg; done; "
+        f"set -e; rm -rf {WORK}/pkg; "
+        f"for deb in {WORK}/deb/*.deb; do dpkg -x $deb {WORK}/pkg; done; "
         f"tar -x -f {WORK}/pkg/usr/src/linux-source-*.tar.xz -C {SOURCE} --strip-components=1 "
         "--no-same-owner"
     )
@@ -365,9 +362,9 @@ def prove_crates(
 # -- what the VM boots ------------------------------------------------------------------------
 
 
-def plan_load_order(depends: Mapping[str, tuple[str, ...]], wanted: tuple[str, ...]) -> tuple[
-    str, ...
-]:
+def plan_load_order(
+    depends: Mapping[str, tuple[str, ...]], wanted: tuple[str, ...]
+) -> tuple[str, ...]:
     """Return wanted modules and what they depend on, each after what it needs.
 
     Args:
@@ -455,7 +452,8 @@ def make_tree(
     }  # fmt: skip
     vital = ("vm/vmlinux", *(f"vm/{name}" for name in modules), "build/Module.symvers",
              "build/.config", "build/scripts/mod/modpost")  # fmt: skip
-    crates = tuple(str(p.relative_to(entry_dir)) for p in (entry_dir / "build/rust").glob("*.rmeta"))
+    rust_dir = entry_dir / "build/rust"
+    crates = tuple(str(path.relative_to(entry_dir)) for path in rust_dir.glob("*.rmeta"))
     return record, (*vital, *crates)
 
 

@@ -91,9 +91,7 @@ def start(
                 stream.close()
 
 
-def read_lines(
-    process: subprocess.Popen[bytes], patience: Callable[[], float]
-) -> Iterator[str]:
+def read_lines(process: subprocess.Popen[bytes], patience: Callable[[], float]) -> Iterator[str]:
     """Yield what a process prints, line by line, without the line ends, until it closes.
 
     Args:

@@ -126,7 +126,7 @@ def render_junit(results: tuple[CellResult, ...]) -> str:
             case.result = [junitparser.Error(problem, result.outcome)]
             suite.add_testcase(case)
         document.add_testsuite(suite)
-    text: bytes = document.tostring()
+    text: bytes = document.tostring()  # type: ignore[no-untyped-call]
     return text.decode()
 
 

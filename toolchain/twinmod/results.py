@@ -215,19 +215,16 @@ def compare_coverage(
         if result.outcome not in ("passed", "failed"):
             checked.append(result)
             continue
-        if not result.tests and not result.problems:
-            result = replace(result, outcome="failed", problems=("no test ran",))
         answered = {rule for test in result.tests for rule in test.rules
                     if test.outcome in ("passed", "failed")}  # fmt: skip
         seen = {test.id for test in result.tests}
-        problems = [f"{rule} has no outcome" for rule in expected if rule not in answered]
+        problems = [] if result.tests or result.problems else ["no test ran"]
+        problems += [f"{rule} has no outcome" for rule in expected if rule not in answered]
         problems += [f"{test} did not run" for test in sorted(everywhere - seen)]
         unknown = sorted({rule for t in result.tests for rule in t.rules} - set(rules))
         problems += [f"{rule} is tested and is not in the contract" for rule in unknown]
         outcome = "failed" if problems else result.outcome
-        checked.append(
-            replace(result, outcome=outcome, problems=(*result.problems, *problems))
-        )
+        checked.append(replace(result, outcome=outcome, problems=(*result.problems, *problems)))
     return tuple(checked)
 
 

@@ -34,7 +34,7 @@ def plan_enter(
     hidden: tuple[PurePosixPath, ...] = (),
     devices: tuple[str, ...] = (),
     environment: tuple[tuple[str, str], ...] = (),
-    working_dir: PurePosixPath = PurePosixPath("/"),
+    working_dir: str = "/",
     network: bool = False,
     writable: bool = False,
     terminal: bool = False,
@@ -69,7 +69,7 @@ def plan_enter(
         "--tmpfs", str(INSIDE),
         *(part for device in devices for part in ("--dev-bind", device, device)),
         *_plan_mounts(binds, hidden),
-        "--clearenv", *settings, "--chdir", str(working_dir), "--", *argv,
+        "--clearenv", *settings, "--chdir", working_dir, "--", *argv,
     )  # fmt: skip
 
 

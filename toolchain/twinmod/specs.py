@@ -17,6 +17,9 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Show one line between phases."""
 
+    def detail(self, text: str) -> None:
+        """Say how far the running phase is, beside its elapsed time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:

@@ -19,25 +19,31 @@ class TerminalProgress:
         self.console = Console(stderr=True, highlight=False)
         # (title, seconds) of every phase that ended, in that order.
         self.durations: list[tuple[str, float]] = []
+        self._detail = ""
 
     @contextmanager
     def phase(self, title: str) -> Iterator[None]:
         """Show that a phase runs until the context is left, then how long it took."""
         began = time.monotonic()
+        self._detail = ""
+
+        def render() -> str:
+            return f"{title} ... {time.monotonic() - began:.0f} s  {self._detail}".rstrip()
+
         if self.console.is_terminal:
-            with self.console.status(title) as status, _every(
-                0.2, lambda: status.update(f"{title} {time.monotonic() - began:.0f} s")
-            ):
+            with self.console.status(title) as status, _every(0.2, lambda: status.update(render())):
                 yield
         else:
             self.note(f"{title} ...")
-            with _every(
-                HEARTBEAT_S, lambda: self.note(f"{title} ... {time.monotonic() - began:.0f} s")
-            ):
+            with _every(HEARTBEAT_S, lambda: self.note(render())):
                 yield
         seconds = time.monotonic() - began
         self.durations.append((title, seconds))
         self.note(f"{title}: {seconds:.1f} s")
+
+    def detail(self, text: str) -> None:
+        """Say how far the running phase is."""
+        self._detail = text
 
     def note(self, text: str) -> None:
         """Show one line."""

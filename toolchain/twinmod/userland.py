@@ -25,6 +25,7 @@ IGNORED = ("target", "build", "dist", "__pycache__", "*.so", "*.egg-info", ".*")
 
 # -- packages from registries -----------------------------------------------------------------
 
+
 def plan_lock_digest(chroot: Chroot, lock_path: Path) -> str:
     """Return what identifies the packages of a lock, fetched for a chroot."""
     return hashlib.sha256(chroot.key.encode() + lock_path.read_bytes()).hexdigest()[:12]
@@ -109,7 +110,8 @@ def _plan_cargo_fetch(chroot: Chroot, project_dir: Path, home_dir: Path) -> Comm
         chroot, argv, purpose="the Rust tester's crates were not fetched",
         timeout_s=DOWNLOAD_TIMEOUT_S, network=True,
         environment=(
-            ("CARGO_HOME", str(inside / "cargo")), ("CARGO_HTTP_CAINFO", str(network.CA_BUNDLES[0])),
+            ("CARGO_HOME", str(inside / "cargo")),
+            ("CARGO_HTTP_CAINFO", str(network.CA_BUNDLES[0])),
             *network.plan_environment(os.environ),
         ),
         binds=(*network.plan_binds(), *binds),
@@ -155,12 +157,25 @@ def read_files(folder: Path) -> tuple[tuple[str, bytes], ...]:
     return tuple(found)
 
 
-def plan_digest(chroot: Chroot, site_dir: Path, files: tuple[tuple[str, bytes], ...]) -> str:
-    """Return the digest of all that a built tester depends on."""
-    total = hashlib.sha256(f"{chroot.key} {site_dir.parent.name}".encode())
+def plan_digest(chroot: Chroot, site: str, files: tuple[tuple[str, bytes], ...]) -> str:
+    """Return the digest of files, and of what they are built with.
+
+    Args:
+        chroot: With the compilers.
+        site: What identifies the Python packages.
+        files: (name, content).
+    """
+    total = hashlib.sha256(f"{chroot.key} {site}".encode())
     for name, content in files:
         total.update(f"{len(name)} {name} {len(content)} ".encode() + content)
     return total.hexdigest()[:12]
+
+
+def plan_tester_name(
+    spec: TesterSpec, chroot: Chroot, site: str, files: tuple[tuple[str, bytes], ...]
+) -> str:
+    """Return what a built tester is called in the cache; see plan_digest."""
+    return f"{spec.name}-{plan_digest(chroot, site, files)}"
 
 
 def plan_build_environment() -> tuple[tuple[str, str], ...]:
@@ -198,8 +213,8 @@ def plan_install(
     ]
     if crates_dir is not None:
         binds.append(Bind(source_path=crates_dir, target_path=inside / "cargo", writable=True))
-    argv = ("python3", "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-cache-dir",
-            "--root-user-action=ignore", "--target", str(inside / "work/site"),
+    argv = ("python3", "-m", "pip", "install", "--no-build-isolation", "--no-deps",
+            "--no-cache-dir", "--root-user-action=ignore", "--target", str(inside / "work/site"),
             str(inside / "work/source" / spec.project))  # fmt: skip
     return sandbox.plan_command(
         chroot, argv, purpose=f"tester {spec.name} did not build", timeout_s=BUILD_TIMEOUT_S,
@@ -227,10 +242,11 @@ def ensure_tester(
         ConfigError: Its project is not there.
     """
     files = read_project(project_dir / spec.project)
-    digest = plan_digest(chroot, site_dir, (*files, *uapi))
+    name = plan_tester_name(spec, chroot, site_dir.parent.name, (*files, *uapi))
 
     def make(work_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-        for name, content in (*((f"{spec.project}/{n}", c) for n, c in files), *uapi):
+        sources = tuple((f"{spec.project}/{path}", content) for path, content in files)
+        for name, content in (*sources, *uapi):
             path = work_dir / "source" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
@@ -243,7 +259,7 @@ def ensure_tester(
         extension = _find_extension(spec, work_dir)
         return {"tester": spec.name}, (str(extension.relative_to(work_dir)),)
 
-    entry = cache.ensure_entry("tester", f"{spec.name}-{digest}", make, progress)
+    entry = cache.ensure_entry("tester", name, make, progress)
     return entry.path / "site"
 
 
@@ -286,6 +302,16 @@ def _find_extension(spec: TesterSpec, work_dir: Path) -> Path:
 # -- the agent and the matrix -----------------------------------------------------------------
 
 
+def read_programs(matrix_dir: Path) -> tuple[tuple[str, bytes], ...]:
+    """Return (path, content) of the agent's package and of the matrix."""
+    folders = (("package/twinmod", resources.PACKAGE_DIR), ("matrix", matrix_dir))
+    return tuple(
+        (f"{name}/{path}", content)
+        for name, folder in folders
+        for path, content in read_files(folder)
+    )
+
+
 def ensure_programs(chroot: Chroot, site_dir: Path, matrix_dir: Path, progress: Progress) -> Path:
     """Return a folder with ``package/twinmod`` and ``matrix``, compiled to bytecode.
 
@@ -295,12 +321,8 @@ def ensure_programs(chroot: Chroot, site_dir: Path, matrix_dir: Path, progress: 
     Raises:
         BuildError: A test does not import, or two are in conflict.
     """
-    folders = (("package/twinmod", resources.PACKAGE_DIR), ("matrix", matrix_dir))
-    files = tuple(
-        (f"{name}/{path}", content) for name, folder in folders
-        for path, content in read_files(folder)
-    )  # fmt: skip
-    digest = plan_digest(chroot, site_dir, files)
+    files = read_programs(matrix_dir)
+    digest = plan_digest(chroot, site_dir.parent.name, files)
 
     def make(work_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
         for name, content in files:
