@@ -129,12 +129,11 @@ class Reporter:
         self.rules: dict[str, list[str]] = {}
         self.spent: dict[str, float] = {}
 
-    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        """Note the rules of every test."""
-        for item in items:
-            self.rules[item.nodeid] = [
-                rule for marker in item.iter_markers("rule") for rule in marker.args
-            ]
+    def pytest_itemcollected(self, item: Any) -> None:
+        """Note the rules of a test, and let -k find it by them."""
+        rules = [rule for marker in item.iter_markers("rule") for rule in marker.args]
+        self.rules[item.nodeid] = rules
+        item.extra_keyword_matches.update(rules)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Say that a test begins, before it can do any harm."""

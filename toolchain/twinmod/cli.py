@@ -15,7 +15,7 @@ from rich.console import Console
 
 from twinmod import __version__, cache, flow, kbuild, process, report
 from twinmod.config import LANGUAGES, Config, find_project_dir, read_config
-from twinmod.errors import ExitCode, MissingToolError, TwinmodError, render_error
+from twinmod.errors import ConfigError, ExitCode, MissingToolError, TwinmodError, render_error
 from twinmod.terminal import TerminalProgress
 
 PROBE_TIMEOUT_S = 10.0
@@ -246,7 +246,7 @@ def _run_guarded(act: Callable[[], object]) -> int:
         click.echo(render_error(error), err=True)
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        click.echo(render_error(plan_usage_error(error)), err=True)
         return ExitCode.USAGE
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
@@ -255,6 +255,14 @@ def _run_guarded(act: Callable[[], object]) -> int:
         click.echo(render_error(plan_os_error(error)), err=True)
         return ExitCode.ENVIRONMENT
     return code if isinstance(code, int) else ExitCode.PASSED
+
+
+def plan_usage_error(error: click.ClickException) -> ConfigError:
+    """Return a wrong command line's error in the form of all others."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "twinmod"
+    message = error.format_message().replace("\n", " ")
+    return ConfigError(message[:1].lower() + message[1:], hint=f"{path} --help")
 
 
 def plan_os_error(error: OSError) -> TwinmodError:

@@ -297,11 +297,17 @@ def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
 # -- act --------------------------------------------------------------------------------------
 
 
-def write_run_dir(plan: BootPlan) -> None:
-    """Make a VM's folder with what it boots from."""
+@contextmanager
+def write_run_dir(plan: BootPlan) -> Iterator[None]:
+    """Make a VM's folder; what it boots from is there until the context is left."""
     (plan.run_dir / "results").mkdir(parents=True)
-    (plan.run_dir / "initramfs").write_bytes(plan.initramfs)
     (plan.run_dir / "results/plan.json").write_text(json.dumps(plan.agent_plan, indent=2))
+    initramfs_path = plan.run_dir / "initramfs"
+    initramfs_path.write_bytes(plan.initramfs)
+    try:
+        yield
+    finally:
+        initramfs_path.unlink()
 
 
 def boot(plan: BootPlan, cells: tuple[Cell, ...], watch: Callable[[str], None]) -> VmEnd:
@@ -315,9 +321,9 @@ def boot(plan: BootPlan, cells: tuple[Cell, ...], watch: Callable[[str], None]) 
     Returns:
         How it ended; it is gone, whatever happened.
     """
-    write_run_dir(plan)
     lines: list[str] = []
     with (
+        write_run_dir(plan),
         (plan.run_dir / "qemu.log").open("wb") as log,
         (plan.run_dir / "events.jsonl").open("w") as kept,
         process.start(plan.command, stderr=log) as qemu,
@@ -334,7 +340,6 @@ def boot(plan: BootPlan, cells: tuple[Cell, ...], watch: Callable[[str], None]) 
             end = "silent"
     console_path = plan.run_dir / "results/console.log"
     console = console_path.read_text(errors="replace") if console_path.exists() else ""
-    (plan.run_dir / "initramfs").unlink()
     return VmEnd(
         transcript=results.parse_transcript(results.parse_events(lines), cells), end=end,
         console=console, qemu_log=process.read_tail(plan.run_dir / "qemu.log"),
@@ -425,8 +430,8 @@ def plan_boot_error(plan: BootPlan, end: VmEnd) -> VmLostError:
 def run_shell(setting: Setting, work: Work, run_dir: Path) -> int:
     """Boot a VM for a person; return QEMU's status."""
     plan = plan_boot(setting, work, run_dir)
-    write_run_dir(plan)
-    return process.run_interactive(plan.command)
+    with write_run_dir(plan):
+        return process.run_interactive(plan.command)
 
 
 # -- the accelerator --------------------------------------------------------------------------

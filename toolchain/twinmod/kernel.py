@@ -510,9 +510,12 @@ def _read_tree(spec: KernelSpec, entry: cache.Entry) -> KernelTree:
 def check_tree(spec: KernelSpec, tree: KernelTree | None) -> tuple[Check, ...]:
     """Return what the doctor says of the kernel and of its crates."""
     if tree is None:
-        return (
-            Check(group="kernel", name=f"tree of {spec.name}", found="not made yet",
-                  needed="complete", ok=False, required=False, fix="nox -s setup"),
+        names = (("kernel", f"tree of {spec.name}"), ("C", "compiler"), ("Rust", "rustc"),
+                 ("Rust", "crates"))  # fmt: skip
+        return tuple(
+            Check(group=group, name=name, found="not made yet", needed="the kernel's own",
+                  ok=False, required=False, fix="nox -s setup")
+            for group, name in names
         )  # fmt: skip
     proof = tree.proof
     return (

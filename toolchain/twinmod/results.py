@@ -38,8 +38,19 @@ FAULTS = (
 #: The kernel's words when the agent itself ended: the VM is lost, no driver is at fault.
 AGENT_DIED = "Attempted to kill init"
 
-#: Lines of a fault that a person is shown.
+#: Lines of a fault that a person is shown, and how far they are looked for.
 FAULT_LINES = 12
+FAULT_REACH = 60
+
+#: What stands in every fault's report and tells a person nothing: registers, code bytes, hardware,
+#: guessed stack entries, rulers.
+_NOISE = re.compile(
+    r"^(?:R[A-Z0-9]{2}: [0-9a-f]{16}|RSP: |RIP: 0033:|Code: |[CDEFGS]{2}: |[CD]R\d: |PKRU: "
+    r"|Tainted: |Hardware name: |Modules linked in: |Call Trace:|</?TASK>|\? |-+\[)"
+)
+
+#: What Rust's panic handler says before the BUG that it ends in.
+_PANIC = re.compile(r"^rust_kernel: panicked at ")
 
 _STAMP = re.compile(r"^(?:<\d+>)?\[ *\d+\.\d+\](?:\[[^]]*\])? ?")
 
@@ -138,8 +149,8 @@ def parse_faults(console: str) -> tuple[KernelFault, ...]:
         console: The log, with or without its time stamps.
 
     Returns:
-        One fault for each first line of FAULTS, with the FAULT_LINES lines that follow; the
-        lines that belong to an earlier fault's report start none of their own.
+        One fault for each first line of FAULTS, with up to FAULT_LINES lines that say something
+        to a person; the lines of an earlier fault's report start none of their own.
     """
     lines = [_STAMP.sub("", line.rstrip()) for line in console.splitlines()]
     faults: list[KernelFault] = []
@@ -151,10 +162,16 @@ def parse_faults(console: str) -> tuple[KernelFault, ...]:
         # An oops is followed by its own "Oops:", its warning, and the panic that ends the VM.
         if number < quiet_until or (kind == "panic" and faults):
             continue
-        shown = tuple(part for part in lines[number : number + FAULT_LINES] if part)
-        faults.append(KernelFault(kind=kind, lines=shown))
-        quiet_until = number + FAULT_LINES
+        faults.append(KernelFault(kind=kind, lines=_plan_fault_lines(lines, number)))
+        quiet_until = number + FAULT_REACH
     return tuple(faults)
+
+
+def _plan_fault_lines(lines: list[str], number: int) -> tuple[str, ...]:
+    before = range(max(0, number - 5), number)
+    start = next((index for index in before if _PANIC.match(lines[index])), number)
+    told = [line.strip() for line in lines[start : number + FAULT_REACH]]
+    return tuple(line for line in told if line and not _NOISE.match(line))[:FAULT_LINES]
 
 
 # -- outcomes ---------------------------------------------------------------------------------
