@@ -171,7 +171,11 @@ def ensure_entry(
         path, partial = root / kind / name, root / kind / f"{name}.partial"
         remove_tree(path)
         _clear(partial, keep)
-        record, vital = make(partial)
+        try:
+            record, vital = make(partial)
+        except BaseException:
+            _clear(partial, (*keep, *(log.name for log in partial.glob("*.log"))))
+            raise
         write_record(partial, record, vital)
         partial.rename(path)
     return Entry(kind=kind, name=name, path=path, record=json.loads((path / RECORD).read_text()))

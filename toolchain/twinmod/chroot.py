@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,8 +20,11 @@ from twinmod.specs import Check, Chroot, ChrootSpec, Command, Progress
 #: Changed when the same configuration must give another chroot.
 FORMAT = "1"
 
-#: Bytes on disk while a chroot is made; measured for trixie: 1.8 GB, and room to download.
-DISK_BYTES = 3_500_000_000
+#: Bytes of a chroot, with room to download; measured for trixie: 1.8 GB.
+DISK_BYTES = 2_500_000_000
+
+#: Bytes that a first setup takes at its largest: a chroot, then a kernel's tree beside it.
+SETUP_BYTES = 6_500_000_000
 
 KEYRINGS = (
     Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
@@ -117,6 +121,7 @@ def plan_mmdebstrap(
         ),
         purpose=f"the chroot of Debian {spec.suite} was not made",
         log_path=partial_dir / "mmdebstrap.log",
+        environment=(("TMPDIR", str(plan_temporary_dir(partial_dir, is_root=is_root))),),
         timeout_s=DOWNLOAD_TIMEOUT_S,
     )  # fmt: skip
 
@@ -128,6 +133,14 @@ def plan_unpack(root_dir: Path) -> Command:
         purpose="the chroot was not unpacked",
         timeout_s=DOWNLOAD_TIMEOUT_S,
     )
+
+
+def plan_temporary_dir(partial_dir: Path, *, is_root: bool) -> Path:
+    """Return where mmdebstrap unpacks before it writes the tar.
+
+    As an ordinary user it works as another one, who may not enter the cache.
+    """
+    return partial_dir if is_root else Path(tempfile.gettempdir())
 
 
 def make_chroot(spec: ChrootSpec, mirror: str | None, partial_dir: Path) -> Mapping[str, Any]:
@@ -155,7 +168,10 @@ def ensure_chroot(spec: ChrootSpec, mirror: str, progress: Progress) -> Chroot:
     key = plan_key(spec)
 
     def make(partial_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-        cache.require_disk(partial_dir, DISK_BYTES, f"the chroot of Debian {spec.suite}")
+        what = f"the chroot of Debian {spec.suite}"
+        cache.require_disk(partial_dir, SETUP_BYTES, what)
+        temporary_dir = plan_temporary_dir(partial_dir, is_root=os.geteuid() == 0)
+        cache.require_disk(temporary_dir, DISK_BYTES, what)
         with progress.phase(f"chroot of Debian {spec.suite}"):
             record = make_chroot(spec, network.find_mirror(mirror), partial_dir)
         return record, ("root/usr/bin/make", "root/usr/bin/python3")
@@ -253,7 +269,7 @@ def _check_disk() -> Check:
         path = path.parent
     free_bytes = shutil.disk_usage(path).free
     # A complete cache needs no more room.
-    needed_bytes = 2 * DISK_BYTES if not (cache.find_cache_dir() / "kernel").exists() else 10**9
+    needed_bytes = SETUP_BYTES if not (cache.find_cache_dir() / "kernel").exists() else 10**9
     return Check(
         group="host", name="disk for the cache", found=f"{free_bytes / 1e9:.1f} GB free",
         needed=f"{needed_bytes / 1e9:.1f} GB", ok=free_bytes >= needed_bytes,

@@ -342,7 +342,7 @@ def boot(plan: BootPlan, cells: tuple[Cell, ...], watch: Callable[[str], None]) 
     console = console_path.read_text(errors="replace") if console_path.exists() else ""
     return VmEnd(
         transcript=results.parse_transcript(results.parse_events(lines), cells), end=end,
-        console=console, qemu_log=process.read_tail(plan.run_dir / "qemu.log"),
+        console=console, qemu_log=(plan.run_dir / "qemu.log").read_text(errors="replace"),
     )  # fmt: skip
 
 
@@ -414,12 +414,12 @@ def run_cells(
 def plan_boot_error(plan: BootPlan, end: VmEnd) -> VmLostError:
     """Return the error of a VM that did not come as far as a cell."""
     why = "fell silent" if end.end == "silent" else "ended"
-    tail = "\n".join(end.console.splitlines()[-process.TAIL_LINES :])
+    tail = process.render_tail(end.console, plan.command.tail_lines)
     return VmLostError(
         f"the VM {why} before its first cell",
         facts=(
             ("command", process.render_command(plan.command)),
-            ("QEMU", end.qemu_log or "(nothing)"),
+            ("QEMU", process.render_tail(end.qemu_log, plan.command.tail_lines) or "(nothing)"),
             ("console", "(its last lines)\n" + tail),
             ("folder", str(plan.run_dir)),
         ),

@@ -34,6 +34,9 @@ MANIFEST = ".twinmod.json"
 
 BUILD_TIMEOUT_S = 900.0
 
+#: A compiler's words are shown as it wrote them, up to this many lines.
+COMPILER_LINES = 400
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildPlan:
@@ -145,7 +148,7 @@ def plan_build(
             chroot, plan_make(module, tree, "modules"), binds=binds, hidden=hidden,
             purpose=f"module {module.name} did not build", timeout_s=BUILD_TIMEOUT_S,
         ),
-        log_path=stage_dir / "build.log",
+        log_path=stage_dir / "build.log", tail_lines=COMPILER_LINES,
     )  # fmt: skip
     makefile = resources.render_template(
         "Makefile.j2",
@@ -371,9 +374,9 @@ def plan_lint(
             ("warnings", plan_make(module, tree, "W=1", "KCFLAGS=-Werror", "modules")),
         )  # fmt: skip
     return tuple(
-        (name, sandbox.plan_command(
+        (name, replace(sandbox.plan_command(
             chroot, argv, binds=binds, hidden=hidden, timeout_s=BUILD_TIMEOUT_S,
             purpose=f"{name} has something to say about {module.name}",
-        ))
+        ), tail_lines=COMPILER_LINES))
         for name, argv in checks
     )  # fmt: skip

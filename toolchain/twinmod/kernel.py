@@ -54,6 +54,8 @@ class KernelPackages:
     release: str
     version: str
     names: tuple[str, ...]
+    # SHA-256 of each, in the same order, from the index that the suite's signature covers.
+    digests: tuple[str, ...]
 
 
 # -- which packages ---------------------------------------------------------------------------
@@ -97,20 +99,23 @@ def plan_packages(spec: KernelSpec, stanzas: tuple[dict[str, str], ...]) -> Kern
     found = re.search(rf"linux-image-(\S+-{re.escape(spec.flavour)})\b", metas[0]["Depends"])
     release = found.group(1) if found else ""
     series = ".".join(release.split(".")[:2])
-    names = {s["Package"] for s in stanzas if s.get("Version") == version}
+    digests = {s["Package"]: s["SHA256"] for s in stanzas if s.get("Version") == version}
     # Since 7.0 Debian splits the image; before, linux-image itself holds the files.
-    image = ("linux-binary", "linux-modules") if f"linux-binary-{release}" in names else (
+    image = ("linux-binary", "linux-modules") if f"linux-binary-{release}" in digests else (
         "linux-image",
     )  # fmt: skip
     wanted = (*(f"{part}-{release}" for part in image), f"linux-headers-{release}",
               f"linux-source-{series}")  # fmt: skip
-    lacking = tuple(name for name in wanted if name not in names)
+    lacking = tuple(name for name in wanted if name not in digests)
     if lacking:
         raise ConfigError(
             f"suite {spec.suite} serves kernel {version} without {', '.join(lacking)}",
             hint="wait until the mirror is complete, or name another suite in [tool.twinmod]",
         )
-    return KernelPackages(release=release, version=version, names=wanted)
+    return KernelPackages(
+        release=release, version=version, names=wanted,
+        digests=tuple(digests[name] for name in wanted),
+    )  # fmt: skip
 
 
 def plan_apt(chroot: Chroot, argv: tuple[str, ...], work_dir: Path, purpose: str) -> Command:
@@ -174,13 +179,44 @@ def read_packages(spec: KernelSpec, chroot: Chroot, mirror: str, work_dir: Path)
 
 
 def download_packages(packages: KernelPackages, chroot: Chroot, work_dir: Path) -> None:
-    """Fetch a kernel's packages; apt verifies each against the signed index.
+    """Fetch a kernel's packages, and verify each against the signed index.
 
-    A file that an interrupted run left is fetched again unless it is whole.
+    apt verifies what it fetches, and takes a file of the right size that is there already as it
+    is: what an interrupted run left is fetched again here unless it is whole.
+
+    Raises:
+        MissingToolError: They cannot be fetched, or are not what the index says.
     """
+    for path in find_broken_packages(packages, work_dir / "deb"):
+        path.unlink(missing_ok=True)
     argv = ("apt-get", "download", *(f"{name}={packages.version}" for name in packages.names))
     purpose = f"the packages of kernel {packages.release} were not downloaded"
     process.run(plan_apt(chroot, argv, work_dir, purpose), error=MissingToolError)
+    broken = find_broken_packages(packages, work_dir / "deb")
+    if broken:
+        raise MissingToolError(
+            f"{purpose}: the mirror's files are not those of its signed index",
+            facts=tuple(("package", path.name) for path in broken),
+        )
+
+
+def find_broken_packages(packages: KernelPackages, folder: Path) -> tuple[Path, ...]:
+    """Return what of a folder is not one of a kernel's packages, whole; a missing one too."""
+    paths = sorted(folder.glob("*.deb"))
+    by_name = {path.name.partition("_")[0]: path for path in paths}
+    whole = {
+        by_name[name]
+        for name, digest in zip(packages.names, packages.digests, strict=True)
+        if name in by_name and read_digest(by_name[name]) == digest
+    }
+    missing = tuple(folder / f"{name}_.deb" for name in packages.names if name not in by_name)
+    return (*(path for path in paths if path not in whole), *missing)
+
+
+def read_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # -- the tree ---------------------------------------------------------------------------------

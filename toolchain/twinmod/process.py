@@ -26,11 +26,9 @@ INHERITED = (
     "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
 )  # fmt: skip
 
-#: Lines of a log that an error shows.
-TAIL_LINES = 25
-
-#: How long a process may take to go after SIGTERM before it is killed.
-GRACE_S = 5.0
+#: How long a process may take to go after SIGTERM before it is killed; mmdebstrap removes what
+#: it made so far.
+GRACE_S = 10.0
 
 
 def render_command(command: Command) -> str:
@@ -38,6 +36,12 @@ def render_command(command: Command) -> str:
     settings = tuple(f"{name}={shlex.quote(value)}" for name, value in command.environment)
     prefix = ("env", *settings) if settings else ()
     return " ".join((*prefix, shlex.join(command.argv)))
+
+
+def find_program_name(command: Command) -> str:
+    """Return the program that a person thinks of: inside a chroot, not what enters it."""
+    argv = command.argv
+    return argv[argv.index("--") + 1] if argv[0] == "bwrap" and "--" in argv else argv[0]
 
 
 def plan_environment(command: Command, inherited: dict[str, str]) -> dict[str, str]:
@@ -133,21 +137,22 @@ def wait_for_end(process: subprocess.Popen[bytes], limit_s: float) -> None:
         raise TimeoutError from error
 
 
-def read_tail(path: Path, lines: int = TAIL_LINES) -> str:
-    """Return the last lines of a log, whatever bytes it holds."""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
-
-
 def plan_failure(
-    command: Command, why: str, tail: str, *, error: type[TwinmodError] = BuildError
+    command: Command, why: str, output: str, *, error: type[TwinmodError] = BuildError
 ) -> TwinmodError:
     """Return the error of a command that did not do what it is for."""
+    tail = render_tail(output, command.tail_lines)
     facts = [("command", render_command(command))]
     if command.log_path is not None:
         facts.append(("log", str(command.log_path)))
     if tail:
         facts.append(("output", "(its last lines)\n" + tail))
-    return error(f"{command.purpose}: {command.argv[0]} {why}", facts=tuple(facts))
+    return error(f"{command.purpose}: {find_program_name(command)} {why}", facts=tuple(facts))
+
+
+def render_tail(output: str, lines: int) -> str:
+    """Return the last lines of a program's output."""
+    return "\n".join(output.splitlines()[-lines:])
 
 
 def run(command: Command, *, error: type[TwinmodError] = BuildError) -> str:
@@ -166,9 +171,8 @@ def run(command: Command, *, error: type[TwinmodError] = BuildError) -> str:
     """
     status, output = run_unchecked(command)
     if status != 0:
-        tail = "\n".join(output.splitlines()[-TAIL_LINES:])
         why = f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
-        raise plan_failure(command, why, tail, error=error)
+        raise plan_failure(command, why, output, error=error)
     return output
 
 
@@ -189,8 +193,7 @@ def run_unchecked(command: Command) -> tuple[int, str]:
             expired = not timer.is_alive()
             timer.cancel()
     if expired and status < 0:
-        tail = "\n".join(output.splitlines()[-TAIL_LINES:])
-        raise plan_failure(command, f"took more than {command.timeout_s:.0f} s", tail)
+        raise plan_failure(command, f"took more than {command.timeout_s:.0f} s", output)
     return status, output
 
 
@@ -237,7 +240,8 @@ def run_pipeline(producer: Command, consumer: Command) -> None:
             timer.cancel()
     if statuses[0] != 0:
         why = f"exited with status {statuses[0]}"
-        raise plan_failure(producer, why, read_tail(producer.log_path), error=MissingToolError)
+        output = producer.log_path.read_text(errors="replace")
+        raise plan_failure(producer, why, output, error=MissingToolError)
     if statuses[1] != 0:
         why = f"exited with status {statuses[1]}"
         raise plan_failure(consumer, why, consumer_output, error=MissingToolError)

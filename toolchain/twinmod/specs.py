@@ -34,6 +34,8 @@ class Command:
     # Output goes here, whole, while the process runs; None keeps it in memory.
     log_path: Path | None = None
     timeout_s: float
+    # How many of its last lines an error shows; a compiler's are shown as good as whole.
+    tail_lines: int = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

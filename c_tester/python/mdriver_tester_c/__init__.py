@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Calls a memory device through its system calls: the C twin.
+
+The Rust twin has the same interface; `_native.pyi` describes both.
+"""
+
+from mdriver_tester_c._native import IOC_CLEAR, IOC_SIZE, TESTER, Count, Device, Timing
+
+__all__ = ["IOC_CLEAR", "IOC_SIZE", "TESTER", "Count", "Device", "Timing"]

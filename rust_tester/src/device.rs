@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! An open device and every way to call it.
+//!
+//! Twin of `c_tester/src/device.c`: the same names, order and comments.
+
+use std::ffi::{CString, OsString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::exceptions::PyBufferError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+use crate::count::{Count, CountRun, MAX_THREADS};
+use crate::error::{Error, call_detached};
+use crate::sys::{self, Direction, Errno, Transfer};
+use crate::timing::{Timing, TimingRun};
+use crate::uapi;
+
+/// Where the counter of the original report starts.
+const REPORT_START: u64 = 69;
+
+/// An open device. Each method makes one system call, never a loop of them.
+///
+/// A failure is `OSError` with the call's errno, or `ValueError` after `close()`.
+// The descriptor outlives close() until the last call on it has ended: its number can not be
+// given to another file while a thread still uses it.
+#[pyclass(frozen, module = "mdriver_tester_rust")]
+pub struct Device {
+    fd: Mutex<Option<Arc<OwnedFd>>>,
+}
+
+impl Device {
+    /// No thread panics while it holds the lock, so it is never poisoned.
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<OwnedFd>>> {
+        self.fd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_fd(&self) -> Result<Arc<OwnedFd>, Error> {
+        self.lock().clone().ok_or(Error::Closed)
+    }
+
+    /// Make one call on an open device.
+    fn call<T: Send>(
+        &self,
+        py: Python<'_>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> Result<T, Errno> + Send,
+    ) -> Result<T, Error> {
+        let fd = self.open_fd()?;
+        let result = call_detached(py, || call(fd.as_fd()));
+        py.detach(|| drop(fd));
+        result
+    }
+
+    fn transfer_raw(&self, py: Python<'_>, request: Transfer) -> PyResult<usize> {
+        Ok(self.call(py, |fd| sys::transfer(fd, &request))?)
+    }
+
+    /// Read into memory of our own, and hand over what came: never more, should a module say so.
+    fn transfer_to_bytes<'py>(
+        &self,
+        py: Python<'py>,
+        size: usize,
+        offset: Option<i64>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let mut memory = sys::zeroed(size).map_err(|_| Error::Memory)?;
+        let request = Transfer {
+            direction: Direction::Read,
+            address: memory.as_mut_ptr().expose_provenance(),
+            size,
+            offset,
+        };
+        let moved = self.call(py, |fd| sys::transfer(fd, &request))?;
+        let wanted = size;
+        let came = memory.get(..moved).ok_or(Error::Moved { moved, wanted })?;
+        PyBytes::new_with(py, moved, |bytes| {
+            bytes.copy_from_slice(came);
+            Ok(())
+        })
+    }
+
+    fn transfer_from_buffer(
+        &self,
+        py: Python<'_>,
+        data: &Bound<'_, PyAny>,
+        offset: Option<i64>,
+    ) -> PyResult<usize> {
+        let buffer = PyUntypedBuffer::get(data)?;
+        if !buffer.is_c_contiguous() {
+            let error = "memoryview: underlying buffer is not C-contiguous";
+            return Err(PyBufferError::new_err(error));
+        }
+        let moved = self.transfer_raw(
+            py,
+            Transfer {
+                direction: Direction::Write,
+                address: buffer.buf_ptr().expose_provenance(),
+                size: buffer.len_bytes(),
+                offset,
+            },
+        );
+        buffer.release(py);
+        moved
+    }
+
+    fn time_calls(
+        &self,
+        py: Python<'_>,
+        request: Transfer,
+        calls: isize,
+        fresh: bool,
+        clock: libc::clockid_t,
+    ) -> PyResult<Timing> {
+        let mut run = TimingRun::new(request, positive("calls", calls)?, fresh, clock)?;
+        let moved = self.call(py, |fd| run.calls(fd))?;
+        if moved != request.size {
+            let wanted = request.size;
+            return Err(Error::Moved { moved, wanted }.into());
+        }
+        Timing::new(py, &run)
+    }
+}
+
+/// A size in bytes: not negative.
+fn size_bytes(size: isize) -> Result<usize, Error> {
+    usize::try_from(size).map_err(|_| Error::Negative("size"))
+}
+
+/// How many of something: at least 1.
+fn positive(name: &'static str, number: isize) -> Result<usize, Error> {
+    match usize::try_from(number) {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err(Error::NotPositive(name)),
+    }
+}
+
+fn open_device(py: Python<'_>, path: OsString, flags: i32) -> Result<OwnedFd, Error> {
+    let encoded = CString::new(path.as_bytes()).map_err(|_| Error::NullByte)?;
+    match call_detached(py, || sys::open(&encoded, flags)) {
+        Err(Error::Os(errno, None)) => Err(Error::Os(errno, Some(path))),
+        result => result,
+    }
+}
+
+#[pymethods]
+impl Device {
+    #[new]
+    #[pyo3(signature = (path, flags=libc::O_RDWR), text_signature = "(path, flags=2)")]
+    fn new(py: Python<'_>, path: PathBuf, flags: i32) -> PyResult<Self> {
+        let fd = open_device(py, path.into_os_string(), flags)?;
+        Ok(Self {
+            fd: Mutex::new(Some(Arc::new(fd))),
+        })
+    }
+
+    /// Close the device; more than once is no error.
+    ///
+    /// A call in progress in another thread ends first.
+    fn close(&self, py: Python<'_>) {
+        let fd = self.lock().take();
+        py.detach(|| drop(fd));
+    }
+
+    /// Return the descriptor's number.
+    fn fileno(&self) -> PyResult<i32> {
+        Ok(self.open_fd()?.as_raw_fd())
+    }
+
+    /// Return the device itself.
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        slf.get().open_fd()?;
+        Ok(slf)
+    }
+
+    /// Close the device.
+    #[pyo3(signature = (*_args), text_signature = "($self, *args)")]
+    fn __exit__(&self, py: Python<'_>, _args: &Bound<'_, PyTuple>) {
+        self.close(py);
+    }
+
+    /// The descriptor's number.
+    #[getter]
+    fn fd(&self) -> PyResult<i32> {
+        self.fileno()
+    }
+
+    /// Whether `close()` was called.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    /// One read(2) of at most size bytes; empty at the end.
+    fn read<'py>(&self, py: Python<'py>, size: isize) -> PyResult<Bound<'py, PyBytes>> {
+        self.transfer_to_bytes(py, size_bytes(size)?, None)
+    }
+
+    /// One write(2); return how many bytes were taken.
+    fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<usize> {
+        self.transfer_from_buffer(py, data, None)
+    }
+
+    /// One pread(2) of at most size bytes; empty at the end.
+    fn pread<'py>(
+        &self,
+        py: Python<'py>,
+        size: isize,
+        offset: i64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        self.transfer_to_bytes(py, size_bytes(size)?, Some(offset))
+    }
+
+    /// One pwrite(2); return how many bytes were taken.
+    fn pwrite(&self, py: Python<'_>, data: &Bound<'_, PyAny>, offset: i64) -> PyResult<usize> {
+        self.transfer_from_buffer(py, data, Some(offset))
+    }
+
+    /// Move the position with lseek(2); return the new one.
+    fn lseek(&self, py: Python<'_>, offset: i64, whence: i32) -> PyResult<i64> {
+        Ok(self.call(py, |fd| sys::lseek(fd, offset, whence))?)
+    }
+
+    /// One read(2) to a raw address, unchecked; return how many bytes came.
+    fn read_to(&self, py: Python<'_>, address: usize, size: isize) -> PyResult<usize> {
+        self.transfer_raw(
+            py,
+            Transfer {
+                direction: Direction::Read,
+                address,
+                size: size_bytes(size)?,
+                offset: None,
+            },
+        )
+    }
+
+    /// One write(2) from a raw address, unchecked; return how many went.
+    fn write_from(&self, py: Python<'_>, address: usize, size: isize) -> PyResult<usize> {
+        self.transfer_raw(
+            py,
+            Transfer {
+                direction: Direction::Write,
+                address,
+                size: size_bytes(size)?,
+                offset: None,
+            },
+        )
+    }
+
+    /// One pread(2) to a raw address, unchecked; return how many bytes came.
+    fn pread_to(
+        &self,
+        py: Python<'_>,
+        address: usize,
+        size: isize,
+        offset: i64,
+    ) -> PyResult<usize> {
+        self.transfer_raw(
+            py,
+            Transfer {
+                direction: Direction::Read,
+                address,
+                size: size_bytes(size)?,
+                offset: Some(offset),
+            },
+        )
+    }
+
+    /// One pwrite(2) from a raw address, unchecked; return how many went.
+    fn pwrite_from(
+        &self,
+        py: Python<'_>,
+        address: usize,
+        size: isize,
+        offset: i64,
+    ) -> PyResult<usize> {
+        self.transfer_raw(
+            py,
+            Transfer {
+                direction: Direction::Write,
+                address,
+                size: size_bytes(size)?,
+                offset: Some(offset),
+            },
+        )
+    }
+
+    /// One ioctl(2) with the argument as it is; return its result.
+    #[pyo3(signature = (request, argument=0))]
+    fn ioctl(&self, py: Python<'_>, request: u64, argument: u64) -> PyResult<i32> {
+        Ok(self.call(py, |fd| sys::ioctl(fd, request, argument))?)
+    }
+
+    /// Size of the device in bytes, by `MDRIVER_IOC_SIZE`.
+    fn size(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(self.call(py, |fd| sys::ioctl_number(fd, uapi::IOC_SIZE))?)
+    }
+
+    /// Make every byte zero, by `MDRIVER_IOC_CLEAR`.
+    fn clear(&self, py: Python<'_>) -> PyResult<()> {
+        self.call(py, |fd| sys::ioctl(fd, uapi::IOC_CLEAR, 0))?;
+        Ok(())
+    }
+
+    /// Time calls of pread(2), each of size bytes at offset.
+    ///
+    /// Fresh gives each call a new zeroed buffer, allocated while the clock runs;
+    /// else all share one whose pages are there. A call that moves less than size
+    /// ends the run with `OSError`.
+    #[pyo3(
+        signature = (size, calls, *, offset=0, fresh=false, clock=libc::CLOCK_MONOTONIC),
+        text_signature = "($self, size, calls, *, offset=0, fresh=False, clock=1)"
+    )]
+    fn time_pread(
+        &self,
+        py: Python<'_>,
+        size: isize,
+        calls: isize,
+        offset: i64,
+        fresh: bool,
+        clock: libc::clockid_t,
+    ) -> PyResult<Timing> {
+        let request = Transfer {
+            direction: Direction::Read,
+            address: 0,
+            size: size_bytes(size)?,
+            offset: Some(offset),
+        };
+        self.time_calls(py, request, calls, fresh, clock)
+    }
+
+    /// Time calls of pwrite(2), each of size bytes at offset.
+    ///
+    /// The buffer is as in `time_pread`: a fresh one writes zeros, else 0x5a.
+    #[pyo3(
+        signature = (size, calls, *, offset=0, fresh=false, clock=libc::CLOCK_MONOTONIC),
+        text_signature = "($self, size, calls, *, offset=0, fresh=False, clock=1)"
+    )]
+    fn time_pwrite(
+        &self,
+        py: Python<'_>,
+        size: isize,
+        calls: isize,
+        offset: i64,
+        fresh: bool,
+        clock: libc::clockid_t,
+    ) -> PyResult<Timing> {
+        let request = Transfer {
+            direction: Direction::Write,
+            address: 0,
+            size: size_bytes(size)?,
+            offset: Some(offset),
+        };
+        self.time_calls(py, request, calls, fresh, clock)
+    }
+
+    /// Count up the 8 bytes at offset with threads that share one lock.
+    ///
+    /// Each thread adds 1 as often as increments says: lock, pread, pwrite,
+    /// unlock. The first failure of one stops all and is raised. A signal is
+    /// answered when the run has ended.
+    #[pyo3(
+        signature = (threads, increments, *, offset=0, start=REPORT_START),
+        text_signature = "($self, threads, increments, *, offset=0, start=69)"
+    )]
+    fn count_up(
+        &self,
+        py: Python<'_>,
+        threads: isize,
+        increments: isize,
+        offset: i64,
+        start: u64,
+    ) -> PyResult<Count> {
+        let threads = positive("threads", threads)?;
+        let increments = positive("increments", increments)?;
+        if threads > MAX_THREADS {
+            return Err(Error::TooMany("threads", MAX_THREADS).into());
+        }
+        let mut run = CountRun::new(threads, increments, offset, start);
+        let moved = self.call(py, |fd| run.threads(fd))?;
+        Ok(Count::new(&run, moved)?)
+    }
+}
