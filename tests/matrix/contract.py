@@ -27,9 +27,13 @@ MODINFO = {
     "version": ["0.1.0"],
 }
 
+# All but the last page. Tests of other rules than those of the end stay in it, so that a fault at
+# the end fails the rules that it breaks, and no others.
+INNER = SIZE - PAGE
+
 # Lengths around one page and two, and offsets around the pages' borders and the end.
 LENGTHS = (1, 7, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE + 1)
-OFFSETS = (0, 1, PAGE - 1, PAGE, PAGE + 1, SIZE // 2 + 5, SIZE - 2 * PAGE - 1)
+OFFSETS = (0, 1, PAGE - 1, PAGE, PAGE + 1, SIZE // 2 + 5, INNER - 2 * PAGE - 1)
 BEYOND = (SIZE, SIZE + 1, SIZE + PAGE, 2 * SIZE, 1 << 32, (1 << 63) - 1 - 2 * SIZE)
 
 

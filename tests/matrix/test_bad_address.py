@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from contract import PAGE, SIZE, make_bytes
+from contract import INNER, PAGE, make_bytes
 from memory import BAD_ADDRESSES, PROT_NONE, PROT_READ, Memory, errno_of
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ GOOD = (1, 7, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE + 9, 3 * PAGE)
 @pytest.fixture
 def contents(device: "Device") -> bytes:
     """What the device holds: no two pages are equal."""
-    data = make_bytes(SIZE)
-    assert device.pwrite(data, 0) == SIZE
+    data = make_bytes(INNER)
+    assert device.pwrite(data, 0) == INNER
     return data
 
 
@@ -64,7 +64,7 @@ def test_read_leaves_read_only_memory_as_it_is(device: "Device", contents: bytes
         code = errno_of(device.pread_to, memory.address + 3 * PAGE + distance, 2 * PAGE, 0)
         assert code == errno.EFAULT, f"{distance} bytes into it"
     assert memory.map[:] == before
-    assert device.pread(SIZE, 0) == contents
+    assert device.pread(INNER, 0) == contents
 
 
 def test_write_stops_at_memory_without_rights(device: "Device") -> None:
@@ -92,10 +92,10 @@ def test_a_hole_ends_a_call_though_good_memory_follows(device: "Device", content
     assert memory.map[0:1] == FILL
     assert memory.map[1 : 2 * PAGE] == contents[3 : 2 * PAGE + 2]
     assert memory.map[3 * PAGE :] == FILL * (2 * PAGE)
-    assert device.pwrite_from(memory.address + PAGE + 1, 3 * PAGE, SIZE // 2) == PAGE - 1
+    assert device.pwrite_from(memory.address + PAGE + 1, 3 * PAGE, INNER // 2) == PAGE - 1
     written = contents[PAGE + 3 : 2 * PAGE + 2]
-    expected = contents[: SIZE // 2] + written + contents[SIZE // 2 + PAGE - 1 :]
-    assert device.pread(SIZE, 0) == expected
+    expected = contents[: INNER // 2] + written + contents[INNER // 2 + PAGE - 1 :]
+    assert device.pread(INNER, 0) == expected
 
 
 def test_an_address_that_is_bad_at_once_moves_nothing(device: "Device", contents: bytes) -> None:
@@ -103,12 +103,12 @@ def test_an_address_that_is_bad_at_once_moves_nothing(device: "Device", contents
     memory.protect(1, PROT_NONE)
     for address in (*BAD_ADDRESSES, memory.address + PAGE, memory.address + PAGE + 9):
         for size in (1, PAGE, 3 * PAGE):
-            for offset in (0, PAGE - 1, SIZE - 1):
+            for offset in (0, PAGE - 1, INNER - 1):
                 place = f"{size} bytes, address {address:#x}, offset {offset}"
                 assert errno_of(device.pread_to, address, size, offset) == errno.EFAULT, place
                 assert errno_of(device.pwrite_from, address, size, offset) == errno.EFAULT, place
     assert memory.map[:PAGE] == FILL * PAGE
-    assert device.pread(SIZE, 0) == contents
+    assert device.pread(INNER, 0) == contents
 
 
 def test_the_position_moves_by_what_came_before_a_bad_address(device: "Device") -> None:
@@ -158,7 +158,7 @@ def test_write_waits_for_memory_that_was_never_touched(device: "Device", content
     assert device.pwrite_from(memory.address, 3 * PAGE, PAGE - 1) == 3 * PAGE
     written = bytes(2 * PAGE) + b"here" + bytes(PAGE - 4)
     expected = contents[: PAGE - 1] + written + contents[4 * PAGE - 1 :]
-    assert device.pread(SIZE, 0) == expected
+    assert device.pread(INNER, 0) == expected
 
 
 def test_memory_of_a_file_that_is_absent_is_waited_for(device: "Device", contents: bytes) -> None:
@@ -191,7 +191,7 @@ def test_writev_counts_the_buffers_before_a_bad_one(device: "Device", contents: 
         bad.protect(0, PROT_NONE)
         assert os.pwritev(device.fd, [FILL * good, bad.map, b"after"], 3) == good
         model[3 : 3 + good] = FILL * good
-        assert device.pread(SIZE, 0) == model, f"{good} bytes"
+        assert device.pread(INNER, 0) == model, f"{good} bytes"
 
 
 def test_readv_waits_for_each_buffer_that_is_absent(device: "Device", contents: bytes) -> None:

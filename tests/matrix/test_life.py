@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from contract import PAGE, SIZE, make_bytes
+from contract import INNER, PAGE, SIZE, make_bytes
 from kmod import Module
 from memory import errno_of
 
@@ -20,11 +20,11 @@ pytestmark = pytest.mark.rule("R18")
 def test_an_open_file_prevents_the_unload(
     module: Module, device: "Device", open_device: "OpenDevice"
 ) -> None:
-    data = make_bytes(SIZE)
-    assert device.pwrite(data, 0) == SIZE
+    data = make_bytes(INNER)
+    assert device.pwrite(data, 0) == INNER
     assert errno_of(module.unload) == errno.EWOULDBLOCK
     assert module.is_loaded()
-    assert device.pread(SIZE, 0) == data
+    assert device.pread(INNER, 0) == data
     assert device.pwrite(b"on", PAGE) == 2
     assert open_device().pread(2, PAGE) == b"on"
 
@@ -49,7 +49,7 @@ def test_it_can_be_loaded_again(unloaded: Module, open_device: "OpenDevice") -> 
     for _ in range(3):
         unloaded.load()
         with open_device() as device:
-            assert device.pwrite(b"again", SIZE - 5) == 5
+            assert device.pwrite(b"again", INNER - 5) == 5
         unloaded.unload()
 
 

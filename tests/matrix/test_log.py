@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from contract import IOC_SIZE, PAGE, SIZE
+from contract import INNER, IOC_SIZE, PAGE, SIZE
 from kmod import KernelLog, Module, open_log
 from memory import NULL, errno_of
 
@@ -53,7 +53,7 @@ def test_normal_use_writes_nothing(
     device.write(bytes(3 * PAGE))
     device.lseek(1, os.SEEK_SET)
     device.read(3 * PAGE)
-    device.pwrite(b"x", SIZE - 1)
+    device.pwrite(b"x", INNER - 1)
     device.pread(PAGE, SIZE)
     device.size()
     device.clear()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from contract import LENGTHS, OFFSETS, PAGE, SIZE, make_bytes
+from contract import INNER, LENGTHS, OFFSETS, PAGE, SIZE, make_bytes
 from memory import NULL, Memory, errno_of
 
 if TYPE_CHECKING:
@@ -50,21 +50,25 @@ def test_readv_and_writev_move_the_position(device: "Device") -> None:
 
 @pytest.mark.rule("R7")
 def test_at_the_end_the_position_moves_by_what_was_moved(device: "Device") -> None:
-    for tail in (1, PAGE - 1, PAGE, PAGE + 1):
-        device.lseek(SIZE - tail, os.SEEK_SET)
-        assert device.write(bytes(2 * PAGE)) == tail
-        assert position(device) == SIZE, f"wrote {tail} bytes before the end"
-        device.lseek(SIZE - tail, os.SEEK_SET)
-        assert len(device.read(2 * PAGE)) == tail
-        assert position(device) == SIZE, f"read {tail} bytes before the end"
+    # How much is moved there is for R4 and R5 to say.
+    for tail in (7, PAGE - 1, PAGE, PAGE + 1):
+        start = SIZE - tail
+        device.lseek(start, os.SEEK_SET)
+        moved = device.write(bytes(2 * PAGE))
+        assert 0 < moved < 2 * PAGE
+        assert position(device) == start + moved, f"wrote {tail} bytes before the end"
+        device.lseek(start, os.SEEK_SET)
+        moved = len(device.read(2 * PAGE))
+        assert 0 < moved < 2 * PAGE
+        assert position(device) == start + moved, f"read {tail} bytes before the end"
     device.lseek(SIZE - 3, os.SEEK_SET)
-    assert os.writev(device.fd, [b"ab", b"cd"]) == 3
-    assert position(device) == SIZE
+    moved = os.writev(device.fd, [b"ab", b"cd"])
+    assert position(device) == SIZE - 3 + moved
 
 
 @pytest.mark.rule("R7")
 def test_a_call_that_fails_does_not_move_the_position(device: "Device") -> None:
-    for offset in (0, 1, PAGE, SIZE - 1):
+    for offset in (0, 1, PAGE, INNER - 1):
         device.lseek(offset, os.SEEK_SET)
         assert errno_of(device.read_to, NULL, PAGE) == errno.EFAULT
         assert position(device) == offset, f"after a read at {offset}"
@@ -132,10 +136,10 @@ def test_lseek_reaches_every_offset_up_to_the_end(device: "Device") -> None:
 
 @pytest.mark.rule("R8")
 def test_lseek_decides_where_read_and_write_start(device: "Device") -> None:
-    assert device.pwrite(make_bytes(SIZE), 0) == SIZE
+    assert device.pwrite(make_bytes(INNER), 0) == INNER
     for offset in OFFSETS:
         device.lseek(offset - SIZE, os.SEEK_END)
-        assert device.read(9) == make_bytes(SIZE)[offset : offset + 9], f"at {offset}"
+        assert device.read(9) == make_bytes(INNER)[offset : offset + 9], f"at {offset}"
     device.lseek(PAGE - 1, os.SEEK_SET)
     assert device.write(b"xy") == 2
     assert device.pread(2, PAGE - 1) == b"xy"

@@ -23,6 +23,10 @@ MARKS = {
     "lost": ("LOST", "bold red"),
 }
 
+#: What the terminal shows of a failed test; the reports have all of it.
+MESSAGE_LINES = 3
+MESSAGE_WIDTH = 160
+
 _EXIT_CODES = {
     "passed": ExitCode.PASSED,
     "failed": ExitCode.TESTS_FAILED,
@@ -166,7 +170,8 @@ def render_troubles(results: tuple[CellResult, ...]) -> str:
             if test.outcome not in ("passed", "skipped"):
                 rules = " ".join(test.rules)
                 lines.append(f"{result.cell.name} {test.outcome}: {rules} {test.id}")
-                lines.extend(f"    {line}" for line in test.message.splitlines()[:12])
+                shown = test.message.splitlines()[:MESSAGE_LINES]
+                lines.extend(f"    {line[:MESSAGE_WIDTH]}" for line in shown)
         lines.extend(f"{result.cell.name} {result.outcome}: {problem}"
                      for problem in result.problems)  # fmt: skip
         for fault in result.kernel_faults:
