@@ -28,7 +28,10 @@ def install(session: nox.Session, lock: str, *projects: str) -> None:
     if environment.is_current(home, inputs):
         return
     session.install("--require-hashes", "-r", str(lock_path))
-    session.install("--no-build-isolation", "--no-deps", "-e", str(ROOT), *map(str, folders))
+    session.install(
+        "--no-build-isolation", "--no-deps", "-e", str(ROOT), *map(str, folders),
+        env={"CARGO_TARGET_DIR": str(ROOT / "out" / "cargo")},
+    )  # fmt: skip
     environment.mark_current(home, inputs)
 
 

@@ -245,7 +245,7 @@ def run_cells(plan: Mapping[str, Any], stream: Stream) -> None:
         gc.freeze()
     for cell in plan["cells"]:
         if not run_cell(plan, cell, stream):
-            return
+            break
     stream.emit("end")
 
 

@@ -109,16 +109,23 @@ def hold_lock(path: Path, what: str, progress: Progress) -> Iterator[None]:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder, also one that holds folders its owner may not write."""
+    """Remove a folder, also one that holds folders its owner may not read or write."""
+    if path.is_symlink():
+        path.unlink()
+    if not path.exists():
+        return
+    try:
+        shutil.rmtree(path)
+    except PermissionError:
+        _allow_tree(path)
+        shutil.rmtree(path)
 
-    def allow(function: Callable[[str], object], name: str, error: object) -> None:
-        for target in (Path(name).parent, Path(name)):
-            if target.exists() and not target.is_symlink():
-                target.chmod(stat.S_IRWXU)
-        function(name)
 
-    if path.exists():
-        shutil.rmtree(path, onerror=allow)
+def _allow_tree(path: Path) -> None:
+    path.chmod(stat.S_IRWXU)
+    for child in path.iterdir():
+        if not child.is_symlink() and child.is_dir():
+            _allow_tree(child)
 
 
 def write_record(path: Path, record: Mapping[str, Any], vital: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -268,8 +269,10 @@ def plan_usage_error(error: click.ClickException) -> ConfigError:
 def plan_os_error(error: OSError) -> TwinmodError:
     """Return the error of a system call that failed under us: a full disk, a missing right."""
     facts = [("file", str(error.filename))] if error.filename else []
-    free_bytes = shutil.disk_usage(Path.cwd()).free
-    facts.append(("free here", f"{free_bytes / 1e9:.2f} GB"))
+    # The folder we are in may be what is gone.
+    with suppress(OSError):
+        free_bytes = shutil.disk_usage(Path.cwd()).free
+        facts.append(("free here", f"{free_bytes / 1e9:.2f} GB"))
     return MissingToolError(
         f"the system refused: {error.strerror or error}", facts=tuple(facts),
         hint="nox -s doctor",

@@ -136,7 +136,11 @@ def read_config(project_dir: Path) -> Config:
         raise ConfigError(
             f"pyproject.toml cannot be read: {error}", facts=(("file", str(path)),)
         ) from error
-    return parse_config(document.get("tool", {}).get("twinmod", {}), project_dir)
+    tool = document.get("tool")
+    table = tool.get("twinmod") if isinstance(tool, dict) else None
+    if not isinstance(table, dict):
+        raise _refuse("pyproject.toml has no table [tool.twinmod]", project_dir)
+    return parse_config(table, project_dir)
 
 
 def parse_config(document: dict[str, Any], project_dir: Path) -> Config:

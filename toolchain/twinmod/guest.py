@@ -403,12 +403,18 @@ def run_cells(
             end = boot(plan, pending, Watch(progress))
         faults = results.parse_faults(end.console)
         ended = results.classify(end.transcript, end.end, faults)
-        if not ended:
+        if not ended and not found:
             raise plan_boot_error(plan, end)
-        found += ended
-        done = {result.cell for result in ended}
+        # What earlier VMs found is kept when a later one does not come as far as a cell.
+        found += ended or plan_unreached(pending, plan_boot_error(plan, end).message)
+        done = {result.cell for result in found}
         pending = tuple(cell for cell in pending if cell not in done)
     return tuple(found), boots
+
+
+def plan_unreached(cells: tuple[Cell, ...], why: str) -> tuple[CellResult, ...]:
+    """Return the results of cells whose VM did not come as far as any of them."""
+    return tuple(CellResult(cell=cell, outcome="lost", problems=(why,)) for cell in cells)
 
 
 def plan_boot_error(plan: BootPlan, end: VmEnd) -> VmLostError:

@@ -53,14 +53,31 @@ def parse_mirror(sources: str) -> str | None:
         sources: The text of sources.list and of the files beside it.
 
     Returns:
-        A URI without its trailing slash, or None; other archives (security, vendors) do not
-        count.
+        A URI without its trailing slash, or None. It ends in ``/debian`` and serves ``main``:
+        vendors' archives have components of their own, the security archive another path.
     """
-    pattern = re.compile(
-        r"^(?:URIs:\s*|deb\s+(?:\[[^]]*\]\s+)?)(\S+/debian)/?(?=\s|$)", re.MULTILINE
+    for stanza in re.split(r"\n\s*\n", sources):
+        for uri, components in (*_parse_deb822(stanza), *_parse_one_line(stanza)):
+            if "main" in components and uri.rstrip("/").endswith("/debian"):
+                return uri.rstrip("/")
+    return None
+
+
+def _parse_deb822(stanza: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return (URI, components) of one stanza in the format of ``*.sources``."""
+    pairs = (line.partition(":") for line in stanza.splitlines() if not line.startswith("#"))
+    fields = {name.strip().lower(): value.split() for name, colon, value in pairs if colon}
+    if "deb" not in fields.get("types", ()) or fields.get("enabled", ["yes"]) == ["no"]:
+        return ()
+    return tuple((uri, tuple(fields.get("components", ()))) for uri in fields.get("uris", ()))
+
+
+def _parse_one_line(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return (URI, components) of each line in the format of ``sources.list``."""
+    lines = (re.sub(r"\[[^]]*\]", "", line).split() for line in text.splitlines())
+    return tuple(
+        (words[1], tuple(words[3:])) for words in lines if words[:1] == ["deb"] and words[3:]
     )
-    match = pattern.search(sources)
-    return match.group(1) if match else None
 
 
 def read_host_mirror() -> str | None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from twinmod.errors import BuildError, MissingToolError, TwinmodError
 from twinmod.specs import Command
@@ -71,7 +71,7 @@ def start(
     """Start a process that lives no longer than the context.
 
     Raises:
-        MissingToolError: The program does not exist.
+        MissingToolError: The program does not exist or may not be run.
     """
     try:
         process = subprocess.Popen(
@@ -79,9 +79,15 @@ def start(
             env=plan_environment(command, dict(os.environ)),
             cwd=command.working_dir, start_new_session=True,
         )  # fmt: skip
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        here = str(error.filename) == str(command.working_dir)
+        why = (
+            f"the folder {command.working_dir} cannot be entered" if here
+            else f"{command.argv[0]} is not installed" if isinstance(error, FileNotFoundError)
+            else f"{command.argv[0]} may not be run"
+        )  # fmt: skip
         raise MissingToolError(
-            f"{command.purpose}: {command.argv[0]} is not installed",
+            f"{command.purpose}: {why}",
             facts=(("command", render_command(command)),),
             hint="nox -s doctor",
         ) from error
@@ -155,6 +161,35 @@ def render_tail(output: str, lines: int) -> str:
     return "\n".join(output.splitlines()[-lines:])
 
 
+class Limit:
+    """Ends processes when their time is up, for as long as its context lasts."""
+
+    def __init__(self, limit_s: float, *processes: subprocess.Popen[bytes]) -> None:
+        self.processes = processes
+        self.expired = False
+        self.timer = threading.Timer(limit_s, self._expire)
+        self.timer.daemon = True
+
+    def _expire(self) -> None:
+        self.expired = True
+        for process in self.processes:
+            kill_group(process)
+
+    def __enter__(self) -> Self:
+        """Start the clock."""
+        try:
+            self.timer.start()
+        except BaseException:
+            self.timer.cancel()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the clock; wait for a kill that has begun."""
+        self.timer.cancel()
+        self.timer.join()
+
+
 def run(command: Command, *, error: type[TwinmodError] = BuildError) -> str:
     """Run a process to its end and return what it printed.
 
@@ -169,31 +204,29 @@ def run(command: Command, *, error: type[TwinmodError] = BuildError) -> str:
         TwinmodError: Of the given class, when it exits with another status than 0 or runs
             into its limit; the last lines of its output are among the facts.
     """
-    status, output = run_unchecked(command)
+    status, output = run_unchecked(command, error=error)
     if status != 0:
-        why = f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
-        raise plan_failure(command, why, output, error=error)
+        raise plan_failure(command, _render_status(status), output, error=error)
     return output
 
 
-def run_unchecked(command: Command) -> tuple[int, str]:
+def _render_status(status: int) -> str:
+    return f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
+
+
+def run_unchecked(command: Command, *, error: type[TwinmodError] = BuildError) -> tuple[int, str]:
     """Run a process to its end; return its status (negative for a signal) and its output.
 
     Raises:
         MissingToolError: The program does not exist.
-        BuildError: It ran into its limit.
+        TwinmodError: Of the given class, when it runs into its limit, however it then ends.
     """
-    with start(command) as process:
-        timer = threading.Timer(command.timeout_s, kill_group, (process,))
-        timer.start()
-        try:
-            output = _drain(process, command.log_path)
-            status = process.wait()
-        finally:
-            expired = not timer.is_alive()
-            timer.cancel()
-    if expired and status < 0:
-        raise plan_failure(command, f"took more than {command.timeout_s:.0f} s", output)
+    with start(command) as process, Limit(command.timeout_s, process) as limit:
+        output = _drain(process, command.log_path)
+        status = process.wait()
+    if limit.expired:
+        why = f"took more than {command.timeout_s:.0f} s"
+        raise plan_failure(command, why, output, error=error)
     return status, output
 
 
@@ -214,11 +247,11 @@ def _drain(process: subprocess.Popen[bytes], log_path: Path | None) -> str:
 def run_pipeline(producer: Command, consumer: Command) -> None:
     """Run two processes, the first one's standard output into the second one.
 
-    The producer's standard error goes to its log.
+    The producer's standard error goes to its log, and its limit is that of both.
 
     Raises:
-        MissingToolError: Either fails, or the producer runs into its limit. The environment
-            is at fault: pipelines fetch and unpack.
+        MissingToolError: Either fails, or they run into the limit. The environment is at
+            fault: pipelines fetch and unpack.
     """
     assert producer.log_path is not None
     producer.log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -226,25 +259,26 @@ def run_pipeline(producer: Command, consumer: Command) -> None:
         producer.log_path.open("wb") as log,
         start(producer, stderr=log) as first,
         start(consumer, stdin=first.stdout or subprocess.DEVNULL) as second,
+        Limit(producer.timeout_s, first, second) as limit,
     ):
         # Only the consumer may hold the read end, or the producer never sees it go.
         if first.stdout is not None:
             first.stdout.close()
-        timer = threading.Timer(producer.timeout_s, kill_group, (first,))
-        timer.start()
-        try:
-            assert second.stdout is not None
-            consumer_output = second.stdout.read().decode(errors="replace")
-            statuses = (first.wait(), second.wait())
-        finally:
-            timer.cancel()
-    if statuses[0] != 0:
-        why = f"exited with status {statuses[0]}"
-        output = producer.log_path.read_text(errors="replace")
-        raise plan_failure(producer, why, output, error=MissingToolError)
-    if statuses[1] != 0:
-        why = f"exited with status {statuses[1]}"
-        raise plan_failure(consumer, why, consumer_output, error=MissingToolError)
+        assert second.stdout is not None
+        consumer_output = second.stdout.read().decode(errors="replace")
+        consumer_status, producer_status = second.wait(), first.wait()
+    producer_output = producer.log_path.read_text(errors="replace")
+    if limit.expired:
+        why = f"took more than {producer.timeout_s:.0f} s"
+        raise plan_failure(producer, why, producer_output, error=MissingToolError)
+    # A consumer that goes early ends its producer by SIGPIPE; that one is not at fault.
+    if producer_status not in (0, -signal.SIGPIPE):
+        output = producer_output + consumer_output
+        raise plan_failure(producer, _render_status(producer_status), output,
+                           error=MissingToolError)  # fmt: skip
+    if consumer_status != 0:
+        raise plan_failure(consumer, _render_status(consumer_status), consumer_output,
+                           error=MissingToolError)  # fmt: skip
 
 
 @contextmanager
@@ -280,4 +314,4 @@ def find_program(name: str) -> str | None:
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     # Debian keeps some of what is needed where an ordinary user's PATH does not look.
     paths = (Path(folder) / name for folder in (*folders, "/usr/sbin", "/sbin"))
-    return next((str(path) for path in paths if os.access(path, os.X_OK)), None)
+    return next((str(path) for path in paths if path.is_file() and os.access(path, os.X_OK)), None)

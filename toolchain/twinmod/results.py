@@ -25,13 +25,19 @@ FAULTS = (
     ("kcsan", re.compile(r"BUG: KCSAN: ")),
     ("ubsan", re.compile(r"UBSAN: ")),
     ("soft lockup", re.compile(r"BUG: soft lockup")),
+    ("hard lockup", re.compile(r"Watchdog detected hard LOCKUP")),
     ("atomic sleep", re.compile(r"BUG: (?:scheduling while atomic|sleeping function called)")),
     ("oops", re.compile(r"BUG: (?:kernel NULL pointer|unable to handle)|\bOops: ")),
     ("oops", re.compile(r"general protection fault|stack segment:")),
     ("bug", re.compile(r"\bBUG: ")),
+    # SLUB names the cache: "BUG kmalloc-64 (Tainted: G): Right Redzone overwritten".
+    ("slub", re.compile(r"^BUG [\w-]+ \(")),
     ("warning", re.compile(r"\bWARNING: ")),
     ("hung task", re.compile(r"INFO: task .* blocked for more than")),
-    ("rcu stall", re.compile(r"rcu: INFO: .* detected (?:expedited )?stalls")),
+    (
+        "rcu stall",
+        re.compile(r"rcu: INFO: .*(?:detected (?:expedited )?stalls|self-detected stall)"),
+    ),
     ("panic", re.compile(r"Kernel panic - not syncing")),
 )
 
@@ -52,7 +58,7 @@ _NOISE = re.compile(
 #: What Rust's panic handler says before the BUG that it ends in.
 _PANIC = re.compile(r"^rust_kernel: panicked at ")
 
-_STAMP = re.compile(r"^(?:<\d+>)?\[ *\d+\.\d+\](?:\[[^]]*\])? ?")
+_STAMP = re.compile(r"^(?:<\d+>)?\[ *(\d+\.\d+)\](?:\[[^]]*\])? ?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +66,13 @@ class Transcript:
     """All that a VM said."""
 
     booted: bool
-    ended: bool
     release: str
     # In the order in which they began; the outcome of one that did not end is "".
     cells: tuple[CellResult, ...]
     # The test that the last cell was in, None between tests.
     running: TestResult | None
+    # Seconds of the guest's clock at which each cell began, in the order of the cells.
+    began_s: tuple[float, ...] = ()
 
 
 # -- a VM's lines -----------------------------------------------------------------------------
@@ -94,8 +101,9 @@ def parse_transcript(events: Iterable[Mapping[str, Any]], cells: tuple[Cell, ...
     by_name = {cell.name: cell for cell in cells}
     done: dict[str, CellResult] = {}
     running: TestResult | None = None
-    booted = ended = False
+    booted = False
     release = current = ""
+    began_s: list[float] = []
     for event in events:
         match event["event"]:
             case "boot":
@@ -103,6 +111,7 @@ def parse_transcript(events: Iterable[Mapping[str, Any]], cells: tuple[Cell, ...
             case "cell":
                 current, running = str(event["cell"]), None
                 done[current] = CellResult(cell=by_name[current], outcome="")
+                began_s.append(float(event.get("at_s", 0.0)))
             case "test":
                 running = _parse_test(event)
             case "result":
@@ -114,11 +123,10 @@ def parse_transcript(events: Iterable[Mapping[str, Any]], cells: tuple[Cell, ...
             case "cell_end":
                 done[current] = _end_cell(done[current], event, running)
                 running = None
-            case "end":
-                ended = True
     return Transcript(
-        booted=booted, ended=ended, release=release, cells=tuple(done.values()), running=running
-    )
+        booted=booted, release=release, cells=tuple(done.values()), running=running,
+        began_s=tuple(began_s),
+    )  # fmt: skip
 
 
 def _parse_test(event: Mapping[str, Any]) -> TestResult:
@@ -152,6 +160,7 @@ def parse_faults(console: str) -> tuple[KernelFault, ...]:
         One fault for each first line of FAULTS, with up to FAULT_LINES lines that say something
         to a person; the lines of an earlier fault's report start none of their own.
     """
+    stamps = [_STAMP.match(line) for line in console.splitlines()]
     lines = [_STAMP.sub("", line.rstrip()) for line in console.splitlines()]
     faults: list[KernelFault] = []
     quiet_until = -1
@@ -162,7 +171,9 @@ def parse_faults(console: str) -> tuple[KernelFault, ...]:
         # An oops is followed by its own "Oops:", its warning, and the panic that ends the VM.
         if number < quiet_until or (kind == "panic" and faults):
             continue
-        faults.append(KernelFault(kind=kind, lines=_plan_fault_lines(lines, number)))
+        stamp = stamps[number]
+        at_s = float(stamp.group(1)) if stamp else None
+        faults.append(KernelFault(kind=kind, lines=_plan_fault_lines(lines, number), at_s=at_s))
         quiet_until = number + FAULT_REACH
     return tuple(faults)
 
@@ -188,28 +199,51 @@ def classify(
         faults: What its kernel told of.
 
     Returns:
-        The cells in the order in which they began. One that the VM did not end is crashed when
-        the kernel told of a fault, timeout when the host gave up, and lost otherwise.
+        The cells in the order in which they began. A cell with a fault has crashed, whatever
+        the agent said of it. One that the VM did not end is timeout when the host gave up, and
+        lost otherwise.
     """
-    results = []
-    for result in transcript.cells:
-        if result.outcome:
-            results.append(result)
-            continue
-        outcome = "crashed" if faults else "timeout" if end == "silent" else "lost"
-        why = {
-            "crashed": f"the kernel died: {faults[0].lines[0]}" if faults else "",
-            "timeout": "the VM fell silent",
-            "lost": "the VM was gone before the cell ended",
-        }[outcome]
-        running = transcript.running
-        tests = result.tests
-        if running is not None:
-            tests = (*tests, replace(running, outcome=outcome, message=why))
-        results.append(
-            replace(result, outcome=outcome, tests=tests, kernel_faults=faults, problems=(why,))
-        )
-    return tuple(results)
+    by_cell = assign_faults(transcript, faults)
+    last = len(transcript.cells) - 1
+    return tuple(
+        _classify_cell(result, by_cell[number], end, transcript.running if number == last else None)
+        for number, result in enumerate(transcript.cells)
+    )
+
+
+def assign_faults(
+    transcript: Transcript, faults: tuple[KernelFault, ...]
+) -> tuple[tuple[KernelFault, ...], ...]:
+    """Return, for each cell, the faults that came after it began and before the next one did.
+
+    What the kernel said before the first cell is no module's doing.
+    """
+    found: list[list[KernelFault]] = [[] for _ in transcript.cells]
+    for fault in faults:
+        number = len(found) - 1
+        if fault.at_s is not None and transcript.began_s:
+            number = sum(began_s <= fault.at_s for began_s in transcript.began_s) - 1
+        if number >= 0:
+            found[number].append(fault)
+    return tuple(tuple(part) for part in found)
+
+
+def _classify_cell(
+    result: CellResult, faults: tuple[KernelFault, ...], end: str, running: TestResult | None
+) -> CellResult:
+    if result.outcome == "timeout" or (result.outcome and not faults):
+        return replace(result, kernel_faults=faults)
+    outcome = "crashed" if faults else "timeout" if end == "silent" else "lost"
+    why = {
+        "crashed": f"the kernel complained: {faults[0].lines[0]}" if faults else "",
+        "timeout": "the VM fell silent",
+        "lost": "the VM was gone before the cell ended",
+    }[outcome]
+    tests = result.tests
+    if running is not None:
+        tests = (*tests, replace(running, outcome=outcome, message=why))
+    problems = (*result.problems, why)
+    return replace(result, outcome=outcome, tests=tests, kernel_faults=faults, problems=problems)
 
 
 def compare_coverage(

@@ -134,6 +134,9 @@ class ModuleSpec:
 class TesterSpec:
     """What the configuration says of a tester."""
 
+    # pytest would otherwise take the class for tests.
+    __test__ = False
+
     name: str
     # The folder of its Python project.
     project: str
@@ -209,6 +212,8 @@ class KernelFault:
     # oops, panic, bug, warning, ...
     kind: str
     lines: tuple[str, ...]
+    # Seconds of the kernel's own clock, None where its log has no time stamps.
+    at_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What several tests start from: nouns with plain values, and files small enough to make here."""
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import hypothesis
+import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
+
+from twinmod.specs import (
+    Chroot,
+    CrateProof,
+    KernelSpec,
+    KernelTree,
+    ModuleSpec,
+    Product,
+    Progress,
+    TesterSpec,
+    VmSpec,
+)
+
+# No deadline: the machine may be busy with VMs. No database: a test leaves nothing behind.
+hypothesis.settings.register_profile("unit", deadline=None, database=None, max_examples=60)
+hypothesis.settings.load_profile("unit")
+set_hypothesis_home_dir(Path(__file__).resolve().parents[2] / "out/hypothesis")
+
+RELEASE = "7.3.4+deb13-amd64"
+
+#: Takes (modinfo, comments, symbols), returns an ELF file that says exactly that.
+MakeElf = Callable[[dict[str, str], tuple[str, ...], tuple[str, ...]], bytes]
+
+
+@pytest.fixture
+def told() -> list[str]:
+    """What the library told its caller: notes, and the titles of phases."""
+    return []
+
+
+@pytest.fixture
+def progress(told: list[str]) -> Progress:
+    class Kept:
+        @contextmanager
+        def phase(self, title: str) -> Iterator[None]:
+            told.append(title)
+            yield
+
+        def note(self, text: str) -> None:
+            told.append(text)
+
+        def detail(self, text: str) -> None:
+            told.append(text)
+
+    return Kept()
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache directory that the library uses instead of the user's."""
+    path = tmp_path / "cache"
+    monkeypatch.setenv("TWINMOD_CACHE_DIR", str(path))
+    return path
+
+
+@pytest.fixture
+def root() -> Chroot:
+    return Chroot(
+        name="trixie", suite="trixie", root_dir=Path("/cache/chroot/trixie-1/root"),
+        key="trixie-1", mirror="http://mirror.example/debian",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def tree() -> KernelTree:
+    folder = Path("/cache/kernel/stock-1")
+    return KernelTree(
+        name="stock", release=RELEASE, version="7.3.4-1~bpo13+1", origin="stock",
+        suite="trixie-backports", source_dir=folder / "linux", build_dir=folder / "build",
+        image_path=folder / "vm/vmlinux", vm_module_paths=(folder / "vm/9p.ko",),
+        cc="x86_64-linux-gnu-gcc-14", key="stock-1",
+        proof=CrateProof(
+            config_identical=True, rustc="rustc 1.85.1 (4eb161250 2025-03-15) (Debian)",
+            checked_symbols=690, missing=(),
+        ),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def kernel_spec() -> KernelSpec:
+    return KernelSpec(name="stock", chroot="trixie", suite="trixie-backports", flavour="amd64")
+
+
+@pytest.fixture
+def c_module() -> ModuleSpec:
+    return ModuleSpec(name="mdriver_c", language="c", sources="c_module", subdirs="")
+
+
+@pytest.fixture
+def rust_module() -> ModuleSpec:
+    return ModuleSpec(
+        name="mdriver_rust", language="rust", sources="rust_module",
+        subdirs="samples/rust/mdriver_rust",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def testers() -> tuple[TesterSpec, ...]:
+    return (
+        TesterSpec(name="c", project="c_tester", package="mdriver_tester_c"),
+        TesterSpec(name="rust", project="rust_tester", package="mdriver_tester_rust"),
+    )
+
+
+@pytest.fixture
+def vm() -> VmSpec:
+    return VmSpec(
+        memory_mib=1024, processors=2, boot_timeout_s=20.0, test_timeout_s=15.0,
+        silence_timeout_s=25.0,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def product() -> Product:
+    return Product(
+        module="mdriver_c", language="c", path=Path("/checkout/out/mdriver_c.ko"),
+        size_bytes=415752, sha256="ab" * 32, vermagic=f"{RELEASE} SMP preempt mod_unload ",
+        seconds=1.3, command="make modules", up_to_date=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def make_elf() -> MakeElf:
+    """Return a writer of 64-bit little-endian relocatable files with three sections of ours.
+
+    Source: System V ABI, "Sections" and "Symbol Table"; elf(5).
+    """
+    return _make_elf
+
+
+def _make_elf(
+    modinfo: dict[str, str], comments: tuple[str, ...], symbols: tuple[str, ...]
+) -> bytes:
+    names = b"\0.modinfo\0.comment\0.symtab\0.strtab\0.shstrtab\0"
+    strings = b"\0" + b"".join(symbol.encode() + b"\0" for symbol in symbols)
+    # st_name, st_info (STB_GLOBAL, STT_FUNC), st_other, st_shndx, st_value, st_size
+    table = struct.pack("<IBBHQQ", 0, 0, 0, 0, 0, 0) + b"".join(
+        struct.pack("<IBBHQQ", strings.index(b"\0" + symbol.encode() + b"\0") + 1, 0x12, 0, 1, 0, 0)
+        for symbol in symbols
+    )
+    info = b"".join(f"{key}={value}".encode() + b"\0" for key, value in modinfo.items())
+    comment = b"\0" + b"".join(text.encode() + b"\0" for text in comments)
+    # (name, SHT_PROGBITS 1 / SHT_SYMTAB 2 / SHT_STRTAB 3, content, sh_link, sh_info, sh_entsize)
+    sections = (
+        (b".modinfo", 1, info, 0, 0, 0), (b".comment", 1, comment, 0, 0, 1),
+        (b".symtab", 2, table, 4, 1, 24), (b".strtab", 3, strings, 0, 0, 0),
+        (b".shstrtab", 3, names, 0, 0, 0),
+    )  # fmt: skip
+    body = b""
+    headers = struct.pack("<IIQQQQIIQQ", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    for name, kind, content, link, first, size in sections:
+        headers += struct.pack(
+            "<IIQQQQIIQQ", names.index(name + b"\0"), kind, 0, 0, 64 + len(body), len(content),
+            link, first, 1, size,
+        )  # fmt: skip
+        body += content
+    # ET_REL 1, EM_X86_64 62
+    header = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack(
+        "<HHIQQQIHHHHHH", 1, 62, 1, 0, 0, 64 + len(body), 0, 64, 0, 0, 64, 6, 5
+    )  # fmt: skip
+    return header + body + headers

@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What outlives a run is whole, or is made again; two runs never make it at once."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from twinmod import cache, process
+from twinmod.errors import ExitCode, MissingToolError
+from twinmod.specs import Command, Progress
+
+LIMIT_S = 20.0
+
+
+class Maker:
+    """Makes an entry with one vital file, and counts."""
+
+    def __init__(self, text: str = "content") -> None:
+        self.text = text
+        self.calls = 0
+
+    def __call__(self, path: Path) -> tuple[dict[str, object], tuple[str, ...]]:
+        self.calls += 1
+        (path / "file").write_text(self.text)
+        return {"made": self.calls}, ("file",)
+
+
+class StopError(Exception):
+    """What ends a make in the middle."""
+
+
+def ensure(make: Maker, progress: Progress) -> cache.Entry:
+    return cache.ensure_entry("kind", "name", make, progress)
+
+
+def test_the_cache_is_where_the_caller_says(cache_dir: Path) -> None:
+    assert cache.find_cache_dir() == cache_dir
+
+
+def test_the_cache_is_in_the_users_own_folder_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TWINMOD_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.find_cache_dir() == tmp_path / "twinmod"
+
+
+def test_the_cache_says_to_backups_that_it_is_one(cache_dir: Path) -> None:
+    cache.ensure_cache_dir()
+    text = (cache_dir / "CACHEDIR.TAG").read_text()
+    assert text.startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
+
+
+@pytest.mark.parametrize("place", ["file/below", "/proc/twinmod"])
+def test_a_place_that_cannot_be_written_is_an_environment_that_is_not_ready(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Neither place takes a folder from anyone, root included.
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TWINMOD_CACHE_DIR", str(tmp_path / place))
+    with pytest.raises(MissingToolError) as caught:
+        cache.ensure_cache_dir()
+    assert caught.value.exit_code == ExitCode.ENVIRONMENT
+    assert ("path", str(tmp_path / place)) in caught.value.facts
+    assert "TWINMOD_CACHE_DIR" in caught.value.hint
+
+
+# -- entries ----------------------------------------------------------------------------------
+
+
+def test_an_entry_is_made_once(cache_dir: Path, progress: Progress) -> None:
+    make = Maker()
+    first, second = ensure(make, progress), ensure(make, progress)
+    assert make.calls == 1
+    assert first == second
+    assert first.path == cache_dir / "kind/name"
+    assert first.record["made"] == 1
+    assert (first.path / "file").read_text() == "content"
+
+
+@pytest.mark.parametrize("harm", ["truncated", "grown", "gone", "no record", "broken record"])
+def test_a_harmed_entry_is_found_and_made_again(
+    harm: str, cache_dir: Path, progress: Progress
+) -> None:
+    make = Maker()
+    path = ensure(make, progress).path
+    match harm:
+        case "truncated":
+            (path / "file").write_text("con")
+        case "grown":
+            (path / "file").write_text("content and more")
+        case "gone":
+            (path / "file").unlink()
+        case "no record":
+            (path / cache.RECORD).unlink()
+        case "broken record":
+            (path / cache.RECORD).write_text('{"vital": {"file"')
+    (path / "stray").write_text("")
+    assert cache.find_entry("kind", "name") is None
+    found = ensure(make, progress)
+    assert make.calls == 2
+    assert (found.path / "file").read_text() == "content"
+    assert not (found.path / "stray").exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", "{}", '{"vital": 3}', "", "\0"])
+def test_a_record_that_is_no_record_is_no_entry(text: str, cache_dir: Path) -> None:
+    (cache_dir / "kind/name").mkdir(parents=True)
+    (cache_dir / "kind/name" / cache.RECORD).write_text(text)
+    assert cache.find_entry("kind", "name") is None
+
+
+def test_what_was_half_made_is_no_entry(cache_dir: Path, progress: Progress) -> None:
+    def stop(path: Path) -> tuple[dict[str, object], tuple[str, ...]]:
+        (path / "file").write_text("con")
+        raise StopError
+
+    with pytest.raises(StopError):
+        cache.ensure_entry("kind", "name", stop, progress)
+    assert cache.find_entry("kind", "name") is None
+    assert not (cache_dir / "kind/name").exists()
+
+
+def test_a_make_starts_empty_but_for_what_it_keeps(cache_dir: Path, progress: Progress) -> None:
+    def stop(path: Path) -> tuple[dict[str, object], tuple[str, ...]]:
+        for name in ("work", "other/inner"):
+            (path / name).mkdir(parents=True)
+        (path / "work/download").write_text("half")
+        (path / "stale").write_text("")
+        (path / "link").symlink_to(path / "work")
+        raise StopError
+
+    def go_on(path: Path) -> tuple[dict[str, object], tuple[str, ...]]:
+        assert [child.name for child in path.iterdir()] == ["work"]
+        assert (path / "work/download").read_text() == "half"
+        return {}, ("work/download",)
+
+    with pytest.raises(StopError):
+        cache.ensure_entry("kind", "name", stop, progress, keep=("work",))
+    entry = cache.ensure_entry("kind", "name", go_on, progress, keep=("work",))
+    assert entry.path == cache_dir / "kind/name"
+    assert not (cache_dir / "kind/name.partial").exists()
+
+
+def test_a_vital_file_that_was_not_made_leaves_no_entry(
+    cache_dir: Path, progress: Progress
+) -> None:
+    with pytest.raises(FileNotFoundError):
+        cache.ensure_entry("kind", "name", lambda _: ({}, ("gone",)), progress)
+    assert not (cache_dir / "kind/name").exists()
+
+
+# -- two runs at once -------------------------------------------------------------------------
+
+
+def test_a_second_run_says_that_it_waits_and_gets_what_the_first_made(cache_dir: Path) -> None:
+    script = (
+        "import sys\n"
+        "from contextlib import nullcontext\n"
+        "from twinmod import cache\n"
+        "class Quiet:\n"
+        "    def phase(self, title): return nullcontext()\n"
+        "    def note(self, text): pass\n"
+        "    def detail(self, text): pass\n"
+        "def make(path):\n"
+        "    print('making', flush=True)\n"
+        "    sys.stdin.read()\n"
+        "    (path / 'file').write_text('of the first run')\n"
+        "    return {}, ('file',)\n"
+        "cache.ensure_entry('kind', 'name', make, Quiet())\n"
+    )
+    command = Command(
+        argv=(sys.executable, "-c", script), purpose="x", timeout_s=LIMIT_S,
+        environment=(("TWINMOD_CACHE_DIR", str(cache_dir)),),
+    )  # fmt: skip
+    said: list[str] = []
+    make = Maker("of the second run")
+    with process.start(command, stdin=subprocess.PIPE) as first:
+        assert first.stdin is not None
+        release = first.stdin.close
+
+        class Releasing:
+            """Lets the first run go on only once this one has said that it waits."""
+
+            @contextmanager
+            def phase(self, title: str) -> Iterator[None]:
+                yield
+
+            def note(self, text: str) -> None:
+                said.append(text)
+                release()
+
+            def detail(self, text: str) -> None:
+                pytest.fail("a run that waits makes nothing")
+
+        assert next(process.read_lines(first, lambda: LIMIT_S)) == "making"
+        entry = ensure(make, Releasing())
+        assert first.wait(timeout=LIMIT_S) == 0
+    assert said == ["another run holds kind name; waiting for it"]
+    assert make.calls == 0
+    assert (entry.path / "file").read_text() == "of the first run"
+
+
+def test_a_run_that_waits_too_long_says_who_to_look_for(
+    tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "LOCK_TIMEOUT_S", 0.05)
+    path = tmp_path / "lock"
+    with (
+        cache.hold_lock(path, "this checkout", progress),
+        pytest.raises(MissingToolError) as caught,
+        cache.hold_lock(path, "this checkout", progress),
+    ):
+        pytest.fail("two runs hold one lock")
+    assert ("lock", str(path)) in caught.value.facts
+    assert str(path) in caught.value.hint
+
+
+def test_a_lock_is_free_again_after_an_error(
+    tmp_path: Path, told: list[str], progress: Progress
+) -> None:
+    def fail() -> None:
+        with cache.hold_lock(tmp_path / "lock", "it", progress):
+            raise StopError
+
+    with pytest.raises(StopError):
+        fail()
+    with cache.hold_lock(tmp_path / "lock", "it", progress):
+        assert told == []
+
+
+# -- files ------------------------------------------------------------------------------------
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new/file"
+    cache.write_atomically(path, "one")
+    before = path.stat().st_ino
+    cache.write_atomically(path, "two")
+    assert path.read_text() == "two"
+    assert path.stat().st_ino != before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    cache.write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        cache.write_atomically(path, "new \udcff")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_take_its_place_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "folder/inner").mkdir(parents=True)
+    with pytest.raises(OSError, match="directory"):
+        cache.write_atomically(tmp_path / "folder", "text")
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+def remove_as_owner(folder: Path) -> str:
+    """Remove ``tree`` in a folder as a user whom permissions bind, also when root runs this."""
+    if os.geteuid() == 0:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, 65534, 65534, follow_symlinks=False)
+    # Imports and paths above the folder may be root's alone: both are settled before.
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from twinmod import cache\n"
+        "os.chdir(sys.argv[1])\n"
+        "if os.geteuid() == 0:\n"
+        "    os.setgroups([])\n"
+        "    os.setgid(65534)\n"
+        "    os.setuid(65534)\n"
+        "cache.remove_tree(Path('tree'))\n"
+    )
+    argv = (sys.executable, "-c", script, str(folder))
+    return process.run(Command(argv=argv, purpose="the tree stays", timeout_s=LIMIT_S))
+
+
+def test_a_tree_is_removed_with_folders_that_may_not_be_written_and_links_to_nowhere(
+    tmp_path: Path,
+) -> None:
+    tree, outside = tmp_path / "tree", tmp_path / "outside"
+    (tree / "a/b").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "kept").write_text("")
+    (tree / "a/b/file").write_text("")
+    (tree / "a/nowhere").symlink_to("/nonexistent/x")
+    (tree / "a/folder").symlink_to(outside)
+    (tree / "a/b/file").chmod(0o400)
+    for folder in ("a/b", "a"):
+        (tree / folder).chmod(0o555)
+    assert remove_as_owner(tmp_path) == ""
+    assert not tree.exists()
+    assert (outside / "kept").exists()
+
+
+def test_a_tree_that_is_not_there_is_removed_already(tmp_path: Path) -> None:
+    cache.remove_tree(tmp_path / "gone")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hard_links_are_counted_once_and_links_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/file").write_bytes(b"x" * 100_000)
+    once = cache.read_size(tmp_path)
+    (tmp_path / "b").hardlink_to(tmp_path / "a/file")
+    (tmp_path / "c").symlink_to("/nonexistent")
+    assert once >= 100_000
+    assert cache.read_size(tmp_path) == once
+
+
+# -- list and prune ---------------------------------------------------------------------------
+
+
+def test_the_list_shows_what_is_complete_and_what_is_not(
+    cache_dir: Path, progress: Progress
+) -> None:
+    ensure(Maker(), progress)
+    (cache_dir / "kind/half.partial").mkdir()
+    (cache_dir / "accelerator.json").write_text("{}")
+    shown = [(kind, name, complete) for kind, name, complete, _ in cache.list_entries()]
+    assert shown == [("kind", "half.partial", False), ("kind", "name", True)]
+
+
+def test_a_cache_that_is_not_there_has_no_entries(cache_dir: Path) -> None:
+    assert cache.list_entries() == ()
+    assert not cache_dir.exists()
+
+
+@pytest.mark.parametrize("name", ["name", "name.partial"])
+def test_an_entry_can_be_removed_complete_or_not(
+    name: str, cache_dir: Path, progress: Progress
+) -> None:
+    ensure(Maker(), progress)
+    (cache_dir / "kind/name.partial/inner").mkdir(parents=True)
+    cache.remove_entry("kind", name, progress)
+    left = {path.name for path in (cache_dir / "kind").iterdir()}
+    assert left == {"name", "name.partial"} - {name}
+
+
+def test_too_little_disk_is_said_before_it_is_filled(tmp_path: Path) -> None:
+    cache.require_disk(tmp_path, 0, "nothing")
+    with pytest.raises(MissingToolError, match="too little disk for the chroot") as caught:
+        cache.require_disk(tmp_path, 10**18, "the chroot")
+    assert "TWINMOD_CACHE_DIR" in caught.value.hint
+
+
+def test_a_tree_is_removed_with_folders_that_may_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "tree/a/b").mkdir(parents=True)
+    (tmp_path / "tree/a/b/file").write_text("")
+    (tmp_path / "tree/a").chmod(0o000)
+    assert remove_as_owner(tmp_path) == ""
+    assert not (tmp_path / "tree").exists()
+
+
+def test_a_broken_link_where_a_tree_should_go_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/nonexistent")
+    cache.remove_tree(tmp_path / "link")
+    assert not (tmp_path / "link").is_symlink()

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command refuses what it does not understand: one clear error, nothing on stdout."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from twinmod import process
+from twinmod.specs import Command
+
+LIMIT_S = 30.0
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+#: (where, arguments); "none" is a folder of no project.
+CALLS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "no increments": ("project", ("counter", "-n", "0")),
+    "fewer than no threads": ("project", ("counter", "-w", "-1")),
+    "no number": ("project", ("counter", "-n", "many")),
+    "an unknown tester": ("project", ("test", "--tester", "go")),
+    "an unknown language": ("project", ("build", "zig")),
+    "an unknown verb": ("project", ("tset",)),
+    "an unknown option": ("project", ("test", "--fast")),
+    "an unknown verb of the cache": ("project", ("cache", "empty")),
+    "a test where no project is": ("none", ("test",)),
+    "a build where no project is": ("none", ("build", "--show")),
+    "a doctor where no project is": ("none", ("doctor",)),
+}
+
+#: Imports once, then forks for each call: the imports take longer than all the calls.
+RUN = """\
+import json, os, sys
+from twinmod import cli
+shown = {}
+for name, (folder, arguments) in json.loads(sys.argv[1]).items():
+    ends = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.chdir(folder)
+        for descriptor, (_, write_end) in enumerate(ends, 1):
+            os.dup2(write_end, descriptor)
+        os.closerange(3, 64)
+        sys.argv = ["twinmod", *arguments]
+        cli.main()
+    texts = []
+    for read_end, write_end in ends:
+        os.close(write_end)
+    for read_end, _ in ends:
+        with os.fdopen(read_end) as stream:
+            texts.append(stream.read())
+    shown[name] = (os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), *texts)
+print(json.dumps(shown))
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a call of the command ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def run_calls(calls: dict[str, tuple[Path, tuple[str, ...]]], cache_dir: Path) -> dict[str, Ended]:
+    told = json.dumps({name: (str(folder), args) for name, (folder, args) in calls.items()})
+    command = Command(
+        argv=(sys.executable, "-c", RUN, told), purpose="the calls", timeout_s=LIMIT_S,
+        environment=(("TWINMOD_CACHE_DIR", str(cache_dir)), ("NO_COLOR", "1")),
+    )  # fmt: skip
+    with process.start(command, stderr=subprocess.PIPE) as child:
+        output, errors = child.communicate(timeout=LIMIT_S)
+    assert child.returncode == 0, errors.decode()
+    return {name: Ended(*values) for name, values in json.loads(output).items()}
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+    none, project = tmp_path_factory.mktemp("none"), tmp_path_factory.mktemp("project")
+    (project / "pyproject.toml").write_bytes((CHECKOUT / "pyproject.toml").read_bytes())
+    folders = {"none": none, "project": project}
+    calls = {name: (folders[where], arguments) for name, (where, arguments) in CALLS.items()}
+    calls["a missing source"] = (project, ("build",))
+    calls["version"] = (none, ("--version",))
+    calls["help"] = (none, ("counter", "--help"))
+    calls["an empty cache"] = (none, ("cache", "list"))
+    calls["show before setup"] = (CHECKOUT, ("build", "--show"))
+    cache_dir = none / "cache"
+    found = run_calls(calls, cache_dir)
+    assert not cache_dir.exists(), "a call that was refused made a cache"
+    assert [path.name for path in project.iterdir()] == ["pyproject.toml"]
+    return found
+
+
+@pytest.mark.parametrize("name", [*CALLS, "a missing source"])
+def test_what_is_not_understood_is_refused_with_one_error(
+    name: str, ended: dict[str, Ended]
+) -> None:
+    call = ended[name]
+    assert call.status == 2
+    assert call.stdout == ""
+    assert call.stderr.startswith("error: ")
+    assert call.stderr.count("error:") == 1
+    assert "Traceback" not in call.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("no increments", "0"), ("fewer than no threads", "-1"), ("an unknown tester", "go"),
+        ("an unknown language", "zig"), ("an unknown verb", "tset"),
+        ("an unknown option", "--fast"), ("a test where no project is", "pyproject.toml"),
+        ("a missing source", "mdriver_c.c"),
+    ],
+)  # fmt: skip
+def test_an_error_names_what_was_wrong(name: str, word: str, ended: dict[str, Ended]) -> None:
+    assert word in ended[name].stderr
+
+
+def test_what_needs_a_setup_says_so_with_the_code_of_its_own(ended: dict[str, Ended]) -> None:
+    call = ended["show before setup"]
+    assert (call.status, call.stdout) == (3, "")
+    assert "nox -s setup" in call.stderr
+
+
+@pytest.mark.parametrize("name", ["version", "help", "an empty cache"])
+def test_what_asks_for_no_project_needs_none(name: str, ended: dict[str, Ended]) -> None:
+    call = ended[name]
+    assert (call.status, call.stderr) == (0, "")
+    assert call.stdout

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``[tool.twinmod]`` is read strictly: what is not understood is refused, by name."""
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twinmod import config
+from twinmod.errors import ConfigError
+
+PROJECT = Path("/project")
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+GOOD: dict[str, Any] = {
+    "kernel": "stock",
+    "contract": "DEVICE.md",
+    "matrix": "tests/matrix",
+    "lock": "toolchain/locks/guest.txt",
+    "chroots": {"trixie": {"suite": "trixie", "packages": ["make", "rustc"]}},
+    "kernels": {
+        "stock": {"chroot": "trixie", "suite": "trixie-backports", "flavour": "amd64"},
+        "other": {"chroot": "trixie", "suite": "sid", "flavour": "amd64"},
+    },
+    "modules": {
+        "mdriver_c": {"language": "c", "sources": "c_module"},
+        "mdriver_rust": {
+            "language": "rust", "sources": "rust_module", "subdirs": "samples/rust/mdriver_rust",
+        },
+    },
+    "testers": {
+        "c": {"project": "c_tester", "package": "mdriver_tester_c"},
+        "rust": {"project": "rust_tester", "package": "mdriver_tester_rust"},
+    },
+    "vm": {"memory-mib": 1024, "processors": 2},
+}  # fmt: skip
+
+TABLES = (
+    (),
+    ("chroots", "trixie"),
+    ("kernels", "stock"),
+    ("modules", "mdriver_c"),
+    ("testers", "c"),
+    ("vm",),
+)
+
+REQUIRED = (
+    ("kernel",), ("contract",), ("matrix",), ("lock",), ("chroots",), ("kernels",),
+    ("modules",), ("testers",), ("chroots", "trixie", "suite"), ("chroots", "trixie", "packages"),
+    ("kernels", "stock", "chroot"), ("kernels", "stock", "suite"), ("kernels", "stock", "flavour"),
+    ("modules", "mdriver_c", "language"), ("modules", "mdriver_c", "sources"),
+    ("testers", "c", "project"), ("testers", "c", "package"),
+)  # fmt: skip
+
+
+def find_table(document: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    for name in path:
+        document = document[name]
+    return document
+
+
+def change(path: tuple[str, ...], value: object) -> dict[str, Any]:
+    """Return a good document with one value set to something else."""
+    document = copy.deepcopy(GOOD)
+    find_table(document, path[:-1])[path[-1]] = value
+    return document
+
+
+def remove(path: tuple[str, ...]) -> dict[str, Any]:
+    document = copy.deepcopy(GOOD)
+    del find_table(document, path[:-1])[path[-1]]
+    return document
+
+
+def refuse(document: dict[str, Any]) -> str:
+    """Return why a document is refused."""
+    with pytest.raises(ConfigError) as caught:
+        config.parse_config(document, PROJECT)
+    assert ("file", "/project/pyproject.toml") in caught.value.facts
+    return caught.value.message
+
+
+def test_a_good_table_becomes_nouns_with_every_reference_resolved() -> None:
+    found = config.parse_config(GOOD, PROJECT)
+    assert found.kernel.name == "stock"
+    assert found.kernel.suite == "trixie-backports"
+    assert found.chroot.name == "trixie"
+    assert found.chroot.packages == ("make", "rustc")
+    assert found.contract_path == PROJECT / "DEVICE.md"
+    assert found.matrix_dir == PROJECT / "tests/matrix"
+    assert found.lock_path == PROJECT / "toolchain/locks/guest.txt"
+    assert found.out_dir == PROJECT / "out"
+    assert found.mirror == ""
+    assert found.vm.memory_mib == 1024
+    assert found.vm.silence_timeout_s > found.vm.test_timeout_s
+    assert found.find_module("rust").subdirs == "samples/rust/mdriver_rust"
+    assert found.find_module("c").subdirs == ""
+
+
+def test_the_cells_are_every_module_with_every_tester_in_order() -> None:
+    cells = config.plan_cells(config.parse_config(GOOD, PROJECT))
+    assert [cell.name for cell in cells] == ["c/c", "c/rust", "rust/c", "rust/rust"]
+    assert [cell.module for cell in cells] == [
+        "mdriver_c", "mdriver_c", "mdriver_rust", "mdriver_rust",
+    ]  # fmt: skip
+
+
+def test_this_project_is_configured() -> None:
+    found = config.read_config(CHECKOUT)
+    assert (CHECKOUT / found.contract_path).is_file()
+    for module in found.modules:
+        assert (CHECKOUT / module.sources).is_dir()
+    for tester in found.testers:
+        assert (CHECKOUT / tester.project / "pyproject.toml").is_file()
+    assert found.matrix_dir.is_dir()
+    assert found.lock_path.is_file()
+
+
+@pytest.mark.parametrize("path", TABLES, ids=".".join)
+def test_an_unknown_key_is_refused_at_every_level(path: tuple[str, ...]) -> None:
+    assert "`colour`" in refuse(change((*path, "colour"), "green"))
+
+
+@given(st.text().filter(lambda name: name not in {*GOOD, "mirror"}))
+def test_no_other_key_is_known(name: str) -> None:
+    refuse(change((name,), "x"))
+
+
+@pytest.mark.parametrize("path", REQUIRED, ids=".".join)
+def test_a_missing_key_is_refused_by_name(path: tuple[str, ...]) -> None:
+    assert f"`{path[-1]}`" in refuse(remove(path))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("kernel",), 7), (("mirror",), ["http://x"]), (("chroots",), []),
+        (("chroots", "trixie", "packages"), "make"), (("chroots", "trixie", "packages"), ["a", 1]),
+        (("kernels", "stock", "suite"), None), (("modules", "mdriver_c"), "c_module"),
+        (("vm", "memory-mib"), "1024"), (("vm", "processors"), True),
+        (("vm", "processors"), 1.5), (("vm", "boot-timeout-s"), "20"), (("vm",), 3),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_wrong_type_is_refused(path: tuple[str, ...], value: object) -> None:
+    assert "is not valid" in refuse(change(path, value))
+
+
+def test_keys_are_written_with_hyphens_only() -> None:
+    assert "`memory_mib`" in refuse(change(("vm", "memory_mib"), 1024))
+
+
+def test_a_kernel_that_is_not_configured_is_refused_with_those_that_are() -> None:
+    message = refuse(change(("kernel",), "sid"))
+    assert "'sid'" in message
+    assert "stock, other" in message
+
+
+@pytest.mark.parametrize("name", ["stock", "other"])
+def test_a_chroot_that_is_not_configured_is_refused_also_where_it_is_not_used(name: str) -> None:
+    message = refuse(change(("kernels", name, "chroot"), "sid"))
+    assert f"kernels.{name}.chroot" in message
+    assert "trixie" in message
+
+
+@pytest.mark.parametrize("gone", ["mdriver_c", "mdriver_rust"])
+def test_one_module_alone_is_no_pair(gone: str) -> None:
+    assert "one module in c and one in rust" in refuse(remove(("modules", gone)))
+
+
+def test_two_modules_of_one_language_are_no_pair() -> None:
+    document = change(("modules", "mdriver_rust", "language"), "c")
+    assert "not c, c" in refuse(document)
+
+
+def test_a_third_module_is_refused() -> None:
+    document = change(("modules", "mdriver_d"), {"language": "c", "sources": "d"})
+    assert "not c, c, rust" in refuse(document)
+
+
+def test_an_unknown_language_is_refused() -> None:
+    assert "not rust, zig" in refuse(change(("modules", "mdriver_c", "language"), "zig"))
+
+
+@pytest.mark.parametrize("gone", ["c", "rust"])
+def test_one_tester_alone_is_refused(gone: str) -> None:
+    assert "must have c and rust" in refuse(remove(("testers", gone)))
+
+
+def test_no_modules_at_all_are_refused() -> None:
+    assert "not none" in refuse(change(("modules",), {}))
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"memory-mib": 255}, {"processors": 0}, {"boot-timeout-s": 0}, {"test-timeout-s": 0},
+        {"test-timeout-s": -1}, {"boot-timeout-s": math.nan}, {"silence-timeout-s": math.nan},
+        # A silent VM must be the VM's fault, not that of a slow test.
+        {"test-timeout-s": 25, "silence-timeout-s": 25},
+        {"test-timeout-s": 30, "silence-timeout-s": 25},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_limit_that_cannot_work_is_refused(limits: dict[str, float]) -> None:
+    assert "[tool.twinmod.vm] needs" in refuse(change(("vm",), limits))
+
+
+@given(
+    memory=st.integers(0, 600), processors=st.integers(-1, 3),
+    test=st.floats(-1, 30), silence=st.floats(-1, 30),
+)  # fmt: skip
+def test_limits_are_accepted_exactly_when_they_can_work(
+    memory: int, processors: int, test: float, silence: float
+) -> None:
+    document = change(("vm",), {"memory-mib": memory, "processors": processors,
+                                "test-timeout-s": test, "silence-timeout-s": silence})  # fmt: skip
+    if memory >= 256 and processors >= 1 and 0 < test < silence:
+        assert config.parse_config(document, PROJECT).vm.memory_mib == memory
+    else:
+        refuse(document)
+
+
+# -- files ------------------------------------------------------------------------------------
+
+
+def test_the_project_is_the_nearest_folder_above_that_configures_twinmod(tmp_path: Path) -> None:
+    inner = tmp_path / "c_tester/src"
+    inner.mkdir(parents=True)
+    (tmp_path / "pyproject.toml").write_text("[tool.twinmod]\n")
+    # A tester has a pyproject.toml of its own, which is not the project's.
+    (tmp_path / "c_tester/pyproject.toml").write_text("[project]\nname = 'x'\n")
+    assert config.find_project_dir(inner) == tmp_path
+
+
+def test_a_folder_without_a_project_above_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.find_project_dir(tmp_path)
+    assert ("folder", str(tmp_path)) in caught.value.facts
+
+
+@pytest.mark.parametrize(
+    "content", [b"[tool.twinmod\n", b"\xff\xfe", b"", b"[tool]\ntwinmod = 3\n"], ids=str
+)
+def test_a_file_that_cannot_be_read_is_a_config_error(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_bytes(content)
+    with pytest.raises(ConfigError):
+        config.read_config(tmp_path)
+
+
+def test_a_project_without_its_file_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.read_config(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["tool = 3  # [tool.twinmod]\n", "# [tool.twinmod]\n"])
+def test_a_file_without_the_table_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    with pytest.raises(ConfigError, match="no table"):
+        config.read_config(tmp_path)

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A VM is planned whole before anything boots: its archive, its view, its vector, its work."""
+
+import json
+import re
+import stat
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twinmod import guest, results, specs
+from twinmod.specs import Cell, Chroot, KernelTree, Product, VmSpec
+
+CELLS = (
+    Cell(module="mdriver_c", language="c", tester="c"),
+    Cell(module="mdriver_c", language="c", tester="rust"),
+)
+
+
+# -- the archive ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NewcEntry:
+    """One entry of an archive, as the kernel would read it."""
+
+    name: str
+    inode: int
+    mode: int
+    links: int
+    content: bytes
+
+
+def parse_newc(archive: bytes) -> tuple[NewcEntry, ...]:
+    """Read an archive back, as strictly as buffer-format.rst describes it."""
+    entries: list[NewcEntry] = []
+    place = 0
+    while True:
+        assert place % 4 == 0, "a header that is not aligned"
+        header = archive[place : place + 110]
+        assert re.fullmatch(rb"070701[0-9A-Fa-f]{104}", header)
+        fields = [int(header[at : at + 8], 16) for at in range(6, 110, 8)]
+        size, name_size = fields[6], fields[11]
+        name = archive[place + 110 : place + 110 + name_size]
+        assert name.endswith(b"\0")
+        begin = place + 110 + name_size
+        padding = -begin % 4
+        assert archive[begin : begin + padding] == b"\0" * padding
+        begin += padding
+        content = archive[begin : begin + size]
+        assert len(content) == size, "an archive that is cut off"
+        entries.append(NewcEntry(name[:-1].decode(), fields[0], fields[1], fields[4], content))
+        place = begin + size + (-size % 4)
+        if entries[-1].name == "TRAILER!!!":
+            assert not archive[place:].strip(b"\0")
+            return tuple(entries)
+
+
+FILES = st.lists(
+    st.tuples(st.text("abc./é", min_size=1).filter(lambda n: n != "."), st.binary(max_size=9)),
+    unique_by=lambda pair: pair[0],
+)
+
+
+@given(FILES, st.lists(st.text("xyz", min_size=1), unique=True))
+def test_an_initramfs_holds_what_it_was_given_in_that_order(
+    files: list[tuple[str, bytes]], folders: list[str]
+) -> None:
+    archive = guest.plan_initramfs(tuple(files), tuple(folders))
+    *entries, trailer = parse_newc(archive)
+    assert [(e.name, e.content) for e in entries] == [(name, b"") for name in folders] + files
+    assert (trailer.mode, trailer.content) == (0, b"")
+    assert len({entry.inode for entry in entries}) == len(entries)
+    assert archive == guest.plan_initramfs(tuple(files), tuple(folders))
+
+
+def test_folders_are_folders_and_files_can_be_run() -> None:
+    folder, file, _ = parse_newc(guest.plan_initramfs((("bin/x", b"y"),), ("bin",)))
+    assert stat.S_ISDIR(folder.mode)
+    assert folder.links == 2
+    assert stat.S_ISREG(file.mode)
+    assert stat.S_IMODE(file.mode) == 0o755
+
+
+# -- QEMU -------------------------------------------------------------------------------------
+
+HEAD = (
+    "-smp", "2", "-m", "1024",
+    "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
+    "-kernel", "/twinmod/vmlinux", "-initrd", "/twinmod/run/initramfs",
+    "-append", "console=ttyS0 loglevel=5 panic=-1 oops=panic panic_on_warn=1 random.trust_cpu=on",
+    "-virtfs", "local,path=/view,mount_tag=root,security_model=none,readonly=on,multidevs=remap",
+    "-virtfs", "local,path=/twinmod/run/results,mount_tag=results,security_model=none",
+)  # fmt: skip
+
+EVENTS = (
+    "-serial", "file:/twinmod/run/results/console.log",
+    "-device", "virtio-serial-pci", "-chardev", "file,id=events,path=/dev/stdout",
+    "-device", "virtserialport,chardev=events,name=twinmod",
+)  # fmt: skip
+
+
+def test_a_vm_on_tcg(vm: VmSpec) -> None:
+    assert guest.plan_qemu(vm, "tcg") == (
+        "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max",
+        *HEAD, *EVENTS,
+    )  # fmt: skip
+
+
+def test_a_vm_on_kvm(vm: VmSpec) -> None:
+    assert guest.plan_qemu(vm, "kvm") == (
+        "qemu-system-x86_64", "-M", "q35", "-accel", "kvm", "-cpu", "host", *HEAD, *EVENTS,
+    )  # fmt: skip
+
+
+def test_an_interactive_vm_has_the_callers_terminal_and_no_other_way_out(vm: VmSpec) -> None:
+    assert guest.plan_qemu(vm, "tcg", interactive=True) == (
+        "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max",
+        *HEAD, "-serial", "mon:stdio",
+    )  # fmt: skip
+
+
+def test_parameters_are_added_to_the_kernels_own(vm: VmSpec) -> None:
+    argv = guest.plan_qemu(replace(vm, processors=1, memory_mib=512), "tcg", parameters="nokaslr")
+    line = argv[argv.index("-append") + 1]
+    assert line.endswith(" random.trust_cpu=on nokaslr")
+    assert argv[argv.index("-smp") + 1] == "1"
+    assert argv[argv.index("-m") + 1] == "512"
+
+
+# -- one VM -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def setting(
+    tmp_path: Path,
+    root: Chroot,
+    tree: KernelTree,
+    vm: VmSpec,
+    testers: tuple[specs.TesterSpec, ...],
+) -> guest.Setting:
+    """A setting whose few files that a plan reads are there."""
+    (tmp_path / "root/usr/bin").mkdir(parents=True)
+    (tmp_path / "root/usr/bin/busybox").write_bytes(b"busybox")
+    for name in ("9p.ko", "overlay.ko"):
+        (tmp_path / name).write_bytes(name.encode())
+    return guest.Setting(
+        tree=replace(tree, vm_module_paths=(tmp_path / "9p.ko", tmp_path / "overlay.ko")),
+        chroot=replace(root, root_dir=tmp_path / "root"), vm=vm,
+        accelerator=guest.Accelerator(name="tcg", reason="this host has no /dev/kvm"),
+        userland=guest.Userland(
+            site_dir=Path("/cache/site"), programs_dir=Path("/cache/programs"),
+            tester_dirs=tuple((tester, Path(f"/cache/t-{tester.name}")) for tester in testers),
+        ),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def work(product: Product) -> guest.Work:
+    return guest.Work(mode="matrix", cells=CELLS, products=(product,), limit_s=15.0)
+
+
+def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
+    setting: guest.Setting, work: guest.Work
+) -> None:
+    told = guest.plan_agent(setting, replace(work, pytest_args=("-k", "R1")))
+    assert json.loads(json.dumps(told)) == told
+    assert told == {
+        "mode": "matrix",
+        "cells": [
+            {"name": "c/c", "module": "mdriver_c", "tester": "c", "package": "mdriver_tester_c"},
+            {"name": "c/rust", "module": "mdriver_c", "tester": "rust",
+             "package": "mdriver_tester_rust"},
+        ],
+        "modules": {"mdriver_c": {"path": "/twinmod/module/mdriver_c.ko"}},
+        "packages": ["mdriver_tester_c", "mdriver_tester_rust"],
+        "matrix": "/twinmod/matrix",
+        "pytest_args": ["-k", "R1"],
+        "limit_s": 15.0, "threads": 0, "increments": 0,
+    }  # fmt: skip
+
+
+def test_a_vm_boots_busybox_its_modules_and_the_init(
+    setting: guest.Setting, work: guest.Work, tmp_path: Path
+) -> None:
+    plan = guest.plan_boot(setting, work, tmp_path / "vm-1")
+    files = {e.name: e.content for e in parse_newc(plan.initramfs) if stat.S_ISREG(e.mode)}
+    assert set(files) == {"bin/busybox", "modules/9p.ko", "modules/overlay.ko", "init"}
+    assert files["bin/busybox"] == b"busybox"
+    init = files["init"].decode()
+    assert init.index("insmod /modules/9p.ko") < init.index("insmod /modules/overlay.ko")
+    for name, value in guest.plan_environment(setting.userland):
+        assert f"\nexport {name}='{value}'\n" in init
+    # A plan is no act.
+    assert not plan.run_dir.exists()
+
+
+def test_qemu_sees_only_its_view_and_may_write_only_results(
+    setting: guest.Setting, work: guest.Work, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "vm-1"
+    binds = guest.plan_view(setting, work.products, run_dir)
+    writable = [bind for bind in binds if bind.writable]
+    assert [(b.source_path, str(b.target_path)) for b in writable] == [
+        (run_dir / "results", "/twinmod/run/results")
+    ]
+    assert {str(bind.target_path): str(bind.source_path) for bind in binds} == {
+        "/twinmod/run": str(run_dir),
+        "/twinmod/run/results": str(run_dir / "results"),
+        "/twinmod/vmlinux": str(setting.tree.image_path),
+        "/view": str(setting.chroot.root_dir),
+        "/view/twinmod/package": "/cache/programs/package",
+        "/view/twinmod/site": "/cache/site",
+        "/view/twinmod/matrix": "/cache/programs/matrix",
+        "/view/twinmod/tester-c": "/cache/t-c",
+        "/view/twinmod/tester-rust": "/cache/t-rust",
+        "/view/twinmod/module/mdriver_c.ko": "/checkout/out/mdriver_c.ko",
+    }
+    argv = guest.plan_boot(setting, work, run_dir).command.argv
+    assert "--share-net" not in argv
+    assert "--dev-bind" not in argv
+
+
+def test_every_path_that_the_agent_is_given_is_in_its_view(
+    setting: guest.Setting, work: guest.Work, tmp_path: Path
+) -> None:
+    seen = {str(bind.target_path) for bind in guest.plan_view(setting, work.products, tmp_path)}
+    told = guest.plan_agent(setting, work)
+    python_path = dict(guest.plan_environment(setting.userland))["PYTHONPATH"].split(":")
+    paths = [told["matrix"], *(m["path"] for m in told["modules"].values()), *python_path]
+    assert {f"/view{path}" for path in paths} <= seen
+
+
+def test_only_kvm_gets_the_device(setting: guest.Setting, work: guest.Work, tmp_path: Path) -> None:
+    kvm = replace(setting, accelerator=guest.Accelerator(name="kvm", reason="a guest booted"))
+    argv = guest.plan_boot(kvm, work, tmp_path / "vm-1").command.argv
+    assert argv[argv.index("--dev-bind") + 1] == "/dev/kvm"
+
+
+def test_a_shell_stays_in_the_callers_session(
+    setting: guest.Setting, work: guest.Work, tmp_path: Path
+) -> None:
+    plan = guest.plan_boot(setting, replace(work, mode="shell", cells=()), tmp_path / "vm-1")
+    assert "--new-session" not in plan.command.argv
+    assert "mon:stdio" in plan.command.argv
+
+
+def test_a_vms_folder_holds_what_it_boots_from_while_it_runs_and_its_plan_for_good(
+    setting: guest.Setting, work: guest.Work, tmp_path: Path
+) -> None:
+    plan = guest.plan_boot(setting, work, tmp_path / "vm-1")
+    with guest.write_run_dir(plan):
+        assert (plan.run_dir / "initramfs").read_bytes() == plan.initramfs
+    assert not (plan.run_dir / "initramfs").exists()
+    assert json.loads((plan.run_dir / "results/plan.json").read_text()) == plan.agent_plan
+
+
+def test_a_vms_folder_is_its_own(setting: guest.Setting, work: guest.Work, tmp_path: Path) -> None:
+    plan = guest.plan_boot(setting, work, tmp_path / "vm-1")
+    (plan.run_dir / "results").mkdir(parents=True)
+    with pytest.raises(FileExistsError), guest.write_run_dir(plan):
+        pytest.fail("two VMs write into one folder")
+
+
+def test_a_vm_that_did_not_come_as_far_as_a_cell_shows_how_far_it_came(
+    setting: guest.Setting, work: guest.Work, tmp_path: Path
+) -> None:
+    plan = guest.plan_boot(setting, work, tmp_path / "vm-1")
+    nothing = results.parse_transcript((), CELLS)
+    end = guest.VmEnd(transcript=nothing, end="silent", console="a\nb\n", qemu_log="")
+    error = guest.plan_boot_error(plan, end)
+    assert error.message == "the VM fell silent before its first cell"
+    facts = dict(error.facts)
+    assert facts["QEMU"] == "(nothing)"
+    assert facts["console"].endswith("\na\nb")
+    assert facts["folder"] == str(plan.run_dir)
+    assert error.exit_code == 5

@@ -1,0 +1,419 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which packages are one kernel, and what proves that its rebuilt crates are its own."""
+
+import hashlib
+import lzma
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twinmod import kernel
+from twinmod.errors import BuildError, ConfigError
+from twinmod.specs import Chroot, CrateProof, KernelSpec, KernelTree
+
+VERSION = "7.3.4-1~bpo13+1"
+RELEASE = "7.3.4+deb13-amd64"
+
+#: As ``apt-cache show`` prints them, without the fields that nothing reads.
+SPLIT = f"""\
+Package: linux-image-amd64
+Source: linux-signed-amd64 (7.3.4+1~bpo13+1)
+Version: {VERSION}
+Installed-Size: 12
+Maintainer: Debian Kernel Team <debian-kernel@lists.example>
+Architecture: amd64
+Provides: linux-latest-modules-{RELEASE}, wireguard-modules (= 1.0.0)
+Depends: linux-image-{RELEASE} (= {VERSION})
+Description-en: Linux for 64-bit PCs (meta-package)
+ This package depends on the latest Linux kernel and modules for use on PCs
+ with AMD64, Intel 64 or VIA Nano processors.
+Homepage: https://www.kernel.org/
+Section: kernel
+
+Package: linux-image-{RELEASE}
+Version: {VERSION}
+Depends: linux-binary-{RELEASE} (= {VERSION}), linux-modules-{RELEASE} (= {VERSION}), kmod
+
+Package: linux-binary-{RELEASE}
+Version: {VERSION}
+
+Package: linux-modules-{RELEASE}
+Version: {VERSION}
+
+Package: linux-headers-{RELEASE}
+Version: {VERSION}
+Depends: linux-headers-7.3.4+deb13-common (= {VERSION}), gcc-14-for-host
+
+Package: linux-image-cloud-amd64
+Version: {VERSION}
+Depends: linux-image-7.3.4+deb13-cloud-amd64 (= {VERSION})
+
+Package: linux-image-7.3.4+deb13-cloud-amd64
+Version: {VERSION}
+
+Package: linux-image-7.2.12+deb13-amd64
+Version: 7.2.12-1~bpo13+1
+
+Package: linux-source-7.2
+Version: 7.2.12-1~bpo13+1
+
+Package: linux-source-7.3
+Version: {VERSION}
+Description-en: Linux kernel source for version 7.3 with Debian patches
+"""
+
+#: Before 7.0 the image's package holds kernel and modules.
+OLDER = """\
+Package: linux-image-amd64
+Version: 6.12.107-1
+Depends: linux-image-6.12.107+deb13-amd64 (= 6.12.107-1)
+
+Package: linux-image-6.12.107+deb13-amd64
+Version: 6.12.107-1
+Depends: kmod, linux-base (>= 4.12~), initramfs-tools (>= 0.120+deb8u2) | linux-initramfs-tool
+
+Package: linux-headers-6.12.107+deb13-amd64
+Version: 6.12.107-1
+
+Package: linux-source-6.12
+Version: 6.12.107-1
+"""
+
+
+def sign(text: str) -> tuple[dict[str, str], ...]:
+    """Return stanzas, each with a digest of its own, as an index has them."""
+    stanzas = kernel.parse_stanzas(text)
+    return tuple(s | {"SHA256": f"sha256 of {s['Package']} {s['Version']}"} for s in stanzas)
+
+
+# -- packages ---------------------------------------------------------------------------------
+
+
+def test_a_stanza_is_its_fields_without_the_lines_that_go_on() -> None:
+    first, second, *_ = kernel.parse_stanzas(SPLIT)
+    assert first["Package"] == "linux-image-amd64"
+    assert first["Version"] == VERSION
+    assert first["Source"] == "linux-signed-amd64 (7.3.4+1~bpo13+1)"
+    assert first["Description-en"] == "Linux for 64-bit PCs (meta-package)"
+    assert first["Homepage"] == "https://www.kernel.org/"
+    assert not any(name.startswith(" ") for name in first)
+    assert second["Package"] == f"linux-image-{RELEASE}"
+
+
+@pytest.mark.parametrize("text", ["", "\n\n\n"])
+def test_no_output_is_no_stanza(text: str) -> None:
+    assert kernel.parse_stanzas(text) == ()
+
+
+def test_a_split_kernel_is_image_modules_headers_and_source_of_one_version(
+    kernel_spec: KernelSpec,
+) -> None:
+    found = kernel.plan_packages(kernel_spec, sign(SPLIT))
+    assert found == kernel.KernelPackages(
+        release=RELEASE, version=VERSION,
+        names=(f"linux-binary-{RELEASE}", f"linux-modules-{RELEASE}", f"linux-headers-{RELEASE}",
+               "linux-source-7.3"),
+        digests=tuple(
+            f"sha256 of {name} {VERSION}"
+            for name in (f"linux-binary-{RELEASE}", f"linux-modules-{RELEASE}",
+                         f"linux-headers-{RELEASE}", "linux-source-7.3")
+        ),
+    )  # fmt: skip
+
+
+def test_an_older_kernel_has_its_files_in_the_image(kernel_spec: KernelSpec) -> None:
+    found = kernel.plan_packages(kernel_spec, sign(OLDER))
+    assert found.release == "6.12.107+deb13-amd64"
+    assert found.names == (
+        "linux-image-6.12.107+deb13-amd64", "linux-headers-6.12.107+deb13-amd64",
+        "linux-source-6.12",
+    )  # fmt: skip
+
+
+def test_a_flavour_is_not_another_one_that_ends_like_it(kernel_spec: KernelSpec) -> None:
+    text = SPLIT + (f"\nPackage: linux-headers-7.3.4+deb13-cloud-amd64\nVersion: {VERSION}\n")
+    cloud = replace(kernel_spec, flavour="cloud-amd64")
+    found = kernel.plan_packages(cloud, sign(text))
+    assert found.release == "7.3.4+deb13-cloud-amd64"
+
+
+def test_the_newest_version_of_the_meta_package_is_taken(kernel_spec: KernelSpec) -> None:
+    old = (
+        "\nPackage: linux-image-amd64\nVersion: 7.2.12-1~bpo13+1\n"
+        "Depends: linux-image-7.2.12+deb13-amd64\n"
+    )
+    found = kernel.plan_packages(kernel_spec, sign(SPLIT + old))
+    assert found.version == VERSION
+
+
+def test_a_source_of_another_version_is_refused(kernel_spec: KernelSpec) -> None:
+    head, _, tail = SPLIT.rpartition(f"Version: {VERSION}")
+    stanzas = sign(f"{head}Version: 7.3.3-1~bpo13+1{tail}")
+    with pytest.raises(ConfigError, match=rf"{re.escape(VERSION)} without linux-source-7\.3$"):
+        kernel.plan_packages(kernel_spec, stanzas)
+
+
+def test_headers_that_are_not_there_yet_are_refused_by_name(kernel_spec: KernelSpec) -> None:
+    stanzas = sign(SPLIT)
+    left = tuple(s for s in stanzas if not s["Package"].startswith("linux-headers-"))
+    with pytest.raises(ConfigError, match=re.escape(f"without linux-headers-{RELEASE}")):
+        kernel.plan_packages(kernel_spec, left)
+
+
+def test_an_unknown_flavour_is_refused_by_name(kernel_spec: KernelSpec) -> None:
+    spec = replace(kernel_spec, flavour="rt-amd64")
+    with pytest.raises(ConfigError, match="'rt-amd64'"):
+        kernel.plan_packages(spec, sign(SPLIT))
+
+
+def test_only_packages_that_a_kernel_is_made_of_are_asked_for() -> None:
+    names = (
+        "linux-image-amd64", "linux-libc-dev", f"linux-image-{RELEASE}-dbg", "linux-source-7.3",
+        "linux-headers-amd64", f"linux-binary-{RELEASE}", f"linux-modules-{RELEASE}", "linux-doc",
+    )  # fmt: skip
+    assert kernel.plan_package_names(names) == (
+        f"linux-binary-{RELEASE}", "linux-headers-amd64", "linux-image-amd64",
+        f"linux-modules-{RELEASE}", "linux-source-7.3",
+    )  # fmt: skip
+
+
+def test_only_whole_packages_of_this_kernel_are_kept(tmp_path: Path) -> None:
+    contents = {"linux-headers-x": b"whole", "linux-source-7.3": b"source"}
+    packages = kernel.KernelPackages(
+        release="x", version=VERSION, names=tuple(contents),
+        digests=tuple(hashlib.sha256(content).hexdigest() for content in contents.values()),
+    )  # fmt: skip
+    headers, source = tmp_path / "linux-headers-x_7_amd64.deb", tmp_path / "linux-source-7.3_7.deb"
+    headers.write_bytes(b"whole")
+    (absent,) = kernel.find_broken_packages(packages, tmp_path)
+    assert absent.name.startswith("linux-source-7.3_")
+    source.write_bytes(b"sourc")
+    old = tmp_path / "linux-headers-w_6_amd64.deb"
+    old.write_bytes(b"of another kernel")
+    assert set(kernel.find_broken_packages(packages, tmp_path)) == {source, old}
+    source.write_bytes(b"source")
+    old.unlink()
+    assert kernel.find_broken_packages(packages, tmp_path) == ()
+
+
+def test_apt_reads_our_sources_alone_and_keeps_its_state_in_our_folder(root: Chroot) -> None:
+    command = kernel.plan_apt(root, ("apt-get", "update"), Path("/cache/work"), "not listed")
+    inside = command.argv[command.argv.index("--") + 1 :]
+    assert inside == (
+        "sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", "/twinmod/work/deb", "apt-get",
+        "-o", "Dir::Etc::SourceList=/twinmod/work/apt/debian.sources",
+        "-o", "Dir::Etc::SourceParts=/nonexistent",
+        "-o", "Dir::State::Lists=/twinmod/work/apt/lists",
+        "-o", "Dir::Cache=/twinmod/work/apt/cache",
+        "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3",
+        "-o", "Acquire::Languages=none", "update",
+    )  # fmt: skip
+    assert "--share-net" in command.argv
+
+
+def test_the_sources_name_mirror_suite_and_the_key_that_signs_it() -> None:
+    text = kernel.render_sources("http://m/debian", "trixie-backports", "/k.gpg")
+    assert kernel.parse_stanzas(text) == (
+        {"Types": "deb", "URIs": "http://m/debian", "Suites": "trixie-backports",
+         "Components": "main", "Signed-By": "/k.gpg"},
+    )  # fmt: skip
+
+
+# -- configuration ----------------------------------------------------------------------------
+
+CONFIG = """\
+#
+# Automatically generated file; DO NOT EDIT.
+# Linux/x86 7.3.4 Kernel Configuration
+#
+CONFIG_CC_VERSION_TEXT="x86_64-linux-gnu-gcc-14 (Debian 14.2.0-19) 14.2.0"
+CONFIG_RUST=y
+# CONFIG_NET_9P is not set
+CONFIG_OVERLAY_FS=m
+CONFIG_CMDLINE="a=b c"
+CONFIG_NR_CPUS=8192
+"""
+
+
+def test_options_are_what_is_set_without_quotes() -> None:
+    assert kernel.parse_options(CONFIG) == {
+        "CONFIG_CC_VERSION_TEXT": "x86_64-linux-gnu-gcc-14 (Debian 14.2.0-19) 14.2.0",
+        "CONFIG_RUST": "y", "CONFIG_OVERLAY_FS": "m", "CONFIG_CMDLINE": "a=b c",
+        "CONFIG_NR_CPUS": "8192",
+    }  # fmt: skip
+
+
+BOOTABLE = dict.fromkeys(kernel.VM_BUILTINS, "y") | {o: "m" for _, o in kernel.VM_MODULES}
+
+
+@pytest.mark.parametrize("value", ["m", "y"])
+def test_a_kernel_with_all_that_a_vm_needs_is_accepted(value: str, kernel_spec: KernelSpec) -> None:
+    kernel.compare_options(BOOTABLE | {o: value for _, o in kernel.VM_MODULES}, kernel_spec)
+
+
+@pytest.mark.parametrize("option", sorted(BOOTABLE))
+@pytest.mark.parametrize("value", ["n", None])
+def test_a_kernel_that_lacks_one_option_is_refused_by_its_name(
+    option: str, value: str | None, kernel_spec: KernelSpec
+) -> None:
+    options = {k: v for k, v in BOOTABLE.items() if k != option}
+    with pytest.raises(ConfigError, match=f"lacks {option}$"):
+        kernel.compare_options(options | ({option: value} if value else {}), kernel_spec)
+
+
+@pytest.mark.parametrize("option", kernel.VM_BUILTINS)
+def test_what_must_be_built_in_is_not_enough_as_a_module(
+    option: str, kernel_spec: KernelSpec
+) -> None:
+    with pytest.raises(ConfigError, match=option):
+        kernel.compare_options(BOOTABLE | {option: "m"}, kernel_spec)
+
+
+def test_equal_configurations_are_accepted() -> None:
+    kernel.compare_configs(CONFIG, CONFIG)
+
+
+def test_a_configuration_that_changed_is_refused_with_the_difference() -> None:
+    rebuilt = CONFIG.replace("CONFIG_RUST=y", "# CONFIG_RUST is not set")
+    with pytest.raises(BuildError) as caught:
+        kernel.compare_configs(CONFIG, rebuilt)
+    shown = dict(caught.value.facts)["difference"].splitlines()
+    assert "-CONFIG_RUST=y" in shown
+    assert "+# CONFIG_RUST is not set" in shown
+    # The rest of ten thousand lines is no difference.
+    assert not any("NR_CPUS" in line for line in shown)
+
+
+# -- the crates' proof ------------------------------------------------------------------------
+
+EXPORTS = """\
+EXPORT_SYMBOL_RUST_GPL(_RNvCs3S5sVLmWzbK_6kernel13current_raw);
+EXPORT_SYMBOL_RUST_GPL(_RNvMNtCs3S5sVLmWzbK_6kernel5errorNtB2_5Error8to_errno);
+/* EXPORT_SYMBOL_RUST_GPL(_RNot_one); */
+"""
+
+SYMVERS = """\
+0x00000000\t_RNvCs3S5sVLmWzbK_6kernel13current_raw\tvmlinux\tEXPORT_SYMBOL_GPL\t
+0x12345678\tmisc_register\tvmlinux\tEXPORT_SYMBOL\t
+0x9abcdef0\t_RNvMNtCs3S5sVLmWzbK_6kernel5errorNtB2_5Error8to_errno\tvmlinux\tEXPORT_SYMBOL_GPL\t
+"""
+
+
+def test_the_exports_of_a_crate_are_read_from_its_header() -> None:
+    assert kernel.parse_exports(EXPORTS) == (
+        "_RNvCs3S5sVLmWzbK_6kernel13current_raw",
+        "_RNvMNtCs3S5sVLmWzbK_6kernel5errorNtB2_5Error8to_errno",
+    )
+
+
+def test_crates_whose_symbols_all_stand_in_the_stock_kernel_are_proved() -> None:
+    assert kernel.compare_symbols(kernel.parse_exports(EXPORTS), SYMVERS) == ()
+
+
+def test_one_symbol_with_another_hash_is_missing() -> None:
+    other = "_RNvCsAnotherHash_6kernel13current_raw"
+    assert kernel.compare_symbols((other, "misc_register"), SYMVERS) == (other,)
+
+
+def test_a_symbol_is_a_whole_name() -> None:
+    assert kernel.compare_symbols(("misc_reg", "vmlinux"), SYMVERS) == ("misc_reg", "vmlinux")
+
+
+def test_a_kernel_without_rust_needs_no_proof(root: Chroot) -> None:
+    proof = kernel.prove_crates(root, {}, (), SYMVERS)
+    assert proof == CrateProof(config_identical=True, rustc="", checked_symbols=0, missing=())
+
+
+# -- load order -------------------------------------------------------------------------------
+
+
+def test_a_diamond_is_loaded_from_its_bottom_each_module_once() -> None:
+    depends = {"top": ("left", "right"), "left": ("base",), "right": ("base",), "base": ()}
+    assert kernel.plan_load_order(depends, ("top",)) == ("base", "left", "right", "top")
+
+
+def test_what_is_built_in_is_not_loaded() -> None:
+    assert kernel.plan_load_order({"9p": ("netfs", "9pnet"), "9pnet": ()}, ("9p", "overlay")) == (
+        "9pnet", "9p",
+    )  # fmt: skip
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=1, max_size=10),
+    st.lists(st.integers(0, 9), max_size=4),
+)
+def test_every_module_comes_once_and_after_all_that_it_needs(
+    needs: list[list[int]], wanted: list[int]
+) -> None:
+    # A module depends on smaller numbers only: the kernel's own graph has no cycle either.
+    depends: Mapping[str, tuple[str, ...]] = {
+        f"m{number}": tuple(f"m{other}" for other in others if other < number)
+        for number, others in enumerate(needs)
+    }
+    order = kernel.plan_load_order(depends, tuple(f"m{number}" for number in wanted))
+    assert len(order) == len(set(order))
+    assert {f"m{number}" for number in wanted} & set(depends) <= set(order)
+    for place, name in enumerate(order):
+        assert set(depends[name]) <= set(order[:place])
+
+
+# -- what is kept -----------------------------------------------------------------------------
+
+
+def test_a_compressed_module_is_unpacked_and_another_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "9p.ko.xz").write_bytes(lzma.compress(b"\x7fELF..."))
+    (tmp_path / "9p.ko").write_bytes(b"\x7fELF---")
+    assert kernel.decompress(tmp_path / "9p.ko.xz") == b"\x7fELF..."
+    assert kernel.decompress(tmp_path / "9p.ko") == b"\x7fELF---"
+
+
+def test_another_suite_flavour_or_chroot_is_another_tree(
+    kernel_spec: KernelSpec, root: Chroot
+) -> None:
+    keys = {
+        kernel.plan_key(kernel_spec, root),
+        kernel.plan_key(replace(kernel_spec, suite="sid"), root),
+        kernel.plan_key(replace(kernel_spec, flavour="cloud-amd64"), root),
+        kernel.plan_key(kernel_spec, replace(root, key="trixie-2")),
+    }
+    assert len(keys) == 4
+
+
+def test_a_tree_is_read_back_as_it_was_recorded(
+    cache_dir: Path, kernel_spec: KernelSpec, root: Chroot, tree: KernelTree
+) -> None:
+    folder = cache_dir / "kernel" / kernel.plan_key(kernel_spec, root)
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(
+        f'{{"release": "{RELEASE}", "version": "{VERSION}", "suite": "trixie-backports",'
+        ' "cc": "x86_64-linux-gnu-gcc-14", "vm_modules": ["9p.ko"], "vital": {}, "proof":'
+        f' {{"config_identical": true, "rustc": "{tree.proof.rustc}", "checked_symbols": 690,'
+        ' "missing": []}}'
+    )
+    assert kernel.find_tree(kernel_spec, root) == replace(
+        tree, key=folder.name, source_dir=folder / "linux", build_dir=folder / "build",
+        image_path=folder / "vm/vmlinux", vm_module_paths=(folder / "vm/9p.ko",),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("checked", "missing", "ok"), [(690, (), True), (0, (), False), (690, ("_RNv",), False)]
+)
+def test_the_doctor_believes_only_a_proof_with_symbols_and_none_missing(
+    tree: KernelTree, kernel_spec: KernelSpec, checked: int, missing: tuple[str, ...], ok: bool
+) -> None:
+    proof = replace(tree.proof, checked_symbols=checked, missing=missing)
+    checks = kernel.check_tree(kernel_spec, replace(tree, proof=proof))
+    assert {check.name: check.ok for check in checks}["crates"] is ok
+
+
+def test_the_doctor_does_not_fail_for_a_tree_that_setup_will_make(
+    kernel_spec: KernelSpec,
+) -> None:
+    for check in kernel.check_tree(kernel_spec, None):
+        assert (check.ok, check.required, check.fix) == (False, False, "nox -s setup")

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How the network is reached: the host's mirror, proxies and authorities."""
+
+from pathlib import Path
+
+import pytest
+
+from twinmod import network
+from twinmod.errors import ConfigError, MissingToolError
+
+DEB822 = """\
+# Modernized from /etc/apt/sources.list
+Types: deb deb-src
+URIs: https://mirror.example/debian/
+Suites: trixie trixie-updates
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+"""
+
+SECURITY = """\
+Types: deb
+URIs: http://security.example/debian-security/
+Suites: trixie-security
+Components: main
+"""
+
+ONE_LINE_SECURITY = "deb http://security.example/debian-security trixie-security main\n"
+
+
+@pytest.mark.parametrize(
+    ("sources", "mirror"),
+    [
+        (DEB822, "https://mirror.example/debian"),
+        ("Types: deb\nURIs: http://a.example/debian http://b.example/debian\nComponents: main\n",
+         "http://a.example/debian"),
+        ("deb http://mirror.example/debian trixie main\n", "http://mirror.example/debian"),
+        ("deb http://mirror.example/debian/ trixie main\n", "http://mirror.example/debian"),
+        ("deb [arch=amd64 signed-by=/k.gpg] http://x.example/debian trixie main\n",
+         "http://x.example/debian"),
+        ("deb http://x.example/pub/debian trixie main\n", "http://x.example/pub/debian"),
+        # What comes before a mirror and is none.
+        (SECURITY + "\n" + DEB822, "https://mirror.example/debian"),
+        (ONE_LINE_SECURITY + "deb http://mirror.example/debian trixie main\n",
+         "http://mirror.example/debian"),
+        ("# deb http://old.example/debian trixie main\ndeb http://x.example/debian trixie main\n",
+         "http://x.example/debian"),
+        # A vendor's path may end like a mirror's; its components are its own.
+        ("deb https://vendor.example/linux/debian trixie stable\n" + "\n" + DEB822,
+         "https://mirror.example/debian"),
+        ("Types: deb\nURIs: https://vendor.example/apt/debian/\nComponents: tools-8.0\n\n" + DEB822,
+         "https://mirror.example/debian"),
+        ("Enabled: no\n" + DEB822.replace("mirror", "old") + "\n" + DEB822,
+         "https://mirror.example/debian"),
+        ("deb-src http://src.example/debian trixie main\n", None),
+        ("deb https://packages.microsoft.com/debian/12/prod bookworm main\n", None),
+        ("deb https://apt.postgresql.org/pub/repos/apt trixie-pgdg main\n", None),
+        ("deb cdrom:[Debian GNU/Linux 13.0.0 _Trixie_]/ trixie main\n", None),
+        (SECURITY, None),
+        ("", None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_first_debian_mirror_of_apts_sources_is_found(sources: str, mirror: str | None) -> None:
+    assert network.parse_mirror(sources) == mirror
+
+
+def test_the_configured_mirror_goes_first() -> None:
+    assert network.find_mirror("http://configured.example/debian") == (
+        "http://configured.example/debian"
+    )
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "E: The repository 'http://x/debian nosuch Release' does not have a Release file.",
+        "Err:1 http://x/debian nosuch Release\n  404  Not Found [IP: 10.0.0.1 80]",
+    ],
+)
+def test_a_suite_that_the_mirror_lacks_is_the_users_to_mend(output: str) -> None:
+    facts = (("command", "mmdebstrap"), ("output", output))
+    found = network.plan_suite_error(MissingToolError("x", facts=facts), "nosuch")
+    assert isinstance(found, ConfigError)
+    assert found.message == "the mirror has no suite 'nosuch'"
+    assert found.facts == facts
+
+
+def test_any_other_failed_download_stays_what_it_is() -> None:
+    error = MissingToolError("x", facts=(("output", "Could not resolve 'mirror.example'"),))
+    assert network.plan_suite_error(error, "trixie") is error
+
+
+def test_only_proxies_and_indexes_of_the_caller_are_carried_in() -> None:
+    caller = {"https_proxy": "http://p", "PIP_INDEX_URL": "https://i", "TOKEN": "x", "PATH": "/"}
+    assert dict(network.plan_environment(caller)) == {
+        "https_proxy": "http://p", "PIP_INDEX_URL": "https://i",
+    }  # fmt: skip
+
+
+def test_the_users_pip_configuration_goes_before_an_older_one(tmp_path: Path) -> None:
+    for name in (".config/pip/pip.conf", ".pip/pip.conf"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("")
+    assert network.find_pip_config(tmp_path) == tmp_path / ".config/pip/pip.conf"
+    (tmp_path / ".config/pip/pip.conf").unlink()
+    assert network.find_pip_config(tmp_path) == tmp_path / ".pip/pip.conf"
+
+
+def test_everything_carried_in_is_there_and_read_only() -> None:
+    for bind in network.plan_binds():
+        assert bind.source_path.exists()
+        assert not bind.writable

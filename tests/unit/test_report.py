@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A run as data, as JUnit and as text: all of it says the same."""
+
+import io
+import json
+
+import junitparser
+import pytest
+from rich.console import Console
+
+from twinmod import report, specs
+from twinmod.errors import ExitCode
+from twinmod.specs import Cell, CellResult, Check, KernelFault, KernelTree, Product
+
+C = Cell(module="mdriver_c", language="c", tester="c")
+RUST = Cell(module="mdriver_rust", language="rust", tester="c")
+
+
+def run_test(name: str, outcome: str, message: str = "") -> specs.TestResult:
+    return specs.TestResult(
+        id=name, rules=("R1", "R2"), outcome=outcome, duration_s=0.25, message=message
+    )
+
+
+RESULTS = (
+    CellResult(
+        cell=C, outcome="failed",
+        tests=(run_test("a", "passed"), run_test("b", "failed", "t.py:3: 1 != 2 <&>"),
+               run_test("c", "skipped", "no swap")),
+    ),
+    CellResult(
+        cell=RUST, outcome="crashed", tests=(run_test("a", "crashed", "the kernel died"),),
+        kernel_faults=(KernelFault(kind="oops", lines=("BUG: x", "RIP: y")),),
+        problems=("the kernel died: BUG: x",),
+    ),
+)  # fmt: skip
+
+
+# -- exit codes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        (("passed", "passed"), ExitCode.PASSED), (("passed", "failed"), ExitCode.TESTS_FAILED),
+        (("lost",), ExitCode.VM_LOST), (("timeout",), ExitCode.VM_LOST),
+        (("crashed",), ExitCode.KERNEL_FAULT), (("failed", "lost"), ExitCode.VM_LOST),
+        (("failed", "timeout", "crashed"), ExitCode.KERNEL_FAULT), ((), ExitCode.PASSED),
+    ],
+)  # fmt: skip
+def test_the_exit_code_is_that_of_the_worst_cell(outcomes: tuple[str, ...], code: ExitCode) -> None:
+    cells = tuple(CellResult(cell=C, outcome=outcome) for outcome in outcomes)
+    assert report.compare_outcomes(cells) == code
+
+
+# -- data -------------------------------------------------------------------------------------
+
+
+def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Product) -> None:
+    document = report.plan_test_report(
+        RESULTS, tree, {"name": "tcg", "reason": "no KVM"},
+        {"passed": 1, "failed": 2, "skipped": 1}, narrowed="", boots=2, products=(product,),
+        phases=(("VM", 1.2345),),
+    )  # fmt: skip
+    assert json.loads(json.dumps(document)) == document
+    assert document["schema"] == "twinmod.test/1"
+    assert set(document) == {
+        "schema", "kernel", "accelerator", "accelerator_reason", "narrowed", "boots", "modules",
+        "phases", "cells", "totals",
+    }  # fmt: skip
+    assert document["kernel"] == {
+        "release": tree.release, "origin": "stock", "suite": "trixie-backports",
+        "rustc": tree.proof.rustc, "version": "7.3.4-1~bpo13+1",
+    }  # fmt: skip
+    assert document["modules"] == [
+        {"module": "mdriver_c", "language": "c", "sha256": product.sha256}
+    ]
+    assert document["phases"] == [{"title": "VM", "seconds": 1.23}]
+    assert document["boots"] == 2
+    first, second = document["cells"]
+    assert set(first) == {"module", "tester", "outcome", "tests", "kernel_faults", "problems"}
+    assert first["tests"][1] == {
+        "id": "b", "rule": "R1 R2", "outcome": "failed", "duration_s": 0.25,
+        "message": "t.py:3: 1 != 2 <&>",
+    }  # fmt: skip
+    assert second["kernel_faults"] == [{"kind": "oops", "lines": ["BUG: x", "RIP: y"]}]
+
+
+def test_the_doctors_report_is_json_with_a_schema() -> None:
+    checks = (Check(group="host", name="bwrap", found="yes", needed="yes", ok=True),)
+    document = report.plan_doctor_report(checks)
+    assert json.loads(json.dumps(document)) == document
+    assert document["schema"] == "twinmod.doctor/1"
+    assert set(document["checks"][0]) == {
+        "group", "name", "found", "needed", "ok", "required", "fix",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ok", "required", "ready"), [(True, True, True), (False, True, False), (False, False, True)]
+)
+def test_only_what_is_required_keeps_a_host_from_being_ready(
+    ok: bool, required: bool, ready: bool
+) -> None:
+    check = Check(group="g", name="n", found="f", needed="x", ok=ok, required=required)
+    assert report.plan_doctor_report((check,))["ready"] is ready
+
+
+# -- JUnit ------------------------------------------------------------------------------------
+
+
+def test_junit_reads_back_with_every_test_where_it_ran() -> None:
+    document = junitparser.JUnitXml.fromstring(report.render_junit(RESULTS).encode())
+    suites = {suite.name: list(suite) for suite in document}
+    assert list(suites) == ["c/c", "rust/c"]
+    passed, failed, skipped = suites["c/c"]
+    assert [case.name for case in suites["c/c"]] == ["a", "b", "c"]
+    assert passed.result == []
+    assert isinstance(failed.result[0], junitparser.Failure)
+    assert failed.result[0].message == "t.py:3: 1 != 2 <&>"
+    assert isinstance(skipped.result[0], junitparser.Skipped)
+    assert skipped.time == 0.25
+
+
+def test_junit_has_an_error_for_what_no_test_is_to_blame_for() -> None:
+    document = junitparser.JUnitXml.fromstring(report.render_junit(RESULTS).encode())
+    crashed, itself = list(document)[1]
+    for case in (crashed, itself):
+        assert isinstance(case.result[0], junitparser.Error)
+        assert case.result[0].type == "crashed"
+    assert itself.result[0].message == "the kernel died: BUG: x"
+
+
+# -- text -------------------------------------------------------------------------------------
+
+
+def render(table: object) -> list[str]:
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def test_the_table_has_a_row_for_each_rule_and_a_column_for_each_cell() -> None:
+    outcomes = {("R1", "c/c"): "passed", ("R1", "rust/c"): "failed",
+                ("R12", "c/c"): "skipped", ("R12", "rust/c"): "missing"}  # fmt: skip
+    rules = (("R1", "One device"), ("R12", "Two [bold]"))
+    head, one, two, _, ends = (
+        line.split() for line in render(report.render_table(outcomes, rules, RESULTS))
+    )
+    assert head == ["rule", "c/c", "rust/c"]
+    assert one == ["R1", "One", "device", "pass", "FAIL"]
+    assert two[0] == "R12"
+    assert two[-2:] == ["skip", "none"]
+    assert ends == ["cell", "FAIL", "CRASH"]
+
+
+@pytest.mark.parametrize("outcome", ["passed", "failed", "skipped", "crashed", "timeout", "lost"])
+def test_every_outcome_has_a_mark_of_its_own(outcome: str) -> None:
+    marks = [mark for mark, _ in report.MARKS.values()]
+    assert len(set(marks)) == len(marks)
+    assert report.MARKS[outcome][0]
+
+
+def test_a_run_in_which_all_passed_has_no_troubles() -> None:
+    whole = CellResult(cell=C, outcome="passed", tests=(run_test("a", "passed"),))
+    assert report.render_troubles((whole,)) == ""
+
+
+def test_troubles_are_tests_problems_and_the_kernels_own_lines() -> None:
+    assert report.render_troubles(RESULTS).splitlines() == [
+        "c/c failed: R1 R2 b",
+        "    t.py:3: 1 != 2 <&>",
+        "rust/c crashed: R1 R2 a",
+        "    the kernel died",
+        "rust/c crashed: the kernel died: BUG: x",
+        "rust/c kernel oops:",
+        "    BUG: x",
+        "    RIP: y",
+    ]
+
+
+def test_a_product_is_one_line(product: Product) -> None:
+    assert report.render_products((product,)) == (
+        f"/checkout/out/mdriver_c.ko  415752 bytes  1.3 s  sha256:{'ab' * 32}"
+    )
+
+
+def test_the_last_line_is_the_totals_alone() -> None:
+    totals = {"skipped": 3, "passed": 100, "failed": 0}
+    assert report.render_totals(totals) == "100 passed, 0 failed, 3 skipped"
+
+
+def test_a_cell_that_counted_shows_target_actual_and_times() -> None:
+    count = {"target": 3000069, "actual": 3000069, "real_s": 2.0, "user_s": 0.5, "system_s": 1.25}
+    text = report.render_counts((CellResult(cell=C, outcome="passed", count=count),))
+    assert "c/c  Target 3000069  Actual 3000069" in text
+    assert "real 2.000 s  user 0.500 s  sys 1.250 s" in text
+
+
+def test_a_cell_that_did_not_come_to_count_says_how_it_ended() -> None:
+    assert "lost" in report.render_counts((CellResult(cell=C, outcome="lost"),))
+
+
+def test_the_doctor_shows_what_is_needed_and_a_fix_only_where_something_lacks() -> None:
+    checks = (
+        Check(group="host", name="bwrap", found="yes", needed="a bwrap", ok=True, fix=""),
+        Check(group="host", name="keyring", found="no", needed="a key", ok=False, fix="apt x"),
+        Check(group="VM", name="kvm", found="no", needed="kvm", ok=False, required=False),
+    )
+    assert report.render_checks(checks).splitlines() == [
+        "host",
+        "  ok   bwrap    found: yes",
+        "  FAIL keyring  found: no",
+        "                needed: a key",
+        "                fix: apt x",
+        "VM",
+        "  --   kvm      found: no",
+        "                needed: kvm",
+    ]

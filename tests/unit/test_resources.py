@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Templates render strictly, and what they render is what sh and make can read."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from twinmod import process, resources
+from twinmod.errors import ConfigError
+from twinmod.specs import Command
+
+TEMPLATES = resources.find_resource_dir("templates")
+
+#: Every template, with all that it may use. A space, a quote and a dollar are in the values.
+VALUES: dict[str, dict[str, object]] = {
+    "Kbuild.j2": {"module": "mdriver_c"},
+    "Makefile.j2": {
+        "module": "mdriver_c", "release": "7.3.4+deb13-amd64", "subdirs": "samples/rust/x",
+        "command": shlex.join(("echo", "a folder/$HOME", "it's")).replace("$", "$$"),
+    },
+    "init.j2": {
+        "probe": "", "vm_modules": ("9p.ko", "overlay.ko"),
+        "environment": (("PATH", "/usr/bin:/bin"), ("LC_ALL", "C.UTF-8")),
+    },
+}  # fmt: skip
+
+
+def run(*argv: str) -> str:
+    return process.run(Command(argv=argv, purpose=argv[0], timeout_s=30))
+
+
+def test_every_template_is_rendered_here() -> None:
+    names = {str(p.relative_to(TEMPLATES)) for p in TEMPLATES.rglob("*") if p.is_file()}
+    assert names == set(VALUES)
+
+
+@pytest.mark.parametrize("name", sorted(VALUES))
+def test_a_template_renders_and_ends_with_one_newline(name: str) -> None:
+    text = resources.render_template(name, VALUES[name])
+    assert text.endswith("\n")
+    assert not text.endswith("\n\n")
+    assert "{{" not in text
+    assert "{%" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"), [(name, value) for name in sorted(VALUES) for value in VALUES[name]]
+)
+def test_a_missing_value_is_an_error_that_names_both(name: str, missing: str) -> None:
+    values = {key: value for key, value in VALUES[name].items() if key != missing}
+    with pytest.raises(ConfigError) as caught:
+        resources.render_template(name, values)
+    assert name in caught.value.message
+    assert missing in caught.value.message
+
+
+def test_a_template_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"nothing\.j2"):
+        resources.render_template("nothing.j2", {})
+
+
+@pytest.mark.parametrize("probe", ["", "twinmod: the guest runs"])
+def test_the_rendered_init_is_a_shell_script(probe: str, tmp_path: Path) -> None:
+    path = tmp_path / "init"
+    path.write_text(resources.render_template("init.j2", {**VALUES["init.j2"], "probe": probe}))
+    assert run("sh", "-n", str(path)) == ""
+    assert path.read_text().startswith("#!/bin/busybox sh\n")
+
+
+def test_the_init_loads_its_modules_in_the_given_order() -> None:
+    text = resources.render_template("init.j2", VALUES["init.j2"])
+    loads = [line for line in text.splitlines() if "insmod" in line]
+    assert loads == ["busybox insmod /modules/9p.ko", "busybox insmod /modules/overlay.ko"]
+
+
+@pytest.mark.skipif(process.find_program("make") is None, reason="this host has no make")
+@pytest.mark.parametrize("target", ["modules", "clean"])
+def test_make_runs_the_command_that_the_makefile_was_given(target: str, tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text(
+        resources.render_template("Makefile.j2", VALUES["Makefile.j2"])
+    )
+    goal = "all" if target == "modules" else target
+    printed = run("make", "-n", "--no-print-directory", "-C", str(tmp_path), goal)
+    assert shlex.split(printed) == ["echo", "a folder/$HOME", "it's", target]
+
+
+def test_an_installed_copy_finds_what_its_wheel_carries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data/templates").mkdir(parents=True)
+    # A comment sign of jinja2's that is a shell's expansion must come out as it is.
+    (tmp_path / "data/templates/x.j2").write_text("n=${#1} {{ word }}\n")
+    monkeypatch.setattr(resources, "PACKAGE_DIR", tmp_path)
+    assert resources.render_template("x.j2", {"word": "<&>"}) == "n=${#1} <&>\n"
+
+
+def test_a_copy_without_its_folders_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "PACKAGE_DIR", tmp_path)
+    monkeypatch.setattr(resources, "_CHECKOUT_DIR", tmp_path)
+    with pytest.raises(ConfigError, match="lacks its folder 'templates'"):
+        resources.find_resource_dir("templates")

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How a chroot is entered: the exact vector, and the order of what is mounted."""
+
+from pathlib import Path, PurePosixPath
+
+from twinmod import sandbox
+from twinmod.specs import Bind, Chroot
+
+LINUX = Bind(source_path=Path("/cache/linux"), target_path=PurePosixPath("/twinmod/linux"))
+
+STAGE = Bind(
+    source_path=Path("/checkout/out/x"),
+    target_path=PurePosixPath("/twinmod/linux/samples/rust/x"),
+    writable=True,
+)
+
+
+def find_all(argv: tuple[str, ...], word: str) -> list[int]:
+    return [place for place, part in enumerate(argv) if part == word]
+
+
+def test_the_plainest_way_in(root: Chroot) -> None:
+    assert sandbox.plan_enter(root, ("make", "-C", "/twinmod/linux")) == (
+        "bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--uid", "0", "--gid", "0",
+        "--ro-bind", "/cache/chroot/trixie-1/root", "/",
+        "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run",
+        "--tmpfs", "/twinmod",
+        "--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin",
+        "--setenv", "LC_ALL", "C.UTF-8", "--setenv", "HOME", "/tmp",
+        "--chdir", "/", "--", "make", "-C", "/twinmod/linux",
+    )  # fmt: skip
+
+
+def test_everything_that_a_caller_can_ask_for(root: Chroot) -> None:
+    argv = sandbox.plan_enter(
+        root, ("qemu",), binds=(LINUX, STAGE), devices=("/dev/kvm",), network=True, writable=True,
+        terminal=True, environment=(("A", "b c"),), working_dir="/twinmod",
+    )  # fmt: skip
+    assert argv == (
+        "bwrap", "--unshare-all", "--share-net", "--die-with-parent", "--uid", "0", "--gid", "0",
+        "--bind", "/cache/chroot/trixie-1/root", "/",
+        "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run",
+        "--tmpfs", "/twinmod", "--dev-bind", "/dev/kvm", "/dev/kvm",
+        "--ro-bind", "/cache/linux", "/twinmod/linux",
+        "--bind", "/checkout/out/x", "/twinmod/linux/samples/rust/x",
+        "--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin",
+        "--setenv", "LC_ALL", "C.UTF-8", "--setenv", "HOME", "/tmp", "--setenv", "A", "b c",
+        "--chdir", "/twinmod", "--", "qemu",
+    )  # fmt: skip
+
+
+def test_a_folder_is_covered_after_what_it_lies_in_and_before_what_lies_in_it(
+    root: Chroot,
+) -> None:
+    samples = PurePosixPath("/twinmod/linux/samples/rust")
+    argv = sandbox.plan_enter(root, ("true",), binds=(LINUX, STAGE), hidden=(samples,))
+    (covered,) = find_all(argv, str(samples))
+    assert argv[covered - 1] == "--tmpfs"
+    assert argv.index("/twinmod/linux") < covered < argv.index(str(STAGE.target_path))
+
+
+def test_a_folder_is_covered_once_for_all_that_lies_in_it(root: Chroot) -> None:
+    view = PurePosixPath("/view/twinmod")
+    binds = tuple(
+        Bind(source_path=Path(f"/cache/{name}"), target_path=view / name) for name in ("a", "b")
+    )
+    argv = sandbox.plan_enter(root, ("true",), binds=binds, hidden=(view,))
+    assert len(find_all(argv, str(view))) == 1
+
+
+def test_a_folder_that_nothing_lies_in_is_left_alone(root: Chroot) -> None:
+    argv = sandbox.plan_enter(root, ("true",), binds=(LINUX,), hidden=(PurePosixPath("/view"),))
+    assert "/view" not in argv
+
+
+def test_nothing_has_the_network_or_may_write_unless_it_is_asked_for(root: Chroot) -> None:
+    command = sandbox.plan_command(
+        root, ("true",), purpose="x", timeout_s=7, binds=(LINUX,),
+    )  # fmt: skip
+    assert "--share-net" not in command.argv
+    assert "--bind" not in command.argv
+    assert (command.purpose, command.timeout_s, command.log_path) == ("x", 7, None)
+
+
+def test_a_program_inside_may_look_like_an_option(root: Chroot) -> None:
+    # bwrap stops to read its own options at "--".
+    argv = sandbox.plan_enter(root, ("--bind", "x"))
+    assert argv[-3:] == ("--", "--bind", "x")

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the VM's programs are made of, and what makes them new."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from twinmod import specs, userland
+from twinmod.errors import ConfigError
+from twinmod.specs import Chroot
+
+SITE = Path("/cache/python/abc/site")
+
+
+def write(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+def test_a_projects_files_are_read_without_what_builds_leave(tmp_path: Path) -> None:
+    write(
+        tmp_path, "pyproject.toml", "src/lib.rs", "python/p/__init__.py", "target/debug/x",
+        "build/x", "dist/p.whl", "python/p/__pycache__/i.pyc", "python/p/_native.abi3.so",
+        "p.egg-info/x", ".venv/x", ".gitignore",
+    )  # fmt: skip
+    assert userland.read_project(tmp_path) == (
+        ("pyproject.toml", b"pyproject.toml"), ("python/p/__init__.py", b"python/p/__init__.py"),
+        ("src/lib.rs", b"src/lib.rs"),
+    )  # fmt: skip
+
+
+def test_a_folder_that_is_no_project_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        userland.read_project(tmp_path)
+    assert ("file", str(tmp_path / "pyproject.toml")) in caught.value.facts
+
+
+LOCK = "abc"
+
+FILES = (("a", b"xy"), ("b", b"z"))
+
+
+def test_a_tester_is_as_old_as_its_files_its_packages_and_its_chroot(root: Chroot) -> None:
+    digests = [
+        userland.plan_digest(root, LOCK, FILES),
+        userland.plan_digest(root, LOCK, (("a", b"xY"), ("b", b"z"))),
+        userland.plan_digest(root, LOCK, (("A", b"xy"), ("b", b"z"))),
+        userland.plan_digest(root, LOCK, (("a", b"x"), ("b", b"yz"))),
+        userland.plan_digest(root, LOCK, FILES[:1]),
+        userland.plan_digest(root, LOCK, (("ax", b"yb"), ("", b"z"))),
+        userland.plan_digest(root, LOCK, (("axybz", b""),)),
+        userland.plan_digest(root, "another", FILES),
+        userland.plan_digest(replace(root, key="trixie-2"), LOCK, FILES),
+    ]
+    assert len(set(digests)) == len(digests)
+
+
+def test_another_lock_or_chroot_is_another_set_of_packages(root: Chroot, tmp_path: Path) -> None:
+    lock = tmp_path / "guest.txt"
+    lock.write_text("pytest==9.2.0 --hash=sha256:0\n")
+    first = userland.plan_lock_digest(root, lock)
+    assert userland.plan_lock_digest(replace(root, key="trixie-2"), lock) != first
+    lock.write_text("pytest==9.2.1 --hash=sha256:0\n")
+    assert userland.plan_lock_digest(root, lock) != first
+
+
+def find_mounts(argv: tuple[str, ...]) -> tuple[str, ...]:
+    return argv[argv.index("/twinmod") + 1 : argv.index("--clearenv")]
+
+
+def test_the_command_that_builds_the_rust_tester(
+    testers: tuple[specs.TesterSpec, ...], root: Chroot
+) -> None:
+    command = userland.plan_install(
+        testers[1], root, SITE, Path("/cache/crates/1/cargo"), Path("/cache/t.partial"),
+        Path("/cache/target"),
+    )  # fmt: skip
+    assert command.argv[command.argv.index("--") + 1 :] == (
+        "python3", "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-cache-dir",
+        "--root-user-action=ignore", "--target", "/twinmod/work/site",
+        "/twinmod/work/source/rust_tester",
+    )  # fmt: skip
+    assert find_mounts(command.argv) == (
+        "--ro-bind", "/cache/python/abc/site", "/twinmod/site",
+        "--bind", "/cache/t.partial", "/twinmod/work",
+        "--bind", "/cache/target", "/twinmod/target",
+        "--bind", "/cache/crates/1/cargo", "/twinmod/cargo",
+    )  # fmt: skip
+
+
+def test_a_tester_without_crates_is_given_none(
+    testers: tuple[specs.TesterSpec, ...], root: Chroot
+) -> None:
+    command = userland.plan_install(testers[0], root, SITE, None, Path("/w"), Path("/t"))
+    assert "/twinmod/cargo" not in find_mounts(command.argv)
+
+
+def test_a_tester_is_built_without_any_network(
+    testers: tuple[specs.TesterSpec, ...], root: Chroot
+) -> None:
+    command = userland.plan_install(testers[1], root, SITE, None, Path("/w"), Path("/t"))
+    assert "--share-net" not in command.argv
+    settings = dict(userland.plan_build_environment())
+    assert settings["CARGO_NET_OFFLINE"] == "true"
+    assert settings["PIP_NO_INDEX"] == "1"
+    assert settings["MATURIN_NO_INSTALL_RUST"] == "1"
+
+
+def test_a_project_without_locked_crates_is_refused_with_what_to_do(
+    root: Chroot, tmp_path: Path, progress: specs.Progress, cache_dir: Path
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        userland.ensure_crates(root, tmp_path, progress)
+    assert caught.value.hint.startswith("cargo generate-lockfile")
+    assert not cache_dir.exists()
