@@ -40,6 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"the matrix needs {name}")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let -k find a test by the numbers of its rules."""
+    for marker in item.iter_markers("rule"):
+        item.extra_keyword_matches.update(marker.args)
+
+
 @pytest.fixture(scope="session")
 def module(pytestconfig: pytest.Config) -> Module:
     """The kernel module under test."""

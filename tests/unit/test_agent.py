@@ -163,13 +163,6 @@ def test_the_host_reads_what_the_agent_says(events: list[dict[str, Any]]) -> Non
     assert transcript.running is None
 
 
-def test_a_rule_selects_its_tests(folder: Path) -> None:
-    lines = run_script(RUN, str(folder), os.devnull, "-k", "R7").splitlines()
-    assert set(find_results([json.loads(line) for line in lines])) == {
-        "test_sizes[1]", "test_sizes[2]",
-    }  # fmt: skip
-
-
 # -- the stream -------------------------------------------------------------------------------
 
 

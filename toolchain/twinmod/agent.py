@@ -130,10 +130,10 @@ class Reporter:
         self.spent: dict[str, float] = {}
 
     def pytest_itemcollected(self, item: Any) -> None:
-        """Note the rules of a test, and let -k find it by them."""
-        rules = [rule for marker in item.iter_markers("rule") for rule in marker.args]
-        self.rules[item.nodeid] = rules
-        item.extra_keyword_matches.update(rules)
+        """Note the rules of a test."""
+        self.rules[item.nodeid] = [
+            rule for marker in item.iter_markers("rule") for rule in marker.args
+        ]
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Say that a test begins, before it can do any harm."""

@@ -194,6 +194,10 @@ def run_test(
     rules = read_rules(config)
     products = run_build(config, prepared, selection.languages, progress)
     setting = prepare_setting(config, prepared, progress)
+    if selection.keyword:
+        userland.require_tests(
+            prepared.chroot, prepared.site_dir, setting.userland.programs_dir, selection.keyword
+        )
     out_dir = config.out_dir / "test"
     shutil.rmtree(out_dir, ignore_errors=True)
     work = guest.Work(

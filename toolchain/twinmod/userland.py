@@ -331,7 +331,7 @@ def ensure_programs(chroot: Chroot, site_dir: Path, matrix_dir: Path, progress: 
             path.write_bytes(content)
         with progress.phase("agent and matrix"):
             for argv in plan_compile():
-                process.run(_plan_program(chroot, site_dir, work_dir, argv))
+                process.run(_plan_program(chroot, site_dir, work_dir, argv, writable=True))
         return {}, ("package/twinmod/agent.py",)
 
     return cache.ensure_entry("programs", digest, make, progress).path
@@ -339,17 +339,44 @@ def ensure_programs(chroot: Chroot, site_dir: Path, matrix_dir: Path, progress: 
 
 def plan_compile() -> tuple[tuple[str, ...], ...]:
     """Return what compiles the agent and the matrix where the VM will look for the result."""
-    inside = sandbox.INSIDE
-    matrix = str(inside / "matrix")
     return (
-        ("python3", "-m", "compileall", "-q", str(inside / "package")),
-        ("python3", "-m", "pytest", matrix, "--rootdir", matrix, "-p", "no:cacheprovider",
-         "--collect-only", "-q", "-q", "--strict-markers", "--module", "none",
-         "--module-path", "none", "--tester", "c"),
+        ("python3", "-m", "compileall", "-q", str(sandbox.INSIDE / "package")),
+        plan_collect(""),
+    )
+
+
+def plan_collect(keyword: str) -> tuple[str, ...]:
+    """Return pytest's argument vector that collects the matrix and runs nothing of it."""
+    matrix = str(sandbox.INSIDE / "matrix")
+    return (
+        "python3", "-m", "pytest", matrix, "--rootdir", matrix, "-p", "no:cacheprovider",
+        "--collect-only", "-q", "-q", "--strict-markers", "-k", keyword,
+        "--module", "none", "--module-path", "none", "--tester", "c",
     )  # fmt: skip
 
 
-def _plan_program(chroot: Chroot, site_dir: Path, work_dir: Path, argv: tuple[str, ...]) -> Command:
+def require_tests(chroot: Chroot, site_dir: Path, programs_dir: Path, keyword: str) -> None:
+    """Refuse a keyword expression that selects no test, before a VM is booted for it.
+
+    Raises:
+        ConfigError: It matches nothing, or is no expression.
+    """
+    command = _plan_program(chroot, site_dir, programs_dir, plan_collect(keyword), writable=False)
+    status, output = process.run_unchecked(command)
+    if status == 0:
+        return
+    why = {4: "is no expression", 5: "matches no test"}.get(status, "cannot be collected")
+    said = tuple(("pytest", line) for line in output.splitlines() if line.startswith("ERROR"))
+    raise ConfigError(
+        f"-k {keyword!r} {why}",
+        facts=said[:1],
+        hint="-k takes parts of test names and of rule numbers, as in: -k 'R4 and not R14'",
+    )
+
+
+def _plan_program(
+    chroot: Chroot, site_dir: Path, work_dir: Path, argv: tuple[str, ...], *, writable: bool
+) -> Command:
     inside = sandbox.INSIDE
     return sandbox.plan_command(
         chroot, argv, purpose="the agent and the matrix were not compiled",
@@ -358,7 +385,9 @@ def _plan_program(chroot: Chroot, site_dir: Path, work_dir: Path, argv: tuple[st
                      ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")),
         binds=(
             Bind(source_path=site_dir, target_path=inside / "site"),
-            Bind(source_path=work_dir / "package", target_path=inside / "package", writable=True),
-            Bind(source_path=work_dir / "matrix", target_path=inside / "matrix", writable=True),
+            *(
+                Bind(source_path=work_dir / name, target_path=inside / name, writable=writable)
+                for name in ("package", "matrix")
+            ),
         ),
     )  # fmt: skip

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The matrix against its contract, without a VM: what is collected, and under which rules."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from twinmod import process, results
+from twinmod.specs import Command
+
+ROOT = Path(__file__).resolve().parents[2]
+MATRIX = ROOT / "tests/matrix"
+
+LISTER = """\
+import json
+
+def pytest_collection_finish(session):
+    for item in session.items:
+        rules = [rule for marker in item.iter_markers("rule") for rule in marker.args]
+        print("ITEM", json.dumps([item.nodeid, rules]))
+"""
+
+
+def collect(folder: Path, keyword: str = "") -> dict[str, list[str]]:
+    """Return the rules of every test that pytest collects from the matrix."""
+    (folder / "lister.py").write_text(LISTER)
+    argv = (
+        sys.executable, "-m", "pytest", str(MATRIX), "--rootdir", str(MATRIX), "-c", "/dev/null",
+        "-p", "lister", "-p", "no:cacheprovider", "--collect-only", "-q", "-k", keyword,
+        "--module", "none", "--module-path", "none", "--tester", "c",
+    )  # fmt: skip
+    command = Command(
+        argv=argv, purpose="the matrix was not collected", timeout_s=60,
+        environment=(("PYTHONPATH", str(folder)), ("PYTHONDONTWRITEBYTECODE", "1")),
+    )  # fmt: skip
+    found = re.findall(r"^ITEM (.+)$", process.run(command), re.MULTILINE)
+    return dict(json.loads(line) for line in found)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    return collect(tmp_path_factory.mktemp("matrix"))
+
+
+def test_every_rule_has_a_test_and_every_test_a_rule(everything: dict[str, list[str]]) -> None:
+    rules = {number for number, _ in results.parse_rules((ROOT / "DEVICE.md").read_text())}
+    assert {rule for named in everything.values() for rule in named} == rules
+    assert [test for test, named in everything.items() if not named] == []
+
+
+def test_a_rules_number_selects_its_tests(tmp_path: Path, everything: dict[str, list[str]]) -> None:
+    selected = collect(tmp_path, "R14")
+    assert selected == {test: named for test, named in everything.items() if "R14" in named}
