@@ -278,3 +278,15 @@ def test_a_vm_that_did_not_come_as_far_as_a_cell_shows_how_far_it_came(
     assert facts["console"].endswith("\na\nb")
     assert facts["folder"] == str(plan.run_dir)
     assert error.exit_code == 5
+
+
+def plan_end(end: str, console: str = "", *, booted: bool = False) -> guest.VmEnd:
+    transcript = results.Transcript(booted=booted, release="", cells=(), running=None)
+    return guest.VmEnd(transcript=transcript, end=end, console=console, qemu_log="")
+
+
+def test_only_a_vm_that_was_never_heard_of_is_booted_again() -> None:
+    assert guest.is_stalled(plan_end("silent"))
+    assert not guest.is_stalled(plan_end("exited"))
+    assert not guest.is_stalled(plan_end("silent", booted=True))
+    assert not guest.is_stalled(plan_end("silent", "[    1.0] kernel BUG at mm/slub.c:1!"))

@@ -59,13 +59,14 @@ def test_the_exit_code_is_that_of_the_worst_cell(outcomes: tuple[str, ...], code
 def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Product) -> None:
     document = report.plan_test_report(
         RESULTS, tree, {"name": "tcg", "reason": "no KVM"},
-        {"passed": 1, "failed": 2, "skipped": 1}, narrowed="", boots=2, products=(product,),
+        {"passed": 1, "failed": 2, "skipped": 1}, narrowed="", boots=2, stalled_boots=1, products=(product,),
         phases=(("VM", 1.2345),),
     )  # fmt: skip
     assert json.loads(json.dumps(document)) == document
     assert document["schema"] == "twinmod.test/1"
     assert set(document) == {
-        "schema", "kernel", "accelerator", "accelerator_reason", "narrowed", "boots", "modules",
+        "schema", "kernel", "accelerator", "accelerator_reason", "narrowed", "boots",
+        "stalled_boots", "modules",
         "phases", "cells", "totals",
     }  # fmt: skip
     assert document["kernel"] == {
@@ -76,7 +77,7 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
         {"module": "mdriver_c", "language": "c", "sha256": product.sha256}
     ]
     assert document["phases"] == [{"title": "VM", "seconds": 1.23}]
-    assert document["boots"] == 2
+    assert (document["boots"], document["stalled_boots"]) == (2, 1)
     first, second = document["cells"]
     assert set(first) == {"module", "tester", "outcome", "tests", "kernel_faults", "problems"}
     assert first["tests"][1] == {

@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,8 @@ def ensure_entry(
             record, vital = make(partial)
         except BaseException:
             _clear(partial, (*keep, *(log.name for log in partial.glob("*.log"))))
+            with suppress(OSError):
+                partial.rmdir()
             raise
         write_record(partial, record, vital)
         partial.rename(path)
@@ -240,6 +242,6 @@ def require_disk(path: Path, needed_bytes: int, what: str) -> None:
         raise MissingToolError(
             f"too little disk for {what}: {free_bytes / 1e9:.1f} GB free, "
             f"{needed_bytes / 1e9:.1f} GB needed",
-            facts=(("path", str(path)),),
+            facts=(("disk of", str(path)),),
             hint="export TWINMOD_CACHE_DIR=/a/folder/on/a/larger/disk",
         )

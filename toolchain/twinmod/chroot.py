@@ -228,6 +228,14 @@ def find_namespace_fix(apparmor: str, sysctl: str, in_container: bool) -> str:
     return "sudo sysctl -w user.max_user_namespaces=15000"
 
 
+def read_namespace_fix() -> str:
+    """Return the command that would allow user namespaces on this host; see find_namespace_fix."""
+    in_container = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
+    apparmor = _read_sysctl("kernel/apparmor_restrict_unprivileged_userns")
+    clone = _read_sysctl("kernel/unprivileged_userns_clone")
+    return find_namespace_fix(apparmor, clone, in_container)
+
+
 def _read_sysctl(name: str) -> str:
     try:
         return Path("/proc/sys", *name.split("/")).read_text().strip()
@@ -252,10 +260,7 @@ def check_host() -> tuple[Check, ...]:
                   needed="yes", ok=found["newuidmap"], fix="" if found["newuidmap"] else fix)
         )  # fmt: skip
     works, seen = probe_namespace()
-    in_container = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
-    apparmor = _read_sysctl("kernel/apparmor_restrict_unprivileged_userns")
-    cure = find_namespace_fix(apparmor, _read_sysctl("kernel/unprivileged_userns_clone"),
-                              in_container)  # fmt: skip
+    cure = read_namespace_fix() if found["bwrap"] else fix
     checks.append(
         Check(group="host", name="user namespace", found=seen, needed="one made with bwrap",
               ok=works, fix="" if works else cure)

@@ -151,6 +151,8 @@ def test(
         click.echo(f"\n{troubles}")
     click.echo(f"\nkernel {prepared.tree.release}, {run.document['accelerator']}; "
                f"{config.out_dir / 'test'}")  # fmt: skip
+    if run.document["stalled_boots"]:
+        click.echo(f"{run.document['stalled_boots']} VM stalled at boot and was booted again")
     if run.document["narrowed"]:
         click.echo(f"narrowed to {run.document['narrowed']}")
     click.echo(report.render_totals(run.document["totals"]))

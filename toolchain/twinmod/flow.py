@@ -213,7 +213,8 @@ def run_test(
     document = report.plan_test_report(
         checked, prepared.tree,
         {"name": setting.accelerator.name, "reason": setting.accelerator.reason},
-        results.count_totals(checked), narrowed=selection.render(config), boots=boots,
+        results.count_totals(checked), narrowed=selection.render(config),
+        boots=boots.total, stalled_boots=boots.stalled,
         products=products, phases=phases(),
     )  # fmt: skip
     write_json(out_dir / "report.json", document)

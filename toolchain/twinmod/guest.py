@@ -46,6 +46,10 @@ POWER_OFF_TIMEOUT_S = 10.0
 #: A VM's whole life, whatever it says; a counter run names its own.
 RUN_TIMEOUT_S = 1800.0
 
+#: How many boots of one run may stall: QEMU's translation was seen to do so, once in many boots,
+#: on a host with more to do than it has processors.
+STALLED_BOOTS = 2
+
 KERNEL_PARAMETERS = (
     "console=ttyS0", "loglevel=5", "panic=-1", "oops=panic", "panic_on_warn=1",
     "random.trust_cpu=on",
@@ -112,6 +116,15 @@ class Setting:
     userland: Userland
     vm: VmSpec
     accelerator: Accelerator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boots:
+    """How many VMs a run took."""
+
+    total: int = 0
+    # Those that fell silent before the agent began, and were booted again.
+    stalled: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -377,7 +390,7 @@ class Watch:
 
 def run_cells(
     setting: Setting, work: Work, out_dir: Path, progress: Progress
-) -> tuple[tuple[CellResult, ...], int]:
+) -> tuple[tuple[CellResult, ...], Boots]:
     """Run cells, in as many VMs as it takes: one, and another for each that a cell ended.
 
     Args:
@@ -387,22 +400,25 @@ def run_cells(
         progress: Told of each VM, and of each test.
 
     Returns:
-        A result for every cell, in the order of the work, and how many VMs it took.
+        A result for every cell, in the order of the work, and what it took.
 
     Raises:
         VmLostError: A VM did not come as far as a cell.
     """
     pending = work.cells
     found: list[CellResult] = []
-    boots = 0
+    boots = Boots()
     while pending:
-        boots += 1
-        plan = plan_boot(setting, replace(work, cells=pending), out_dir / f"vm-{boots}")
+        boots = replace(boots, total=boots.total + 1)
+        plan = plan_boot(setting, replace(work, cells=pending), out_dir / f"vm-{boots.total}")
         names = " ".join(cell.name for cell in pending)
-        with progress.phase(f"VM {boots} ({setting.accelerator.name}): {names}"):
+        with progress.phase(f"VM {boots.total} ({setting.accelerator.name}): {names}"):
             end = boot(plan, pending, Watch(progress))
-        faults = results.parse_faults(end.console)
-        ended = results.classify(end.transcript, end.end, faults)
+        if is_stalled(end) and boots.stalled < STALLED_BOOTS:
+            boots = replace(boots, stalled=boots.stalled + 1)
+            progress.note(f"the VM did not boot within {plan.boot_timeout_s:.0f} s; once more")
+            continue
+        ended = results.classify(end.transcript, end.end, results.parse_faults(end.console))
         if not ended and not found:
             raise plan_boot_error(plan, end)
         # What earlier VMs found is kept when a later one does not come as far as a cell.
@@ -410,6 +426,15 @@ def run_cells(
         done = {result.cell for result in found}
         pending = tuple(cell for cell in pending if cell not in done)
     return tuple(found), boots
+
+
+def is_stalled(end: VmEnd) -> bool:
+    """Tell whether a VM fell silent before its agent began, and its kernel said no fault.
+
+    No module of ours was there yet: it says nothing of them, and it is counted.
+    """
+    unheard = end.end == "silent" and not end.transcript.booted
+    return unheard and not results.parse_faults(end.console)
 
 
 def plan_unreached(cells: tuple[Cell, ...], why: str) -> tuple[CellResult, ...]:

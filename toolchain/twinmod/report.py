@@ -71,7 +71,8 @@ def plan_kernel(tree: KernelTree) -> dict[str, str]:
 
 def plan_test_report(
     results: tuple[CellResult, ...], tree: KernelTree, accelerator: Mapping[str, str],
-    totals: Mapping[str, int], *, narrowed: str, boots: int, products: tuple[Product, ...],
+    totals: Mapping[str, int], *, narrowed: str, boots: int, stalled_boots: int,
+    products: tuple[Product, ...],
     phases: tuple[tuple[str, float], ...],
 ) -> dict[str, Any]:  # fmt: skip
     """Return the test report: JSON's own types, schema ``twinmod.test/1``.
@@ -83,6 +84,7 @@ def plan_test_report(
         totals: ``passed``, ``failed``, ``skipped``.
         narrowed: What the caller narrowed the run to, "" for all of it.
         boots: How many VMs it took.
+        stalled_boots: How many of them never came as far as the agent, and were booted again.
         products: The modules that ran.
         phases: (title, seconds) of what the run spent its time on.
     """
@@ -93,6 +95,7 @@ def plan_test_report(
         "accelerator_reason": accelerator["reason"],
         "narrowed": narrowed,
         "boots": boots,
+        "stalled_boots": stalled_boots,
         "modules": [{"module": p.module, "language": p.language, "sha256": p.sha256}
                     for p in products],
         "phases": [{"title": title, "seconds": round(seconds, 2)} for title, seconds in phases],
