@@ -59,7 +59,8 @@ def test_the_exit_code_is_that_of_the_worst_cell(outcomes: tuple[str, ...], code
 def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Product) -> None:
     document = report.plan_test_report(
         RESULTS, tree, {"name": "tcg", "reason": "no KVM"},
-        {"passed": 1, "failed": 2, "skipped": 1}, narrowed="", boots=2, stalled_boots=1, products=(product,),
+        {"passed": 1, "failed": 2, "skipped": 1}, narrowed="",
+        boots=2, stalled_boots=1, products=(product,),
         phases=(("VM", 1.2345),),
     )  # fmt: skip
     assert json.loads(json.dumps(document)) == document
