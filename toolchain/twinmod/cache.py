@@ -23,6 +23,9 @@ from twinmod.specs import Progress
 
 RECORD = "record.json"
 
+#: What a compiler keeps from build to build; no entry, and never complete.
+SCRATCH = "cargo-target"
+
 #: How long one run waits for another that makes the same entry.
 LOCK_TIMEOUT_S = 3600.0
 
@@ -216,7 +219,12 @@ def list_entries() -> tuple[tuple[str, str, bool, int], ...]:
     root = find_cache_dir()
     kinds = sorted(path for path in root.glob("*") if path.is_dir() and path.name != "locks")
     return tuple(
-        (kind.name, entry.name, find_entry(kind.name, entry.name) is not None, read_size(entry))
+        (
+            kind.name,
+            entry.name,
+            kind.name == SCRATCH or find_entry(kind.name, entry.name) is not None,
+            read_size(entry),
+        )
         for kind in kinds
         for entry in sorted(kind.iterdir())
         if entry.is_dir()

@@ -296,7 +296,7 @@ def find_used_entries(config: Config) -> tuple[tuple[str, str], ...]:
         return ()
     site = userland.plan_lock_digest(root, config.lock_path)
     used = [("chroot", root.key), ("kernel", kernel.plan_key(config.kernel, root)),
-            ("cargo-target", root.key), ("python", site)]  # fmt: skip
+            (cache.SCRATCH, root.key), ("python", site)]  # fmt: skip
     for spec in config.testers:
         lock_path = config.root_dir / spec.project / "Cargo.lock"
         if lock_path.exists():

@@ -250,7 +250,7 @@ def ensure_tester(
             path = work_dir / "source" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        target_dir = cache.ensure_cache_dir() / "cargo-target" / chroot.key
+        target_dir = cache.ensure_cache_dir() / cache.SCRATCH / chroot.key
         target_dir.mkdir(parents=True, exist_ok=True)
         command = plan_install(spec, chroot, site_dir, crates_dir, work_dir, target_dir)
         with progress.phase(f"tester {spec.name}"):
@@ -272,7 +272,7 @@ def lint(
     Raises:
         BuildError: clippy has something to say.
     """
-    target_dir = cache.ensure_cache_dir() / "cargo-target" / chroot.key
+    target_dir = cache.ensure_cache_dir() / cache.SCRATCH / chroot.key
     target_dir.mkdir(parents=True, exist_ok=True)
     inside = sandbox.INSIDE
     command = sandbox.plan_command(
