@@ -154,7 +154,8 @@ def make_chroot(spec: ChrootSpec, mirror: str | None, partial_dir: Path) -> Mapp
         raise network.plan_suite_error(error, spec.suite) from error
     for folder in (sandbox.INSIDE, PurePosixPath("/view")):
         (root_dir / folder.relative_to("/")).mkdir()
-    used = network.parse_mirror((root_dir / "etc/apt/sources.list").read_text())
+    # Without a mirror of ours, mmdebstrap has written its default there.
+    used = mirror or network.parse_mirror((root_dir / "etc/apt/sources.list").read_text())
     return {"suite": spec.suite, "packages": list(spec.packages), "mirror": used or ""}
 
 

@@ -109,9 +109,7 @@ def build(state: State, languages: tuple[str, ...], show: bool, as_json: bool) -
     for module in config.modules:
         kbuild.read_sources(module, config.root_dir)
     if show:
-        prepared = flow.find_prepared(config)
-        plans = flow.plan_builds(config, prepared, wanted)
-        click.echo("\n\n".join(kbuild.render_show(plan) for plan in plans))
+        click.echo(flow.render_builds(config, wanted))
         return ExitCode.PASSED
     with flow.hold_checkout(config, state.progress):
         prepared = flow.run_setup(config, state.progress)

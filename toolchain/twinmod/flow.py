@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from twinmod import cache, chroot, guest, kbuild, kernel, report, results, userland
-from twinmod.config import Config, plan_cells
+from twinmod.config import LANGUAGES, Config, plan_cells
 from twinmod.errors import ConfigError, ExitCode, MissingToolError
 from twinmod.specs import Cell, CellResult, Check, Chroot, KernelTree, Product, Progress
 
@@ -57,24 +57,37 @@ def hold_checkout(config: Config, progress: Progress) -> Iterator[None]:
 
 
 def plan_builds(
-    config: Config, prepared: Prepared, languages: tuple[str, ...]
+    config: Config, root: Chroot, tree: KernelTree, languages: tuple[str, ...]
 ) -> tuple[kbuild.BuildPlan, ...]:
     """Plan the build of the modules in some languages."""
     modules = [module for module in config.modules if module.language in languages]
     return tuple(
         kbuild.plan_build(
-            module, prepared.tree, prepared.chroot,
-            kbuild.read_sources(module, config.root_dir), config.out_dir,
+            module, tree, root, kbuild.read_sources(module, config.root_dir), config.out_dir
         )
         for module in modules
-    )  # fmt: skip
+    )
+
+
+def render_builds(config: Config, languages: tuple[str, ...]) -> str:
+    """Return the commands that would build modules; run and make nothing.
+
+    Raises:
+        MissingToolError: Setup has not been run, so there are no such commands yet.
+    """
+    root = chroot.find_chroot(config.chroot)
+    tree = kernel.find_tree(config.kernel, root) if root else None
+    if root is None or tree is None:
+        raise MissingToolError("setup has not been run", hint="nox -s setup")
+    plans = plan_builds(config, root, tree, languages)
+    return "\n\n".join(kbuild.render_show(plan) for plan in plans)
 
 
 def run_build(
     config: Config, prepared: Prepared, languages: tuple[str, ...], progress: Progress
 ) -> tuple[Product, ...]:
     """Build modules and write the build report."""
-    plans = plan_builds(config, prepared, languages)
+    plans = plan_builds(config, prepared.chroot, prepared.tree, languages)
     products = tuple(kbuild.build(plan, progress) for plan in plans)
     document = kbuild.plan_report(products, prepared.tree)
     write_json(config.out_dir / "build/report.json", document)
@@ -227,7 +240,7 @@ def run_counter(
     progress: Progress,
 ) -> tuple[CellResult, ...]:  # fmt: skip
     """Count up in every cell: threads x increments on one device, with one lock."""
-    products = run_build(config, prepared, ("c", "rust"), progress)
+    products = run_build(config, prepared, LANGUAGES, progress)
     setting = prepare_setting(config, prepared, progress)
     out_dir = config.out_dir / "counter"
     shutil.rmtree(out_dir, ignore_errors=True)
@@ -241,7 +254,7 @@ def run_counter(
 
 def run_shell(config: Config, prepared: Prepared, progress: Progress) -> ExitCode:
     """Give a person a VM with both modules loaded and both testers importable."""
-    products = run_build(config, prepared, ("c", "rust"), progress)
+    products = run_build(config, prepared, LANGUAGES, progress)
     setting = prepare_setting(config, prepared, progress)
     out_dir = config.out_dir / "shell"
     shutil.rmtree(out_dir, ignore_errors=True)
@@ -268,25 +281,12 @@ def run_doctor(config: Config, probe: Callable[[str], bool]) -> tuple[Check, ...
 
 def run_lint(config: Config, prepared: Prepared, progress: Progress) -> None:
     """Hold the modules' and the Rust tester's sources to the kernel's and clippy's checks."""
-    for plan in plan_builds(config, prepared, ("c", "rust")):
+    for plan in plan_builds(config, prepared.chroot, prepared.tree, LANGUAGES):
         kbuild.lint(plan, prepared.chroot, progress)
     spec = next(spec for spec in config.testers if spec.name == "rust")
     userland.lint(
         spec, prepared.chroot, config.root_dir, prepared.site_dir, prepared.crates_dir, progress
     )
-
-
-def find_prepared(config: Config) -> Prepared:
-    """Return what setup left, and make nothing.
-
-    Raises:
-        MissingToolError: Setup has not been run.
-    """
-    root = chroot.find_chroot(config.chroot)
-    tree = kernel.find_tree(config.kernel, root) if root else None
-    if root is None or tree is None:
-        raise MissingToolError("setup has not been run", hint="nox -s setup")
-    return Prepared(chroot=root, tree=tree, site_dir=root.root_dir, crates_dir=root.root_dir)
 
 
 def find_used_entries(config: Config) -> tuple[tuple[str, str], ...]:
