@@ -10,7 +10,6 @@ Source: Documentation/kbuild/modules.rst, Linux 7.3.
 
 import hashlib
 import json
-import os
 import shlex
 import shutil
 import time
@@ -22,8 +21,6 @@ from twinmod import cache, elf, process, resources, sandbox
 from twinmod.errors import BuildError, ConfigError
 from twinmod.specs import Bind, Chroot, Command, KernelTree, ModuleSpec, Product, Progress
 
-SOURCE = sandbox.INSIDE / "linux"
-BUILD = sandbox.INSIDE / "build"
 MODULES = sandbox.INSIDE / "module"
 
 #: What a person writes; everything else in a stage is generated.
@@ -86,17 +83,14 @@ def read_sources(module: ModuleSpec, project_dir: Path) -> tuple[tuple[str, byte
 def plan_folder(module: ModuleSpec) -> tuple[str, PurePosixPath]:
     """Return what make calls a module's folder, and where it lies inside the chroot."""
     if module.subdirs:
-        return module.subdirs, SOURCE / module.subdirs
+        return module.subdirs, sandbox.LINUX / module.subdirs
     return str(MODULES / module.name), MODULES / module.name
 
 
 def plan_make(module: ModuleSpec, tree: KernelTree, *arguments: str) -> tuple[str, ...]:
     """Return make's argument vector for one module, as it is called inside the chroot."""
     folder, _ = plan_folder(module)
-    return (
-        "make", "-C", str(SOURCE), f"O={BUILD}", "ARCH=x86", f"CC={tree.cc}",
-        f"-j{os.cpu_count()}", f"M={folder}", *arguments,
-    )  # fmt: skip
+    return sandbox.plan_make(tree.cc, f"M={folder}", *arguments)
 
 
 def plan_binds(
@@ -109,8 +103,8 @@ def plan_binds(
     """
     _, inside = plan_folder(module)
     binds = (
-        Bind(source_path=tree.source_dir, target_path=SOURCE),
-        Bind(source_path=tree.build_dir, target_path=BUILD),
+        Bind(source_path=tree.source_dir, target_path=sandbox.LINUX),
+        Bind(source_path=tree.build_dir, target_path=sandbox.BUILD),
         Bind(source_path=stage_dir, target_path=inside, writable=True),
     )
     return binds, (inside.parent,) if module.subdirs else ()
@@ -364,13 +358,13 @@ def plan_lint(
     if module.language == "rust":
         checks = (
             ("rustfmt", ("rustfmt", "--check", "--edition", "2021",
-                         "--config-path", f"{SOURCE}/.rustfmt.toml", *paths)),
+                         "--config-path", f"{sandbox.LINUX}/.rustfmt.toml", *paths)),
             ("clippy", plan_make(module, tree, "CLIPPY=1", "KRUSTFLAGS=-Dwarnings", "modules")),
         )  # fmt: skip
     else:
         checks = (
-            ("checkpatch", ("perl", f"{SOURCE}/scripts/checkpatch.pl", "--no-tree", "--strict",
-                            "--terse", "--show-types", "-f", *paths)),
+            ("checkpatch", ("perl", f"{sandbox.LINUX}/scripts/checkpatch.pl", "--no-tree",
+                            "--strict", "--terse", "--show-types", "-f", *paths)),
             ("warnings", plan_make(module, tree, "W=1", "KCFLAGS=-Werror", "modules")),
         )  # fmt: skip
     return tuple(

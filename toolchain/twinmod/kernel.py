@@ -26,8 +26,6 @@ FORMAT = "1"
 #: Bytes on disk while a tree is made; measured for 7.3.4: 2.6 GB at the end.
 DISK_BYTES = 4_000_000_000
 
-SOURCE = sandbox.INSIDE / "linux"
-BUILD = sandbox.INSIDE / "build"
 WORK = sandbox.INSIDE / "work"
 
 DOWNLOAD_TIMEOUT_S = 1800.0
@@ -230,8 +228,8 @@ def plan_inside(
         chroot, argv, purpose=purpose, timeout_s=BUILD_TIMEOUT_S,
         binds=(
             Bind(source_path=entry_dir / "work", target_path=WORK, writable=True),
-            Bind(source_path=entry_dir / "linux", target_path=SOURCE, writable=True),
-            Bind(source_path=entry_dir / "build", target_path=BUILD, writable=True),
+            Bind(source_path=entry_dir / "linux", target_path=sandbox.LINUX, writable=True),
+            Bind(source_path=entry_dir / "build", target_path=sandbox.BUILD, writable=True),
         ),
     )  # fmt: skip
     return replace(command, log_path=entry_dir / log if log else None)
@@ -244,8 +242,8 @@ def unpack_packages(chroot: Chroot, entry_dir: Path) -> None:
     script = (
         f"set -e; rm -rf {WORK}/pkg; "
         f"for deb in {WORK}/deb/*.deb; do dpkg -x $deb {WORK}/pkg; done; "
-        f"tar -x -f {WORK}/pkg/usr/src/linux-source-*.tar.xz -C {SOURCE} --strip-components=1 "
-        "--no-same-owner"
+        f"tar -x -f {WORK}/pkg/usr/src/linux-source-*.tar.xz -C {sandbox.LINUX} "
+        "--strip-components=1 --no-same-owner"
     )
     purpose = "the kernel's packages were not unpacked"
     process.run(plan_inside(chroot, ("sh", "-c", script), entry_dir, purpose))
@@ -319,14 +317,6 @@ def compare_symbols(exports: tuple[str, ...], symvers: str) -> tuple[str, ...]:
     return tuple(symbol for symbol in exports if symbol not in stock)
 
 
-def plan_make(cc: str, *arguments: str) -> tuple[str, ...]:
-    """Return make's argument vector for a tree, as it is called inside the chroot."""
-    return (
-        "make", "-C", str(SOURCE), f"O={BUILD}", "ARCH=x86", f"CC={cc}", f"-j{os.cpu_count()}",
-        *arguments,
-    )  # fmt: skip
-
-
 def configure_tree(chroot: Chroot, entry_dir: Path, spec: KernelSpec) -> Mapping[str, str]:
     """Configure the tree as the stock kernel was; return its options.
 
@@ -341,7 +331,7 @@ def configure_tree(chroot: Chroot, entry_dir: Path, spec: KernelSpec) -> Mapping
     config_path.write_text(stock)
     cc = options["CONFIG_CC_VERSION_TEXT"].split()[0]
     purpose = "the kernel's tree was not configured"
-    argv = plan_make(cc, "olddefconfig")
+    argv = sandbox.plan_make(cc, "olddefconfig")
     process.run(plan_inside(chroot, argv, entry_dir, purpose, log="olddefconfig.log"))
     compare_configs(stock, config_path.read_text())
     return options
@@ -355,7 +345,7 @@ def build_crates(chroot: Chroot, entry_dir: Path, options: Mapping[str, str]) ->
     """
     cc = options["CONFIG_CC_VERSION_TEXT"].split()[0]
     purpose = "the kernel's Rust crates were not rebuilt"
-    argv = plan_make(cc, "prepare", "modules_prepare")
+    argv = sandbox.plan_make(cc, "prepare", "modules_prepare")
     process.run(plan_inside(chroot, argv, entry_dir, purpose, log="prepare.log"))
     headers = "usr/src/linux-headers-*"
     symvers = find_in_packages(entry_dir, f"{headers}/Module.symvers")
@@ -430,7 +420,7 @@ def unpack_image(chroot: Chroot, entry_dir: Path) -> tuple[str, ...]:
     image = find_in_packages(entry_dir, "**/vmlinuz*")
     inside = WORK / image.relative_to(entry_dir / "work")
     script = 'exec "$1" "$2" > "$3"'
-    argv = ("sh", "-c", script, "sh", f"{SOURCE}/scripts/extract-vmlinux", str(inside),
+    argv = ("sh", "-c", script, "sh", f"{sandbox.LINUX}/scripts/extract-vmlinux", str(inside),
             f"{WORK}/vmlinux")  # fmt: skip
     process.run(plan_inside(chroot, argv, entry_dir, "the kernel's image was not unpacked"))
     shutil.move(entry_dir / "work/vmlinux", entry_dir / "vm/vmlinux")

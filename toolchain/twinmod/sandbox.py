@@ -4,6 +4,7 @@
 Source: bwrap(1), bubblewrap 0.8.
 """
 
+import os
 from pathlib import PurePosixPath
 
 from twinmod.specs import Bind, Chroot, Command
@@ -12,12 +13,29 @@ from twinmod.specs import Bind, Chroot, Command
 #: so that products do not depend on where the checkout or the cache lies.
 INSIDE = PurePosixPath("/twinmod")
 
+#: A kernel's source and its build directory.
+LINUX = INSIDE / "linux"
+BUILD = INSIDE / "build"
+
 #: The environment inside; nothing of the host's.
 ENVIRONMENT = (
     ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
     ("LC_ALL", "C.UTF-8"),
     ("HOME", "/tmp"),
 )
+
+
+def plan_make(cc: str, *arguments: str) -> tuple[str, ...]:
+    """Return make's argument vector for a kernel's tree, as it is called inside the chroot.
+
+    Args:
+        cc: The compiler that built the kernel.
+        arguments: Variables and targets.
+    """
+    return (
+        "make", "-C", str(LINUX), f"O={BUILD}", "ARCH=x86", f"CC={cc}", f"-j{os.cpu_count()}",
+        *arguments,
+    )  # fmt: skip
 
 
 def plan_bind(bind: Bind) -> tuple[str, ...]:
