@@ -417,3 +417,37 @@ def test_the_doctor_does_not_fail_for_a_tree_that_setup_will_make(
 ) -> None:
     for check in kernel.check_tree(kernel_spec, None):
         assert (check.ok, check.required, check.fix) == (False, False, "nox -s setup")
+
+
+def test_a_kernel_that_was_built_without_rustc_finds_none() -> None:
+    options = {"CONFIG_CC_VERSION_TEXT": "gcc-14 (Debian 14.2.0-19) 14.2.0"}
+    assert "RUSTC=false" in kernel.plan_configure(
+        {**options, "CONFIG_RUSTC_VERSION": "0"}, "olddefconfig"
+    )
+    assert "RUSTC=false" not in kernel.plan_configure(
+        {**options, "CONFIG_RUSTC_VERSION": "108501"}, "olddefconfig"
+    )
+
+
+@pytest.mark.parametrize(
+    "releases",
+    [
+        ("7.3.4+deb13-amd64", "7.3.2+deb13-amd64", "7.2.12+deb13-amd64", "7.2.9+deb13-amd64"),
+        ("7.3-amd64", "7.3-rc7-amd64", "7.3-rc6-amd64", "6.12.117+deb13-amd64"),
+    ],
+)
+def test_the_newest_kernel_comes_first(releases: tuple[str, ...]) -> None:
+    stanzas = tuple(
+        {"Package": f"linux-image-{release}", "Version": release}
+        for release in (*sorted(releases), "7.9.9+deb13-cloud-amd64", "7.9.9+deb13-rt-amd64")
+    )
+    spec = KernelSpec(name="k", chroot="c", suite="s", flavour="amd64")
+    assert [release for release, _ in kernel.find_releases(spec, stanzas)] == list(releases)
+
+
+def test_a_series_takes_its_own_kernels_only() -> None:
+    names = ("7.2.9+deb13-amd64", "7.2.12+deb13-amd64", "7.20.1+deb13-amd64", "7.3.4+deb13-amd64")
+    stanzas = tuple({"Package": f"linux-image-{name}", "Version": name} for name in names)
+    spec = KernelSpec(name="k", chroot="c", suite="s", flavour="amd64", series="7.2")
+    found = [release for release, _ in kernel.find_releases(spec, stanzas)]
+    assert found == ["7.2.12+deb13-amd64", "7.2.9+deb13-amd64"]

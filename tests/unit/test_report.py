@@ -59,7 +59,7 @@ def test_the_exit_code_is_that_of_the_worst_cell(outcomes: tuple[str, ...], code
 def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Product) -> None:
     document = report.plan_test_report(
         RESULTS, tree, {"name": "tcg", "reason": "no KVM"},
-        {"passed": 1, "failed": 2, "skipped": 1}, narrowed="",
+        {"passed": 1, "failed": 2, "skipped": 1}, narrowed="", absent=(),
         boots=2, stalled_boots=1, products=(product,),
         phases=(("VM", 1.2345),),
     )  # fmt: skip
@@ -67,7 +67,7 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
     assert document["schema"] == "twinmod.test/1"
     assert set(document) == {
         "schema", "kernel", "accelerator", "accelerator_reason", "narrowed", "boots",
-        "stalled_boots", "modules",
+        "stalled_boots", "absent", "modules",
         "phases", "cells", "totals",
     }  # fmt: skip
     assert document["kernel"] == {

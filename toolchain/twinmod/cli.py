@@ -15,8 +15,15 @@ import click
 from rich.console import Console
 
 from twinmod import __version__, cache, flow, kbuild, process, report
-from twinmod.config import LANGUAGES, Config, find_project_dir, read_config
-from twinmod.errors import ConfigError, ExitCode, MissingToolError, TwinmodError, render_error
+from twinmod.config import LANGUAGES, Config, find_project_dir, read_config, select_kernel
+from twinmod.errors import (
+    ConfigError,
+    ExitCode,
+    MissingToolError,
+    TwinmodError,
+    compare_exit_codes,
+    render_error,
+)
 from twinmod.terminal import TerminalProgress
 
 PROBE_TIMEOUT_S = 10.0
@@ -38,12 +45,27 @@ class State:
             self._config = read_config(find_project_dir(Path.cwd()))
         return self._config
 
+    def select(self, kernel: str) -> Config:
+        """Return the configuration for a kernel, the configured one for ""."""
+        return select_kernel(self.config, kernel) if kernel else self.config
+
+    def select_kernels(self, kernel: str) -> tuple[Config, ...]:
+        """Return the configuration for a kernel, or for each of them for "all"."""
+        if kernel != "all":
+            return (self.select(kernel),)
+        return tuple(select_kernel(self.config, spec.name) for spec in self.config.kernels)
+
     def phases(self) -> tuple[tuple[str, float], ...]:
         """Return (title, seconds) of every phase so far."""
         return tuple(self.progress.durations)
 
 
 pass_state = click.make_pass_decorator(State, ensure=True)
+
+
+def kernel_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option that names a kernel, with a verb's own words for it."""
+    return click.option("--kernel", "kernel", default="", metavar="NAME", help=text)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -70,10 +92,11 @@ def _probe_url(url: str) -> bool:
 
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@kernel_option("Look at this kernel of [tool.twinmod].")
 @pass_state
-def doctor(state: State, as_json: bool) -> ExitCode:
+def doctor(state: State, as_json: bool, kernel: str) -> ExitCode:
     """Say what is there and what is missing; change nothing."""
-    checks = flow.run_doctor(state.config, _probe_url)
+    checks = flow.run_doctor(state.select(kernel), _probe_url)
     document = report.plan_doctor_report(checks)
     if as_json:
         _print_json(document)
@@ -83,29 +106,40 @@ def doctor(state: State, as_json: bool) -> ExitCode:
 
 
 @cli.command()
+@kernel_option("Set up this kernel of [tool.twinmod]; all: each.")
 @pass_state
-def setup(state: State) -> ExitCode:
+def setup(state: State, kernel: str) -> ExitCode:
     """Make the chroot, the kernel tree and the userland, and prove the crates."""
-    prepared = flow.run_setup(state.config, state.progress)
+    for config in state.select_kernels(kernel):
+        _print_setup(flow.run_setup(config, state.progress))
+    return ExitCode.PASSED
+
+
+def _print_setup(prepared: flow.Prepared) -> None:
     proof = prepared.tree.proof
     click.echo(f"kernel   {prepared.tree.release}, version {prepared.tree.version}")
     click.echo("config   identical to the stock kernel's")
+    if not proof.rustc:
+        click.echo("Rust     none: the kernel was built without it")
+        return
     click.echo(f"rustc    {proof.rustc}, as the stock kernel's")
     click.echo(
         f"crates   {proof.checked_symbols} exported symbols checked against the stock "
         f"Module.symvers, {len(proof.missing)} missing"
     )
-    return ExitCode.PASSED
 
 
 @cli.command()
 @click.argument("languages", nargs=-1, type=click.Choice(LANGUAGES))
 @click.option("--show", is_flag=True, help="Print the commands and run none of them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@kernel_option("Build for this kernel of [tool.twinmod].")
 @pass_state
-def build(state: State, languages: tuple[str, ...], show: bool, as_json: bool) -> ExitCode:
+def build(
+    state: State, languages: tuple[str, ...], show: bool, as_json: bool, kernel: str
+) -> ExitCode:
     """Build the modules for the stock kernel."""
-    config, wanted = state.config, languages or LANGUAGES
+    config, wanted = state.select(kernel), languages or LANGUAGES
     for module in config.modules:
         kbuild.read_sources(module, config.root_dir)
     if show:
@@ -128,33 +162,50 @@ def build(state: State, languages: tuple[str, ...], show: bool, as_json: bool) -
               help="Only this tester.")  # fmt: skip
 @click.option("-k", "keyword", default="", metavar="EXPR", help="Only tests that match, as pytest.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@kernel_option("Run on this kernel of [tool.twinmod]; all: on each.")
 @pass_state
 def test(
-    state: State, modules: tuple[str, ...], testers: tuple[str, ...], keyword: str, as_json: bool
-) -> ExitCode:
+    state: State, modules: tuple[str, ...], testers: tuple[str, ...], keyword: str, as_json: bool,
+    kernel: str,
+) -> ExitCode:  # fmt: skip
     """Run the matrix: every module with every tester, on the stock kernel."""
-    config = state.config
     selection = flow.Selection(
         languages=modules or LANGUAGES, testers=testers or LANGUAGES, keyword=keyword
     )
-    with flow.hold_checkout(config, state.progress):
-        prepared = flow.run_setup(config, state.progress)
-        run = flow.run_test(config, prepared, selection, state.progress, state.phases)
+    configs = state.select_kernels(kernel)
+    out_dir = configs[0].out_dir / "test"
+    several = len(configs) > 1
+    with flow.hold_checkout(configs[0], state.progress):
+        if several:
+            shutil.rmtree(out_dir, ignore_errors=True)
+        runs = tuple(
+            _run_test(state, config, selection,
+                      out_dir / config.kernel.name if several else out_dir, quiet=as_json)
+            for config in configs
+        )  # fmt: skip
+        document = report.plan_runs_report(tuple(run.document for run in runs))
+        if several:
+            flow.write_json(out_dir / "report.json", document)
     if as_json:
-        _print_json(run.document)
-        return report.compare_outcomes(run.results)
-    Console(highlight=False).print(report.render_table(run.outcomes, run.rules, run.results))
-    troubles = report.render_troubles(run.results)
-    if troubles:
-        click.echo(f"\n{troubles}")
-    click.echo(f"\nkernel {prepared.tree.release}, {run.document['accelerator']}; "
-               f"{config.out_dir / 'test'}")  # fmt: skip
-    if run.document["stalled_boots"]:
-        click.echo(f"{run.document['stalled_boots']} VM stalled at boot and was booted again")
-    if run.document["narrowed"]:
-        click.echo(f"narrowed to {run.document['narrowed']}")
-    click.echo(report.render_totals(run.document["totals"]))
-    return report.compare_outcomes(run.results)
+        _print_json(document if several else runs[0].document)
+    else:
+        click.echo(report.render_totals(document["totals"]))
+    return compare_exit_codes(tuple(report.compare_outcomes(run.results) for run in runs))
+
+
+def _run_test(
+    state: State, config: Config, selection: flow.Selection, out_dir: Path, *, quiet: bool
+) -> flow.Run:
+    """Run the matrix on one kernel and show what came of it."""
+    state.progress.durations.clear()
+    prepared = flow.run_setup(config, state.progress)
+    run = flow.run_test(config, prepared, selection, out_dir, state.progress, state.phases)
+    if not quiet:
+        Console(highlight=False).print(report.render_table(run.outcomes, run.rules, run.results))
+        troubles = report.render_troubles(run.results)
+        click.echo(f"\n{troubles}\n" if troubles else "")
+        click.echo(report.render_run_notes(run.document, str(out_dir)))
+    return run
 
 
 @cli.command()
@@ -172,13 +223,14 @@ def test(
     "threads",
     default=30,
     show_default=True,
-    type=click.IntRange(min=1, max=4096),
+    type=click.IntRange(min=1, max=1024),
     help="Threads.",
 )
+@kernel_option("Count on this kernel of [tool.twinmod].")
 @pass_state
-def counter(state: State, increments: int, threads: int) -> ExitCode:
+def counter(state: State, increments: int, threads: int, kernel: str) -> ExitCode:
     """Count up with threads on one device in every cell, as the report's multi_mdriver did."""
-    config = state.config
+    config = state.select(kernel)
     with flow.hold_checkout(config, state.progress):
         prepared = flow.run_setup(config, state.progress)
         results = flow.run_counter(
@@ -192,12 +244,14 @@ def counter(state: State, increments: int, threads: int) -> ExitCode:
 
 
 @cli.command()
+@kernel_option("Boot this kernel of [tool.twinmod].")
 @pass_state
-def shell(state: State) -> ExitCode:
+def shell(state: State, kernel: str) -> ExitCode:
     """Boot a VM with both modules loaded and give its console to you."""
-    with flow.hold_checkout(state.config, state.progress):
-        prepared = flow.run_setup(state.config, state.progress)
-        return flow.run_shell(state.config, prepared, state.progress)
+    config = state.select(kernel)
+    with flow.hold_checkout(config, state.progress):
+        prepared = flow.run_setup(config, state.progress)
+        return flow.run_shell(config, prepared, state.progress)
 
 
 @cli.command("lint-kernel")

@@ -30,6 +30,7 @@ class KernelTable(_Table, frozen=True):
     chroot: str
     suite: str
     flavour: str
+    series: str = ""
 
 
 class ModuleTable(_Table, frozen=True):
@@ -81,8 +82,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     contract_path: Path
     matrix_dir: Path
     lock_path: Path
+    # The kernel that verbs work on, and its chroot; one of `kernels`, with the chroot of it.
     kernel: KernelSpec
     chroot: ChrootSpec
+    kernels: tuple[KernelSpec, ...]
+    chroots: tuple[ChrootSpec, ...]
     modules: tuple[ModuleSpec, ...]
     testers: tuple[TesterSpec, ...]
     vm: VmSpec
@@ -104,6 +108,20 @@ def plan_cells(config: Config) -> tuple[Cell, ...]:
         for module in config.modules
         for tester in config.testers
     )
+
+
+def select_kernel(config: Config, name: str) -> Config:
+    """Return the configuration with another kernel to work on.
+
+    Raises:
+        ConfigError: It names none.
+    """
+    kernel = next((kernel for kernel in config.kernels if kernel.name == name), None)
+    if kernel is None:
+        names = ", ".join(kernel.name for kernel in config.kernels)
+        raise ConfigError(f"--kernel {name} names no kernel; there are: {names}")
+    chroot = next(chroot for chroot in config.chroots if chroot.name == kernel.chroot)
+    return msgspec.structs.replace(config, kernel=kernel, chroot=chroot)
 
 
 def find_project_dir(start: Path) -> Path:
@@ -158,18 +176,25 @@ def parse_config(document: dict[str, Any], project_dir: Path) -> Config:
     except msgspec.ValidationError as error:
         raise _refuse(f"[tool.twinmod] is not valid: {error}", project_dir) from error
     _check_references(table, project_dir)
-    kernel = table.kernels[table.kernel]
-    chroot = table.chroots[kernel.chroot]
+    kernels = tuple(
+        KernelSpec(name=name, chroot=k.chroot, suite=k.suite, flavour=k.flavour, series=k.series)
+        for name, k in table.kernels.items()
+    )
+    chroots = tuple(
+        ChrootSpec(name=name, suite=c.suite, packages=c.packages)
+        for name, c in table.chroots.items()
+    )
+    kernel = next(kernel for kernel in kernels if kernel.name == table.kernel)
     return Config(
         root_dir=project_dir,
         mirror=table.mirror,
         contract_path=project_dir / table.contract,
         matrix_dir=project_dir / table.matrix,
         lock_path=project_dir / table.lock,
-        kernel=KernelSpec(
-            name=table.kernel, chroot=kernel.chroot, suite=kernel.suite, flavour=kernel.flavour
-        ),
-        chroot=ChrootSpec(name=kernel.chroot, suite=chroot.suite, packages=chroot.packages),
+        kernel=kernel,
+        chroot=next(chroot for chroot in chroots if chroot.name == kernel.chroot),
+        kernels=kernels,
+        chroots=chroots,
         modules=tuple(
             ModuleSpec(name=name, language=m.language, sources=m.sources, subdirs=m.subdirs)
             for name, m in table.modules.items()

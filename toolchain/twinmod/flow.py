@@ -12,7 +12,16 @@ from typing import Any
 from twinmod import cache, chroot, guest, kbuild, kernel, report, results, userland
 from twinmod.config import LANGUAGES, Config, plan_cells
 from twinmod.errors import ConfigError, ExitCode, MissingToolError
-from twinmod.specs import Cell, CellResult, Check, Chroot, KernelTree, Product, Progress
+from twinmod.specs import (
+    AbsentCell,
+    Cell,
+    CellResult,
+    Check,
+    Chroot,
+    KernelTree,
+    Product,
+    Progress,
+)
 
 #: What the C tester includes of the C module: the uapi header.
 UAPI = "mdriver.h"
@@ -199,39 +208,64 @@ class Run:
         }
 
 
+def plan_presence(
+    config: Config, tree: KernelTree, selection: Selection
+) -> tuple[tuple[Cell, ...], tuple[AbsentCell, ...]]:
+    """Return the selected cells that a kernel can have, and those that it cannot.
+
+    Raises:
+        ConfigError: None is left.
+    """
+    reasons = {cell: kbuild.find_absence(cell.language, tree)
+               for cell in selection.plan_cells(config)}  # fmt: skip
+    cells = tuple(cell for cell, reason in reasons.items() if not reason)
+    absent = tuple(
+        AbsentCell(cell=cell, reason=reason) for cell, reason in reasons.items() if reason
+    )
+    if not cells:
+        raise ConfigError(f"there is nothing to test: {absent[0].reason}")
+    return cells, absent
+
+
+def plan_shown_rules(
+    rules: tuple[tuple[str, str], ...], found: tuple[CellResult, ...], keyword: str
+) -> tuple[tuple[str, str], ...]:
+    """Return the rules that a table shows: all, or what a keyword left of them."""
+    ran = {rule for result in found for test in result.tests for rule in test.rules}
+    return tuple((rule, title) for rule, title in rules if not keyword or rule in ran)
+
+
 def run_test(
-    config: Config, prepared: Prepared, selection: Selection, progress: Progress,
+    config: Config, prepared: Prepared, selection: Selection, out_dir: Path, progress: Progress,
     phases: Callable[[], tuple[tuple[str, float], ...]],
 ) -> Run:  # fmt: skip
-    """Build what changed, run the matrix, write the reports."""
+    """Build what changed, run the matrix on one kernel, write the reports to a folder."""
     rules = read_rules(config)
-    products = run_build(config, prepared, selection.languages, progress)
+    cells, absent = plan_presence(config, prepared.tree, selection)
+    languages = tuple(sorted({cell.language for cell in cells}))
+    products = run_build(config, prepared, languages, progress)
     setting = prepare_setting(config, prepared, progress)
     if selection.keyword:
         userland.require_tests(
             prepared.chroot, prepared.site_dir, setting.userland.programs_dir, selection.keyword
         )
-    out_dir = config.out_dir / "test"
     shutil.rmtree(out_dir, ignore_errors=True)
     work = guest.Work(
-        mode="matrix", cells=selection.plan_cells(config), products=products,
-        limit_s=config.vm.test_timeout_s,
+        mode="matrix", cells=cells, products=products, limit_s=config.vm.test_timeout_s,
         pytest_args=("-k", selection.keyword) if selection.keyword else (),
     )  # fmt: skip
     ended, boots = guest.run_cells(setting, work, out_dir, progress)
-    expected = () if selection.keyword else tuple(rule for rule, _ in rules)
-    checked = results.compare_coverage(ended, expected, tuple(rule for rule, _ in rules))
-    shown = tuple((rule, title) for rule, title in rules if not selection.keyword or any(
-        rule in test.rules for result in checked for test in result.tests))  # fmt: skip
+    numbers = tuple(rule for rule, _ in rules)
+    checked = results.compare_coverage(ended, () if selection.keyword else numbers, numbers)
     document = report.plan_test_report(
         checked, prepared.tree,
         {"name": setting.accelerator.name, "reason": setting.accelerator.reason},
-        results.count_totals(checked), narrowed=selection.render(config),
-        boots=boots.total, stalled_boots=boots.stalled,
-        products=products, phases=phases(),
+        results.count_totals(checked, absent), narrowed=selection.render(config), absent=absent,
+        boots=boots.total, stalled_boots=boots.stalled, products=products, phases=phases(),
     )  # fmt: skip
     write_json(out_dir / "report.json", document)
     cache.write_atomically(out_dir / "junit.xml", report.render_junit(checked))
+    shown = plan_shown_rules(rules, checked, selection.keyword)
     return Run(results=checked, document=document, rules=shown)
 
 

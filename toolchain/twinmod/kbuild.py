@@ -110,6 +110,13 @@ def plan_binds(
     return binds, (inside.parent,) if module.subdirs else ()
 
 
+def find_absence(language: str, tree: KernelTree) -> str:
+    """Return why a kernel can have no module in a language, "" when it can."""
+    if language == "rust" and not tree.proof.rustc:
+        return f"kernel {tree.release} was built without Rust (CONFIG_RUST is not set)"
+    return ""
+
+
 def plan_build(
     module: ModuleSpec,
     tree: KernelTree,
@@ -132,8 +139,9 @@ def plan_build(
     Raises:
         BuildError: The kernel has no Rust and the module is written in it.
     """
-    if module.language == "rust" and not tree.proof.rustc:
-        raise BuildError(f"kernel {tree.release} was built without Rust (CONFIG_RUST is not set)")
+    reason = find_absence(module.language, tree)
+    if reason:
+        raise BuildError(f"module {module.name} cannot be built: {reason}")
     folder, _ = plan_folder(module)
     stage_dir = out_dir / "build" / tree.release / module.name
     binds, hidden = plan_binds(module, tree, stage_dir)

@@ -87,15 +87,14 @@ def plan_packages(spec: KernelSpec, stanzas: tuple[dict[str, str], ...]) -> Kern
     Raises:
         ConfigError: The suite has no such flavour, or lacks a package of the same version.
     """
-    metas = [s for s in stanzas if s.get("Package") == f"linux-image-{spec.flavour}"]
-    if not metas:
+    found = find_releases(spec, stanzas)
+    if not found:
+        which = f"kernel {spec.series} of" if spec.series else "kernel of"
         raise ConfigError(
-            f"suite {spec.suite} has no kernel of flavour {spec.flavour!r}",
+            f"suite {spec.suite} has no {which} flavour {spec.flavour!r}",
             hint="correct the kernel in [tool.twinmod]",
         )
-    version = metas[0]["Version"]
-    found = re.search(rf"linux-image-(\S+-{re.escape(spec.flavour)})\b", metas[0]["Depends"])
-    release = found.group(1) if found else ""
+    release, version = found[0]
     series = ".".join(release.split(".")[:2])
     digests = {s["Package"]: s["SHA256"] for s in stanzas if s.get("Version") == version}
     # Since 7.0 Debian splits the image; before, linux-image itself holds the files.
@@ -114,6 +113,29 @@ def plan_packages(spec: KernelSpec, stanzas: tuple[dict[str, str], ...]) -> Kern
         release=release, version=version, names=wanted,
         digests=tuple(digests[name] for name in wanted),
     )  # fmt: skip
+
+
+def find_releases(
+    spec: KernelSpec, stanzas: tuple[dict[str, str], ...]
+) -> tuple[tuple[str, str], ...]:
+    """Return (release, version) of a suite's kernels that a specification fits, newest first."""
+    pattern = re.compile(rf"linux-image-(\d+\.\d+[^-]*(?:-rc\d+)?-{re.escape(spec.flavour)})")
+    found = set()
+    for stanza in stanzas:
+        match = pattern.fullmatch(stanza.get("Package", ""))
+        if match and f"{match.group(1)}.".startswith(f"{spec.series}." if spec.series else ""):
+            found.add((match.group(1), stanza["Version"]))
+    return tuple(sorted(found, key=lambda pair: plan_order(pair[0]), reverse=True))
+
+
+def plan_order(release: str) -> tuple[int, ...]:
+    """Return what orders kernel releases; a release candidate comes before its release."""
+    upstream = release.partition("+")[0]
+    numbers, _, candidate = upstream.partition("-rc")
+    parts = [int(part) for part in re.findall(r"\d+", numbers.partition("-")[0])]
+    padded = (*parts, 0, 0, 0)[:3]
+    rank = re.match(r"\d+", candidate)
+    return (*padded, int(rank.group()) if rank else 1_000_000)
 
 
 def plan_apt(chroot: Chroot, argv: tuple[str, ...], work_dir: Path, purpose: str) -> Command:
@@ -159,7 +181,7 @@ def read_packages(spec: KernelSpec, chroot: Chroot, mirror: str, work_dir: Path)
     """
     for name in ("deb", "apt/lists/partial", "apt/cache/archives/partial"):
         (work_dir / name).mkdir(parents=True, exist_ok=True)
-    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    keyring = find_keyring(chroot)
     (work_dir / "apt/debian.sources").write_text(render_sources(mirror, spec.suite, keyring))
     purpose = f"the packages of {spec.suite} were not listed"
 
@@ -174,6 +196,17 @@ def read_packages(spec: KernelSpec, chroot: Chroot, mirror: str, work_dir: Path)
     if not names:
         raise ConfigError(f"suite {spec.suite} serves no kernel", facts=(("mirror", mirror),))
     return plan_packages(spec, parse_stanzas(run_apt("apt-cache", "show", *names)))
+
+
+def find_keyring(chroot: Chroot) -> str:
+    """Return the path, inside a chroot, of the keys that sign Debian's suites.
+
+    Newer suites have it under another name only.
+    """
+    folder = "usr/share/keyrings"
+    names = ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp")
+    found = next((name for name in names if (chroot.root_dir / folder / name).exists()), names[0])
+    return f"/{folder}/{found}"
 
 
 def download_packages(packages: KernelPackages, chroot: Chroot, work_dir: Path) -> None:
@@ -317,6 +350,17 @@ def compare_symbols(exports: tuple[str, ...], symvers: str) -> tuple[str, ...]:
     return tuple(symbol for symbol in exports if symbol not in stock)
 
 
+def plan_configure(options: Mapping[str, str], *targets: str) -> tuple[str, ...]:
+    """Return make's argument vector that configures and prepares a tree as it was built.
+
+    A kernel that was built where there was no rustc says so in its configuration; it must not
+    find the chroot's.
+    """
+    cc = options["CONFIG_CC_VERSION_TEXT"].split()[0]
+    rustc = () if options.get("CONFIG_RUSTC_VERSION", "0") != "0" else ("RUSTC=false",)
+    return sandbox.plan_make(cc, *rustc, *targets)
+
+
 def configure_tree(chroot: Chroot, entry_dir: Path, spec: KernelSpec) -> Mapping[str, str]:
     """Configure the tree as the stock kernel was; return its options.
 
@@ -329,9 +373,8 @@ def configure_tree(chroot: Chroot, entry_dir: Path, spec: KernelSpec) -> Mapping
     compare_options(options, spec)
     config_path = entry_dir / "build/.config"
     config_path.write_text(stock)
-    cc = options["CONFIG_CC_VERSION_TEXT"].split()[0]
     purpose = "the kernel's tree was not configured"
-    argv = sandbox.plan_make(cc, "olddefconfig")
+    argv = plan_configure(options, "olddefconfig")
     process.run(plan_inside(chroot, argv, entry_dir, purpose, log="olddefconfig.log"))
     compare_configs(stock, config_path.read_text())
     return options
@@ -343,9 +386,8 @@ def build_crates(chroot: Chroot, entry_dir: Path, options: Mapping[str, str]) ->
     Raises:
         BuildError: They do not build, or are not those of the stock kernel.
     """
-    cc = options["CONFIG_CC_VERSION_TEXT"].split()[0]
     purpose = "the kernel's Rust crates were not rebuilt"
-    argv = sandbox.plan_make(cc, "prepare", "modules_prepare")
+    argv = plan_configure(options, "prepare", "modules_prepare")
     process.run(plan_inside(chroot, argv, entry_dir, purpose, log="prepare.log"))
     headers = "usr/src/linux-headers-*"
     symvers = find_in_packages(entry_dir, f"{headers}/Module.symvers")
@@ -485,7 +527,7 @@ def make_tree(
 
 def plan_key(spec: KernelSpec, chroot: Chroot) -> str:
     """Return what identifies a tree in the cache."""
-    text = "\n".join((FORMAT, spec.suite, spec.flavour, chroot.key))
+    text = "\n".join((FORMAT, spec.suite, spec.flavour, spec.series, chroot.key))
     return f"{spec.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 

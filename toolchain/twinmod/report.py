@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from twinmod.errors import ExitCode, compare_exit_codes
-from twinmod.specs import CellResult, Check, KernelTree, Product
+from twinmod.specs import AbsentCell, CellResult, Check, KernelTree, Product
 
 #: How an outcome looks in the table.
 MARKS = {
@@ -71,7 +71,8 @@ def plan_kernel(tree: KernelTree) -> dict[str, str]:
 
 def plan_test_report(
     results: tuple[CellResult, ...], tree: KernelTree, accelerator: Mapping[str, str],
-    totals: Mapping[str, int], *, narrowed: str, boots: int, stalled_boots: int,
+    totals: Mapping[str, int], *, narrowed: str, absent: tuple[AbsentCell, ...], boots: int,
+    stalled_boots: int,
     products: tuple[Product, ...],
     phases: tuple[tuple[str, float], ...],
 ) -> dict[str, Any]:  # fmt: skip
@@ -83,6 +84,7 @@ def plan_test_report(
         accelerator: ``name`` and ``reason``.
         totals: ``passed``, ``failed``, ``skipped``.
         narrowed: What the caller narrowed the run to, "" for all of it.
+        absent: The cells that this kernel cannot have.
         boots: How many VMs it took.
         stalled_boots: How many of them never came as far as the agent, and were booted again.
         products: The modules that ran.
@@ -100,8 +102,24 @@ def plan_test_report(
                     for p in products],
         "phases": [{"title": title, "seconds": round(seconds, 2)} for title, seconds in phases],
         "cells": [plan_cell(result) for result in results],
+        "absent": [{"module": a.cell.module, "tester": a.cell.tester, "reason": a.reason}
+                   for a in absent],
         "totals": dict(totals),
     }  # fmt: skip
+
+
+def plan_runs_report(documents: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    """Return the report of one run on several kernels: schema ``twinmod.tests/1``."""
+    return {
+        "schema": "twinmod.tests/1",
+        "runs": list(documents),
+        "totals": sum_totals(tuple(document["totals"] for document in documents)),
+    }
+
+
+def sum_totals(totals: tuple[Mapping[str, int], ...]) -> dict[str, int]:
+    """Return the sums of several runs' ``passed``, ``failed`` and ``skipped``."""
+    return {name: sum(t[name] for t in totals) for name in ("passed", "failed", "skipped")}
 
 
 def plan_doctor_report(checks: tuple[Check, ...]) -> dict[str, Any]:
@@ -225,6 +243,20 @@ def render_checks(checks: tuple[Check, ...]) -> str:
             lines.append(f"{pad}needed: {check.needed}")
             if check.fix:
                 lines.append(f"{pad}fix: {check.fix}")
+    return "\n".join(lines)
+
+
+def render_run_notes(document: Mapping[str, Any], folder: str) -> str:
+    """Return what stands between a run's table and its totals: where, on what, how much of it."""
+    lines = [f"kernel {document['kernel']['release']}, {document['accelerator']}; {folder}"]
+    lines += [
+        f"{cell['module']} with tester {cell['tester']} is absent: {cell['reason']}"
+        for cell in document["absent"]
+    ]
+    if document["stalled_boots"]:
+        lines.append(f"{document['stalled_boots']} VM stalled at boot and was booted again")
+    if document["narrowed"]:
+        lines.append(f"narrowed to {document['narrowed']}")
     return "\n".join(lines)
 
 

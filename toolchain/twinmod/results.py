@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from twinmod.specs import Cell, CellResult, KernelFault, TestResult
+from twinmod.specs import AbsentCell, Cell, CellResult, KernelFault, TestResult
 
 #: How a VM can end. "silent": the host gave up on it.
 ENDS = ("exited", "silent")
@@ -286,11 +286,14 @@ def compare_rule(result: CellResult, rule: str) -> str:
     return next((outcome for outcome in order if outcome in outcomes), "missing")
 
 
-def count_totals(results: tuple[CellResult, ...]) -> dict[str, int]:
+def count_totals(
+    results: tuple[CellResult, ...], absent: tuple[AbsentCell, ...] = ()
+) -> dict[str, int]:
     """Return how many tests passed, failed and were skipped, over all cells.
 
     A test that its VM died in has failed. So has whatever kept a cell from passing although no
-    test of it failed: a rule without outcome, a module that did not unload.
+    test of it failed: a rule without outcome, a module that did not unload. A cell that the
+    kernel cannot have counts as one that was skipped.
     """
     counts = Counter(
         test.outcome if test.outcome in ("passed", "skipped") else "failed"
@@ -301,6 +304,7 @@ def count_totals(results: tuple[CellResult, ...]) -> dict[str, int]:
         blamed = any(test.outcome not in ("passed", "skipped") for test in result.tests)
         if result.outcome != "passed" and not blamed:
             counts["failed"] += max(1, len(result.problems))
+    counts["skipped"] += len(absent)
     return {name: counts[name] for name in ("passed", "failed", "skipped")}
 
 

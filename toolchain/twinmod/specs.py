@@ -80,6 +80,8 @@ class KernelSpec:
     suite: str
     # Debian's flavour; the VM needs 9p, which "cloud-amd64" lacks.
     flavour: str
+    # The newest kernel of this series, as in "7.2"; "" takes the suite's newest.
+    series: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +190,14 @@ class Cell:
     def name(self) -> str:
         """Name of the cell, module before tester, as in ``c/rust``."""
         return f"{self.language}/{self.tester}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbsentCell:
+    """A cell that a kernel cannot have; counted as skipped, and said with its reason."""
+
+    cell: Cell
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
