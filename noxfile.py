@@ -104,6 +104,12 @@ def shell(session: nox.Session) -> None:
 
 
 @nox.session
+def matrix(session: nox.Session) -> None:
+    """Show kernels x modules x testers, with yes or the reason why not."""
+    twinmod(session, "matrix")
+
+
+@nox.session
 def cache(session: nox.Session) -> None:
     """Show (list) or free (prune) what lies outside the checkout."""
     twinmod(session, "cache")

@@ -51,12 +51,13 @@ def test_the_host_is_looked_at_for_just_what_the_plan_asks() -> None:
 
 def test_the_command_that_makes_a_chroot() -> None:
     command = chroot.plan_mmdebstrap(
-        SPEC, "http://mirror.example/debian", Path("/cache/x.partial"), is_root=False
-    )
+        SPEC, "http://mirror.example/debian", Path("/cache/x.partial"),
+        (("Acquire::Check-Valid-Until", "false"),), is_root=False,
+    )  # fmt: skip
     assert command.argv == (
         "mmdebstrap", "--variant=minbase", "--mode=unshare", "--format=tar",
         '--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Languages "none"',
-        '--aptopt=Acquire::Retries "3"',
+        '--aptopt=Acquire::Retries "3"', '--aptopt=Acquire::Check-Valid-Until "false"',
         "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/info/*",
         "--include=make,rustc", "trixie", "-", "http://mirror.example/debian",
@@ -65,12 +66,12 @@ def test_the_command_that_makes_a_chroot() -> None:
 
 
 def test_root_makes_a_chroot_without_a_namespace() -> None:
-    command = chroot.plan_mmdebstrap(SPEC, None, Path("/x"), is_root=True)
+    command = chroot.plan_mmdebstrap(SPEC, None, Path("/x"), (), is_root=True)
     assert "--mode=root" in command.argv
 
 
 def test_without_a_mirror_mmdebstrap_takes_its_own() -> None:
-    command = chroot.plan_mmdebstrap(SPEC, None, Path("/x"), is_root=False)
+    command = chroot.plan_mmdebstrap(SPEC, None, Path("/x"), (), is_root=False)
     assert command.argv[-2:] == ("trixie", "-")
 
 
@@ -128,3 +129,15 @@ def test_the_doctor_asks_the_mirror_for_the_suite(cache_dir: Path, answers: bool
     assert (whole.ok, whole.required, whole.fix) == (False, False, "nox -s setup")
     assert (mirror.ok, mirror.required) == (answers, True)
     assert not cache_dir.exists()
+
+
+def test_only_the_freshness_of_a_mirror_is_taken_from_the_hosts_apt() -> None:
+    dump = (
+        'APT::Architecture "amd64";\n'
+        'Acquire::Check-Valid-Until "false";\n'
+        'Acquire::Check-Date "false";\n'
+        'Acquire::AllowInsecureRepositories "true";\n'
+    )
+    assert chroot.parse_apt_options(dump) == (
+        ("Acquire::Check-Valid-Until", "false"), ("Acquire::Check-Date", "false"),
+    )  # fmt: skip

@@ -51,7 +51,7 @@ TABLES = (
 
 REQUIRED = (
     ("kernel",), ("contract",), ("matrix",), ("lock",), ("chroots",), ("kernels",),
-    ("modules",), ("testers",), ("chroots", "trixie", "suite"), ("chroots", "trixie", "packages"),
+    ("modules",), ("testers",), ("chroots", "trixie", "suite"),
     ("kernels", "stock", "chroot"), ("kernels", "stock", "suite"), ("kernels", "stock", "flavour"),
     ("modules", "mdriver_c", "language"), ("modules", "mdriver_c", "sources"),
     ("testers", "c", "project"), ("testers", "c", "package"),
@@ -263,3 +263,19 @@ def test_a_file_without_the_table_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "pyproject.toml").write_text(text)
     with pytest.raises(ConfigError, match="no table"):
         config.read_config(tmp_path)
+
+
+def test_a_chroot_has_the_common_packages_and_its_own() -> None:
+    (chroot,) = config.parse_config(change(("packages",), ["gcc"]), Path("/p")).chroots
+    assert chroot.packages == ("gcc", "make", "rustc")
+
+
+def test_another_kernel_brings_its_own_chroot() -> None:
+    document = copy.deepcopy(GOOD)
+    document["chroots"]["sid"] = {"suite": "sid"}
+    document["kernels"]["new"] = {"chroot": "sid", "suite": "sid", "flavour": "amd64"}
+    read = config.parse_config(document, Path("/p"))
+    selected = config.select_kernel(read, "new")
+    assert (selected.kernel.name, selected.chroot.name) == ("new", "sid")
+    with pytest.raises(ConfigError, match=r"there are: .*new"):
+        config.select_kernel(read, "old")

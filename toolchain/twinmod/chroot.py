@@ -105,12 +105,30 @@ def plan_key(spec: ChrootSpec) -> str:
     return f"{spec.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
+def parse_apt_options(dump: str) -> tuple[tuple[str, str], ...]:
+    """Return the settings among apt-config's output that say how fresh a mirror must be."""
+    pattern = r'^(Acquire::Check-(?:Valid-Until|Date)) "(\w+)";$'
+    return tuple(re.findall(pattern, dump, re.MULTILINE))
+
+
+def read_apt_options() -> tuple[tuple[str, str], ...]:
+    """Return the host's own settings for its mirror: an archived one no longer is renewed."""
+    if process.find_program("apt-config") is None:
+        return ()
+    command = Command(
+        argv=("apt-config", "dump"), purpose="apt's settings were not read", timeout_s=20
+    )
+    return parse_apt_options(process.run(command, error=MissingToolError))
+
+
 def plan_mmdebstrap(
-    spec: ChrootSpec, mirror: str | None, partial_dir: Path, *, is_root: bool
-) -> Command:
+    spec: ChrootSpec, mirror: str | None, partial_dir: Path,
+    apt_options: tuple[tuple[str, str], ...], *, is_root: bool,
+) -> Command:  # fmt: skip
     """Return the command that writes a chroot as a tar to its standard output."""
     options = ("APT::Install-Recommends \"false\"", "Acquire::Languages \"none\"",
-               "Acquire::Retries \"3\"")  # fmt: skip
+               "Acquire::Retries \"3\"",
+               *(f'{name} "{value}"' for name, value in apt_options))  # fmt: skip
     return Command(
         argv=(
             "mmdebstrap", "--variant=minbase", f"--mode={'root' if is_root else 'unshare'}",
@@ -143,11 +161,15 @@ def plan_temporary_dir(partial_dir: Path, *, is_root: bool) -> Path:
     return partial_dir if is_root else Path(tempfile.gettempdir())
 
 
-def make_chroot(spec: ChrootSpec, mirror: str | None, partial_dir: Path) -> Mapping[str, Any]:
+def make_chroot(
+    spec: ChrootSpec, mirror: str | None, apt_options: tuple[tuple[str, str], ...],
+    partial_dir: Path,
+) -> Mapping[str, Any]:  # fmt: skip
     """Make a chroot in a folder; return what the cache records of it."""
     root_dir = partial_dir / "root"
     root_dir.mkdir()
-    producer = plan_mmdebstrap(spec, mirror, partial_dir, is_root=os.geteuid() == 0)
+    is_root = os.geteuid() == 0
+    producer = plan_mmdebstrap(spec, mirror, partial_dir, apt_options, is_root=is_root)
     try:
         process.run_pipeline(producer, plan_unpack(root_dir))
     except TwinmodError as error:
@@ -156,7 +178,10 @@ def make_chroot(spec: ChrootSpec, mirror: str | None, partial_dir: Path) -> Mapp
         (root_dir / folder.relative_to("/")).mkdir()
     # Without a mirror of ours, mmdebstrap has written its default there.
     used = mirror or network.parse_mirror((root_dir / "etc/apt/sources.list").read_text())
-    return {"suite": spec.suite, "packages": list(spec.packages), "mirror": used or ""}
+    return {
+        "suite": spec.suite, "packages": list(spec.packages), "mirror": used or "",
+        "apt_options": apt_options,
+    }  # fmt: skip
 
 
 def ensure_chroot(spec: ChrootSpec, mirror: str, progress: Progress) -> Chroot:
@@ -174,7 +199,8 @@ def ensure_chroot(spec: ChrootSpec, mirror: str, progress: Progress) -> Chroot:
         temporary_dir = plan_temporary_dir(partial_dir, is_root=os.geteuid() == 0)
         cache.require_disk(temporary_dir, DISK_BYTES, what)
         with progress.phase(f"chroot of Debian {spec.suite}"):
-            record = make_chroot(spec, network.find_mirror(mirror), partial_dir)
+            apt_options = () if mirror else read_apt_options()
+            record = make_chroot(spec, network.find_mirror(mirror), apt_options, partial_dir)
         return record, ("root/usr/bin/make", "root/usr/bin/python3")
 
     entry = cache.ensure_entry("chroot", key, make, progress)
@@ -191,6 +217,7 @@ def _read_chroot(spec: ChrootSpec, entry: cache.Entry) -> Chroot:
     return Chroot(
         name=spec.name, suite=spec.suite, root_dir=entry.path / "root", key=entry.name,
         mirror=entry.record["mirror"],
+        apt_options=tuple((name, value) for name, value in entry.record.get("apt_options", ())),
     )  # fmt: skip
 
 

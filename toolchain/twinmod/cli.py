@@ -254,6 +254,19 @@ def shell(state: State, kernel: str) -> ExitCode:
         return flow.run_shell(config, prepared, state.progress)
 
 
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@pass_state
+def matrix(state: State, as_json: bool) -> ExitCode:
+    """Show kernels x modules x testers, with yes or the reason why not; make nothing."""
+    cells = flow.list_cells(state.config)
+    if as_json:
+        _print_json(report.plan_matrix_report(cells))
+    else:
+        click.echo(report.render_matrix(cells))
+    return ExitCode.PASSED
+
+
 @cli.command("lint-kernel")
 @pass_state
 def lint_kernel(state: State) -> ExitCode:

@@ -21,7 +21,8 @@ class ChrootTable(_Table, frozen=True):
     """``[tool.twinmod.chroots.NAME]``."""
 
     suite: str
-    packages: tuple[str, ...]
+    # Beside those that every chroot has.
+    packages: tuple[str, ...] = ()
 
 
 class KernelTable(_Table, frozen=True):
@@ -69,6 +70,7 @@ class Table(_Table, frozen=True):
     kernels: dict[str, KernelTable]
     modules: dict[str, ModuleTable]
     testers: dict[str, TesterTable]
+    packages: tuple[str, ...] = ()
     mirror: str = ""
     vm: VmTable = VmTable()
 
@@ -181,7 +183,7 @@ def parse_config(document: dict[str, Any], project_dir: Path) -> Config:
         for name, k in table.kernels.items()
     )
     chroots = tuple(
-        ChrootSpec(name=name, suite=c.suite, packages=c.packages)
+        ChrootSpec(name=name, suite=c.suite, packages=(*table.packages, *c.packages))
         for name, c in table.chroots.items()
     )
     kernel = next(kernel for kernel in kernels if kernel.name == table.kernel)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from twinmod import cache, chroot, guest, kbuild, kernel, report, results, userland
-from twinmod.config import LANGUAGES, Config, plan_cells
+from twinmod.config import LANGUAGES, Config, plan_cells, select_kernel
 from twinmod.errors import ConfigError, ExitCode, MissingToolError
 from twinmod.specs import (
     AbsentCell,
@@ -18,6 +18,7 @@ from twinmod.specs import (
     CellResult,
     Check,
     Chroot,
+    KernelCell,
     KernelTree,
     Product,
     Progress,
@@ -313,6 +314,23 @@ def run_doctor(config: Config, probe: Callable[[str], bool]) -> tuple[Check, ...
     )
 
 
+def list_cells(config: Config) -> tuple[KernelCell, ...]:
+    """Return every kernel x module x tester of the configuration; make nothing."""
+    found = []
+    for spec in config.kernels:
+        selected = select_kernel(config, spec.name)
+        root = chroot.find_chroot(selected.chroot)
+        tree = kernel.find_tree(spec, root) if root else None
+        for cell in plan_cells(config):
+            reason = (
+                kbuild.find_absence(cell.language, tree) if tree
+                else f"not set up: nox -s setup -- --kernel {spec.name}"
+            )  # fmt: skip
+            release = tree.release if tree else ""
+            found.append(KernelCell(kernel=spec.name, release=release, cell=cell, reason=reason))
+    return tuple(found)
+
+
 def run_lint(config: Config, prepared: Prepared, progress: Progress) -> None:
     """Hold the modules' and the Rust tester's sources to the kernel's and clippy's checks."""
     for plan in plan_builds(config, prepared.chroot, prepared.tree, LANGUAGES):
@@ -324,7 +342,12 @@ def run_lint(config: Config, prepared: Prepared, progress: Progress) -> None:
 
 
 def find_used_entries(config: Config) -> tuple[tuple[str, str], ...]:
-    """Return (kind, name) of the cache's entries that this project's configuration uses."""
+    """Return (kind, name) of the cache's entries that this project's kernels use."""
+    selected = (select_kernel(config, spec.name) for spec in config.kernels)
+    return tuple(dict.fromkeys(entry for one in selected for entry in _find_entries_of(one)))
+
+
+def _find_entries_of(config: Config) -> tuple[tuple[str, str], ...]:
     root = chroot.find_chroot(config.chroot)
     if root is None:
         return ()

@@ -152,6 +152,7 @@ def plan_apt(chroot: Chroot, argv: tuple[str, ...], work_dir: Path, purpose: str
         "APT::Sandbox::User": "root",
         "Acquire::Retries": "3",
         "Acquire::Languages": "none",
+        **dict(chroot.apt_options),
     }
     program, *rest = argv
     settings = tuple(part for name, value in options.items() for part in ("-o", f"{name}={value}"))

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from twinmod.errors import ExitCode, compare_exit_codes
-from twinmod.specs import AbsentCell, CellResult, Check, KernelTree, Product
+from twinmod.specs import AbsentCell, CellResult, Check, KernelCell, KernelTree, Product
 
 #: How an outcome looks in the table.
 MARKS = {
@@ -120,6 +120,18 @@ def plan_runs_report(documents: tuple[dict[str, Any], ...]) -> dict[str, Any]:
 def sum_totals(totals: tuple[Mapping[str, int], ...]) -> dict[str, int]:
     """Return the sums of several runs' ``passed``, ``failed`` and ``skipped``."""
     return {name: sum(t[name] for t in totals) for name in ("passed", "failed", "skipped")}
+
+
+def plan_matrix_report(cells: tuple[KernelCell, ...]) -> dict[str, Any]:
+    """Return kernels x modules x testers: JSON's own types, schema ``twinmod.matrix/1``."""
+    return {
+        "schema": "twinmod.matrix/1",
+        "cells": [
+            {"kernel": c.kernel, "release": c.release, "module": c.cell.module,
+             "tester": c.cell.tester, "available": not c.reason, "reason": c.reason}
+            for c in cells
+        ],
+    }  # fmt: skip
 
 
 def plan_doctor_report(checks: tuple[Check, ...]) -> dict[str, Any]:
@@ -243,6 +255,27 @@ def render_checks(checks: tuple[Check, ...]) -> str:
             lines.append(f"{pad}needed: {check.needed}")
             if check.fix:
                 lines.append(f"{pad}fix: {check.fix}")
+    return "\n".join(lines)
+
+
+def render_matrix(cells: tuple[KernelCell, ...]) -> str:
+    """Return kernels x modules x testers as text: yes or no, and below it the reasons."""
+    by_kernel: dict[str, list[KernelCell]] = {}
+    for cell in cells:
+        by_kernel.setdefault(cell.kernel, []).append(cell)
+    names = tuple(dict.fromkeys(cell.cell.name for cell in cells))
+    rows = [("kernel", "release", *names)]
+    rows += [
+        (name, found[0].release or "-", *("no" if cell.reason else "yes" for cell in found))
+        for name, found in by_kernel.items()
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
+             for row in rows]  # fmt: skip
+    for name, found in by_kernel.items():
+        for reason in dict.fromkeys(cell.reason for cell in found if cell.reason):
+            which = " ".join(cell.cell.name for cell in found if cell.reason == reason)
+            lines.append(f"{name} {which}: {reason}")
     return "\n".join(lines)
 
 

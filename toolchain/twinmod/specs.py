@@ -67,6 +67,8 @@ class Chroot:
     key: str
     # Where its packages came from, and where a kernel's come from unless one is configured.
     mirror: str
+    # (name, value) of the host's own apt settings for its mirror, such as Check-Valid-Until.
+    apt_options: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +192,18 @@ class Cell:
     def name(self) -> str:
         """Name of the cell, module before tester, as in ``c/rust``."""
         return f"{self.language}/{self.tester}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelCell:
+    """A cell on one kernel, and whether it can be run there."""
+
+    kernel: str
+    # "" until the kernel is set up.
+    release: str
+    cell: Cell
+    # Why it cannot be run, "" when it can.
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
