@@ -26,6 +26,16 @@ PORT_NAME = "twinmod"
 HEARTBEAT_S = 1.0
 MODULE_TIMEOUT_S = 20.0
 
+#: Parts of pytest that the matrix does not need; together they are half of what a test costs
+#: beside its own work, and an emulated processor makes each twenty times dearer.
+PYTEST_SAVINGS = (
+    "--capture=no",
+    *(f"-pno:{name}" for name in (
+        "debugging", "doctest", "faulthandler", "junitxml", "logging", "pastebin", "setuponly",
+        "setupplan", "stepwise", "threadexception", "unraisableexception", "warnings",
+    )),
+)  # fmt: skip
+
 #: linux/reboot.h
 LINUX_REBOOT_CMD_POWER_OFF = 0x4321FEDC
 
@@ -180,7 +190,7 @@ def run_pytest(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream,
         os.dup2(log.fileno(), 2)
         arguments = [
             plan["matrix"], "--rootdir", plan["matrix"], "-p", "no:cacheprovider", "--tb=short",
-            "--strict-markers", "-q", "--no-header", "--color=no",
+            "--strict-markers", "-q", "--no-header", "--color=no", *PYTEST_SAVINGS,
             "--module", cell["module"], "--module-path", plan["modules"][cell["module"]]["path"],
             "--tester", cell["tester"], *plan["pytest_args"],
         ]  # fmt: skip
