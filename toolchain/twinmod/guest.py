@@ -50,9 +50,11 @@ RUN_TIMEOUT_S = 1800.0
 #: on a host with more to do than it has processors.
 STALLED_BOOTS = 2
 
+#: Expedited grace periods: loads and unloads, of which the matrix makes a hundred a cell, wait
+#: for several each.
 KERNEL_PARAMETERS = (
     "console=ttyS0", "loglevel=5", "panic=-1", "oops=panic", "panic_on_warn=1",
-    "random.trust_cpu=on",
+    "random.trust_cpu=on", "rcupdate.rcu_expedited=1",
 )  # fmt: skip
 
 # S_IFDIR and S_IFREG with the permissions of the initramfs's entries.
