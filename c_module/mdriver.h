@@ -19,4 +19,19 @@
 /* Makes every byte of the device zero, one page at a time. */
 #define MDRIVER_IOC_CLEAR	_IO(MDRIVER_IOC_MAGIC, 1)
 
+/**
+ * struct mdriver_add - the argument of MDRIVER_IOC_ADD
+ * @offset: where the number is, in bytes: a multiple of 8.
+ * @delta: what is added to it, modulo 2^64.
+ * @before: stored by the driver: the number before that.
+ */
+struct mdriver_add {
+	__u64 offset;
+	__u64 delta;
+	__u64 before;
+};
+
+/* Adds to a number of 8 bytes on the device, in the byte order of the machine. */
+#define MDRIVER_IOC_ADD		_IOWR(MDRIVER_IOC_MAGIC, 2, struct mdriver_add)
+
 #endif /* _UAPI_MDRIVER_H */

@@ -242,6 +242,31 @@ static int mdriver_clear(struct mdriver *mdriver)
 	return 0;
 }
 
+/* The caller's page may be absent: it is touched before the lock, and after it. */
+static int mdriver_add(struct mdriver *mdriver, struct mdriver_add __user *arg)
+{
+	struct mdriver_page *page;
+	struct mdriver_add add;
+	void *address;
+	u64 *number;
+
+	if (copy_from_user(&add, arg, sizeof(add)))
+		return -EFAULT;
+	if (!IS_ALIGNED(add.offset, sizeof(*number)) || add.offset >= mdriver->size)
+		return -EINVAL;
+
+	page = &mdriver->pages[add.offset >> PAGE_SHIFT];
+	spin_lock(&page->lock);
+	address = kmap_local_page(page->page);
+	number = address + offset_in_page(add.offset);
+	add.before = *number;
+	*number += add.delta;
+	kunmap_local(address);
+	spin_unlock(&page->lock);
+
+	return put_user(add.before, &arg->before);
+}
+
 /* R4, R6, R7, R9 */
 static ssize_t mdriver_read_iter(struct kiocb *iocb, struct iov_iter *to)
 {
@@ -306,6 +331,8 @@ static long mdriver_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 		return put_user((u64)mdriver->size, (u64 __user *)arg);
 	case MDRIVER_IOC_CLEAR:
 		return mdriver_clear(mdriver);
+	case MDRIVER_IOC_ADD:
+		return mdriver_add(mdriver, (struct mdriver_add __user *)arg);
 	default:
 		return -ENOTTY;
 	}

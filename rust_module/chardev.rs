@@ -3,7 +3,7 @@
 //! What a character device backed by pages needs and the kernel crate does not offer (yet).
 //!
 //! The one file of the driver with `unsafe` in it. Safe code cannot break memory with it: pages
-//! are reached through [`Page`] and [`Spare`] alone, and within a [`Span`] only.
+//! are reached through [`Page`] and [`Spare`] alone, and within a [`Span`] or a [`Word`] only.
 //!
 //! - [`CharDevice`] and [`Registration`]: a misc device with `llseek` and `owner`. The kernel's
 //!   own [`MiscDevice`] has no `llseek`, and sets `owner` from Linux 7.3 on only.
@@ -292,6 +292,37 @@ impl Span {
     }
 }
 
+/// A number of 8 bytes that is aligned to 8, so that it lies in one page.
+///
+/// # Invariants
+///
+/// `offset + 8 <= PAGE_SIZE`, and `offset` is a multiple of 8.
+#[derive(Clone, Copy)]
+pub(crate) struct Word {
+    index: usize,
+    offset: usize,
+}
+
+impl Word {
+    /// The number at `pos`, or `EINVAL` if `pos` is not aligned.
+    pub(crate) fn new(pos: usize) -> Result<Self> {
+        if pos % size_of::<u64>() != 0 {
+            return Err(EINVAL);
+        }
+
+        // INVARIANT: `pos` is a multiple of 8, and so is the size of a page.
+        Ok(Self {
+            index: pos >> PAGE_SHIFT,
+            offset: pos % PAGE_SIZE,
+        })
+    }
+
+    /// Which page.
+    pub(crate) fn index(self) -> usize {
+        self.index
+    }
+}
+
 /// A page of memory, to be kept in a lock. No method of it faults or sleeps.
 ///
 /// # Invariants
@@ -361,16 +392,29 @@ impl Page {
         self.map(|to| unsafe { ptr::write_bytes(to, 0, PAGE_SIZE) });
     }
 
-    /// Calls `f` with the address of the page.
+    /// Adds `delta` to `word`, modulo 2^64, and returns what it was before.
+    pub(crate) fn add(&mut self, word: Word, delta: u64) -> u64 {
+        self.map(|address| {
+            // SAFETY: `word` lies in the page, which is borrowed as mutable, and is aligned.
+            let number = unsafe { &mut *address.add(word.offset).cast::<u64>() };
+            let before = *number;
+
+            *number = before.wrapping_add(delta);
+            before
+        })
+    }
+
+    /// Calls `f` with the address of the page, and returns what it returns.
     #[inline]
-    fn map(&self, f: impl FnOnce(*mut u8)) {
+    fn map<R>(&self, f: impl FnOnce(*mut u8) -> R) -> R {
         // SAFETY: The page is ours.
         let address = unsafe { bindings::kmap_local_page(self.0.as_ptr()) };
 
-        f(address.cast());
+        let result = f(address.cast());
 
         // SAFETY: Mappings nest, as closures do.
         unsafe { bindings::kunmap_local(address) };
+        result
     }
 }
 

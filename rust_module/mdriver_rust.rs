@@ -22,7 +22,8 @@ use core::borrow::Borrow;
 use kernel::{
     ioctl::{
         _IO,
-        _IOR, //
+        _IOR,
+        _IOWR, //
     },
     iov::{
         IovIterDest,
@@ -55,13 +56,18 @@ use chardev::{
     Page,
     Registration,
     Span,
-    Spare, //
+    Spare,
+    Word, //
 };
 
 // As in mdriver.h.
 const MDRIVER_IOC_MAGIC: u32 = 0xDC;
 const MDRIVER_IOC_SIZE: u32 = _IOR::<u64>(MDRIVER_IOC_MAGIC, 0);
 const MDRIVER_IOC_CLEAR: u32 = _IO(MDRIVER_IOC_MAGIC, 1);
+const MDRIVER_IOC_ADD: u32 = _IOWR::<MdriverAdd>(MDRIVER_IOC_MAGIC, 2);
+
+/// `struct mdriver_add`: offset, delta, before.
+type MdriverAdd = [u64; 3];
 
 const MDRIVER_SIZE_MIN: u64 = SZ_4K as u64;
 const MDRIVER_SIZE_MAX: u64 = SZ_1G as u64;
@@ -214,6 +220,23 @@ impl Mdriver {
         }
         Ok(0)
     }
+
+    /// The caller's page may be absent: it is touched before the lock, and after it.
+    fn add(&self, arg: usize) -> Result<isize> {
+        let [offset, delta, _] = UserSlice::new(UserPtr::from_addr(arg), size_of::<MdriverAdd>())
+            .reader()
+            .read::<MdriverAdd>()?;
+        let word = Word::new(offset.try_into()?)?;
+        let page = self.pages.get(word.index()).ok_or(EINVAL)?;
+
+        let before = page.page.lock().add(word, delta);
+
+        let at = arg + size_of_val(&[offset, delta]);
+        UserSlice::new(UserPtr::from_addr(at), size_of_val(&before))
+            .writer()
+            .write(&before)?;
+        Ok(0)
+    }
 }
 
 impl CharDevice for Mdriver {
@@ -276,6 +299,7 @@ impl CharDevice for Mdriver {
                 Ok(0)
             }
             MDRIVER_IOC_CLEAR => self.clear(),
+            MDRIVER_IOC_ADD => self.add(arg),
             _ => Err(ENOTTY),
         }
     }
