@@ -23,6 +23,7 @@
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/poll.h>
 #include <linux/sched/signal.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
@@ -338,6 +339,12 @@ static long mdriver_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 	}
 }
 
+/* R16 */
+static __poll_t mdriver_poll(struct file *file, struct poll_table_struct *table)
+{
+	return EPOLLIN | EPOLLOUT | EPOLLRDNORM | EPOLLWRNORM;
+}
+
 static const struct file_operations mdriver_fops = {
 	.owner		= THIS_MODULE,
 	.llseek		= mdriver_llseek,
@@ -345,6 +352,7 @@ static const struct file_operations mdriver_fops = {
 	.write_iter	= mdriver_write_iter,
 	.unlocked_ioctl	= mdriver_ioctl,
 	.compat_ioctl	= compat_ptr_ioctl,
+	.poll		= mdriver_poll,
 };
 
 static struct mdriver mdriver = {

@@ -5,8 +5,8 @@
 //! The one file of the driver with `unsafe` in it. Safe code cannot break memory with it: pages
 //! are reached through [`Page`] and [`Spare`] alone, and within a [`Span`] or a [`Word`] only.
 //!
-//! - [`CharDevice`] and [`Registration`]: a misc device with `llseek` and `owner`. The kernel's
-//!   own [`MiscDevice`] has no `llseek`, and sets `owner` from Linux 7.3 on only.
+//! - [`CharDevice`] and [`Registration`]: a misc device with `llseek`, `poll` and `owner`. The
+//!   kernel's own [`MiscDevice`] lacks the first two, and sets `owner` from Linux 7.3 on only.
 //! - [`Page`], [`Spare`]: pages that are copied to and from user space, where the type
 //!   says whether a copy may fault.
 //! - [`killed`] and [`available_bytes`]: two questions to the kernel.
@@ -16,6 +16,7 @@
 use core::{
     marker::PhantomData,
     mem,
+    ops::BitOr,
     ptr::{
         self,
         NonNull, //
@@ -73,6 +74,29 @@ pub(crate) trait CharDevice: Send + Sync + Sized + 'static {
 
     /// Serves one `ioctl(2)`.
     fn ioctl(&self, cmd: u32, arg: usize) -> Result<isize>;
+
+    /// Says what would not wait; nobody is woken when that changes.
+    fn poll(&self) -> Events;
+}
+
+/// What `poll(2)` can tell.
+#[derive(Clone, Copy)]
+pub(crate) struct Events(bindings::__poll_t);
+
+impl Events {
+    /// `EPOLLIN | EPOLLRDNORM`
+    pub(crate) const READABLE: Self = Self(bindings::POLLIN | bindings::POLLRDNORM);
+
+    /// `EPOLLOUT | EPOLLWRNORM`
+    pub(crate) const WRITABLE: Self = Self(bindings::POLLOUT | bindings::POLLWRNORM);
+}
+
+impl BitOr for Events {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
 /// A registered misc device: a dynamic minor, for root only.
@@ -134,6 +158,7 @@ impl<T: CharDevice> FileOperations<T> {
         write_iter: Some(Self::write_iter),
         unlocked_ioctl: Some(Self::ioctl),
         compat_ioctl: bindings::compat_ptr_ioctl,
+        poll: Some(Self::poll),
         ..pin_init::zeroed()
     };
 
@@ -231,6 +256,17 @@ impl<T: CharDevice> FileOperations<T> {
         let device = unsafe { Self::device(file) };
 
         from_result(|| device.ioctl(cmd, arg))
+    }
+
+    /// # Safety
+    ///
+    /// `file` must be open.
+    unsafe extern "C" fn poll(
+        file: *mut bindings::file,
+        _table: *mut bindings::poll_table_struct,
+    ) -> bindings::__poll_t {
+        // SAFETY: `file` is open.
+        unsafe { Self::device(file) }.poll().0
     }
 }
 

@@ -53,6 +53,7 @@ use chardev::{
     available_bytes,
     killed,
     CharDevice,
+    Events,
     Page,
     Registration,
     Span,
@@ -302,6 +303,11 @@ impl CharDevice for Mdriver {
             MDRIVER_IOC_ADD => self.add(arg),
             _ => Err(ENOTTY),
         }
+    }
+
+    /// R16
+    fn poll(&self) -> Events {
+        Events::READABLE | Events::WRITABLE
     }
 }
 
