@@ -4,8 +4,12 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
 #include <structmember.h>
 #include <time.h>
+
+#include <mdriver.h>
 
 #include "error.h"
 
@@ -17,9 +21,23 @@ struct shared {
 	int fd;
 	off_t offset;
 	Py_ssize_t increments;
+	enum count_method method;
 	pthread_mutex_t lock;
-	int64_t moved;		/* under the lock: all but VALUE_SIZE stops every thread */
+	_Atomic int64_t moved;	/* all but VALUE_SIZE stops every thread; the first one stays */
 };
+
+bool count_method_of(const char *name, enum count_method *method)
+{
+	if (strcmp(name, "lock") == 0)
+		*method = COUNT_LOCK;
+	else if (strcmp(name, "add") == 0)
+		*method = COUNT_ADD;
+	else if (strcmp(name, "racy") == 0)
+		*method = COUNT_RACY;
+	else
+		return false;
+	return true;
+}
 
 /*
  * Read or write the value. Repeated after a signal without asking Python: only its main thread
@@ -53,17 +71,53 @@ static int64_t increment(const struct shared *shared)
 	return move_value(shared->fd, true, &value, shared->offset);
 }
 
+static int64_t increment_locked(struct shared *shared)
+{
+	int64_t moved;
+
+	pthread_mutex_lock(&shared->lock);
+	moved = increment(shared);
+	pthread_mutex_unlock(&shared->lock);
+	return moved;
+}
+
+/* Returns what was moved if the device had moved it, or -errno. */
+static int64_t increment_on_device(const struct shared *shared)
+{
+	struct mdriver_add add = { .offset = (uint64_t)shared->offset, .delta = 1 };
+	int64_t result = sys_ioctl(shared->fd, MDRIVER_IOC_ADD, (uintptr_t)&add);
+
+	return result < 0 ? result : VALUE_SIZE;
+}
+
+static int64_t increment_by_method(struct shared *shared)
+{
+	switch (shared->method) {
+	case COUNT_ADD:
+		return increment_on_device(shared);
+	case COUNT_RACY:
+		return increment(shared);
+	default:
+		return increment_locked(shared);
+	}
+}
+
+static void stop_threads(struct shared *shared, int64_t moved)
+{
+	int64_t going = VALUE_SIZE;
+
+	atomic_compare_exchange_strong(&shared->moved, &going, moved);
+}
+
 static void *count_thread(void *arguments)
 {
 	struct shared *shared = arguments;
-	bool going = true;
 
-	for (Py_ssize_t i = 0; going && i < shared->increments; i++) {
-		pthread_mutex_lock(&shared->lock);
-		if (shared->moved == VALUE_SIZE)
-			shared->moved = increment(shared);
-		going = shared->moved == VALUE_SIZE;
-		pthread_mutex_unlock(&shared->lock);
+	for (Py_ssize_t i = 0; i < shared->increments && shared->moved == VALUE_SIZE; i++) {
+		int64_t moved = increment_by_method(shared);
+
+		if (moved != VALUE_SIZE)
+			stop_threads(shared, moved);
 	}
 	return NULL;
 }
@@ -77,11 +131,8 @@ static void start_threads(struct count_run *run, struct shared *shared, pthread_
 		if (!run->thread_error)
 			run->started++;
 	}
-	if (run->thread_error) {
-		pthread_mutex_lock(&shared->lock);
-		shared->moved = 0;
-		pthread_mutex_unlock(&shared->lock);
-	}
+	if (run->thread_error)
+		stop_threads(shared, 0);
 }
 
 /* Start all threads, wait for all, and note what that took. Returns as move_value(). */
@@ -111,6 +162,7 @@ int64_t count_run_threads(int fd, void *arguments)
 		.fd = fd,
 		.offset = run->offset,
 		.increments = run->increments,
+		.method = run->method,
 		.lock = PTHREAD_MUTEX_INITIALIZER,
 	};
 

@@ -426,6 +426,22 @@ static PyObject *device_clear(PyObject *object, PyObject *unused)
 	Py_RETURN_NONE;
 }
 
+static PyObject *device_add(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+	static char *names[] = { "offset", "delta", NULL };
+	uint64_t offset, delta;
+	struct mdriver_add add;
+	struct ioctl_call call = { .request = MDRIVER_IOC_ADD, .argument = (uintptr_t)&add };
+
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&O&:add", names, convert_address, &offset,
+					 convert_address, &delta))
+		return NULL;
+	add = (struct mdriver_add){ .offset = offset, .delta = delta };
+	if (device_call((struct device *)object, call_ioctl, &call) < 0)
+		return NULL;
+	return PyLong_FromUnsignedLongLong(add.before);
+}
+
 static const struct module_state *state_of(PyObject *object)
 {
 	return PyType_GetModuleState(Py_TYPE(object));
@@ -482,13 +498,14 @@ static PyObject *device_time_pwrite(PyObject *object, PyObject *args, PyObject *
 
 static PyObject *device_count_up(PyObject *object, PyObject *args, PyObject *kwargs)
 {
-	static char *names[] = { "threads", "increments", "offset", "start", NULL };
+	static char *names[] = { "threads", "increments", "offset", "start", "method", NULL };
 	struct count_run run = { .start = REPORT_START };
+	const char *method = "lock";
 	int64_t moved;
 
-	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "nn|$LO&:count_up", names, &run.threads,
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "nn|$LO&s:count_up", names, &run.threads,
 					 &run.increments, &run.offset, convert_address,
-					 &run.start))
+					 &run.start, &method))
 		return NULL;
 	if (run.threads < 1 || run.increments < 1) {
 		raise_not_positive(run.threads < 1 ? "threads" : "increments");
@@ -496,6 +513,10 @@ static PyObject *device_count_up(PyObject *object, PyObject *args, PyObject *kwa
 	}
 	if (run.threads > MAX_THREADS) {
 		raise_too_many("threads", MAX_THREADS);
+		return NULL;
+	}
+	if (!count_method_of(method, &run.method)) {
+		raise_not_a_method();
 		return NULL;
 	}
 	moved = device_call((struct device *)object, count_run_threads, &run);
@@ -550,6 +571,10 @@ static PyMethodDef device_methods[] = {
 	  PyDoc_STR("size($self)\n--\n\nSize of the device in bytes, by MDRIVER_IOC_SIZE.") },
 	{ "clear", device_clear, METH_NOARGS,
 	  PyDoc_STR("clear($self)\n--\n\nMake every byte zero, by MDRIVER_IOC_CLEAR.") },
+	{ KEYWORDS(add),
+	  PyDoc_STR("add($self, offset, delta)\n--\n\n"
+		    "Add to the 8 bytes at offset, modulo 2**64, by MDRIVER_IOC_ADD; return the\n"
+		    "number before.") },
 	{ KEYWORDS(time_pread),
 	  PyDoc_STR("time_pread($self, size, calls, *, offset=0, fresh=False, clock=1)\n--\n\n"
 		    "Time calls of pread(2), each of size bytes at offset.\n\n"
@@ -561,11 +586,14 @@ static PyMethodDef device_methods[] = {
 		    "Time calls of pwrite(2), each of size bytes at offset.\n\n"
 		    "The buffer is as in time_pread: a fresh one writes zeros, else 0x5a.") },
 	{ KEYWORDS(count_up),
-	  PyDoc_STR("count_up($self, threads, increments, *, offset=0, start=69)\n--\n\n"
-		    "Count up the 8 bytes at offset with threads that share one lock.\n\n"
-		    "Each thread adds 1 as often as increments says: lock, pread, pwrite,\n"
-		    "unlock. The first failure of one stops all and is raised. A signal is\n"
-		    "answered when the run has ended.") },
+	  PyDoc_STR("count_up($self, threads, increments, *, offset=0, start=69, method='lock')\n"
+		    "--\n\n"
+		    "Count up the 8 bytes at offset with threads.\n\n"
+		    "Each thread adds 1 as often as increments says, by one of three methods:\n"
+		    "lock, with one lock for all: lock, pread, pwrite, unlock; add: one\n"
+		    "MDRIVER_IOC_ADD; racy: pread, pwrite, so increments may be lost. The first\n"
+		    "failure of one stops all and is raised. A signal is answered when the run\n"
+		    "has ended.") },
 	{ NULL, NULL, 0, NULL },
 };
 

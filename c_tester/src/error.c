@@ -21,6 +21,11 @@ void raise_too_many(const char *name, int limit)
 	PyErr_Format(PyExc_ValueError, "%s must be at most %d", name, limit);
 }
 
+void raise_not_a_method(void)
+{
+	PyErr_SetString(PyExc_ValueError, "method must be 'lock', 'add' or 'racy'");
+}
+
 /* A transfer of another length has no errno of its own: EIO is the nearest. */
 void raise_moved(int64_t moved, size_t wanted)
 {

@@ -32,8 +32,8 @@ static int add_number(PyObject *module, const char *name, unsigned long number)
 
 static int add_names(PyObject *module)
 {
-	PyObject *names = Py_BuildValue("[ssssss]", "IOC_CLEAR", "IOC_SIZE", "TESTER", "Count",
-					"Device", "Timing");
+	PyObject *names = Py_BuildValue("[sssssss]", "IOC_ADD", "IOC_CLEAR", "IOC_SIZE", "TESTER",
+					"Count", "Device", "Timing");
 	int result = names ? PyModule_AddObjectRef(module, "__all__", names) : -1;
 
 	Py_XDECREF(names);
@@ -54,7 +54,8 @@ static int module_exec(PyObject *module)
 		return -1;
 	if (PyModule_AddStringConstant(module, "TESTER", "c") < 0 ||
 	    add_number(module, "IOC_SIZE", MDRIVER_IOC_SIZE) < 0 ||
-	    add_number(module, "IOC_CLEAR", MDRIVER_IOC_CLEAR) < 0)
+	    add_number(module, "IOC_CLEAR", MDRIVER_IOC_CLEAR) < 0 ||
+	    add_number(module, "IOC_ADD", MDRIVER_IOC_ADD) < 0)
 		return -1;
 	return add_names(module);
 }

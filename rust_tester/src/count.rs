@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Threads that count up one value on the device: read, add one, write back.
+//! Threads that count up one value on the device.
 //!
 //! Twin of `c_tester/src/count.c`: the same names, order and comments.
 
 use std::os::fd::BorrowedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::{self, Builder, Scope, ScopedJoinHandle};
 
 use pyo3::prelude::*;
@@ -18,12 +18,36 @@ const S_PER_NS: f64 = 1e-9;
 /// More would say nothing new, and could use up what the system has of threads.
 pub const MAX_THREADS: usize = 1024;
 
+/// How a thread adds one.
+#[derive(Clone, Copy, Default)]
+pub enum Method {
+    /// Read, add, write, with the one lock held.
+    #[default]
+    Lock,
+    /// No lock: the device adds, by `MDRIVER_IOC_ADD`.
+    Add,
+    /// Neither: increments may be lost.
+    Racy,
+}
+
+impl Method {
+    pub fn of(name: &str) -> Option<Self> {
+        match name {
+            "lock" => Some(Self::Lock),
+            "add" => Some(Self::Add),
+            "racy" => Some(Self::Racy),
+            _ => None,
+        }
+    }
+}
+
 /// A run of counting threads: what it is asked for, then what came of it.
 #[derive(Default)]
 pub struct CountRun {
     threads: usize,
     /// Of each thread.
     increments: usize,
+    method: Method,
     /// Of the value, in bytes.
     offset: i64,
     start: u64,
@@ -42,15 +66,10 @@ struct Shared<'fd> {
     fd: BorrowedFd<'fd>,
     offset: i64,
     increments: usize,
-    /// Under the lock: all but `VALUE_SIZE` stops every thread.
-    moved: Mutex<Result<usize, Errno>>,
-}
-
-impl Shared<'_> {
-    /// No thread panics while it holds the lock, so it is never poisoned.
-    fn lock(&self) -> MutexGuard<'_, Result<usize, Errno>> {
-        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    method: Method,
+    lock: Mutex<()>,
+    /// All but `VALUE_SIZE`, which stops every thread; the first one stays.
+    moved: OnceLock<Result<usize, Errno>>,
 }
 
 /// Read or write the value. Repeated after a signal without asking Python: only its main thread
@@ -85,23 +104,51 @@ fn increment(shared: &Shared<'_>) -> Result<usize, Errno> {
     move_value(shared.fd, Direction::Write, &mut value, shared.offset)
 }
 
+fn increment_locked(shared: &Shared<'_>) -> Result<usize, Errno> {
+    // No thread panics while it holds the lock, so it is never poisoned.
+    let _guard = shared.lock.lock().unwrap_or_else(PoisonError::into_inner);
+    increment(shared)
+}
+
+/// Returns what was moved if the device had moved it.
+fn increment_on_device(shared: &Shared<'_>) -> Result<usize, Errno> {
+    // The write of the start value has refused a negative one already.
+    let offset = u64::try_from(shared.offset).map_err(|_| Errno::EINVAL)?;
+    sys::ioctl_add(shared.fd, offset, 1)?;
+    Ok(VALUE_SIZE)
+}
+
+fn increment_by_method(shared: &Shared<'_>) -> Result<usize, Errno> {
+    match shared.method {
+        Method::Add => increment_on_device(shared),
+        Method::Racy => increment(shared),
+        Method::Lock => increment_locked(shared),
+    }
+}
+
+fn stop_threads(shared: &Shared<'_>, moved: Result<usize, Errno>) {
+    // It is an error to be the second; the first one stays.
+    let _ = shared.moved.set(moved);
+}
+
 fn count_thread(shared: &Shared<'_>) {
     for _ in 0..shared.increments {
-        let mut moved = shared.lock();
-        if *moved == Ok(VALUE_SIZE) {
-            *moved = increment(shared);
-        }
-        if *moved != Ok(VALUE_SIZE) {
+        if shared.moved.get().is_some() {
             return;
+        }
+        let moved = increment_by_method(shared);
+        if moved != Ok(VALUE_SIZE) {
+            stop_threads(shared, moved);
         }
     }
 }
 
 impl CountRun {
-    pub fn new(threads: usize, increments: usize, offset: i64, start: u64) -> Self {
+    pub fn new(threads: usize, increments: usize, offset: i64, start: u64, method: Method) -> Self {
         Self {
             threads,
             increments,
+            method,
             offset,
             start,
             ..Self::default()
@@ -125,7 +172,7 @@ impl CountRun {
             }
         }
         if self.thread_error.is_some() {
-            *shared.lock() = Ok(0);
+            stop_threads(shared, Ok(0));
         }
         threads
     }
@@ -146,7 +193,7 @@ impl CountRun {
         self.real_s = (end_ns - start_ns) as f64 * S_PER_NS;
         self.user_s = after.user_s - before.user_s;
         self.system_s = after.system_s - before.system_s;
-        *shared.lock()
+        shared.moved.get().copied().unwrap_or(Ok(VALUE_SIZE))
     }
 
     /// The whole run: write the start value, count, read the end value.
@@ -158,7 +205,9 @@ impl CountRun {
                 fd,
                 offset: self.offset,
                 increments: self.increments,
-                moved: Mutex::new(Ok(moved)),
+                method: self.method,
+                lock: Mutex::new(()),
+                moved: OnceLock::new(),
             };
             moved = self.time_threads(&shared)?;
         }

@@ -14,7 +14,7 @@ use pyo3::exceptions::PyBufferError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-use crate::count::{Count, CountRun, MAX_THREADS};
+use crate::count::{Count, CountRun, MAX_THREADS, Method};
 use crate::error::{Error, call_detached};
 use crate::sys::{self, Direction, Errno, Transfer};
 use crate::timing::{Timing, TimingRun};
@@ -304,6 +304,12 @@ impl Device {
         Ok(())
     }
 
+    /// Add to the 8 bytes at offset, modulo 2**64, by `MDRIVER_IOC_ADD`; return the
+    /// number before.
+    fn add(&self, py: Python<'_>, offset: u64, delta: u64) -> PyResult<u64> {
+        Ok(self.call(py, |fd| sys::ioctl_add(fd, offset, delta))?)
+    }
+
     /// Time calls of pread(2), each of size bytes at offset.
     ///
     /// Fresh gives each call a new zeroed buffer, allocated while the clock runs;
@@ -356,15 +362,18 @@ impl Device {
         self.time_calls(py, request, calls, fresh, clock)
     }
 
-    /// Count up the 8 bytes at offset with threads that share one lock.
+    /// Count up the 8 bytes at offset with threads.
     ///
-    /// Each thread adds 1 as often as increments says: lock, pread, pwrite,
-    /// unlock. The first failure of one stops all and is raised. A signal is
-    /// answered when the run has ended.
+    /// Each thread adds 1 as often as increments says, by one of three methods:
+    /// lock, with one lock for all: lock, pread, pwrite, unlock; add: one
+    /// `MDRIVER_IOC_ADD`; racy: pread, pwrite, so increments may be lost. The first
+    /// failure of one stops all and is raised. A signal is answered when the run
+    /// has ended.
     #[pyo3(
-        signature = (threads, increments, *, offset=0, start=REPORT_START),
-        text_signature = "($self, threads, increments, *, offset=0, start=69)"
+        signature = (threads, increments, *, offset=0, start=REPORT_START, method="lock"),
+        text_signature = "($self, threads, increments, *, offset=0, start=69, method='lock')"
     )]
+    #[allow(clippy::too_many_arguments)] // Python's, by name
     fn count_up(
         &self,
         py: Python<'_>,
@@ -372,13 +381,15 @@ impl Device {
         increments: isize,
         offset: i64,
         start: u64,
+        method: &str,
     ) -> PyResult<Count> {
         let threads = positive("threads", threads)?;
         let increments = positive("increments", increments)?;
         if threads > MAX_THREADS {
             return Err(Error::TooMany("threads", MAX_THREADS).into());
         }
-        let mut run = CountRun::new(threads, increments, offset, start);
+        let method = Method::of(method).ok_or(Error::NotAMethod)?;
+        let mut run = CountRun::new(threads, increments, offset, start, method);
         let moved = self.call(py, |fd| run.threads(fd))?;
         Ok(Count::new(&run, moved)?)
     }

@@ -20,6 +20,8 @@ pub enum Error {
     NotPositive(&'static str),
     /// A number above its limit; its name.
     TooMany(&'static str, usize),
+    /// A way to count that there is not.
+    NotAMethod,
     /// A path with a null byte in it.
     NullByte,
     /// No memory for what the call needs.
@@ -47,6 +49,7 @@ impl From<Error> for PyErr {
             Error::TooMany(name, limit) => {
                 PyValueError::new_err(format!("{name} must be at most {limit}"))
             }
+            Error::NotAMethod => PyValueError::new_err("method must be 'lock', 'add' or 'racy'"),
             Error::NullByte => PyValueError::new_err("embedded null byte"),
             Error::Memory => PyMemoryError::new_err(()),
             Error::Os(errno, None) => PyOSError::new_err((errno.0, sys::error_text(errno))),

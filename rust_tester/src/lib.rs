@@ -28,6 +28,7 @@ mod _native {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("TESTER", "rust")?;
         module.add("IOC_SIZE", uapi::IOC_SIZE)?;
-        module.add("IOC_CLEAR", uapi::IOC_CLEAR)
+        module.add("IOC_CLEAR", uapi::IOC_CLEAR)?;
+        module.add("IOC_ADD", uapi::IOC_ADD)
     }
 }

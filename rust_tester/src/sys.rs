@@ -11,6 +11,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{slice_from_raw_parts_mut, with_exposed_provenance, with_exposed_provenance_mut};
 
+use crate::uapi;
+
 /// Only open(2) with `O_CREAT` or `O_TMPFILE` reads it.
 const CREATE_MODE: libc::c_uint = 0o600;
 
@@ -26,6 +28,7 @@ pub struct Errno(pub i32);
 
 impl Errno {
     pub const EINTR: Self = Self(libc::EINTR);
+    pub const EINVAL: Self = Self(libc::EINVAL);
     pub const EIO: Self = Self(libc::EIO);
     pub const ENOMEM: Self = Self(libc::ENOMEM);
 
@@ -119,6 +122,21 @@ pub fn ioctl_number(fd: BorrowedFd<'_>, request: u64) -> Result<u64, Errno> {
         return Err(Errno::last());
     }
     Ok(number)
+}
+
+/// Add to a number on the device; return what it was before.
+pub fn ioctl_add(fd: BorrowedFd<'_>, offset: u64, delta: u64) -> Result<u64, Errno> {
+    let mut add = uapi::Add {
+        offset,
+        delta,
+        before: 0,
+    };
+    // SAFETY: the argument is the address of a live `Add`, and the request writes no more.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), uapi::IOC_ADD, &raw mut add) };
+    if result < 0 {
+        return Err(Errno::last());
+    }
+    Ok(add.before)
 }
 
 pub fn clock_ns(clock: libc::clockid_t) -> Result<i64, Errno> {

@@ -13,6 +13,7 @@ SIZE = 1 << 20
 # R14: the ioctl numbers.
 IOC_SIZE = 0x8008DC00
 IOC_CLEAR = 0x0000DC01
+IOC_ADD = 0xC018DC02
 
 # R22: what a module says of itself, beside what the kernel's build adds.
 MODINFO = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from compat import ioctl32, make_low_memory
-from contract import INNER, IOC_CLEAR, IOC_SIZE, PAGE, SIZE, make_bytes
+from contract import INNER, IOC_ADD, IOC_CLEAR, IOC_SIZE, PAGE, SIZE, make_bytes
 from memory import BAD_ADDRESSES, PROT_NONE, PROT_READ, Memory, errno_of
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ UNKNOWN = (0, 0xDC00, 0xDC02, 0xDCFF, 0x8004DC00, 0x4008DC00, 0xC008DC00, 0x8008
 def test_the_tester_has_the_numbers_of_the_contract(tester: Any) -> None:
     assert tester.IOC_SIZE == IOC_SIZE
     assert tester.IOC_CLEAR == IOC_CLEAR
+    assert tester.IOC_ADD == IOC_ADD
 
 
 def test_size_stores_eight_bytes_and_no_more(device: "Device") -> None:

@@ -57,6 +57,7 @@ def test_normal_use_writes_nothing(
     device.pread(PAGE, SIZE)
     device.size()
     device.clear()
+    device.add(0, 1)
     device.count_up(2, 5)
     open_device(os.O_RDONLY).close()
     assert own_lines(log, module) == []
@@ -71,6 +72,7 @@ def test_errors_write_nothing(module: Module, device: "Device", log: KernelLog) 
         errno_of(device.pwrite_from, NULL, PAGE, 0),
         errno_of(device.ioctl, 0),
         errno_of(device.ioctl, IOC_SIZE, NULL),
+        errno_of(device.add, 1, 1),
         errno_of(module.unload),
     ]
     assert codes == [
@@ -81,6 +83,7 @@ def test_errors_write_nothing(module: Module, device: "Device", log: KernelLog) 
         errno.EFAULT,
         errno.ENOTTY,
         errno.EFAULT,
+        errno.EINVAL,
         errno.EWOULDBLOCK,
     ]
     assert own_lines(log, module) == []

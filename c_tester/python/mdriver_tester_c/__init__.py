@@ -4,6 +4,14 @@
 The Rust twin has the same interface; `_native.pyi` describes both.
 """
 
-from mdriver_tester_c._native import IOC_CLEAR, IOC_SIZE, TESTER, Count, Device, Timing
+from mdriver_tester_c._native import (
+    IOC_ADD,
+    IOC_CLEAR,
+    IOC_SIZE,
+    TESTER,
+    Count,
+    Device,
+    Timing,
+)
 
-__all__ = ["IOC_CLEAR", "IOC_SIZE", "TESTER", "Count", "Device", "Timing"]
+__all__ = ["IOC_ADD", "IOC_CLEAR", "IOC_SIZE", "TESTER", "Count", "Device", "Timing"]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 import os
-from typing import Final, Self, final
+from typing import Final, Literal, Self, final
 
 from typing_extensions import Buffer
 
-__all__ = ["IOC_CLEAR", "IOC_SIZE", "TESTER", "Count", "Device", "Timing"]
+__all__ = ["IOC_ADD", "IOC_CLEAR", "IOC_SIZE", "TESTER", "Count", "Device", "Timing"]
 
 # The language of the tester: "c" or "rust".
 TESTER: Final[str]
@@ -12,6 +12,7 @@ TESTER: Final[str]
 # The request numbers for Device.ioctl, as the module's own header gives them.
 IOC_SIZE: Final[int]
 IOC_CLEAR: Final[int]
+IOC_ADD: Final[int]
 
 # The result of timed calls; both tuples have one number per call, in the order of calls.
 @final
@@ -63,6 +64,8 @@ class Device:
     def ioctl(self, request: int, argument: int = 0) -> int: ...
     def size(self) -> int: ...
     def clear(self) -> None: ...
+    # Adds modulo 2**64 to the 8 bytes at `offset`; returns what they were before.
+    def add(self, offset: int, delta: int) -> int: ...
     # Timed calls of `size` bytes at `offset`, by a clock of time.CLOCK_*. fresh: each call gets a
     # new zeroed buffer, allocated while the clock runs. ValueError: calls below 1.
     # OSError: a failing call, or one that moves less (EIO).
@@ -72,8 +75,17 @@ class Device:
     def time_pwrite(
         self, size: int, calls: int, *, offset: int = 0, fresh: bool = False, clock: int = 1
     ) -> Timing: ...
-    # Threads that share one lock; each adds 1 to the 8 bytes at `offset`, `increments` times.
-    # ValueError: threads outside 1..1024, increments below 1. RuntimeError: a thread did not start.
+    # Threads, each of which adds 1 to the 8 bytes at `offset`, `increments` times, by a method:
+    # lock: pread and pwrite under one lock of all threads; add: one IOC_ADD, no lock; racy: pread
+    # and pwrite, no lock, so increments may be lost.
+    # ValueError: threads outside 1..1024, increments below 1, another method.
+    # RuntimeError: a thread did not start.
     def count_up(
-        self, threads: int, increments: int, *, offset: int = 0, start: int = 69
+        self,
+        threads: int,
+        increments: int,
+        *,
+        offset: int = 0,
+        start: int = 69,
+        method: Literal["lock", "add", "racy"] = "lock",
     ) -> Count: ...
