@@ -28,6 +28,7 @@
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
+#include <linux/splice.h>
 #include <linux/uaccess.h>
 #include <linux/uio.h>
 
@@ -353,6 +354,8 @@ static const struct file_operations mdriver_fops = {
 	.unlocked_ioctl	= mdriver_ioctl,
 	.compat_ioctl	= compat_ptr_ioctl,
 	.poll		= mdriver_poll,
+	.splice_read	= copy_splice_read,		/* R15 */
+	.splice_write	= iter_file_splice_write,	/* R15 */
 };
 
 static struct mdriver mdriver = {

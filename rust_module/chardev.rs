@@ -5,8 +5,8 @@
 //! The one file of the driver with `unsafe` in it. Safe code cannot break memory with it: pages
 //! are reached through [`Page`] and [`Spare`] alone, and within a [`Span`] or a [`Word`] only.
 //!
-//! - [`CharDevice`] and [`Registration`]: a misc device with `llseek`, `poll` and `owner`. The
-//!   kernel's own [`MiscDevice`] lacks the first two, and sets `owner` from Linux 7.3 on only.
+//! - [`CharDevice`] and [`Registration`]: a misc device with `llseek`, `poll`, splice and
+//!   `owner`. The kernel's own [`MiscDevice`] has none of them but `owner`, from Linux 7.3 on.
 //! - [`Page`], [`Spare`]: pages that are copied to and from user space, where the type
 //!   says whether a copy may fault.
 //! - [`killed`] and [`available_bytes`]: two questions to the kernel.
@@ -159,6 +159,8 @@ impl<T: CharDevice> FileOperations<T> {
         unlocked_ioctl: Some(Self::ioctl),
         compat_ioctl: bindings::compat_ptr_ioctl,
         poll: Some(Self::poll),
+        splice_read: Some(bindings::copy_splice_read), // R15
+        splice_write: Some(bindings::iter_file_splice_write), // R15
         ..pin_init::zeroed()
     };
 
