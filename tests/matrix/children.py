@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Child processes that call the device at the same time, and end when they are told to."""
+
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+# What a child may take to come so far; far more than it needs, and less than a test may take.
+PATIENCE_S = 8
+
+
+class Child:
+    """A process that runs a function, which can tell its parent how far it is."""
+
+    def __init__(self, work: Callable[["Child"], object]) -> None:
+        self._socket, theirs = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._socket.close()
+            self._socket = theirs
+            try:
+                work(self)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        theirs.close()
+        self._socket.settimeout(PATIENCE_S)
+        self._process = os.pidfd_open(self.pid)
+
+    def tell(self, *descriptors: int) -> None:
+        """Say to the parent that it is so far, and give it some descriptors."""
+        socket.send_fds(self._socket, [b"!"], descriptors)
+
+    def wait_for_word(self) -> list[int]:
+        """Wait until the child says that it is so far; return the descriptors it gave."""
+        word, descriptors, _, _ = socket.recv_fds(self._socket, 1, 1)
+        assert word == b"!", "the child ended before it was so far"
+        return list(descriptors)
+
+    def kill(self) -> None:
+        """End it with SIGKILL, and see that it goes."""
+        signal.pidfd_send_signal(self._process, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(self._process, select.POLLIN)
+        gone = poll.poll(PATIENCE_S * 1000)
+        assert gone, "SIGKILL does not end the process"
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        os.close(self._process)
+        self._socket.close()
+        assert status == -signal.SIGKILL, f"the child had ended with {status}"
+
+
+@contextmanager
+def endless(step: Callable[[int], object]) -> Iterator[Child]:
+    """Call a function in a child, with 0, 1, 2 and so on, until the block ends.
+
+    The block begins after the first call.
+    """
+
+    def work(child: Child) -> None:
+        number = 0
+        step(number)
+        child.tell()
+        while True:
+            number += 1
+            step(number)
+
+    child = Child(work)
+    try:
+        child.wait_for_word()
+        yield child
+    finally:
+        child.kill()

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-only
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from children import endless
+from contract import PAGE
+from memory import Memory
+
+if TYPE_CHECKING:
+    from mdriver_tester_c import Device
+
+    Write = Callable[[Device, int], object]
+    Read = Callable[[Device], bytes]
+
+pytestmark = pytest.mark.rule("R10")
+
+PAGES = 32
+LENGTH = PAGES * PAGE
+READS = 200
+
+VALUES = (0x11, 0x22, 0x33, 0x44)
+PATTERNS = [bytes([value]) * LENGTH for value in VALUES]
+# No piece begins or ends with a page.
+PIECE = PAGE // 2 + 5
+
+
+def pieces(data: bytes) -> list[bytes]:
+    """Return data in many pieces."""
+    return [data[start : start + PIECE] for start in range(0, len(data), PIECE)]
+
+
+PIECES = [pieces(pattern) for pattern in PATTERNS]
+
+
+def write_at_once(device: "Device", number: int) -> None:
+    device.pwrite(PATTERNS[number % 4], 0)
+
+
+def write_pieces(device: "Device", number: int) -> None:
+    os.pwritev(device.fd, PIECES[number % 4], 0)
+
+
+def write_and_clear(device: "Device", number: int) -> None:
+    if number % 2:
+        device.clear()
+    else:
+        device.pwrite(PATTERNS[0], 0)
+
+
+def read_at_once(device: "Device") -> bytes:
+    return device.pread(LENGTH, 0)
+
+
+def read_pieces(device: "Device") -> bytes:
+    buffers = [bytearray(piece) for piece in PIECES[0]]
+    assert os.preadv(device.fd, buffers, 0) == LENGTH
+    return b"".join(buffers)
+
+
+def read_to_absent_memory(device: "Device") -> bytes:
+    memory = Memory(PAGES)
+    assert device.pread_to(memory.address, LENGTH, 0) == LENGTH
+    return memory.map[:]
+
+
+def count_torn(data: bytes, unit: int) -> int:
+    """Return how many units of data hold more than one value."""
+    return sum(
+        data[start : start + unit] != data[start : start + 1] * unit
+        for start in range(0, len(data), unit)
+    )
+
+
+@pytest.mark.parametrize(
+    ("write", "read"),
+    [
+        (write_at_once, read_at_once),
+        (write_pieces, read_pieces),
+        (write_at_once, read_to_absent_memory),
+        (write_and_clear, read_at_once),
+    ],
+)
+def test_no_read_sees_a_part_of_a_page_written(
+    device: "Device", write: "Write", read: "Read"
+) -> None:
+    seen = set()
+    with endless(lambda number: write(device, number)):
+        for _ in range(READS):
+            data = read(device)
+            assert count_torn(data, PAGE) == 0
+            seen.add(data[0])
+    assert len(seen) > 1, "nothing was written meanwhile"
+
+
+def test_no_write_lands_inside_another(device: "Device") -> None:
+    with endless(lambda number: write_at_once(device, number)):
+        for number in range(READS):
+            write_pieces(device, number + 2)
+            assert count_torn(device.pread(LENGTH, 0), PAGE) == 0
+
+
+def test_no_read_sees_half_of_eight_bytes(device: "Device") -> None:
+    offset = 3 * PAGE - 16
+    seen = set()
+    with endless(lambda number: device.pwrite(PATTERNS[number % 4][:8], offset)):
+        for _ in range(READS):
+            data = device.pread(24, offset - 8)
+            assert data[:8] == data[16:] == bytes(8)
+            assert count_torn(data[8:16], 8) == 0
+            seen.add(data[8])
+    assert len(seen) > 1, "nothing was written meanwhile"
+
+
+def test_no_call_comes_into_an_add(device: "Device") -> None:
+    with endless(lambda number: device.pwrite(PATTERNS[number % 4][:PAGE], 0)):
+        for number in range(5 * READS):
+            before = device.add(8 * number % PAGE, 0)
+            assert before % int.from_bytes(b"\x11" * 8) == 0, "half of a number"
+            assert count_torn(device.pread(PAGE, 0), PAGE) == 0, "an old number came back"

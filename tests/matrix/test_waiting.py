@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-only
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from absent import AbsentMemory, wait_for_touch
+from children import PATIENCE_S, Child, endless
+from contract import INNER, IOC_ADD, IOC_SIZE, PAGE, SIZE, make_bytes
+from kmod import Module
+
+if TYPE_CHECKING:
+    from mdriver_tester_c import Device
+
+    OpenDevice = Callable[..., Device]
+    Call = Callable[[Device, int], int]
+
+# Calls that stand still on the page of the caller at an address; all on the device's first page.
+CALLS: "dict[str, Call]" = {
+    "read": lambda device, address: device.pread_to(address, PAGE, 0),
+    "a read that begins well": lambda device, address: device.pread_to(address - 9, PAGE, 0),
+    "write": lambda device, address: device.pwrite_from(address, PAGE, 0),
+    "a write that begins well": lambda device, address: device.pwrite_from(address - 9, PAGE, 0),
+    "SIZE": lambda device, address: device.ioctl(IOC_SIZE, address),
+    "ADD": lambda device, address: device.ioctl(IOC_ADD, address),
+    "an ADD that begins well": lambda device, address: device.ioctl(IOC_ADD, address - 8),
+}
+
+
+@contextmanager
+def standing_still(device: "Device", name: str) -> Iterator[AbsentMemory]:
+    """In the block, a thread stands still in a call; after it, it has gone on."""
+    results = []
+    with AbsentMemory() as memory:
+        call = CALLS[name]
+        thread = threading.Thread(target=lambda: results.append(call(device, memory.address)))
+        thread.start()
+        wait_for_touch(memory.descriptor)
+        yield memory
+        assert memory.arrived or thread.is_alive(), f"{name} did not wait"
+    thread.join(PATIENCE_S)
+    assert results, f"{name} did not go on"
+
+
+def use(device: "Device", offset: int) -> None:
+    """Make every call that there is, with success."""
+    data = make_bytes(2 * PAGE)
+    assert device.pwrite(data, offset) == len(data)
+    assert device.pread(len(data), offset) == data
+    before = device.add(offset, 1)
+    assert device.add(offset, 1) == before + 1
+    assert device.size() == SIZE
+
+
+@pytest.mark.rule("R11")
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_that_stands_still_does_not_stop_others_elsewhere(
+    device: "Device", open_device: "OpenDevice", name: str
+) -> None:
+    with standing_still(device, name):
+        # The same open file, another one, and another process.
+        for other in (device, open_device()):
+            use(other, PAGE)
+            use(other, INNER - 2 * PAGE)
+        with endless(lambda _: use(device, 5 * PAGE)):
+            pass
+
+
+@pytest.mark.rule("R12")
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_that_stands_still_does_not_stop_others_on_its_page(
+    device: "Device", open_device: "OpenDevice", name: str
+) -> None:
+    with standing_still(device, name):
+        for other in (device, open_device()):
+            use(other, 0)
+            other.clear()
+            assert other.pread(2 * PAGE, 0) == bytes(2 * PAGE)
+
+
+@pytest.mark.rule("R12")
+def test_several_may_stand_still_at_once(device: "Device") -> None:
+    with (
+        standing_still(device, "read"),
+        standing_still(device, "write"),
+        standing_still(device, "write"),
+        standing_still(device, "ADD"),
+    ):
+        use(device, 0)
+
+
+@pytest.mark.rule("R12")
+def test_a_read_goes_on_when_the_page_arrives(device: "Device") -> None:
+    data = make_bytes(PAGE)
+    device.pwrite(data, 0)
+    with standing_still(device, "read") as memory:
+        memory.provide(b"\xa5" * PAGE)
+    assert memory.memory.map[PAGE:] == data
+
+
+@pytest.mark.rule("R12")
+def test_a_write_goes_on_when_the_page_arrives(device: "Device") -> None:
+    device.pwrite(b"\x11" * PAGE, 0)
+    data = make_bytes(PAGE)
+    with standing_still(device, "write") as memory:
+        assert device.pread(PAGE, 0) == b"\x11" * PAGE, "written before it was there"
+        memory.provide(data)
+    assert device.pread(PAGE, 0) == data
+
+
+def stand_still(device: "Device", name: str) -> Child:
+    """Return a process that stands still in a call, and stays there."""
+
+    def work(child: Child) -> None:
+        with AbsentMemory() as memory:
+            child.tell(memory.descriptor)
+            CALLS[name](device, memory.address)
+
+    child = Child(work)
+    (descriptor,) = child.wait_for_word()
+    wait_for_touch(descriptor)
+    os.close(descriptor)
+    return child
+
+
+@pytest.mark.rule("R12", "R20")
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_that_stands_still_can_be_killed(device: "Device", name: str) -> None:
+    data = make_bytes(INNER)
+    assert device.pwrite(data, 0) == INNER
+    stand_still(device, name).kill()
+    # Of a write that began well, the nine bytes that were there.
+    assert device.pread(INNER, 0) in (data, bytes(9) + data[9:])
+    use(device, 0)
+
+
+@pytest.mark.rule("R20")
+def test_a_killed_caller_does_not_hold_the_module(
+    unloaded: Module, open_device: "OpenDevice"
+) -> None:
+    for name in ("read", "write", "ADD"):
+        unloaded.load()
+        with open_device() as device:
+            stand_still(device, name).kill()
+        unloaded.unload()
