@@ -14,6 +14,10 @@
  * So the driver touches the buffer in two ways only: without faults, under the
  * lock; or with faults, no lock held, to or from a spare page that nobody else
  * can see.
+ *
+ * A page that is mapped stays where it is: whoever maps it takes a reference,
+ * under the lock, and a write puts another page in its place only while the
+ * reference of the device is the only one.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -191,8 +195,8 @@ static ssize_t mdriver_read_page(struct mdriver *mdriver, struct mdriver_span sp
 }
 
 /*
- * The bytes arrive in the spare page first. A whole page then changes places
- * with it, so a large write is copied once, not twice.
+ * The bytes arrive in the spare page first. A whole page that nobody has mapped
+ * then changes places with it, so a large write is copied once, not twice.
  */
 static ssize_t mdriver_write_page(struct mdriver *mdriver, struct mdriver_span span,
 				  struct iov_iter *from, struct page **spare)
@@ -204,7 +208,7 @@ static ssize_t mdriver_write_page(struct mdriver *mdriver, struct mdriver_span s
 		return -EFAULT;
 
 	spin_lock(&page->lock);
-	if (moved == PAGE_SIZE)
+	if (moved == PAGE_SIZE && page_count(page->page) == 1)
 		swap(page->page, *spare);
 	else
 		memcpy_page(page->page, span.offset, *spare, span.offset, moved);
@@ -261,8 +265,8 @@ static int mdriver_add(struct mdriver *mdriver, struct mdriver_add __user *arg)
 	spin_lock(&page->lock);
 	address = kmap_local_page(page->page);
 	number = address + offset_in_page(add.offset);
-	add.before = *number;
-	*number += add.delta;
+	add.before = READ_ONCE(*number);
+	WRITE_ONCE(*number, add.before + add.delta);
 	kunmap_local(address);
 	spin_unlock(&page->lock);
 
@@ -346,6 +350,40 @@ static __poll_t mdriver_poll(struct file *file, struct poll_table_struct *table)
 	return EPOLLIN | EPOLLOUT | EPOLLRDNORM | EPOLLWRNORM;
 }
 
+/* R17 */
+static vm_fault_t mdriver_fault(struct vm_fault *vmf)
+{
+	struct mdriver *mdriver = mdriver_of(vmf->vma->vm_file);
+	struct mdriver_page *page;
+
+	if (vmf->pgoff >= mdriver->size >> PAGE_SHIFT)
+		return VM_FAULT_SIGBUS;
+
+	page = &mdriver->pages[vmf->pgoff];
+	spin_lock(&page->lock);
+	get_page(page->page);
+	vmf->page = page->page;
+	spin_unlock(&page->lock);
+	return 0;
+}
+
+static const struct vm_operations_struct mdriver_vm_ops = {
+	.fault	= mdriver_fault,
+};
+
+/* R17 */
+static int mdriver_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	size_t pages = mdriver_of(file)->size >> PAGE_SHIFT;
+
+	if (vma->vm_pgoff > pages || vma_pages(vma) > pages - vma->vm_pgoff)
+		return -EINVAL;
+
+	vm_flags_set(vma, VM_DONTEXPAND);
+	vma->vm_ops = &mdriver_vm_ops;
+	return 0;
+}
+
 static const struct file_operations mdriver_fops = {
 	.owner		= THIS_MODULE,
 	.llseek		= mdriver_llseek,
@@ -356,6 +394,7 @@ static const struct file_operations mdriver_fops = {
 	.poll		= mdriver_poll,
 	.splice_read	= copy_splice_read,		/* R15 */
 	.splice_write	= iter_file_splice_write,	/* R15 */
+	.mmap		= mdriver_mmap,
 };
 
 static struct mdriver mdriver = {

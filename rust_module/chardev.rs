@@ -9,13 +9,17 @@
 //!   `owner`. The kernel's own [`MiscDevice`] has none of them but `owner`, from Linux 7.3 on.
 //! - [`Page`], [`Spare`]: pages that are copied to and from user space, where the type
 //!   says whether a copy may fault.
+//! - [`SharedPage`]: a page on its way to a mapping.
 //! - [`killed`] and [`available_bytes`]: two questions to the kernel.
 //!
 //! [`MiscDevice`]: kernel::miscdevice::MiscDevice
 
 use core::{
     marker::PhantomData,
-    mem,
+    mem::{
+        self,
+        ManuallyDrop, //
+    },
     ops::BitOr,
     ptr::{
         self,
@@ -34,12 +38,17 @@ use kernel::{
         IovIterDest,
         IovIterSource, //
     },
+    mm::virt::VmaNew,
     page::{
         PAGE_SHIFT,
         PAGE_SIZE, //
     },
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         ArcBorrow, //
     },
@@ -77,6 +86,12 @@ pub(crate) trait CharDevice: Send + Sync + Sized + 'static {
 
     /// Says what would not wait; nobody is woken when that changes.
     fn poll(&self) -> Events;
+
+    /// Finds the page that a mapping has at `index`; `None` is a SIGBUS.
+    fn fault(&self, index: usize) -> Option<SharedPage>;
+
+    /// Says whether `count` pages from the page `first` on may be mapped.
+    fn mmap(&self, first: usize, count: usize) -> Result;
 }
 
 /// What `poll(2)` can tell.
@@ -161,6 +176,12 @@ impl<T: CharDevice> FileOperations<T> {
         poll: Some(Self::poll),
         splice_read: Some(bindings::copy_splice_read), // R15
         splice_write: Some(bindings::iter_file_splice_write), // R15
+        mmap: Some(Self::mmap),
+        ..pin_init::zeroed()
+    };
+
+    const VM_TABLE: bindings::vm_operations_struct = bindings::vm_operations_struct {
+        fault: Some(Self::fault),
         ..pin_init::zeroed()
     };
 
@@ -270,6 +291,51 @@ impl<T: CharDevice> FileOperations<T> {
         // SAFETY: `file` is open.
         unsafe { Self::device(file) }.poll().0
     }
+
+    /// # Safety
+    ///
+    /// `vmf` must be of a mapping that `mmap()` made.
+    unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+        // SAFETY: `vmf` is ours for the call.
+        let (vma, index) = unsafe {
+            let place = &(*vmf).__bindgen_anon_1;
+            (place.vma, place.pgoff)
+        };
+        // SAFETY: A mapping keeps its file open.
+        let device = unsafe { Self::device((*vma).vm_file) };
+
+        let Some(page) = device.fault(index) else {
+            return bindings::vm_fault_reason_VM_FAULT_SIGBUS;
+        };
+
+        // SAFETY: `vmf` is ours for the call.
+        unsafe { (*vmf).page = page.into_raw() };
+        0
+    }
+
+    /// # Safety
+    ///
+    /// `file` must be open, and `vma` a mapping of it that is being set up.
+    unsafe extern "C" fn mmap(
+        file: *mut bindings::file,
+        vma: *mut bindings::vm_area_struct,
+    ) -> c_int {
+        // SAFETY: `file` is open.
+        let device = unsafe { Self::device(file) };
+        // SAFETY: `vma` is being set up.
+        let area = unsafe { VmaNew::from_raw(vma) };
+        // SAFETY: `vma` is ours for the call.
+        let first = unsafe { (*vma).vm_pgoff };
+
+        from_result(|| {
+            device.mmap(first, (area.end() - area.start()) >> PAGE_SHIFT)?;
+
+            area.set_dontexpand();
+            // SAFETY: `vma` is ours for the call.
+            unsafe { (*vma).vm_ops = &Self::VM_TABLE };
+            Ok(0)
+        })
+    }
 }
 
 /// Moves `pos` by what `copy` moved, on success only.
@@ -363,9 +429,12 @@ impl Word {
 
 /// A page of memory, to be kept in a lock. No method of it faults or sleeps.
 ///
+/// What user space does through a mapping of the page is outside the lock. It races with the
+/// copies here as with `memcpy()` in C: what is copied are bytes, of which any value is valid.
+///
 /// # Invariants
 ///
-/// The pointer owns one page, of order 0.
+/// The pointer owns a reference to one page, of order 0, of which there is no other `Page`.
 pub(crate) struct Page(NonNull<bindings::page>);
 
 // SAFETY: A page belongs to no thread.
@@ -434,12 +503,35 @@ impl Page {
     pub(crate) fn add(&mut self, word: Word, delta: u64) -> u64 {
         self.map(|address| {
             // SAFETY: `word` lies in the page, which is borrowed as mutable, and is aligned.
-            let number = unsafe { &mut *address.add(word.offset).cast::<u64>() };
-            let before = *number;
+            unsafe {
+                let number = address.add(word.offset).cast::<u64>();
+                let before = number.read_volatile();
 
-            *number = before.wrapping_add(delta);
-            before
+                number.write_volatile(before.wrapping_add(delta));
+                before
+            }
         })
+    }
+
+    /// Another reference to the page, for a mapping.
+    pub(crate) fn share(&self) -> SharedPage {
+        // get_page() is inline in C, and has no helper.
+        self.references().add(1, Relaxed);
+
+        // INVARIANT: The reference has just been taken.
+        SharedPage(self.0)
+    }
+
+    /// Whether anyone else has a reference.
+    #[inline]
+    pub(crate) fn is_shared(&self) -> bool {
+        self.references().load(Relaxed) != 1
+    }
+
+    #[inline]
+    fn references(&self) -> &Atomic<c_int> {
+        // SAFETY: The page is ours. Everybody's access to its count is atomic.
+        unsafe { Atomic::from_ptr(&raw mut (*self.0.as_ptr())._refcount.counter) }
     }
 
     /// Calls `f` with the address of the page, and returns what it returns.
@@ -458,7 +550,28 @@ impl Page {
 
 impl Drop for Page {
     fn drop(&mut self) {
-        // SAFETY: The page is ours, of order 0, and not used any more.
+        // SAFETY: The reference is ours, to a page of order 0, and not used any more.
+        unsafe { bindings::__free_pages(self.0.as_ptr(), 0) };
+    }
+}
+
+/// A reference to a [`Page`] for the kernel to map. It gives no access.
+///
+/// # Invariants
+///
+/// The pointer owns a reference to a page of order 0.
+pub(crate) struct SharedPage(NonNull<bindings::page>);
+
+impl SharedPage {
+    /// Hands the reference over.
+    fn into_raw(self) -> *mut bindings::page {
+        ManuallyDrop::new(self).0.as_ptr()
+    }
+}
+
+impl Drop for SharedPage {
+    fn drop(&mut self) {
+        // SAFETY: The reference is ours, to a page of order 0, and not used any more.
         unsafe { bindings::__free_pages(self.0.as_ptr(), 0) };
     }
 }

@@ -13,6 +13,9 @@
 //! touches the buffer in two ways only: without faults, under the lock; or with faults, no lock
 //! held, to or from a spare page that nobody else can see.
 //!
+//! A page that is mapped stays where it is: whoever maps it takes a reference, under the lock, and
+//! a write puts another page in its place only while the reference of the device is the only one.
+//!
 //! All that is unsafe is in chardev.rs. `forbid` would reach that file too, since it is part of
 //! this crate; `deny` lets it have its exception, which is the only one.
 
@@ -56,6 +59,7 @@ use chardev::{
     Events,
     Page,
     Registration,
+    SharedPage,
     Span,
     Spare,
     Word, //
@@ -166,8 +170,8 @@ impl Mdriver {
         self.read_absent(span, to)
     }
 
-    /// The bytes arrive in the spare page first. A whole page then changes places with it, so a
-    /// large write is copied once, not twice.
+    /// The bytes arrive in the spare page first. A whole page that nobody has mapped then changes
+    /// places with it, so a large write is copied once, not twice.
     fn write_page(
         &self,
         span: Span,
@@ -181,7 +185,7 @@ impl Mdriver {
         }
 
         let mut page = self.pages[span.index()].page.lock();
-        if moved == PAGE_SIZE {
+        if moved == PAGE_SIZE && !page.is_shared() {
             spare.swap(&mut page);
         } else {
             spare.copy_to(&mut page, span.first(moved));
@@ -308,6 +312,21 @@ impl CharDevice for Mdriver {
     /// R16
     fn poll(&self) -> Events {
         Events::READABLE | Events::WRITABLE
+    }
+
+    /// R17
+    fn fault(&self, index: usize) -> Option<SharedPage> {
+        let page = self.pages.get(index)?;
+
+        Some(page.page.lock().share())
+    }
+
+    /// R17
+    fn mmap(&self, first: usize, count: usize) -> Result {
+        if first > self.pages.len() || count > self.pages.len() - first {
+            return Err(EINVAL);
+        }
+        Ok(())
     }
 }
 
