@@ -3,6 +3,7 @@
 
 import ctypes
 import mmap
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,24 @@ from contract import PAGE
 # Source: include/uapi/asm-generic/mman-common.h, Linux 7.3.
 PROT_NONE = 0
 PROT_READ = 1
+PROT_WRITE = 2
+MREMAP_MAYMOVE = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_libc.mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.mremap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
+_libc.mremap.restype = ctypes.c_void_p
+MAP_FAILED = ctypes.c_void_p(-1).value
 
 # What no program can reach on x86_64: null, not canonical, the kernel's half, the very end.
 NULL = 0
@@ -33,6 +49,49 @@ class Memory:
         """Take rights away from some pages; PROT_NONE makes each of their addresses bad."""
         start = self.address + page * PAGE
         assert _libc.mprotect(start, pages * PAGE, protection) == 0, "mprotect(2) failed"
+
+
+class Mapping:
+    """A mapping of a file; unlike Python's own, it does not keep the file open."""
+
+    def __init__(
+        self,
+        descriptor: int,
+        length: int,
+        offset: int = 0,
+        flags: int = mmap.MAP_SHARED,
+        protection: int = PROT_READ | PROT_WRITE,
+    ) -> None:
+        address = _libc.mmap(None, length, protection, flags, descriptor, offset)
+        _check(address != MAP_FAILED)
+        self.address: int = address
+        self.length = length
+        # No part of it is touched by this.
+        self._bytes = memoryview((ctypes.c_char * length).from_address(address)).cast("B")
+
+    def __getitem__(self, place: slice) -> bytes:
+        return self._bytes[place].tobytes()
+
+    def __setitem__(self, place: slice, data: bytes) -> None:
+        self._bytes[place] = data
+
+    def protect(self, protection: int) -> None:
+        """Change the rights to all of it."""
+        _check(_libc.mprotect(self.address, self.length, protection) == 0)
+
+    def grow(self, length: int) -> None:
+        """Ask for a larger one, in any place."""
+        _check(_libc.mremap(self.address, self.length, length, MREMAP_MAYMOVE) != MAP_FAILED)
+
+    def unmap(self) -> None:
+        """Give it back; whoever touches it afterwards dies."""
+        _check(_libc.munmap(self.address, self.length) == 0)
+
+
+def _check(succeeded: bool) -> None:
+    if not succeeded:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def errno_of(call: Callable[..., object], *arguments: Any) -> int:

@@ -52,6 +52,13 @@ def test_a_carry_reaches_all_eight_bytes(device: "Device", method: "Method") -> 
 
 
 @pytest.mark.rule("R24")
+def test_no_add_of_many_is_lost(device: "Device") -> None:
+    # An ADD that is not atomic loses few, and of a few none.
+    count = device.count_up(4, 20000, method="add")
+    assert count.actual == count.target
+
+
+@pytest.mark.rule("R24")
 def test_each_number_is_the_one_before_of_one_add(device: "Device") -> None:
     threads, increments = 4, 200
     device.add(0, START)
