@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.rule("R20")
 
-KILLS = 15
+KILLS = 8
 PATTERNS = [bytes([value]) * INNER for value in (0x11, 0x22, 0x33)]
 
 
