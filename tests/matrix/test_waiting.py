@@ -69,7 +69,7 @@ def test_a_call_that_stands_still_does_not_stop_others_elsewhere(
             pass
 
 
-@pytest.mark.rule("R12")
+@pytest.mark.rule("R11", "R12")
 @pytest.mark.parametrize("name", CALLS)
 def test_a_call_that_stands_still_does_not_stop_others_on_its_page(
     device: "Device", open_device: "OpenDevice", name: str
