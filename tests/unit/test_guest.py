@@ -91,8 +91,9 @@ HEAD = (
     "-smp", "2", "-m", "1024",
     "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
     "-kernel", "/twinmod/vmlinux", "-initrd", "/twinmod/run/initramfs",
-    "-append", "console=ttyS0 loglevel=5 panic=-1 oops=panic panic_on_warn=1 "
-    "random.trust_cpu=on rcupdate.rcu_expedited=1",
+    "-append",
+    ("console=ttyS0 loglevel=5 panic=-1 oops=panic panic_on_warn=1 "
+     "random.trust_cpu=on rcupdate.rcu_expedited=1"),
     "-virtfs", "local,path=/view,mount_tag=root,security_model=none,readonly=on,multidevs=remap",
     "-virtfs", "local,path=/twinmod/run/results,mount_tag=results,security_model=none",
 )  # fmt: skip
