@@ -300,7 +300,7 @@ def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
         argv=entered, purpose="the VM did not run", log_path=run_dir / "qemu.log",
         timeout_s=RUN_TIMEOUT_S,
     )  # fmt: skip
-    folders = ("bin", "modules", "proc", "dev", "lower", "upper", "root")
+    folders = ("bin", "modules", "proc", "dev", "lower", "upper", "newroot")
     return BootPlan(
         command=command, initramfs=plan_initramfs(files, folders),
         agent_plan=plan_agent(setting, work), run_dir=run_dir,
