@@ -205,11 +205,11 @@ def test_apt_reads_our_sources_alone_and_keeps_its_state_in_our_folder(root: Chr
     command = kernel.plan_apt(root, ("apt-get", "update"), Path("/cache/work"), "not listed")
     inside = command.argv[command.argv.index("--") + 1 :]
     assert inside == (
-        "sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", "/twinmod/work/deb", "apt-get",
-        "-o", "Dir::Etc::SourceList=/twinmod/work/apt/debian.sources",
+        "sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", "/twinmod/scratch/deb", "apt-get",
+        "-o", "Dir::Etc::SourceList=/twinmod/scratch/apt/debian.sources",
         "-o", "Dir::Etc::SourceParts=/nonexistent",
-        "-o", "Dir::State::Lists=/twinmod/work/apt/lists",
-        "-o", "Dir::Cache=/twinmod/work/apt/cache",
+        "-o", "Dir::State::Lists=/twinmod/scratch/apt/lists",
+        "-o", "Dir::Cache=/twinmod/scratch/apt/cache",
         "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3",
         "-o", "Acquire::Languages=none", "update",
     )  # fmt: skip

@@ -79,12 +79,12 @@ def test_the_command_that_builds_the_rust_tester(
     )  # fmt: skip
     assert command.argv[command.argv.index("--") + 1 :] == (
         "python3", "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-cache-dir",
-        "--root-user-action=ignore", "--target", "/twinmod/work/site",
-        "/twinmod/work/source/rust_tester",
+        "--root-user-action=ignore", "--target", "/twinmod/scratch/site",
+        "/twinmod/scratch/source/rust_tester",
     )  # fmt: skip
     assert find_mounts(command.argv) == (
         "--ro-bind", "/cache/python/abc/site", "/twinmod/site",
-        "--bind", "/cache/t.partial", "/twinmod/work",
+        "--bind", "/cache/t.partial", "/twinmod/scratch",
         "--bind", "/cache/target", "/twinmod/target",
         "--bind", "/cache/crates/1/cargo", "/twinmod/cargo",
     )  # fmt: skip

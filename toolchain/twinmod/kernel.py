@@ -26,7 +26,7 @@ FORMAT = "1"
 #: Bytes on disk while a tree is made; measured for 7.3.4: 2.6 GB at the end.
 DISK_BYTES = 4_000_000_000
 
-WORK = sandbox.INSIDE / "work"
+WORK = sandbox.INSIDE / "scratch"
 
 DOWNLOAD_TIMEOUT_S = 1800.0
 BUILD_TIMEOUT_S = 1800.0

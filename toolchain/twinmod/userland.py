@@ -208,14 +208,15 @@ def plan_install(
     inside = sandbox.INSIDE
     binds = [
         Bind(source_path=site_dir, target_path=inside / "site"),
-        Bind(source_path=work_dir, target_path=inside / "work", writable=True),
+        Bind(source_path=work_dir, target_path=inside / "scratch", writable=True),
         Bind(source_path=target_dir, target_path=inside / "target", writable=True),
     ]
     if crates_dir is not None:
         binds.append(Bind(source_path=crates_dir, target_path=inside / "cargo", writable=True))
     argv = ("python3", "-m", "pip", "install", "--no-build-isolation", "--no-deps",
-            "--no-cache-dir", "--root-user-action=ignore", "--target", str(inside / "work/site"),
-            str(inside / "work/source" / spec.project))  # fmt: skip
+            "--no-cache-dir", "--root-user-action=ignore",
+            "--target", str(inside / "scratch/site"),
+            str(inside / "scratch/source" / spec.project))  # fmt: skip
     return sandbox.plan_command(
         chroot, argv, purpose=f"tester {spec.name} did not build", timeout_s=BUILD_TIMEOUT_S,
         binds=tuple(binds), environment=plan_build_environment(),
