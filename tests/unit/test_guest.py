@@ -100,7 +100,7 @@ HEAD = (
 
 EVENTS = (
     "-serial", "file:/twinmod/run/results/console.log",
-    "-device", "virtio-serial-pci", "-chardev", "file,id=events,path=/dev/stdout",
+    "-device", "virtio-serial-pci", "-chardev", "stdio,id=events,signal=off",
     "-device", "virtserialport,chardev=events,name=twinmod",
 )  # fmt: skip
 
@@ -168,18 +168,22 @@ def work(product: Product) -> guest.Work:
 def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
     setting: guest.Setting, work: guest.Work
 ) -> None:
-    told = guest.plan_agent(setting, replace(work, pytest_args=("-k", "R1")))
+    cells = (*work.cells, specs.DIFFERENTIAL)
+    told = guest.plan_agent(
+        setting,
+        replace(work, cells=cells, pytest_args=("-k", "R1"), differential="differential"),
+    )
     assert json.loads(json.dumps(told)) == told
     assert told == {
         "mode": "matrix",
         "cells": [
-            {"name": "c/c", "module": "mdriver_c", "tester": "c", "package": "mdriver_tester_c"},
-            {"name": "c/rust", "module": "mdriver_c", "tester": "rust",
-             "package": "mdriver_tester_rust"},
+            {"name": "c/c", "module": "mdriver_c", "tester": "c", "work": "matrix"},
+            {"name": "c/rust", "module": "mdriver_c", "tester": "rust", "work": "matrix"},
+            {"name": "differential", "module": "", "tester": "", "work": "differential"},
         ],
         "modules": {"mdriver_c": {"path": "/twinmod/module/mdriver_c.ko"}},
-        "packages": ["mdriver_tester_c", "mdriver_tester_rust"],
-        "matrix": "/twinmod/matrix",
+        "testers": {"c": "mdriver_tester_c", "rust": "mdriver_tester_rust"},
+        "matrix": "/twinmod/matrix", "differential": "differential",
         "pytest_args": ["-k", "R1"],
         "limit_s": 15.0, "threads": 0, "increments": 0,
     }  # fmt: skip

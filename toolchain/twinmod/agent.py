@@ -13,7 +13,7 @@ import select
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +76,14 @@ def run_tool(*argv: str) -> str:
     return "" if status == 0 else output.strip() or f"{argv[0]}: status {status}"
 
 
-def load(module: Mapping[str, str]) -> str:
+def load(module: Mapping[str, str], *parameters: str) -> str:
     """Load a module; return why it did not load, or ""."""
-    return run_tool("insmod", module["path"])
+    return run_tool("insmod", module["path"], *parameters)
+
+
+def is_loaded(name: str) -> bool:
+    """Tell whether the kernel has a module."""
+    return Path("/sys/module", name).exists()
 
 
 def unload(name: str) -> str:
@@ -185,22 +190,20 @@ def run_pytest(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream,
     """Run the matrix in this process against one cell; return pytest's exit status."""
     pytest = importlib.import_module("pytest")
     log_path = Path("/results") / f"{cell['name'].replace('/', '-')}.pytest.log"
-    with log_path.open("w") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        arguments = [
-            plan["matrix"], "--rootdir", plan["matrix"], "-p", "no:cacheprovider", "--tb=short",
-            "--strict-markers", "-q", "--no-header", "--color=no", *PYTEST_SAVINGS,
-            "--module", cell["module"], "--module-path", plan["modules"][cell["module"]]["path"],
-            "--tester", cell["tester"], *plan["pytest_args"],
-        ]  # fmt: skip
-        return int(pytest.main(arguments, plugins=[Reporter(stream, marks)]))
+    redirect_output(log_path)
+    arguments = [
+        plan["matrix"], "--rootdir", plan["matrix"], "-p", "no:cacheprovider", "--tb=short",
+        "--strict-markers", "-q", "--no-header", "--color=no", *PYTEST_SAVINGS,
+        "--module", cell["module"], "--module-path", plan["modules"][cell["module"]]["path"],
+        "--tester", cell["tester"], *plan["pytest_args"],
+    ]  # fmt: skip
+    return int(pytest.main(arguments, plugins=[Reporter(stream, marks)]))
 
 
 def run_count(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int) -> int:
     """Count up with one cell's tester on its module, and say what it took."""
     del marks
-    tester = importlib.import_module(cell["package"])
+    tester = importlib.import_module(plan["testers"][cell["tester"]])
     with tester.Device(f"/dev/{cell['module']}") as device:
         count = device.count_up(plan["threads"], plan["increments"])
     names = ("target", "actual", "real_s", "user_s", "system_s")
@@ -208,17 +211,84 @@ def run_count(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, 
     return 0 if count.actual == count.target else 1
 
 
-WORKS = {"matrix": run_pytest, "count": run_count}
+def run_differential(
+    plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int
+) -> int:
+    """Carry out the host's sequences of steps on every module, until it says that it is done."""
+    del cell
+    redirect_output(Path("/results/differential.log"))
+    gc.enable()
+    sys.path.insert(0, plan["matrix"])
+    executor = importlib.import_module(f"{plan['differential']}.executor")
+    loaded_size = 0
+    stream.emit("ready")
+    for request in read_requests(stream.descriptor, lambda: os.write(marks, b".")):
+        size = request["size"]
+        if size != loaded_size:
+            reload_all(plan, size)
+            loaded_size = size
+        tester = importlib.import_module(plan["testers"][request["tester"]])
+        answers = {
+            name: executor.execute(Path("/dev") / name, tester, size, request["steps"])
+            for name in plan["modules"]
+        }
+        stream.emit("answer", answers=answers)
+    return 0
+
+
+def reload_all(plan: Mapping[str, Any], size: int) -> None:
+    """Load every module with a size, after it was unloaded if it was there."""
+    for name, module in plan["modules"].items():
+        problem = unload(name) if is_loaded(name) else ""
+        problem = problem or load(module, f"size={size}")
+        if problem:
+            raise TwinmodError(f"{name} was not loaded with size={size}: {problem}")
+
+
+def read_requests(descriptor: int, mark: Callable[[], object]) -> Iterator[Any]:
+    """Yield the host's requests, one JSON value a line, until it sends ``null``.
+
+    Args:
+        descriptor: The port.
+        mark: Called before each request, and every HEARTBEAT_S while there is none.
+    """
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    rest = b""
+    while True:
+        line, newline, after = rest.partition(b"\n")
+        if newline:
+            rest = after
+            request = json.loads(line)
+            if request is None:
+                return
+            mark()
+            yield request
+            continue
+        mark()
+        if poll.poll(HEARTBEAT_S * 1000):
+            rest += os.read(descriptor, 1 << 16)
+
+
+def redirect_output(path: Path) -> None:
+    """Let standard output and standard error go to a file."""
+    with path.open("w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+
+
+WORKS = {"matrix": run_pytest, "count": run_count, "differential": run_differential}
 
 
 def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -> bool:
     """Run one cell; return whether this VM can be trusted with another one."""
     stream.emit("cell", cell=cell["name"])
-    problem = load(plan["modules"][cell["module"]])
+    # The differential loads what it needs, as it needs it.
+    problem = load(plan["modules"][cell["module"]]) if cell["module"] else ""
     if problem:
         stream.emit("cell_end", outcome="failed", problems=[f"did not load: {problem}"])
         return True
-    work = WORKS[plan["mode"]]
+    work = WORKS[cell["work"]]
     child = Child(lambda marks: work(plan, cell, stream, marks))
     status = child.wait(stream, plan["limit_s"])
     if status is None:
@@ -227,12 +297,11 @@ def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -
         stream.emit("cell_end", outcome="timeout", problems=[problem])
         return False
     problems = [] if status in (0, 1) else [f"the cell's process ended with status {status}"]
-    problem = unload(cell["module"])
-    if problem:
-        problems.append(f"did not unload: {problem}")
-    outcome = "passed" if status == 0 and not problems else "failed"
-    stream.emit("cell_end", outcome=outcome, problems=problems)
-    return not problem
+    names = [cell["module"]] if cell["module"] else [n for n in plan["modules"] if is_loaded(n)]
+    left = [f"did not unload: {problem}" for problem in map(unload, names) if problem]
+    outcome = "passed" if status == 0 and not problems + left else "failed"
+    stream.emit("cell_end", outcome=outcome, problems=problems + left)
+    return not left
 
 
 def write_stacks(pid: int) -> None:
@@ -248,7 +317,7 @@ def write_stacks(pid: int) -> None:
 
 def run_cells(plan: Mapping[str, Any], stream: Stream) -> None:
     """Run the cells of a plan, until one leaves the VM in doubt."""
-    if plan["mode"] == "matrix":
+    if any(cell["work"] == "matrix" for cell in plan["cells"]):
         # Imported once: the cells fork from here, and pure Python is slow when emulated.
         gc.disable()
         importlib.import_module("pytest")
@@ -264,7 +333,7 @@ def run_shell(plan: Mapping[str, Any]) -> None:
     for name, module in plan["modules"].items():
         problem = load(module)
         print(problem or f"/dev/{name} is there")
-    print("the testers:", ", ".join(plan["packages"]), "(import them in python3)")
+    print("the testers:", ", ".join(plan["testers"].values()), "(import them in python3)")
     print("exit, or Ctrl-A x, ends the VM", flush=True)
     pid = os.fork()
     if pid == 0:
@@ -288,7 +357,7 @@ def main() -> None:
     if plan["mode"] == "shell":
         run_shell(plan)
     else:
-        stream = Stream(os.open(find_port(PORT_NAME), os.O_WRONLY))
+        stream = Stream(os.open(find_port(PORT_NAME), os.O_RDWR))
         stream.emit("boot", release=os.uname().release, python=sys.version.split()[0])
         run_cells(plan, stream)
     power_off()

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from twinmod import cache, process, resources, results, sandbox
 from twinmod.errors import BuildError, VmLostError
 from twinmod.specs import (
+    DIFFERENTIAL,
     Bind,
     Cell,
     CellResult,
@@ -43,7 +44,7 @@ PROBE_TIMEOUT_S = 10.0
 #: After its last event, or after the host gave up.
 POWER_OFF_TIMEOUT_S = 10.0
 
-#: A VM's whole life, whatever it says; a counter run names its own.
+#: A VM's whole life, whatever it says; a soak names its own.
 RUN_TIMEOUT_S = 1800.0
 
 #: How many boots of one run may stall: QEMU's translation was seen to do so, once in many boots,
@@ -85,15 +86,19 @@ class Userland:
 class Work:
     """What a VM is to do; becomes the agent's plan."""
 
-    # matrix, count, or shell.
+    # matrix, count, or shell; DIFFERENTIAL among the cells has a work of its own.
     mode: str
     cells: tuple[Cell, ...]
     products: tuple[Product, ...]
     # Seconds that a cell may go without a step.
     limit_s: float
     pytest_args: tuple[str, ...] = ()
+    # The matrix's package with the executor of the differential.
+    differential: str = ""
     threads: int = 0
     increments: int = 0
+    # The VM's whole life, whatever it says.
+    life_s: float = RUN_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +237,7 @@ def plan_qemu(
     )  # fmt: skip
     way_out = ("-serial", "mon:stdio") if interactive else (
         "-serial", f"file:{RESULTS}/console.log",
-        "-device", "virtio-serial-pci", "-chardev", "file,id=events,path=/dev/stdout",
+        "-device", "virtio-serial-pci", "-chardev", "stdio,id=events,signal=off",
         "-device", "virtserialport,chardev=events,name=twinmod",
     )  # fmt: skip
     return (
@@ -250,19 +255,19 @@ def plan_qemu(
 
 def plan_agent(setting: Setting, work: Work) -> dict[str, Any]:
     """Return what the agent is told: JSON's own types."""
-    packages = {tester.name: tester.package for tester, _ in setting.userland.tester_dirs}
     inside = sandbox.INSIDE
     return {
         "mode": work.mode,
         "cells": [
             {"name": cell.name, "module": cell.module, "tester": cell.tester,
-             "package": packages[cell.tester]}
+             "work": "differential" if cell == DIFFERENTIAL else work.mode}
             for cell in work.cells
         ],
         "modules": {p.module: {"path": str(inside / f"module/{p.module}.ko")}
                     for p in work.products},
-        "packages": sorted(packages.values()),
+        "testers": {tester.name: tester.package for tester, _ in setting.userland.tester_dirs},
         "matrix": str(inside / "matrix"),
+        "differential": work.differential,
         "pytest_args": list(work.pytest_args),
         "limit_s": work.limit_s,
         "threads": work.threads,
@@ -298,7 +303,7 @@ def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
     )  # fmt: skip
     command = Command(
         argv=entered, purpose="the VM did not run", log_path=run_dir / "qemu.log",
-        timeout_s=RUN_TIMEOUT_S,
+        timeout_s=work.life_s,
     )  # fmt: skip
     folders = ("bin", "modules", "proc", "dev", "lower", "upper", "newroot")
     return BootPlan(
@@ -325,40 +330,138 @@ def write_run_dir(plan: BootPlan) -> Iterator[None]:
         initramfs_path.unlink()
 
 
-def boot(plan: BootPlan, cells: tuple[Cell, ...], watch: Callable[[str], None]) -> VmEnd:
+class Vm:
+    """A VM that runs: what it says, event by event, and a way to ask it something.
+
+    Args:
+        plan: What was booted.
+        qemu: With pipes as its standard input and output.
+        kept: Gets every line of the VM.
+        watch: Called with every line, as it comes.
+    """
+
+    def __init__(
+        self, plan: BootPlan, qemu: process.Process, kept: IO[str],
+        watch: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.plan = plan
+        self.lines: list[str] = []
+        # One of results.ENDS, once it is gone.
+        self.end = "exited"
+        self._qemu = qemu
+        self._kept = kept
+        self._watch = watch
+        self._source = process.read_lines(qemu, _plan_patience(plan, self.lines))
+
+    def read_event(self) -> dict[str, Any] | None:
+        """Return what it says next; None: it says nothing any more."""
+        try:
+            for line in self._source:
+                self.lines.append(line)
+                self._kept.write(line + "\n")
+                self._kept.flush()
+                self._watch(line)
+                for event in results.parse_events((line,)):
+                    return event
+        except TimeoutError:
+            self.end = "silent"
+        return None
+
+    def ask(self, request: object) -> dict[str, Any]:
+        """Return the answer to a request, while the VM is ready for one.
+
+        Raises:
+            VmGoneError: It ended, fell silent, or ended the cell, and did not answer.
+        """
+        self.say(request)
+        while (event := self.read_event()) is not None and event["event"] != "cell_end":
+            if event["event"] == "answer":
+                return event
+        raise VmGoneError
+
+    def say(self, value: object) -> None:
+        """Send one JSON value; nothing happens when the VM is gone."""
+        process.send_line(self._qemu, json.dumps(value))
+
+    def wait_for_end(self) -> None:
+        """Wait until it is gone, after it said its last word."""
+        while self.read_event() is not None:
+            pass
+        try:
+            process.wait_for_end(self._qemu, POWER_OFF_TIMEOUT_S)
+        except TimeoutError:
+            self.end = "silent"
+
+
+class VmGoneError(Exception):
+    """A VM did not answer: whoever asked knows what that means."""
+
+
+@contextmanager
+def run_vm(plan: BootPlan, watch: Callable[[str], None]) -> Iterator[Vm]:
+    """Boot a VM that lives no longer than the context, which waits for it to end by itself."""
+    with (
+        write_run_dir(plan),
+        (plan.run_dir / "qemu.log").open("wb") as log,
+        (plan.run_dir / "events.jsonl").open("w") as kept,
+        process.start(plan.command, stdin=process.PIPE, stderr=log) as qemu,
+    ):
+        vm = Vm(plan, qemu, kept, watch)
+        yield vm
+        vm.wait_for_end()
+
+
+@contextmanager
+def serve(
+    setting: Setting, work: Work, run_dir: Path, watch: Callable[[str], None]
+) -> Iterator[Vm]:
+    """Boot a VM for requests alone; it is ready when the context is entered.
+
+    Raises:
+        VmLostError: It did not come so far.
+    """
+    plan = plan_boot(setting, replace(work, cells=(DIFFERENTIAL,)), run_dir)
+    with run_vm(plan, watch) as vm:
+        while (event := vm.read_event()) is not None and event["event"] != "ready":
+            pass
+        if event is None:
+            raise plan_boot_error(plan, read_end(vm, (DIFFERENTIAL,)))
+        yield vm
+        vm.say(None)
+
+
+def read_end(vm: Vm, cells: tuple[Cell, ...]) -> VmEnd:
+    """Return how a VM ended that is gone, and what it did of the cells that it was given."""
+    run_dir = vm.plan.run_dir
+    console_path = run_dir / "results/console.log"
+    console = console_path.read_text(errors="replace") if console_path.exists() else ""
+    return VmEnd(
+        transcript=results.parse_transcript(results.parse_events(vm.lines), cells), end=vm.end,
+        console=console, qemu_log=(run_dir / "qemu.log").read_text(errors="replace"),
+    )  # fmt: skip
+
+
+def boot(
+    plan: BootPlan, cells: tuple[Cell, ...], watch: Callable[[str], None],
+    converse: Callable[[Vm], None] | None = None,
+) -> VmEnd:  # fmt: skip
     """Boot a VM and read what it says until it is gone.
 
     Args:
         plan: The VM.
         cells: What it was given.
         watch: Called with every line that it says, as it comes.
+        converse: Called when it is ready for requests; returns when it has no more.
 
     Returns:
         How it ended; it is gone, whatever happened.
     """
-    lines: list[str] = []
-    with (
-        write_run_dir(plan),
-        (plan.run_dir / "qemu.log").open("wb") as log,
-        (plan.run_dir / "events.jsonl").open("w") as kept,
-        process.start(plan.command, stderr=log) as qemu,
-    ):
-        end = "exited"
-        try:
-            for line in process.read_lines(qemu, _plan_patience(plan, lines)):
-                lines.append(line)
-                kept.write(line + "\n")
-                kept.flush()
-                watch(line)
-            process.wait_for_end(qemu, POWER_OFF_TIMEOUT_S)
-        except TimeoutError:
-            end = "silent"
-    console_path = plan.run_dir / "results/console.log"
-    console = console_path.read_text(errors="replace") if console_path.exists() else ""
-    return VmEnd(
-        transcript=results.parse_transcript(results.parse_events(lines), cells), end=end,
-        console=console, qemu_log=(plan.run_dir / "qemu.log").read_text(errors="replace"),
-    )  # fmt: skip
+    with run_vm(plan, watch) as vm:
+        while (event := vm.read_event()) is not None:
+            if event["event"] == "ready" and converse is not None:
+                converse(vm)
+                vm.say(None)
+    return read_end(vm, cells)
 
 
 def _plan_patience(plan: BootPlan, lines: list[str]) -> Callable[[], float]:
@@ -387,12 +490,15 @@ class Watch:
                 self.cell, self.tests = event["cell"], 0
             elif event["event"] == "result":
                 self.tests += 1
-        self.progress.detail(f"{self.cell}, {self.tests} tests done")
+        # The differential says for itself how far it is.
+        if self.cell != DIFFERENTIAL.name:
+            self.progress.detail(f"{self.cell}, {self.tests} tests done")
 
 
 def run_cells(
-    setting: Setting, work: Work, out_dir: Path, progress: Progress
-) -> tuple[tuple[CellResult, ...], Boots]:
+    setting: Setting, work: Work, out_dir: Path, progress: Progress,
+    converse: Callable[[Vm], None] | None = None,
+) -> tuple[tuple[CellResult, ...], Boots]:  # fmt: skip
     """Run cells, in as many VMs as it takes: one, and another for each that a cell ended.
 
     Args:
@@ -400,6 +506,7 @@ def run_cells(
         work: What is to be done.
         out_dir: Gets a folder for each VM.
         progress: Told of each VM, and of each test.
+        converse: Holds the conversation of the cell DIFFERENTIAL, once.
 
     Returns:
         A result for every cell, in the order of the work, and what it took.
@@ -415,7 +522,7 @@ def run_cells(
         plan = plan_boot(setting, replace(work, cells=pending), out_dir / f"vm-{boots.total}")
         names = " ".join(cell.name for cell in pending)
         with progress.phase(f"VM {boots.total} ({setting.accelerator.name}): {names}"):
-            end = boot(plan, pending, Watch(progress))
+            end = boot(plan, pending, Watch(progress), converse)
         if is_stalled(end) and boots.stalled < STALLED_BOOTS:
             boots = replace(boots, stalled=boots.stalled + 1)
             progress.note(f"the VM did not boot within {plan.boot_timeout_s:.0f} s; once more")

@@ -30,6 +30,9 @@ INHERITED = (
 #: it made so far.
 GRACE_S = 10.0
 
+Process = subprocess.Popen[bytes]
+PIPE = subprocess.PIPE
+
 
 def render_command(command: Command) -> str:
     """Return the command as one line that a shell would run the same way."""
@@ -50,7 +53,7 @@ def plan_environment(command: Command, inherited: dict[str, str]) -> dict[str, s
     return {"LC_ALL": "C.UTF-8", **kept, **dict(command.environment)}
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> None:
+def kill_group(process: Process) -> None:
     """End a process and all that it started; returns when the process is gone."""
     for number, grace_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
         with suppress(ProcessLookupError):
@@ -67,7 +70,7 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 def start(
     command: Command, *, stdin: int | IO[bytes] = subprocess.DEVNULL,
     stdout: int | IO[bytes] = subprocess.PIPE, stderr: int | IO[bytes] = subprocess.STDOUT,
-) -> Iterator[subprocess.Popen[bytes]]:  # fmt: skip
+) -> Iterator[Process]:  # fmt: skip
     """Start a process that lives no longer than the context.
 
     Raises:
@@ -101,7 +104,7 @@ def start(
                 stream.close()
 
 
-def read_lines(process: subprocess.Popen[bytes], patience: Callable[[], float]) -> Iterator[str]:
+def read_lines(process: Process, patience: Callable[[], float]) -> Iterator[str]:
     """Yield what a process prints, line by line, without the line ends, until it closes.
 
     Args:
@@ -131,7 +134,16 @@ def read_lines(process: subprocess.Popen[bytes], patience: Callable[[], float]) 
         yield rest.decode(errors="replace")
 
 
-def wait_for_end(process: subprocess.Popen[bytes], limit_s: float) -> None:
+def send_line(process: Process, text: str) -> None:
+    """Send one line to a process, with a pipe as its standard input; nothing when it is gone."""
+    assert process.stdin is not None
+    data = text.encode() + b"\n"
+    with suppress(BrokenPipeError):
+        while data:
+            data = data[os.write(process.stdin.fileno(), data) :]
+
+
+def wait_for_end(process: Process, limit_s: float) -> None:
     """Wait for a process that said it would end.
 
     Raises:
@@ -164,7 +176,7 @@ def render_tail(output: str, lines: int) -> str:
 class Limit:
     """Ends processes when their time is up, for as long as its context lasts."""
 
-    def __init__(self, limit_s: float, *processes: subprocess.Popen[bytes]) -> None:
+    def __init__(self, limit_s: float, *processes: Process) -> None:
         self.processes = processes
         self.expired = False
         self.timer = threading.Timer(limit_s, self._expire)
@@ -230,7 +242,7 @@ def run_unchecked(command: Command, *, error: type[TwinmodError] = BuildError) -
     return status, output
 
 
-def _drain(process: subprocess.Popen[bytes], log_path: Path | None) -> str:
+def _drain(process: Process, log_path: Path | None) -> str:
     assert process.stdout is not None
     if log_path is None:
         return process.stdout.read().decode(errors="replace")

@@ -191,7 +191,11 @@ class Cell:
     @property
     def name(self) -> str:
         """Name of the cell, module before tester, as in ``c/rust``."""
-        return f"{self.language}/{self.tester}"
+        return f"{self.language}/{self.tester}" if self.tester else self.language
+
+
+#: What follows the cells of a run: every module held to one model, with each tester.
+DIFFERENTIAL = Cell(module="", language="differential", tester="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
