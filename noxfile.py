@@ -92,6 +92,12 @@ def test_rust(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Hold both modules to one model with fresh random steps: -- --minutes N."""
+    twinmod(session, "soak")
+
+
+@nox.session
 def counter(session: nox.Session) -> None:
     """Count up with many threads on one device, in every cell."""
     twinmod(session, "counter")

@@ -17,6 +17,7 @@ PACKAGE_DIR = Path(twinmod.__file__).parent
 LAYERS = (
     ("cli", "agent"),
     ("flow",),
+    ("differential",),
     ("chroot", "kernel", "kbuild", "guest", "userland"),
     ("config", "results", "report", "resources", "sandbox", "elf", "environment"),
     ("process", "cache", "network", "terminal"),

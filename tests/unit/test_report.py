@@ -61,14 +61,14 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
         RESULTS, tree, {"name": "tcg", "reason": "no KVM"},
         {"passed": 1, "failed": 2, "skipped": 1}, narrowed="", absent=(),
         boots=2, stalled_boots=1, products=(product,),
-        phases=(("VM", 1.2345),),
+        phases=(("VM", 1.2345),), differential=None,
     )  # fmt: skip
     assert json.loads(json.dumps(document)) == document
     assert document["schema"] == "twinmod.test/1"
     assert set(document) == {
         "schema", "kernel", "accelerator", "accelerator_reason", "narrowed", "boots",
         "stalled_boots", "absent", "modules",
-        "phases", "cells", "totals",
+        "phases", "cells", "differential", "totals",
     }  # fmt: skip
     assert document["kernel"] == {
         "release": tree.release, "origin": "stock", "suite": "trixie-backports",

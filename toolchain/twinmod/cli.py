@@ -2,6 +2,7 @@
 """The command ``twinmod``: arguments in, text and an exit code out."""
 
 import json
+import secrets
 import shutil
 import sys
 import urllib.error
@@ -9,12 +10,12 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
 
-from twinmod import __version__, cache, flow, kbuild, process, report
+from twinmod import __version__, cache, differential, flow, kbuild, process, report
 from twinmod.config import LANGUAGES, Config, find_project_dir, read_config, select_kernel
 from twinmod.errors import (
     ConfigError,
@@ -163,12 +164,18 @@ def build(
 @click.option("-k", "keyword", default="", metavar="EXPR", help="Only tests that match, as pytest.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @kernel_option("Run on this kernel of [tool.twinmod]; all: on each.")
+@click.option("--replay", "script", type=click.File(encoding="utf-8"), metavar="FILE",
+              help="Carry out a script that the differential left, and nothing else.")  # fmt: skip
 @pass_state
 def test(
     state: State, modules: tuple[str, ...], testers: tuple[str, ...], keyword: str, as_json: bool,
-    kernel: str,
+    kernel: str, script: TextIO | None,
 ) -> ExitCode:  # fmt: skip
     """Run the matrix: every module with every tester, on the stock kernel."""
+    if script is not None:
+        if modules or testers or keyword or as_json or kernel == "all":
+            raise click.UsageError("--replay goes with --kernel NAME, and with nothing else")
+        return _run_replay(state, state.select(kernel), script)
     selection = flow.Selection(
         languages=modules or LANGUAGES, testers=testers or LANGUAGES, keyword=keyword
     )
@@ -201,11 +208,53 @@ def _run_test(
     prepared = flow.run_setup(config, state.progress)
     run = flow.run_test(config, prepared, selection, out_dir, state.progress, state.phases)
     if not quiet:
-        Console(highlight=False).print(report.render_table(run.outcomes, run.rules, run.results))
+        Console(highlight=False).print(report.render_table(run.outcomes, run.rules, run.cells))
         troubles = report.render_troubles(run.results)
         click.echo(f"\n{troubles}\n" if troubles else "")
         click.echo(report.render_run_notes(run.document, str(out_dir)))
     return run
+
+
+def _run_replay(state: State, config: Config, script: TextIO) -> ExitCode:
+    """Carry out a script of the differential and show what came of each step."""
+    try:
+        text = script.read()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{script.name} is not a script: {error}") from error
+    with flow.hold_checkout(config, state.progress):
+        prepared = flow.run_setup(config, state.progress)
+        replay = flow.run_replay(config, prepared, text, state.progress)
+    click.echo(differential.render_replay(replay))
+    troubles = report.render_troubles((replay.result,))
+    if troubles:
+        click.echo(troubles)
+    return report.compare_outcomes((replay.result,))
+
+
+@cli.command()
+@click.option("--minutes", default=20.0, show_default=True, metavar="N",
+              type=click.FloatRange(min=0, min_open=True, max=10_000),
+              help="How long.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), metavar="N",
+              help="Where to begin; a fresh one unless it is given.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@kernel_option("Run on this kernel of [tool.twinmod].")
+@pass_state
+def soak(state: State, minutes: float, seed: int | None, as_json: bool, kernel: str) -> ExitCode:
+    """Hold all modules to one model with fresh random steps, for as long as you like."""
+    config = state.select(kernel)
+    chosen = seed if seed is not None else secrets.randbits(32)
+    with flow.hold_checkout(config, state.progress):
+        prepared = flow.run_setup(config, state.progress)
+        soaked = flow.run_soak(config, prepared, minutes, chosen, state.progress)
+    if as_json:
+        _print_json(soaked.document)
+    else:
+        click.echo(report.render_soak(soaked.document))
+        troubles = report.render_troubles((soaked.result,))
+        if troubles:
+            click.echo(troubles)
+    return report.compare_outcomes((soaked.result,))
 
 
 @cli.command()

@@ -70,6 +70,7 @@ class Table(_Table, frozen=True):
     kernels: dict[str, KernelTable]
     modules: dict[str, ModuleTable]
     testers: dict[str, TesterTable]
+    differential: str = ""
     packages: tuple[str, ...] = ()
     mirror: str = ""
     vm: VmTable = VmTable()
@@ -84,6 +85,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     contract_path: Path
     matrix_dir: Path
     lock_path: Path
+    # The package in the matrix's folder that holds all modules to one model, "" for none.
+    differential: str
     # The kernel that verbs work on, and its chroot; one of `kernels`, with the chroot of it.
     kernel: KernelSpec
     chroot: ChrootSpec
@@ -193,6 +196,7 @@ def parse_config(document: dict[str, Any], project_dir: Path) -> Config:
         contract_path=project_dir / table.contract,
         matrix_dir=project_dir / table.matrix,
         lock_path=project_dir / table.lock,
+        differential=table.differential,
         kernel=kernel,
         chroot=next(chroot for chroot in chroots if chroot.name == kernel.chroot),
         kernels=kernels,

@@ -3,16 +3,28 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from twinmod import cache, chroot, guest, kbuild, kernel, report, results, userland
+from twinmod import (
+    cache,
+    chroot,
+    differential,
+    guest,
+    kbuild,
+    kernel,
+    report,
+    results,
+    userland,
+)
 from twinmod.config import LANGUAGES, Config, plan_cells, select_kernel
 from twinmod.errors import ConfigError, ExitCode, MissingToolError
 from twinmod.specs import (
+    DIFFERENTIAL,
     AbsentCell,
     Cell,
     CellResult,
@@ -195,9 +207,15 @@ class Selection:
 class Run:
     """A finished run of the matrix."""
 
+    # The cells of the matrix, then the differential if it was run.
     results: tuple[CellResult, ...]
     document: dict[str, Any]
     rules: tuple[tuple[str, str], ...]
+
+    @property
+    def cells(self) -> tuple[CellResult, ...]:
+        """The cells of the matrix alone."""
+        return tuple(result for result in self.results if result.cell != DIFFERENTIAL)
 
     @property
     def outcomes(self) -> dict[tuple[str, str], str]:
@@ -205,7 +223,7 @@ class Run:
         return {
             (rule, result.cell.name): results.compare_rule(result, rule)
             for rule, _ in self.rules
-            for result in self.results
+            for result in self.cells
         }
 
 
@@ -254,20 +272,179 @@ def run_test(
     work = guest.Work(
         mode="matrix", cells=cells, products=products, limit_s=config.vm.test_timeout_s,
         pytest_args=("-k", selection.keyword) if selection.keyword else (),
+        differential=config.differential,
     )  # fmt: skip
-    ended, boots = guest.run_cells(setting, work, out_dir, progress)
+    exploring = plan_exploring(config, selection, setting, work, out_dir, progress)
+    if exploring:
+        work = replace(work, cells=(*cells, DIFFERENTIAL))
+    ended, boots = guest.run_cells(
+        setting, work, out_dir, progress, exploring.explorer.converse if exploring else None
+    )
+    in_matrix = tuple(result for result in ended if result.cell != DIFFERENTIAL)
     numbers = tuple(rule for rule, _ in rules)
-    checked = results.compare_coverage(ended, () if selection.keyword else numbers, numbers)
+    checked = results.compare_coverage(in_matrix, () if selection.keyword else numbers, numbers)
+    explored = exploring.finish(ended[-1]) if exploring else None
+    everything = (*checked, explored.result) if explored else checked
     document = report.plan_test_report(
         checked, prepared.tree,
         {"name": setting.accelerator.name, "reason": setting.accelerator.reason},
-        results.count_totals(checked, absent), narrowed=selection.render(config), absent=absent,
+        results.count_totals(everything, absent), narrowed=selection.render(config), absent=absent,
         boots=boots.total, stalled_boots=boots.stalled, products=products, phases=phases(),
+        differential=explored.document if explored else None,
     )  # fmt: skip
     write_json(out_dir / "report.json", document)
-    cache.write_atomically(out_dir / "junit.xml", report.render_junit(checked))
+    cache.write_atomically(out_dir / "junit.xml", report.render_junit(everything))
     shown = plan_shown_rules(rules, checked, selection.keyword)
-    return Run(results=checked, document=document, rules=shown)
+    return Run(results=everything, document=document, rules=shown)
+
+
+# -- the differential -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explored:
+    """What the differential came to."""
+
+    result: CellResult
+    # As in the reports.
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exploring:
+    """A differential that waits for its VM, and what is needed to say what it came to."""
+
+    config: Config
+    definition: differential.Definition
+    explorer: differential.Explorer
+
+    def finish(self, ended: CellResult) -> Explored:
+        """Return what it came to, after its VM is gone; a failing sequence is kept as a script."""
+        exploration = self.explorer.finish()
+        problems = differential.find_problems(exploration, self.definition)
+        path = self._write_script(exploration.failure) if exploration.failure else None
+        shown = str(path.relative_to(self.config.root_dir)) if path else ""
+        result = differential.plan_result(
+            ended, exploration, problems if ended.outcome == "passed" else (),
+            f"nox -s test -- --replay {shown}",
+        )  # fmt: skip
+        document = {
+            "outcome": result.outcome, "problems": list(result.problems),
+            "kernel_faults": [report.plan_fault(fault) for fault in result.kernel_faults],
+            **differential.plan_report(exploration, shown),
+        }  # fmt: skip
+        return Explored(result=result, document=document)
+
+    def _write_script(self, failure: differential.Failure) -> Path:
+        name = differential.plan_script_name(failure.sequence)
+        path = self.config.out_dir / "replays" / name
+        comments = (f"kernel {self.config.kernel.name}", *failure.message.splitlines())
+        cache.write_atomically(path, differential.render_script(failure.sequence, comments))
+        return path
+
+
+def plan_exploring(
+    config: Config, selection: Selection, setting: guest.Setting, work: guest.Work, out_dir: Path,
+    progress: Progress, rounds: Iterable[differential.Round] | None = None,
+) -> Exploring | None:  # fmt: skip
+    """Return the differential of a run; None when the run is narrowed to tests, or has none.
+
+    Args:
+        config: Names the package.
+        selection: Which testers take part.
+        setting: What a VM is made of, should the first one die.
+        work: What those VMs are to do.
+        out_dir: Gets their folders.
+        progress: Told of every sequence.
+        rounds: Taken instead of those that every run of `test` makes.
+    """
+    if not config.differential or selection.keyword:
+        return None
+    definition = differential.load_definition(config.matrix_dir, config.differential)
+    count = iter(range(1, 1_000_000))
+
+    def boot() -> AbstractContextManager[guest.Vm]:
+        run_dir = out_dir / f"vm-again-{next(count)}"
+        progress.note(f"the VM died of a sequence; booting another one: {run_dir.name}")
+        return guest.serve(setting, work, run_dir, lambda _: None)
+
+    def found(sequence: differential.Sequence, message: str) -> None:
+        progress.detail(f"a sequence of {len(sequence.steps)} steps fails; making it smaller")
+        script = differential.render_script(sequence, message.splitlines())
+        cache.write_atomically(out_dir / "found.replay", script)
+
+    def told(sequences: int, steps: int) -> None:
+        progress.detail(f"differential, {sequences} sequences, {steps} steps done")
+
+    rounds = rounds or differential.plan_rounds(definition, selection.testers, differential.SEED)
+    explorer = differential.Explorer(definition, rounds, boot, found, told)
+    return Exploring(config=config, definition=definition, explorer=explorer)
+
+
+def run_soak(
+    config: Config, prepared: Prepared, minutes: float, seed: int, progress: Progress
+) -> Explored:
+    """Explore with fresh seeds for some minutes; write the report.
+
+    Raises:
+        ConfigError: The project has no differential.
+    """
+    if not config.differential:
+        raise ConfigError(
+            "there is nothing to soak: [tool.twinmod] names no differential",
+            hint="nox -s test",
+        )
+    everything = Selection(languages=LANGUAGES, testers=LANGUAGES)
+    cells, _ = plan_presence(config, prepared.tree, everything)
+    languages = tuple(sorted({cell.language for cell in cells}))
+    products = run_build(config, prepared, languages, progress)
+    setting = prepare_setting(config, prepared, progress)
+    out_dir = config.out_dir / "soak"
+    shutil.rmtree(out_dir, ignore_errors=True)
+    work = guest.Work(
+        mode="matrix", cells=(DIFFERENTIAL,), products=products,
+        limit_s=config.vm.test_timeout_s, differential=config.differential,
+        life_s=minutes * 60 + guest.RUN_TIMEOUT_S,
+    )  # fmt: skip
+    definition = differential.load_definition(config.matrix_dir, config.differential)
+    rounds = differential.iterate_rounds(
+        definition, LANGUAGES, seed, time.monotonic() + minutes * 60
+    )
+    exploring = plan_exploring(config, everything, setting, work, out_dir, progress, rounds)
+    assert exploring is not None, "there is a differential, and no keyword"
+    (ended,), boots = guest.run_cells(setting, work, out_dir, progress, exploring.explorer.converse)
+    explored = exploring.finish(ended)
+    document = report.plan_soak_report(
+        prepared.tree, setting.accelerator.name, seed, boots.stalled, products, explored.document
+    )
+    write_json(out_dir / "report.json", document)
+    return Explored(result=explored.result, document=document)
+
+
+def run_replay(
+    config: Config, prepared: Prepared, script: str, progress: Progress
+) -> differential.Replay:
+    """Carry out a script's steps, one more each time, until one fails.
+
+    Raises:
+        ConfigError: It is no script, or there is no differential.
+    """
+    if not config.differential:
+        raise ConfigError("there is nothing to replay: [tool.twinmod] names no differential")
+    definition = differential.load_definition(config.matrix_dir, config.differential)
+    sequence = differential.parse_script(script, definition, LANGUAGES)
+    languages = tuple(lang for lang in LANGUAGES if not kbuild.find_absence(lang, prepared.tree))
+    products = run_build(config, prepared, languages, progress)
+    setting = prepare_setting(config, prepared, progress)
+    out_dir = config.out_dir / "replay"
+    shutil.rmtree(out_dir, ignore_errors=True)
+    work = guest.Work(
+        mode="matrix", cells=(DIFFERENTIAL,), products=products,
+        limit_s=config.vm.test_timeout_s, differential=config.differential,
+    )  # fmt: skip
+    replayer = differential.Replayer(definition, sequence)
+    (ended,), _ = guest.run_cells(setting, work, out_dir, progress, replayer.converse)
+    return replayer.finish(ended)
 
 
 def run_counter(

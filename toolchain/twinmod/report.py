@@ -10,7 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from twinmod.errors import ExitCode, compare_exit_codes
-from twinmod.specs import AbsentCell, CellResult, Check, KernelCell, KernelTree, Product
+from twinmod.specs import (
+    AbsentCell,
+    CellResult,
+    Check,
+    KernelCell,
+    KernelFault,
+    KernelTree,
+    Product,
+)
 
 #: How an outcome looks in the table.
 MARKS = {
@@ -55,10 +63,14 @@ def plan_cell(result: CellResult) -> dict[str, Any]:
              "duration_s": test.duration_s, "message": test.message}
             for test in result.tests
         ],
-        "kernel_faults": [{"kind": fault.kind, "lines": list(fault.lines)}
-                          for fault in result.kernel_faults],
+        "kernel_faults": [plan_fault(fault) for fault in result.kernel_faults],
         "problems": list(result.problems),
     }  # fmt: skip
+
+
+def plan_fault(fault: KernelFault) -> dict[str, Any]:
+    """Return what the kernel complained of as JSON's own types."""
+    return {"kind": fault.kind, "lines": list(fault.lines)}
 
 
 def plan_kernel(tree: KernelTree) -> dict[str, str]:
@@ -75,6 +87,7 @@ def plan_test_report(
     stalled_boots: int,
     products: tuple[Product, ...],
     phases: tuple[tuple[str, float], ...],
+    differential: dict[str, Any] | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the test report: JSON's own types, schema ``twinmod.test/1``.
 
@@ -89,6 +102,7 @@ def plan_test_report(
         stalled_boots: How many of them never came as far as the agent, and were booted again.
         products: The modules that ran.
         phases: (title, seconds) of what the run spent its time on.
+        differential: What it came to, None when it was not run.
     """
     return {
         "schema": "twinmod.test/1",
@@ -98,14 +112,35 @@ def plan_test_report(
         "narrowed": narrowed,
         "boots": boots,
         "stalled_boots": stalled_boots,
-        "modules": [{"module": p.module, "language": p.language, "sha256": p.sha256}
-                    for p in products],
+        "modules": plan_modules(products),
         "phases": [{"title": title, "seconds": round(seconds, 2)} for title, seconds in phases],
         "cells": [plan_cell(result) for result in results],
         "absent": [{"module": a.cell.module, "tester": a.cell.tester, "reason": a.reason}
                    for a in absent],
+        "differential": differential,
         "totals": dict(totals),
     }  # fmt: skip
+
+
+def plan_modules(products: tuple[Product, ...]) -> list[dict[str, str]]:
+    """Return the modules that ran, as every report names them."""
+    return [{"module": p.module, "language": p.language, "sha256": p.sha256} for p in products]
+
+
+def plan_soak_report(
+    tree: KernelTree, accelerator: str, seed: int, stalled_boots: int,
+    products: tuple[Product, ...], differential: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Return the report of a soak: JSON's own types, schema ``twinmod.soak/1``."""
+    return {
+        "schema": "twinmod.soak/1",
+        "kernel": plan_kernel(tree),
+        "accelerator": accelerator,
+        "seed": seed,
+        "stalled_boots": stalled_boots,
+        "modules": plan_modules(products),
+        "differential": differential,
+    }
 
 
 def plan_runs_report(documents: tuple[dict[str, Any], ...]) -> dict[str, Any]:
@@ -286,11 +321,33 @@ def render_run_notes(document: Mapping[str, Any], folder: str) -> str:
         f"{cell['module']} with tester {cell['tester']} is absent: {cell['reason']}"
         for cell in document["absent"]
     ]
+    if document["differential"]:
+        lines.append(render_differential(document["differential"]))
     if document["stalled_boots"]:
         lines.append(f"{document['stalled_boots']} VM stalled at boot and was booted again")
     if document["narrowed"]:
         lines.append(f"narrowed to {document['narrowed']}")
     return "\n".join(lines)
+
+
+def render_differential(differential: Mapping[str, Any]) -> str:
+    """Return how far a differential went, and how it ended, as one line."""
+    return (
+        f"differential: {differential['outcome']}, {differential['sequences']} sequences, "
+        f"{differential['steps']} steps on each module, {differential['seconds']:.1f} s, "
+        f"{differential['steps_per_s']:.0f} steps/s"
+    )
+
+
+def render_soak(document: Mapping[str, Any]) -> str:
+    """Return a soak as text: how often each step was carried out, and how far it went."""
+    found = document["differential"]
+    width = max((len(name) for name in found["carried_out"]), default=0)
+    lines = [f"{name:<{width}}  {count:>9}  of which refused {found['refused'][name]}"
+             for name, count in found["carried_out"].items()]  # fmt: skip
+    kernel = document["kernel"]["release"]
+    lines.append(f"kernel {kernel}, {document['accelerator']}, seed {document['seed']}")
+    return "\n".join((*lines, render_differential(found)))
 
 
 def render_totals(totals: Mapping[str, int]) -> str:

@@ -1,0 +1,398 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The differential without a VM: scripts, answers, and the search for a small failure."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from differential import model, strategy
+from twinmod import differential, guest
+from twinmod.differential import Sequence
+from twinmod.errors import ConfigError
+from twinmod.specs import DIFFERENTIAL, CellResult
+
+MATRIX = Path(__file__).resolve().parents[1] / "matrix"
+DATA = Path(__file__).resolve().parent / "data"
+
+SIZE = 4096
+
+READ = ("read", {"file": 0, "size": 9})
+
+
+@pytest.fixture(scope="module")
+def definition() -> differential.Definition:
+    return differential.load_definition(MATRIX, "differential")
+
+
+def make_sequence(*steps: differential.Step) -> Sequence:
+    return Sequence(size=SIZE, tester="c", steps=steps)
+
+
+# -- scripts ----------------------------------------------------------------------------------
+
+
+@given(data=st.data())
+def test_a_script_gives_back_its_sequence(data: st.DataObject) -> None:
+    definition = differential.load_definition(MATRIX, "differential")
+    size = data.draw(st.sampled_from(definition.SIZES))
+    kept, _ = definition.expect(size, data.draw(definition.make_strategy(size)))
+    if not kept:
+        return
+    sequence = Sequence(size=size, tester="rust", steps=tuple(kept))
+    script = differential.render_script(sequence, ("what failed: (", "and where"))
+    assert differential.parse_script(script, definition, ("c", "rust")) == sequence
+
+
+def test_a_script_is_one_call_a_line_below_what_failed() -> None:
+    step = ("pwrite", {"file": 0, "seed": 5, "size": 1, "offset": 4095})
+    assert differential.render_script(make_sequence(step, READ), ("it differs",)) == (
+        "# twinmod replay: nox -s test -- --replay FILE\n"
+        "# it differs\n"
+        "device(size=4096, tester='c')\n"
+        "pwrite(file=0, seed=5, size=1, offset=4095)\n"
+        "read(file=0, size=9)\n"
+    )
+
+
+DEVICE = "device(size=4096, tester='c')\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("", "does not begin with its device"),
+        ("read(file=0, size=9)\n", "does not begin with its device"),
+        ("device(size=4096, tester='go')\nsize(file=0)\n", "does not begin with its device"),
+        ("device(size='4096', tester='c')\nsize(file=0)\n", "does not begin with its device"),
+        (DEVICE, "has no step"),
+        (DEVICE + "sized(file=0)\n", "line 2: there is no step 'sized'"),
+        (DEVICE + "size(file=0)\nsize\n", "line 3: not a call"),
+        (DEVICE + "size(0)\n", "line 2: not a call"),
+        (DEVICE + "size(file=open)\n", "line 2: not a call"),
+        (DEVICE + "size(file=7)\n", "line 2: size(file=7): "),
+        (DEVICE + "size(file='a')\n", "line 2: size(file='a'): "),
+        (DEVICE + "size()\n", "line 2: size(): "),
+        (DEVICE + "read(file=0, size=1, offset=2)\n", "line 2: read("),
+        (DEVICE + "unmap(mapping=0)\n", "means nothing here"),
+        ("device(size=4096\n", "not one call a line"),
+        ("\0", "not one call a line"),
+    ],
+)
+def test_what_is_no_script_is_refused(
+    script: str, words: str, definition: differential.Definition
+) -> None:
+    with pytest.raises(ConfigError) as failure:
+        differential.parse_script(script, definition, ("c", "rust"))
+    assert words in failure.value.message
+
+
+def test_the_name_of_a_script_follows_its_content() -> None:
+    names = {
+        differential.plan_script_name(sequence)
+        for sequence in (
+            make_sequence(READ), make_sequence(READ, READ),
+            replace(make_sequence(READ), size=8192), replace(make_sequence(READ), tester="rust"),
+        )
+    }  # fmt: skip
+    assert len(names) == 4
+    assert differential.plan_script_name(make_sequence(READ)) in names
+
+
+# -- answers ----------------------------------------------------------------------------------
+
+RIGHT = [(9, 0, 9, "00"), (0, 0, -1, "[9, 0, 0]")]
+
+
+def render_difference(**answers: list[list[Any]]) -> str:
+    return differential.compare_answers(make_sequence(READ), list(RIGHT), answers)
+
+
+def test_modules_that_answer_as_the_model_does_agree() -> None:
+    right = [list(answer) for answer in RIGHT]
+    assert render_difference(c=right, rust=right) == ""
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_each_part_of_an_answer_counts(place: int) -> None:
+    wrong = [list(answer) for answer in RIGHT]
+    wrong[0][place] = "x"
+    said = render_difference(c=[list(answer) for answer in RIGHT], rust=wrong)
+    assert said.startswith("step 1, read(file=0, size=9): the model [9, 0, 9, '00'], rust [")
+    assert " c [" not in said
+
+
+def test_the_end_counts_too_and_so_does_what_is_missing_or_too_much() -> None:
+    first = list(RIGHT[0])
+    assert render_difference(c=[first, [0, 0, -1, "[8, 0, 0]"]]).startswith("at the end: ")
+    assert "c None" in render_difference(c=[first])
+    assert "more is left" in render_difference(c=[*map(list, RIGHT), [0, 0, 0, ""]])
+
+
+# -- the search -------------------------------------------------------------------------------
+
+
+class ForgetfulModel(model.Model):
+    """Forgets to move the position when a write ends at the end of the device."""
+
+    def _write(self, file: int, seed: int, size: int) -> tuple[int, bytes]:
+        opened = self.files[file]
+        position = opened.position
+        result = super()._write(file, seed, size)
+        if opened.position == len(self.contents):
+            opened.position = position
+        return result
+
+
+def answer(kind: type[model.Model], request: Mapping[str, Any]) -> list[list[Any]]:
+    device = kind(request["size"])
+    answers = [device.apply((name, arguments)) for name, arguments in request["steps"]]
+    return [list(one) for one in (*answers, *device.finish())]
+
+
+class ModelVm(guest.Vm):
+    """Stands for a VM: its two modules are models, and it dies of what it is told to die of."""
+
+    def __init__(
+        self, run_dir: Path, modules: Mapping[str, type[model.Model]], deadly: str = ""
+    ) -> None:
+        self.plan = SimpleNamespace(run_dir=run_dir)  # type: ignore[assignment]
+        self.modules = modules
+        self.deadly = deadly
+        self.end = "exited"
+        self.lines = [
+            json.dumps({"event": "boot", "release": "7.3.4", "at_s": 1.0}),
+            json.dumps({"event": "cell", "cell": DIFFERENTIAL.name, "at_s": 2.0}),
+            json.dumps({"event": "ready", "at_s": 2.1}),
+        ]
+        self.alive = True
+        self.asked = 0
+
+    def ask(self, request: Any) -> dict[str, Any]:
+        assert self.alive, "nobody may ask a VM that is gone"
+        self.asked += 1
+        request = json.loads(json.dumps(request))
+        if self.deadly in [name for name, _ in request["steps"]]:
+            self.alive = False
+            raise guest.VmGoneError
+        return {"answers": {n: answer(kind, request) for n, kind in self.modules.items()}}
+
+    def wait_for_end(self) -> None:
+        self.alive = False
+
+
+GOOD = {"c": model.Model, "rust": model.Model}
+ROUND = differential.Round(size=SIZE, tester="c", seed=1, examples=60)
+
+Explore = Callable[..., tuple[differential.Exploration, list[ModelVm], list[str]]]
+
+
+@pytest.fixture
+def explore(tmp_path: Path, definition: differential.Definition) -> Explore:
+    """Explore with stand-ins for VMs; return what came of it, the VMs, and what was found."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "qemu.log").touch()
+
+    def explore_one(
+        modules: Mapping[str, type[model.Model]], deadly: str = "", log: str = ""
+    ) -> tuple[differential.Exploration, list[ModelVm], list[str]]:
+        (tmp_path / "results/console.log").write_text(log)
+        vms = [ModelVm(tmp_path, modules, deadly)]
+        found: list[str] = []
+
+        @contextlib.contextmanager
+        def boot() -> Iterator[guest.Vm]:
+            assert not vms[-1].alive, "two VMs at once"
+            vms.append(ModelVm(tmp_path, modules, deadly))
+            yield vms[-1]
+            vms[-1].alive = False
+
+        explorer = differential.Explorer(
+            definition, (ROUND, replace(ROUND, seed=2)), boot,
+            lambda sequence, message: found.append(differential.render_script(sequence)),
+            lambda sequences, steps: None,
+        )  # fmt: skip
+        explorer.converse(vms[0])
+        return explorer.finish(), vms, found
+
+    return explore_one
+
+
+def test_modules_that_keep_to_the_model_pass_every_round(explore: Explore) -> None:
+    exploration, (vm,), found = explore(GOOD)
+    assert exploration.failure is None
+    assert found == []
+    assert [one.seed for one, _, _ in exploration.rounds] == [1, 2]
+    assert exploration.sequences == vm.asked > 100
+    assert exploration.steps > 1000
+
+
+def test_the_same_seed_asks_the_same(explore: Explore) -> None:
+    first, second = explore(GOOD)[0], explore(GOOD)[0]
+    assert (first.sequences, first.carried_out) == (second.sequences, second.carried_out)
+
+
+def test_a_module_that_differs_is_found_and_the_sequence_made_small(explore: Explore) -> None:
+    exploration, vms, found = explore({"c": model.Model, "rust": ForgetfulModel})
+    failure = exploration.failure
+    assert failure is not None
+    assert (failure.outcome, failure.again, len(vms)) == ("failed", True, 1)
+    # To come near the end, and to write.
+    assert [name for name, _ in failure.sequence.steps][-1] == "write"
+    assert len(failure.sequence.steps) <= 2
+    assert f"step {len(failure.sequence.steps)}, write(" in failure.message
+    assert ", rust [" in failure.message
+    assert found[-1] == differential.render_script(failure.sequence)
+    assert len(exploration.rounds) == 1
+
+
+def test_a_vm_that_dies_is_replaced_until_the_sequence_is_small(explore: Explore) -> None:
+    log = (DATA / "oops-null.log").read_text()
+    exploration, vms, _ = explore(GOOD, deadly="clear", log=log)
+    failure = exploration.failure
+    assert failure is not None
+    assert failure.outcome == "crashed"
+    assert "NULL pointer" in failure.message
+    assert [name for name, _ in failure.sequence.steps] == ["clear"]
+    assert len(vms) > 2
+    assert not any(vm.alive for vm in vms)
+
+
+def test_a_vm_that_is_gone_without_a_word_is_lost(explore: Explore) -> None:
+    failure = explore(GOOD, deadly="clear", log="[    1.0] all is well\n")[0].failure
+    assert failure is not None
+    assert failure.outcome == "lost"
+
+
+def test_when_its_time_is_up_a_sequence_is_left_as_it_is(
+    explore: Explore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(differential, "SHRINK_S", -1.0)
+    exploration, vms, found = explore(GOOD, deadly="clear", log="")
+    assert exploration.failure is not None
+    assert len(found) == 1
+    # The one that died of it first, and the one that it was confirmed with.
+    assert len(vms) == 2
+
+
+# -- results ----------------------------------------------------------------------------------
+
+ENDED = CellResult(cell=DIFFERENTIAL, outcome="passed")
+
+
+def make_exploration(
+    failure: differential.Failure | None, left_out: str = ""
+) -> differential.Exploration:
+    carried_out = {name: 3 for name in strategy.NAMES if name != left_out}
+    return differential.Exploration(
+        rounds=((ROUND, 1.5, 40), (replace(ROUND, size=8192), 0.5, 20)), carried_out=carried_out,
+        refused=dict.fromkeys(carried_out, 1), failure=failure,
+    )  # fmt: skip
+
+
+FAILURE = differential.Failure(
+    sequence=make_sequence(READ), outcome="failed", message="step 1 differs", again=True
+)
+
+
+def test_a_step_that_was_never_carried_out_fails_the_run(
+    definition: differential.Definition,
+) -> None:
+    assert differential.find_problems(make_exploration(None), definition) == ()
+    problems = differential.find_problems(make_exploration(None, "copy"), definition)
+    assert problems == ("never carried out: copy",)
+    result = differential.plan_result(ENDED, make_exploration(None, "copy"), problems, "")
+    assert (result.outcome, result.problems) == ("failed", problems)
+
+
+def test_each_round_is_a_test_and_the_one_that_failed_says_how_to_replay_it() -> None:
+    passed = differential.plan_result(ENDED, make_exploration(None), (), "")
+    assert [(test.id, test.outcome) for test in passed.tests] == [
+        ("differential[4096-c]", "passed"), ("differential[8192-c]", "passed"),
+    ]  # fmt: skip
+    assert passed.outcome == "passed"
+    failed = differential.plan_result(ENDED, make_exploration(FAILURE), (), "nox ... FILE")
+    assert [test.outcome for test in failed.tests] == ["passed", "failed"]
+    assert failed.tests[1].message == "step 1 differs\n1 steps: nox ... FILE"
+    assert failed.outcome == "failed"
+
+
+def test_a_failure_that_did_not_come_again_is_still_one_and_says_so() -> None:
+    once = make_exploration(replace(FAILURE, again=False))
+    (_, failed) = differential.plan_result(ENDED, once, (), "x").tests
+    assert "did not fail once more" in failed.message
+
+
+def test_a_report_is_json_with_its_figures() -> None:
+    document = differential.plan_report(make_exploration(FAILURE), "out/replays/x.replay")
+    assert json.loads(json.dumps(document)) == document
+    assert (document["sequences"], document["seconds"]) == (60, 2.0)
+    assert document["steps"] == 3 * len(strategy.NAMES)
+    assert document["steps_per_s"] == document["steps"] / 2
+    assert document["failure"]["steps"] == ["read(file=0, size=9)"]
+
+
+def test_a_soak_goes_on_with_fresh_seeds_until_its_time_is_up(
+    definition: differential.Definition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr(differential, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    rounds = list(differential.iterate_rounds(definition, ("c", "rust"), 10, 12.0))
+    assert len(rounds) == 14
+    assert [one.seed for one in rounds] == list(range(10, 24))
+    assert {one.tester for one in rounds} == {"c", "rust"}
+    assert {one.size for one in rounds} == set(definition.SIZES)
+
+
+# -- replay -----------------------------------------------------------------------------------
+
+
+def replay(tmp_path: Path, definition: differential.Definition, vm: ModelVm) -> str:
+    steps = (("seek", {"file": 0, "offset": -1, "whence": 2}),
+             ("write", {"file": 0, "seed": 1, "size": 1}), READ)  # fmt: skip
+    replayer = differential.Replayer(definition, make_sequence(*steps))
+    replayer.converse(vm)
+    outcome = "passed" if vm.alive else "lost"
+    replayed = replayer.finish(replace(ENDED, outcome=outcome))
+    return replayed.result.outcome + "\n" + differential.render_replay(replayed)
+
+
+def test_a_replay_shows_each_step_and_the_first_that_differs(
+    tmp_path: Path, definition: differential.Definition
+) -> None:
+    vm = ModelVm(tmp_path, {"c": ForgetfulModel})
+    outcome, device, first, second, third, told = replay(tmp_path, definition, vm).splitlines()
+    assert (outcome, device) == ("failed", "device(size=4096, tester='c')")
+    assert first.split(maxsplit=2)[:2] == ["1", "agree"]
+    assert second.split(maxsplit=2)[:2] == ["2", "DIFFER"]
+    assert third.split(maxsplit=2)[:2] == ["3", "-"]
+    assert told.startswith("step 2, write(")
+
+
+def test_a_replay_shows_the_step_that_a_vm_died_of(
+    tmp_path: Path, definition: differential.Definition
+) -> None:
+    outcome, *lines = replay(tmp_path, definition, ModelVm(tmp_path, GOOD, "write")).splitlines()
+    assert outcome == "lost"
+    assert [line.split()[1] for line in lines[1:]] == ["agree", "LOST", "-"]
+
+
+def test_a_replay_of_what_was_mended_agrees(
+    tmp_path: Path, definition: differential.Definition
+) -> None:
+    outcome, *lines = replay(tmp_path, definition, ModelVm(tmp_path, GOOD)).splitlines()
+    assert outcome == "passed"
+    assert [line.split()[1] for line in lines[1:]] == ["agree", "agree", "agree"]
+
+
+def test_a_package_that_is_not_there_is_one_error() -> None:
+    with pytest.raises(ConfigError) as failure:
+        differential.load_definition(MATRIX, "diferential")
+    assert "diferential" in failure.value.message
