@@ -61,14 +61,15 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
         RESULTS, tree, {"name": "tcg", "reason": "no KVM"},
         {"passed": 1, "failed": 2, "skipped": 1}, narrowed="", absent=(),
         boots=2, stalled_boots=1, products=(product,),
-        phases=(("VM", 1.2345),), differential=None,
+        phases=(("VM", 1.2345),), vm_phases=((1, "boot", 0.5), (2, "boot", 0.75)),
+        differential=None,
     )  # fmt: skip
     assert json.loads(json.dumps(document)) == document
     assert document["schema"] == "twinmod.test/1"
     assert set(document) == {
         "schema", "kernel", "accelerator", "accelerator_reason", "narrowed", "boots",
         "stalled_boots", "absent", "modules",
-        "phases", "cells", "differential", "totals",
+        "phases", "vm_phases", "cells", "differential", "totals",
     }  # fmt: skip
     assert document["kernel"] == {
         "release": tree.release, "origin": "stock", "suite": "trixie-backports",
@@ -78,6 +79,9 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
         {"module": "mdriver_c", "language": "c", "sha256": product.sha256}
     ]
     assert document["phases"] == [{"title": "VM", "seconds": 1.23}]
+    assert report.render_phases(document) == [
+        "time: VM 1.2 s", "in VM 1: boot 0.5 s", "in VM 2: boot 0.8 s",
+    ]  # fmt: skip
     assert (document["boots"], document["stalled_boots"]) == (2, 1)
     first, second = document["cells"]
     assert set(first) == {"module", "tester", "outcome", "tests", "kernel_faults", "problems"}

@@ -55,6 +55,22 @@ def read_transcript(lines: list[str]) -> results.Transcript:
     return results.parse_transcript(results.parse_events(lines), CELLS)
 
 
+def test_a_vms_time_is_told_by_phase() -> None:
+    def at(at_s: float, event: str, **values: object) -> dict[str, object]:
+        return {"event": event, "at_s": at_s, **values}
+
+    events = [
+        at(4, "boot"), at(6, "cell", cell="c/c"), at(7, "alive"), at(7.5, "test", id="a"),
+        at(8, "result", id="a"), at(9, "test", id="b"), at(10, "cell_end"),
+        at(10.5, "cell", cell="differential"), at(11, "ready"), at(15, "cell_end"), at(15, "end"),
+    ]  # fmt: skip
+    assert results.parse_phases(events) == (
+        ("boot", 4.0), ("imports", 2.0), ("c/c preparation", 1.5), ("c/c", 2.5),
+        ("differential preparation", 0.5), ("differential", 4.0),
+    )  # fmt: skip
+    assert results.parse_phases(events[:3]) == (("boot", 4.0), ("imports", 2.0))
+
+
 def find_outcomes(found: tuple[CellResult, ...]) -> list[tuple[str, str]]:
     return [(result.cell.name, result.outcome) for result in found]
 

@@ -145,7 +145,8 @@ class Reporter:
         self.spent: dict[str, float] = {}
 
     def pytest_itemcollected(self, item: Any) -> None:
-        """Note the rules of a test."""
+        """Note the rules of a test; to collect them all takes a busy machine long."""
+        os.write(self.marks, b".")
         self.rules[item.nodeid] = [
             rule for marker in item.iter_markers("rule") for rule in marker.args
         ]

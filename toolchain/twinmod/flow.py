@@ -290,6 +290,7 @@ def run_test(
         {"name": setting.accelerator.name, "reason": setting.accelerator.reason},
         results.count_totals(everything, absent), narrowed=selection.render(config), absent=absent,
         boots=boots.total, stalled_boots=boots.stalled, products=products, phases=phases(),
+        vm_phases=boots.phases,
         differential=explored.document if explored else None,
     )  # fmt: skip
     write_json(out_dir / "report.json", document)

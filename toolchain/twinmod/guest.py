@@ -132,6 +132,8 @@ class Boots:
     total: int = 0
     # Those that fell silent before the agent began, and were booted again.
     stalled: int = 0
+    # What each of them spent its time on: (number, title, seconds).
+    phases: tuple[tuple[int, str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +146,8 @@ class VmEnd:
     console: str
     # What QEMU itself had to say.
     qemu_log: str
+    # (title, seconds) of what it spent its time on.
+    phases: tuple[tuple[str, float], ...] = ()
 
 
 # -- plan -------------------------------------------------------------------------------------
@@ -435,9 +439,11 @@ def read_end(vm: Vm, cells: tuple[Cell, ...]) -> VmEnd:
     run_dir = vm.plan.run_dir
     console_path = run_dir / "results/console.log"
     console = console_path.read_text(errors="replace") if console_path.exists() else ""
+    events = results.parse_events(vm.lines)
     return VmEnd(
-        transcript=results.parse_transcript(results.parse_events(vm.lines), cells), end=vm.end,
-        console=console, qemu_log=(run_dir / "qemu.log").read_text(errors="replace"),
+        transcript=results.parse_transcript(events, cells), end=vm.end, console=console,
+        qemu_log=(run_dir / "qemu.log").read_text(errors="replace"),
+        phases=results.parse_phases(events),
     )  # fmt: skip
 
 
@@ -523,6 +529,8 @@ def run_cells(
         names = " ".join(cell.name for cell in pending)
         with progress.phase(f"VM {boots.total} ({setting.accelerator.name}): {names}"):
             end = boot(plan, pending, Watch(progress), converse)
+        spent = tuple((boots.total, title, seconds) for title, seconds in end.phases)
+        boots = replace(boots, phases=(*boots.phases, *spent))
         if is_stalled(end) and boots.stalled < STALLED_BOOTS:
             boots = replace(boots, stalled=boots.stalled + 1)
             progress.note(f"the VM did not boot within {plan.boot_timeout_s:.0f} s; once more")

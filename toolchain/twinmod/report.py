@@ -87,6 +87,7 @@ def plan_test_report(
     stalled_boots: int,
     products: tuple[Product, ...],
     phases: tuple[tuple[str, float], ...],
+    vm_phases: tuple[tuple[int, str, float], ...],
     differential: dict[str, Any] | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the test report: JSON's own types, schema ``twinmod.test/1``.
@@ -102,6 +103,7 @@ def plan_test_report(
         stalled_boots: How many of them never came as far as the agent, and were booted again.
         products: The modules that ran.
         phases: (title, seconds) of what the run spent its time on.
+        vm_phases: (number, title, seconds) of what each VM spent its own on.
         differential: What it came to, None when it was not run.
     """
     return {
@@ -114,6 +116,8 @@ def plan_test_report(
         "stalled_boots": stalled_boots,
         "modules": plan_modules(products),
         "phases": [{"title": title, "seconds": round(seconds, 2)} for title, seconds in phases],
+        "vm_phases": [{"vm": number, "title": title, "seconds": round(seconds, 2)}
+                      for number, title, seconds in vm_phases],
         "cells": [plan_cell(result) for result in results],
         "absent": [{"module": a.cell.module, "tester": a.cell.tester, "reason": a.reason}
                    for a in absent],
@@ -317,6 +321,7 @@ def render_matrix(cells: tuple[KernelCell, ...]) -> str:
 def render_run_notes(document: Mapping[str, Any], folder: str) -> str:
     """Return what stands between a run's table and its totals: where, on what, how much of it."""
     lines = [f"kernel {document['kernel']['release']}, {document['accelerator']}; {folder}"]
+    lines += render_phases(document)
     lines += [
         f"{cell['module']} with tester {cell['tester']} is absent: {cell['reason']}"
         for cell in document["absent"]
@@ -328,6 +333,19 @@ def render_run_notes(document: Mapping[str, Any], folder: str) -> str:
     if document["narrowed"]:
         lines.append(f"narrowed to {document['narrowed']}")
     return "\n".join(lines)
+
+
+def render_phases(document: Mapping[str, Any]) -> list[str]:
+    """Return where a run's time went: its phases, then those of each VM by the guest's clock."""
+    lines = ["time: " + _join_phases(document["phases"])]
+    for number in dict.fromkeys(phase["vm"] for phase in document["vm_phases"]):
+        own = [phase for phase in document["vm_phases"] if phase["vm"] == number]
+        lines.append(f"in VM {number}: {_join_phases(own)}")
+    return lines
+
+
+def _join_phases(phases: list[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{phase['title']} {phase['seconds']:.1f} s" for phase in phases)
 
 
 def render_differential(differential: Mapping[str, Any]) -> str:

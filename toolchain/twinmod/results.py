@@ -129,6 +129,36 @@ def parse_transcript(events: Iterable[Mapping[str, Any]], cells: tuple[Cell, ...
     )  # fmt: skip
 
 
+def parse_phases(events: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, float], ...]:
+    """Return what a VM spent its time on, by the guest's own clock: (title, seconds), in order.
+
+    A cell of the matrix has two phases: until its first test begins, and its tests.
+    """
+    phases: list[tuple[str, float]] = []
+    title, since_s = "boot", 0.0
+    cell = ""
+
+    def enter(next_title: str, at_s: float) -> None:
+        nonlocal title, since_s
+        if title:
+            phases.append((title, round(at_s - since_s, 3)))
+        title, since_s = next_title, at_s
+
+    for event in events:
+        at_s = float(event.get("at_s", since_s))
+        match event["event"]:
+            case "boot":
+                enter("imports", at_s)
+            case "cell":
+                cell = str(event["cell"])
+                enter(f"{cell} preparation", at_s)
+            case "test" | "ready" if title == f"{cell} preparation":
+                enter(cell, at_s)
+            case "cell_end":
+                enter("", at_s)
+    return tuple(phases)
+
+
 def _parse_test(event: Mapping[str, Any]) -> TestResult:
     return TestResult(
         id=event["id"], rules=tuple(event["rules"]), outcome=event.get("outcome", ""),
