@@ -248,6 +248,27 @@ print("status", agent.Child(stepping).wait(agent.Stream(1), 8), next(ticks) > 8)
     assert run_script(script) == "status 0 True\n"
 
 
+# -- requests ---------------------------------------------------------------------------------
+
+
+def test_requests_are_lines_however_they_arrive_until_the_host_is_done() -> None:
+    script = """\
+import json, os
+from twinmod import agent
+agent.HEARTBEAT_S = 0.001
+reader, writer = os.pipe()
+parts = [b'{"size": 1}\\n{"si', b'', b'ze": 2}', b'\\n', b'null\\n{"size": 3}\\n']
+marks = []
+def mark():
+    marks.append(1)
+    # A mark for each time that nothing came: the next part comes only then.
+    if parts:
+        os.write(writer, parts.pop(0))
+print([request["size"] for request in agent.read_requests(reader, mark)], len(marks) >= 5)
+"""
+    assert run_script(script) == "[1, 2] True\n"
+
+
 # -- tools ------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ CALLS: dict[str, tuple[str, tuple[str, ...]]] = {
     "no number": ("project", ("counter", "-n", "many")),
     "an unknown tester": ("project", ("test", "--tester", "go")),
     "an unknown language": ("project", ("build", "zig")),
+    "no method of counting": ("project", ("counter", "--method", "hope")),
     "no minutes": ("project", ("soak", "--minutes", "0")),
     "a seed below zero": ("project", ("soak", "--seed", "-1")),
     "a script that is not there": ("project", ("test", "--replay", "nowhere.replay")),

@@ -185,7 +185,7 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
         "testers": {"c": "mdriver_tester_c", "rust": "mdriver_tester_rust"},
         "matrix": "/twinmod/matrix", "differential": "differential",
         "pytest_args": ["-k", "R1"],
-        "limit_s": 15.0, "threads": 0, "increments": 0,
+        "limit_s": 15.0, "threads": 0, "increments": 0, "method": "lock",
     }  # fmt: skip
 
 

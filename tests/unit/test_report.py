@@ -202,6 +202,13 @@ def test_a_cell_that_counted_shows_target_actual_and_times() -> None:
     text = report.render_counts((CellResult(cell=C, outcome="passed", count=count),))
     assert "c/c  Target 3000069  Actual 3000069" in text
     assert "real 2.000 s  user 0.500 s  sys 1.250 s" in text
+    assert "lost" not in text
+
+
+def test_a_cell_that_lost_some_says_how_many() -> None:
+    count = {"target": 69, "actual": 60, "real_s": 2.0, "user_s": 0.5, "system_s": 1.25}
+    text = report.render_counts((CellResult(cell=C, outcome="passed", count=count),))
+    assert "Target 69  Actual 60  9 lost" in text
 
 
 def test_a_cell_that_did_not_come_to_count_says_how_it_ended() -> None:

@@ -275,15 +275,18 @@ def soak(state: State, minutes: float, seed: int | None, as_json: bool, kernel: 
     type=click.IntRange(min=1, max=1024),
     help="Threads.",
 )
+@click.option("--method", default="lock", show_default=True,
+              type=click.Choice(("lock", "add", "racy")),
+              help="One lock of all threads, the ADD ioctl, or neither.")  # fmt: skip
 @kernel_option("Count on this kernel of [tool.twinmod].")
 @pass_state
-def counter(state: State, increments: int, threads: int, kernel: str) -> ExitCode:
+def counter(state: State, increments: int, threads: int, method: str, kernel: str) -> ExitCode:
     """Count up with threads on one device in every cell, as the report's multi_mdriver did."""
     config = state.select(kernel)
     with flow.hold_checkout(config, state.progress):
         prepared = flow.run_setup(config, state.progress)
         results = flow.run_counter(
-            config, prepared, threads, increments, COUNTER_LIMIT_S, state.progress
+            config, prepared, threads, increments, method, COUNTER_LIMIT_S, state.progress
         )
     click.echo(report.render_counts(results))
     troubles = report.render_troubles(results)

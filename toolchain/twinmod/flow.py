@@ -274,7 +274,7 @@ def run_test(
         pytest_args=("-k", selection.keyword) if selection.keyword else (),
         differential=config.differential,
     )  # fmt: skip
-    exploring = plan_exploring(config, selection, setting, work, out_dir, progress)
+    exploring = prepare_exploring(config, selection, setting, work, out_dir, progress)
     if exploring:
         work = replace(work, cells=(*cells, DIFFERENTIAL))
     ended, boots = guest.run_cells(
@@ -344,7 +344,7 @@ class Exploring:
         return path
 
 
-def plan_exploring(
+def prepare_exploring(
     config: Config, selection: Selection, setting: guest.Setting, work: guest.Work, out_dir: Path,
     progress: Progress, rounds: Iterable[differential.Round] | None = None,
 ) -> Exploring | None:  # fmt: skip
@@ -411,7 +411,7 @@ def run_soak(
     rounds = differential.iterate_rounds(
         definition, LANGUAGES, seed, time.monotonic() + minutes * 60
     )
-    exploring = plan_exploring(config, everything, setting, work, out_dir, progress, rounds)
+    exploring = prepare_exploring(config, everything, setting, work, out_dir, progress, rounds)
     assert exploring is not None, "there is a differential, and no keyword"
     (ended,), boots = guest.run_cells(setting, work, out_dir, progress, exploring.explorer.converse)
     explored = exploring.finish(ended)
@@ -449,17 +449,17 @@ def run_replay(
 
 
 def run_counter(
-    config: Config, prepared: Prepared, threads: int, increments: int, limit_s: float,
+    config: Config, prepared: Prepared, threads: int, increments: int, method: str, limit_s: float,
     progress: Progress,
 ) -> tuple[CellResult, ...]:  # fmt: skip
-    """Count up in every cell: threads x increments on one device, with one lock."""
+    """Count up in every cell: threads x increments on one device, by a method of the testers."""
     products = run_build(config, prepared, LANGUAGES, progress)
     setting = prepare_setting(config, prepared, progress)
     out_dir = config.out_dir / "counter"
     shutil.rmtree(out_dir, ignore_errors=True)
     work = guest.Work(
         mode="count", cells=plan_cells(config), products=products, limit_s=limit_s,
-        threads=threads, increments=increments,
+        threads=threads, increments=increments, method=method,
     )  # fmt: skip
     ended, _ = guest.run_cells(setting, work, out_dir, progress)
     return ended

@@ -97,6 +97,8 @@ class Work:
     differential: str = ""
     threads: int = 0
     increments: int = 0
+    # How a thread increments: lock, add or racy, as the testers have it.
+    method: str = "lock"
     # The VM's whole life, whatever it says.
     life_s: float = RUN_TIMEOUT_S
 
@@ -276,6 +278,7 @@ def plan_agent(setting: Setting, work: Work) -> dict[str, Any]:
         "limit_s": work.limit_s,
         "threads": work.threads,
         "increments": work.increments,
+        "method": work.method,
     }  # fmt: skip
 
 
@@ -340,8 +343,8 @@ class Vm:
     Args:
         plan: What was booted.
         qemu: With pipes as its standard input and output.
-        kept: Gets every line of the VM.
-        watch: Called with every line, as it comes.
+        kept: Gets every line of the VM that is no answer.
+        watch: Called with every such line, as it comes.
     """
 
     def __init__(
@@ -361,15 +364,21 @@ class Vm:
         """Return what it says next; None: it says nothing any more."""
         try:
             for line in self._source:
-                self.lines.append(line)
-                self._kept.write(line + "\n")
-                self._kept.flush()
-                self._watch(line)
-                for event in results.parse_events((line,)):
+                events = results.parse_events((line,))
+                # Answers are for whoever asked, and in a soak there are millions.
+                if not (events and events[0]["event"] == "answer"):
+                    self._keep(line)
+                for event in events:
                     return event
         except TimeoutError:
             self.end = "silent"
         return None
+
+    def _keep(self, line: str) -> None:
+        self.lines.append(line)
+        self._kept.write(line + "\n")
+        self._kept.flush()
+        self._watch(line)
 
     def ask(self, request: object) -> dict[str, Any]:
         """Return the answer to a request, while the VM is ready for one.

@@ -270,8 +270,10 @@ def render_counts(results: tuple[CellResult, ...]) -> str:
             blocks.append(f"{result.cell.name}  {result.outcome}")
             continue
         count = result.count
+        lost = count["target"] - count["actual"]
         blocks.append(
-            f"{result.cell.name}  Target {count['target']}  Actual {count['actual']}\n"
+            f"{result.cell.name}  Target {count['target']}  Actual {count['actual']}"
+            f"{f'  {lost} lost' if lost else ''}\n"
             f"     real {count['real_s']:.3f} s  user {count['user_s']:.3f} s  "
             f"sys {count['system_s']:.3f} s"
         )
