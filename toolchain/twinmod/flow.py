@@ -24,7 +24,7 @@ from twinmod.specs import (
     Progress,
 )
 
-#: What the C tester includes of the C module: the uapi header.
+#: What programs include of the C module: the uapi header.
 UAPI = "mdriver.h"
 
 
@@ -132,7 +132,7 @@ def prepare_setting(config: Config, prepared: Prepared, progress: Progress) -> g
     if not config.matrix_dir.is_dir():
         raise ConfigError("the matrix is missing", facts=(("folder", str(config.matrix_dir)),))
     programs_dir = userland.ensure_programs(
-        prepared.chroot, prepared.site_dir, config.matrix_dir, progress
+        prepared.chroot, prepared.site_dir, config.matrix_dir, uapi, progress
     )
     with progress.phase("accelerator"):
         accelerator = guest.find_accelerator(prepared.tree, prepared.chroot, config.vm)
@@ -361,6 +361,6 @@ def _find_entries_of(config: Config) -> tuple[tuple[str, str], ...]:
         files = userland.read_project(config.root_dir / spec.project)
         used.append(("tester", userland.plan_tester_name(
             spec, root, site, (*files, *read_uapi(config)))))  # fmt: skip
-    files = userland.read_programs(config.matrix_dir)
+    files = userland.read_programs(config.matrix_dir, read_uapi(config))
     used.append(("programs", userland.plan_digest(root, site, files)))
     return tuple(used)
