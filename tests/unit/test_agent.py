@@ -236,7 +236,7 @@ ticks = iter(range(10**9))
 clock = SimpleNamespace(monotonic=lambda: next(ticks), CLOCK_BOOTTIME=0,
                         clock_gettime=lambda clock: 0.0)
 agent.time = clock
-agent.HEARTBEAT_S = 30
+agent.HEARTBEAT_S = 10**6
 def stepping(marks):
     left = 131072
     while left:
@@ -245,6 +245,24 @@ def stepping(marks):
 print("status", agent.Child(stepping).wait(agent.Stream(1), 8), next(ticks) > 8)
 """
     assert run_script(script) == "status 0 True\n"
+
+
+def test_a_child_that_makes_one_step_after_the_other_is_said_to_be_alive() -> None:
+    script = """\
+import os
+from twinmod import agent
+agent.HEARTBEAT_S = 0
+def stepping(marks):
+    left = 131072
+    while left:
+        left -= os.write(marks, b"." * left)
+    return 0
+print("status", agent.Child(stepping).wait(agent.Stream(1), 30))
+"""
+    *beats, status = run_script(script).splitlines()
+    assert status == "status 0"
+    assert len(beats) >= 16
+    assert {json.loads(beat)["event"] for beat in beats} == {"alive"}
 
 
 # -- tools ------------------------------------------------------------------------------------

@@ -167,11 +167,19 @@ def read_rules(config: Config) -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What a caller narrowed a run to."""
+    """What a caller narrowed a run to, or widened it by."""
 
     languages: tuple[str, ...]
     testers: tuple[str, ...]
     keyword: str = ""
+    # Many more rounds of what repeats itself.
+    long: bool = False
+
+    @property
+    def pytest_args(self) -> tuple[str, ...]:
+        """What pytest is told of it."""
+        narrowed = ("-k", self.keyword) if self.keyword else ()
+        return (*narrowed, "--long") if self.long else narrowed
 
     def plan_cells(self, config: Config) -> tuple[Cell, ...]:
         """Return the cells that it leaves."""
@@ -181,7 +189,7 @@ class Selection:
         )  # fmt: skip
 
     def render(self, config: Config) -> str:
-        """Return it as text, "" when it leaves everything."""
+        """Return what it narrows a run to as text, "" when it leaves everything."""
         cells = self.plan_cells(config)
         words = []
         if len(cells) < len(plan_cells(config)):
@@ -253,7 +261,7 @@ def run_test(
     shutil.rmtree(out_dir, ignore_errors=True)
     work = guest.Work(
         mode="matrix", cells=cells, products=products, limit_s=config.vm.test_timeout_s,
-        pytest_args=("-k", selection.keyword) if selection.keyword else (),
+        pytest_args=selection.pytest_args,
     )  # fmt: skip
     ended, boots = guest.run_cells(setting, work, out_dir, progress)
     numbers = tuple(rule for rule, _ in rules)
@@ -261,7 +269,8 @@ def run_test(
     document = report.plan_test_report(
         checked, prepared.tree,
         {"name": setting.accelerator.name, "reason": setting.accelerator.reason},
-        results.count_totals(checked, absent), narrowed=selection.render(config), absent=absent,
+        results.count_totals(checked, absent), narrowed=selection.render(config),
+        long=selection.long, memory_mib=setting.vm.memory_mib, absent=absent,
         boots=boots.total, stalled_boots=boots.stalled, products=products, phases=phases(),
     )  # fmt: skip
     write_json(out_dir / "report.json", document)
