@@ -10,6 +10,7 @@
 //! - [`Page`], [`Spare`]: pages that are copied to and from user space, where the type
 //!   says whether a copy may fault.
 //! - [`SharedPage`]: a page on its way to a mapping.
+//! - [`Parameter`]: a number that is read as every module in C reads it.
 //! - [`killed`] and [`available_bytes`]: two questions to the kernel.
 //!
 //! [`MiscDevice`]: kernel::miscdevice::MiscDevice
@@ -39,6 +40,7 @@ use kernel::{
         IovIterSource, //
     },
     mm::virt::VmaNew,
+    module_param::KernelParam,
     page::{
         PAGE_SHIFT,
         PAGE_SIZE, //
@@ -64,6 +66,83 @@ use kernel::{
 #[link_section = ".modinfo"]
 #[used(compiler)]
 static VERSION: [u8; 14] = *b"version=0.1.0\0";
+
+/// The lines and the entry that `module_param()` and `MODULE_PARM_DESC()` make in C.
+#[cfg(MODULE)]
+#[link_section = ".modinfo"]
+#[used(compiler)]
+static SIZE_TYPE: [u8; 18] = *b"parmtype=size:u64\0";
+
+#[cfg(MODULE)]
+#[link_section = ".modinfo"]
+#[used(compiler)]
+static SIZE_DESCRIPTION: [u8; 77] =
+    *b"parm=size:bytes of memory: whole pages, 4096 to 1073741824 (default 1048576)\0";
+
+#[cfg(MODULE)]
+#[link_section = "__param"]
+#[used(compiler)]
+static SIZE_ENTRY: KernelParam = SIZE.entry(c"size");
+
+/// The module parameter `size`.
+pub(crate) static SIZE: Parameter = Parameter::new(1048576);
+
+/// A module parameter that is a number of 64 bits, and not in sysfs.
+///
+/// The parameters of `module!` take other texts for numbers than those of C do: `0b1` and `0o1`,
+/// but not `+0x1`; and a parameter that is given twice makes the load fail with EEXIST.
+pub(crate) struct Parameter(Atomic<u64>);
+
+impl Parameter {
+    const OPS: bindings::kernel_param_ops = bindings::kernel_param_ops {
+        set: Some(Self::set),
+        ..pin_init::zeroed()
+    };
+
+    const fn new(default: u64) -> Self {
+        Self(Atomic::new(default))
+    }
+
+    /// The number that the load gave, or the default.
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// What the kernel finds it by.
+    #[cfg(MODULE)]
+    const fn entry(&'static self, name: &'static CStr) -> KernelParam {
+        KernelParam::new(bindings::kernel_param {
+            name: kernel::str::as_char_ptr_in_const_context(name),
+            mod_: (&raw const bindings::__this_module).cast_mut(),
+            ops: &Self::OPS,
+            perm: 0,
+            level: -1,
+            flags: 0,
+            __bindgen_anon_1: bindings::kernel_param__bindgen_ty_1 {
+                arg: ptr::from_ref(self).cast_mut().cast(),
+            },
+        })
+    }
+
+    /// As `param_set_ullong()`, but EINVAL for a number above 64 bits too: R2.
+    ///
+    /// # Safety
+    ///
+    /// `text` must be a string, and `param` what `entry()` returned.
+    unsafe extern "C" fn set(text: *const c_char, param: *const bindings::kernel_param) -> c_int {
+        let mut number = 0;
+
+        // SAFETY: `text` is a string; the kernel passes none that is null without being asked to.
+        if unsafe { bindings::kstrtoull(text, 0, &raw mut number) } != 0 {
+            return EINVAL.to_errno();
+        }
+
+        // SAFETY: `entry()` left the address of a static there.
+        let parameter = unsafe { &*(*param).__bindgen_anon_1.arg.cast::<Self>() };
+        parameter.0.store(number, Relaxed);
+        0
+    }
+}
 
 /// A device of a fixed number of bytes.
 ///

@@ -21,7 +21,6 @@
 
 #![deny(unsafe_code)]
 
-use core::borrow::Borrow;
 use kernel::{
     ioctl::{
         _IO,
@@ -62,7 +61,8 @@ use chardev::{
     SharedPage,
     Span,
     Spare,
-    Word, //
+    Word,
+    SIZE, //
 };
 
 // As in mdriver.h.
@@ -83,12 +83,6 @@ module! {
     authors: ["The twinmod authors"],
     description: "twinmod memory driver",
     license: "GPL",
-    params: {
-        size: u64 {
-            default: 1048576,
-            description: "bytes of memory: whole pages, 4096 to 1073741824 (default 1048576)",
-        },
-    },
 }
 
 /// A page and its lock.
@@ -357,11 +351,6 @@ fn check_available(bytes: u64) -> Result {
     Err(ENOMEM)
 }
 
-/// `ModuleParamAccess::value()` returns a `u64` in Linux 7.3, and a reference to one in 7.2.
-fn size_parameter(value: impl Borrow<u64>) -> u64 {
-    *value.borrow()
-}
-
 #[pin_data]
 struct MdriverModule {
     #[pin]
@@ -370,7 +359,7 @@ struct MdriverModule {
 
 impl kernel::InPlaceModule for MdriverModule {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        let size = size_parameter(module_parameters::size.value());
+        let size = SIZE.value();
 
         try_pin_init!(Self {
             _: {

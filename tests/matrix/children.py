@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import socket
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,7 +25,8 @@ class Child:
             try:
                 work(self)
                 os._exit(0)
-            finally:
+            except BaseException:
+                traceback.print_exc()
                 os._exit(1)
         theirs.close()
         self._socket.settimeout(PATIENCE_S)

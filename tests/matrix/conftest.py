@@ -8,6 +8,7 @@ import importlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--module", help="kernel module, such as mdriver_c; its device is /dev/MODULE")
     group.addoption("--module-path", type=Path, help="the file that holds it")
     group.addoption("--tester", choices=("c", "rust"), help="language of the tester")
+    group.addoption("--long", action="store_true", help="many more rounds of what repeats itself")
+    group.addoption("--marks", type=int, help="descriptor on which a long test marks its steps")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,6 +58,19 @@ def module(pytestconfig: pytest.Config) -> Module:
         ko_path=pytestconfig.getoption("module_path"),
         device_path=Path("/dev") / name,
     )
+
+
+@pytest.fixture(scope="session")
+def long_run(pytestconfig: pytest.Config) -> bool:
+    """Whether what repeats itself is to do so many more times."""
+    return bool(pytestconfig.getoption("long"))
+
+
+@pytest.fixture(scope="session")
+def mark_step(pytestconfig: pytest.Config) -> Callable[[], object]:
+    """A function by which a long test says that it goes on, to who gives it up otherwise."""
+    marks = pytestconfig.getoption("marks")
+    return (lambda: None) if marks is None else partial(os.write, marks, b".")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from compat import ioctl32, make_low_memory
 from contract import INNER, IOC_ADD, PAGE, SIZE, make_bytes
 from memory import BAD_ADDRESSES, PROT_NONE, PROT_READ, Memory, errno_of
 
@@ -115,23 +114,6 @@ def test_add_leaves_the_position(device: "Device") -> None:
     device.add(0, 1)
     assert errno_of(device.add, 1, 1) == errno.EINVAL
     assert device.lseek(0, os.SEEK_CUR) == PAGE + 1
-
-
-def test_a_32_bit_program_adds_the_same_way(device: "Device") -> None:
-    memory, address = make_low_memory()
-    device.add(PAGE, MODULUS - 2)
-    memory[: ADD.size] = ADD.pack(PAGE, 3, 0x5A)
-    answer = ioctl32(device.fd, IOC_ADD, address)
-    if answer is None:
-        pytest.skip("this kernel runs no 32-bit programs")
-    assert answer == 0
-    assert memory[: ADD.size] == ADD.pack(PAGE, 3, MODULUS - 2)
-    assert memory[ADD.size :] == bytes(PAGE - ADD.size)
-    assert number_at(device, PAGE) == 1
-    memory[: ADD.size] = ADD.pack(PAGE + 4, 3, 0x5A)
-    assert ioctl32(device.fd, IOC_ADD, address) == errno.EINVAL
-    assert ioctl32(device.fd, IOC_ADD, 0) == errno.EFAULT
-    assert number_at(device, PAGE) == 1
 
 
 def test_add_writes_to_the_last_eight_bytes_alone(device: "Device") -> None:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from memory import Memory
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
 
+    OpenDevice = Callable[..., Device]
     Write = Callable[[Device, int], object]
     Read = Callable[[Device], bytes]
 
@@ -24,6 +26,8 @@ READS = 120
 
 VALUES = (0x11, 0x22, 0x33, 0x44)
 PATTERNS = [bytes([value]) * LENGTH for value in VALUES]
+# Where the parts of two pages begin that are written by one each; the last one ends with them.
+SLOTS = (0, 1001, PAGE - 3, PAGE + 1500, 2 * PAGE)
 # No piece begins or ends with a page.
 PIECE = PAGE // 2 + 5
 
@@ -94,10 +98,12 @@ def rounds(seen: set[int]) -> Iterator[int]:
     ],
 )
 def test_no_read_sees_a_part_of_a_page_written(
-    device: "Device", write: "Write", read: "Read"
+    device: "Device", open_device: "OpenDevice", write: "Write", read: "Read"
 ) -> None:
     seen: set[int] = set()
-    with endless(lambda number: write(device, number)):
+    # Another open file: what is atomic is a page, whoever has it open.
+    other = open_device()
+    with endless(lambda number: write(other, number)):
         for _ in rounds(seen):
             data = read(device)
             assert count_torn(data, PAGE) == 0
@@ -124,9 +130,41 @@ def test_no_read_sees_half_of_eight_bytes(device: "Device") -> None:
     assert len(seen) > 1, "nothing was written meanwhile"
 
 
-def test_no_call_comes_into_an_add(device: "Device") -> None:
-    with endless(lambda number: device.pwrite(PATTERNS[number % 4][:PAGE], 0)):
+def test_no_call_comes_into_an_add(device: "Device", open_device: "OpenDevice") -> None:
+    other = open_device()
+    with endless(lambda number: other.pwrite(PATTERNS[number % 4][:PAGE], 0)):
         for number in range(5 * READS):
             before = device.add(8 * number % PAGE, 0)
             assert before % int.from_bytes(b"\x11" * 8) == 0, "half of a number"
             assert count_torn(device.pread(PAGE, 0), PAGE) == 0, "an old number came back"
+
+
+def keep_a_slot(device: "Device", slot: int, number: int) -> None:
+    """Write a part of two pages, in which others write the other parts, and find it as written."""
+    start, end = SLOTS[slot : slot + 2]
+    data = bytes([number % 255 + 1]) * (end - start)
+    assert device.pwrite(data, start) == len(data)
+    assert device.pread(len(data), start) == data, f"slot {slot} is not as it was written"
+
+
+def test_neighbours_do_not_write_over_each_other(
+    device: "Device", open_device: "OpenDevice"
+) -> None:
+    other = open_device()
+    done = []
+
+    def keep(slot: int) -> None:
+        for number in range(READS):
+            keep_a_slot(device, slot, number)
+        done.append(slot)
+
+    # Two processes, each with an open file of its own, and two threads that share one.
+    with (
+        endless(lambda number: keep_a_slot(device, 0, number)),
+        endless(lambda number: keep_a_slot(other, 1, number)),
+    ):
+        thread = threading.Thread(target=keep, args=(2,))
+        thread.start()
+        keep(3)
+        thread.join()
+    assert sorted(done) == [2, 3]

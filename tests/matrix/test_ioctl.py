@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from compat import ioctl32, make_low_memory
 from contract import INNER, IOC_ADD, IOC_CLEAR, IOC_SIZE, PAGE, SIZE, make_bytes
 from memory import BAD_ADDRESSES, PROT_NONE, PROT_READ, Memory, errno_of
 
@@ -78,20 +77,3 @@ def test_an_unknown_command_is_refused(device: "Device") -> None:
             assert errno_of(device.ioctl, number, argument) == errno.ENOTTY, f"{number:#x}"
     assert memory.map[:] == b"\x5a" * PAGE
     assert device.pread(INNER, 0) == data
-
-
-def test_a_32_bit_program_gets_the_same_answers(device: "Device") -> None:
-    memory, address = make_low_memory()
-    data = make_bytes(INNER)
-    assert device.pwrite(data, 0) == INNER
-    answer = ioctl32(device.fd, 0xDC02, address)
-    if answer is None:
-        pytest.skip("this kernel runs no 32-bit programs")
-    assert answer == errno.ENOTTY
-    assert ioctl32(device.fd, IOC_SIZE, 0) == errno.EFAULT
-    assert ioctl32(device.fd, IOC_SIZE, address) == 0
-    assert int.from_bytes(memory[:8], sys.byteorder) == SIZE
-    assert memory[8:] == bytes(PAGE - 8)
-    assert device.pread(INNER, 0) == data
-    assert ioctl32(device.fd, IOC_CLEAR, 0) == 0
-    assert device.pread(INNER, 0) == bytes(INNER)

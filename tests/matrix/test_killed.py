@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -6,14 +7,23 @@ import pytest
 
 from absent import AbsentMemory, wait_for_touch
 from children import Child, endless
-from contract import INNER, PAGE, make_bytes
+from contract import INNER, PAGE, SIZE, make_bytes
+from kmod import Module
+from memory import Memory
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
 
+    OpenDevice = Callable[..., Device]
+
 pytestmark = pytest.mark.rule("R20")
 
 KILLS = 8
+# A call of so many bytes is under way for long enough to be killed, at one of the attempts: what
+# starts the process that kills may come late. How often the first page is looked at.
+LONG = 16 * SIZE
+ATTEMPTS = 20
+PATIENCE = 100_000
 PATTERNS = [bytes([value]) * INNER for value in (0x11, 0x22, 0x33)]
 
 
@@ -56,6 +66,60 @@ def test_a_write_killed_between_two_pages_leaves_a_prefix(device: "Device") -> N
             new[offset : offset + length] = data[:length]
             possible.append(bytes(new))
         assert came in possible, f"at {offset}"
+
+
+def is_stopped(call: Callable[[], object], look: Callable[[int], bytes]) -> bool:
+    """Kill a process whose call has just changed the first page; tell if the last one is as it was.
+
+    Args:
+        call: Changes every page.
+        look: Returns the page at an offset.
+    """
+
+    def work(child: Child) -> None:
+        child.tell()
+        call()
+        signal.pause()
+
+    before = look(0)
+    child = Child(work)
+    child.wait_for_word()
+    assert any(look(0) != before for _ in range(PATIENCE)), "the call did not begin"
+    child.kill()
+    return look(LONG - PAGE) == before
+
+
+@pytest.mark.rule("R12")
+@pytest.mark.parametrize("name", ["read", "write", "CLEAR"])
+def test_a_long_call_that_is_killed_stops_between_two_pages(
+    unloaded: Module, open_device: "OpenDevice", mark_step: Callable[[], object], name: str
+) -> None:
+    unloaded.load(f"size={LONG}")
+    memory = Memory(LONG // PAGE)
+    full, empty = b"\x5a" * LONG, bytes(LONG)
+    with open_device() as device:
+        call, look = {
+            "read": (
+                lambda: device.pread_to(memory.address, LONG, 0),
+                lambda offset: memory.map[offset : offset + PAGE],
+            ),
+            "write": (
+                lambda: device.pwrite_from(memory.address, LONG, 0),
+                lambda offset: device.pread(PAGE, offset),
+            ),
+            "CLEAR": (device.clear, lambda offset: device.pread(PAGE, offset)),
+        }[name]
+        for _ in range(ATTEMPTS):
+            # Every page of the device and of the memory differ, or the device is not clear.
+            device.clear()
+            memory.map[:] = full
+            if name != "write":
+                device.pwrite_from(memory.address, LONG, 0)
+                memory.map[:] = empty
+            if is_stopped(call, look):
+                return
+            mark_step()
+    raise AssertionError(f"{ATTEMPTS} times the call went on to its end")
 
 
 @pytest.mark.parametrize(

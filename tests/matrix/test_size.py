@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 import errno
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import pytest
 
 from contract import PAGE, SIZE, SIZE_MAX, SIZE_MIN
 from kmod import Module, open_log
-from memory import errno_of
+from memory import Memory, errno_of
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
@@ -18,18 +19,30 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.rule("R2")
 
-# As text: decimal, hexadecimal, octal.
+# As text: decimal, hexadecimal, octal, each with and without what may stand before it.
 GOOD = {
     str(SIZE_MIN): SIZE_MIN,
-    str(3 * PAGE): 3 * PAGE,
+    f"+{3 * PAGE}": 3 * PAGE,
     hex(2 * PAGE): 2 * PAGE,
-    f"0{2 * PAGE:o}": 2 * PAGE,
+    f"+0X00{3 * PAGE:X}": 3 * PAGE,
+    f"000{2 * PAGE:o}": 2 * PAGE,
     str(32 * SIZE): 32 * SIZE,
 }
+# What a C compiler, a person or Rust takes for a number, and the kernel does not.
+NO_NUMBERS = (
+    *("", "+", "-0", "-4096", "0x", "0x+1000", "0b1000000000000", "0o10000", "08192"),
+    *("4_096", "4096k", '"4096 "', "many", str(1 << 64)),
+)
 OUTSIDE = (
     *(0, 1, SIZE_MIN - 1, SIZE_MIN + 1, SIZE + PAGE // 2),
     *(SIZE_MAX + PAGE, (1 << 32) + PAGE, (1 << 64) - PAGE),
 )
+
+HUGE_PAGE = 2 << 20
+# Bytes that are left available where most must be taken, and how far two readings of what is
+# available may be apart.
+LITTLE = 96 << 20
+MARGIN = 4 << 20
 
 
 def read_counter(path: str, name: str) -> int:
@@ -75,24 +88,93 @@ def test_a_size_outside_the_limits_is_refused(unloaded: Module) -> None:
 
 
 def test_what_is_no_number_is_refused(unloaded: Module) -> None:
-    for text in ("", "many", "-4096", "4096k", "0x", str(1 << 64)):
+    for text in NO_NUMBERS:
         code, lines = refuse(unloaded, f"size={text}")
         assert code == errno.EINVAL, text
-        assert len(lines) == 1, lines
-        assert "invalid for parameter `size'" in lines[0]
+        assert len(lines) == 1, f"{text}: {lines}"
+        assert "invalid for parameter `size'" in lines[0], text
 
 
-def test_more_than_is_available_is_refused(unloaded: Module) -> None:
-    available = read_counter("/proc/meminfo", "MemAvailable:") * 1024
-    if available - available // 8 >= SIZE_MAX:
-        pytest.skip("this VM has memory for the largest device")
-    killed = read_counter("/proc/vmstat", "oom_kill")
-    code, lines = refuse(unloaded, f"size={SIZE_MAX}")
-    assert code == errno.ENOMEM
+def test_a_size_without_a_value_is_refused(unloaded: Module) -> None:
+    code, lines = refuse(unloaded, "size")
+    assert code == errno.EINVAL
     assert len(lines) == 1, lines
-    assert read_counter("/proc/vmstat", "oom_kill") == killed
-    left = read_counter("/proc/meminfo", "MemAvailable:") * 1024
-    assert left > available - 32 * SIZE, "a refused load kept memory"
+
+
+def test_of_several_sizes_the_last_one_counts(unloaded: Module, open_device: "OpenDevice") -> None:
+    unloaded.load(f'size=1 \t size="{2 * PAGE}\n"\nsize={3 * PAGE} ')
+    with open_device() as device:
+        assert device.size() == 3 * PAGE
+    unloaded.unload()
+    assert refuse(unloaded, f"size={2 * PAGE} size=1")[0] == errno.EINVAL
+    assert refuse(unloaded, f"size=many size={2 * PAGE}")[0] == errno.EINVAL
+
+
+def test_an_unknown_parameter_is_ignored(unloaded: Module, open_device: "OpenDevice") -> None:
+    with open_log() as log:
+        unloaded.load(f"sizes=1 size={2 * PAGE} Size=1")
+        lines = [line for line in log.read_lines() if line.startswith(f"{unloaded.name}: ")]
+    with open_device() as device:
+        assert device.size() == 2 * PAGE
+    assert lines == [
+        f"{unloaded.name}: unknown parameter 'sizes' ignored",
+        f"{unloaded.name}: unknown parameter 'Size' ignored",
+        f"{unloaded.name}: {2 * PAGE} bytes",
+    ]
+
+
+@pytest.fixture(scope="module")
+def little_memory(mark_step: Callable[[], object]) -> Iterator[None]:
+    """Leave so little available that a device that takes most of it is soon made.
+
+    The rest is kept in huge pages, which the kernel hands over without clearing them.
+    """
+    path = Path("/proc/sys/vm/nr_hugepages")
+    path.write_text(str(max(0, read_available() - LITTLE) // HUGE_PAGE))
+    mark_step()
+    yield
+    path.write_text("0")
+
+
+def read_available() -> int:
+    """Return how many bytes are available."""
+    return read_counter("/proc/meminfo", "MemAvailable:") * 1024
+
+
+def read_killed() -> int:
+    """Return how many processes the OOM killer has ended."""
+    return read_counter("/proc/vmstat", "oom_kill")
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_more_than_is_available_is_refused(unloaded: Module) -> None:
+    killed, available = read_killed(), read_available()
+    for size in (SIZE_MAX, available, available - available // 8 + MARGIN):
+        code, lines = refuse(unloaded, f"size={size // PAGE * PAGE}")
+        assert code == errno.ENOMEM, size
+        assert len(lines) == 1, lines
+        (said,) = re.findall(r"(\d+) bytes are available", lines[0])
+        assert abs(int(said) - available) < MARGIN, lines[0]
+    assert read_killed() == killed
+    assert read_available() > available - MARGIN, "a refused load kept memory"
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_as_much_as_seven_eighths_can_be_had(
+    unloaded: Module, open_device: "OpenDevice", mark_step: Callable[[], object]
+) -> None:
+    killed, available = read_killed(), read_available()
+    size = (available - available // 8 - MARGIN) // PAGE * PAGE
+    unloaded.load(f"size={size}")
+    mark_step()
+    with open_device() as device:
+        assert device.size() == size
+        assert device.pwrite(b"last", size - 4) == 4
+        # Others find some of the eighth that was left to them.
+        assert Memory(SIZE // PAGE, fill=0x5A).map[-1] == 0x5A
+        assert device.pread(4, size - 4) == b"last"
+    unloaded.unload()
+    assert read_killed() == killed
 
 
 def test_a_refused_load_leaves_nothing(unloaded: Module) -> None:

@@ -11,6 +11,7 @@ from absent import AbsentMemory, wait_for_touch
 from children import PATIENCE_S, Child, endless
 from contract import INNER, IOC_ADD, IOC_SIZE, PAGE, SIZE, make_bytes
 from kmod import Module
+from usage import find_growth, read_kib
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
@@ -28,6 +29,9 @@ CALLS: "dict[str, Call]" = {
     "ADD": lambda device, address: device.ioctl(IOC_ADD, address),
     "an ADD that begins well": lambda device, address: device.ioctl(IOC_ADD, address - 8),
 }
+
+# How often a caller is killed that has a page of its own from the device.
+KILLS = 12
 
 
 @contextmanager
@@ -146,3 +150,16 @@ def test_a_killed_caller_does_not_hold_the_module(
         with open_device() as device:
             stand_still(device, name).kill()
         unloaded.unload()
+
+
+@pytest.mark.rule("R20")
+def test_killed_callers_lose_no_page(device: "Device", mark_step: Callable[[], object]) -> None:
+    def kill(count: int) -> None:
+        for number in range(count):
+            stand_still(device, ("read", "write")[number % 2]).kill()
+
+    kill(2)
+    before = read_kib()
+    kill(KILLS)
+    mark_step()
+    assert find_growth(before, read_kib, KILLS * PAGE // 1024 // 2) == {}

@@ -150,8 +150,8 @@ def test_every_test_is_announced_before_it_ends_and_before_the_next_one(
 def test_every_step_is_marked_for_the_process_that_watches(
     events: list[dict[str, Any]], folder: Path
 ) -> None:
-    collected = sum(event["event"] == "test" for event in events)
-    assert len((folder / "marks").read_bytes()) == collected + len(events)
+    # The run, the folder and the file are collected, each in a step.
+    assert len((folder / "marks").read_bytes()) == 3 + len(events)
 
 
 def test_the_host_reads_what_the_agent_says(events: list[dict[str, Any]]) -> None:
@@ -237,7 +237,7 @@ ticks = iter(range(10**9))
 clock = SimpleNamespace(monotonic=lambda: next(ticks), CLOCK_BOOTTIME=0,
                         clock_gettime=lambda clock: 0.0)
 agent.time = clock
-agent.HEARTBEAT_S = 30
+agent.HEARTBEAT_S = 10**6
 def stepping(marks):
     left = 131072
     while left:
@@ -267,6 +267,24 @@ def mark():
 print([request["size"] for request in agent.read_requests(reader, mark)], len(marks) >= 5)
 """
     assert run_script(script) == "[1, 2] True\n"
+
+
+def test_a_child_that_makes_one_step_after_the_other_is_said_to_be_alive() -> None:
+    script = """\
+import os
+from twinmod import agent
+agent.HEARTBEAT_S = 0
+def stepping(marks):
+    left = 131072
+    while left:
+        left -= os.write(marks, b"." * left)
+    return 0
+print("status", agent.Child(stepping).wait(agent.Stream(1), 30))
+"""
+    *beats, status = run_script(script).splitlines()
+    assert status == "status 0"
+    assert len(beats) >= 16
+    assert {json.loads(beat)["event"] for beat in beats} == {"alive"}
 
 
 # -- tools ------------------------------------------------------------------------------------

@@ -28,6 +28,8 @@ CALLS: dict[str, tuple[str, tuple[str, ...]]] = {
     "a seed below zero": ("project", ("soak", "--seed", "-1")),
     "a script that is not there": ("project", ("test", "--replay", "nowhere.replay")),
     "a script and a selection": ("project", ("test", "--replay", "pyproject.toml", "-k", "R1")),
+    "less memory than a VM needs": ("project", ("test", "--memory", "255")),
+    "memory that is no number": ("project", ("test", "--memory", "much")),
     "an unknown verb": ("project", ("tset",)),
     "an unknown option": ("project", ("test", "--fast")),
     "an unknown verb of the cache": ("project", ("cache", "empty")),
@@ -117,7 +119,8 @@ def test_what_is_not_understood_is_refused_with_one_error(
     ("name", "word"),
     [
         ("no increments", "0"), ("fewer than no threads", "-1"), ("an unknown tester", "go"),
-        ("an unknown language", "zig"), ("an unknown verb", "tset"),
+        ("an unknown language", "zig"), ("less memory than a VM needs", "255"),
+        ("memory that is no number", "much"), ("an unknown verb", "tset"),
         ("an unknown option", "--fast"), ("a test where no project is", "pyproject.toml"),
         ("a missing source", "mdriver_c.c"),
     ],

@@ -3,6 +3,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -279,3 +280,10 @@ def test_another_kernel_brings_its_own_chroot() -> None:
     assert (selected.kernel.name, selected.chroot.name) == ("new", "sid")
     with pytest.raises(ConfigError, match=r"there are: .*new"):
         config.select_kernel(read, "old")
+
+
+def test_another_size_of_the_vm_changes_nothing_else() -> None:
+    read = config.parse_config(copy.deepcopy(GOOD), Path("/p"))
+    selected = config.select_memory(read, 300)
+    assert selected.vm == replace(read.vm, memory_mib=300)
+    assert config.select_memory(selected, read.vm.memory_mib) == read

@@ -40,6 +40,31 @@ def collect(folder: Path, keyword: str = "") -> dict[str, list[str]]:
     return dict(json.loads(line) for line in found)
 
 
+LONG = """\
+def test_steps(long_run, mark_step):
+    assert long_run
+    mark_step()
+    mark_step()
+"""
+
+
+def test_a_long_test_marks_its_steps_where_it_is_told_to(tmp_path: Path) -> None:
+    (tmp_path / "test_long.py").write_text(LONG)
+    marks_path = tmp_path / "marks"
+    argv = (
+        "sh", "-c", 'exec "$@" 3>"$0"', str(marks_path),
+        sys.executable, "-m", "pytest", str(tmp_path), "--rootdir", str(tmp_path), "-c",
+        "/dev/null", "-p", "conftest", "-p", "no:cacheprovider", "-q", "--module", "none",
+        "--module-path", "none", "--tester", "c", "--long", "--marks", "3",
+    )  # fmt: skip
+    command = Command(
+        argv=argv, purpose="the long test did not pass", timeout_s=60,
+        environment=(("PYTHONPATH", str(MATRIX)), ("PYTHONDONTWRITEBYTECODE", "1")),
+    )  # fmt: skip
+    process.run(command)
+    assert marks_path.read_bytes() == b".."
+
+
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return collect(tmp_path_factory.mktemp("matrix"))

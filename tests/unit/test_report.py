@@ -59,7 +59,8 @@ def test_the_exit_code_is_that_of_the_worst_cell(outcomes: tuple[str, ...], code
 def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Product) -> None:
     document = report.plan_test_report(
         RESULTS, tree, {"name": "tcg", "reason": "no KVM"},
-        {"passed": 1, "failed": 2, "skipped": 1}, narrowed="", absent=(),
+        {"passed": 1, "failed": 2, "skipped": 1}, narrowed="", long=True,
+        memory_mib=256, absent=(),
         boots=2, stalled_boots=1, products=(product,),
         phases=(("VM", 1.2345),), vm_phases=((1, "boot", 0.5), (2, "boot", 0.75)),
         differential=None,
@@ -67,8 +68,8 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
     assert json.loads(json.dumps(document)) == document
     assert document["schema"] == "twinmod.test/1"
     assert set(document) == {
-        "schema", "kernel", "accelerator", "accelerator_reason", "narrowed", "boots",
-        "stalled_boots", "absent", "modules",
+        "schema", "kernel", "accelerator", "accelerator_reason", "narrowed", "long",
+        "memory_mib", "boots", "stalled_boots", "absent", "modules",
         "phases", "vm_phases", "cells", "differential", "totals",
     }  # fmt: skip
     assert document["kernel"] == {
@@ -83,6 +84,7 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
         "time: VM 1.2 s", "in VM 1: boot 0.5 s", "in VM 2: boot 0.8 s",
     ]  # fmt: skip
     assert (document["boots"], document["stalled_boots"]) == (2, 1)
+    assert (document["long"], document["memory_mib"]) == (True, 256)
     first, second = document["cells"]
     assert set(first) == {"module", "tester", "outcome", "tests", "kernel_faults", "problems"}
     assert first["tests"][1] == {
@@ -231,3 +233,15 @@ def test_the_doctor_shows_what_is_needed_and_a_fix_only_where_something_lacks() 
         "  --   kvm      found: no",
         "                needed: kvm",
     ]
+
+
+def test_a_runs_notes_say_what_it_ran_on_and_how_it_differs_from_others() -> None:
+    document = {"kernel": {"release": "7.3.4"}, "accelerator": "tcg", "memory_mib": 1024,
+                "phases": [{"title": "VM", "seconds": 9.0}], "vm_phases": [], "differential": None,
+                "absent": [], "stalled_boots": 0, "narrowed": "", "long": False}  # fmt: skip
+    plain = "kernel 7.3.4, tcg, 1024 MiB; out/test\ntime: VM 9.0 s"
+    assert report.render_run_notes(document, "out/test") == plain
+    lines = report.render_run_notes({**document, "narrowed": "-k 'R2'", "long": True}, "out/test")
+    assert lines.splitlines() == [
+        *plain.splitlines(), "narrowed to -k 'R2'", "long: many more rounds of what repeats itself",
+    ]  # fmt: skip

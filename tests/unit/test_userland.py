@@ -108,6 +108,24 @@ def test_a_tester_is_built_without_any_network(
     assert settings["MATURIN_NO_INSTALL_RUST"] == "1"
 
 
+def test_a_c_file_of_the_matrix_becomes_a_static_32_bit_program_and_no_other_file_does() -> None:
+    names = ("matrix/compat32.c", "matrix/compat.py", "uapi/mdriver.h", "package/twinmod/x.c")
+    program, *others = userland.plan_compile(names)
+    assert program == (
+        "gcc", "-m32", "-static", "-nostdlib", "-ffreestanding", "-fno-pie", "-no-pie",
+        "-fno-stack-protector", "-O2", "-Wall", "-Wextra", "-Werror", "-I/twinmod/uapi",
+        "-o", "/twinmod/matrix/compat32", "/twinmod/matrix/compat32.c",
+    )  # fmt: skip
+    assert {argv[0] for argv in others} == {"python3"}
+
+
+def test_the_programs_are_as_old_as_the_headers_that_they_include(tmp_path: Path) -> None:
+    write(tmp_path, "compat32.c")
+    files = userland.read_programs(tmp_path, (("c_module/mdriver.h", b"#define X"),))
+    assert ("matrix/compat32.c", b"compat32.c") in files
+    assert files[-1] == ("uapi/mdriver.h", b"#define X")
+
+
 def test_a_project_without_locked_crates_is_refused_with_what_to_do(
     root: Chroot, tmp_path: Path, progress: specs.Progress, cache_dir: Path
 ) -> None:

@@ -113,17 +113,19 @@ class Child:
         poll = select.poll()
         poll.register(self.marks, select.POLLIN)
         poll.register(self.pidfd, select.POLLIN)
-        last_mark = time.monotonic()
-        while time.monotonic() - last_mark < limit_s:
+        last_mark = last_beat = now = time.monotonic()
+        while now - last_mark < limit_s:
             ready = dict(poll.poll(HEARTBEAT_S * 1000))
             if self.pidfd in ready:
                 return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            now = time.monotonic()
             if self.marks in ready and os.read(self.marks, 4096):
-                last_mark = time.monotonic()
+                last_mark = now
             elif self.marks in ready:
                 poll.unregister(self.marks)
-            if not ready:
+            if now - last_beat >= HEARTBEAT_S:
                 stream.emit("alive")
+                last_beat = now
         return None
 
 
@@ -145,11 +147,14 @@ class Reporter:
         self.spent: dict[str, float] = {}
 
     def pytest_itemcollected(self, item: Any) -> None:
-        """Note the rules of a test; to collect them all takes a busy machine long."""
-        os.write(self.marks, b".")
+        """Note the rules of a test."""
         self.rules[item.nodeid] = [
             rule for marker in item.iter_markers("rule") for rule in marker.args
         ]
+
+    def pytest_collectreport(self) -> None:
+        """Mark a step for each file: to read them all takes long on a busy machine."""
+        os.write(self.marks, b".")
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Say that a test begins, before it can do any harm."""
@@ -196,7 +201,7 @@ def run_pytest(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream,
         plan["matrix"], "--rootdir", plan["matrix"], "-p", "no:cacheprovider", "--tb=short",
         "--strict-markers", "-q", "--no-header", "--color=no", *PYTEST_SAVINGS,
         "--module", cell["module"], "--module-path", plan["modules"][cell["module"]]["path"],
-        "--tester", cell["tester"], *plan["pytest_args"],
+        "--tester", cell["tester"], "--marks", str(marks), *plan["pytest_args"],
     ]  # fmt: skip
     return int(pytest.main(arguments, plugins=[Reporter(stream, marks)]))
 

@@ -16,7 +16,15 @@ import click
 from rich.console import Console
 
 from twinmod import __version__, cache, differential, flow, kbuild, process, report
-from twinmod.config import LANGUAGES, Config, find_project_dir, read_config, select_kernel
+from twinmod.config import (
+    LANGUAGES,
+    MEMORY_MIN_MIB,
+    Config,
+    find_project_dir,
+    read_config,
+    select_kernel,
+    select_memory,
+)
 from twinmod.errors import (
     ConfigError,
     ExitCode,
@@ -163,23 +171,29 @@ def build(
               help="Only this tester.")  # fmt: skip
 @click.option("-k", "keyword", default="", metavar="EXPR", help="Only tests that match, as pytest.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--long", "long", is_flag=True, help="Many more rounds of what repeats itself.")
+@click.option("--memory", "memory_mib", metavar="MIB", type=click.IntRange(min=MEMORY_MIN_MIB),
+              help="Memory of the VM, for this run.")  # fmt: skip
 @kernel_option("Run on this kernel of [tool.twinmod]; all: on each.")
 @click.option("--replay", "script", type=click.File(encoding="utf-8"), metavar="FILE",
               help="Carry out a script that the differential left, and nothing else.")  # fmt: skip
 @pass_state
 def test(
     state: State, modules: tuple[str, ...], testers: tuple[str, ...], keyword: str, as_json: bool,
-    kernel: str, script: TextIO | None,
+    long: bool, memory_mib: int | None, kernel: str, script: TextIO | None,
 ) -> ExitCode:  # fmt: skip
     """Run the matrix: every module with every tester, on the stock kernel."""
     if script is not None:
-        if modules or testers or keyword or as_json or kernel == "all":
+        others = modules or testers or keyword or as_json or long or memory_mib is not None
+        if others or kernel == "all":
             raise click.UsageError("--replay goes with --kernel NAME, and with nothing else")
         return _run_replay(state, state.select(kernel), script)
     selection = flow.Selection(
-        languages=modules or LANGUAGES, testers=testers or LANGUAGES, keyword=keyword
+        languages=modules or LANGUAGES, testers=testers or LANGUAGES, keyword=keyword, long=long
     )
     configs = state.select_kernels(kernel)
+    if memory_mib is not None:
+        configs = tuple(select_memory(config, memory_mib) for config in configs)
     out_dir = configs[0].out_dir / "test"
     several = len(configs) > 1
     with flow.hold_checkout(configs[0], state.progress):

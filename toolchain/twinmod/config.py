@@ -2,6 +2,7 @@
 """``[tool.twinmod]``: the project's own data, read once, strictly."""
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from twinmod.errors import ConfigError
 from twinmod.specs import Cell, ChrootSpec, KernelSpec, ModuleSpec, TesterSpec, VmSpec
 
 LANGUAGES = ("c", "rust")
+
+#: What a VM needs to come as far as the matrix, in MiB.
+MEMORY_MIN_MIB = 256
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -129,6 +133,11 @@ def select_kernel(config: Config, name: str) -> Config:
     return msgspec.structs.replace(config, kernel=kernel, chroot=chroot)
 
 
+def select_memory(config: Config, memory_mib: int) -> Config:
+    """Return the configuration with VMs of another size, at least MEMORY_MIN_MIB."""
+    return msgspec.structs.replace(config, vm=replace(config.vm, memory_mib=memory_mib))
+
+
 def find_project_dir(start: Path) -> Path:
     """Return the nearest folder, from a start upwards, whose pyproject.toml configures twinmod.
 
@@ -245,11 +254,11 @@ def _check_references(table: Table, project_dir: Path) -> None:
             project_dir,
         )
     vm = table.vm
-    limits = (vm.memory_mib >= 256, vm.processors >= 1, vm.boot_timeout_s > 0,
+    limits = (vm.memory_mib >= MEMORY_MIN_MIB, vm.processors >= 1, vm.boot_timeout_s > 0,
               vm.test_timeout_s > 0, vm.silence_timeout_s > vm.test_timeout_s)  # fmt: skip
     if not all(limits):
         raise _refuse(
-            "[tool.twinmod.vm] needs memory-mib of at least 256, processors of at least 1, "
-            "limits above 0, and silence-timeout-s above test-timeout-s",
+            f"[tool.twinmod.vm] needs memory-mib of at least {MEMORY_MIN_MIB}, processors of "
+            "at least 1, limits above 0, and silence-timeout-s above test-timeout-s",
             project_dir,
         )

@@ -36,7 +36,7 @@ from twinmod.specs import (
     Progress,
 )
 
-#: What the C tester includes of the C module: the uapi header.
+#: What programs include of the C module: the uapi header.
 UAPI = "mdriver.h"
 
 
@@ -144,7 +144,7 @@ def prepare_setting(config: Config, prepared: Prepared, progress: Progress) -> g
     if not config.matrix_dir.is_dir():
         raise ConfigError("the matrix is missing", facts=(("folder", str(config.matrix_dir)),))
     programs_dir = userland.ensure_programs(
-        prepared.chroot, prepared.site_dir, config.matrix_dir, progress
+        prepared.chroot, prepared.site_dir, config.matrix_dir, uapi, progress
     )
     with progress.phase("accelerator"):
         accelerator = guest.find_accelerator(prepared.tree, prepared.chroot, config.vm)
@@ -179,11 +179,19 @@ def read_rules(config: Config) -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What a caller narrowed a run to."""
+    """What a caller narrowed a run to, or widened it by."""
 
     languages: tuple[str, ...]
     testers: tuple[str, ...]
     keyword: str = ""
+    # Many more rounds of what repeats itself.
+    long: bool = False
+
+    @property
+    def pytest_args(self) -> tuple[str, ...]:
+        """What pytest is told of it."""
+        narrowed = ("-k", self.keyword) if self.keyword else ()
+        return (*narrowed, "--long") if self.long else narrowed
 
     def plan_cells(self, config: Config) -> tuple[Cell, ...]:
         """Return the cells that it leaves."""
@@ -193,7 +201,7 @@ class Selection:
         )  # fmt: skip
 
     def render(self, config: Config) -> str:
-        """Return it as text, "" when it leaves everything."""
+        """Return what it narrows a run to as text, "" when it leaves everything."""
         cells = self.plan_cells(config)
         words = []
         if len(cells) < len(plan_cells(config)):
@@ -271,8 +279,7 @@ def run_test(
     shutil.rmtree(out_dir, ignore_errors=True)
     work = guest.Work(
         mode="matrix", cells=cells, products=products, limit_s=config.vm.test_timeout_s,
-        pytest_args=("-k", selection.keyword) if selection.keyword else (),
-        differential=config.differential,
+        pytest_args=selection.pytest_args, differential=config.differential,
     )  # fmt: skip
     exploring = prepare_exploring(config, selection, setting, work, out_dir, progress)
     if exploring:
@@ -288,7 +295,8 @@ def run_test(
     document = report.plan_test_report(
         checked, prepared.tree,
         {"name": setting.accelerator.name, "reason": setting.accelerator.reason},
-        results.count_totals(everything, absent), narrowed=selection.render(config), absent=absent,
+        results.count_totals(everything, absent), narrowed=selection.render(config),
+        long=selection.long, memory_mib=setting.vm.memory_mib, absent=absent,
         boots=boots.total, stalled_boots=boots.stalled, products=products, phases=phases(),
         vm_phases=boots.phases,
         differential=explored.document if explored else None,
@@ -539,6 +547,6 @@ def _find_entries_of(config: Config) -> tuple[tuple[str, str], ...]:
         files = userland.read_project(config.root_dir / spec.project)
         used.append(("tester", userland.plan_tester_name(
             spec, root, site, (*files, *read_uapi(config)))))  # fmt: skip
-    files = userland.read_programs(config.matrix_dir)
+    files = userland.read_programs(config.matrix_dir, read_uapi(config))
     used.append(("programs", userland.plan_digest(root, site, files)))
     return tuple(used)

@@ -83,8 +83,8 @@ def plan_kernel(tree: KernelTree) -> dict[str, str]:
 
 def plan_test_report(
     results: tuple[CellResult, ...], tree: KernelTree, accelerator: Mapping[str, str],
-    totals: Mapping[str, int], *, narrowed: str, absent: tuple[AbsentCell, ...], boots: int,
-    stalled_boots: int,
+    totals: Mapping[str, int], *, narrowed: str, long: bool, memory_mib: int,
+    absent: tuple[AbsentCell, ...], boots: int, stalled_boots: int,
     products: tuple[Product, ...],
     phases: tuple[tuple[str, float], ...],
     vm_phases: tuple[tuple[int, str, float], ...],
@@ -98,6 +98,8 @@ def plan_test_report(
         accelerator: ``name`` and ``reason``.
         totals: ``passed``, ``failed``, ``skipped``.
         narrowed: What the caller narrowed the run to, "" for all of it.
+        long: Whether what repeats itself was made to do so many more times.
+        memory_mib: What each VM had.
         absent: The cells that this kernel cannot have.
         boots: How many VMs it took.
         stalled_boots: How many of them never came as far as the agent, and were booted again.
@@ -111,7 +113,9 @@ def plan_test_report(
         "kernel": plan_kernel(tree),
         "accelerator": accelerator["name"],
         "accelerator_reason": accelerator["reason"],
+        "memory_mib": memory_mib,
         "narrowed": narrowed,
+        "long": long,
         "boots": boots,
         "stalled_boots": stalled_boots,
         "modules": plan_modules(products),
@@ -322,7 +326,8 @@ def render_matrix(cells: tuple[KernelCell, ...]) -> str:
 
 def render_run_notes(document: Mapping[str, Any], folder: str) -> str:
     """Return what stands between a run's table and its totals: where, on what, how much of it."""
-    lines = [f"kernel {document['kernel']['release']}, {document['accelerator']}; {folder}"]
+    kernel, memory_mib = document["kernel"]["release"], document["memory_mib"]
+    lines = [f"kernel {kernel}, {document['accelerator']}, {memory_mib} MiB; {folder}"]
     lines += render_phases(document)
     lines += [
         f"{cell['module']} with tester {cell['tester']} is absent: {cell['reason']}"
@@ -334,6 +339,8 @@ def render_run_notes(document: Mapping[str, Any], folder: str) -> str:
         lines.append(f"{document['stalled_boots']} VM stalled at boot and was booted again")
     if document["narrowed"]:
         lines.append(f"narrowed to {document['narrowed']}")
+    if document["long"]:
+        lines.append("long: many more rounds of what repeats itself")
     return "\n".join(lines)
 
 

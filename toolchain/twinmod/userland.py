@@ -303,26 +303,41 @@ def _find_extension(spec: TesterSpec, work_dir: Path) -> Path:
 # -- the agent and the matrix -----------------------------------------------------------------
 
 
-def read_programs(matrix_dir: Path) -> tuple[tuple[str, bytes], ...]:
-    """Return (path, content) of the agent's package and of the matrix."""
+def read_programs(
+    matrix_dir: Path, uapi: tuple[tuple[str, bytes], ...]
+) -> tuple[tuple[str, bytes], ...]:
+    """Return (path, content) of the agent's package, of the matrix, and of headers it includes."""
     folders = (("package/twinmod", resources.PACKAGE_DIR), ("matrix", matrix_dir))
-    return tuple(
-        (f"{name}/{path}", content)
-        for name, folder in folders
-        for path, content in read_files(folder)
+    return (
+        *(
+            (f"{name}/{path}", content)
+            for name, folder in folders
+            for path, content in read_files(folder)
+        ),
+        *((f"uapi/{Path(path).name}", content) for path, content in uapi),
     )
 
 
-def ensure_programs(chroot: Chroot, site_dir: Path, matrix_dir: Path, progress: Progress) -> Path:
-    """Return a folder with ``package/twinmod`` and ``matrix``, compiled to bytecode.
+def ensure_programs(
+    chroot: Chroot, site_dir: Path, matrix_dir: Path, uapi: tuple[tuple[str, bytes], ...],
+    progress: Progress,
+) -> Path:  # fmt: skip
+    """Return a folder with ``package/twinmod`` and ``matrix``, compiled.
 
-    Compiling them, and pytest's rewriting of assertions, takes seconds on an emulated
-    processor and a fraction of one here.
+    Compiling Python to bytecode, and pytest's rewriting of assertions, takes seconds on an
+    emulated processor and a fraction of one here.
+
+    Args:
+        chroot: Where they are compiled.
+        site_dir: Python packages that hold pytest.
+        matrix_dir: The tests, and their programs in C.
+        uapi: (path, content) of headers that the programs include.
+        progress: Told when they are compiled.
 
     Raises:
-        BuildError: A test does not import, or two are in conflict.
+        BuildError: A test does not import, two are in conflict, a program does not compile.
     """
-    files = read_programs(matrix_dir)
+    files = read_programs(matrix_dir, uapi)
     digest = plan_digest(chroot, site_dir.parent.name, files)
 
     def make(work_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
@@ -330,18 +345,35 @@ def ensure_programs(chroot: Chroot, site_dir: Path, matrix_dir: Path, progress: 
             path = work_dir / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+        (work_dir / "uapi").mkdir(exist_ok=True)
         with progress.phase("agent and matrix"):
-            for argv in plan_compile():
+            for argv in plan_compile(tuple(name for name, _ in files)):
                 process.run(_plan_program(chroot, site_dir, work_dir, argv, writable=True))
         return {}, ("package/twinmod/agent.py",)
 
     return cache.ensure_entry("programs", digest, make, progress).path
 
 
-def plan_compile() -> tuple[tuple[str, ...], ...]:
-    """Return what compiles the agent and the matrix where the VM will look for the result."""
+def plan_compile(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """Return what compiles the agent and the matrix where the VM will look for the result.
+
+    ``matrix/NAME.c`` becomes ``matrix/NAME``, a static 32-bit program without a libc: the chroot's
+    compiler makes such code, and the chroot has no 32-bit library.
+
+    Args:
+        names: Paths of all files, from read_programs.
+    """
+    inside = sandbox.INSIDE
+    programs = tuple(
+        ("gcc", "-m32", "-static", "-nostdlib", "-ffreestanding", "-fno-pie", "-no-pie",
+         "-fno-stack-protector", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{inside / 'uapi'}",
+         "-o", str(inside / name.removesuffix(".c")), str(inside / name))
+        for name in names
+        if name.startswith("matrix/") and name.endswith(".c")
+    )  # fmt: skip
     return (
-        ("python3", "-m", "compileall", "-q", str(sandbox.INSIDE / "package")),
+        *programs,
+        ("python3", "-m", "compileall", "-q", str(inside / "package")),
         plan_collect(""),
     )
 
@@ -388,7 +420,7 @@ def _plan_program(
             Bind(source_path=site_dir, target_path=inside / "site"),
             *(
                 Bind(source_path=work_dir / name, target_path=inside / name, writable=writable)
-                for name in ("package", "matrix")
+                for name in ("package", "matrix", "uapi")
             ),
         ),
     )  # fmt: skip

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the kernel has in use, told so exactly that a leak of a page or an object shows."""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from children import PATIENCE_S
+from contract import PAGE
+
+# What /proc/meminfo has a name for, each page once; a page that a driver takes has none.
+NAMED = (
+    *("MemFree", "Buffers", "Cached", "AnonPages", "Slab", "PageTables", "SecPageTables"),
+    *("VmallocUsed", "Percpu"),
+)
+
+# By the same names: pages that only a driver can have, and what it can have instead.
+WATCHED = ("Unnamed", "VmallocUsed", "Percpu")
+
+
+def read_kib() -> dict[str, int]:
+    """Return the figures of WATCHED, in KiB.
+
+    Source: proc_meminfo(5); Documentation/admin-guide/sysctl/vm.rst, Linux 7.3: stat_refresh
+    adds up what each processor has counted by itself.
+    """
+    Path("/proc/sys/vm/stat_refresh").write_text("1")
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    # Free is also what waits for a processor.
+    waiting = re.findall(r"^ +count: +(\d+)$", Path("/proc/zoneinfo").read_text(), re.MULTILINE)
+    kib["MemFree"] += sum(map(int, waiting)) * PAGE // 1024
+    kib["Unnamed"] = kib["MemTotal"] - sum(kib[name] for name in NAMED)
+    return {name: kib[name] for name in WATCHED}
+
+
+@contextmanager
+def one_processor() -> Iterator[None]:
+    """Run on one processor: what the reading itself keeps at hand is then the same each time."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    yield
+    os.sched_setaffinity(0, allowed)
+
+
+def read_objects() -> dict[str, int]:
+    """Return the active objects of each slab cache. Source: slabinfo(5)."""
+    lines = Path("/proc/slabinfo").read_text().splitlines()[2:]
+    return {name: int(active) for name, active, _ in (line.split(None, 2) for line in lines)}
+
+
+def shrink(caches: Iterator[str]) -> None:
+    """Take back what processors keep of slab caches: it would count as active.
+
+    Source: Documentation/ABI/testing/sysfs-kernel-slab, Linux 7.3.
+    """
+    for cache in caches:
+        Path("/sys/kernel/slab", cache, "shrink").write_text("1")
+
+
+def read_shrunk_objects() -> dict[str, int]:
+    """Return the active objects of each slab cache, and no others."""
+    with one_processor():
+        shrink(cache for cache, active in read_objects().items() if active)
+        return read_objects()
+
+
+def find_growth(
+    before: dict[str, int], read: Callable[[], dict[str, int]], tolerance: int
+) -> dict[str, int]:
+    """Return by how much figures have grown that have grown by more than is tolerated.
+
+    What is freed late, after a grace period or by a worker, is waited for.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        grown = {name: now - before.get(name, 0) for name, now in read().items()}
+        found = {name: growth for name, growth in grown.items() if growth > tolerance}
+        if not found or time.monotonic() > deadline:
+            return found
+
+
+def find_object_growth(before: dict[str, int], tolerance: int) -> dict[str, int]:
+    """Return find_growth() of read_shrunk_objects(); only what seems to have grown is shrunk."""
+
+    def read() -> dict[str, int]:
+        now = read_objects()
+        shrink(cache for cache, active in now.items() if active > before.get(cache, 0) + tolerance)
+        return read_objects()
+
+    with one_processor():
+        return find_growth(before, read, tolerance)
