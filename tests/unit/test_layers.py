@@ -18,7 +18,7 @@ LAYERS = (
     ("cli", "agent"),
     ("flow",),
     ("chroot", "kernel", "kbuild", "guest", "userland"),
-    ("config", "results", "report", "resources", "sandbox", "elf", "environment"),
+    ("bench", "config", "results", "report", "resources", "sandbox", "elf", "environment"),
     ("process", "cache", "network", "terminal"),
     ("specs",),
     ("errors",),

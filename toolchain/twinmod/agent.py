@@ -14,10 +14,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from twinmod import process
+from twinmod import bench, process
 from twinmod.errors import TwinmodError
 from twinmod.specs import Command
 
@@ -208,7 +209,51 @@ def run_count(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, 
     return 0 if count.actual == count.target else 1
 
 
-WORKS = {"matrix": run_pytest, "count": run_count}
+def run_measure(
+    plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int
+) -> int:
+    """Count what calls cost, after each of several loads of the module."""
+    measurement = plan["measurement"]
+    tester = importlib.import_module(cell["package"])
+    settled = True
+    for number in range(1, measurement["loads"] + 1):
+        if number > 1:
+            reload(plan["modules"][cell["module"]], cell["module"])
+        for timing in measurement["timings"]:
+            with tester.Device(timing["path"] or f"/dev/{cell['module']}") as device:
+                count = count_calls(device, timing, measurement)
+            stream.emit("figure", values={"timing": timing, "load": number, **asdict(count)})
+            os.write(marks, b".")
+            settled = settled and count.settled
+    return 0 if settled else 1
+
+
+def count_calls(
+    device: Any, timing: Mapping[str, Any], measurement: Mapping[str, Any]
+) -> bench.Count:
+    """Return what calls on an open device cost, once that has settled."""
+    call = {"read": device.time_pread, "write": device.time_pwrite}[timing["operation"]]
+
+    def batch() -> tuple[int, ...]:
+        timed = call(timing["size_bytes"], measurement["calls"], clock=measurement["clock"])
+        latency_ns: tuple[int, ...] = timed.latency_ns
+        return latency_ns
+
+    return bench.settle(batch, limit=measurement["batches"], share=measurement["share"])
+
+
+def reload(module: Mapping[str, str], name: str) -> None:
+    """Unload a module and load it again.
+
+    Raises:
+        TwinmodError: Either did not succeed.
+    """
+    problem = unload(name) or load(module)
+    if problem:
+        raise TwinmodError(f"{name} was not loaded again: {problem}")
+
+
+WORKS = {"matrix": run_pytest, "count": run_count, "measure": run_measure}
 
 
 def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -> bool:

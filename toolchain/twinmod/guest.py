@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,6 +25,7 @@ from twinmod.specs import (
     Chroot,
     Command,
     KernelTree,
+    Measurement,
     Product,
     Progress,
     TesterSpec,
@@ -57,6 +58,18 @@ KERNEL_PARAMETERS = (
     "random.trust_cpu=on", "rcupdate.rcu_expedited=1",
 )  # fmt: skip
 
+#: What QEMU runs a guest on, by accelerator.
+MACHINES = {
+    "kvm": ("-accel", "kvm", "-cpu", "host"),
+    "tcg": ("-accel", "tcg,thread=multi", "-cpu", "max"),
+    # Without its fast string instructions a processor copies 8 bytes an instruction; with them it
+    # would copy anything in one, or in one per byte.
+    "icount": ("-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,-erms,-fsrm,-fsrs"),
+}
+
+#: Added to KERNEL_PARAMETERS, by accelerator: the guest's clocks are its count of instructions.
+ACCELERATOR_PARAMETERS = {"icount": ("tsc=reliable", "clocksource=tsc")}
+
 # S_IFDIR and S_IFREG with the permissions of the initramfs's entries.
 _FOLDER_MODE = 0o040755
 _FILE_MODE = 0o100755
@@ -85,7 +98,7 @@ class Userland:
 class Work:
     """What a VM is to do; becomes the agent's plan."""
 
-    # matrix, count, or shell.
+    # matrix, count, measure, or shell.
     mode: str
     cells: tuple[Cell, ...]
     products: tuple[Product, ...]
@@ -94,6 +107,7 @@ class Work:
     pytest_args: tuple[str, ...] = ()
     threads: int = 0
     increments: int = 0
+    measurement: Measurement | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,28 +237,38 @@ def plan_qemu(
 
     Args:
         vm: Memory and processors.
-        accelerator: "kvm" or "tcg".
+        accelerator: One of MACHINES.
         interactive: The console is the caller's terminal, and there is no other way out.
         parameters: Added to the kernel's command line.
     """
-    machine = ("-accel", "kvm", "-cpu", "host") if accelerator == "kvm" else (
-        "-accel", "tcg,thread=multi", "-cpu", "max",
-    )  # fmt: skip
     way_out = ("-serial", "mon:stdio") if interactive else (
         "-serial", f"file:{RESULTS}/console.log",
         "-device", "virtio-serial-pci", "-chardev", "file,id=events,path=/dev/stdout",
         "-device", "virtserialport,chardev=events,name=twinmod",
     )  # fmt: skip
+    added = (*ACCELERATOR_PARAMETERS.get(accelerator, ()), *parameters.split())
     return (
-        "qemu-system-x86_64", "-M", "q35", *machine,
+        "qemu-system-x86_64", "-M", "q35", *MACHINES[accelerator],
         "-smp", str(vm.processors), "-m", str(vm.memory_mib),
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
         "-kernel", str(sandbox.INSIDE / "vmlinux"), "-initrd", str(RUN / "initramfs"),
-        "-append", " ".join((*KERNEL_PARAMETERS, parameters)).strip(),
+        "-append", " ".join((*KERNEL_PARAMETERS, *added)),
         "-virtfs",
         f"local,path={VIEW},mount_tag=root,security_model=none,readonly=on,multidevs=remap",
         "-virtfs", f"local,path={RESULTS},mount_tag=results,security_model=none",
         *way_out,
+    )  # fmt: skip
+
+
+def plan_exact(setting: Setting) -> Setting:
+    """Return the setting of VMs whose clocks count instructions: a nanosecond is one of them.
+
+    Source: qemu(1), ``-icount``: an instruction takes 2^0 ns, on one processor.
+    """
+    why = "a nanosecond of the guest's time is one instruction of it"
+    return replace(
+        setting, accelerator=Accelerator(name="icount", reason=why),
+        vm=replace(setting.vm, processors=1),
     )  # fmt: skip
 
 
@@ -267,6 +291,7 @@ def plan_agent(setting: Setting, work: Work) -> dict[str, Any]:
         "limit_s": work.limit_s,
         "threads": work.threads,
         "increments": work.increments,
+        "measurement": asdict(work.measurement) if work.measurement else None,
     }  # fmt: skip
 
 
@@ -373,21 +398,21 @@ def _plan_patience(plan: BootPlan, lines: list[str]) -> Callable[[], float]:
 
 
 class Watch:
-    """Shows, while a VM runs, which cell it is in and how many tests are done."""
+    """Shows, while a VM runs, which cell it is in and how many tests or figures are done."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self.cell = "boot"
-        self.tests = 0
+        self.done = 0
 
     def __call__(self, line: str) -> None:
         """Take note of one line of the VM."""
         for event in results.parse_events((line,)):
             if event["event"] == "cell":
-                self.cell, self.tests = event["cell"], 0
-            elif event["event"] == "result":
-                self.tests += 1
-        self.progress.detail(f"{self.cell}, {self.tests} tests done")
+                self.cell, self.done = event["cell"], 0
+            elif event["event"] in ("result", "figure"):
+                self.done += 1
+        self.progress.detail(f"{self.cell}, {self.done} done")
 
 
 def run_cells(
