@@ -9,6 +9,7 @@ import os
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -269,6 +270,10 @@ class Clockwork:
         self.costs = costs
         self.diary: list[str] = []
 
+    def note(self, verb: str, _: object) -> str:
+        self.diary.append(verb)
+        return ""
+
     def make_device(self, path: str) -> Any:
         self.diary.append(f"open {path}")
         device = SimpleNamespace()
@@ -289,7 +294,7 @@ class Clockwork:
         """Return the status of a measurement, what it said, and its marks."""
         monkeypatch.setitem(sys.modules, "clockwork", SimpleNamespace(Device=self.make_device))
         for verb in ("load", "unload"):
-            monkeypatch.setattr(agent, verb, lambda what, verb=verb: self.diary.append(verb) or "")
+            monkeypatch.setattr(agent, verb, partial(self.note, verb))
         plan = {"modules": {"m": {"path": "/m.ko"}}, "measurement": asdict(MEASUREMENT)}
         cell = {"module": "m", "package": "clockwork"}
         said_end, said = os.pipe()

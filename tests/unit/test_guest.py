@@ -209,11 +209,17 @@ def test_the_agent_is_told_what_to_measure_by_name(
     }  # fmt: skip
 
 
-def test_a_vm_that_counts_has_one_processor_and_is_otherwise_the_same(
+def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_same(
     setting: guest.Setting, work: guest.Work, tmp_path: Path
 ) -> None:
     exact = guest.plan_exact(setting)
     assert exact.accelerator.name == "icount"
+    assert exact.vm.boot_timeout_s > setting.vm.boot_timeout_s
+    assert exact.vm.silence_timeout_s > setting.vm.silence_timeout_s
+    assert replace(
+        exact.vm, processors=2, boot_timeout_s=setting.vm.boot_timeout_s,
+        silence_timeout_s=setting.vm.silence_timeout_s,
+    ) == setting.vm  # fmt: skip
     assert replace(exact, accelerator=setting.accelerator, vm=setting.vm) == setting
     argv = guest.plan_boot(exact, work, tmp_path / "vm-1").command.argv
     assert argv[argv.index("-smp") + 1] == "1"

@@ -70,6 +70,10 @@ MACHINES = {
 #: Added to KERNEL_PARAMETERS, by accelerator: the guest's clocks are its count of instructions.
 ACCELERATOR_PARAMETERS = {"icount": ("tsc=reliable", "clocksource=tsc")}
 
+#: How many times as long a VM that counts may take to boot, and to say something: one thread
+#: emulates all of it.
+EXACT_PATIENCE = 3
+
 # S_IFDIR and S_IFREG with the permissions of the initramfs's entries.
 _FOLDER_MODE = 0o040755
 _FILE_MODE = 0o100755
@@ -268,7 +272,11 @@ def plan_exact(setting: Setting) -> Setting:
     why = "a nanosecond of the guest's time is one instruction of it"
     return replace(
         setting, accelerator=Accelerator(name="icount", reason=why),
-        vm=replace(setting.vm, processors=1),
+        vm=replace(
+            setting.vm, processors=1,
+            boot_timeout_s=EXACT_PATIENCE * setting.vm.boot_timeout_s,
+            silence_timeout_s=EXACT_PATIENCE * setting.vm.silence_timeout_s,
+        ),
     )  # fmt: skip
 
 
