@@ -141,10 +141,16 @@ def plan_costs(costs: tuple[tuple[Timing, bench.Cost], ...]) -> list[dict[str, A
     return [{**asdict(timing), **asdict(cost)} for timing, cost in costs]
 
 
+def compare_rule(ended: CellResult, rule: str) -> str:
+    """Return the outcome of a rule; that of its cell where no test came so far."""
+    outcome = results.compare_rule(ended, rule)
+    return ended.outcome if outcome == "missing" and ended.outcome != "passed" else outcome
+
+
 def plan_rules(result: Result) -> list[dict[str, Any]]:
     """Return how a layout did with each rule, as JSON's own types."""
     return [
-        {"rule": rule, "outcome": results.compare_rule(ended, rule),
+        {"rule": rule, "outcome": compare_rule(ended, rule),
          "failures": [{"id": test.id, "outcome": test.outcome, "message": test.message}
                       for test in ended.tests if test.outcome not in ("passed", "skipped")],
          "problems": list(ended.problems)}

@@ -127,6 +127,15 @@ def test_the_table_says_what_a_call_costs_and_what_breaks(
 
 
 @pytest.mark.parametrize(
+    ("outcome", "shown"), [("timeout", "timeout"), ("lost", "lost"), ("passed", "missing")]
+)
+def test_a_rule_that_no_test_came_to_is_said_to_end_as_its_cell(
+    layouts: ModuleType, outcome: str, shown: str
+) -> None:
+    assert layouts.compare_rule(CellResult(cell=MUTEX, outcome=outcome), "R10") == shown
+
+
+@pytest.mark.parametrize(
     ("measured", "held", "code"),
     [
         ("passed", "passed", ExitCode.PASSED), ("failed", "passed", ExitCode.TESTS_FAILED),
