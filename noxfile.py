@@ -98,6 +98,16 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def layouts(session: nox.Session) -> None:
+    """Measure other layouts of the device's memory, and hold them to the rules."""
+    install(session, "run")
+    session.run(
+        "python", "tests/layouts/layouts.py", *session.posargs,
+        interrupt_timeout=15, terminate_timeout=10,
+    )  # fmt: skip
+
+
+@nox.session
 def counter(session: nox.Session) -> None:
     """Count up with many threads on one device, in every cell."""
     twinmod(session, "counter")

@@ -115,6 +115,23 @@ def test_a_write_goes_on_when_the_page_arrives(device: "Device") -> None:
     assert device.pread(PAGE, 0) == data
 
 
+@pytest.mark.rule("R10")
+def test_a_write_that_stands_still_has_changed_nothing_of_its_page(device: "Device") -> None:
+    device.pwrite(b"\x11" * PAGE, 0)
+    with standing_still(device, "a write that begins well"):
+        assert device.pread(PAGE, 0) == b"\x11" * PAGE
+
+
+@pytest.mark.rule("R10")
+def test_a_read_that_stands_still_returns_one_state_of_its_page(device: "Device") -> None:
+    device.pwrite(b"\x11" * PAGE, 0)
+    with standing_still(device, "a read that begins well") as memory:
+        device.pwrite(b"\x22" * PAGE, 0)
+        memory.provide(bytes(PAGE))
+    data = memory.memory.map[PAGE - 9 : 2 * PAGE - 9]
+    assert data in (b"\x11" * PAGE, b"\x22" * PAGE)
+
+
 def stand_still(device: "Device", name: str) -> Child:
     """Return a process that stands still in a call, and stays there."""
 

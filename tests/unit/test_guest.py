@@ -118,6 +118,16 @@ def test_a_vm_on_kvm(vm: VmSpec) -> None:
     )  # fmt: skip
 
 
+def test_a_vm_that_counts_instructions(vm: VmSpec) -> None:
+    argv = guest.plan_qemu(vm, "icount")
+    head = ("-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,-erms,-fsrm,-fsrs")
+    assert argv[:9] == ("qemu-system-x86_64", "-M", "q35", *head)
+    assert argv[9:] == tuple(
+        f"{part} tsc=reliable clocksource=tsc" if "rcu_expedited" in part else part
+        for part in (*HEAD, *EVENTS)
+    )
+
+
 def test_an_interactive_vm_has_the_callers_terminal_and_no_other_way_out(vm: VmSpec) -> None:
     assert guest.plan_qemu(vm, "tcg", interactive=True) == (
         "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max",
@@ -185,8 +195,39 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
         "testers": {"c": "mdriver_tester_c", "rust": "mdriver_tester_rust"},
         "matrix": "/twinmod/matrix", "differential": "differential",
         "pytest_args": ["-k", "R1"],
-        "limit_s": 15.0, "threads": 0, "increments": 0, "method": "lock",
+        "limit_s": 15.0, "threads": 0, "increments": 0, "method": "lock", "measurement": None,
     }  # fmt: skip
+
+
+def test_the_agent_is_told_what_to_measure_by_name(
+    setting: guest.Setting, work: guest.Work
+) -> None:
+    measurement = specs.Measurement(
+        timings=(specs.Timing(operation="read", size_bytes=1),), clock=1, loads=2, calls=50,
+        share=0.001, batches=20,
+    )  # fmt: skip
+    told = guest.plan_agent(setting, replace(work, mode="measure", measurement=measurement))
+    assert json.loads(json.dumps(told["measurement"])) == {
+        "timings": [{"operation": "read", "size_bytes": 1, "path": ""}],
+        "clock": 1, "loads": 2, "calls": 50, "share": 0.001, "batches": 20,
+    }  # fmt: skip
+
+
+def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_same(
+    setting: guest.Setting, work: guest.Work, tmp_path: Path
+) -> None:
+    exact = guest.plan_exact(setting)
+    assert exact.accelerator.name == "icount"
+    assert exact.vm.boot_timeout_s > setting.vm.boot_timeout_s
+    assert exact.vm.silence_timeout_s > setting.vm.silence_timeout_s
+    assert replace(
+        exact.vm, processors=2, boot_timeout_s=setting.vm.boot_timeout_s,
+        silence_timeout_s=setting.vm.silence_timeout_s,
+    ) == setting.vm  # fmt: skip
+    assert replace(exact, accelerator=setting.accelerator, vm=setting.vm) == setting
+    argv = guest.plan_boot(exact, work, tmp_path / "vm-1").command.argv
+    assert argv[argv.index("-smp") + 1] == "1"
+    assert "-icount" in argv
 
 
 def test_a_vm_boots_busybox_its_modules_and_the_init(

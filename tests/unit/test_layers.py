@@ -19,7 +19,7 @@ LAYERS = (
     ("flow",),
     ("differential",),
     ("chroot", "kernel", "kbuild", "guest", "userland"),
-    ("config", "results", "report", "resources", "sandbox", "elf", "environment"),
+    ("bench", "config", "results", "report", "resources", "sandbox", "elf", "environment"),
     ("process", "cache", "network", "terminal"),
     ("specs",),
     ("errors",),

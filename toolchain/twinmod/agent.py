@@ -14,10 +14,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from twinmod import process
+from twinmod import bench, process
 from twinmod.errors import TwinmodError
 from twinmod.specs import Command
 
@@ -232,7 +233,8 @@ def run_differential(
     for request in read_requests(stream.descriptor, lambda: os.write(marks, b".")):
         size = request["size"]
         if size != loaded_size:
-            reload_all(plan, size)
+            for name, module in plan["modules"].items():
+                reload(module, name, f"size={size}")
             loaded_size = size
         tester = importlib.import_module(plan["testers"][request["tester"]])
         answers = {
@@ -243,13 +245,49 @@ def run_differential(
     return 0
 
 
-def reload_all(plan: Mapping[str, Any], size: int) -> None:
-    """Load every module with a size, after it was unloaded if it was there."""
-    for name, module in plan["modules"].items():
-        problem = unload(name) if is_loaded(name) else ""
-        problem = problem or load(module, f"size={size}")
-        if problem:
-            raise TwinmodError(f"{name} was not loaded with size={size}: {problem}")
+def run_measure(
+    plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int
+) -> int:
+    """Count what calls cost, after each of several loads of the module."""
+    measurement = plan["measurement"]
+    tester = importlib.import_module(plan["testers"][cell["tester"]])
+    settled = True
+    for number in range(1, measurement["loads"] + 1):
+        if number > 1:
+            reload(plan["modules"][cell["module"]], cell["module"])
+        for timing in measurement["timings"]:
+            with tester.Device(timing["path"] or f"/dev/{cell['module']}") as device:
+                count = count_calls(device, timing, measurement)
+            stream.emit("figure", values={"timing": timing, "load": number, **asdict(count)})
+            os.write(marks, b".")
+            settled = settled and count.settled
+    return 0 if settled else 1
+
+
+def count_calls(
+    device: Any, timing: Mapping[str, Any], measurement: Mapping[str, Any]
+) -> bench.Count:
+    """Return what calls on an open device cost, once that has settled."""
+    call = {"read": device.time_pread, "write": device.time_pwrite}[timing["operation"]]
+
+    def batch() -> tuple[int, ...]:
+        timed = call(timing["size_bytes"], measurement["calls"], clock=measurement["clock"])
+        latency_ns: tuple[int, ...] = timed.latency_ns
+        return latency_ns
+
+    return bench.settle(batch, limit=measurement["batches"], share=measurement["share"])
+
+
+def reload(module: Mapping[str, str], name: str, *parameters: str) -> None:
+    """Load a module with parameters, after it was unloaded if it was there.
+
+    Raises:
+        TwinmodError: Either did not succeed.
+    """
+    problem = unload(name) if is_loaded(name) else ""
+    problem = problem or load(module, *parameters)
+    if problem:
+        raise TwinmodError(f"{name} was not loaded again: {problem}")
 
 
 def read_requests(descriptor: int, mark: Callable[[], object]) -> Iterator[Any]:
@@ -284,7 +322,10 @@ def redirect_output(path: Path) -> None:
         os.dup2(log.fileno(), 2)
 
 
-WORKS = {"matrix": run_pytest, "count": run_count, "differential": run_differential}
+WORKS = {
+    "matrix": run_pytest, "count": run_count, "measure": run_measure,
+    "differential": run_differential,
+}  # fmt: skip
 
 
 def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -> bool:

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -26,6 +26,7 @@ from twinmod.specs import (
     Chroot,
     Command,
     KernelTree,
+    Measurement,
     Product,
     Progress,
     TesterSpec,
@@ -58,6 +59,22 @@ KERNEL_PARAMETERS = (
     "random.trust_cpu=on", "rcupdate.rcu_expedited=1",
 )  # fmt: skip
 
+#: What QEMU runs a guest on, by accelerator.
+MACHINES = {
+    "kvm": ("-accel", "kvm", "-cpu", "host"),
+    "tcg": ("-accel", "tcg,thread=multi", "-cpu", "max"),
+    # Without its fast string instructions a processor copies 8 bytes an instruction; with them it
+    # would copy anything in one, or in one per byte.
+    "icount": ("-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,-erms,-fsrm,-fsrs"),
+}
+
+#: Added to KERNEL_PARAMETERS, by accelerator: the guest's clocks are its count of instructions.
+ACCELERATOR_PARAMETERS = {"icount": ("tsc=reliable", "clocksource=tsc")}
+
+#: How many times as long a VM that counts may take to boot, and to say something: one thread
+#: emulates all of it.
+EXACT_PATIENCE = 3
+
 # S_IFDIR and S_IFREG with the permissions of the initramfs's entries.
 _FOLDER_MODE = 0o040755
 _FILE_MODE = 0o100755
@@ -86,7 +103,7 @@ class Userland:
 class Work:
     """What a VM is to do; becomes the agent's plan."""
 
-    # matrix, count, or shell; DIFFERENTIAL among the cells has a work of its own.
+    # matrix, count, measure, or shell; DIFFERENTIAL among the cells has a work of its own.
     mode: str
     cells: tuple[Cell, ...]
     products: tuple[Product, ...]
@@ -99,6 +116,7 @@ class Work:
     increments: int = 0
     # How a thread increments: lock, add or racy, as the testers have it.
     method: str = "lock"
+    measurement: Measurement | None = None
     # The VM's whole life, whatever it says.
     life_s: float = RUN_TIMEOUT_S
 
@@ -234,28 +252,42 @@ def plan_qemu(
 
     Args:
         vm: Memory and processors.
-        accelerator: "kvm" or "tcg".
+        accelerator: One of MACHINES.
         interactive: The console is the caller's terminal, and there is no other way out.
         parameters: Added to the kernel's command line.
     """
-    machine = ("-accel", "kvm", "-cpu", "host") if accelerator == "kvm" else (
-        "-accel", "tcg,thread=multi", "-cpu", "max",
-    )  # fmt: skip
     way_out = ("-serial", "mon:stdio") if interactive else (
         "-serial", f"file:{RESULTS}/console.log",
         "-device", "virtio-serial-pci", "-chardev", "stdio,id=events,signal=off",
         "-device", "virtserialport,chardev=events,name=twinmod",
     )  # fmt: skip
+    added = (*ACCELERATOR_PARAMETERS.get(accelerator, ()), *parameters.split())
     return (
-        "qemu-system-x86_64", "-M", "q35", *machine,
+        "qemu-system-x86_64", "-M", "q35", *MACHINES[accelerator],
         "-smp", str(vm.processors), "-m", str(vm.memory_mib),
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
         "-kernel", str(sandbox.INSIDE / "vmlinux"), "-initrd", str(RUN / "initramfs"),
-        "-append", " ".join((*KERNEL_PARAMETERS, parameters)).strip(),
+        "-append", " ".join((*KERNEL_PARAMETERS, *added)),
         "-virtfs",
         f"local,path={VIEW},mount_tag=root,security_model=none,readonly=on,multidevs=remap",
         "-virtfs", f"local,path={RESULTS},mount_tag=results,security_model=none",
         *way_out,
+    )  # fmt: skip
+
+
+def plan_exact(setting: Setting) -> Setting:
+    """Return the setting of VMs whose clocks count instructions: a nanosecond is one of them.
+
+    Source: qemu(1), ``-icount``: an instruction takes 2^0 ns, on one processor.
+    """
+    why = "a nanosecond of the guest's time is one instruction of it"
+    return replace(
+        setting, accelerator=Accelerator(name="icount", reason=why),
+        vm=replace(
+            setting.vm, processors=1,
+            boot_timeout_s=EXACT_PATIENCE * setting.vm.boot_timeout_s,
+            silence_timeout_s=EXACT_PATIENCE * setting.vm.silence_timeout_s,
+        ),
     )  # fmt: skip
 
 
@@ -279,6 +311,7 @@ def plan_agent(setting: Setting, work: Work) -> dict[str, Any]:
         "threads": work.threads,
         "increments": work.increments,
         "method": work.method,
+        "measurement": asdict(work.measurement) if work.measurement else None,
     }  # fmt: skip
 
 
@@ -491,23 +524,23 @@ def _plan_patience(plan: BootPlan, lines: list[str]) -> Callable[[], float]:
 
 
 class Watch:
-    """Shows, while a VM runs, which cell it is in and how many tests are done."""
+    """Shows, while a VM runs, which cell it is in and how many tests or figures are done."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self.cell = "boot"
-        self.tests = 0
+        self.done = 0
 
     def __call__(self, line: str) -> None:
         """Take note of one line of the VM."""
         for event in results.parse_events((line,)):
             if event["event"] == "cell":
-                self.cell, self.tests = event["cell"], 0
-            elif event["event"] == "result":
-                self.tests += 1
+                self.cell, self.done = event["cell"], 0
+            elif event["event"] in ("result", "figure"):
+                self.done += 1
         # The differential says for itself how far it is.
         if self.cell != DIFFERENTIAL.name:
-            self.progress.detail(f"{self.cell}, {self.tests} tests done")
+            self.progress.detail(f"{self.cell}, {self.done} done")
 
 
 def run_cells(

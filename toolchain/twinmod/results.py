@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from twinmod.specs import AbsentCell, Cell, CellResult, KernelFault, TestResult
+from twinmod.specs import AbsentCell, Cell, CellResult, Figure, KernelFault, TestResult, Timing
 
 #: How a VM can end. "silent": the host gave up on it.
 ENDS = ("exited", "silent")
@@ -120,6 +120,9 @@ def parse_transcript(events: Iterable[Mapping[str, Any]], cells: tuple[Cell, ...
                 done[current] = replace(done[current], tests=tests)
             case "count":
                 done[current] = replace(done[current], count=event["values"])
+            case "figure":
+                figures = (*done[current].figures, _parse_figure(event))
+                done[current] = replace(done[current], figures=figures)
             case "cell_end":
                 done[current] = _end_cell(done[current], event, running)
                 running = None
@@ -164,6 +167,10 @@ def _parse_test(event: Mapping[str, Any]) -> TestResult:
         id=event["id"], rules=tuple(event["rules"]), outcome=event.get("outcome", ""),
         duration_s=event.get("duration_s", 0.0), message=event.get("message", ""),
     )  # fmt: skip
+
+
+def _parse_figure(event: Mapping[str, Any]) -> Figure:
+    return Figure(**{**event["values"], "timing": Timing(**event["values"]["timing"])})
 
 
 def _end_cell(

@@ -187,11 +187,14 @@ class Cell:
     # The letter that the table shows: the module's language.
     language: str
     tester: str
+    # What the table shows instead where several modules have one language.
+    label: str = ""
 
     @property
     def name(self) -> str:
         """Name of the cell, module before tester, as in ``c/rust``."""
-        return f"{self.language}/{self.tester}" if self.tester else self.language
+        shown = self.label or self.language
+        return f"{shown}/{self.tester}" if self.tester else shown
 
 
 #: What follows the cells of a run: every module held to one model, with each tester.
@@ -245,6 +248,48 @@ class KernelFault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Calls of one kind, whose instructions are counted."""
+
+    # read or write, at offset 0.
+    operation: str
+    size_bytes: int
+    # What is opened; "" is the module's own device.
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What is counted in each cell, and when a count is believed."""
+
+    timings: tuple[Timing, ...]
+    # One of time.CLOCK_*.
+    clock: int
+    # How often the module is loaded in one VM; all is counted anew after each load.
+    loads: int
+    # Calls in one batch. Batches are made until the medians of two in a row differ by no more
+    # than a share of the smaller one, but no more than a limit.
+    calls: int
+    share: float
+    batches: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """What a call costs, counted in one load of a module."""
+
+    timing: Timing
+    # From 1 on, in one VM.
+    load: int
+    # Instructions of a call, from one reading of the clock to the next, in the last two batches.
+    minimum: int
+    median: int
+    batches: int
+    # False when the limit came before two batches agreed.
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CellResult:
     """How one cell ended."""
 
@@ -257,6 +302,8 @@ class CellResult:
     problems: tuple[str, ...] = ()
     # What a counter run measured, by name.
     count: Mapping[str, float] | None = None
+    # What a measurement counted, in that order.
+    figures: tuple[Figure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Other ways to lay out the device's memory: what each costs, and which rules it breaks.
+
+Each is a module of this folder. It is measured beside the twins in exact instructions, and held
+to the rules that a layout decides. docs/layout.md tells what came of it.
+"""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from twinmod import bench, flow, guest, kbuild, process, report, results, sandbox
+from twinmod.cli import State, kernel_option, run_guarded
+from twinmod.config import Config
+from twinmod.errors import ExitCode, compare_exit_codes
+from twinmod.specs import (
+    Cell,
+    CellResult,
+    Figure,
+    KernelTree,
+    Measurement,
+    ModuleSpec,
+    Product,
+    Progress,
+    Timing,
+)
+
+#: In the order in which they are shown.
+LAYOUTS = ("mutex", "prefault", "stripe", "coarse", "twice", "direct", "seqlock")
+
+#: What a layout decides. Each rule gets VMs of its own: a layout that hangs in one still answers
+#: for the next.
+RULES = ("R10", "R11", "R12", "R17", "R20")
+
+SIZES = (1, 4096, 65536, 524288)
+YARDSTICK = "/dev/zero"
+
+BOOTS = 2
+
+#: The clock that the kernel need not be asked for; the median keeps out the few calls that another
+#: task comes into.
+MEASUREMENT = Measurement(
+    timings=(
+        *(Timing(operation=operation, size_bytes=size)
+          for size in SIZES for operation in ("read", "write")),
+        *(Timing(operation="read", size_bytes=size, path=YARDSTICK) for size in SIZES),
+    ),
+    clock=time.CLOCK_MONOTONIC, loads=2, calls=50, share=0.001, batches=20,
+)  # fmt: skip
+
+#: Seconds of a guest's clock that a cell may go without a figure. It runs ahead of the host's when
+#: the guest has nothing to do.
+MEASURE_LIMIT_S = 600.0
+
+#: How many times as long as elsewhere a test may take: a call that hangs does so for good, and a
+#: busy host is not taken for one.
+PATIENCE = 3
+
+QEMU_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """All that is known of one layout, a twin's too."""
+
+    cell: Cell
+    # (timing, what it came to), as far as it was measured.
+    costs: tuple[tuple[Timing, bench.Cost], ...]
+    # (rule, how its cell ended).
+    rules: tuple[tuple[str, CellResult], ...]
+
+
+# -- plan -------------------------------------------------------------------------------------
+
+
+def plan_modules() -> tuple[ModuleSpec, ...]:
+    """Return the layouts as modules, each of which is built of this whole folder."""
+    return tuple(
+        ModuleSpec(name=f"layout_{name}", language="c", sources="tests/layouts", subdirs="")
+        for name in LAYOUTS
+    )
+
+
+def plan_builds(config: Config, prepared: flow.Prepared) -> tuple[kbuild.BuildPlan, ...]:
+    """Plan the build of every layout."""
+    uapi = tuple((flow.UAPI, content) for _, content in flow.read_uapi(config))
+    return tuple(
+        kbuild.plan_build(
+            module, prepared.tree, prepared.chroot,
+            (*kbuild.read_sources(module, config.root_dir), *uapi), config.out_dir,
+        )
+        for module in plan_modules()
+    )  # fmt: skip
+
+
+def plan_cells(modules: tuple[ModuleSpec, ...]) -> tuple[Cell, ...]:
+    """Return a cell with the C tester for each module, the twins' and the layouts'."""
+    return tuple(
+        Cell(module=module.name, language=module.language, tester="c",
+             label=module.name.removeprefix("layout_"))
+        for module in modules
+    )  # fmt: skip
+
+
+def plan_result(
+    cell: Cell, measured: tuple[CellResult, ...], held: tuple[tuple[str, CellResult], ...]
+) -> Result:
+    """Return what is known of one cell.
+
+    Args:
+        cell: The layout.
+        measured: What every cell came to, in every VM that counted.
+        held: (rule, how a cell ended), for every rule and cell.
+    """
+    figures = tuple(f for result in measured if result.cell == cell for f in result.figures)
+    costs = summarize(figures, lambda timing: not timing.path)
+    rules = tuple((rule, result) for rule, result in held if result.cell == cell)
+    return Result(cell=cell, costs=costs, rules=rules)
+
+
+def summarize(
+    figures: tuple[Figure, ...], wanted: Callable[[Timing], bool]
+) -> tuple[tuple[Timing, bench.Cost], ...]:
+    """Return (timing, what its figures amount to), for every timing that is wanted and was made."""
+    made = dict.fromkeys(figure.timing for figure in figures if wanted(figure.timing))
+    return tuple(
+        (timing, bench.summarize(tuple(f for f in figures if f.timing == timing)))
+        for timing in made
+    )
+
+
+def plan_costs(costs: tuple[tuple[Timing, bench.Cost], ...]) -> list[dict[str, Any]]:
+    """Return costs as JSON's own types."""
+    return [{**asdict(timing), **asdict(cost)} for timing, cost in costs]
+
+
+def compare_rule(ended: CellResult, rule: str) -> str:
+    """Return the outcome of a rule; that of its cell where no test came so far."""
+    outcome = results.compare_rule(ended, rule)
+    return ended.outcome if outcome == "missing" and ended.outcome != "passed" else outcome
+
+
+def plan_rules(result: Result) -> list[dict[str, Any]]:
+    """Return how a layout did with each rule, as JSON's own types."""
+    return [
+        {"rule": rule, "outcome": compare_rule(ended, rule),
+         "failures": [{"id": test.id, "outcome": test.outcome, "message": test.message}
+                      for test in ended.tests if test.outcome not in ("passed", "skipped")],
+         "problems": list(ended.problems)}
+        for rule, ended in result.rules
+    ]  # fmt: skip
+
+
+def plan_report(
+    found: tuple[Result, ...], measured: tuple[CellResult, ...], tree: KernelTree,
+    accelerator: str, qemu: str, products: tuple[Product, ...], boots: tuple[guest.Boots, ...],
+) -> dict[str, Any]:  # fmt: skip
+    """Return the report: JSON's own types, schema ``twinmod.layouts/1``.
+
+    Args:
+        found: Every layout.
+        measured: What every cell came to, in every VM that counted.
+        tree: The kernel.
+        accelerator: What the rules were held on; the counts have one of their own.
+        qemu: Its version.
+        products: The modules that ran.
+        boots: How many VMs it took.
+    """
+    figures = tuple(figure for result in measured for figure in result.figures)
+    return {
+        "schema": "twinmod.layouts/1",
+        "kernel": report.plan_kernel(tree),
+        "accelerator": accelerator,
+        "boots": sum(taken.total for taken in boots),
+        "stalled_boots": sum(taken.stalled for taken in boots),
+        "exact": {
+            "qemu": qemu, "machine": " ".join(guest.MACHINES["icount"]),
+            "parameters": " ".join(guest.ACCELERATOR_PARAMETERS["icount"]), "vms": BOOTS,
+            **{name: value for name, value in asdict(MEASUREMENT).items() if name != "timings"},
+        },
+        "modules": [{"module": p.module, "language": p.language, "sha256": p.sha256}
+                    for p in products],
+        "yardsticks": plan_costs(summarize(figures, lambda timing: bool(timing.path))),
+        "layouts": [
+            {"layout": result.cell.label, "module": result.cell.module,
+             "costs": plan_costs(result.costs), "rules": plan_rules(result)}
+            for result in found
+        ],
+    }  # fmt: skip
+
+
+def compare_outcomes(
+    measured: tuple[CellResult, ...], held: tuple[tuple[str, CellResult], ...]
+) -> ExitCode:
+    """Return the exit code: all counts must settle, and the twins keep the rules.
+
+    A layout may break a rule; that is what it is here to show.
+    """
+    twins = tuple(ended for _, ended in held if not ended.cell.module.startswith("layout_"))
+    return compare_exit_codes(
+        (report.compare_outcomes(measured), report.compare_outcomes(twins))
+    )  # fmt: skip
+
+
+# -- text -------------------------------------------------------------------------------------
+
+
+def render_size(size_bytes: int) -> str:
+    """Return a size as a person says it."""
+    return f"{size_bytes} B" if size_bytes < 1024 else f"{size_bytes // 1024} KiB"
+
+
+def render_costs(costs: list[dict[str, Any]], size_bytes: int) -> str:
+    """Return the counts of one size, the read's before the write's; "?" marks one unsettled."""
+    shown = (f"{c['median']}{'' if c['settled'] else '?'}"
+             for c in costs if c["size_bytes"] == size_bytes)  # fmt: skip
+    return " / ".join(shown) or "-"
+
+
+def render_broken(rules: list[dict[str, Any]]) -> str:
+    """Return the rules that were not kept, each with its outcome where that is not "failed"."""
+    shown = (
+        rule["rule"] if rule["outcome"] == "failed" else f"{rule['rule']} ({rule['outcome']})"
+        for rule in rules if rule["outcome"] != "passed"
+    )  # fmt: skip
+    return " ".join(shown) or "none"
+
+
+def render_report(document: dict[str, Any]) -> str:
+    """Return the table: instructions of a call, read / write, and the rules that broke."""
+    rows = [("instructions, read / write", *map(render_size, SIZES), "breaks")]
+    rows += [
+        (layout["layout"], *(render_costs(layout["costs"], size) for size in SIZES),
+         render_broken(layout["rules"]))
+        for layout in document["layouts"]
+    ]  # fmt: skip
+    rows.append((YARDSTICK, *(render_costs(document["yardsticks"], size) for size in SIZES), ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
+             for row in rows]  # fmt: skip
+    exact = document["exact"]
+    spread = max((c["spread"] for c in plan_all_costs(document)), default=0.0)
+    lines += [
+        "",
+        f"kernel {document['kernel']['release']}; {exact['qemu']}, {exact['machine']}",
+        f"{exact['vms']} VMs, {exact['loads']} loads in each; largest spread {spread:.2%}",
+        f"the rules: {document['accelerator']}",
+    ]
+    if document["stalled_boots"]:
+        lines.append(f"{document['stalled_boots']} VM stalled at boot and was booted again")
+    return "\n".join(lines)
+
+
+def plan_all_costs(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return every cost of a report."""
+    return [*document["yardsticks"], *(c for one in document["layouts"] for c in one["costs"])]
+
+
+# -- act --------------------------------------------------------------------------------------
+
+
+def build(
+    config: Config, prepared: flow.Prepared, progress: Progress
+) -> tuple[tuple[Cell, ...], tuple[Product, ...]]:
+    """Build the twins, as far as the kernel can have them, and every layout."""
+    twins = tuple(module for module in config.modules
+                  if not kbuild.find_absence(module.language, prepared.tree))  # fmt: skip
+    languages = tuple(module.language for module in twins)
+    products = (
+        *flow.run_build(config, prepared, languages, progress),
+        *(kbuild.build(plan, progress) for plan in plan_builds(config, prepared)),
+    )
+    return plan_cells((*twins, *plan_modules())), products
+
+
+def measure(
+    setting: guest.Setting, work: guest.Work, out_dir: Path, progress: Progress
+) -> tuple[tuple[CellResult, ...], tuple[guest.Boots, ...]]:
+    """Count in several VMs; return what every cell came to in each, and what it took."""
+    exact = guest.plan_exact(setting)
+    counting = replace(work, mode="measure", limit_s=MEASURE_LIMIT_S, measurement=MEASUREMENT)
+    runs = tuple(
+        guest.run_cells(exact, counting, out_dir / f"exact-{number}", progress)
+        for number in range(1, BOOTS + 1)
+    )
+    return tuple(result for ended, _ in runs for result in ended), tuple(taken for _, taken in runs)
+
+
+def hold(
+    setting: guest.Setting, work: guest.Work, out_dir: Path, progress: Progress
+) -> tuple[tuple[tuple[str, CellResult], ...], tuple[guest.Boots, ...]]:
+    """Hold every cell to every rule; return (rule, how the cell ended), and what it took."""
+    runs = tuple(
+        (rule, *guest.run_cells(
+            setting, replace(work, pytest_args=("-k", rule)), out_dir / rule, progress
+        ))
+        for rule in RULES
+    )  # fmt: skip
+    held = tuple((rule, result) for rule, ended, _ in runs for result in ended)
+    return held, tuple(taken for _, _, taken in runs)
+
+
+def read_qemu_version(prepared: flow.Prepared) -> str:
+    """Return what the chroot's QEMU says it is."""
+    command = sandbox.plan_command(
+        prepared.chroot, ("qemu-system-x86_64", "--version"), purpose="QEMU does not start",
+        timeout_s=QEMU_TIMEOUT_S,
+    )  # fmt: skip
+    return process.run(command).splitlines()[0]
+
+
+def run(config: Config, progress: Progress) -> tuple[dict[str, Any], ExitCode]:
+    """Build, measure and hold all layouts to the rules; write and return the report."""
+    prepared = flow.run_setup(config, progress)
+    cells, products = build(config, prepared, progress)
+    setting = flow.prepare_setting(config, prepared, progress)
+    out_dir = config.out_dir / "layouts"
+    shutil.rmtree(out_dir, ignore_errors=True)
+    work = guest.Work(
+        mode="matrix", cells=cells, products=products,
+        limit_s=PATIENCE * config.vm.test_timeout_s,
+    )  # fmt: skip
+    measured, counting_boots = measure(setting, work, out_dir, progress)
+    held, boots = hold(setting, work, out_dir, progress)
+    document = plan_report(
+        tuple(plan_result(cell, measured, held) for cell in cells), measured, prepared.tree,
+        setting.accelerator.name, read_qemu_version(prepared), products,
+        (*counting_boots, *boots),
+    )  # fmt: skip
+    flow.write_json(out_dir / "report.json", document)
+    return document, compare_outcomes(measured, held)
+
+
+def lint(config: Config, progress: Progress) -> None:
+    """Hold the layouts' sources to the kernel's own checks."""
+    prepared = flow.run_setup(config, progress)
+    for plan in plan_builds(config, prepared):
+        kbuild.lint(plan, prepared.chroot, progress)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--lint", "only_lint", is_flag=True,
+              help="Hold the sources to the kernel's own checks, and measure nothing.")  # fmt: skip
+@kernel_option("Measure on this kernel of [tool.twinmod].")
+def layouts(as_json: bool, only_lint: bool, kernel: str) -> ExitCode:
+    """Say what other layouts of the device's memory cost, and which rules they break."""
+    state = State()
+    config = state.select(kernel)
+    with flow.hold_checkout(config, state.progress):
+        if only_lint:
+            lint(config, state.progress)
+            return ExitCode.PASSED
+        document, code = run(config, state.progress)
+    click.echo(json.dumps(document, indent=2) if as_json else render_report(document))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(
+        run_guarded(lambda: layouts(prog_name="nox -s layouts --", standalone_mode=False))
+    )  # fmt: skip
