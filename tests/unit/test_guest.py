@@ -173,9 +173,11 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
     assert told == {
         "mode": "matrix",
         "cells": [
-            {"name": "c/c", "module": "mdriver_c", "tester": "c", "package": "mdriver_tester_c"},
+            {"name": "c/c", "module": "mdriver_c", "tester": "c", "package": "mdriver_tester_c",
+             "path": "/twinmod/module/mdriver_c.ko", "keyword": "", "files": []},
             {"name": "c/rust", "module": "mdriver_c", "tester": "rust",
-             "package": "mdriver_tester_rust"},
+             "package": "mdriver_tester_rust", "path": "/twinmod/module/mdriver_c.ko",
+             "keyword": "", "files": []},
         ],
         "modules": {"mdriver_c": {"path": "/twinmod/module/mdriver_c.ko"}},
         "packages": ["mdriver_tester_c", "mdriver_tester_rust"],

@@ -76,9 +76,9 @@ def run_tool(*argv: str) -> str:
     return "" if status == 0 else output.strip() or f"{argv[0]}: status {status}"
 
 
-def load(module: Mapping[str, str]) -> str:
+def load(path: str) -> str:
     """Load a module; return why it did not load, or ""."""
-    return run_tool("insmod", module["path"])
+    return run_tool("insmod", path)
 
 
 def unload(name: str) -> str:
@@ -189,10 +189,12 @@ def run_pytest(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream,
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         arguments = [
-            plan["matrix"], "--rootdir", plan["matrix"], "-p", "no:cacheprovider", "--tb=short",
+            *([f"{plan['matrix']}/{name}" for name in cell["files"]] or [plan["matrix"]]),
+            "--rootdir", plan["matrix"], "-p", "no:cacheprovider", "--tb=short",
             "--strict-markers", "-q", "--no-header", "--color=no", *PYTEST_SAVINGS,
-            "--module", cell["module"], "--module-path", plan["modules"][cell["module"]]["path"],
+            "--module", cell["module"], "--module-path", cell["path"],
             "--tester", cell["tester"], *plan["pytest_args"],
+            *(("-k", cell["keyword"]) if cell["keyword"] else ()),
         ]  # fmt: skip
         return int(pytest.main(arguments, plugins=[Reporter(stream, marks)]))
 
@@ -214,7 +216,7 @@ WORKS = {"matrix": run_pytest, "count": run_count}
 def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -> bool:
     """Run one cell; return whether this VM can be trusted with another one."""
     stream.emit("cell", cell=cell["name"])
-    problem = load(plan["modules"][cell["module"]])
+    problem = load(cell["path"])
     if problem:
         stream.emit("cell_end", outcome="failed", problems=[f"did not load: {problem}"])
         return True
@@ -262,7 +264,7 @@ def run_cells(plan: Mapping[str, Any], stream: Stream) -> None:
 def run_shell(plan: Mapping[str, Any]) -> None:
     """Load every module and give the console to a person."""
     for name, module in plan["modules"].items():
-        problem = load(module)
+        problem = load(module["path"])
         print(problem or f"/dev/{name} is there")
     print("the testers:", ", ".join(plan["packages"]), "(import them in python3)")
     print("exit, or Ctrl-A x, ends the VM", flush=True)

@@ -195,7 +195,7 @@ def plan_view(setting: Setting, products: tuple[Product, ...], run_dir: Path) ->
             for tester, path in userland.tester_dirs
         ),
         *(
-            Bind(source_path=product.path, target_path=inside / f"module/{product.module}.ko")
+            Bind(source_path=product.path, target_path=inside / "module" / product.file_name)
             for product in products
         ),
     )
@@ -252,15 +252,16 @@ def plan_agent(setting: Setting, work: Work) -> dict[str, Any]:
     """Return what the agent is told: JSON's own types."""
     packages = {tester.name: tester.package for tester, _ in setting.userland.tester_dirs}
     inside = sandbox.INSIDE
+    paths = {(p.module, p.variant): str(inside / "module" / p.file_name) for p in work.products}
     return {
         "mode": work.mode,
         "cells": [
             {"name": cell.name, "module": cell.module, "tester": cell.tester,
-             "package": packages[cell.tester]}
+             "package": packages[cell.tester], "path": paths[cell.module, cell.variant],
+             "keyword": cell.keyword, "files": list(cell.files)}
             for cell in work.cells
         ],
-        "modules": {p.module: {"path": str(inside / f"module/{p.module}.ko")}
-                    for p in work.products},
+        "modules": {p.module: {"path": paths[p.module, p.variant]} for p in work.products},
         "packages": sorted(packages.values()),
         "matrix": str(inside / "matrix"),
         "pytest_args": list(work.pytest_args),

@@ -177,6 +177,13 @@ class Product:
     command: str
     # True when this run found nothing to do.
     up_to_date: bool
+    # Tells several builds of one module apart that a VM is given; "" where there is one.
+    variant: str = ""
+
+    @property
+    def file_name(self) -> str:
+        """What a VM knows the file by."""
+        return f"{self.module}.{self.variant}.ko" if self.variant else f"{self.module}.ko"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,11 +194,18 @@ class Cell:
     # The letter that the table shows: the module's language.
     language: str
     tester: str
+    # Which build of the module, where a VM is given several.
+    variant: str = ""
+    # Only the tests that match, as pytest's -k; "" leaves all that the run has.
+    keyword: str = ""
+    # Only these files of the matrix; () is all of it.
+    files: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """Name of the cell, module before tester, as in ``c/rust``."""
-        return f"{self.language}/{self.tester}"
+        """Name of the cell, module before tester, as in ``c/rust``; a variant comes last."""
+        name = f"{self.language}/{self.tester}"
+        return f"{name}/{self.variant}" if self.variant else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
