@@ -187,6 +187,23 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
     }  # fmt: skip
 
 
+def test_several_builds_of_one_module_are_files_of_their_own(
+    setting: guest.Setting, work: guest.Work, product: Product, tmp_path: Path
+) -> None:
+    other = replace(product, path=Path("/out/short.ko"), variant="short")
+    cell = replace(CELLS[0], variant="short", keyword="R4", files=("test_add.py",))
+    both = replace(work, cells=(CELLS[0], cell), products=(product, other))
+    told = guest.plan_agent(setting, both)["cells"]
+    assert [(c["name"], c["path"], c["keyword"], c["files"]) for c in told] == [
+        ("c/c", "/twinmod/module/mdriver_c.ko", "", []),
+        ("c/c/short", "/twinmod/module/mdriver_c.short.ko", "R4", ["test_add.py"]),
+    ]
+    seen = {str(b.target_path): b.source_path for b in
+            guest.plan_view(setting, both.products, tmp_path)}  # fmt: skip
+    assert seen["/view/twinmod/module/mdriver_c.ko"] == product.path
+    assert seen["/view/twinmod/module/mdriver_c.short.ko"] == other.path
+
+
 def test_a_vm_boots_busybox_its_modules_and_the_init(
     setting: guest.Setting, work: guest.Work, tmp_path: Path
 ) -> None:
