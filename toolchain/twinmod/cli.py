@@ -305,7 +305,7 @@ def cache_prune(state: State, everything: bool) -> ExitCode:
     return ExitCode.PASSED
 
 
-def _run_guarded(act: Callable[[], object]) -> int:
+def run_guarded(act: Callable[[], object]) -> int:
     """Run a verb; turn whatever ends it into one message and the documented exit code."""
     try:
         with process.interrupt_on_sigterm():
@@ -348,4 +348,4 @@ def plan_os_error(error: OSError) -> TwinmodError:
 
 def main() -> None:
     """Entry point of the command."""
-    sys.exit(_run_guarded(lambda: cli(standalone_mode=False)))
+    sys.exit(run_guarded(lambda: cli(standalone_mode=False)))
