@@ -108,6 +108,16 @@ def layouts(session: nox.Session) -> None:
 
 
 @nox.session
+def mutate(session: nox.Session) -> None:
+    """Put small faults into the modules, and see that a rule of the matrix catches each."""
+    install(session, "run")
+    session.run(
+        "python", "tests/mutation/run.py", *session.posargs, interrupt_timeout=15,
+        terminate_timeout=10,
+    )  # fmt: skip
+
+
+@nox.session
 def counter(session: nox.Session) -> None:
     """Count up with many threads on one device, in every cell."""
     twinmod(session, "counter")

@@ -71,6 +71,15 @@ def read_to_absent_memory(device: "Device") -> bytes:
     return memory.map[:]
 
 
+def read_to_half_absent_memory(device: "Device") -> bytes:
+    memory = Memory(PAGES + 1)
+    # Each page of the device goes to the end of one page of memory and to the start of the next.
+    for page in range(0, PAGES + 1, 2):
+        memory.map[page * PAGE] = 1
+    assert device.pread_to(memory.address + PAGE // 2, LENGTH, 0) == LENGTH
+    return memory.map[PAGE // 2 :][:LENGTH]
+
+
 def count_torn(data: bytes, unit: int) -> int:
     """Return how many units of data hold more than one value."""
     return sum(
@@ -94,6 +103,7 @@ def rounds(seen: set[int]) -> Iterator[int]:
         (write_at_once, read_at_once),
         (write_pieces, read_pieces),
         (write_at_once, read_to_absent_memory),
+        (write_at_once, read_to_half_absent_memory),
         (write_and_clear, read_at_once),
     ],
 )

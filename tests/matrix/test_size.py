@@ -177,6 +177,17 @@ def test_as_much_as_seven_eighths_can_be_had(
     assert read_killed() == killed
 
 
+def test_an_eighth_of_what_is_available_is_left_to_others(unloaded: Module) -> None:
+    available = read_counter("/proc/meminfo", "MemAvailable:") * 1024
+    size = (available - available // 16) // PAGE * PAGE
+    if size > SIZE_MAX:
+        pytest.skip("this VM has memory for the largest device")
+    code, lines = refuse(unloaded, f"size={size}")
+    assert code == errno.ENOMEM
+    assert len(lines) == 1, lines
+    assert f"{size} refused" in lines[0], lines
+
+
 def test_a_refused_load_leaves_nothing(unloaded: Module) -> None:
     for text in ("1", "many", str(SIZE_MAX + PAGE)):
         assert errno_of(unloaded.load, f"size={text}") == errno.EINVAL, text

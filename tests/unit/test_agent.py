@@ -338,7 +338,7 @@ class Clockwork:
         monkeypatch.setattr(agent, "is_loaded", lambda name: True)
         plan = {"modules": {"m": {"path": "/m.ko"}}, "measurement": asdict(MEASUREMENT),
                 "testers": {"c": "clockwork"}}  # fmt: skip
-        cell = {"module": "m", "tester": "c"}
+        cell = {"module": "m", "tester": "c", "path": "/m.ko"}
         said_end, said = os.pipe()
         marks_end, marks = os.pipe()
         status = agent.run_measure(plan, cell, agent.Stream(said), marks)
@@ -380,9 +380,9 @@ def test_a_module_that_cannot_be_loaded_again_ends_the_measurement(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(agent, "is_loaded", lambda name: False)
-    monkeypatch.setattr(agent, "load", lambda module: "no memory")
+    monkeypatch.setattr(agent, "load", lambda path: "no memory")
     with pytest.raises(TwinmodError, match="m was not loaded again: no memory"):
-        agent.reload({"path": "/m.ko"}, "m")
+        agent.reload("/m.ko", "m")
 
 
 # -- tools ------------------------------------------------------------------------------------

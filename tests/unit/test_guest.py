@@ -138,7 +138,7 @@ def test_an_interactive_vm_has_the_callers_terminal_and_no_other_way_out(vm: VmS
 def test_parameters_are_added_to_the_kernels_own(vm: VmSpec) -> None:
     argv = guest.plan_qemu(replace(vm, processors=1, memory_mib=512), "tcg", parameters="nokaslr")
     line = argv[argv.index("-append") + 1]
-    assert line.endswith(" random.trust_cpu=on rcupdate.rcu_expedited=1 nokaslr")
+    assert line.endswith(" rcupdate.rcu_expedited=1 nokaslr")
     assert argv[argv.index("-smp") + 1] == "1"
     assert argv[argv.index("-m") + 1] == "512"
 
@@ -187,9 +187,12 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
     assert told == {
         "mode": "matrix",
         "cells": [
-            {"name": "c/c", "module": "mdriver_c", "tester": "c", "work": "matrix"},
-            {"name": "c/rust", "module": "mdriver_c", "tester": "rust", "work": "matrix"},
-            {"name": "differential", "module": "", "tester": "", "work": "differential"},
+            {"name": "c/c", "module": "mdriver_c", "tester": "c", "work": "matrix",
+             "path": "/twinmod/module/mdriver_c.ko", "keyword": "", "files": []},
+            {"name": "c/rust", "module": "mdriver_c", "tester": "rust", "work": "matrix",
+             "path": "/twinmod/module/mdriver_c.ko", "keyword": "", "files": []},
+            {"name": "differential", "module": "", "tester": "", "work": "differential",
+             "path": "", "keyword": "", "files": []},
         ],
         "modules": {"mdriver_c": {"path": "/twinmod/module/mdriver_c.ko"}},
         "testers": {"c": "mdriver_tester_c", "rust": "mdriver_tester_rust"},
@@ -228,6 +231,32 @@ def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_s
     argv = guest.plan_boot(exact, work, tmp_path / "vm-1").command.argv
     assert argv[argv.index("-smp") + 1] == "1"
     assert "-icount" in argv
+
+
+def test_only_the_matrix_meets_memory_that_nobody_asked_to_be_zero(
+    setting: guest.Setting, work: guest.Work, tmp_path: Path
+) -> None:
+    for mode, added in (("matrix", True), ("measure", False), ("count", False)):
+        argv = guest.plan_boot(setting, replace(work, mode=mode), tmp_path / mode).command.argv
+        line = argv[argv.index("-append") + 1]
+        assert ("init_on_alloc=0" in line) is added, mode
+
+
+def test_several_builds_of_one_module_are_files_of_their_own(
+    setting: guest.Setting, work: guest.Work, product: Product, tmp_path: Path
+) -> None:
+    other = replace(product, path=Path("/out/short.ko"), variant="short")
+    cell = replace(CELLS[0], variant="short", keyword="R4", files=("test_add.py",))
+    both = replace(work, cells=(CELLS[0], cell), products=(product, other))
+    told = guest.plan_agent(setting, both)["cells"]
+    assert [(c["name"], c["path"], c["keyword"], c["files"]) for c in told] == [
+        ("c/c", "/twinmod/module/mdriver_c.ko", "", []),
+        ("c/c/short", "/twinmod/module/mdriver_c.short.ko", "R4", ["test_add.py"]),
+    ]
+    seen = {str(b.target_path): b.source_path for b in
+            guest.plan_view(setting, both.products, tmp_path)}  # fmt: skip
+    assert seen["/view/twinmod/module/mdriver_c.ko"] == product.path
+    assert seen["/view/twinmod/module/mdriver_c.short.ko"] == other.path
 
 
 def test_a_vm_boots_busybox_its_modules_and_the_init(

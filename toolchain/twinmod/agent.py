@@ -77,9 +77,9 @@ def run_tool(*argv: str) -> str:
     return "" if status == 0 else output.strip() or f"{argv[0]}: status {status}"
 
 
-def load(module: Mapping[str, str], *parameters: str) -> str:
+def load(path: str, *parameters: str) -> str:
     """Load a module; return why it did not load, or ""."""
-    return run_tool("insmod", module["path"], *parameters)
+    return run_tool("insmod", path, *parameters)
 
 
 def is_loaded(name: str) -> bool:
@@ -199,10 +199,12 @@ def run_pytest(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream,
     log_path = Path("/results") / f"{cell['name'].replace('/', '-')}.pytest.log"
     redirect_output(log_path)
     arguments = [
-        plan["matrix"], "--rootdir", plan["matrix"], "-p", "no:cacheprovider", "--tb=short",
+        *([f"{plan['matrix']}/{name}" for name in cell["files"]] or [plan["matrix"]]),
+        "--rootdir", plan["matrix"], "-p", "no:cacheprovider", "--tb=short",
         "--strict-markers", "-q", "--no-header", "--color=no", *PYTEST_SAVINGS,
-        "--module", cell["module"], "--module-path", plan["modules"][cell["module"]]["path"],
+        "--module", cell["module"], "--module-path", cell["path"],
         "--tester", cell["tester"], "--marks", str(marks), *plan["pytest_args"],
+        *(("-k", cell["keyword"]) if cell["keyword"] else ()),
     ]  # fmt: skip
     return int(pytest.main(arguments, plugins=[Reporter(stream, marks)]))
 
@@ -234,7 +236,7 @@ def run_differential(
         size = request["size"]
         if size != loaded_size:
             for name, module in plan["modules"].items():
-                reload(module, name, f"size={size}")
+                reload(module["path"], name, f"size={size}")
             loaded_size = size
         tester = importlib.import_module(plan["testers"][request["tester"]])
         answers = {
@@ -254,7 +256,7 @@ def run_measure(
     settled = True
     for number in range(1, measurement["loads"] + 1):
         if number > 1:
-            reload(plan["modules"][cell["module"]], cell["module"])
+            reload(cell["path"], cell["module"])
         for timing in measurement["timings"]:
             with tester.Device(timing["path"] or f"/dev/{cell['module']}") as device:
                 count = count_calls(device, timing, measurement)
@@ -278,14 +280,14 @@ def count_calls(
     return bench.settle(batch, limit=measurement["batches"], share=measurement["share"])
 
 
-def reload(module: Mapping[str, str], name: str, *parameters: str) -> None:
+def reload(path: str, name: str, *parameters: str) -> None:
     """Load a module with parameters, after it was unloaded if it was there.
 
     Raises:
         TwinmodError: Either did not succeed.
     """
     problem = unload(name) if is_loaded(name) else ""
-    problem = problem or load(module, *parameters)
+    problem = problem or load(path, *parameters)
     if problem:
         raise TwinmodError(f"{name} was not loaded again: {problem}")
 
@@ -332,7 +334,7 @@ def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -
     """Run one cell; return whether this VM can be trusted with another one."""
     stream.emit("cell", cell=cell["name"])
     # The differential loads what it needs, as it needs it.
-    problem = load(plan["modules"][cell["module"]]) if cell["module"] else ""
+    problem = load(cell["path"]) if cell["path"] else ""
     if problem:
         stream.emit("cell_end", outcome="failed", problems=[f"did not load: {problem}"])
         return True
@@ -379,7 +381,7 @@ def run_cells(plan: Mapping[str, Any], stream: Stream) -> None:
 def run_shell(plan: Mapping[str, Any]) -> None:
     """Load every module and give the console to a person."""
     for name, module in plan["modules"].items():
-        problem = load(module)
+        problem = load(module["path"])
         print(problem or f"/dev/{name} is there")
     print("the testers:", ", ".join(plan["testers"].values()), "(import them in python3)")
     print("exit, or Ctrl-A x, ends the VM", flush=True)

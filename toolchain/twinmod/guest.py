@@ -59,6 +59,10 @@ KERNEL_PARAMETERS = (
     "random.trust_cpu=on", "rcupdate.rcu_expedited=1",
 )  # fmt: skip
 
+#: Added to them, by the mode of the work. Pages that nobody asked to be zero are not: a kernel that
+#: makes them so, as Debian's does, hides a driver that forgot to ask.
+MODE_PARAMETERS = {"matrix": "init_on_alloc=0"}
+
 #: What QEMU runs a guest on, by accelerator.
 MACHINES = {
     "kvm": ("-accel", "kvm", "-cpu", "host"),
@@ -224,7 +228,7 @@ def plan_view(setting: Setting, products: tuple[Product, ...], run_dir: Path) ->
             for tester, path in userland.tester_dirs
         ),
         *(
-            Bind(source_path=product.path, target_path=inside / f"module/{product.module}.ko")
+            Bind(source_path=product.path, target_path=inside / "module" / product.file_name)
             for product in products
         ),
     )
@@ -294,15 +298,17 @@ def plan_exact(setting: Setting) -> Setting:
 def plan_agent(setting: Setting, work: Work) -> dict[str, Any]:
     """Return what the agent is told: JSON's own types."""
     inside = sandbox.INSIDE
+    paths = {(p.module, p.variant): str(inside / "module" / p.file_name) for p in work.products}
     return {
         "mode": work.mode,
         "cells": [
             {"name": cell.name, "module": cell.module, "tester": cell.tester,
-             "work": "differential" if cell == DIFFERENTIAL else work.mode}
+             "work": "differential" if cell == DIFFERENTIAL else work.mode,
+             "path": paths.get((cell.module, cell.variant), ""), "keyword": cell.keyword,
+             "files": list(cell.files)}
             for cell in work.cells
         ],
-        "modules": {p.module: {"path": str(inside / f"module/{p.module}.ko")}
-                    for p in work.products},
+        "modules": {p.module: {"path": paths[p.module, p.variant]} for p in work.products},
         "testers": {tester.name: tester.package for tester, _ in setting.userland.tester_dirs},
         "matrix": str(inside / "matrix"),
         "differential": work.differential,
@@ -335,7 +341,10 @@ def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
         *((f"modules/{path.name}", path.read_bytes()) for path in module_paths),
         ("init", init.encode()),
     )
-    argv = plan_qemu(setting.vm, setting.accelerator.name, interactive=work.mode == "shell")
+    argv = plan_qemu(
+        setting.vm, setting.accelerator.name, interactive=work.mode == "shell",
+        parameters=MODE_PARAMETERS.get(work.mode, ""),
+    )  # fmt: skip
     entered = sandbox.plan_enter(
         setting.chroot, argv, binds=plan_view(setting, work.products, run_dir),
         hidden=(VIEW_INSIDE,), terminal=work.mode == "shell",

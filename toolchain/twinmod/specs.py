@@ -177,6 +177,13 @@ class Product:
     command: str
     # True when this run found nothing to do.
     up_to_date: bool
+    # Tells several builds of one module apart that a VM is given; "" where there is one.
+    variant: str = ""
+
+    @property
+    def file_name(self) -> str:
+        """What a VM knows the file by."""
+        return f"{self.module}.{self.variant}.ko" if self.variant else f"{self.module}.ko"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,12 +196,18 @@ class Cell:
     tester: str
     # What the table shows instead where several modules have one language.
     label: str = ""
+    # Which build of the module, where a VM is given several.
+    variant: str = ""
+    # Only the tests that match, as pytest's -k; "" leaves all that the run has.
+    keyword: str = ""
+    # Only these files of the matrix; () is all of it.
+    files: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """Name of the cell, module before tester, as in ``c/rust``."""
-        shown = self.label or self.language
-        return f"{shown}/{self.tester}" if self.tester else shown
+        """Name of the cell, module before tester, as in ``c/rust``; a variant comes last."""
+        parts = (self.label or self.language, self.tester, self.variant)
+        return "/".join(part for part in parts if part)
 
 
 #: What follows the cells of a run: every module held to one model, with each tester.

@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Mutants as data: what each replaces, which rules must catch it, whether they did. Pure."""
+
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from rich.table import Table
+
+from twinmod import results
+from twinmod.config import LANGUAGES
+from twinmod.errors import ConfigError
+from twinmod.specs import Cell, CellResult
+
+#: Outcomes of a test that caught something.
+CAUGHT = ("failed", "crashed", "timeout", "lost")
+
+#: What a mutant can come to; only the first two are good.
+VERDICTS = ("caught", "refused", "elsewhere", "survived", "no build")
+
+
+class Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"new": "with"}):
+    """A text, which occurs exactly once in a module's sources, and what is put in its place."""
+
+    text: str
+    new: str
+
+
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A fault that a person makes, in each language; ``mutants.toml`` says what the keys are."""
+
+    name: str
+    why: str
+    rules: tuple[str, ...]
+    fatal: bool = False
+    c: tuple[Edit, ...] = ()
+    rust: tuple[Edit, ...] = ()
+    refused: dict[str, str] = {}
+    absent: dict[str, str] = {}
+
+
+class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"faults": "fault"}):
+    """All of ``mutants.toml``."""
+
+    unmutated: dict[str, str]
+    faults: tuple[Fault, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    """One fault in one module."""
+
+    name: str
+    language: str
+    why: str
+    rules: tuple[str, ...]
+    fatal: bool
+    edits: tuple[Edit, ...]
+    # The compiler's error that stops it, "" when it builds.
+    refused: str
+
+    @property
+    def full_name(self) -> str:
+        """What a report calls it: the language, then the name."""
+        return f"{self.language}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of one mutant."""
+
+    mutant: Mutant
+    # One of VERDICTS.
+    outcome: str
+    # The rules that caught it, in the contract's order; the compiler's error.
+    caught_by: tuple[str, ...] = ()
+    # The tests that did.
+    tests: tuple[str, ...] = ()
+    # What there is to say beside: the compiler's words, a module that did not load.
+    detail: str = ""
+    # Of its build and of its cells.
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether it came to what its entry says."""
+        return self.outcome in ("caught", "refused")
+
+
+def parse_page(text: str) -> Page:
+    """Return the faults that ``mutants.toml`` describes.
+
+    Raises:
+        ConfigError: An unknown key, a missing one, a name twice, a language without a word.
+    """
+    try:
+        page = msgspec.convert(tomllib.loads(text), Page)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(f"mutants.toml is not valid: {error}") from error
+    names = [fault.name for fault in page.faults]
+    if len(names) != len(set(names)):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ConfigError(f"mutants.toml has two faults of one name: {', '.join(twice)}")
+    for fault in page.faults:
+        for language, edits in (("c", fault.c), ("rust", fault.rust)):
+            if bool(edits) == (language in fault.absent):
+                raise ConfigError(
+                    f"fault {fault.name} needs either an edit for {language} or a reason why "
+                    f"there is none, in absent.{language}"
+                )
+    return page
+
+
+def plan_mutants(page: Page) -> tuple[Mutant, ...]:
+    """Return every mutant, fault by fault."""
+    return tuple(
+        Mutant(
+            name=fault.name, language=language, why=fault.why, rules=fault.rules,
+            fatal=fault.fatal, edits=fault.c if language == "c" else fault.rust,
+            refused=fault.refused.get(language, ""),
+        )
+        for fault in page.faults
+        for language in LANGUAGES
+        if language not in fault.absent
+    )  # fmt: skip
+
+
+def select_mutants(
+    mutants: tuple[Mutant, ...], keyword: str, languages: tuple[str, ...]
+) -> tuple[Mutant, ...]:
+    """Return the mutants in some languages whose name has a part.
+
+    Raises:
+        ConfigError: None is left.
+    """
+    found = tuple(m for m in mutants if m.language in languages and keyword in m.full_name)
+    if not found:
+        raise ConfigError(f"-k {keyword} leaves no mutant", hint="--list shows their names")
+    return found
+
+
+def plan_sources(
+    mutant: Mutant, sources: tuple[tuple[str, bytes], ...]
+) -> tuple[tuple[str, bytes], ...]:
+    """Return a module's files with a mutant's fault in them.
+
+    Args:
+        mutant: What is replaced.
+        sources: (name, content) of the module's files, as they are.
+
+    Raises:
+        ConfigError: A text does not occur in exactly one place: the module has changed, and
+            the mutant must be written anew.
+    """
+    files = dict(sources)
+    for edit in mutant.edits:
+        old, new = edit.text.encode(), edit.new.encode()
+        places = {name: content.count(old) for name, content in files.items()}
+        if sum(places.values()) != 1:
+            raise ConfigError(
+                f"mutant {mutant.full_name} no longer applies: its text occurs "
+                f"{sum(places.values())} times, not once",
+                facts=(("text", edit.text.strip("\n")),),
+                hint="write its entry in tests/mutation/mutants.toml anew",
+            )
+        name = next(name for name, count in places.items() if count)
+        files[name] = files[name].replace(old, new)
+    return tuple(files.items())
+
+
+def plan_keyword(rules: Iterable[str], known: Iterable[str]) -> str:
+    """Return pytest's -k for the tests of some rules, and of no other whose number begins so.
+
+    Args:
+        rules: The rules that are wanted.
+        known: All rules of the contract: -k finds R1 in R10 too.
+    """
+    every = tuple(known)
+    parts = []
+    for rule in rules:
+        longer = [other for other in every if other.startswith(rule) and other != rule]
+        parts.append(f"({rule} and not ({' or '.join(longer)}))" if longer else rule)
+    return " or ".join(parts)
+
+
+def find_files(rules: Iterable[str], files: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    """Return the names of the matrix's files that have a test of some rules.
+
+    Args:
+        rules: The rules that are wanted.
+        files: (name, text) of the matrix; collecting a file costs more than many of its tests.
+    """
+    marks = tuple(f'"{rule}"' for rule in rules)
+    return tuple(
+        name for name, text in files
+        if name.startswith("test_") and any(mark in text for mark in marks)
+    )  # fmt: skip
+
+
+def plan_cell(
+    mutant: Mutant, module: str, rules: tuple[str, ...], known: tuple[str, ...],
+    files: tuple[tuple[str, str], ...],
+) -> Cell:  # fmt: skip
+    """Return the cell that holds a mutant to the tests of some rules. One tester is enough: C's.
+
+    Args:
+        mutant: It.
+        module: The kernel's name of the module.
+        rules: Those that are wanted, () for all.
+        known: All rules of the contract.
+        files: (name, text) of the matrix.
+    """
+    return Cell(
+        module=module, language=mutant.language, tester="c", variant=mutant.name,
+        keyword=plan_keyword(rules, known), files=find_files(rules, files),
+    )  # fmt: skip
+
+
+def plan_batches(mutants: tuple[Mutant, ...], size: int) -> tuple[tuple[Mutant, ...], ...]:
+    """Return mutants in batches for a VM each: the slow ones last, that a VM may not survive.
+
+    In a batch they come first.
+    """
+    ordered = sorted(mutants, key=lambda mutant: not mutant.fatal)
+    batches = [tuple(ordered[at : at + size]) for at in range(0, len(ordered), size)]
+    return tuple(reversed(batches))
+
+
+def parse_compiler_errors(output: str) -> tuple[str, ...]:
+    """Return the codes of the errors in rustc's words, such as E0599, each once."""
+    return tuple(dict.fromkeys(re.findall(r"^\s*error\[(E\d+)\]", output, re.MULTILINE)))
+
+
+def find_doubtful(found: tuple[CellResult, ...]) -> tuple[Cell, ...]:
+    """Return the cells that ended a VM which others had used before.
+
+    What a VM dies of may be the doing of an earlier cell: only the first one is sure to be at
+    fault. The cells must be in the order in which they ran.
+    """
+    doubtful = []
+    first = True
+    for result in found:
+        ended = result.outcome in ("crashed", "timeout", "lost")
+        if ended and not first:
+            doubtful.append(result.cell)
+        first = ended
+    return tuple(doubtful)
+
+
+def find_caught(result: CellResult, known: Iterable[str]) -> tuple[str, ...]:
+    """Return the rules that a cell broke, in the contract's order."""
+    return tuple(rule for rule in known if results.compare_rule(result, rule) in CAUGHT)
+
+
+def judge(
+    mutant: Mutant, named: CellResult, every: CellResult | None, known: tuple[str, ...],
+    build_s: float,
+) -> Verdict:  # fmt: skip
+    """Return what became of a mutant that ran.
+
+    Args:
+        mutant: It.
+        named: Its cell with the tests of its own rules.
+        every: Its cell with all tests, None when its own rules caught it.
+        known: The contract's rules.
+        build_s: What its build took.
+    """
+    cells = (named,) if every is None else (named, every)
+    caught_by = find_caught(cells[-1], known)
+    own = set(caught_by) & set(mutant.rules)
+    tests = tuple(test.id for test in cells[-1].tests if test.outcome in CAUGHT)
+    return Verdict(
+        mutant=mutant,
+        outcome="caught" if own else "elsewhere" if caught_by else "survived",
+        caught_by=caught_by, tests=tests, detail="; ".join(cells[-1].problems),
+        seconds=build_s + sum(test.duration_s for cell in cells for test in cell.tests),
+    )  # fmt: skip
+
+
+def judge_refusal(mutant: Mutant, output: str, build_s: float) -> Verdict:
+    """Return what became of a mutant that did not build.
+
+    Args:
+        mutant: It.
+        output: The compiler's words.
+        build_s: What the attempt took.
+    """
+    codes = parse_compiler_errors(output)
+    expected = bool(mutant.refused) and mutant.refused in codes
+    return Verdict(
+        mutant=mutant, outcome="refused" if expected else "no build", caught_by=codes,
+        detail="" if expected else output.strip(), seconds=build_s,
+    )  # fmt: skip
+
+
+# -- the report -------------------------------------------------------------------------------
+
+
+def count_verdicts(verdicts: tuple[Verdict, ...]) -> dict[str, int]:
+    """Return how many mutants came to what, every outcome named."""
+    return {name: sum(v.outcome == name for v in verdicts) for name in VERDICTS}
+
+
+def find_idle_rules(
+    verdicts: tuple[Verdict, ...], known: tuple[str, ...], unmutated: dict[str, str]
+) -> tuple[str, ...]:
+    """Return the rules that caught nothing, although nothing excuses them."""
+    busy = {rule for v in verdicts for rule in v.caught_by}
+    return tuple(rule for rule in known if rule not in busy and rule not in unmutated)
+
+
+def plan_report(
+    verdicts: tuple[Verdict, ...], release: str, idle: tuple[str, ...], seconds: float
+) -> dict[str, Any]:
+    """Return the report: JSON's own types, schema ``twinmod.mutation/1``.
+
+    Args:
+        verdicts: One for each mutant.
+        release: The kernel that they ran on.
+        idle: The rules that caught nothing.
+        seconds: What all of it took.
+    """
+    return {
+        "schema": "twinmod.mutation/1",
+        "release": release,
+        "mutants": [
+            {"name": v.mutant.name, "module": v.mutant.language, "why": v.mutant.why,
+             "expected": [v.mutant.refused] if v.mutant.refused else list(v.mutant.rules),
+             "outcome": v.outcome, "caught_by": list(v.caught_by), "tests": list(v.tests),
+             "detail": v.detail, "seconds": round(v.seconds, 1)}
+            for v in verdicts
+        ],
+        "idle_rules": list(idle),
+        "totals": count_verdicts(verdicts),
+        "seconds": round(seconds, 1),
+    }  # fmt: skip
+
+
+def render_table(verdicts: tuple[Verdict, ...]) -> Table:
+    """Return the table: a line for each mutant."""
+    table = Table(pad_edge=False, box=None)
+    for column in ("mutant", "module", "expected", "caught by", "seconds", ""):
+        table.add_column(column, justify="right" if column == "seconds" else "left", no_wrap=True)
+    for verdict in verdicts:
+        mutant = verdict.mutant
+        table.add_row(
+            mutant.name, mutant.language, mutant.refused or " ".join(mutant.rules),
+            " ".join(verdict.caught_by) or "-", f"{verdict.seconds:.1f}",
+            "" if verdict.outcome == "caught" else verdict.outcome,
+        )  # fmt: skip
+    return table
+
+
+def render_troubles(verdicts: tuple[Verdict, ...], idle: tuple[str, ...]) -> str:
+    """Return what is wrong with each mutant that did not come to what its entry says."""
+    lines = []
+    for verdict in verdicts:
+        if not verdict.passed:
+            lines.append(f"{verdict.mutant.full_name} {verdict.outcome}: {verdict.mutant.why}")
+            lines.extend(f"    {test}" for test in verdict.tests)
+            lines.extend(f"    {line}" for line in verdict.detail.splitlines())
+    lines += [f"{rule} caught none" for rule in idle]
+    return "\n".join(lines)
+
+
+def render_totals(verdicts: tuple[Verdict, ...], seconds: float) -> str:
+    """Return the last line of a run."""
+    counts = count_verdicts(verdicts)
+    parts = [f"{count} {name}" for name, count in counts.items() if count or name == "survived"]
+    return f"{len(verdicts)} mutants in {seconds:.0f} s: {', '.join(parts)}"
