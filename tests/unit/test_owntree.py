@@ -260,6 +260,11 @@ def test_a_kernel_of_clang_is_told_so(own: Own, root: Chroot) -> None:
     assert owntree.find_tree(own.spec, root).make_flags == ("LLVM=-19",)
 
 
+def test_a_version_is_found_whatever_the_shell_says_beside_it() -> None:
+    output = f"sh: warning: setlocale\nversion of gcc: {CC}\nversion of rustc: \n"
+    assert owntree.parse_versions(output, ("rustc", "gcc", "clang")) == ("", CC, "")
+
+
 def test_the_host_as_a_root_leaves_room_beside_what_it_has() -> None:
     host = owntree.read_host()
     names = {name for name, _ in host.top}

@@ -48,8 +48,10 @@ HOST_SETTINGS = ("PATH", "HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "CARGO_HOME"
 #: Not of the host's top: what every sandbox has of its own.
 SANDBOX_DIRS = ("dev", "proc", "tmp", "run", sandbox.INSIDE.name)
 
-#: Prints the first line of each program's version, an empty line for one that is not there.
-VERSIONS = 'for name; do "$name" --version 2>/dev/null | head -n 1 | grep . || echo; done'
+#: Prints, for each program, its name and the first line of its version.
+VERSIONS = (
+    'for name; do echo "version of $name: $("$name" --version 2>/dev/null | head -n 1)"; done'
+)
 
 _BANNER = re.compile(rb"Linux version (\S+) \([^\n\0]*\) \(([^\n\0]*)\) (#\d[^\n\0]*)\n")
 
@@ -210,8 +212,15 @@ def read_versions(root: Chroot, programs: tuple[str, ...]) -> tuple[str, ...]:
     command = sandbox.plan_command(
         root, ("sh", "-c", VERSIONS, "sh", *programs), purpose=purpose, timeout_s=PROBE_TIMEOUT_S
     )
-    lines = process.run(command, error=MissingToolError).splitlines()
-    return tuple(lines[: len(programs)])
+    return parse_versions(process.run(command, error=MissingToolError), programs)
+
+
+def parse_versions(output: str, programs: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what VERSIONS printed of each program; a shell may have warned in between."""
+    pairs = (line.removeprefix("version of ").partition(": ") for line in output.splitlines()
+             if line.startswith("version of "))  # fmt: skip
+    found = {name: text for name, _, text in pairs}
+    return tuple(found.get(name, "").strip() for name in programs)
 
 
 def find_compilers(
