@@ -93,7 +93,7 @@ def plan_builds(config: Config, prepared: flow.Prepared) -> tuple[kbuild.BuildPl
     uapi = tuple((flow.UAPI, content) for _, content in flow.read_uapi(config))
     return tuple(
         kbuild.plan_build(
-            module, prepared.tree, prepared.chroot,
+            module, prepared.tree,
             (*kbuild.read_sources(module, config.root_dir), *uapi), config.out_dir,
         )
         for module in plan_modules()
@@ -342,7 +342,7 @@ def lint(config: Config, progress: Progress) -> None:
     """Hold the layouts' sources to the kernel's own checks."""
     prepared = flow.run_setup(config, progress)
     for plan in plan_builds(config, prepared):
-        kbuild.lint(plan, prepared.chroot, progress)
+        kbuild.lint(plan, progress)
 
 
 @click.command()

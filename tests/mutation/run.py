@@ -72,9 +72,7 @@ def build_one(config: Config, prepared: flow.Prepared, mutant: Mutant, out_dir: 
     """Build a mutant in a stage of its own; one that did not change is there already."""
     module = config.find_module(mutant.language)
     sources = mutants.plan_sources(mutant, kbuild.read_sources(module, config.root_dir))
-    plan = kbuild.plan_build(
-        module, prepared.tree, prepared.chroot, sources, out_dir / "mutants" / mutant.full_name
-    )
+    plan = kbuild.plan_build(module, prepared.tree, sources, out_dir / "mutants" / mutant.full_name)
     began = time.monotonic()
     try:
         product = kbuild.build(plan, Quiet())

@@ -73,16 +73,16 @@ def root() -> Chroot:
 
 
 @pytest.fixture
-def tree() -> KernelTree:
+def tree(root: Chroot) -> KernelTree:
     folder = Path("/cache/kernel/stock-1")
     return KernelTree(
         name="stock", release=RELEASE, version="7.3.4-1~bpo13+1", origin="stock",
         suite="trixie-backports", source_dir=folder / "linux", build_dir=folder / "build",
         image_path=folder / "vm/vmlinux", vm_module_paths=(folder / "vm/9p.ko",),
-        cc="x86_64-linux-gnu-gcc-14", key="stock-1",
+        compilers=root, make_flags=("CC=x86_64-linux-gnu-gcc-14",), key="stock-1",
         proof=CrateProof(
-            config_identical=True, rustc="rustc 1.85.1 (4eb161250 2025-03-15) (Debian)",
-            checked_symbols=690, missing=(),
+            reference="the stock kernel", config_identical=True,
+            rustc="rustc 1.85.1 (4eb161250 2025-03-15) (Debian)", checked_symbols=690, missing=(),
         ),
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from twinmod import config
 from twinmod.errors import ConfigError
+from twinmod.specs import KernelSpec
 
 PROJECT = Path("/project")
 
@@ -287,3 +288,64 @@ def test_another_size_of_the_vm_changes_nothing_else() -> None:
     selected = config.select_memory(read, 300)
     assert selected.vm == replace(read.vm, memory_mib=300)
     assert config.select_memory(selected, read.vm.memory_mib) == read
+
+
+# -- a person's own tree ----------------------------------------------------------------------
+
+
+def configure(**table: str) -> dict[str, Any]:
+    """Return a good document with one more kernel."""
+    return change(("kernels", "mine"), {"chroot": "trixie", **table})
+
+
+def read_mine(project: Path, **table: str) -> KernelSpec:
+    read = config.parse_config(configure(**table), project)
+    return config.select_kernel(read, "mine").kernel
+
+
+def test_a_tree_is_relative_to_the_project_absolute_or_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    project = tmp_path / "project"
+    relative, absolute, home = (
+        read_mine(project, tree=tree) for tree in ("../linux", f"{tmp_path}/linux", "~/linux")
+    )
+    assert relative.tree_dir == absolute.tree_dir == tmp_path / "linux"
+    assert home.tree_dir == tmp_path / "me/linux"
+    assert (relative.suite, relative.flavour) == ("", "")
+
+
+def test_a_tree_is_built_in_itself_or_where_it_is_said(tmp_path: Path) -> None:
+    assert read_mine(tmp_path, tree="linux").build_dir == tmp_path / "linux"
+    assert read_mine(tmp_path, tree="linux", build="out/k").build_dir == tmp_path / "out/k"
+
+
+def test_the_same_folder_said_in_two_ways_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "linux").mkdir()
+    (tmp_path / "link").symlink_to("linux")
+    spec = read_mine(tmp_path, tree="linux", build="link/../link")
+    assert spec.build_dir == spec.tree_dir
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"tree": "x", "suite": "sid"}, {"tree": "x", "flavour": "amd64"},
+        {"tree": "x", "series": "7.2"}, {"build": "x", "suite": "sid", "flavour": "amd64"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_kernel_is_a_tree_or_of_a_suite_and_not_both(table: dict[str, str]) -> None:
+    assert "kernels.mine has `tree` or `build` beside `" in refuse(configure(**table))
+
+
+def test_a_kernel_that_is_neither_is_refused() -> None:
+    assert "kernels.mine lacks `suite`" in refuse(configure())
+    assert "kernels.mine lacks `suite`" in refuse(configure(tree=""))
+    assert "kernels.mine has `build` and lacks `tree`" in refuse(configure(build="x"))
+
+
+@pytest.mark.parametrize("tree", ["~no-such-user-here/linux", "a\0b"])
+def test_a_folder_that_cannot_be_is_refused(tree: str) -> None:
+    assert "cannot be" in refuse(configure(tree=tree))

@@ -31,17 +31,13 @@ MANGLED = "_RNvXs_CsbDqzXfLQacH_12mdriver_rustNtB4_7MDriver"
 
 
 @pytest.fixture
-def c_plan(
-    tmp_path: Path, c_module: ModuleSpec, tree: KernelTree, root: Chroot
-) -> kbuild.BuildPlan:
-    return kbuild.plan_build(c_module, tree, root, C_SOURCES, tmp_path / "out")
+def c_plan(tmp_path: Path, c_module: ModuleSpec, tree: KernelTree) -> kbuild.BuildPlan:
+    return kbuild.plan_build(c_module, tree, C_SOURCES, tmp_path / "out")
 
 
 @pytest.fixture
-def rust_plan(
-    tmp_path: Path, rust_module: ModuleSpec, tree: KernelTree, root: Chroot
-) -> kbuild.BuildPlan:
-    return kbuild.plan_build(rust_module, tree, root, RUST_SOURCES, tmp_path / "out")
+def rust_plan(tmp_path: Path, rust_module: ModuleSpec, tree: KernelTree) -> kbuild.BuildPlan:
+    return kbuild.plan_build(rust_module, tree, RUST_SOURCES, tmp_path / "out")
 
 
 def find_inside(argv: tuple[str, ...]) -> tuple[str, ...]:
@@ -93,6 +89,27 @@ def test_a_rust_module_is_built_in_its_folder_of_the_tree(
     assert rust_plan.subdirs_line == "make SUBDIRS=samples/rust/mdriver_rust modules"
 
 
+def test_a_tree_that_was_built_in_itself_has_no_folder_of_outputs(
+    c_module: ModuleSpec, tree: KernelTree, tmp_path: Path
+) -> None:
+    in_place = replace(tree, build_dir=tree.source_dir, make_flags=("LLVM=1",))
+    argv = find_inside(kbuild.plan_build(c_module, in_place, C_SOURCES, tmp_path).command.argv)
+    assert argv == (
+        "make", "-C", "/twinmod/linux", "ARCH=x86", "LLVM=1", f"-j{os.cpu_count()}",
+        "M=/twinmod/module/mdriver_c", "modules",
+    )  # fmt: skip
+
+
+def test_a_module_is_built_with_the_compilers_of_its_kernel(
+    c_module: ModuleSpec, tree: KernelTree, root: Chroot, tmp_path: Path
+) -> None:
+    host = replace(root, root_dir=Path("/"), top=(("usr", ""),), key="host")
+    other = replace(tree, compilers=host)
+    argv = kbuild.plan_build(c_module, other, C_SOURCES, tmp_path).command.argv
+    assert "/usr" in argv
+    assert str(root.root_dir) not in argv
+
+
 def test_a_build_has_no_network(c_plan: kbuild.BuildPlan) -> None:
     assert "--share-net" not in c_plan.command.argv
 
@@ -107,19 +124,17 @@ def test_a_stage_is_the_sources_and_what_make_reads(c_plan: kbuild.BuildPlan) ->
 
 
 def test_a_kernel_without_rust_cannot_have_a_rust_module(
-    rust_module: ModuleSpec, tree: KernelTree, root: Chroot, tmp_path: Path
+    rust_module: ModuleSpec, tree: KernelTree, tmp_path: Path
 ) -> None:
     bare = replace(tree, proof=replace(tree.proof, rustc="", checked_symbols=0))
     with pytest.raises(BuildError, match="CONFIG_RUST is not set"):
-        kbuild.plan_build(rust_module, bare, root, RUST_SOURCES, tmp_path)
+        kbuild.plan_build(rust_module, bare, RUST_SOURCES, tmp_path)
 
 
 def test_the_same_build_planned_elsewhere_has_the_same_digest(
-    c_module: ModuleSpec, tree: KernelTree, root: Chroot
+    c_module: ModuleSpec, tree: KernelTree
 ) -> None:
-    one, other = (
-        kbuild.plan_build(c_module, tree, root, C_SOURCES, Path(f"/{name}")) for name in "ab"
-    )
+    one, other = (kbuild.plan_build(c_module, tree, C_SOURCES, Path(f"/{name}")) for name in "ab")
     assert one.digest == other.digest
     # The Makefile names the stage, and is there for a person: it is no input of the product.
     assert dict(one.files)["Makefile"] != dict(other.files)["Makefile"]
@@ -142,14 +157,14 @@ def test_whatever_a_product_depends_on_changes_the_digest(
         case "header":
             sources = (*RUST_SOURCES, ("new.h", b""))
         case "compiler":
-            tree = replace(tree, cc="gcc-15")
+            tree = replace(tree, make_flags=("CC=gcc-15",))
         case "tree":
             tree = replace(tree, key="stock-2")
         case "chroot":
-            root = replace(root, key="trixie-2")
+            tree = replace(tree, compilers=replace(root, key="trixie-2"))
         case "folder":
             module = replace(rust_module, subdirs="drivers/char/x")
-    other = kbuild.plan_build(module, tree, root, sources, rust_plan.stage_dir)
+    other = kbuild.plan_build(module, tree, sources, rust_plan.stage_dir)
     assert other.digest != rust_plan.digest
 
 
@@ -349,8 +364,13 @@ def test_the_build_report_is_json_with_a_schema(product: Product, tree: KernelTr
     document = json.loads(json.dumps(kbuild.plan_report((product,), tree)))
     assert document["schema"] == "twinmod.build/1"
     assert set(document) == {"schema", "kernel", "crates", "products"}
-    assert set(document["kernel"]) == {"release", "version", "origin", "suite", "cc", "rustc"}
-    assert document["crates"] == {"checked_symbols": 690, "missing": [], "config_identical": True}
+    assert set(document["kernel"]) == {
+        "release", "version", "origin", "suite", "compilers", "make_flags", "rustc",
+    }  # fmt: skip
+    assert document["crates"] == {
+        "reference": "the stock kernel", "checked_symbols": 690, "missing": [],
+        "config_identical": True,
+    }  # fmt: skip
     assert set(document["products"][0]) == set(Product.__dataclass_fields__)
 
 
@@ -362,13 +382,13 @@ def test_the_kernels_own_checks_are_run_on_what_a_person_wrote(
 ) -> None:
     for name in ("mdriver_c.c", "mdriver.h", "mdriver_c.mod.c", "Kbuild"):
         (tmp_path / name).write_text("")
-    checks = dict(kbuild.plan_lint(c_module, tree, root, tmp_path))
+    checks = dict(kbuild.plan_lint(c_module, tree, tmp_path))
     assert list(checks) == ["checkpatch", "warnings"]
     inside = find_inside(checks["checkpatch"].argv)
     assert inside[-3:] == (
         "-f", "/twinmod/module/mdriver_c/mdriver.h", "/twinmod/module/mdriver_c/mdriver_c.c",
     )  # fmt: skip
     assert {"W=1", "KCFLAGS=-Werror"} <= set(checks["warnings"].argv)
-    checks = dict(kbuild.plan_lint(rust_module, tree, root, tmp_path))
+    checks = dict(kbuild.plan_lint(rust_module, tree, tmp_path))
     assert list(checks) == ["rustfmt", "clippy"]
     assert {"CLIPPY=1", "KRUSTFLAGS=-Dwarnings"} <= set(checks["clippy"].argv)

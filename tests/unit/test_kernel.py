@@ -2,18 +2,14 @@
 """Which packages are one kernel, and what proves that its rebuilt crates are its own."""
 
 import hashlib
-import lzma
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from twinmod import kernel
-from twinmod.errors import BuildError, ConfigError
+from twinmod import kernel, options
+from twinmod.errors import BuildError, ConfigError, MissingToolError
 from twinmod.specs import Chroot, CrateProof, KernelSpec, KernelTree
 
 VERSION = "7.3.4-1~bpo13+1"
@@ -240,38 +236,13 @@ CONFIG_NR_CPUS=8192
 """
 
 
-def test_options_are_what_is_set_without_quotes() -> None:
-    assert kernel.parse_options(CONFIG) == {
-        "CONFIG_CC_VERSION_TEXT": "x86_64-linux-gnu-gcc-14 (Debian 14.2.0-19) 14.2.0",
-        "CONFIG_RUST": "y", "CONFIG_OVERLAY_FS": "m", "CONFIG_CMDLINE": "a=b c",
-        "CONFIG_NR_CPUS": "8192",
-    }  # fmt: skip
-
-
-BOOTABLE = dict.fromkeys(kernel.VM_BUILTINS, "y") | {o: "m" for _, o in kernel.VM_MODULES}
-
-
-@pytest.mark.parametrize("value", ["m", "y"])
-def test_a_kernel_with_all_that_a_vm_needs_is_accepted(value: str, kernel_spec: KernelSpec) -> None:
-    kernel.compare_options(BOOTABLE | {o: value for _, o in kernel.VM_MODULES}, kernel_spec)
-
-
-@pytest.mark.parametrize("option", sorted(BOOTABLE))
-@pytest.mark.parametrize("value", ["n", None])
-def test_a_kernel_that_lacks_one_option_is_refused_by_its_name(
-    option: str, value: str | None, kernel_spec: KernelSpec
+def test_a_kernel_that_a_vm_cannot_boot_is_refused_with_what_it_lacks(
+    kernel_spec: KernelSpec,
 ) -> None:
-    options = {k: v for k, v in BOOTABLE.items() if k != option}
-    with pytest.raises(ConfigError, match=f"lacks {option}$"):
-        kernel.compare_options(options | ({option: value} if value else {}), kernel_spec)
-
-
-@pytest.mark.parametrize("option", kernel.VM_BUILTINS)
-def test_what_must_be_built_in_is_not_enough_as_a_module(
-    option: str, kernel_spec: KernelSpec
-) -> None:
-    with pytest.raises(ConfigError, match=option):
-        kernel.compare_options(BOOTABLE | {option: "m"}, kernel_spec)
+    bootable = dict.fromkeys(options.VM_BUILTINS, "y") | {o: "m" for _, o in options.VM_MODULES}
+    kernel.require_options(kernel_spec, bootable)
+    with pytest.raises(ConfigError, match=r"amd64 kernel of .*lacks CONFIG_PVH$"):
+        kernel.require_options(kernel_spec, bootable | {"CONFIG_PVH": "n"})
 
 
 def test_equal_configurations_are_accepted() -> None:
@@ -291,85 +262,18 @@ def test_a_configuration_that_changed_is_refused_with_the_difference() -> None:
 
 # -- the crates' proof ------------------------------------------------------------------------
 
-EXPORTS = """\
-EXPORT_SYMBOL_RUST_GPL(_RNvCs3S5sVLmWzbK_6kernel13current_raw);
-EXPORT_SYMBOL_RUST_GPL(_RNvMNtCs3S5sVLmWzbK_6kernel5errorNtB2_5Error8to_errno);
-/* EXPORT_SYMBOL_RUST_GPL(_RNot_one); */
-"""
-
-SYMVERS = """\
-0x00000000\t_RNvCs3S5sVLmWzbK_6kernel13current_raw\tvmlinux\tEXPORT_SYMBOL_GPL\t
-0x12345678\tmisc_register\tvmlinux\tEXPORT_SYMBOL\t
-0x9abcdef0\t_RNvMNtCs3S5sVLmWzbK_6kernel5errorNtB2_5Error8to_errno\tvmlinux\tEXPORT_SYMBOL_GPL\t
-"""
-
-
-def test_the_exports_of_a_crate_are_read_from_its_header() -> None:
-    assert kernel.parse_exports(EXPORTS) == (
-        "_RNvCs3S5sVLmWzbK_6kernel13current_raw",
-        "_RNvMNtCs3S5sVLmWzbK_6kernel5errorNtB2_5Error8to_errno",
-    )
-
-
-def test_crates_whose_symbols_all_stand_in_the_stock_kernel_are_proved() -> None:
-    assert kernel.compare_symbols(kernel.parse_exports(EXPORTS), SYMVERS) == ()
-
-
-def test_one_symbol_with_another_hash_is_missing() -> None:
-    other = "_RNvCsAnotherHash_6kernel13current_raw"
-    assert kernel.compare_symbols((other, "misc_register"), SYMVERS) == (other,)
-
-
-def test_a_symbol_is_a_whole_name() -> None:
-    assert kernel.compare_symbols(("misc_reg", "vmlinux"), SYMVERS) == ("misc_reg", "vmlinux")
+SYMVERS = "0x12345678\tmisc_register\tvmlinux\tEXPORT_SYMBOL\t\n"
 
 
 def test_a_kernel_without_rust_needs_no_proof(root: Chroot) -> None:
     proof = kernel.prove_crates(root, {}, (), SYMVERS)
-    assert proof == CrateProof(config_identical=True, rustc="", checked_symbols=0, missing=())
-
-
-# -- load order -------------------------------------------------------------------------------
-
-
-def test_a_diamond_is_loaded_from_its_bottom_each_module_once() -> None:
-    depends = {"top": ("left", "right"), "left": ("base",), "right": ("base",), "base": ()}
-    assert kernel.plan_load_order(depends, ("top",)) == ("base", "left", "right", "top")
-
-
-def test_what_is_built_in_is_not_loaded() -> None:
-    assert kernel.plan_load_order({"9p": ("netfs", "9pnet"), "9pnet": ()}, ("9p", "overlay")) == (
-        "9pnet", "9p",
+    assert proof == CrateProof(
+        reference="the stock kernel", config_identical=True, rustc="", checked_symbols=0,
+        missing=(),
     )  # fmt: skip
 
 
-@given(
-    st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=1, max_size=10),
-    st.lists(st.integers(0, 9), max_size=4),
-)
-def test_every_module_comes_once_and_after_all_that_it_needs(
-    needs: list[list[int]], wanted: list[int]
-) -> None:
-    # A module depends on smaller numbers only: the kernel's own graph has no cycle either.
-    depends: Mapping[str, tuple[str, ...]] = {
-        f"m{number}": tuple(f"m{other}" for other in others if other < number)
-        for number, others in enumerate(needs)
-    }
-    order = kernel.plan_load_order(depends, tuple(f"m{number}" for number in wanted))
-    assert len(order) == len(set(order))
-    assert {f"m{number}" for number in wanted} & set(depends) <= set(order)
-    for place, name in enumerate(order):
-        assert set(depends[name]) <= set(order[:place])
-
-
 # -- what is kept -----------------------------------------------------------------------------
-
-
-def test_a_compressed_module_is_unpacked_and_another_left_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "9p.ko.xz").write_bytes(lzma.compress(b"\x7fELF..."))
-    (tmp_path / "9p.ko").write_bytes(b"\x7fELF---")
-    assert kernel.decompress(tmp_path / "9p.ko.xz") == b"\x7fELF..."
-    assert kernel.decompress(tmp_path / "9p.ko") == b"\x7fELF---"
 
 
 def test_another_suite_flavour_or_chroot_is_another_tree(
@@ -401,6 +305,9 @@ def test_a_tree_is_read_back_as_it_was_recorded(
     )  # fmt: skip
 
 
+NOT_MADE = MissingToolError("not set up", hint="nox -s setup")
+
+
 @pytest.mark.parametrize(
     ("checked", "missing", "ok"), [(690, (), True), (0, (), False), (690, ("_RNv",), False)]
 )
@@ -408,15 +315,22 @@ def test_the_doctor_believes_only_a_proof_with_symbols_and_none_missing(
     tree: KernelTree, kernel_spec: KernelSpec, checked: int, missing: tuple[str, ...], ok: bool
 ) -> None:
     proof = replace(tree.proof, checked_symbols=checked, missing=missing)
-    checks = kernel.check_tree(kernel_spec, replace(tree, proof=proof))
+    checks = kernel.check_tree(kernel_spec, replace(tree, proof=proof), NOT_MADE)
     assert {check.name: check.ok for check in checks}["crates"] is ok
 
 
 def test_the_doctor_does_not_fail_for_a_tree_that_setup_will_make(
     kernel_spec: KernelSpec,
 ) -> None:
-    for check in kernel.check_tree(kernel_spec, None):
+    for check in kernel.check_tree(kernel_spec, None, NOT_MADE):
         assert (check.ok, check.required, check.fix) == (False, False, "nox -s setup")
+
+
+def test_the_doctor_wants_no_crates_of_a_kernel_without_rust(
+    tree: KernelTree, kernel_spec: KernelSpec
+) -> None:
+    bare = replace(tree, proof=replace(tree.proof, rustc="", checked_symbols=0))
+    assert all(check.ok for check in kernel.check_tree(kernel_spec, bare, NOT_MADE))
 
 
 def test_a_kernel_that_was_built_without_rustc_finds_none() -> None:

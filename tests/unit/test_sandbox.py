@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """How a chroot is entered: the exact vector, and the order of what is mounted."""
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from twinmod import sandbox
@@ -86,3 +87,21 @@ def test_a_program_inside_may_look_like_an_option(root: Chroot) -> None:
     # bwrap stops to read its own options at "--".
     argv = sandbox.plan_enter(root, ("--bind", "x"))
     assert argv[-3:] == ("--", "--bind", "x")
+
+
+def test_the_host_as_a_root_is_mounted_part_by_part_and_never_writable(root: Chroot) -> None:
+    host = replace(
+        root, root_dir=Path("/"), top=(("bin", "usr/bin"), ("usr", "")),
+        environment=(("PATH", "/opt/gcc/bin:/usr/bin"),),
+    )  # fmt: skip
+    argv = sandbox.plan_enter(host, ("make",), environment=(("HOME", "/x"),), writable=True)
+    assert argv == (
+        "bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--uid", "0", "--gid", "0",
+        "--symlink", "usr/bin", "/bin", "--ro-bind", "/usr", "/usr",
+        "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run",
+        "--tmpfs", "/twinmod",
+        "--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin",
+        "--setenv", "LC_ALL", "C.UTF-8", "--setenv", "HOME", "/tmp",
+        "--setenv", "PATH", "/opt/gcc/bin:/usr/bin", "--setenv", "HOME", "/x",
+        "--chdir", "/", "--", "make",
+    )  # fmt: skip

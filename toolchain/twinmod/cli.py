@@ -127,14 +127,14 @@ def setup(state: State, kernel: str) -> ExitCode:
 def _print_setup(prepared: flow.Prepared) -> None:
     proof = prepared.tree.proof
     click.echo(f"kernel   {prepared.tree.release}, version {prepared.tree.version}")
-    click.echo("config   identical to the stock kernel's")
+    click.echo(f"config   identical to that of {proof.reference}")
     if not proof.rustc:
         click.echo("Rust     none: the kernel was built without it")
         return
-    click.echo(f"rustc    {proof.rustc}, as the stock kernel's")
+    click.echo(f"rustc    {proof.rustc}, that of {proof.reference}")
     click.echo(
-        f"crates   {proof.checked_symbols} exported symbols checked against the stock "
-        f"Module.symvers, {len(proof.missing)} missing"
+        f"crates   {proof.checked_symbols} exported symbols checked against the Module.symvers "
+        f"of {proof.reference}, {len(proof.missing)} missing"
     )
 
 

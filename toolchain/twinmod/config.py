@@ -30,12 +30,14 @@ class ChrootTable(_Table, frozen=True):
 
 
 class KernelTable(_Table, frozen=True):
-    """``[tool.twinmod.kernels.NAME]``."""
+    """``[tool.twinmod.kernels.NAME]``: suite and flavour, or a tree."""
 
     chroot: str
-    suite: str
-    flavour: str
+    suite: str = ""
+    flavour: str = ""
     series: str = ""
+    tree: str = ""
+    build: str = ""
 
 
 class ModuleTable(_Table, frozen=True):
@@ -190,10 +192,7 @@ def parse_config(document: dict[str, Any], project_dir: Path) -> Config:
     except msgspec.ValidationError as error:
         raise _refuse(f"[tool.twinmod] is not valid: {error}", project_dir) from error
     _check_references(table, project_dir)
-    kernels = tuple(
-        KernelSpec(name=name, chroot=k.chroot, suite=k.suite, flavour=k.flavour, series=k.series)
-        for name, k in table.kernels.items()
-    )
+    kernels = tuple(plan_kernel(name, k, project_dir) for name, k in table.kernels.items())
     chroots = tuple(
         ChrootSpec(name=name, suite=c.suite, packages=(*table.packages, *c.packages))
         for name, c in table.chroots.items()
@@ -220,6 +219,46 @@ def parse_config(document: dict[str, Any], project_dir: Path) -> Config:
         ),
         vm=VmSpec(**msgspec.structs.asdict(table.vm)),
     )
+
+
+def plan_kernel(name: str, table: KernelTable, project_dir: Path) -> KernelSpec:
+    """Return the kernel that a table describes.
+
+    Raises:
+        ConfigError: It is both a suite's kernel and a tree, or neither, or half of one.
+    """
+    stock = {"suite": table.suite, "flavour": table.flavour}
+    given = [key for key, value in (stock | {"series": table.series}).items() if value]
+    if (table.tree or table.build) and given:
+        raise _refuse(
+            f"kernels.{name} has `tree` or `build` beside `{given[0]}`: a kernel is a person's own "
+            "tree, or one of a suite",
+            project_dir,
+        )
+    lacking = [key for key, value in stock.items() if not value]
+    if table.build and not table.tree:
+        raise _refuse(f"kernels.{name} has `build` and lacks `tree`", project_dir)
+    if lacking and not table.tree:
+        raise _refuse(
+            f"kernels.{name} lacks `{lacking[0]}`: a kernel has `suite` and `flavour`, or `tree`",
+            project_dir,
+        )
+    tree_dir = _find_dir(table.tree, project_dir)
+    return KernelSpec(
+        name=name, chroot=table.chroot, suite=table.suite, flavour=table.flavour,
+        series=table.series, tree_dir=tree_dir,
+        build_dir=_find_dir(table.build, project_dir) or tree_dir,
+    )  # fmt: skip
+
+
+def _find_dir(text: str, project_dir: Path) -> Path | None:
+    """Return the folder that a person wrote, without links, so that equal ones look equal."""
+    if not text:
+        return None
+    try:
+        return (project_dir / Path(text).expanduser()).resolve()
+    except (RuntimeError, OSError, ValueError) as error:
+        raise _refuse(f"the folder {text!r} cannot be: {error}", project_dir) from error
 
 
 def _refuse(message: str, project_dir: Path) -> ConfigError:

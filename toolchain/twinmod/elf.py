@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a kernel module's file says of itself: .modinfo, .comment and its symbols."""
+"""What a kernel module's file says of itself, what it needs, and what a kernel has for it."""
 
+import lzma
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
@@ -57,3 +61,82 @@ def parse_module(data: bytes) -> ModuleFile:
         comments=read_section(".comment"),
         symbols=tuple(symbol.name for symbol in symbols if symbol.name),
     )
+
+
+# -- what it needs -----------------------------------------------------------------------------
+
+
+def plan_load_order(
+    depends: Mapping[str, tuple[str, ...]], wanted: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return wanted modules and what they depend on, each after what it needs.
+
+    Args:
+        depends: For each module that is a file, the modules it names in its .modinfo.
+        wanted: The modules to load.
+    """
+    order: list[str] = []
+
+    def add(name: str) -> None:
+        if name in order or name not in depends:
+            return
+        for needed in depends[name]:
+            add(needed)
+        order.append(name)
+
+    for name in wanted:
+        add(name)
+    return tuple(order)
+
+
+def read_load_order(
+    paths: Mapping[str, Path], wanted: tuple[str, ...]
+) -> tuple[tuple[Path, bytes], ...]:
+    """Return (path, content) of wanted modules and of what they depend on, in load order.
+
+    Args:
+        paths: The file of each module that is one, by the kernel's name of it.
+        wanted: The modules to load.
+
+    Returns:
+        Each file once, decompressed.
+    """
+    texts: dict[str, bytes] = {}
+    depends: dict[str, tuple[str, ...]] = {}
+
+    def read(name: str) -> None:
+        if name in depends or name not in paths:
+            return
+        texts[name] = decompress(paths[name])
+        found = parse_module(texts[name]).find_modinfo("depends")
+        depends[name] = tuple(part.replace("-", "_") for part in found.split(",") if part)
+        for needed in depends[name]:
+            read(needed)
+
+    for name in wanted:
+        read(name)
+    return tuple((paths[name], texts[name]) for name in plan_load_order(depends, wanted))
+
+
+def decompress(path: Path) -> bytes:
+    """Return a module's file, decompressed."""
+    data = path.read_bytes()
+    return lzma.decompress(data) if path.suffix == ".xz" else data
+
+
+# -- what a kernel has for it ------------------------------------------------------------------
+
+
+def parse_exports(text: str) -> tuple[str, ...]:
+    """Return the symbols that a generated ``exports_*_generated.h`` exports."""
+    return tuple(re.findall(r"^EXPORT_SYMBOL_RUST_GPL\((\w+)\);", text, re.MULTILINE))
+
+
+def compare_symbols(exports: tuple[str, ...], symvers: str) -> tuple[str, ...]:
+    """Return the exported symbols that a kernel's Module.symvers does not have.
+
+    A crate's hash is part of each of its mangled names, so one missing name means that the
+    crate is another one.
+    """
+    known = {line.split("\t")[1] for line in symvers.splitlines() if "\t" in line}
+    return tuple(symbol for symbol in exports if symbol not in known)

@@ -79,13 +79,13 @@ def hold_checkout(config: Config, progress: Progress) -> Iterator[None]:
 
 
 def plan_builds(
-    config: Config, root: Chroot, tree: KernelTree, languages: tuple[str, ...]
+    config: Config, tree: KernelTree, languages: tuple[str, ...]
 ) -> tuple[kbuild.BuildPlan, ...]:
     """Plan the build of the modules in some languages."""
     modules = [module for module in config.modules if module.language in languages]
     return tuple(
         kbuild.plan_build(
-            module, tree, root, kbuild.read_sources(module, config.root_dir), config.out_dir
+            module, tree, kbuild.read_sources(module, config.root_dir), config.out_dir
         )
         for module in modules
     )
@@ -101,7 +101,7 @@ def render_builds(config: Config, languages: tuple[str, ...]) -> str:
     tree = kernel.find_tree(config.kernel, root) if root else None
     if root is None or tree is None:
         raise MissingToolError("setup has not been run", hint="nox -s setup")
-    plans = plan_builds(config, root, tree, languages)
+    plans = plan_builds(config, tree, languages)
     return "\n\n".join(kbuild.render_show(plan) for plan in plans)
 
 
@@ -109,7 +109,7 @@ def run_build(
     config: Config, prepared: Prepared, languages: tuple[str, ...], progress: Progress
 ) -> tuple[Product, ...]:
     """Build modules and write the build report."""
-    plans = plan_builds(config, prepared.chroot, prepared.tree, languages)
+    plans = plan_builds(config, prepared.tree, languages)
     products = tuple(kbuild.build(plan, progress) for plan in plans)
     document = kbuild.plan_report(products, prepared.tree)
     write_json(config.out_dir / "build/report.json", document)
@@ -490,12 +490,12 @@ def run_shell(config: Config, prepared: Prepared, progress: Progress) -> ExitCod
 def run_doctor(config: Config, probe: Callable[[str], bool]) -> tuple[Check, ...]:
     """Look at everything that a build needs; change nothing."""
     root = chroot.find_chroot(config.chroot)
-    tree = kernel.find_tree(config.kernel, root) if root else None
+    tree, error = kernel.look_for_tree(config.kernel, root)
     accelerator = guest.find_accelerator(tree, root, config.vm, remember=False)
     return (
         *chroot.check_host(),
         *chroot.check_chroot(config.chroot, config.mirror, probe),
-        *kernel.check_tree(config.kernel, tree),
+        *kernel.check_tree(config.kernel, tree, error),
         *guest.check_vm(accelerator),
     )
 
@@ -506,12 +506,9 @@ def list_cells(config: Config) -> tuple[KernelCell, ...]:
     for spec in config.kernels:
         selected = select_kernel(config, spec.name)
         root = chroot.find_chroot(selected.chroot)
-        tree = kernel.find_tree(spec, root) if root else None
+        tree, error = kernel.look_for_tree(spec, root)
         for cell in plan_cells(config):
-            reason = (
-                kbuild.find_absence(cell.language, tree) if tree
-                else f"not set up: nox -s setup -- --kernel {spec.name}"
-            )  # fmt: skip
+            reason = kbuild.find_absence(cell.language, tree) if tree else error.message
             release = tree.release if tree else ""
             found.append(KernelCell(kernel=spec.name, release=release, cell=cell, reason=reason))
     return tuple(found)
@@ -519,8 +516,8 @@ def list_cells(config: Config) -> tuple[KernelCell, ...]:
 
 def run_lint(config: Config, prepared: Prepared, progress: Progress) -> None:
     """Hold the modules' and the Rust tester's sources to the kernel's and clippy's checks."""
-    for plan in plan_builds(config, prepared.chroot, prepared.tree, LANGUAGES):
-        kbuild.lint(plan, prepared.chroot, progress)
+    for plan in plan_builds(config, prepared.tree, LANGUAGES):
+        kbuild.lint(plan, progress)
     spec = next(spec for spec in config.testers if spec.name == "rust")
     userland.lint(
         spec, prepared.chroot, config.root_dir, prepared.site_dir, prepared.crates_dir, progress

@@ -19,7 +19,7 @@ from typing import Any
 
 from twinmod import cache, elf, process, resources, sandbox
 from twinmod.errors import BuildError, ConfigError
-from twinmod.specs import Bind, Chroot, Command, KernelTree, ModuleSpec, Product, Progress
+from twinmod.specs import Bind, Command, KernelTree, ModuleSpec, Product, Progress
 
 MODULES = sandbox.INSIDE / "module"
 
@@ -90,7 +90,9 @@ def plan_folder(module: ModuleSpec) -> tuple[str, PurePosixPath]:
 def plan_make(module: ModuleSpec, tree: KernelTree, *arguments: str) -> tuple[str, ...]:
     """Return make's argument vector for one module, as it is called inside the chroot."""
     folder, _ = plan_folder(module)
-    return sandbox.plan_make(tree.cc, f"M={folder}", *arguments)
+    return sandbox.plan_make(
+        tree.make_flags, f"M={folder}", *arguments, in_place=tree.in_place
+    )  # fmt: skip
 
 
 def plan_binds(
@@ -120,7 +122,6 @@ def find_absence(language: str, tree: KernelTree) -> str:
 def plan_build(
     module: ModuleSpec,
     tree: KernelTree,
-    chroot: Chroot,
     sources: tuple[tuple[str, bytes], ...],
     out_dir: Path,
 ) -> BuildPlan:
@@ -128,8 +129,7 @@ def plan_build(
 
     Args:
         module: What to build.
-        tree: The kernel to build it for.
-        chroot: With the compilers of that kernel.
+        tree: The kernel to build it for, with the compilers that built it.
         sources: (name, content) of its files.
         out_dir: The checkout's folder for results.
 
@@ -147,7 +147,7 @@ def plan_build(
     binds, hidden = plan_binds(module, tree, stage_dir)
     command = replace(
         sandbox.plan_command(
-            chroot, plan_make(module, tree, "modules"), binds=binds, hidden=hidden,
+            tree.compilers, plan_make(module, tree, "modules"), binds=binds, hidden=hidden,
             purpose=f"module {module.name} did not build", timeout_s=BUILD_TIMEOUT_S,
         ),
         log_path=stage_dir / "build.log", tail_lines=COMPILER_LINES,
@@ -163,7 +163,9 @@ def plan_build(
     return BuildPlan(
         module=module, tree=tree, stage_dir=stage_dir, folder=folder, command=command,
         files=(*files, ("Makefile", makefile.encode())), subdirs_line=subdirs_line,
-        digest=plan_digest(files, plan_make(module, tree, "modules"), (tree.key, chroot.key)),
+        digest=plan_digest(
+            files, plan_make(module, tree, "modules"), (tree.key, tree.compilers.key)
+        ),
     )  # fmt: skip
 
 
@@ -189,7 +191,8 @@ def render_show(plan: BuildPlan) -> str:
     lines = [f"# {plan.module.name} for {plan.tree.release}"]
     if plan.subdirs_line:
         lines.append(f"# before Linux 5.3: {plan.subdirs_line}")
-    lines.append(f"# inside the chroot: {shlex.join(plan_make(plan.module, plan.tree, 'modules'))}")
+    inside = shlex.join(plan_make(plan.module, plan.tree, "modules"))
+    lines.append(f"# inside the sandbox: {inside}")
     return "\n".join((*lines, process.render_command(plan.command)))
 
 
@@ -323,8 +326,10 @@ def plan_report(products: tuple[Product, ...], tree: KernelTree) -> dict[str, An
     return {
         "schema": "twinmod.build/1",
         "kernel": {"release": tree.release, "version": tree.version, "origin": tree.origin,
-                   "suite": tree.suite, "cc": tree.cc, "rustc": tree.proof.rustc},
-        "crates": {"checked_symbols": tree.proof.checked_symbols,
+                   "suite": tree.suite, "make_flags": list(tree.make_flags),
+                   "compilers": tree.compilers.name, "rustc": tree.proof.rustc},
+        "crates": {"reference": tree.proof.reference,
+                   "checked_symbols": tree.proof.checked_symbols,
                    "missing": list(tree.proof.missing),
                    "config_identical": tree.proof.config_identical},
         "products": [{**asdict(product), "path": str(product.path)} for product in products],
@@ -334,7 +339,7 @@ def plan_report(products: tuple[Product, ...], tree: KernelTree) -> dict[str, An
 # -- lint -------------------------------------------------------------------------------------
 
 
-def lint(plan: BuildPlan, chroot: Chroot, progress: Progress) -> None:
+def lint(plan: BuildPlan, progress: Progress) -> None:
     """Hold a module's sources to the kernel's own checks, in a stage of their own.
 
     Raises:
@@ -345,13 +350,13 @@ def lint(plan: BuildPlan, chroot: Chroot, progress: Progress) -> None:
     stage_dir.mkdir(parents=True)
     for name, content in plan.files:
         (stage_dir / name).write_bytes(content)
-    for name, command in plan_lint(plan.module, plan.tree, chroot, stage_dir):
+    for name, command in plan_lint(plan.module, plan.tree, stage_dir):
         with progress.phase(f"{name} of {plan.module.name}"):
             process.run(command)
 
 
 def plan_lint(
-    module: ModuleSpec, tree: KernelTree, chroot: Chroot, stage_dir: Path
+    module: ModuleSpec, tree: KernelTree, stage_dir: Path
 ) -> tuple[tuple[str, Command], ...]:
     """Return the kernel's own checks of a module's sources by name; each fails on a find.
 
@@ -377,7 +382,7 @@ def plan_lint(
         )  # fmt: skip
     return tuple(
         (name, replace(sandbox.plan_command(
-            chroot, argv, binds=binds, hidden=hidden, timeout_s=BUILD_TIMEOUT_S,
+            tree.compilers, argv, binds=binds, hidden=hidden, timeout_s=BUILD_TIMEOUT_S,
             purpose=f"{name} has something to say about {module.name}",
         ), tail_lines=COMPILER_LINES))
         for name, argv in checks

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A distribution's own kernel as a tree that Rust modules can be built in.
+"""A distribution's own kernel as a tree that Rust modules can be built in, or a person's own.
 
 Debian's header packages hold no Rust crate. They are rebuilt here from the distribution's
 source, config and compiler, and proved to be those that the running kernel was built with.
@@ -7,7 +7,6 @@ source, config and compiler, and proved to be those that the running kernel was 
 
 import difflib
 import hashlib
-import lzma
 import os
 import re
 import shutil
@@ -16,8 +15,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from twinmod import cache, elf, network, process, sandbox
-from twinmod.errors import BuildError, ConfigError, MissingToolError
+from twinmod import cache, elf, network, owntree, process, sandbox
+from twinmod.errors import BuildError, ConfigError, MissingToolError, TwinmodError
+from twinmod.options import VM_MODULES, find_lacking, parse_options
 from twinmod.specs import Bind, Check, Chroot, Command, CrateProof, KernelSpec, KernelTree, Progress
 
 #: Changed when the same configuration must give another tree.
@@ -31,18 +31,8 @@ WORK = sandbox.INSIDE / "scratch"
 DOWNLOAD_TIMEOUT_S = 1800.0
 BUILD_TIMEOUT_S = 1800.0
 
-#: Modules that a VM needs before its root is there, with the option that builds each of them.
-VM_MODULES = (
-    ("9pnet_virtio", "CONFIG_NET_9P_VIRTIO"),
-    ("9p", "CONFIG_9P_FS"),
-    ("overlay", "CONFIG_OVERLAY_FS"),
-)
-
-#: What a VM needs built in.
-VM_BUILTINS = (
-    "CONFIG_VIRTIO_PCI", "CONFIG_VIRTIO_CONSOLE", "CONFIG_DEVTMPFS", "CONFIG_BLK_DEV_INITRD",
-    "CONFIG_SERIAL_8250_CONSOLE", "CONFIG_PVH",
-)  # fmt: skip
+#: What a distribution's crates are compared with.
+REFERENCE = "the stock kernel"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,20 +285,13 @@ def find_in_packages(entry_dir: Path, pattern: str) -> Path:
     return found[0]
 
 
-def parse_options(config: str) -> dict[str, str]:
-    """Return the options that a .config sets, by name, strings without their quotes."""
-    pairs = (line.partition("=") for line in config.splitlines() if line.startswith("CONFIG_"))
-    return {name: value.strip('"') for name, _, value in pairs}
-
-
-def compare_options(options: Mapping[str, str], spec: KernelSpec) -> None:
-    """Refuse a kernel that the VM could not be booted with.
+def require_options(spec: KernelSpec, options: Mapping[str, str]) -> None:
+    """Refuse a kernel that a VM could not boot.
 
     Raises:
-        ConfigError: It lacks what the VM needs.
+        ConfigError: It lacks what a VM needs.
     """
-    lacking = [name for name in VM_BUILTINS if options.get(name) != "y"]
-    lacking += [option for _, option in VM_MODULES if options.get(option) not in ("y", "m")]
+    lacking = find_lacking(options)
     if lacking:
         raise ConfigError(
             f"a VM cannot boot the {spec.flavour} kernel of {spec.suite}: it lacks "
@@ -336,21 +319,6 @@ def compare_configs(stock: str, rebuilt: str) -> None:
     )
 
 
-def parse_exports(text: str) -> tuple[str, ...]:
-    """Return the symbols that a generated ``exports_*_generated.h`` exports."""
-    return tuple(re.findall(r"^EXPORT_SYMBOL_RUST_GPL\((\w+)\);", text, re.MULTILINE))
-
-
-def compare_symbols(exports: tuple[str, ...], symvers: str) -> tuple[str, ...]:
-    """Return the exported symbols that the stock Module.symvers does not have.
-
-    A crate's hash is part of each of its mangled names, so one missing name means that the
-    crate is another one.
-    """
-    stock = {line.split("\t")[1] for line in symvers.splitlines() if "\t" in line}
-    return tuple(symbol for symbol in exports if symbol not in stock)
-
-
 def plan_configure(options: Mapping[str, str], *targets: str) -> tuple[str, ...]:
     """Return make's argument vector that configures and prepares a tree as it was built.
 
@@ -359,7 +327,7 @@ def plan_configure(options: Mapping[str, str], *targets: str) -> tuple[str, ...]
     """
     cc = options["CONFIG_CC_VERSION_TEXT"].split()[0]
     rustc = () if options.get("CONFIG_RUSTC_VERSION", "0") != "0" else ("RUSTC=false",)
-    return sandbox.plan_make(cc, *rustc, *targets)
+    return sandbox.plan_make((f"CC={cc}",), *rustc, *targets)
 
 
 def configure_tree(chroot: Chroot, entry_dir: Path, spec: KernelSpec) -> Mapping[str, str]:
@@ -371,7 +339,7 @@ def configure_tree(chroot: Chroot, entry_dir: Path, spec: KernelSpec) -> Mapping
     """
     stock = find_in_packages(entry_dir, "usr/src/linux-headers-*/.config").read_text()
     options = parse_options(stock)
-    compare_options(options, spec)
+    require_options(spec, options)
     config_path = entry_dir / "build/.config"
     config_path.write_text(stock)
     purpose = "the kernel's tree was not configured"
@@ -396,7 +364,7 @@ def build_crates(chroot: Chroot, entry_dir: Path, options: Mapping[str, str]) ->
     for name in ("include/generated/utsrelease.h", "include/config/kernel.release"):
         shutil.copy(find_in_packages(entry_dir, f"{headers}/{name}"), entry_dir / "build" / name)
     texts = (p.read_text() for p in sorted((entry_dir / "build/rust").glob("exports_*.h")))
-    exports = tuple(symbol for text in texts for symbol in parse_exports(text))
+    exports = tuple(symbol for text in texts for symbol in elf.parse_exports(text))
     return prove_crates(chroot, options, exports, symvers.read_text())
 
 
@@ -409,13 +377,15 @@ def prove_crates(
         BuildError: They are not; the difference is among the facts.
     """
     if options.get("CONFIG_RUST") != "y":
-        return CrateProof(config_identical=True, rustc="", checked_symbols=0, missing=())
+        return CrateProof(
+            reference=REFERENCE, config_identical=True, rustc="", checked_symbols=0, missing=()
+        )
     wanted = options["CONFIG_RUSTC_VERSION_TEXT"]
     command = sandbox.plan_command(
         chroot, ("rustc", "--version"), purpose="rustc does not run", timeout_s=60
     )
     rustc = process.run(command).strip()
-    missing = compare_symbols(exports, symvers)
+    missing = elf.compare_symbols(exports, symvers)
     if rustc != wanted or missing or not exports:
         raise BuildError(
             "the rebuilt Rust crates are not those of the stock kernel",
@@ -424,34 +394,12 @@ def prove_crates(
             hint="name the suite that built this kernel as its chroot in [tool.twinmod]",
         )  # fmt: skip
     return CrateProof(
-        config_identical=True, rustc=rustc, checked_symbols=len(exports), missing=missing
-    )
+        reference=REFERENCE, config_identical=True, rustc=rustc, checked_symbols=len(exports),
+        missing=missing,
+    )  # fmt: skip
 
 
 # -- what the VM boots ------------------------------------------------------------------------
-
-
-def plan_load_order(
-    depends: Mapping[str, tuple[str, ...]], wanted: tuple[str, ...]
-) -> tuple[str, ...]:
-    """Return wanted modules and what they depend on, each after what it needs.
-
-    Args:
-        depends: For each module that is a file, the modules it names in its .modinfo.
-        wanted: The modules to load.
-    """
-    order: list[str] = []
-
-    def add(name: str) -> None:
-        if name in order or name not in depends:
-            return
-        for needed in depends[name]:
-            add(needed)
-        order.append(name)
-
-    for name in wanted:
-        add(name)
-    return tuple(order)
 
 
 def unpack_image(chroot: Chroot, entry_dir: Path) -> tuple[str, ...]:
@@ -468,32 +416,17 @@ def unpack_image(chroot: Chroot, entry_dir: Path) -> tuple[str, ...]:
     process.run(plan_inside(chroot, argv, entry_dir, "the kernel's image was not unpacked"))
     shutil.move(entry_dir / "work/vmlinux", entry_dir / "vm/vmlinux")
     root = find_in_packages(entry_dir, "**/lib/modules/*/kernel")
-    files = {path.name.partition(".ko")[0].replace("-", "_"): path
+    files = {plan_module_name(path).removesuffix(".ko"): path
              for folder in ("fs", "net/9p") for path in (root / folder).rglob("*.ko*")}  # fmt: skip
-    texts: dict[str, bytes] = {}
-    depends: dict[str, tuple[str, ...]] = {}
-
-    def read(name: str) -> None:
-        if name in depends or name not in files:
-            return
-        texts[name] = decompress(files[name])
-        found = elf.parse_module(texts[name]).find_modinfo("depends")
-        depends[name] = tuple(part.replace("-", "_") for part in found.split(",") if part)
-        for needed in depends[name]:
-            read(needed)
-
-    for name, _ in VM_MODULES:
-        read(name)
-    order = plan_load_order(depends, tuple(name for name, _ in VM_MODULES))
-    for name in order:
-        (entry_dir / "vm" / f"{name}.ko").write_bytes(texts[name])
-    return tuple(f"{name}.ko" for name in order)
+    found = elf.read_load_order(files, tuple(name for name, _ in VM_MODULES))
+    for path, content in found:
+        (entry_dir / "vm" / plan_module_name(path)).write_bytes(content)
+    return tuple(plan_module_name(path) for path, _ in found)
 
 
-def decompress(path: Path) -> bytes:
-    """Return a module's file, decompressed."""
-    data = path.read_bytes()
-    return lzma.decompress(data) if path.suffix == ".xz" else data
+def plan_module_name(path: Path) -> str:
+    """Return the name of a module's file, decompressed, after the kernel's name of it."""
+    return f"{path.name.partition('.ko')[0].replace('-', '_')}.ko"
 
 
 def make_tree(
@@ -528,6 +461,8 @@ def make_tree(
 
 def plan_key(spec: KernelSpec, chroot: Chroot) -> str:
     """Return what identifies a tree in the cache."""
+    if spec.tree_dir:
+        return owntree.plan_key(spec, chroot)
     text = "\n".join((FORMAT, spec.suite, spec.flavour, spec.series, chroot.key))
     return f"{spec.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
@@ -542,25 +477,46 @@ def ensure_tree(spec: KernelSpec, chroot: Chroot, mirror: str, progress: Progres
         progress: Told of every phase.
 
     Raises:
-        ConfigError: No such suite, flavour or version; or a VM could not boot it.
-        MissingToolError: No network, no disk.
+        ConfigError: No such suite, flavour, version or tree; or a VM could not boot it.
+        MissingToolError: No network, no disk; or a person's own tree is not built.
         BuildError: What was rebuilt is not the stock kernel's.
     """
+    if spec.tree_dir:
+        return owntree.ensure_tree(spec, chroot, progress)
 
     def make(entry_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
         return make_tree(spec, chroot, mirror, entry_dir, progress)
 
     entry = cache.ensure_entry("kernel", plan_key(spec, chroot), make, progress, keep=("work",))
-    return _read_tree(spec, entry)
+    return _read_tree(spec, chroot, entry)
 
 
 def find_tree(spec: KernelSpec, chroot: Chroot) -> KernelTree | None:
-    """Return a kernel tree when it is there."""
+    """Return a kernel tree when it is there.
+
+    Raises:
+        TwinmodError: It is a person's own, and cannot be used.
+    """
+    if spec.tree_dir:
+        return owntree.find_tree(spec, chroot)
     entry = cache.find_entry("kernel", plan_key(spec, chroot))
-    return _read_tree(spec, entry) if entry else None
+    return _read_tree(spec, chroot, entry) if entry else None
 
 
-def _read_tree(spec: KernelSpec, entry: cache.Entry) -> KernelTree:
+def look_for_tree(
+    spec: KernelSpec, chroot: Chroot | None
+) -> tuple[KernelTree | None, TwinmodError]:
+    """Return a kernel tree, or None, and the error that a step which needs it would end with."""
+    missing = MissingToolError(
+        f"not set up: nox -s setup -- --kernel {spec.name}", hint="nox -s setup"
+    )
+    try:
+        return (find_tree(spec, chroot) if chroot else None), missing
+    except TwinmodError as error:
+        return None, error
+
+
+def _read_tree(spec: KernelSpec, chroot: Chroot, entry: cache.Entry) -> KernelTree:
     record = entry.record
     proof = record["proof"]
     return KernelTree(
@@ -568,31 +524,52 @@ def _read_tree(spec: KernelSpec, entry: cache.Entry) -> KernelTree:
         suite=record["suite"], source_dir=entry.path / "linux", build_dir=entry.path / "build",
         image_path=entry.path / "vm/vmlinux",
         vm_module_paths=tuple(entry.path / "vm" / name for name in record["vm_modules"]),
-        cc=record["cc"], key=entry.name,
+        compilers=chroot, make_flags=(f"CC={record['cc']}",), key=entry.name,
         proof=CrateProof(
-            config_identical=proof["config_identical"], rustc=proof["rustc"],
-            checked_symbols=proof["checked_symbols"], missing=tuple(proof["missing"]),
+            reference=REFERENCE, config_identical=proof["config_identical"],
+            rustc=proof["rustc"], checked_symbols=proof["checked_symbols"],
+            missing=tuple(proof["missing"]),
         ),
     )  # fmt: skip
 
 
-def check_tree(spec: KernelSpec, tree: KernelTree | None) -> tuple[Check, ...]:
-    """Return what the doctor says of the kernel and of its crates."""
+def check_tree(
+    spec: KernelSpec, tree: KernelTree | None, error: TwinmodError
+) -> tuple[Check, ...]:  # fmt: skip
+    """Return what the doctor says of the kernel and of its crates.
+
+    Args:
+        spec: The configured kernel.
+        tree: Its tree, when there is one.
+        error: Why there is none. What setup will make is not required yet; a person's own tree
+            only that person can mend.
+    """
     if tree is None:
         names = (("kernel", f"tree of {spec.name}"), ("C", "compiler"), ("Rust", "rustc"),
                  ("Rust", "crates"))  # fmt: skip
+        found = error.message if spec.tree_dir else "not made yet"
         return tuple(
-            Check(group=group, name=name, found="not made yet", needed="the kernel's own",
-                  ok=False, required=False, fix="nox -s setup")
-            for group, name in names
+            Check(group=group, name=name, found=found, needed="the kernel's own",
+                  ok=False, required=spec.tree_dir is not None, fix=error.hint)
+            for group, name in (names[:1] if spec.tree_dir else names)
         )  # fmt: skip
-    proof = tree.proof
     return (
         Check(group="kernel", name=f"tree of {spec.name}", needed="complete", ok=True,
               found=f"{tree.release}, version {tree.version}"),
-        Check(group="C", name="compiler", found=tree.cc, needed="the kernel's own", ok=True),
+        Check(group="C", name="compiler", needed="the kernel's own", ok=True,
+              found=f"{' '.join(tree.make_flags)} of {tree.compilers.name}"),
+        *_check_crates(tree.proof),
+    )  # fmt: skip
+
+
+def _check_crates(proof: CrateProof) -> tuple[Check, ...]:
+    if not proof.rustc:
+        return (Check(group="Rust", name="rustc", found="none: the kernel was built without it",
+                      needed="the kernel's own", ok=True),)  # fmt: skip
+    return (
         Check(group="Rust", name="rustc", found=proof.rustc, needed="the kernel's own", ok=True),
-        Check(group="Rust", name="crates", needed="all in the stock Module.symvers",
+        Check(group="Rust", name="crates",
+              needed=f"all in the Module.symvers of {proof.reference}",
               found=f"{proof.checked_symbols} symbols checked, {len(proof.missing)} missing",
               ok=proof.checked_symbols > 0 and not proof.missing),
     )  # fmt: skip

@@ -25,16 +25,19 @@ ENVIRONMENT = (
 )
 
 
-def plan_make(cc: str, *arguments: str) -> tuple[str, ...]:
+def plan_make(
+    flags: tuple[str, ...], *arguments: str, in_place: bool = False
+) -> tuple[str, ...]:  # fmt: skip
     """Return make's argument vector for a kernel's tree, as it is called inside the chroot.
 
     Args:
-        cc: The compiler that built the kernel.
+        flags: The variables that name the compilers which built the kernel.
         arguments: Variables and targets.
+        in_place: The tree's outputs lie among its sources.
     """
+    outputs = () if in_place else (f"O={BUILD}",)
     return (
-        "make", "-C", str(LINUX), f"O={BUILD}", "ARCH=x86", f"CC={cc}", f"-j{os.cpu_count()}",
-        *arguments,
+        "make", "-C", str(LINUX), *outputs, "ARCH=x86", *flags, f"-j{os.cpu_count()}", *arguments,
     )  # fmt: skip
 
 
@@ -42,6 +45,18 @@ def plan_bind(bind: Bind) -> tuple[str, ...]:
     """Return the arguments of one bind mount."""
     verb = "--bind" if bind.writable else "--ro-bind"
     return (verb, str(bind.source_path), str(bind.target_path))
+
+
+def plan_root(chroot: Chroot, *, writable: bool = False) -> tuple[str, ...]:
+    """Return the arguments that mount a root."""
+    if not chroot.top:
+        return ("--bind" if writable else "--ro-bind", str(chroot.root_dir), "/")
+    return tuple(
+        part
+        for name, link in chroot.top
+        for part in (("--symlink", link, f"/{name}") if link
+                     else ("--ro-bind", str(chroot.root_dir / name), f"/{name}"))
+    )  # fmt: skip
 
 
 def plan_enter(
@@ -76,13 +91,15 @@ def plan_enter(
         A vector that starts with ``bwrap``. Everything inside dies with it.
     """
     settings = tuple(
-        part for name, value in (*ENVIRONMENT, *environment) for part in ("--setenv", name, value)
+        part
+        for name, value in (*ENVIRONMENT, *chroot.environment, *environment)
+        for part in ("--setenv", name, value)
     )
     return (
         "bwrap", "--unshare-all", *(("--share-net",) if network else ()),
         "--die-with-parent", *(() if terminal else ("--new-session",)),
         "--uid", "0", "--gid", "0",
-        "--bind" if writable else "--ro-bind", str(chroot.root_dir), "/",
+        *plan_root(chroot, writable=writable),
         "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run",
         "--tmpfs", str(INSIDE),
         *(part for device in devices for part in ("--dev-bind", device, device)),

@@ -58,7 +58,7 @@ class ChrootSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chroot:
-    """A complete private Debian root."""
+    """A complete private Debian root; or this host as a root that nothing is written to."""
 
     name: str
     suite: str
@@ -69,31 +69,42 @@ class Chroot:
     mirror: str
     # (name, value) of the host's own apt settings for its mirror, such as Check-Valid-Until.
     apt_options: tuple[tuple[str, str], ...] = ()
+    # Of this host, (name, where it links to or "") of what lies at its top: mounted one by one,
+    # because INSIDE needs a place beside them. A root of our own is mounted whole.
+    top: tuple[tuple[str, str], ...] = ()
+    # (name, value) beside the fixed environment: how this host's user finds their compilers.
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelSpec:
-    """What the configuration says of a kernel."""
+    """What the configuration says of a kernel: a suite's, or a person's own tree."""
 
     name: str
-    # The ChrootSpec with the compilers that this kernel was built with.
+    # The ChrootSpec with the compilers that this kernel was built with, and the VM's userland.
     chroot: str
-    # The suite that serves the kernel's packages.
+    # The suite that serves the kernel's packages, "" for a tree.
     suite: str
-    # Debian's flavour; the VM needs 9p, which "cloud-amd64" lacks.
+    # Debian's flavour; the VM needs 9p, which "cloud-amd64" lacks. "" for a tree.
     flavour: str
     # The newest kernel of this series, as in "7.2"; "" takes the suite's newest.
     series: str = ""
+    # A person's own Linux tree, and where it was built: in itself, or in the folder of O=.
+    tree_dir: Path | None = None
+    build_dir: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrateProof:
-    """Evidence that the rebuilt Rust crates are those of the running kernel."""
+    """Evidence that the Rust crates are those of the kernel that is booted."""
 
+    # What configuration, rustc and symbols were compared with.
+    reference: str
     config_identical: bool
+    # "" for a kernel without Rust.
     rustc: str
     checked_symbols: int
-    # Symbols of the rebuilt crates that the stock Module.symvers does not have.
+    # Symbols that the crates export and the reference's Module.symvers does not have.
     missing: tuple[str, ...]
 
 
@@ -104,22 +115,30 @@ class KernelTree:
     name: str
     # uname -r of the kernel, which vermagic repeats.
     release: str
-    # The distribution's package version.
+    # The distribution's package version, or uname -v of a person's own kernel.
     version: str
-    # "stock": a distribution's kernel, its crates rebuilt.
+    # "stock": a distribution's kernel, its crates rebuilt. "tree": a person's own Linux tree.
     origin: str
     suite: str
     source_dir: Path
+    # Where the outputs are: the sources' own folder when no O= was given.
     build_dir: Path
     # An uncompressed vmlinux: the VM boots it without decompressing on an emulated processor.
     image_path: Path
     # Modules that a VM loads before its root is there, decompressed, in load order.
     vm_module_paths: tuple[Path, ...]
-    # The compiler that built the kernel, as make wants it.
-    cc: str
+    # The root whose compilers built the kernel; modules are built in it.
+    compilers: Chroot
+    # How make is told of them: ("CC=gcc-14",) or ("LLVM=1",).
+    make_flags: tuple[str, ...]
     proof: CrateProof
     # Identifies its content.
     key: str
+
+    @property
+    def in_place(self) -> bool:
+        """Whether its outputs lie among its sources."""
+        return self.build_dir == self.source_dir
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,434 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A person's own Linux tree as a kernel: looked at, compared with itself, and never written to.
+
+What was found is remembered in the cache, with the size and time of every file that it rests on:
+nothing is read again until one of them changes.
+"""
+
+import hashlib
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from twinmod import cache, elf, options, process, sandbox
+from twinmod.errors import ConfigError, MissingToolError
+from twinmod.specs import Chroot, CrateProof, KernelSpec, KernelTree, Progress
+
+#: Changed when the same tree must be looked at again.
+FORMAT = "1"
+
+#: What the crates of a tree are compared with: there is no other kernel to compare them with.
+REFERENCE = "the tree's own last build"
+
+PROBE_TIMEOUT_S = 60.0
+
+#: How a person builds with all of their processors; a shell's own words.
+JOBS = "-j$(nproc)"
+
+#: What a Linux tree has at its top.
+SOURCES = ("Makefile", "Kconfig", "scripts/Makefile.build")
+
+#: What a build of it leaves and modules need.
+OUTPUTS = (
+    "vmlinux", "Module.symvers", "include/config/auto.conf", "include/config/kernel.release",
+    "include/generated/autoconf.h", "include/generated/utsrelease.h", "scripts/mod/modpost",
+)  # fmt: skip
+RUST_OUTPUTS = ("rust/libcore.rmeta", "rust/libbindings.rmeta", "rust/libkernel.rmeta")
+
+#: Where the modules lie that a VM loads, and what those need.
+VM_MODULE_DIRS = ("fs", "net/9p")
+
+#: A person's PATH leads to their compilers, and rustup's programs look for the real ones at home.
+HOST_SETTINGS = ("PATH", "HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "CARGO_HOME")
+
+#: Not of the host's top: what every sandbox has of its own.
+SANDBOX_DIRS = ("dev", "proc", "tmp", "run", sandbox.INSIDE.name)
+
+#: Prints, for each program, its name and the first line of its version.
+VERSIONS = (
+    'for name; do echo "version of $name: $("$name" --version 2>/dev/null | head -n 1)"; done'
+)
+
+_BANNER = re.compile(rb"Linux version (\S+) \([^\n\0]*\) \(([^\n\0]*)\) (#\d[^\n\0]*)\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compilers:
+    """The compilers that configured a tree, found."""
+
+    root: Chroot
+    flags: tuple[str, ...]
+    # (program, the first line of its version)
+    versions: tuple[tuple[str, str], ...]
+
+
+# -- the tree ---------------------------------------------------------------------------------
+
+
+def find_dirs(spec: KernelSpec) -> tuple[Path, Path]:
+    """Return where a tree's sources and its outputs are."""
+    assert spec.tree_dir is not None
+    assert spec.build_dir is not None
+    return spec.tree_dir, spec.build_dir
+
+
+def render_make(spec: KernelSpec, flags: tuple[str, ...], *targets: str) -> str:
+    """Return the make command that a person would run in their tree."""
+    source_dir, build_dir = find_dirs(spec)
+    outputs = () if build_dir == source_dir else (f"O={build_dir}",)
+    return " ".join((shlex.join(("make", "-C", str(source_dir), *outputs, *flags)), *targets))
+
+
+def render_enable(spec: KernelSpec, lacking: tuple[str, ...], flags: tuple[str, ...]) -> str:
+    """Return the commands that give a tree the options that it lacks."""
+    source_dir, build_dir = find_dirs(spec)
+    changes = (
+        part
+        for name in lacking
+        for part in (("-d", name.removesuffix("=n")) if name.endswith("=n") else ("-e", name))
+    )
+    script = (str(source_dir / "scripts/config"), "--file", str(build_dir / ".config"), *changes)
+    return " && ".join((
+        shlex.join(script), render_make(spec, flags, "olddefconfig"),
+        render_make(spec, flags, JOBS),
+    ))  # fmt: skip
+
+
+def read_config(spec: KernelSpec) -> Mapping[str, str]:
+    """Return the options that a tree was configured with.
+
+    Raises:
+        ConfigError: There is no Linux tree.
+        MissingToolError: It was not configured.
+    """
+    source_dir, build_dir = find_dirs(spec)
+    lacking = tuple(name for name in SOURCES if not (source_dir / name).is_file())
+    if lacking:
+        raise ConfigError(
+            f"the tree of kernel {spec.name} is no Linux tree: it has no {', '.join(lacking)}",
+            facts=(("folder", str(source_dir)),),
+            hint=f"correct [tool.twinmod.kernels.{spec.name}]",
+        )
+    found = {}
+    config_path = build_dir / ".config"
+    if config_path.is_file():
+        found = options.parse_options(config_path.read_text(errors="replace"))
+    if not options.plan_compilers(found):
+        raise MissingToolError(
+            f"the tree of kernel {spec.name} is not configured: "
+            f"{'its .config names no compiler' if config_path.is_file() else 'it has no .config'}",
+            facts=(("file", str(config_path)),),
+            hint=render_make(spec, (), "olddefconfig"),
+        )
+    return found
+
+
+def require_options(spec: KernelSpec, config: Mapping[str, str]) -> None:
+    """Refuse a tree that a VM could not boot.
+
+    Raises:
+        ConfigError: It lacks what a VM needs; each option is named.
+    """
+    lacking = options.find_lacking(config)
+    if lacking:
+        _, build_dir = find_dirs(spec)
+        _, flags = options.plan_compilers(config)[0]
+        raise ConfigError(
+            f"a VM cannot boot the tree of kernel {spec.name}: it lacks {', '.join(lacking)}",
+            facts=(("configuration", str(build_dir / ".config")),),
+            hint=render_enable(spec, lacking, flags),
+        )
+
+
+def require_outputs(
+    spec: KernelSpec, config: Mapping[str, str]
+) -> tuple[tuple[str, ...], tuple[Path, ...]]:
+    """Return what a tree's modules and its VM depend on, all of it there and of one build.
+
+    Returns:
+        The names of all files, relative to the build folder, then the paths of the modules that
+        a VM loads, in load order.
+
+    Raises:
+        MissingToolError: The tree was not built, not to the end, or configured again since.
+    """
+    _, build_dir = find_dirs(spec)
+    _, flags = options.plan_compilers(config)[0]
+    rust = RUST_OUTPUTS if options.find_rustc(config) else ()
+    paths = {
+        path.name.removesuffix(".ko").replace("-", "_"): path
+        for folder in VM_MODULE_DIRS
+        for path in (build_dir / folder).rglob("*.ko")
+    }
+    wanted = options.find_vm_modules(config)
+    missing = [name for name in (*OUTPUTS, *rust) if not (build_dir / name).is_file()]
+    missing += [f"{name}.ko" for name in wanted if name not in paths]
+    if missing:
+        raise MissingToolError(
+            f"the tree of kernel {spec.name} is not built: {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not there",
+            facts=(("folder", str(build_dir)),),
+            hint=render_make(spec, flags, JOBS),
+        )
+    built = options.parse_options((build_dir / "include/config/auto.conf").read_text())
+    changed = options.compare_options(config, built)
+    if changed:
+        raise MissingToolError(
+            f"the tree of kernel {spec.name} was configured again after its last build",
+            facts=(("configuration", str(build_dir / ".config")),
+                   ("changed", "\n".join(f"{name}: {built.get(name, 'n')} was built, now "
+                                         f"{config.get(name, 'n')}" for name in changed[:20]))),
+            hint=render_make(spec, flags, JOBS),
+        )  # fmt: skip
+    modules = tuple(path for path, _ in elf.read_load_order(paths, wanted))
+    crates = sorted(path for suffix in ("rmeta", "so") for path in
+                    (build_dir / "rust").glob(f"*.{suffix}")) if rust else []  # fmt: skip
+    names = (str(path.relative_to(build_dir)) for path in (*modules, *crates))
+    return (".config", *OUTPUTS, *names), modules
+
+
+# -- its compilers ----------------------------------------------------------------------------
+
+
+def read_host() -> Chroot:
+    """Return this host as a root: read-only, with its user's own way to compilers."""
+    entries = sorted(path for path in Path("/").iterdir() if path.name not in SANDBOX_DIRS)
+    return Chroot(
+        name="this host", suite="", root_dir=Path("/"), key="host", mirror="",
+        top=tuple((path.name, str(path.readlink()) if path.is_symlink() else "")
+                  for path in entries if path.is_symlink() or path.is_dir()),
+        environment=tuple((name, os.environ[name]) for name in HOST_SETTINGS
+                          if name in os.environ),
+    )  # fmt: skip
+
+
+def read_versions(root: Chroot, programs: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the first line of each program's version, "" for one that a root has not."""
+    purpose = f"the compilers of {root.name} did not run"
+    command = sandbox.plan_command(
+        root, ("sh", "-c", VERSIONS, "sh", *programs), purpose=purpose, timeout_s=PROBE_TIMEOUT_S
+    )
+    return parse_versions(process.run(command, error=MissingToolError), programs)
+
+
+def parse_versions(output: str, programs: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what VERSIONS printed of each program; a shell may have warned in between."""
+    pairs = (line.removeprefix("version of ").partition(": ") for line in output.splitlines()
+             if line.startswith("version of "))  # fmt: skip
+    found = {name: text for name, _, text in pairs}
+    return tuple(found.get(name, "").strip() for name in programs)
+
+
+def find_compilers(
+    spec: KernelSpec, config: Mapping[str, str], roots: tuple[Chroot, ...]
+) -> Compilers:
+    """Return the compilers that configured a tree: those of the first root that has them.
+
+    Args:
+        spec: The configured kernel.
+        config: The tree's options.
+        roots: Where to look.
+
+    Raises:
+        MissingToolError: None has. A crate of another rustc, even of the same number, would be
+            refused by rustc itself (E0514).
+    """
+    candidates = options.plan_compilers(config)
+    cc, rustc = config["CONFIG_CC_VERSION_TEXT"], options.find_rustc(config)
+    programs = (*(program for program, _ in candidates), *(("rustc",) if rustc else ()))
+    facts = [("C compiler wanted", cc), *([("rustc wanted", rustc)] if rustc else [])]
+    for root in roots:
+        found = dict(zip(programs, read_versions(root, programs), strict=True))
+        for program, flags in candidates:
+            if found[program] == cc and found.get("rustc", "") == rustc:
+                wanted = (program, *(("rustc",) if rustc else ()))
+                versions = tuple((name, found[name]) for name in wanted)
+                return Compilers(root=root, flags=flags, versions=versions)
+        facts += [(root.name, f"{name}: {text or 'none'}") for name, text in found.items()]
+    raise MissingToolError(
+        f"the compilers that configured the tree of kernel {spec.name} are neither in its chroot "
+        "nor on this host",
+        facts=tuple(facts),
+        hint="put them first in PATH, or configure and build the tree again with those that are "
+        "there",
+    )
+
+
+# -- what is proved of it ---------------------------------------------------------------------
+
+
+def parse_banner(image: bytes) -> tuple[str, str, str]:
+    """Return (release, compilers, version) that a kernel's image says of itself, "" without.
+
+    Source: init/version-timestamp.c and scripts/mkcompile_h, Linux 7.3.
+    """
+    match = _BANNER.search(image)
+    if match is None:
+        return "", "", ""
+    release, compilers, version = (part.decode(errors="replace") for part in match.groups())
+    return release, compilers, version
+
+
+def require_image(spec: KernelSpec, config: Mapping[str, str], release: str) -> str:
+    """Return the version that a tree's image says of itself, as ``uname -v`` would.
+
+    Raises:
+        MissingToolError: It is of another release or compiler than the tree is now.
+    """
+    _, build_dir = find_dirs(spec)
+    _, flags = options.plan_compilers(config)[0]
+    cc = config["CONFIG_CC_VERSION_TEXT"]
+    seen, compilers, version = parse_banner((build_dir / "vmlinux").read_bytes())
+    if seen != release or not compilers.startswith(f"{cc}, "):
+        raise MissingToolError(
+            f"the image of kernel {spec.name} is not of the tree's last build",
+            facts=(("tree", f"{release}, {cc}"), ("vmlinux", f"{seen}, {compilers}")),
+            hint=render_make(spec, flags, JOBS),
+        )
+    return version
+
+
+def prove_crates(spec: KernelSpec, config: Mapping[str, str]) -> CrateProof:
+    """Return the evidence that a tree's crates are those of its image.
+
+    Raises:
+        MissingToolError: They were built after it, or before.
+    """
+    _, build_dir = find_dirs(spec)
+    _, flags = options.plan_compilers(config)[0]
+    rustc = options.find_rustc(config)
+    headers = sorted((build_dir / "rust").glob("exports_*_generated.h")) if rustc else []
+    exports = tuple(name for path in headers for name in elf.parse_exports(path.read_text()))
+    missing = elf.compare_symbols(exports, (build_dir / "Module.symvers").read_text())
+    if missing or (rustc and not exports):
+        raise MissingToolError(
+            f"the Rust crates in the tree of kernel {spec.name} are not those of its last build",
+            facts=(("checked symbols", str(len(exports))), ("missing", "\n".join(missing[:20]))),
+            hint=render_make(spec, flags, JOBS),
+        )
+    return CrateProof(
+        reference=REFERENCE, config_identical=True, rustc=rustc, checked_symbols=len(exports),
+        missing=missing,
+    )  # fmt: skip
+
+
+# -- what is remembered -----------------------------------------------------------------------
+
+
+def plan_key(spec: KernelSpec, chroot: Chroot) -> str:
+    """Return what identifies, in the cache, what is remembered of a tree."""
+    text = "\n".join((FORMAT, *map(str, find_dirs(spec)), chroot.key))
+    return f"{spec.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def read_stamps(build_dir: Path, names: tuple[str, ...]) -> dict[str, list[int]]:
+    """Return the size and the time of files, by name; one that is gone has neither."""
+    stamps = {}
+    for name in names:
+        try:
+            status = (build_dir / name).stat()
+            stamps[name] = [status.st_size, status.st_mtime_ns]
+        except OSError:
+            stamps[name] = []
+    return stamps
+
+
+def read_digests(
+    build_dir: Path, stamps: Mapping[str, list[int]], known: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return the SHA-256 of files by name; one whose stamp is the known one is not read."""
+    old_stamps, old_digests = known.get("stamps", {}), known.get("digests", {})
+    digests = {}
+    for name, stamp in stamps.items():
+        if name in old_digests and old_stamps.get(name) == stamp:
+            digests[name] = old_digests[name]
+            continue
+        with (build_dir / name).open("rb") as file:
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def read_record(spec: KernelSpec, chroot: Chroot, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Look at a tree; return what is to be remembered of it.
+
+    Raises:
+        TwinmodError: It cannot be used; see the steps.
+    """
+    _, build_dir = find_dirs(spec)
+    config = read_config(spec)
+    require_options(spec, config)
+    names, modules = require_outputs(spec, config)
+    stamps = read_stamps(build_dir, names)
+    compilers = find_compilers(spec, config, (chroot, read_host()))
+    release = (build_dir / "include/config/kernel.release").read_text().strip()
+    version = require_image(spec, config, release)
+    return {
+        "release": release, "version": version, "on_host": bool(compilers.root.top),
+        "make_flags": compilers.flags, "versions": [list(pair) for pair in compilers.versions],
+        "proof": asdict(prove_crates(spec, config)), "stamps": stamps,
+        "vm_modules": [str(path.relative_to(build_dir)) for path in modules],
+        "digests": read_digests(build_dir, stamps, known),
+    }  # fmt: skip
+
+
+def is_current(spec: KernelSpec, record: Mapping[str, Any]) -> bool:
+    """Tell whether a tree, and the host's compilers when it needs them, are as remembered."""
+    _, build_dir = find_dirs(spec)
+    if not record or read_stamps(build_dir, tuple(record["stamps"])) != record["stamps"]:
+        return False
+    programs, wanted = zip(*record["versions"], strict=True)
+    return not record["on_host"] or read_versions(read_host(), programs) == wanted
+
+
+def find_record(spec: KernelSpec, chroot: Chroot) -> Mapping[str, Any]:
+    """Return what is remembered of a tree, current or not; nothing of one never seen."""
+    entry = cache.find_entry("kernel", plan_key(spec, chroot))
+    return entry.record if entry else {}
+
+
+def find_tree(spec: KernelSpec, chroot: Chroot) -> KernelTree:
+    """Return a person's own tree; it is looked at again when it changed, and nothing is written.
+
+    Args:
+        spec: The configured kernel.
+        chroot: The first candidate for its compilers.
+
+    Raises:
+        TwinmodError: It cannot be used; see read_record.
+    """
+    known = find_record(spec, chroot)
+    record = known if is_current(spec, known) else read_record(spec, chroot, known)
+    return plan_tree(spec, chroot, record)
+
+
+def ensure_tree(spec: KernelSpec, chroot: Chroot, progress: Progress) -> KernelTree:
+    """Return a person's own tree, and remember what was found; see find_tree."""
+    record = find_record(spec, chroot)
+    if not is_current(spec, record):
+        with progress.phase(f"Linux tree of {spec.name}"):
+            record = read_record(spec, chroot, record)
+        entry_dir = cache.ensure_cache_dir() / "kernel" / plan_key(spec, chroot)
+        cache.write_record(entry_dir, record, ())
+    return plan_tree(spec, chroot, record)
+
+
+def plan_tree(spec: KernelSpec, chroot: Chroot, record: Mapping[str, Any]) -> KernelTree:
+    """Return the kernel that is remembered."""
+    source_dir, build_dir = find_dirs(spec)
+    content = "\n".join(
+        (record["release"], *(f"{n} {d}" for n, d in sorted(record["digests"].items())))
+    )
+    proof = record["proof"]
+    return KernelTree(
+        name=spec.name, release=record["release"], version=record["version"], origin="tree",
+        suite="", source_dir=source_dir, build_dir=build_dir, image_path=build_dir / "vmlinux",
+        vm_module_paths=tuple(build_dir / name for name in record["vm_modules"]),
+        compilers=read_host() if record["on_host"] else chroot,
+        make_flags=tuple(record["make_flags"]),
+        key=f"{spec.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}",
+        proof=CrateProof(**{**proof, "missing": tuple(proof["missing"])}),
+    )  # fmt: skip
