@@ -25,10 +25,14 @@ pytestmark = pytest.mark.rule("R18")
 
 # How often the module is unloaded while others use it; each time costs a load.
 UNLOADS = 8
-UNLOADS_LONG = 300
+UNLOADS_LONG = 200
 
 # How often in a row an unload may find somebody there; far more often than it does.
 PATIENCE = 50_000
+
+# How often a user that had the device lets others run before it asks for it again: else it is
+# closed too seldom for an unload, on a machine with much else to do.
+RESTS = 100
 
 # What an open may fail with, and why: there is no node; there is no device behind the node.
 REFUSALS = (errno.ENOENT, errno.ENODEV)
@@ -64,6 +68,8 @@ class User:
         with device:
             self.use(device, number)
         self.counts[0] += 1
+        for _ in range(RESTS):
+            os.sched_yield()
 
     def use(self, device: "Device", number: int) -> None:
         """Make every call there is, with success, and with no other answer than one device has."""
