@@ -31,7 +31,7 @@ CALLS: "dict[str, Call]" = {
 }
 
 # How often a caller is killed that has a page of its own from the device.
-KILLS = 12
+KILLS = 32
 
 
 @contextmanager

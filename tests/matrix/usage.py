@@ -24,9 +24,11 @@ WATCHED = ("Unnamed", "VmallocUsed", "Percpu")
 def read_kib() -> dict[str, int]:
     """Return the figures of WATCHED, in KiB.
 
-    Source: proc_meminfo(5); Documentation/admin-guide/sysctl/vm.rst, Linux 7.3: stat_refresh
-    adds up what each processor has counted by itself.
+    Source: proc_meminfo(5); Documentation/admin-guide/sysctl/vm.rst, Linux 7.3: compact_memory
+    begins by taking back the pages that processors keep on their way to or from a list, of which
+    there can be hundreds; stat_refresh adds up what each processor has counted by itself.
     """
+    Path("/proc/sys/vm/compact_memory").write_text("1")
     Path("/proc/sys/vm/stat_refresh").write_text("1")
     lines = Path("/proc/meminfo").read_text().splitlines()
     kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
