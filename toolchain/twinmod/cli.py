@@ -235,9 +235,10 @@ def _run_replay(state: State, config: Config, script: TextIO) -> ExitCode:
         text = script.read()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{script.name} is not a script: {error}") from error
+    replayer = flow.plan_replay(config, text, script.name)
     with flow.hold_checkout(config, state.progress):
         prepared = flow.run_setup(config, state.progress)
-        replay = flow.run_replay(config, prepared, text, state.progress)
+        replay = flow.run_replay(config, prepared, replayer, state.progress)
     click.echo(differential.render_replay(replay))
     troubles = report.render_troubles((replay.result,))
     if troubles:

@@ -218,7 +218,8 @@ def _check_steps(definition: Definition, size: int, steps: list[Step], line: int
     try:
         kept, _ = definition.expect(size, steps)
     except (TypeError, IndexError, KeyError, ValueError) as error:
-        raise ConfigError(f"line {line}: {render_step(steps[-1])}: {error}") from error
+        why = str(error).replace("Model._", "")
+        raise ConfigError(f"line {line}: {render_step(steps[-1])}: {why}") from error
     if len(kept) < len(steps):
         raise ConfigError(f"line {line}: {render_step(steps[-1])} means nothing here")
     steps[-1] = kept[-1]

@@ -430,10 +430,13 @@ def run_soak(
     return Explored(result=explored.result, document=document)
 
 
-def run_replay(
-    config: Config, prepared: Prepared, script: str, progress: Progress
-) -> differential.Replay:
-    """Carry out a script's steps, one more each time, until one fails.
+def plan_replay(config: Config, script: str, name: str) -> differential.Replayer:
+    """Return what replays a script.
+
+    Args:
+        config: Names the package that the steps are of.
+        script: As the differential left it.
+        name: What an error calls it.
 
     Raises:
         ConfigError: It is no script, or there is no differential.
@@ -441,7 +444,18 @@ def run_replay(
     if not config.differential:
         raise ConfigError("there is nothing to replay: [tool.twinmod] names no differential")
     definition = differential.load_definition(config.matrix_dir, config.differential)
-    sequence = differential.parse_script(script, definition, LANGUAGES)
+    try:
+        sequence = differential.parse_script(script, definition, LANGUAGES)
+    except ConfigError as error:
+        facts = (*error.facts, ("script", name))
+        raise ConfigError(error.message, facts=facts, hint=error.hint) from error
+    return differential.Replayer(definition, sequence)
+
+
+def run_replay(
+    config: Config, prepared: Prepared, replayer: differential.Replayer, progress: Progress
+) -> differential.Replay:
+    """Carry out a script's steps, one more each time, until one fails."""
     languages = tuple(lang for lang in LANGUAGES if not kbuild.find_absence(lang, prepared.tree))
     products = run_build(config, prepared, languages, progress)
     setting = prepare_setting(config, prepared, progress)
@@ -451,7 +465,6 @@ def run_replay(
         mode="matrix", cells=(DIFFERENTIAL,), products=products,
         limit_s=config.vm.test_timeout_s, differential=config.differential,
     )  # fmt: skip
-    replayer = differential.Replayer(definition, sequence)
     (ended,), _ = guest.run_cells(setting, work, out_dir, progress, replayer.converse)
     return replayer.finish(ended)
 
