@@ -16,8 +16,8 @@ USES = (
 def count_unaccounted() -> int:
     """Return the pages that are neither free nor in any use that the kernel counts.
 
-    A page that a driver asked for itself is one. Whatever else goes on meanwhile hardly shows,
-    where it makes hundreds of free pages more or less.
+    A page that a driver asked for itself is one. Whatever else goes on meanwhile shows as a few
+    pages here, where it makes hundreds of free ones more or less.
     """
     # A processor keeps back what it has freed, and its counts, until they are many, or asked for:
     # compact_nodes() in mm/compaction.c, vmstat_refresh() in mm/vmstat.c, Linux 7.3.
