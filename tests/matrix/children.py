@@ -5,12 +5,16 @@ import os
 import select
 import signal
 import socket
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 # What a child may take to come so far; far more than it needs, and less than a test may take.
 PATIENCE_S = 8
+
+# Short, so that it is often over while another process is inside of a call.
+PAUSE_S = 0.0001
 
 
 class Child:
@@ -35,6 +39,14 @@ class Child:
     def tell(self, *descriptors: int) -> None:
         """Say to the parent that it is so far, and give it some descriptors."""
         socket.send_fds(self._socket, [b"!"], descriptors)
+
+    def begin(self) -> None:
+        """Let it go on from wait_to_begin()."""
+        self._socket.send(b".")
+
+    def wait_to_begin(self) -> None:
+        """Wait, in the child, until its parent lets it begin."""
+        assert self._socket.recv(1) == b"."
 
     def wait_for_word(self) -> list[int]:
         """Wait until the child says that it is so far; return the descriptors it gave."""
@@ -76,3 +88,27 @@ def endless(step: Callable[[int], object]) -> Iterator[Child]:
         yield child
     finally:
         child.kill()
+
+
+@contextmanager
+def interrupting(step: Callable[[int], object]) -> Iterator[Child]:
+    """Call a function as endless() does, in a child that comes between what this process does.
+
+    Both have one processor, and the child goes first whenever its pause is over: in the middle
+    of a call of ours, or, while that holds a lock, as soon as it lets go of it. So what two
+    processors would do within a moment of each other by chance, this does again and again.
+    """
+
+    def work(number: int) -> None:
+        if number == 0:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        time.sleep(PAUSE_S)
+        step(number)
+
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(processors)})
+    try:
+        with endless(work) as child:
+            yield child
+    finally:
+        os.sched_setaffinity(0, processors)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
+import mmap
+import signal
 import sys
-import threading
-from itertools import chain
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from children import Child, interrupting
 from contract import PAGE, make_bytes
 
 if TYPE_CHECKING:
@@ -54,25 +56,53 @@ def test_a_carry_reaches_all_eight_bytes(device: "Device", method: "Method") -> 
 @pytest.mark.rule("R24")
 def test_no_add_of_many_is_lost(device: "Device") -> None:
     # An ADD that is not atomic loses few, and of a few none.
-    count = device.count_up(4, 20000, method="add")
+    count = device.count_up(4, 50000, method="add")
     assert count.actual == count.target
 
 
 @pytest.mark.rule("R24")
 def test_each_number_is_the_one_before_of_one_add(device: "Device") -> None:
-    threads, increments = 4, 200
+    # Processes: the threads of one Python take turns, and two of their calls hardly ever meet.
+    processes, increments = 3, 2000
     device.add(0, START)
-    before: list[list[int]] = [[] for _ in range(threads)]
+    memory = mmap.mmap(-1, processes * increments * 8)
+    numbers = memoryview(memory).cast("Q")
 
-    def count(numbers: list[int]) -> None:
-        numbers.extend(device.add(0, 1) for _ in range(increments))
+    def count(child: Child, first: int) -> None:
+        child.wait_to_begin()
+        for place in range(first, first + increments):
+            numbers[place] = device.add(0, 1)
+        child.tell()
+        signal.pause()
 
-    workers = [threading.Thread(target=count, args=(numbers,)) for numbers in before]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert all(numbers == sorted(numbers) for numbers in before)
-    end = START + threads * increments
-    assert sorted(chain(*before)) == list(range(START, end))
+    children = [Child(partial(count, first=process * increments)) for process in range(processes)]
+    for child in children:
+        child.begin()
+    for child in children:
+        child.wait_for_word()
+        child.kill()
+    before = numbers.tolist()
+    for first in range(0, len(before), increments):
+        own = before[first : first + increments]
+        assert own == sorted(own)
+    end = START + processes * increments
+    assert sorted(before) == list(range(START, end))
     assert device.add(0, 0) == end
+
+
+@pytest.mark.rule("R24")
+def test_no_number_is_the_one_before_of_two_adds(device: "Device") -> None:
+    increments = 5000
+    numbers = memoryview(mmap.mmap(-1, increments * 8)).cast("Q")
+    device.add(0, START)
+
+    def add(number: int) -> None:
+        before = device.add(0, 1)
+        if number < increments:
+            numbers[number] = before
+
+    with interrupting(add):
+        own = [device.add(0, 1) for _ in range(increments)]
+    before = own + [number for number in numbers if number]
+    assert len(before) > increments, "nobody else added"
+    assert len(set(before)) == len(before)
