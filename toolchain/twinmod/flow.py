@@ -390,6 +390,29 @@ def prepare_exploring(
     return Exploring(config=config, definition=definition, explorer=explorer)
 
 
+def prepare_alone(
+    config: Config, prepared: Prepared, out_dir: Path, life_s: float, progress: Progress
+) -> tuple[guest.Setting, guest.Work]:
+    """Build all modules that the kernel can have, for a VM that does the differential alone.
+
+    Args:
+        config: What to build.
+        prepared: What to build it with.
+        out_dir: Is emptied.
+        life_s: How long the VM may live, in seconds.
+        progress: Told of every phase.
+    """
+    languages = tuple(lang for lang in LANGUAGES if not kbuild.find_absence(lang, prepared.tree))
+    products = run_build(config, prepared, languages, progress)
+    setting = prepare_setting(config, prepared, progress)
+    shutil.rmtree(out_dir, ignore_errors=True)
+    work = guest.Work(
+        mode="matrix", cells=(DIFFERENTIAL,), products=products,
+        limit_s=config.vm.test_timeout_s, differential=config.differential, life_s=life_s,
+    )  # fmt: skip
+    return setting, work
+
+
 def run_soak(
     config: Config, prepared: Prepared, minutes: float, seed: int, progress: Progress
 ) -> Explored:
@@ -403,29 +426,22 @@ def run_soak(
             "there is nothing to soak: [tool.twinmod] names no differential",
             hint="nox -s test",
         )
-    everything = Selection(languages=LANGUAGES, testers=LANGUAGES)
-    cells, _ = plan_presence(config, prepared.tree, everything)
-    languages = tuple(sorted({cell.language for cell in cells}))
-    products = run_build(config, prepared, languages, progress)
-    setting = prepare_setting(config, prepared, progress)
     out_dir = config.out_dir / "soak"
-    shutil.rmtree(out_dir, ignore_errors=True)
-    work = guest.Work(
-        mode="matrix", cells=(DIFFERENTIAL,), products=products,
-        limit_s=config.vm.test_timeout_s, differential=config.differential,
-        life_s=minutes * 60 + guest.RUN_TIMEOUT_S,
-    )  # fmt: skip
+    life_s = minutes * 60 + guest.RUN_TIMEOUT_S
+    setting, work = prepare_alone(config, prepared, out_dir, life_s, progress)
     definition = differential.load_definition(config.matrix_dir, config.differential)
     rounds = differential.iterate_rounds(
         definition, LANGUAGES, seed, time.monotonic() + minutes * 60
     )
+    everything = Selection(languages=LANGUAGES, testers=LANGUAGES)
     exploring = prepare_exploring(config, everything, setting, work, out_dir, progress, rounds)
     assert exploring is not None, "there is a differential, and no keyword"
     (ended,), boots = guest.run_cells(setting, work, out_dir, progress, exploring.explorer.converse)
     explored = exploring.finish(ended)
     document = report.plan_soak_report(
-        prepared.tree, setting.accelerator.name, seed, boots.stalled, products, explored.document
-    )
+        prepared.tree, setting.accelerator.name, seed, boots.stalled, work.products,
+        explored.document,
+    )  # fmt: skip
     write_json(out_dir / "report.json", document)
     return Explored(result=explored.result, document=document)
 
@@ -456,15 +472,8 @@ def run_replay(
     config: Config, prepared: Prepared, replayer: differential.Replayer, progress: Progress
 ) -> differential.Replay:
     """Carry out a script's steps, one more each time, until one fails."""
-    languages = tuple(lang for lang in LANGUAGES if not kbuild.find_absence(lang, prepared.tree))
-    products = run_build(config, prepared, languages, progress)
-    setting = prepare_setting(config, prepared, progress)
     out_dir = config.out_dir / "replay"
-    shutil.rmtree(out_dir, ignore_errors=True)
-    work = guest.Work(
-        mode="matrix", cells=(DIFFERENTIAL,), products=products,
-        limit_s=config.vm.test_timeout_s, differential=config.differential,
-    )  # fmt: skip
+    setting, work = prepare_alone(config, prepared, out_dir, guest.RUN_TIMEOUT_S, progress)
     (ended,), _ = guest.run_cells(setting, work, out_dir, progress, replayer.converse)
     return replayer.finish(ended)
 
