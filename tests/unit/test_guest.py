@@ -361,6 +361,11 @@ def plan_end(end: str, console: str = "", *, booted: bool = False) -> guest.VmEn
     return guest.VmEnd(transcript=transcript, end=end, console=console, qemu_log="")
 
 
+def test_of_many_cells_the_first_are_named() -> None:
+    assert guest.render_names((*CELLS, specs.DIFFERENTIAL)) == "c/c c/rust differential"
+    assert guest.render_names(CELLS * 5) == "c/c c/rust c/c c/rust c/c c/rust and 4 more"
+
+
 def test_only_a_vm_that_was_never_heard_of_is_booted_again() -> None:
     assert guest.is_stalled(plan_end("silent"))
     assert not guest.is_stalled(plan_end("exited"))

@@ -59,6 +59,9 @@ KERNEL_PARAMETERS = (
     "random.trust_cpu=on", "rcupdate.rcu_expedited=1",
 )  # fmt: skip
 
+#: How many cells the title of a VM's phase names.
+SHOWN_CELLS = 6
+
 #: Added to them, by the mode of the work. Pages that nobody asked to be zero are not: a kernel that
 #: makes them so, as Debian's does, hides a driver that forgot to ask.
 MODE_PARAMETERS = {"matrix": "init_on_alloc=0"}
@@ -577,7 +580,7 @@ def run_cells(
     while pending:
         boots = replace(boots, total=boots.total + 1)
         plan = plan_boot(setting, replace(work, cells=pending), out_dir / f"vm-{boots.total}")
-        names = " ".join(cell.name for cell in pending)
+        names = render_names(pending)
         with progress.phase(f"VM {boots.total} ({setting.accelerator.name}): {names}"):
             end = boot(plan, pending, Watch(progress), converse)
         spent = tuple((boots.total, title, seconds) for title, seconds in end.phases)
@@ -594,6 +597,13 @@ def run_cells(
         done = {result.cell for result in found}
         pending = tuple(cell for cell in pending if cell not in done)
     return tuple(found), boots
+
+
+def render_names(cells: tuple[Cell, ...]) -> str:
+    """Return the names of cells, or of the first of many."""
+    shown = " ".join(cell.name for cell in cells[:SHOWN_CELLS])
+    more = len(cells) - SHOWN_CELLS
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def is_stalled(end: VmEnd) -> bool:
