@@ -233,13 +233,14 @@ def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_s
     assert "-icount" in argv
 
 
-def test_only_the_matrix_meets_memory_that_nobody_asked_to_be_zero(
+def test_only_the_matrix_has_other_memory_than_a_stock_kernel(
     setting: guest.Setting, work: guest.Work, tmp_path: Path
 ) -> None:
     for mode, added in (("matrix", True), ("measure", False), ("count", False)):
         argv = guest.plan_boot(setting, replace(work, mode=mode), tmp_path / mode).command.argv
         line = argv[argv.index("-append") + 1]
         assert ("init_on_alloc=0" in line) is added, mode
+        assert ("transparent_hugepage=never" in line) is added, mode
 
 
 def test_several_builds_of_one_module_are_files_of_their_own(
