@@ -20,6 +20,10 @@ NAMED = (
 # By the same names: pages that only a driver can have, and what it can have instead.
 WATCHED = ("Unnamed", "VmallocUsed", "Percpu")
 
+# How often the free pages are read until they stay the same, but for what the reading itself takes.
+TRIES = 50
+NEARLY = 2
+
 
 def read_kib() -> dict[str, int]:
     """Return the figures of WATCHED, in KiB.
@@ -30,13 +34,32 @@ def read_kib() -> dict[str, int]:
     """
     Path("/proc/sys/vm/compact_memory").write_text("1")
     Path("/proc/sys/vm/stat_refresh").write_text("1")
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    kib, waiting = read_at_once()
     # Free is also what waits for a processor.
-    waiting = re.findall(r"^ +count: +(\d+)$", Path("/proc/zoneinfo").read_text(), re.MULTILINE)
-    kib["MemFree"] += sum(map(int, waiting)) * PAGE // 1024
+    kib["MemFree"] += waiting * PAGE // 1024
     kib["Unnamed"] = kib["MemTotal"] - sum(kib[name] for name in NAMED)
     return {name: kib[name] for name in WATCHED}
+
+
+def read_at_once() -> tuple[dict[str, int], int]:
+    """Return the figures of /proc/meminfo, in KiB, and how many free pages wait for a processor.
+
+    A processor takes and gives back 63 pages at a time: were that to happen between the two
+    readings, so many pages would be counted twice, or not at all.
+    """
+    for _ in range(TRIES):
+        waiting = read_waiting()
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        if abs(read_waiting() - waiting) <= NEARLY:
+            break
+    pairs = (line.partition(":") for line in lines)
+    return {name: int(rest.split()[0]) for name, _, rest in pairs}, waiting
+
+
+def read_waiting() -> int:
+    """Return how many free pages wait for a processor."""
+    counts = re.findall(r"^ +count: +(\d+)$", Path("/proc/zoneinfo").read_text(), re.MULTILINE)
+    return sum(map(int, counts))
 
 
 @contextmanager
