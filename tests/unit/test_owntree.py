@@ -261,7 +261,7 @@ def test_a_kernel_of_clang_is_told_so(own: Own, root: Chroot) -> None:
 
 
 def test_a_version_is_found_whatever_the_shell_says_beside_it() -> None:
-    output = f"sh: warning: setlocale\nversion of gcc: {CC}\nversion of rustc: \n"
+    output = f"version of gcc: {CC}\nversion of rustc: \ngcc: warning: no locale\n"
     assert owntree.parse_versions(output, ("rustc", "gcc", "clang")) == ("", CC, "")
 
 
