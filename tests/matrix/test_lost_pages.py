@@ -6,7 +6,7 @@ import pytest
 
 from contract import IOC_ADD, PAGE
 from memory import NULL, PROT_NONE, Mapping, Memory, errno_of
-from usage import find_growth, read_kib
+from usage import find_growth, read_kib, read_settled_kib
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
@@ -21,7 +21,7 @@ def find_lost(step: Callable[[], None]) -> dict[str, int]:
     """Return what many steps have used up, in KiB."""
     for _ in range(WARM_UPS):
         step()
-    before = read_kib()
+    before = read_settled_kib()
     for _ in range(ROUNDS):
         step()
     return find_growth(before, read_kib, KIB)

@@ -11,7 +11,7 @@ from absent import AbsentMemory, wait_for_touch
 from children import PATIENCE_S, Child, endless
 from contract import INNER, IOC_ADD, IOC_SIZE, PAGE, SIZE, make_bytes
 from kmod import Module
-from usage import find_growth, read_kib
+from usage import find_growth, read_kib, read_settled_kib
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
@@ -31,7 +31,7 @@ CALLS: "dict[str, Call]" = {
 }
 
 # How often a caller is killed that has a page of its own from the device.
-KILLS = 32
+KILLS = 24
 
 
 @contextmanager
@@ -176,7 +176,7 @@ def test_killed_callers_lose_no_page(device: "Device", mark_step: Callable[[], o
             stand_still(device, ("read", "write")[number % 2]).kill()
 
     kill(2)
-    before = read_kib()
+    before = read_settled_kib()
     kill(KILLS)
     mark_step()
     assert find_growth(before, read_kib, KILLS * PAGE // 1024 // 2) == {}

@@ -24,6 +24,9 @@ WATCHED = ("Unnamed", "VmallocUsed", "Percpu")
 TRIES = 50
 NEARLY = 2
 
+# How many readings in a row must be no lower, to believe that nothing more is freed.
+STEADY = 3
+
 
 def read_kib() -> dict[str, int]:
     """Return the figures of WATCHED, in KiB.
@@ -39,6 +42,22 @@ def read_kib() -> dict[str, int]:
     kib["MemFree"] += waiting * PAGE // 1024
     kib["Unnamed"] = kib["MemTotal"] - sum(kib[name] for name in NAMED)
     return {name: kib[name] for name in WATCHED}
+
+
+def read_settled_kib() -> dict[str, int]:
+    """Return the least of read_kib() that is seen before it falls no more.
+
+    What is freed late would else hide as much that is lost meanwhile.
+    """
+    least = read_kib()
+    falls = True
+    while falls:
+        falls = False
+        for _ in range(STEADY):
+            now = read_kib()
+            falls = falls or any(now[name] < least[name] for name in WATCHED)
+            least = {name: min(now[name], least[name]) for name in WATCHED}
+    return least
 
 
 def read_at_once() -> tuple[dict[str, int], int]:
