@@ -102,8 +102,10 @@ def interrupting(step: Callable[[int], object]) -> Iterator[Child]:
     def work(number: int) -> None:
         if number == 0:
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-        time.sleep(PAUSE_S)
+        began = time.monotonic()
         step(number)
+        # As long as the step at least: else this process would hardly run where steps are slow.
+        time.sleep(max(PAUSE_S, time.monotonic() - began))
 
     processors = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(processors)})

@@ -126,13 +126,16 @@ def test_no_read_sees_a_part_of_a_page_written(
     assert len(seen) > 1, "nothing was written meanwhile"
 
 
-def test_a_read_whose_buffer_is_half_absent_sees_one_state_of_a_page(device: "Device") -> None:
+def test_a_read_whose_buffer_is_half_absent_sees_one_state_of_a_page(
+    device: "Device", mark_step: Callable[[], object]
+) -> None:
     seen: set[int] = set()
     with interrupting(lambda number: write_one_page(device, number)):
         for _ in rounds(seen):
             data = read_to_half_absent_memory(device)
             assert count_torn(data, PAGE) == 0
             seen.add(data[0])
+            mark_step()
     assert len(seen) > 1, "nothing was written meanwhile"
 
 
