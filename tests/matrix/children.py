@@ -14,7 +14,7 @@ from contextlib import contextmanager
 PATIENCE_S = 8
 
 # Short, so that it is often over while another process is inside of a call.
-PAUSE_S = 0.00003
+PAUSE_S = 0.0001
 
 
 class Child:

@@ -92,7 +92,7 @@ def test_each_number_is_the_one_before_of_one_add(device: "Device") -> None:
 
 @pytest.mark.rule("R24")
 def test_no_number_is_the_one_before_of_two_adds(device: "Device") -> None:
-    increments = 5000
+    increments = 10000
     numbers = memoryview(mmap.mmap(-1, increments * 8)).cast("Q")
     device.add(0, START)
 
