@@ -130,6 +130,12 @@ def shell(session: nox.Session) -> None:
 
 
 @nox.session
+def gdb(session: nox.Session) -> None:
+    """Debug, with symbols and sources, the VM of `shell -- --gdb` in another terminal."""
+    twinmod(session, "gdb")
+
+
+@nox.session
 def matrix(session: nox.Session) -> None:
     """Show kernels x modules x testers, with yes or the reason why not."""
     twinmod(session, "matrix")
@@ -139,6 +145,12 @@ def matrix(session: nox.Session) -> None:
 def cache(session: nox.Session) -> None:
     """Show (list) or free (prune) what lies outside the checkout."""
     twinmod(session, "cache")
+
+
+@nox.session
+def zoo(session: nox.Session) -> None:
+    """Build and run a collection of bugs in both languages; say what stopped each."""
+    twinmod(session, "zoo")
 
 
 @nox.session(name="lint-kernel")

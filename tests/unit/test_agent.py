@@ -190,7 +190,11 @@ CHILD = """\
 import os, signal, sys
 from twinmod import agent
 agent.HEARTBEAT_S = 0.02
+agent.REPORT_PAUSE_S = 0.02
 stream = agent.Stream(1)
+records, kernel = os.pipe()
+os.set_blocking(records, False)
+log = agent.KernelLog(records, ("mdriver_c",))
 def stuck(marks):
     os.write(marks, b".")
     signal.pause()
@@ -201,10 +205,20 @@ def dying(marks):
 def closing(marks):
     os.close(marks)
     signal.pause()
+def crashing(line):
+    def work(marks):
+        os.write(kernel, f"4,1,12345678,-,caller=T7;{line}\\n".encode())
+        os.write(marks, b".")
+        signal.pause()
+    return work
 works = {"done": lambda marks: 0, "failed": lambda marks: 1, "stuck": stuck, "raising": raising,
-         "dying": dying, "closing": closing}
+         "dying": dying, "closing": closing,
+         "atomic": crashing("BUG: scheduling while atomic: cat/7/0x2"),
+         "race": crashing("BUG: KCSAN: data-race in vfs_read / vfs_write"),
+         "own race": crashing("BUG: KCSAN: data-race in a [mdriver_c] / vfs_write"),
+         "chatter": crashing("mdriver_c: hello")}
 child = agent.Child(works[sys.argv[1]])
-print("status", child.wait(stream, 0.2), flush=True)
+print("status", child.wait(stream, log, 0.2), flush=True)
 try:
     os.kill(child.pid, signal.SIGKILL)
     print("alive", flush=True)
@@ -221,12 +235,17 @@ def test_a_child_that_ends_gives_its_status(work: str, status: int) -> None:
     assert f"status {status}\n" in run_script(CHILD, work)
 
 
-@pytest.mark.parametrize("work", ["stuck", "closing"])
+@pytest.mark.parametrize("work", ["atomic", "own race"])
+def test_a_fault_that_the_kernel_survives_ends_a_cell(work: str) -> None:
+    assert "status fault\n" in run_script(CHILD, work)
+
+
+@pytest.mark.parametrize("work", ["stuck", "closing", "chatter", "race"])
 def test_a_child_that_makes_no_step_is_given_up_and_said_to_be_alive_until_then(
     work: str,
 ) -> None:
     *beats, status, left = run_script(CHILD, work).splitlines()
-    assert (status, left) == ("status None", "alive")
+    assert (status, left) == ("status stuck", "alive")
     assert beats
     assert {json.loads(beat)["event"] for beat in beats} == {"alive"}
 
@@ -248,9 +267,48 @@ def stepping(marks):
     while left:
         left -= os.write(marks, b"." * left)
     return 0
-print("status", agent.Child(stepping).wait(agent.Stream(1), 8), next(ticks) > 8)
+log = agent.KernelLog(os.pipe()[0], ())
+print("status", agent.Child(stepping).wait(agent.Stream(1), log, 8), next(ticks) > 8)
 """
     assert run_script(script) == "status 0 True\n"
+
+
+# -- the kernel's log -------------------------------------------------------------------------
+
+
+def test_a_record_of_the_log_is_a_line_of_the_console() -> None:
+    record = "4,339,5140900,-,caller=T17;mdriver_c: hello\n SUBSYSTEM=x\n"
+    assert agent.parse_record(record) == "[    5.140900][   T17] mdriver_c: hello"
+    assert agent.parse_record("4,339,5140900,-;x") == "[    5.140900] x"
+    assert agent.parse_record("cut") == "[    0.000000] "
+
+
+LEAKS = """\
+unreferenced object 0xffff888006cb71e0 (size 64):
+  comm "insmod", pid 7, jiffies 1
+  backtrace (crc 6b0d):
+    kmalloc_noprof+0x1/0x2
+    0xffffffffc0201010
+unreferenced object 0xffff888006cb7200 (size 64):
+  backtrace (crc 6b0d):
+    vfs_read+0x1/0x2
+"""
+
+
+def test_the_objects_that_leaked_are_told_one_by_one() -> None:
+    first, second = agent.split_leaks("kmemleak: 2 new\n" + LEAKS)
+    assert (first[0][-10:], first[-1], second[-1]) == (
+        "(size 64):", "    0xffffffffc0201010", "    vfs_read+0x1/0x2"
+    )  # fmt: skip
+
+
+def test_an_address_of_unloaded_code_is_a_place_of_its_module() -> None:
+    place = agent.Place("no_such_module")
+    place.start, place.size = 0xFFFF_FFFF_C020_1000, 0x2000
+    assert place.name_line("    0xffffffffc0201010") == "    .text+0x10/0x2000 [no_such_module]"
+    assert place.name_line("    0xffffffffc0901010") == "    unloaded+0x0/0x0 [no_such_module]"
+    for line in ("    0xffffffff81000000", "    vfs_read+0x1/0x2", "    0xffff888006cb71e0"):
+        assert place.name_line(line) == line
 
 
 # -- requests ---------------------------------------------------------------------------------
@@ -284,7 +342,8 @@ def stepping(marks):
     while left:
         left -= os.write(marks, b"." * left)
     return 0
-print("status", agent.Child(stepping).wait(agent.Stream(1), 30))
+log = agent.KernelLog(os.pipe()[0], ())
+print("status", agent.Child(stepping).wait(agent.Stream(1), log, 30))
 """
     *beats, status = run_script(script).splitlines()
     assert status == "status 0"

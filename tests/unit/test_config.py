@@ -349,3 +349,42 @@ def test_a_kernel_that_is_neither_is_refused() -> None:
 @pytest.mark.parametrize("tree", ["~no-such-user-here/linux", "a\0b"])
 def test_a_folder_that_cannot_be_is_refused(tree: str) -> None:
     assert "cannot be" in refuse(configure(tree=tree))
+
+
+# -- a kernel of our own options --------------------------------------------------------------
+
+
+def configure_debug(**table: object) -> dict[str, Any]:
+    """Return a configuration with a kernel `mine` beside its own."""
+    document = configure()
+    document["kernels"]["mine"] = {"chroot": "trixie", **table}
+    return document
+
+
+def test_a_kernel_may_be_built_from_the_source_of_another_one(tmp_path: Path) -> None:
+    document = configure_debug(source="stock", options=["KASAN", "X=n"], parameters=["nokaslr"])
+    spec = config.select_kernel(config.parse_config(document, tmp_path), "mine").kernel
+    assert (spec.source, spec.suite) == ("stock", "")
+    assert spec.options == ("KASAN", "X=n")
+    assert spec.parameters == ("nokaslr",)
+
+
+@pytest.mark.parametrize("source", ["nobody", "mine"])
+def test_a_source_is_a_kernel_of_a_suite(source: str) -> None:
+    assert f"kernels.mine.source = '{source}' names no kernel of a suite" in refuse(
+        configure_debug(source=source)
+    )
+
+
+@pytest.mark.parametrize("option", ["CONFIG_KASAN", "kasan", "", "KASAN=", "KASAN=y z", "-e KASAN"])
+def test_an_option_that_is_none_is_refused(option: str) -> None:
+    words = refuse(configure_debug(source="stock", options=[option]))
+    assert f"kernels.mine.options has {option!r}" in words
+
+
+def test_options_are_for_a_kernel_that_is_built() -> None:
+    assert "kernels.mine has `options` and lacks `source`" in refuse(
+        configure_debug(options=["KASAN"])
+    )
+    assert "beside `suite`" in refuse(configure_debug(source="stock", suite="sid", flavour="amd64"))
+    assert "beside `source`" in refuse(configure_debug(source="stock", tree="linux"))

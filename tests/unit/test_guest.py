@@ -93,7 +93,7 @@ HEAD = (
     "-kernel", "/twinmod/vmlinux", "-initrd", "/twinmod/run/initramfs",
     "-append",
     ("console=ttyS0 loglevel=5 panic=-1 oops=panic panic_on_warn=1 "
-     "random.trust_cpu=on rcupdate.rcu_expedited=1"),
+     "random.trust_cpu=on rcupdate.rcu_expedited=1 printk.devkmsg=on"),
     "-virtfs", "local,path=/view,mount_tag=root,security_model=none,readonly=on,multidevs=remap",
     "-virtfs", "local,path=/twinmod/run/results,mount_tag=results,security_model=none",
 )  # fmt: skip
@@ -138,7 +138,7 @@ def test_an_interactive_vm_has_the_callers_terminal_and_no_other_way_out(vm: VmS
 def test_parameters_are_added_to_the_kernels_own(vm: VmSpec) -> None:
     argv = guest.plan_qemu(replace(vm, processors=1, memory_mib=512), "tcg", parameters="nokaslr")
     line = argv[argv.index("-append") + 1]
-    assert line.endswith(" rcupdate.rcu_expedited=1 nokaslr")
+    assert line.endswith(" printk.devkmsg=on nokaslr")
     assert argv[argv.index("-smp") + 1] == "1"
     assert argv[argv.index("-m") + 1] == "512"
 

@@ -346,17 +346,20 @@ def test_a_make_that_left_nothing_did_not_build(c_plan: kbuild.BuildPlan) -> Non
 
 
 def test_a_make_that_left_an_old_product_did_not_build(
-    c_plan: kbuild.BuildPlan, make_elf: MakeElf
+    c_plan: kbuild.BuildPlan, make_elf: MakeElf, tmp_path: Path
 ) -> None:
+    (tmp_path / ".config").write_text("CONFIG_KASAN=y\nCONFIG_KCSAN=y\n")
+    c_plan = replace(c_plan, tree=replace(c_plan.tree, build_dir=tmp_path))
     kbuild.write_stage(c_plan)
     c_plan.product_path.write_bytes(
-        make_elf({"vermagic": VERMAGIC, "name": "mdriver_c"}, (GCC,), ())
+        make_elf({"vermagic": VERMAGIC, "name": "mdriver_c"}, (GCC,), ("__asan_load8_noabort",))
     )
     os.utime(c_plan.product_path, (1_000_000_000, 1_000_000_000))
     with pytest.raises(BuildError, match="left no new product"):
         kbuild.read_product(c_plan, 1.0, 1_000_000_100.0)
     built = kbuild.read_product(c_plan, 1.234, 1_000_000_000.5)
     assert (built.seconds, built.up_to_date, built.vermagic) == (1.23, False, VERMAGIC)
+    assert (built.watchers, built.blind) == (("KASAN",), ("KCSAN",))
     assert built.sha256 == hashlib.sha256(c_plan.product_path.read_bytes()).hexdigest()
 
 

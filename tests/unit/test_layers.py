@@ -16,10 +16,12 @@ PACKAGE_DIR = Path(twinmod.__file__).parent
 #: The rule, stated once: a module imports from rows below its own and from no other.
 LAYERS = (
     ("cli", "agent"),
+    ("zoo_run",),
     ("flow",),
     ("differential",),
+    ("debugger",),
     ("chroot", "kernel", "kbuild", "guest", "userland"),
-    ("owntree",),
+    ("built", "decode", "owntree", "zoo"),
     (
         "bench",
         "config",
@@ -28,10 +30,10 @@ LAYERS = (
         "report",
         "resources",
         "sandbox",
-        "elf",
         "environment",
     ),
-    ("process", "cache", "network", "terminal"),
+    ("injection",),
+    ("elf", "faults", "process", "cache", "network", "terminal"),
     ("specs",),
     ("errors",),
 )

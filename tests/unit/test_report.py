@@ -30,7 +30,8 @@ RESULTS = (
     ),
     CellResult(
         cell=RUST, outcome="crashed", tests=(run_test("a", "crashed", "the kernel died"),),
-        kernel_faults=(KernelFault(kind="oops", lines=("BUG: x", "RIP: y")),),
+        kernel_faults=(KernelFault(kind="oops", lines=("BUG: x", "CR2: y"), test="a",
+                                   log="vm-1/console.log", modules=("mdriver_rust",)),),
         problems=("the kernel died: BUG: x",),
     ),
 )  # fmt: skip
@@ -63,22 +64,23 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
         memory_mib=256, absent=(),
         boots=2, stalled_boots=1, products=(product,),
         phases=(("VM", 1.2345),), vm_phases=((1, "boot", 0.5), (2, "boot", 0.75)),
-        differential=None,
+        differential=None, injected=None,
     )  # fmt: skip
     assert json.loads(json.dumps(document)) == document
     assert document["schema"] == "twinmod.test/1"
     assert set(document) == {
         "schema", "kernel", "accelerator", "accelerator_reason", "narrowed", "long",
         "memory_mib", "boots", "stalled_boots", "absent", "modules",
-        "phases", "vm_phases", "cells", "differential", "totals",
+        "phases", "vm_phases", "cells", "differential", "injected", "totals",
     }  # fmt: skip
     assert document["kernel"] == {
         "release": tree.release, "origin": "stock", "suite": "trixie-backports",
         "rustc": tree.proof.rustc, "version": "7.3.4-1~bpo13+1",
     }  # fmt: skip
     assert document["modules"] == [
-        {"module": "mdriver_c", "language": "c", "sha256": product.sha256}
-    ]
+        {"module": "mdriver_c", "language": "c", "sha256": product.sha256, "watched_by": [],
+         "not_seen_by": []}
+    ]  # fmt: skip
     assert document["phases"] == [{"title": "VM", "seconds": 1.23}]
     assert report.render_phases(document) == [
         "time: VM 1.2 s", "in VM 1: boot 0.5 s", "in VM 2: boot 0.8 s",
@@ -91,7 +93,10 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
         "id": "b", "rule": "R1 R2", "outcome": "failed", "duration_s": 0.25,
         "message": "t.py:3: 1 != 2 <&>",
     }  # fmt: skip
-    assert second["kernel_faults"] == [{"kind": "oops", "lines": ["BUG: x", "RIP: y"]}]
+    assert second["kernel_faults"] == [{
+        "kind": "oops", "lines": ["BUG: x", "CR2: y"], "test": "a", "log": "vm-1/console.log",
+        "modules": ["mdriver_rust"], "stacks": [],
+    }]  # fmt: skip
 
 
 def test_the_doctors_report_is_json_with_a_schema() -> None:
@@ -182,9 +187,10 @@ def test_troubles_are_tests_problems_and_the_kernels_own_lines() -> None:
         "rust/c crashed: R1 R2 a",
         "    the kernel died",
         "rust/c crashed: the kernel died: BUG: x",
-        "rust/c kernel oops:",
-        "    BUG: x",
-        "    RIP: y",
+        "rust/c kernel fault during a:",
+        "    oops: BUG: x",
+        "      CR2: y",
+        "      log: vm-1/console.log",
     ]
 
 
@@ -237,9 +243,17 @@ def test_the_doctor_shows_what_is_needed_and_a_fix_only_where_something_lacks() 
 
 def test_a_runs_notes_say_what_it_ran_on_and_how_it_differs_from_others() -> None:
     document = {"kernel": {"release": "7.3.4"}, "accelerator": "tcg", "memory_mib": 1024,
-                "phases": [{"title": "VM", "seconds": 9.0}], "vm_phases": [], "differential": None,
-                "absent": [], "stalled_boots": 0, "narrowed": "", "long": False}  # fmt: skip
-    plain = "kernel 7.3.4, tcg, 1024 MiB; out/test\ntime: VM 9.0 s"
+                "phases": [{"title": "VM", "seconds": 9.0}], "vm_phases": [],
+                "differential": None, "injected": None,
+                "absent": [], "stalled_boots": 0, "narrowed": "", "long": False,
+                "modules": [{"module": "mdriver_rust", "watched_by": ["KASAN", "lockdep"],
+                             "not_seen_by": ["UBSAN"]}]}  # fmt: skip
+    watched = (
+        "mdriver_rust was watched by KASAN, lockdep\n"
+        "mdriver_rust was not watched by UBSAN: no code in it calls it, so its "
+        "silence says nothing of this module"
+    )
+    plain = f"kernel 7.3.4, tcg, 1024 MiB; out/test\ntime: VM 9.0 s\n{watched}"
     assert report.render_run_notes(document, "out/test") == plain
     lines = report.render_run_notes({**document, "narrowed": "-k 'R2'", "long": True}, "out/test")
     assert lines.splitlines() == [

@@ -18,13 +18,30 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from twinmod import bench, process
+from twinmod import bench, faults, process
 from twinmod.errors import TwinmodError
 from twinmod.specs import Command
 
 PLAN_PATH = Path("/results/plan.json")
 PORT_NAME = "twinmod"
 HEARTBEAT_S = 1.0
+
+#: A report is whole when the kernel said nothing more for so long; most take a moment.
+REPORT_PAUSE_S = 0.5
+REPORT_TIMEOUT_S = 5.0
+
+DEBUGFS = Path("/sys/kernel/debug")
+KMEMLEAK = DEBUGFS / "kmemleak"
+
+#: kmemleak tells of nothing that is younger; MSECS_MIN_AGE in mm/kmemleak.c, Linux 7.3.
+LEAK_AGE_S = 5.0
+
+#: Where modules are on x86-64: Documentation/arch/x86/x86_64/mm.rst, Linux 7.3.
+MODULES = range(0xFFFF_FFFF_C000_0000, 0xFFFF_FFFF_FF00_0000)
+
+#: What Child.wait returns beside an exit status.
+STUCK = "stuck"
+FAULT = "fault"
 MODULE_TIMEOUT_S = 20.0
 
 #: Parts of pytest that the matrix does not need; together they are half of what a test costs
@@ -92,6 +109,136 @@ def unload(name: str) -> str:
     return run_tool("rmmod", name)
 
 
+# -- what the kernel says ----------------------------------------------------------------------
+
+
+class KernelLog:
+    """What the kernel says from now on: many faults it survives, and a cell must not.
+
+    Args:
+        descriptor: Of /dev/kmsg, that does not block.
+        modules: Those under test; a data race of the kernel's own code is no fault of theirs.
+    """
+
+    def __init__(self, descriptor: int, modules: tuple[str, ...]) -> None:
+        self.descriptor = descriptor
+        self.modules = modules
+        self.lines: list[str] = []
+
+    def read(self) -> bool:
+        """Read what is new; return whether a report begins in it."""
+        begun = False
+        while True:
+            try:
+                record = os.read(self.descriptor, 8192)
+            except BlockingIOError:
+                return begun
+            except BrokenPipeError:
+                # The ring buffer went round; what comes next is the oldest that is left.
+                continue
+            if not record:
+                return begun
+            line = parse_record(record.decode(errors="replace"))
+            self.lines.append(line)
+            begun = begun or bool(faults.find_kind(line))
+
+    def has_fault(self) -> bool:
+        """Wait until the reports that have begun are whole, and tell whether one ends a cell."""
+        deadline = time.monotonic() + REPORT_TIMEOUT_S
+        poll = select.poll()
+        poll.register(self.descriptor, select.POLLIN)
+        while time.monotonic() < deadline and poll.poll(REPORT_PAUSE_S * 1000):
+            self.read()
+        found = faults.parse_faults("\n".join(self.lines))
+        return any(not faults.is_tolerated(fault, self.modules) for fault in found)
+
+
+def open_log() -> int:
+    """Return a descriptor of the kernel's log, after all that it has said so far."""
+    descriptor = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    os.lseek(descriptor, 0, os.SEEK_END)
+    return descriptor
+
+
+def parse_record(record: str) -> str:
+    """Return a record of /dev/kmsg as a line of the console.
+
+    Source: Documentation/ABI/testing/dev-kmsg, Linux 7.3.
+    """
+    head, _, text = record.partition(";")
+    fields = head.split(",")
+    at_us = int(fields[2]) if len(fields) > 2 else 0
+    caller = next((f.removeprefix("caller=") for f in fields if f.startswith("caller=")), "")
+    stamp = f"[{at_us // 1_000_000:5d}.{at_us % 1_000_000:06d}]"
+    said = text.partition("\n")[0]
+    return f"{stamp}[{caller:>6}] {said}" if caller else f"{stamp} {said}"
+
+
+def say(text: str) -> None:
+    """Put a line into the kernel's log, where the console shows it."""
+    Path("/dev/kmsg").write_text(f"<4>{text}\n")
+
+
+def scan_leaks() -> str:
+    """Return what kmemleak knows after a scan that sees each object a second time."""
+    for _ in range(2):
+        KMEMLEAK.write_text("scan")
+    return KMEMLEAK.read_text(errors="replace")
+
+
+def forget_leaks() -> None:
+    """Let kmemleak tell of nothing that is there already: it is no module's doing."""
+    if KMEMLEAK.exists():
+        scan_leaks()
+        KMEMLEAK.write_text("clear")
+
+
+def tell_leaks(place: "Place") -> None:
+    """Copy, after a module is unloaded, what it left behind into the kernel's log."""
+    if not KMEMLEAK.exists():
+        return
+    time.sleep(LEAK_AGE_S)
+    for leak in split_leaks(scan_leaks()):
+        lines = [place.name_line(line) for line in leak]
+        if any(f"[{place.module}]" in line for line in lines):
+            for line in lines:
+                say(line)
+    KMEMLEAK.write_text("clear")
+
+
+def split_leaks(text: str) -> tuple[tuple[str, ...], ...]:
+    """Return the lines of each object that kmemleak tells of."""
+    found: list[list[str]] = []
+    for line in text.splitlines():
+        if line.startswith("unreferenced object "):
+            found.append([])
+        if found:
+            found[-1].append(line)
+    return tuple(tuple(lines) for lines in found)
+
+
+class Place:
+    """Where a module's code was: once it is unloaded, the kernel has only numbers for it."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+        folder = Path("/sys/module", module)
+        section = folder / "sections/.text"
+        self.start = int(section.read_text(), 16) if section.exists() else 0
+        size = folder / "coresize"
+        self.size = int(size.read_text()) if size.exists() else 0
+
+    def name_line(self, line: str) -> str:
+        """Return a stack's line with an address of unloaded code as a place in the module."""
+        text = line.strip()
+        if not text.startswith("0xffffffff") or int(text, 16) not in MODULES:
+            return line
+        offset = int(text, 16) - self.start
+        known = 0 <= offset < self.size
+        where = f".text+{offset:#x}/{self.size:#x}" if known else "unloaded+0x0/0x0"
+        return f"    {where} [{self.module}]"
+
+
 # -- a child that may never return ------------------------------------------------------------
 
 
@@ -109,14 +256,17 @@ class Child:
         self.marks = read_end
         self.pidfd = os.pidfd_open(self.pid)
 
-    def wait(self, stream: Stream, limit_s: float) -> int | None:
-        """Return the child's exit status, or None when it made no step within the limit."""
+    def wait(self, stream: Stream, log: KernelLog, limit_s: float) -> int | str:
+        """Return the child's exit status, STUCK when it made no step within the limit, or FAULT."""
         poll = select.poll()
         poll.register(self.marks, select.POLLIN)
         poll.register(self.pidfd, select.POLLIN)
+        poll.register(log.descriptor, select.POLLIN)
         last_mark = last_beat = now = time.monotonic()
         while now - last_mark < limit_s:
             ready = dict(poll.poll(HEARTBEAT_S * 1000))
+            if log.descriptor in ready and log.read() and log.has_fault():
+                return FAULT
             if self.pidfd in ready:
                 return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
             now = time.monotonic()
@@ -127,7 +277,7 @@ class Child:
             if now - last_beat >= HEARTBEAT_S:
                 stream.emit("alive")
                 last_beat = now
-        return None
+        return STUCK
 
 
 def _run_guarded(work: Callable[[int], int], marks: int) -> int:
@@ -333,15 +483,20 @@ WORKS = {
 def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -> bool:
     """Run one cell; return whether this VM can be trusted with another one."""
     stream.emit("cell", cell=cell["name"])
+    log = KernelLog(open_log(), tuple(plan["modules"]))
     # The differential loads what it needs, as it needs it.
     problem = load(cell["path"]) if cell["path"] else ""
     if problem:
         stream.emit("cell_end", outcome="failed", problems=[f"did not load: {problem}"])
         return True
+    place = Place(cell["module"])
     work = WORKS[cell["work"]]
     child = Child(lambda marks: work(plan, cell, stream, marks))
-    status = child.wait(stream, plan["limit_s"])
-    if status is None:
+    status = child.wait(stream, log, plan["limit_s"])
+    if status == FAULT:
+        stream.emit("cell_end", outcome="crashed", problems=[])
+        return False
+    if status == STUCK:
         write_stacks(child.pid)
         problem = f"no step within {plan['limit_s']:.0f} s"
         stream.emit("cell_end", outcome="timeout", problems=[problem])
@@ -349,6 +504,11 @@ def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -
     problems = [] if status in (0, 1) else [f"the cell's process ended with status {status}"]
     names = [cell["module"]] if cell["module"] else [n for n in plan["modules"] if is_loaded(n)]
     left = [f"did not unload: {problem}" for problem in map(unload, names) if problem]
+    if cell["module"] and not left:
+        tell_leaks(place)
+    if log.read() and log.has_fault():
+        stream.emit("cell_end", outcome="crashed", problems=problems + left)
+        return False
     outcome = "passed" if status == 0 and not problems + left else "failed"
     stream.emit("cell_end", outcome=outcome, problems=problems + left)
     return not left
@@ -361,7 +521,7 @@ def write_stacks(pid: int) -> None:
             text = thread.read_text()
         except OSError as error:
             text = str(error)
-        Path("/dev/kmsg").write_text(f"<4>twinmod: {thread}: {' '.join(text.split())}\n")
+        say(f"twinmod: {thread}: {' '.join(text.split())}")
     Path("/proc/sysrq-trigger").write_text("l")
 
 
@@ -372,6 +532,7 @@ def run_cells(plan: Mapping[str, Any], stream: Stream) -> None:
         gc.disable()
         importlib.import_module("pytest")
         gc.freeze()
+    forget_leaks()
     for cell in plan["cells"]:
         if not run_cell(plan, cell, stream):
             break

@@ -15,7 +15,17 @@ from typing import Any, TextIO
 import click
 from rich.console import Console
 
-from twinmod import __version__, cache, differential, flow, kbuild, process, report
+from twinmod import (
+    __version__,
+    cache,
+    differential,
+    flow,
+    kbuild,
+    process,
+    report,
+    zoo,
+    zoo_run,
+)
 from twinmod.config import (
     LANGUAGES,
     MEMORY_MIN_MIB,
@@ -127,7 +137,10 @@ def setup(state: State, kernel: str) -> ExitCode:
 def _print_setup(prepared: flow.Prepared) -> None:
     proof = prepared.tree.proof
     click.echo(f"kernel   {prepared.tree.release}, version {prepared.tree.version}")
-    click.echo(f"config   identical to that of {proof.reference}")
+    if prepared.tree.origin == "built":
+        click.echo("config   has every option that was asked for")
+    else:
+        click.echo(f"config   identical to that of {proof.reference}")
     if not proof.rustc:
         click.echo("Rust     none: the kernel was built without it")
         return
@@ -312,13 +325,23 @@ def counter(state: State, increments: int, threads: int, method: str, kernel: st
 
 @cli.command()
 @kernel_option("Boot this kernel of [tool.twinmod].")
+@click.option("--gdb", "gdb", is_flag=True,
+              help="Let `nox -s gdb` in another terminal debug it and its modules.")  # fmt: skip
 @pass_state
-def shell(state: State, kernel: str) -> ExitCode:
+def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
     """Boot a VM with both modules loaded and give its console to you."""
     config = state.select(kernel)
     with flow.hold_checkout(config, state.progress):
         prepared = flow.run_setup(config, state.progress)
-        return flow.run_shell(config, prepared, state.progress)
+        return flow.run_shell(config, prepared, state.progress, gdb=gdb)
+
+
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@pass_state
+def gdb(state: State, arguments: tuple[str, ...]) -> ExitCode:
+    """Debug the VM of `shell --gdb`, which runs in another terminal; ARGUMENTS are gdb's own."""
+    return flow.run_gdb(state.config, arguments)
 
 
 @cli.command()
@@ -332,6 +355,35 @@ def matrix(state: State, as_json: bool) -> ExitCode:
     else:
         click.echo(report.render_matrix(cells))
     return ExitCode.PASSED
+
+
+@cli.command("zoo")
+@click.option("-k", "keyword", default="", metavar="NAME",
+              help="Only what has this part in its name, such as double_free/rust.")  # fmt: skip
+@click.option("--module", "modules", multiple=True, type=click.Choice(LANGUAGES),
+              help="Only what is written in this language.")  # fmt: skip
+@click.option("--list", "listing", is_flag=True, help="Print what there is and run nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@pass_state
+def zoo_command(
+    state: State, keyword: str, modules: tuple[str, ...], listing: bool, as_json: bool
+) -> ExitCode:
+    """Build and run a collection of bugs in both languages; say what stopped each."""
+    entries = zoo_run.read_entries(state.config)
+    attempts = zoo.select_attempts(entries, keyword, modules or LANGUAGES)
+    if listing:
+        click.echo(zoo.render_list(attempts))
+        return ExitCode.PASSED
+    with flow.hold_checkout(state.config, state.progress):
+        run = zoo_run.run_zoo(state.config, entries, attempts, state.progress)
+    if as_json:
+        _print_json(run.document)
+    else:
+        Console(highlight=False, soft_wrap=True).print(zoo.render_table(run.verdicts))
+        troubles = zoo.render_troubles(run.verdicts)
+        click.echo(f"\n{troubles}\n" if troubles else "")
+        click.echo(zoo.render_totals(run.verdicts, run.seconds))
+    return ExitCode.TESTS_FAILED if run.document["mismatches"] else ExitCode.PASSED
 
 
 @cli.command("lint-kernel")

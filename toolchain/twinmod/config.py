@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """``[tool.twinmod]``: the project's own data, read once, strictly."""
 
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,9 @@ from twinmod.errors import ConfigError
 from twinmod.specs import Cell, ChrootSpec, KernelSpec, ModuleSpec, TesterSpec, VmSpec
 
 LANGUAGES = ("c", "rust")
+
+#: An option of a kernel: X, X=n, X=17, X="text".
+_OPTION = re.compile(r'(?!CONFIG_)[A-Z0-9_]+(=("[^"]*"|\w+))?')
 
 #: What a VM needs to come as far as the matrix, in MiB.
 MEMORY_MIN_MIB = 256
@@ -30,12 +34,16 @@ class ChrootTable(_Table, frozen=True):
 
 
 class KernelTable(_Table, frozen=True):
-    """``[tool.twinmod.kernels.NAME]``: suite and flavour, or a tree."""
+    """``[tool.twinmod.kernels.NAME]``: suite and flavour, a source with options, or a tree."""
 
     chroot: str
+    # Beside any of them.
+    parameters: tuple[str, ...] = ()
     suite: str = ""
     flavour: str = ""
     series: str = ""
+    source: str = ""
+    options: tuple[str, ...] = ()
     tree: str = ""
     build: str = ""
 
@@ -227,28 +235,47 @@ def plan_kernel(name: str, table: KernelTable, project_dir: Path) -> KernelSpec:
     Raises:
         ConfigError: It is both a suite's kernel and a tree, or neither, or half of one.
     """
-    stock = {"suite": table.suite, "flavour": table.flavour}
-    given = [key for key, value in (stock | {"series": table.series}).items() if value]
-    if (table.tree or table.build) and given:
-        raise _refuse(
-            f"kernels.{name} has `tree` or `build` beside `{given[0]}`: a kernel is a person's own "
-            "tree, or one of a suite",
-            project_dir,
-        )
-    lacking = [key for key, value in stock.items() if not value]
-    if table.build and not table.tree:
-        raise _refuse(f"kernels.{name} has `build` and lacks `tree`", project_dir)
-    if lacking and not table.tree:
-        raise _refuse(
-            f"kernels.{name} lacks `{lacking[0]}`: a kernel has `suite` and `flavour`, or `tree`",
-            project_dir,
-        )
+    _check_form(name, table, project_dir)
     tree_dir = _find_dir(table.tree, project_dir)
     return KernelSpec(
         name=name, chroot=table.chroot, suite=table.suite, flavour=table.flavour,
-        series=table.series, tree_dir=tree_dir,
+        series=table.series, source=table.source, options=table.options,
+        parameters=table.parameters, tree_dir=tree_dir,
         build_dir=_find_dir(table.build, project_dir) or tree_dir,
     )  # fmt: skip
+
+
+def _check_form(name: str, table: KernelTable, project_dir: Path) -> None:
+    """Refuse a kernel that is of several kinds, of none, or of half a one."""
+    forms = (("tree", "build"), ("source", "options"), ("suite", "flavour", "series"))
+    values = msgspec.structs.asdict(table)
+    given = [tuple(key for key in keys if values[key]) for keys in forms]
+    kinds = [keys for keys in given if keys]
+    if len(kinds) > 1:
+        own = " or ".join(f"`{key}`" for key in forms[given.index(kinds[0])])
+        raise _refuse(
+            f"kernels.{name} has {own} beside `{kinds[1][0]}`: a kernel is a person's own tree, "
+            "built from the source of another one, or one of a suite",
+            project_dir,
+        )
+    for needed, beside in (("tree", table.build), ("source", table.options)):
+        if beside and not values[needed]:
+            what = next(keys[1] for keys in forms if keys[0] == needed)
+            raise _refuse(f"kernels.{name} has `{what}` and lacks `{needed}`", project_dir)
+    lacking = [key for key in ("suite", "flavour") if not values[key]]
+    if lacking and not table.tree and not table.source:
+        raise _refuse(
+            f"kernels.{name} lacks `{lacking[0]}`: a kernel has `suite` and `flavour`, `source` "
+            "and `options`, or `tree`",
+            project_dir,
+        )
+    wrong = [text for text in table.options if not _OPTION.fullmatch(text)]
+    if wrong:
+        raise _refuse(
+            f"kernels.{name}.options has {wrong[0]!r}: an option is NAME, NAME=n or NAME=value, "
+            "without CONFIG_",
+            project_dir,
+        )
 
 
 def _find_dir(text: str, project_dir: Path) -> Path | None:
@@ -277,6 +304,13 @@ def _check_references(table: Table, project_dir: Path) -> None:
             raise _refuse(
                 f"kernels.{name}.chroot = {kernel.chroot!r} names no chroot; "
                 f"there are: {', '.join(table.chroots)}",
+                project_dir,
+            )
+        if kernel.source and not getattr(table.kernels.get(kernel.source), "suite", ""):
+            stock = ", ".join(other for other, k in table.kernels.items() if k.suite)
+            raise _refuse(
+                f"kernels.{name}.source = {kernel.source!r} names no kernel of a suite; "
+                f"there are: {stock}",
                 project_dir,
             )
     languages = tuple(sorted(module.language for module in table.modules.values()))

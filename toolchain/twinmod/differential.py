@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from twinmod import guest, results
+from twinmod import faults, guest, results
 from twinmod.errors import ConfigError
 from twinmod.specs import DIFFERENTIAL, CellResult, TestResult
 
@@ -304,13 +304,13 @@ def _classify_death(vm: guest.Vm) -> CellResult:
     """Return how the cell ended in a VM that did not answer."""
     vm.wait_for_end()
     end = guest.read_end(vm, (DIFFERENTIAL,))
-    faults = results.parse_faults(end.console)
+    found = faults.parse_faults(end.console)
     transcript = replace(
         end.transcript,
         cells=tuple(c for c in end.transcript.cells if c.cell == DIFFERENTIAL),
         began_s=end.transcript.began_s[-1:],
     )
-    return results.classify(transcript, end.end, faults)[-1]
+    return results.classify(transcript, end.end, found)[-1]
 
 
 # -- exploring --------------------------------------------------------------------------------

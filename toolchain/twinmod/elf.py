@@ -9,7 +9,9 @@ from io import BytesIO
 from pathlib import Path
 
 from elftools.common.exceptions import ELFError
+from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
+from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import SymbolTableSection
 
 from twinmod.errors import BuildError
@@ -61,6 +63,61 @@ def parse_module(data: bytes) -> ModuleFile:
         comments=read_section(".comment"),
         symbols=tuple(symbol.name for symbol in symbols if symbol.name),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Symbol:
+    """A function of a module's file."""
+
+    section: str
+    # Bytes from the section's begin.
+    value: int
+
+
+def parse_functions(data: bytes) -> dict[str, Symbol]:
+    """Return the functions of a module's file by name."""
+    elf = ELFFile(BytesIO(data))
+    table = elf.get_section_by_name(".symtab")
+    if not isinstance(table, SymbolTableSection):
+        return {}
+    return {
+        symbol.name: Symbol(
+            section=elf.get_section(symbol["st_shndx"]).name, value=symbol["st_value"]
+        )
+        for symbol in table.iter_symbols()
+        if symbol["st_info"]["type"] == "STT_FUNC" and isinstance(symbol["st_shndx"], int)
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A place in a module's code that names another function."""
+
+    section: str
+    # Bytes from the section's begin to what is filled in when the module is loaded.
+    place: int
+    target: str
+
+
+def parse_calls(data: bytes) -> tuple[Call, ...]:
+    """Return what a module's functions name, by the relocations of its code."""
+    elf = ELFFile(BytesIO(data))
+    table = elf.get_section_by_name(".symtab")
+    if not isinstance(table, SymbolTableSection):
+        return ()
+    found = []
+    for section in elf.iter_sections():
+        if not isinstance(section, RelocationSection):
+            continue
+        code = elf.get_section(section["sh_info"])
+        if not code["sh_flags"] & SH_FLAGS.SHF_EXECINSTR:
+            continue
+        found += [
+            Call(section=code.name, place=relocation["r_offset"],
+                 target=table.get_symbol(relocation["r_info_sym"]).name)
+            for relocation in section.iter_relocations()
+        ]  # fmt: skip
+    return tuple(found)
 
 
 # -- what it needs -----------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,12 @@ from typing import Any
 from twinmod import (
     cache,
     chroot,
+    debugger,
+    decode,
     differential,
+    elf,
     guest,
+    injection,
     kbuild,
     kernel,
     report,
@@ -22,7 +26,7 @@ from twinmod import (
     userland,
 )
 from twinmod.config import LANGUAGES, Config, plan_cells, select_kernel
-from twinmod.errors import ConfigError, ExitCode, MissingToolError
+from twinmod.errors import ConfigError, ExitCode, TwinmodError
 from twinmod.specs import (
     DIFFERENTIAL,
     AbsentCell,
@@ -56,16 +60,43 @@ def run_setup(config: Config, progress: Progress) -> Prepared:
     Raises:
         TwinmodError: See the steps.
     """
+    root = ensure_root(config, progress)
+    base = run_base(config, progress)
+    mirror = config.mirror or root.mirror
+    tree = kernel.ensure_tree(config.kernel, root, mirror, progress, base)
+    site_dir = userland.ensure_site(root, config.lock_path, progress)
+    projects = {spec.name: config.root_dir / spec.project for spec in config.testers}
+    crates_dir = userland.ensure_crates(root, projects["rust"], progress)
+    return Prepared(chroot=root, tree=tree, site_dir=site_dir, crates_dir=crates_dir)
+
+
+def ensure_root(config: Config, progress: Progress) -> Chroot:
+    """Return a kernel's chroot, made first when it is not there."""
     root = chroot.find_chroot(config.chroot)
     if root is None:
         cache.ensure_cache_dir()
         chroot.ensure_host_packages(progress)
         root = chroot.ensure_chroot(config.chroot, config.mirror, progress)
-    tree = kernel.ensure_tree(config.kernel, root, config.mirror or root.mirror, progress)
-    site_dir = userland.ensure_site(root, config.lock_path, progress)
-    projects = {spec.name: config.root_dir / spec.project for spec in config.testers}
-    crates_dir = userland.ensure_crates(root, projects["rust"], progress)
-    return Prepared(chroot=root, tree=tree, site_dir=site_dir, crates_dir=crates_dir)
+    return root
+
+
+def run_base(config: Config, progress: Progress) -> KernelTree | None:
+    """Return the kernel whose source another one is built from; None for one that is not."""
+    if not config.kernel.source:
+        return None
+    base = select_kernel(config, config.kernel.source)
+    root = ensure_root(base, progress)
+    return kernel.ensure_tree(base.kernel, root, base.mirror or root.mirror, progress)
+
+
+def look_for_tree(config: Config, root: Chroot | None) -> tuple[KernelTree | None, TwinmodError]:
+    """Return a configuration's kernel, or None, and the error that a step without it ends with."""
+    base = None
+    if config.kernel.source:
+        below = select_kernel(config, config.kernel.source)
+        base_root = chroot.find_chroot(below.chroot)
+        base, _ = kernel.look_for_tree(below.kernel, base_root)
+    return kernel.look_for_tree(config.kernel, root, base)
 
 
 @contextmanager
@@ -98,9 +129,9 @@ def render_builds(config: Config, languages: tuple[str, ...]) -> str:
         MissingToolError: Setup has not been run, so there are no such commands yet.
     """
     root = chroot.find_chroot(config.chroot)
-    tree = kernel.find_tree(config.kernel, root) if root else None
-    if root is None or tree is None:
-        raise MissingToolError("setup has not been run", hint="nox -s setup")
+    tree, error = look_for_tree(config, root)
+    if tree is None:
+        raise error
     plans = plan_builds(config, tree, languages)
     return "\n\n".join(kbuild.render_show(plan) for plan in plans)
 
@@ -291,6 +322,9 @@ def run_test(
     numbers = tuple(rule for rule, _ in rules)
     checked = results.compare_coverage(in_matrix, () if selection.keyword else numbers, numbers)
     explored = exploring.finish(ended[-1]) if exploring else None
+    injected = read_injected(out_dir, products, prepared.tree)
+    if injected and not selection.keyword:
+        checked = tuple(plan_injected(result, injected) for result in checked)
     everything = (*checked, explored.result) if explored else checked
     document = report.plan_test_report(
         checked, prepared.tree,
@@ -299,12 +333,39 @@ def run_test(
         long=selection.long, memory_mib=setting.vm.memory_mib, absent=absent,
         boots=boots.total, stalled_boots=boots.stalled, products=products, phases=phases(),
         vm_phases=boots.phases,
-        differential=explored.document if explored else None,
+        differential=explored.document if explored else None, injected=injected,
     )  # fmt: skip
     write_json(out_dir / "report.json", document)
     cache.write_atomically(out_dir / "junit.xml", report.render_junit(everything))
     shown = plan_shown_rules(rules, checked, selection.keyword)
     return Run(results=everything, document=document, rules=shown)
+
+
+def read_injected(
+    out_dir: Path, products: tuple[Product, ...], tree: KernelTree
+) -> dict[str, Any] | None:
+    """Return what a run made fail on demand; None on a kernel that cannot."""
+    texts = {
+        product.module: "".join(path.read_text() for path in sorted(
+            out_dir.glob(f"vm-*/results/failures-{product.module}-*.jsonl")))
+        for product in products
+    }  # fmt: skip
+    found = tuple(failure for module, text in texts.items()
+                  for failure in injection.parse_failures(text, module))  # fmt: skip
+    if not found:
+        return None
+    seen = tuple(product for product in products if texts[product.module])
+    sites = tuple(s for product in seen for s in decode.read_sites(product, tree.compilers))
+    symbols = {p.module: elf.parse_functions(p.path.read_bytes()) for p in seen}
+    return injection.plan_report(found, sites, symbols)
+
+
+def plan_injected(result: CellResult, injected: dict[str, Any]) -> CellResult:
+    """Return a cell that is a failure when an allocation of its module was never made to fail."""
+    missed = injection.find_missed(injected, result.cell.module)
+    if not missed or result.outcome not in ("passed", "failed"):
+        return result
+    return replace(result, outcome="failed", problems=(*result.problems, *missed))
 
 
 # -- the differential -------------------------------------------------------------------------
@@ -495,15 +556,40 @@ def run_counter(
     return ended
 
 
-def run_shell(config: Config, prepared: Prepared, progress: Progress) -> ExitCode:
-    """Give a person a VM with both modules loaded and both testers importable."""
+def run_shell(
+    config: Config, prepared: Prepared, progress: Progress, *, gdb: bool = False
+) -> ExitCode:
+    """Give a person a VM with both modules loaded and both testers importable.
+
+    Raises:
+        TwinmodError: A debugger is wanted that could make nothing of this kernel.
+    """
+    if gdb:
+        debugger.require_debugger(prepared.tree, prepared.chroot)
     products = run_build(config, prepared, LANGUAGES, progress)
     setting = prepare_setting(config, prepared, progress)
     out_dir = config.out_dir / "shell"
     shutil.rmtree(out_dir, ignore_errors=True)
-    work = guest.Work(mode="shell", cells=(), products=products, limit_s=config.vm.test_timeout_s)
-    status = guest.run_shell(setting, work, out_dir)
+    work = guest.Work(
+        mode="shell", cells=(), products=products, limit_s=config.vm.test_timeout_s, gdb=gdb
+    )
+    with ExitStack() as stack:
+        if gdb:
+            sight = debugger.Sight(
+                tree=prepared.tree, chroot=prepared.chroot, socket_dir=out_dir / "results",
+                builds=plan_builds(config, prepared.tree, LANGUAGES),
+            )  # fmt: skip
+            record_path = debugger.write_record(out_dir.with_name("gdb"), debugger.plan_gdb(sight))
+            stack.callback(record_path.unlink)
+            progress.note("in another terminal: nox -s gdb")
+        status = guest.run_shell(setting, work, out_dir)
     return ExitCode.PASSED if status == 0 else ExitCode.VM_LOST
+
+
+def run_gdb(config: Config, arguments: tuple[str, ...]) -> ExitCode:
+    """Give a person gdb for the VM that their shell has booted."""
+    status = debugger.run(config.out_dir / "gdb", arguments)
+    return ExitCode.PASSED if status == 0 else ExitCode.TESTS_FAILED
 
 
 # -- the rest ---------------------------------------------------------------------------------
@@ -512,7 +598,7 @@ def run_shell(config: Config, prepared: Prepared, progress: Progress) -> ExitCod
 def run_doctor(config: Config, probe: Callable[[str], bool]) -> tuple[Check, ...]:
     """Look at everything that a build needs; change nothing."""
     root = chroot.find_chroot(config.chroot)
-    tree, error = kernel.look_for_tree(config.kernel, root)
+    tree, error = look_for_tree(config, root)
     accelerator = guest.find_accelerator(tree, root, config.vm, remember=False)
     return (
         *chroot.check_host(),
@@ -528,7 +614,7 @@ def list_cells(config: Config) -> tuple[KernelCell, ...]:
     for spec in config.kernels:
         selected = select_kernel(config, spec.name)
         root = chroot.find_chroot(selected.chroot)
-        tree, error = kernel.look_for_tree(spec, root)
+        tree, error = look_for_tree(selected, root)
         for cell in plan_cells(config):
             reason = kbuild.find_absence(cell.language, tree) if tree else error.message
             release = tree.release if tree else ""
@@ -552,12 +638,20 @@ def find_used_entries(config: Config) -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys(entry for one in selected for entry in _find_entries_of(one)))
 
 
+def _find_kernel_keys(config: Config, root: Chroot) -> tuple[str, ...]:
+    """Return the cache's name of a kernel; () for one whose source is not there."""
+    if not config.kernel.source:
+        return (kernel.plan_key(config.kernel, root),)
+    tree, _ = look_for_tree(config, root)
+    return (tree.key,) if tree else ()
+
+
 def _find_entries_of(config: Config) -> tuple[tuple[str, str], ...]:
     root = chroot.find_chroot(config.chroot)
     if root is None:
         return ()
     site = userland.plan_lock_digest(root, config.lock_path)
-    used = [("chroot", root.key), ("kernel", kernel.plan_key(config.kernel, root)),
+    used = [("chroot", root.key), *(("kernel", key) for key in _find_kernel_keys(config, root)),
             (cache.SCRATCH, root.key), ("python", site)]  # fmt: skip
     for spec in config.testers:
         lock_path = config.root_dir / spec.project / "Cargo.lock"

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from twinmod import cache, process, resources, results, sandbox
+from twinmod import cache, decode, faults, process, resources, results, sandbox
 from twinmod.errors import BuildError, VmLostError
 from twinmod.specs import (
     DIFFERENTIAL,
@@ -25,6 +25,7 @@ from twinmod.specs import (
     Check,
     Chroot,
     Command,
+    KernelFault,
     KernelTree,
     Measurement,
     Product,
@@ -37,6 +38,9 @@ VIEW = PurePosixPath("/view")
 VIEW_INSIDE = VIEW / "twinmod"
 RUN = sandbox.INSIDE / "run"
 RESULTS = RUN / "results"
+
+#: Where a VM waits for gdb, as both see it: the path of the host may be too long for a socket.
+GDB_SOCKET = RESULTS / "gdb.sock"
 
 #: A VM that prints this came as far as its first program.
 PROBE_MARK = "twinmod: the guest runs"
@@ -57,6 +61,8 @@ STALLED_BOOTS = 2
 KERNEL_PARAMETERS = (
     "console=ttyS0", "loglevel=5", "panic=-1", "oops=panic", "panic_on_warn=1",
     "random.trust_cpu=on", "rcupdate.rcu_expedited=1",
+    # What the agent says is as whole as what the kernel says.
+    "printk.devkmsg=on",
 )  # fmt: skip
 
 #: How many cells the title of a VM's phase names.
@@ -128,6 +134,8 @@ class Work:
     measurement: Measurement | None = None
     # The VM's whole life, whatever it says.
     life_s: float = RUN_TIMEOUT_S
+    # Whether a debugger may come, in a shell.
+    gdb: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,14 +263,16 @@ def plan_environment(userland: Userland) -> tuple[tuple[str, str], ...]:
 
 
 def plan_qemu(
-    vm: VmSpec, accelerator: str, *, interactive: bool = False, parameters: str = ""
-) -> tuple[str, ...]:
+    vm: VmSpec, accelerator: str, *, interactive: bool = False, gdb: bool = False,
+    parameters: str = "",
+) -> tuple[str, ...]:  # fmt: skip
     """Return QEMU's argument vector, as it is called inside the chroot.
 
     Args:
         vm: Memory and processors.
         accelerator: One of MACHINES.
         interactive: The console is the caller's terminal, and there is no other way out.
+        gdb: A debugger may come at any time.
         parameters: Added to the kernel's command line.
     """
     way_out = ("-serial", "mon:stdio") if interactive else (
@@ -280,6 +290,7 @@ def plan_qemu(
         "-virtfs",
         f"local,path={VIEW},mount_tag=root,security_model=none,readonly=on,multidevs=remap",
         "-virtfs", f"local,path={RESULTS},mount_tag=results,security_model=none",
+        *(("-gdb", f"unix:{GDB_SOCKET},server=on,wait=off") if gdb else ()),
         *way_out,
     )  # fmt: skip
 
@@ -347,8 +358,9 @@ def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
         ("init", init.encode()),
     )
     argv = plan_qemu(
-        setting.vm, setting.accelerator.name, interactive=work.mode == "shell",
-        parameters=MODE_PARAMETERS.get(work.mode, ""),
+        setting.vm, setting.accelerator.name, interactive=work.mode == "shell", gdb=work.gdb,
+        parameters=" ".join((MODE_PARAMETERS.get(work.mode, ""), *setting.tree.parameters,
+                             *(("nokaslr",) if work.gdb else ()))),
     )  # fmt: skip
     entered = sandbox.plan_enter(
         setting.chroot, argv, binds=plan_view(setting, work.products, run_dir),
@@ -591,7 +603,11 @@ def run_cells(
             boots = replace(boots, stalled=boots.stalled + 1)
             progress.note(f"the VM did not boot within {plan.boot_timeout_s:.0f} s; once more")
             continue
-        ended = results.classify(end.transcript, end.end, results.parse_faults(end.console))
+        found_faults, tolerated = find_faults(end, work, plan.run_dir)
+        if tolerated:
+            progress.note(f"{tolerated} data races in the kernel's own code, none in a module")
+        ended = results.classify(end.transcript, end.end, found_faults)
+        ended = decode.decode(ended, work.products, setting.tree.compilers)
         if not ended and not found:
             raise plan_boot_error(plan, end)
         # What earlier VMs found is kept when a later one does not come as far as a cell.
@@ -599,6 +615,17 @@ def run_cells(
         done = {result.cell for result in found}
         pending = tuple(cell for cell in pending if cell not in done)
     return tuple(found), boots
+
+
+def find_faults(end: VmEnd, work: Work, run_dir: Path) -> tuple[tuple[KernelFault, ...], int]:
+    """Return the faults that end a cell, and how many others the kernel told of."""
+    modules = tuple(product.module for product in work.products)
+    log = str(run_dir / "results/console.log")
+    told = faults.parse_faults(end.console)
+    bad = tuple(
+        replace(fault, log=log) for fault in told if not faults.is_tolerated(fault, modules)
+    )
+    return bad, len(told) - len(bad)
 
 
 def render_names(cells: tuple[Cell, ...]) -> str:
@@ -614,7 +641,7 @@ def is_stalled(end: VmEnd) -> bool:
     No module of ours was there yet: it says nothing of them, and it is counted.
     """
     unheard = end.end == "silent" and not end.transcript.booted
-    return unheard and not results.parse_faults(end.console)
+    return unheard and not faults.parse_faults(end.console)
 
 
 def plan_unreached(cells: tuple[Cell, ...], why: str) -> tuple[CellResult, ...]:

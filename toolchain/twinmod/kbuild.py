@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from twinmod import cache, elf, process, resources, sandbox
+from twinmod import cache, elf, options, process, resources, sandbox
 from twinmod.errors import BuildError, ConfigError
 from twinmod.specs import Bind, Command, KernelTree, ModuleSpec, Product, Progress
 
@@ -257,7 +257,10 @@ def find_product(plan: BuildPlan) -> Product | None:
             return None
         if hashlib.sha256(content).hexdigest() != record["product"]["sha256"]:
             return None
-        fields = {**record["product"], "path": plan.product_path, "up_to_date": True}
+        fields = {
+            **record["product"], "path": plan.product_path, "up_to_date": True,
+            **{name: tuple(record["product"][name]) for name in ("watchers", "blind")},
+        }  # fmt: skip
         return Product(**fields)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -276,11 +279,14 @@ def read_product(plan: BuildPlan, seconds: float, began_wall: float) -> Product:
             facts=(("product", str(path)), ("log", str(plan.command.log_path))),
         )
     content = path.read_bytes()
-    vermagic = check_module(plan, elf.parse_module(content))
+    found = elf.parse_module(content)
+    vermagic = check_module(plan, found)
+    config = options.parse_options((plan.tree.build_dir / ".config").read_text())
+    watchers, blind = options.find_watchers(config, found.symbols)
     return Product(
         module=plan.module.name, language=plan.module.language, path=path,
         size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), vermagic=vermagic,
-        seconds=round(seconds, 2), up_to_date=False,
+        seconds=round(seconds, 2), up_to_date=False, watchers=watchers, blind=blind,
         command=shlex.join(plan_make(plan.module, plan.tree, "modules")),
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from twinmod import cache, elf, network, owntree, process, sandbox
+from twinmod import built, cache, elf, network, owntree, process, sandbox
 from twinmod.errors import BuildError, ConfigError, MissingToolError, TwinmodError
 from twinmod.options import VM_MODULES, find_lacking, parse_options
 from twinmod.specs import Bind, Check, Chroot, Command, CrateProof, KernelSpec, KernelTree, Progress
@@ -460,14 +460,17 @@ def make_tree(
 
 
 def plan_key(spec: KernelSpec, chroot: Chroot) -> str:
-    """Return what identifies a tree in the cache."""
+    """Return what identifies a suite's kernel, or a person's own tree, in the cache."""
     if spec.tree_dir:
         return owntree.plan_key(spec, chroot)
     text = "\n".join((FORMAT, spec.suite, spec.flavour, spec.series, chroot.key))
     return f"{spec.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def ensure_tree(spec: KernelSpec, chroot: Chroot, mirror: str, progress: Progress) -> KernelTree:
+def ensure_tree(
+    spec: KernelSpec, chroot: Chroot, mirror: str, progress: Progress,
+    base: KernelTree | None = None,
+) -> KernelTree:  # fmt: skip
     """Return a kernel tree, made first when it is not there.
 
     Args:
@@ -475,14 +478,19 @@ def ensure_tree(spec: KernelSpec, chroot: Chroot, mirror: str, progress: Progres
         chroot: With the compilers that built it.
         mirror: Where its packages are.
         progress: Told of every phase.
+        base: The kernel whose source it is built from, for one of our own options.
 
     Raises:
-        ConfigError: No such suite, flavour, version or tree; or a VM could not boot it.
+        ConfigError: No such suite, flavour, version or tree; a VM could not boot it; or Kconfig
+            drops one of its options.
         MissingToolError: No network, no disk; or a person's own tree is not built.
         BuildError: What was rebuilt is not the stock kernel's.
     """
     if spec.tree_dir:
         return owntree.ensure_tree(spec, chroot, progress)
+    if spec.source:
+        assert base is not None
+        return built.ensure_tree(spec, chroot, base, progress)
 
     def make(entry_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
         return make_tree(spec, chroot, mirror, entry_dir, progress)
@@ -491,27 +499,31 @@ def ensure_tree(spec: KernelSpec, chroot: Chroot, mirror: str, progress: Progres
     return _read_tree(spec, chroot, entry)
 
 
-def find_tree(spec: KernelSpec, chroot: Chroot) -> KernelTree | None:
-    """Return a kernel tree when it is there.
+def find_tree(
+    spec: KernelSpec, chroot: Chroot, base: KernelTree | None = None
+) -> KernelTree | None:
+    """Return a kernel tree when it is there; see ensure_tree.
 
     Raises:
         TwinmodError: It is a person's own, and cannot be used.
     """
     if spec.tree_dir:
         return owntree.find_tree(spec, chroot)
+    if spec.source:
+        return built.find_tree(spec, chroot, base) if base else None
     entry = cache.find_entry("kernel", plan_key(spec, chroot))
     return _read_tree(spec, chroot, entry) if entry else None
 
 
 def look_for_tree(
-    spec: KernelSpec, chroot: Chroot | None
+    spec: KernelSpec, chroot: Chroot | None, base: KernelTree | None = None
 ) -> tuple[KernelTree | None, TwinmodError]:
     """Return a kernel tree, or None, and the error that a step which needs it would end with."""
     missing = MissingToolError(
         f"not set up: nox -s setup -- --kernel {spec.name}", hint="nox -s setup"
     )
     try:
-        return (find_tree(spec, chroot) if chroot else None), missing
+        return (find_tree(spec, chroot, base) if chroot else None), missing
     except TwinmodError as error:
         return None, error
 
@@ -525,6 +537,7 @@ def _read_tree(spec: KernelSpec, chroot: Chroot, entry: cache.Entry) -> KernelTr
         image_path=entry.path / "vm/vmlinux",
         vm_module_paths=tuple(entry.path / "vm" / name for name in record["vm_modules"]),
         compilers=chroot, make_flags=(f"CC={record['cc']}",), key=entry.name,
+        parameters=spec.parameters,
         proof=CrateProof(
             reference=REFERENCE, config_identical=proof["config_identical"],
             rustc=proof["rustc"], checked_symbols=proof["checked_symbols"],

@@ -43,6 +43,53 @@ VM_OBSTACLES = (
     "CONFIG_CMDLINE_OVERRIDE",
 )  # fmt: skip
 
+#: What each kernel has that twinmod builds, beside its own options.
+BUILT = (
+    *(f"{name}=y" for name in VM_BUILTINS),
+    *(f"{option}=y" for _, option in VM_MODULES),
+    "CONFIG_RUST=y", "CONFIG_IA32_EMULATION=y",
+    # clocks and calls that Python and the tests have on every distribution's kernel
+    "CONFIG_HIGH_RES_TIMERS=y", "CONFIG_SYSCTL=y", "CONFIG_PREEMPT=y", "CONFIG_SWAP=n",
+    # what a fault's report is read by: names, lines, times, and who spoke
+    "CONFIG_DEBUG_KERNEL=y", "CONFIG_DEBUG_FS=y", "CONFIG_KALLSYMS=y", "CONFIG_KALLSYMS_ALL=y",
+    "CONFIG_DEBUG_INFO_DWARF5=y", "CONFIG_GDB_SCRIPTS=y", "CONFIG_PRINTK_TIME=y",
+    "CONFIG_PRINTK_CALLER=y", "CONFIG_STACKTRACE=y", "CONFIG_DEBUG_BUGVERBOSE=y",
+    # its log is long
+    "CONFIG_LOG_BUF_SHIFT=20",
+)  # fmt: skip
+
+#: What watches a kernel: its name, the option, and what the symbols begin with that a compiler
+#: makes code call for it, "" where the kernel itself does all of it.
+WATCHERS = (
+    ("KASAN", "CONFIG_KASAN", "__asan_"),
+    ("KCSAN", "CONFIG_KCSAN", "__tsan_"),
+    ("UBSAN", "CONFIG_UBSAN", "__ubsan_"),
+    ("lockdep", "CONFIG_PROVE_LOCKING", ""),
+    ("atomic sleep", "CONFIG_DEBUG_ATOMIC_SLEEP", ""),
+    ("kmemleak", "CONFIG_DEBUG_KMEMLEAK", ""),
+)  # fmt: skip
+
+
+def find_watchers(
+    options: Mapping[str, str], symbols: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what watches a module on a kernel, and what is there and does not.
+
+    Args:
+        options: The kernel's.
+        symbols: All that the module's file names. KCSAN and UBSAN see what a compiler has
+            instrumented for them, and rustc does that for neither.
+    """
+    there = [(name, prefix) for name, option, prefix in WATCHERS if options.get(option) == "y"]
+    blind = tuple(name for name, prefix in there if not any(s.startswith(prefix) for s in symbols))
+    return tuple(name for name, _ in there if name not in blind), blind
+
+
+def plan_line(text: str) -> str:
+    """Return a wanted option as a line of a configuration: X is CONFIG_X=y, X=n CONFIG_X=n."""
+    name, equals, value = text.partition("=")
+    return f"CONFIG_{name}={value if equals else 'y'}"
+
 
 def parse_options(config: str) -> dict[str, str]:
     """Return the options that a .config or an auto.conf sets, by name, strings without quotes."""

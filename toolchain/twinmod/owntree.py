@@ -428,7 +428,7 @@ def plan_tree(spec: KernelSpec, chroot: Chroot, record: Mapping[str, Any]) -> Ke
         suite="", source_dir=source_dir, build_dir=build_dir, image_path=build_dir / "vmlinux",
         vm_module_paths=tuple(build_dir / name for name in record["vm_modules"]),
         compilers=read_host() if record["on_host"] else chroot,
-        make_flags=tuple(record["make_flags"]),
+        make_flags=tuple(record["make_flags"]), parameters=spec.parameters,
         key=f"{spec.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}",
         proof=CrateProof(**{**proof, "missing": tuple(proof["missing"])}),
     )  # fmt: skip

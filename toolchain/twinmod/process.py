@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Self
 
@@ -202,12 +202,16 @@ class Limit:
         self.timer.join()
 
 
-def run(command: Command, *, error: type[TwinmodError] = BuildError) -> str:
+def run(
+    command: Command, *, error: type[TwinmodError] = BuildError,
+    watch: Callable[[str], None] | None = None,
+) -> str:  # fmt: skip
     """Run a process to its end and return what it printed.
 
     Args:
         command: What to run. Its output goes to its log as it comes, when it has one.
         error: What to raise when it fails.
+        watch: Called with every line of its output, as it comes.
 
     Returns:
         Standard output and standard error, in the order in which they were written.
@@ -216,7 +220,7 @@ def run(command: Command, *, error: type[TwinmodError] = BuildError) -> str:
         TwinmodError: Of the given class, when it exits with another status than 0 or runs
             into its limit; the last lines of its output are among the facts.
     """
-    status, output = run_unchecked(command, error=error)
+    status, output = run_unchecked(command, error=error, watch=watch)
     if status != 0:
         raise plan_failure(command, _render_status(status), output, error=error)
     return output
@@ -226,15 +230,20 @@ def _render_status(status: int) -> str:
     return f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
 
 
-def run_unchecked(command: Command, *, error: type[TwinmodError] = BuildError) -> tuple[int, str]:
+def run_unchecked(
+    command: Command, *, error: type[TwinmodError] = BuildError,
+    watch: Callable[[str], None] | None = None,
+) -> tuple[int, str]:  # fmt: skip
     """Run a process to its end; return its status (negative for a signal) and its output.
+
+    See run() for the arguments.
 
     Raises:
         MissingToolError: The program does not exist.
         TwinmodError: Of the given class, when it runs into its limit, however it then ends.
     """
     with start(command) as process, Limit(command.timeout_s, process) as limit:
-        output = _drain(process, command.log_path)
+        output = _drain(process, command.log_path, watch)
         status = process.wait()
     if limit.expired:
         why = f"took more than {command.timeout_s:.0f} s"
@@ -242,16 +251,20 @@ def run_unchecked(command: Command, *, error: type[TwinmodError] = BuildError) -
     return status, output
 
 
-def _drain(process: Process, log_path: Path | None) -> str:
+def _drain(process: Process, log_path: Path | None, watch: Callable[[str], None] | None) -> str:
     assert process.stdout is not None
-    if log_path is None:
-        return process.stdout.read().decode(errors="replace")
-    log_path.parent.mkdir(parents=True, exist_ok=True)
     chunks = []
-    with log_path.open("wb") as log:
+    with ExitStack() as stack:
+        log = None
+        if log_path is not None:
+            log_path.parent.mkdir(parents=True, exist_ok=True)
+            log = stack.enter_context(log_path.open("wb"))
         for line in process.stdout:
-            log.write(line)
-            log.flush()
+            if log is not None:
+                log.write(line)
+                log.flush()
+            if watch is not None:
+                watch(line.decode(errors="replace").rstrip("\n"))
             chunks.append(line)
     return b"".join(chunks).decode(errors="replace")
 

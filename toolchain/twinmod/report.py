@@ -9,6 +9,7 @@ import junitparser
 from rich.table import Table
 from rich.text import Text
 
+from twinmod import faults, injection
 from twinmod.errors import ExitCode, compare_exit_codes
 from twinmod.specs import (
     AbsentCell,
@@ -70,7 +71,17 @@ def plan_cell(result: CellResult) -> dict[str, Any]:
 
 def plan_fault(fault: KernelFault) -> dict[str, Any]:
     """Return what the kernel complained of as JSON's own types."""
-    return {"kind": fault.kind, "lines": list(fault.lines)}
+    return {
+        "kind": fault.kind, "test": fault.test, "modules": list(fault.modules), "log": fault.log,
+        "lines": list(fault.lines),
+        "stacks": [
+            {"label": stack.label,
+             "frames": [{"function": frame.shown, "symbol": frame.function,
+                         "module": frame.module, "place": frame.place}
+                        for frame in stack.frames]}
+            for stack in fault.stacks
+        ],
+    }  # fmt: skip
 
 
 def plan_kernel(tree: KernelTree) -> dict[str, str]:
@@ -89,6 +100,7 @@ def plan_test_report(
     phases: tuple[tuple[str, float], ...],
     vm_phases: tuple[tuple[int, str, float], ...],
     differential: dict[str, Any] | None,
+    injected: dict[str, Any] | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the test report: JSON's own types, schema ``twinmod.test/1``.
 
@@ -107,6 +119,7 @@ def plan_test_report(
         phases: (title, seconds) of what the run spent its time on.
         vm_phases: (number, title, seconds) of what each VM spent its own on.
         differential: What it came to, None when it was not run.
+        injected: What was made to fail on demand, None on a kernel that cannot.
     """
     return {
         "schema": "twinmod.test/1",
@@ -126,13 +139,18 @@ def plan_test_report(
         "absent": [{"module": a.cell.module, "tester": a.cell.tester, "reason": a.reason}
                    for a in absent],
         "differential": differential,
+        "injected": injected,
         "totals": dict(totals),
     }  # fmt: skip
 
 
-def plan_modules(products: tuple[Product, ...]) -> list[dict[str, str]]:
+def plan_modules(products: tuple[Product, ...]) -> list[dict[str, Any]]:
     """Return the modules that ran, as every report names them."""
-    return [{"module": p.module, "language": p.language, "sha256": p.sha256} for p in products]
+    return [
+        {"module": p.module, "language": p.language, "sha256": p.sha256,
+         "watched_by": list(p.watchers), "not_seen_by": list(p.blind)}
+        for p in products
+    ]  # fmt: skip
 
 
 def plan_soak_report(
@@ -251,8 +269,10 @@ def render_troubles(results: tuple[CellResult, ...]) -> str:
         lines.extend(f"{result.cell.name} {result.outcome}: {problem}"
                      for problem in result.problems)  # fmt: skip
         for fault in result.kernel_faults:
-            lines.append(f"{result.cell.name} kernel {fault.kind}:")
-            lines.extend(f"    {line}" for line in fault.lines)
+            during = f" during {fault.test}" if fault.test else ""
+            lines.append(f"{result.cell.name} kernel fault{during}:")
+            modules = (result.cell.module,) if result.cell.module else fault.modules
+            lines.extend(f"    {line}" for line in faults.render_fault(fault, modules))
     return "\n".join(lines)
 
 
@@ -329,12 +349,15 @@ def render_run_notes(document: Mapping[str, Any], folder: str) -> str:
     kernel, memory_mib = document["kernel"]["release"], document["memory_mib"]
     lines = [f"kernel {kernel}, {document['accelerator']}, {memory_mib} MiB; {folder}"]
     lines += render_phases(document)
+    lines += render_watchers(document["modules"])
     lines += [
         f"{cell['module']} with tester {cell['tester']} is absent: {cell['reason']}"
         for cell in document["absent"]
     ]
     if document["differential"]:
         lines.append(render_differential(document["differential"]))
+    if document["injected"]:
+        lines.append(injection.render_report(document["injected"]))
     if document["stalled_boots"]:
         lines.append(f"{document['stalled_boots']} VM stalled at boot and was booted again")
     if document["narrowed"]:
@@ -342,6 +365,21 @@ def render_run_notes(document: Mapping[str, Any], folder: str) -> str:
     if document["long"]:
         lines.append("long: many more rounds of what repeats itself")
     return "\n".join(lines)
+
+
+def render_watchers(modules: list[Mapping[str, Any]]) -> list[str]:
+    """Return what of the kernel's own checks saw each module's code, and what could not."""
+    lines = []
+    for module in modules:
+        seen, blind = ", ".join(module["watched_by"]), " and ".join(module["not_seen_by"])
+        if seen:
+            lines.append(f"{module['module']} was watched by {seen}")
+        if blind:
+            lines.append(
+                f"{module['module']} was not watched by {blind}: no code in it calls it, so its "
+                "silence says nothing of this module"
+            )
+    return lines
 
 
 def render_phases(document: Mapping[str, Any]) -> list[str]:

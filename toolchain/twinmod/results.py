@@ -18,48 +18,6 @@ from twinmod.specs import AbsentCell, Cell, CellResult, Figure, KernelFault, Tes
 #: How a VM can end. "silent": the host gave up on it.
 ENDS = ("exited", "silent")
 
-#: First lines of what no driver may cause, with its kind. The first that fits names a line.
-FAULTS = (
-    ("bug", re.compile(r"kernel BUG at ")),
-    ("kasan", re.compile(r"BUG: KASAN: ")),
-    ("kcsan", re.compile(r"BUG: KCSAN: ")),
-    ("ubsan", re.compile(r"UBSAN: ")),
-    ("soft lockup", re.compile(r"BUG: soft lockup")),
-    ("hard lockup", re.compile(r"Watchdog detected hard LOCKUP")),
-    ("atomic sleep", re.compile(r"BUG: (?:scheduling while atomic|sleeping function called)")),
-    ("oops", re.compile(r"BUG: (?:kernel NULL pointer|unable to handle)|\bOops: ")),
-    ("oops", re.compile(r"general protection fault|stack segment:")),
-    ("bug", re.compile(r"\bBUG: ")),
-    # SLUB names the cache: "BUG kmalloc-64 (Tainted: G): Right Redzone overwritten".
-    ("slub", re.compile(r"^BUG [\w-]+ \(")),
-    ("warning", re.compile(r"\bWARNING: ")),
-    ("hung task", re.compile(r"INFO: task .* blocked for more than")),
-    (
-        "rcu stall",
-        re.compile(r"rcu: INFO: .*(?:detected (?:expedited )?stalls|self-detected stall)"),
-    ),
-    ("panic", re.compile(r"Kernel panic - not syncing")),
-)
-
-#: The kernel's words when the agent itself ended: the VM is lost, no driver is at fault.
-AGENT_DIED = "Attempted to kill init"
-
-#: Lines of a fault that a person is shown, and how far they are looked for.
-FAULT_LINES = 12
-FAULT_REACH = 60
-
-#: What stands in every fault's report and tells a person nothing: registers, code bytes, hardware,
-#: guessed stack entries, rulers.
-_NOISE = re.compile(
-    r"^(?:R[A-Z0-9]{2}: [0-9a-f]{16}|RSP: |RIP: 0033:|Code: |[CDEFGS]{2}: |[CD]R\d: |PKRU: "
-    r"|Tainted: |Hardware name: |Modules linked in: |Call Trace:|</?TASK>|\? |-+\[)"
-)
-
-#: What Rust's panic handler says before the BUG that it ends in.
-_PANIC = re.compile(r"^rust_kernel: panicked at ")
-
-_STAMP = re.compile(r"^(?:<\d+>)?\[ *(\d+\.\d+)\](?:\[[^]]*\])? ?")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
@@ -73,6 +31,8 @@ class Transcript:
     running: TestResult | None
     # Seconds of the guest's clock at which each cell began, in the order of the cells.
     began_s: tuple[float, ...] = ()
+    # (seconds, the test that began then, or "" when one ended), in order.
+    steps: tuple[tuple[float, str], ...] = ()
 
 
 # -- a VM's lines -----------------------------------------------------------------------------
@@ -104,7 +64,11 @@ def parse_transcript(events: Iterable[Mapping[str, Any]], cells: tuple[Cell, ...
     booted = False
     release = current = ""
     began_s: list[float] = []
+    steps: list[tuple[float, str]] = []
     for event in events:
+        if event["event"] in ("cell", "test", "result"):
+            now = str(event["id"]) if event["event"] == "test" else ""
+            steps.append((float(event.get("at_s", 0.0)), now))
         match event["event"]:
             case "boot":
                 booted, release = True, str(event["release"])
@@ -128,7 +92,7 @@ def parse_transcript(events: Iterable[Mapping[str, Any]], cells: tuple[Cell, ...
                 running = None
     return Transcript(
         booted=booted, release=release, cells=tuple(done.values()), running=running,
-        began_s=tuple(began_s),
+        began_s=tuple(began_s), steps=tuple(steps),
     )  # fmt: skip
 
 
@@ -184,44 +148,6 @@ def _end_cell(
     return replace(result, outcome=outcome, tests=tests, problems=tuple(event["problems"]))
 
 
-# -- the kernel's lines -----------------------------------------------------------------------
-
-
-def parse_faults(console: str) -> tuple[KernelFault, ...]:
-    """Return the faults that a kernel's log tells of.
-
-    Args:
-        console: The log, with or without its time stamps.
-
-    Returns:
-        One fault for each first line of FAULTS, with up to FAULT_LINES lines that say something
-        to a person; the lines of an earlier fault's report start none of their own.
-    """
-    stamps = [_STAMP.match(line) for line in console.splitlines()]
-    lines = [_STAMP.sub("", line.rstrip()) for line in console.splitlines()]
-    faults: list[KernelFault] = []
-    quiet_until = -1
-    for number, line in enumerate(lines):
-        kind = next((kind for kind, pattern in FAULTS if pattern.search(line)), None)
-        if kind is None or AGENT_DIED in line:
-            continue
-        # An oops is followed by its own "Oops:", its warning, and the panic that ends the VM.
-        if number < quiet_until or (kind == "panic" and faults):
-            continue
-        stamp = stamps[number]
-        at_s = float(stamp.group(1)) if stamp else None
-        faults.append(KernelFault(kind=kind, lines=_plan_fault_lines(lines, number), at_s=at_s))
-        quiet_until = number + FAULT_REACH
-    return tuple(faults)
-
-
-def _plan_fault_lines(lines: list[str], number: int) -> tuple[str, ...]:
-    before = range(max(0, number - 5), number)
-    start = next((index for index in before if _PANIC.match(lines[index])), number)
-    told = [line.strip() for line in lines[start : number + FAULT_REACH]]
-    return tuple(line for line in told if line and not _NOISE.match(line))[:FAULT_LINES]
-
-
 # -- outcomes ---------------------------------------------------------------------------------
 
 
@@ -261,8 +187,16 @@ def assign_faults(
         if fault.at_s is not None and transcript.began_s:
             number = sum(began_s <= fault.at_s for began_s in transcript.began_s) - 1
         if number >= 0:
-            found[number].append(fault)
+            found[number].append(replace(fault, test=find_running(transcript, fault)))
     return tuple(tuple(part) for part in found)
+
+
+def find_running(transcript: Transcript, fault: KernelFault) -> str:
+    """Return the test that ran when the kernel told of a fault, "" for none."""
+    if fault.at_s is None:
+        return transcript.running.id if transcript.running else ""
+    before = [test for at_s, test in transcript.steps if at_s <= fault.at_s]
+    return before[-1] if before else ""
 
 
 def _classify_cell(

@@ -89,6 +89,12 @@ class KernelSpec:
     flavour: str
     # The newest kernel of this series, as in "7.2"; "" takes the suite's newest.
     series: str = ""
+    # The kernel whose source it is built from, with options of its own; "" for the others.
+    source: str = ""
+    # Beside what every kernel of ours has: X, X=n or X=value for CONFIG_X.
+    options: tuple[str, ...] = ()
+    # Added to the command line of its VMs.
+    parameters: tuple[str, ...] = ()
     # A person's own Linux tree, and where it was built: in itself, or in the folder of O=.
     tree_dir: Path | None = None
     build_dir: Path | None = None
@@ -117,7 +123,8 @@ class KernelTree:
     release: str
     # The distribution's package version, or uname -v of a person's own kernel.
     version: str
-    # "stock": a distribution's kernel, its crates rebuilt. "tree": a person's own Linux tree.
+    # "stock": a distribution's kernel, its crates rebuilt. "built": its source with options of
+    # our own. "tree": a person's own Linux tree.
     origin: str
     suite: str
     source_dir: Path
@@ -134,6 +141,8 @@ class KernelTree:
     proof: CrateProof
     # Identifies its content.
     key: str
+    # Added to the command line of its VMs.
+    parameters: tuple[str, ...] = ()
 
     @property
     def in_place(self) -> bool:
@@ -198,6 +207,9 @@ class Product:
     up_to_date: bool
     # Tells several builds of one module apart that a VM is given; "" where there is one.
     variant: str = ""
+    # What of the kernel's own checks sees the module's code, and what is there and does not.
+    watchers: tuple[str, ...] = ()
+    blind: tuple[str, ...] = ()
 
     @property
     def file_name(self) -> str:
@@ -269,14 +281,53 @@ class TestResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One entry of a stack that the kernel told of."""
+
+    # As the kernel wrote it: Rust's are mangled.
+    function: str
+    offset: int
+    size: int
+    # "" is the kernel itself.
+    module: str
+    # True: that instruction; False: the one after a call.
+    exact: bool = False
+    # Once it is decoded: the name as a person knows it, and FILE:LINE.
+    name: str = ""
+    place: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What a person is shown of its function."""
+        return self.name or self.function
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """Where something happened: the innermost call first."""
+
+    # "at", "allocated", "freed", "took LOCK", "write of 8 bytes", ...
+    label: str
+    frames: tuple[Frame, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KernelFault:
     """Something the kernel said that no driver may cause."""
 
     # oops, panic, bug, warning, ...
     kind: str
+    # The first lines of its report that say something to a person.
     lines: tuple[str, ...]
     # Seconds of the kernel's own clock, None where its log has no time stamps.
     at_s: float | None = None
+    stacks: tuple[Stack, ...] = ()
+    # The modules that its report names; none: the kernel's own code.
+    modules: tuple[str, ...] = ()
+    # The test that ran, "" between tests.
+    test: str = ""
+    # The console that has all of it, as a person would open it.
+    log: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every allocation and user copy of every path fails once, where a kernel can do that."""
+
+import errno
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import failures
+from contract import PAGE, SIZE, make_bytes
+from kmod import Module
+from memory import Memory
+
+if TYPE_CHECKING:
+    from mdriver_tester_c import Device
+
+    OpenDevice = Callable[..., Device]
+    Walk = Callable[[Device], object]
+    Keep = Callable[[failures.Failure], None]
+
+pytestmark = pytest.mark.rule("R9")
+
+CLEAN = {0, errno.ENOMEM, errno.EFAULT}
+
+
+@pytest.fixture
+def keep(pytestconfig: pytest.Config) -> "Keep":
+    """A function that keeps a failure for the report."""
+    module, tester = pytestconfig.getoption("module"), pytestconfig.getoption("tester")
+    return lambda failure: failures.keep(module, tester, failure)
+
+
+@pytest.fixture
+def own_code(module: Module) -> Iterator[None]:
+    """Fail what the module's code asks for, and what the kernel asks for on its behalf."""
+    failures.prepare(failures.find_code(module))
+    yield
+    failures.prepare(failures.EVERYWHERE)
+
+
+def require_usable(device: "Device", number: int) -> None:
+    """See that a device does its work after a call on it has failed."""
+    data = make_bytes(3 * PAGE, number % 7)
+    assert device.pwrite(data, PAGE - 5) == len(data)
+    assert device.pread(len(data), PAGE - 5) == data
+
+
+def read_absent(device: "Device") -> int:
+    return device.pread_to(Memory(4).address, 3 * PAGE, 7)
+
+
+def write_absent(device: "Device") -> int:
+    return device.pwrite_from(Memory(4).address, 3 * PAGE, 7)
+
+
+def read_vector(device: "Device") -> int:
+    return os.preadv(device.fd, [bytearray(PAGE + 1), bytearray(3)], 11)
+
+
+def write_vector(device: "Device") -> int:
+    return os.pwritev(device.fd, [bytes(PAGE + 1), bytes(3)], 11)
+
+
+def send(device: "Device") -> int:
+    with open("/dev/null", "wb") as sink:  # noqa: PTH123 - a descriptor is wanted, and no buffer
+        return os.sendfile(sink.fileno(), device.fd, 0, 3 * PAGE)
+
+
+def map_page(device: "Device") -> int:
+    with mmap.mmap(device.fd, PAGE) as memory:
+        memory[5] = 6
+        return memory[5]
+
+
+WALKS: dict[str, "Walk"] = {
+    "read": lambda device: device.pread(3 * PAGE, 7),
+    "read to absent memory": read_absent,
+    "readv": read_vector,
+    "write": lambda device: device.pwrite(make_bytes(3 * PAGE), 7),
+    "write from absent memory": write_absent,
+    "writev": write_vector,
+    "sendfile": send,
+    "mmap": map_page,
+    "ioctl SIZE": lambda device: device.size(),
+    "ioctl CLEAR": lambda device: device.clear(),
+    "ioctl ADD": lambda device: device.add(8, 1),
+}
+
+
+@pytest.mark.usefixtures("own_code")
+@pytest.mark.parametrize("walk", WALKS)
+def test_each_failure_of_a_call_is_clean(
+    device: "Device", walk: str, keep: "Keep", mark_step: Callable[[], object]
+) -> None:
+    call = WALKS[walk]
+    for failure, value in failures.iterate_failures(walk, lambda: call(device), mark_step):
+        keep(failure)
+        assert failure.errno in CLEAN, failure
+        assert failure.errno or value is not None or walk == "ioctl CLEAR", failure
+        require_usable(device, failure.nth)
+
+
+@pytest.mark.usefixtures("own_code")
+def test_each_failure_of_open_is_clean(
+    module: Module, tester: Any, device: "Device", keep: "Keep", mark_step: Callable[[], object]
+) -> None:
+    def call() -> None:
+        os.close(os.open(module.device_path, os.O_RDWR))
+
+    for failure, _ in failures.iterate_failures("open", call, mark_step):
+        keep(failure)
+        assert failure.errno in CLEAN, failure
+        require_usable(device, failure.nth)
+
+
+def test_each_failure_of_a_load_leaves_nothing(
+    unloaded: Module, open_device: "OpenDevice", keep: "Keep", mark_step: Callable[[], object]
+) -> None:
+    failures.prepare(failures.EVERYWHERE)
+
+    def call() -> None:
+        unloaded.load(f"size={4 * PAGE}")
+
+    for failure, _ in failures.iterate_failures("load", call, mark_step):
+        keep(failure)
+        assert failure.errno in CLEAN, failure
+        if failure.errno:
+            assert not unloaded.device_path.exists()
+            assert not unloaded.is_loaded()
+            unloaded.load()
+        with open_device() as device:
+            assert device.pread(SIZE, 0) == bytes(device.size())
+        unloaded.unload()
+    unloaded.unload()

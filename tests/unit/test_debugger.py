@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""gdb sees the kernel, its modules and their sources where they were compiled."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from twinmod import debugger, kbuild
+from twinmod.errors import ConfigError, MissingToolError
+from twinmod.specs import Chroot, KernelTree, ModuleSpec
+
+
+@pytest.fixture
+def built(tree: KernelTree, tmp_path: Path) -> KernelTree:
+    """A kernel with what gdb reads."""
+    for name in ("vmlinux", debugger.SCRIPTS):
+        (tmp_path / name).write_text("")
+    return replace(tree, build_dir=tmp_path)
+
+
+def test_a_kernel_without_debug_information_is_refused(tree: KernelTree, root: Chroot) -> None:
+    with pytest.raises(ConfigError, match=r"no vmlinux and no vmlinux-gdb\.py"):
+        debugger.require_debugger(tree, root)
+
+
+def test_a_chroot_without_gdb_is_refused_with_what_to_do(built: KernelTree, root: Chroot) -> None:
+    with pytest.raises(MissingToolError, match="chroot trixie has no gdb") as caught:
+        debugger.require_debugger(built, root)
+    assert '"gdb"' in caught.value.hint
+
+
+def test_gdb_has_the_symbols_of_the_kernel_and_of_each_module(
+    c_module: ModuleSpec, rust_module: ModuleSpec, tree: KernelTree, root: Chroot
+) -> None:
+    builds = tuple(
+        kbuild.plan_build(module, tree, (), Path("/out")) for module in (c_module, rust_module)
+    )
+    sight = debugger.Sight(
+        tree=tree, chroot=root, builds=builds, socket_dir=Path("/out/shell/results")
+    )
+    line = " ".join(debugger.plan_gdb(sight))
+    assert "gdb -q" in line
+    assert "target remote /twinmod/run/results/gdb.sock" in line
+    assert line.endswith(
+        "lx-symbols /twinmod/module/mdriver_c /twinmod/linux/samples/rust/mdriver_rust"
+    )
+    for source in (tree.source_dir, tree.build_dir, *(build.stage_dir for build in builds)):
+        assert f"bind {source} /twinmod/" in line
+
+
+def test_gdb_without_a_vm_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no VM to debug") as caught:
+        debugger.run(tmp_path, ())
+    assert "--gdb" in caught.value.hint
+
+
+def test_how_gdb_reaches_a_vm_is_kept_until_the_vm_is_gone(tmp_path: Path) -> None:
+    path = debugger.write_record(tmp_path, ("true",))
+    assert debugger.run(tmp_path, ("x",)) == 0
+    path.unlink()
+    with pytest.raises(ConfigError):
+        debugger.run(tmp_path, ())

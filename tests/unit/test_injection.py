@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What failed on demand, and what of a module never did."""
+
+import json
+from typing import Any
+
+import pytest
+
+from twinmod import injection
+from twinmod.elf import Symbol
+from twinmod.injection import Failure, Site
+
+SYMBOLS = {"mdriver_open": Symbol(section=".text", value=0x100)}
+SITES = (
+    Site(module="mdriver_c", section=".text", address=0x110, place="mdriver_c.c:7", name="open"),
+    Site(module="mdriver_c", section=".text", address=0x190, place="mdriver_c.c:9", name="read"),
+)
+
+
+def render(path: str, nth: int, *stack: str, errno: int = 12, kind: str = "failslab") -> str:
+    values: dict[str, Any] = {
+        "path": path, "nth": nth, "kind": kind, "errno": errno, "stack": stack
+    }  # fmt: skip
+    return json.dumps(values) + "\n"
+
+
+KERNEL = "should_failslab+0x1/0x2"
+TEXT = (
+    render("open", 1, KERNEL, "mdriver_open+0x10/0x90 [mdriver_c]", "do_open+0x3/0x4")
+    + render("open", 2, KERNEL, "do_open+0x3/0x4", errno=0)
+    + render("open", 3, errno=14, kind="")
+)
+
+
+def read(text: str) -> tuple[Failure, ...]:
+    return injection.parse_failures(text, "mdriver_c")
+
+
+def plan(text: str) -> dict[str, Any]:
+    return injection.plan_report(read(text), SITES, {"mdriver_c": SYMBOLS})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "__kvmalloc_node_noprof", "alloc_pages_noprof", "__kmalloc_cache_noprof", "kmemdup_noprof",
+        "rust_helper_alloc_pages", "rust_helper_kvrealloc_node_align", "krealloc_node_align_noprof",
+        "vmalloc_noprof", "kmem_cache_alloc_noprof", "kvcalloc",
+    ],
+)  # fmt: skip
+def test_what_gives_memory_is_an_allocator(name: str) -> None:
+    assert injection.ALLOCATORS.match(name)
+
+
+@pytest.mark.parametrize("name", ["kfree", "__free_pages", "copy_page_to_iter", "vm_insert_page"])
+def test_what_does_not_is_none(name: str) -> None:
+    assert not injection.ALLOCATORS.match(name)
+
+
+def test_a_path_says_how_many_points_failed_in_whose_code_and_how() -> None:
+    assert plan(TEXT)["paths"] == [{
+        "module": "mdriver_c", "path": "open", "points": 3, "own": 1, "silent": 1,
+        "kinds": {"failslab": 2}, "errnos": {"0": 1, "12": 1, "14": 1},
+    }]  # fmt: skip
+
+
+def test_a_place_is_hit_where_a_failures_stack_goes_through_it() -> None:
+    assert [site["hit_by"] for site in plan(TEXT)["sites"]] == ["open", ""]
+
+
+def test_a_place_that_never_failed_is_a_problem_of_its_module() -> None:
+    assert injection.find_missed(plan(TEXT), "mdriver_c") == (
+        "the allocation at mdriver_c.c:9 (read) never failed",
+    )
+    assert injection.find_missed(plan(TEXT), "mdriver_rust") == ()
+
+
+def test_another_modules_frame_of_the_same_name_hits_nothing() -> None:
+    text = render("open", 1, "mdriver_open+0x10/0x90 [other]")
+    assert [site["hit_by"] for site in plan(text)["sites"]] == ["", ""]
+
+
+def test_a_line_that_was_cut_is_no_failure() -> None:
+    assert len(read(TEXT + TEXT[:40])) == 3
+
+
+def test_the_report_is_a_line_a_path_and_a_line_a_module() -> None:
+    assert injection.render_report(plan(TEXT)).splitlines() == [
+        "made to fail in mdriver_c: open, 3 points, 1 in its code",
+        "mdriver_c: 1 of 2 places that ask for memory were made to fail",
+    ]

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""gdb for a VM's kernel and its modules, with symbols and sources, in another terminal.
+
+gdb runs in the kernel's chroot and sees the tree, the modules and their sources at the paths that
+they were compiled at.
+
+Source: Documentation/process/debugging/gdb-kernel-debugging.rst, Linux 7.3.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from twinmod import cache, guest, kbuild, process, sandbox
+from twinmod.errors import ConfigError, MissingToolError
+from twinmod.specs import Bind, Chroot, Command, KernelTree
+
+#: What a shell leaves for gdb.
+RECORD = "gdb.json"
+
+#: The kernel's commands for gdb, as `make scripts_gdb` leaves them.
+SCRIPTS = "vmlinux-gdb.py"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What gdb sees."""
+
+    tree: KernelTree
+    chroot: Chroot
+    builds: tuple[kbuild.BuildPlan, ...]
+    # The folder of the VM's socket.
+    socket_dir: Path
+
+
+def require_debugger(tree: KernelTree, chroot: Chroot) -> None:
+    """Refuse what gdb could make nothing of.
+
+    Raises:
+        ConfigError: The kernel's image has no debug information, or no commands for gdb.
+        MissingToolError: The chroot has no gdb.
+    """
+    lacking = [name for name in ("vmlinux", SCRIPTS) if not (tree.build_dir / name).exists()]
+    if lacking:
+        raise ConfigError(
+            f"kernel {tree.name} cannot be debugged: its build has no {' and no '.join(lacking)}",
+            hint="nox -s shell -- --kernel kasan --gdb",
+        )
+    if not (chroot.root_dir / "usr/bin/gdb").exists():
+        raise MissingToolError(
+            f"the chroot {chroot.name} has no gdb",
+            hint=f'add "gdb" to `packages` of [tool.twinmod.chroots.{chroot.name}]',
+        )
+
+
+def plan_gdb(sight: Sight) -> tuple[str, ...]:
+    """Return what enters the chroot and runs gdb, connected, with every symbol loaded.
+
+    A person's own arguments follow it.
+    """
+    binds = [
+        Bind(source_path=sight.tree.source_dir, target_path=sandbox.LINUX),
+        Bind(source_path=sight.tree.build_dir, target_path=sandbox.BUILD),
+        Bind(source_path=sight.socket_dir, target_path=guest.RESULTS),
+    ]
+    hidden: list[PurePosixPath] = []
+    folders = []
+    for build in sight.builds:
+        own, covered = kbuild.plan_binds(build.module, sight.tree, build.stage_dir)
+        binds.append(own[-1])
+        hidden += covered
+        folders.append(str(own[-1].target_path))
+    argv = (
+        "gdb", "-q", "-iex", f"add-auto-load-safe-path {sandbox.BUILD}",
+        "-iex", f"add-auto-load-safe-path {sandbox.LINUX}", "-iex", "set pagination off",
+        f"{sandbox.BUILD}/vmlinux", "-ex", f"source {sandbox.BUILD}/{SCRIPTS}",
+        "-ex", f"target remote {guest.GDB_SOCKET}",
+        "-ex", f"lx-symbols {' '.join(folders)}",
+    )  # fmt: skip
+    return sandbox.plan_enter(
+        sight.chroot, argv, binds=tuple(binds), hidden=tuple(hidden), terminal=True,
+        working_dir=str(sandbox.BUILD),
+    )  # fmt: skip
+
+
+def write_record(folder: Path, argv: tuple[str, ...]) -> Path:
+    """Leave in a folder how gdb reaches a VM; return the file, which goes when the VM does."""
+    path = folder / RECORD
+    cache.write_atomically(path, json.dumps({"argv": argv}, indent=2) + "\n")
+    return path
+
+
+def run(folder: Path, arguments: tuple[str, ...]) -> int:
+    """Run gdb on the VM that left a record in a folder; return its status.
+
+    Raises:
+        ConfigError: There is no VM that waits for it.
+    """
+    try:
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            "there is no VM to debug",
+            facts=(("folder", str(folder)),),
+            hint="nox -s shell -- --kernel kasan --gdb",
+        ) from error
+    command = Command(
+        argv=(*record["argv"], *arguments), purpose="gdb did not run", timeout_s=float("inf")
+    )
+    return process.run_interactive(command)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What failed on demand in a run, and whether every allocation of the modules was among it. Pure.
+
+Source: Documentation/fault-injection/fault-injection.rst, Linux 7.3.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twinmod import elf, faults
+from twinmod.specs import Frame
+
+#: The kernel's functions that give memory, as a module's file names them.
+ALLOCATORS = re.compile(
+    r"^(?:rust_helper_)?_*(?:k|kv|v)(?:m|z|c|re)?alloc(?:_array|_node|_track|_cache|_align)*_?\w*$"
+    r"|^(?:rust_helper_)?_*(?:alloc_pages|alloc_page|folio_alloc|kmem_cache_alloc|get_free_pages"
+    r"|kmemdup|kstrdup|kasprintf|memdup_user)\w*$"
+)
+
+#: What a relocation of a call on x86-64 fills in; the call returns to what follows.
+CALL_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A place in a module that asks for memory."""
+
+    module: str
+    section: str
+    # Where the call returns to, in bytes from the section's begin.
+    address: int
+    # FILE:LINE and the function there, once it is decoded.
+    place: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """One point of a path that was made to fail; tests/matrix/failures.py writes them."""
+
+    module: str
+    path: str
+    nth: int
+    kind: str
+    errno: int
+    stack: tuple[Frame, ...]
+
+
+def parse_failures(text: str, module: str) -> tuple[Failure, ...]:
+    """Return the failures that a cell kept, one JSON object a line; a line that was cut is none."""
+    found = []
+    for line in text.splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
+        frames = (faults.parse_frame(entry) for entry in values.pop("stack"))
+        stack = tuple(frame for frame in frames if frame is not None)
+        found.append(Failure(module=module, stack=stack, **values))
+    return tuple(found)
+
+
+def parse_sites(data: bytes, module: str) -> tuple[Site, ...]:
+    """Return the places of a module's file that call one of ALLOCATORS."""
+    return tuple(
+        Site(module=module, section=call.section, address=call.place + CALL_BYTES)
+        for call in elf.parse_calls(data)
+        if ALLOCATORS.match(call.target)
+    )
+
+
+def find_hits(
+    failures: Iterable[Failure], symbols: Mapping[str, elf.Symbol]
+) -> dict[tuple[str, int], str]:
+    """Return the first path that failed below each place of a module: (section, address).
+
+    Args:
+        failures: Of one module.
+        symbols: Its functions.
+    """
+    hits: dict[tuple[str, int], str] = {}
+    for failure in failures:
+        for frame in failure.stack:
+            symbol = symbols.get(frame.function) if frame.module == failure.module else None
+            if symbol is not None:
+                hits.setdefault((symbol.section, symbol.value + frame.offset), failure.path)
+    return hits
+
+
+def is_own(failure: Failure) -> bool:
+    """Tell whether a module's code is in a failure's stack: else the kernel asked for itself."""
+    return any(frame.module == failure.module for frame in failure.stack)
+
+
+def plan_report(
+    failures: tuple[Failure, ...], sites: tuple[Site, ...],
+    symbols: Mapping[str, Mapping[str, elf.Symbol]],
+) -> dict[str, Any]:  # fmt: skip
+    """Return what failed on demand as JSON's own types.
+
+    Args:
+        failures: Of all modules.
+        sites: Of all modules.
+        symbols: By module, its functions.
+    """
+    paths = dict.fromkeys((failure.module, failure.path) for failure in failures)
+    hits = {
+        module: find_hits((f for f in failures if f.module == module), own)
+        for module, own in symbols.items()
+    }
+    return {
+        "paths": [
+            plan_path(module, path,
+                      tuple(f for f in failures if (f.module, f.path) == (module, path)))
+            for module, path in paths
+        ],
+        "sites": [
+            {"module": site.module, "place": site.place, "function": site.name,
+             "address": f"{site.section}+{site.address:#x}",
+             "hit_by": hits[site.module].get((site.section, site.address), "")}
+            for site in sites
+        ],
+    }  # fmt: skip
+
+
+def plan_path(module: str, path: str, failures: tuple[Failure, ...]) -> dict[str, Any]:
+    """Return one path: how many points failed, in whose code, of what kind, with which errno."""
+    return {
+        "module": module, "path": path, "points": len(failures),
+        "own": sum(is_own(failure) for failure in failures),
+        # An allocation that fails without a word leaves no stack to tell by.
+        "silent": sum(not failure.stack for failure in failures),
+        "kinds": dict(Counter(failure.kind for failure in failures if failure.kind)),
+        "errnos": {str(number): count
+                   for number, count in sorted(Counter(f.errno for f in failures).items())},
+    }  # fmt: skip
+
+
+def find_missed(document: dict[str, Any], module: str) -> tuple[str, ...]:
+    """Return a problem for each place of a module that asks for memory and never failed."""
+    return tuple(
+        f"the allocation at {site['place'] or site['address']} ({site['function']}) never failed"
+        for site in document["sites"]
+        if site["module"] == module and not site["hit_by"]
+    )
+
+
+def render_report(document: dict[str, Any]) -> str:
+    """Return what failed on demand as text: a line for each path, then one for each module."""
+    lines = [
+        f"made to fail in {p['module']}: {p['path']}, {p['points']} points, {p['own']} in its code"
+        for p in document["paths"]
+    ]
+    for module in dict.fromkeys(site["module"] for site in document["sites"]):
+        own = [site for site in document["sites"] if site["module"] == module]
+        hit = sum(bool(site["hit_by"]) for site in own)
+        lines.append(f"{module}: {hit} of {len(own)} places that ask for memory were made to fail")
+    return "\n".join(lines)

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The zoo's acts: build every attempt, run what compiles on the kernel that fits, judge it."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+
+from twinmod import cache, flow, guest, kbuild, process, sandbox, zoo
+from twinmod.config import LANGUAGES, Config, select_kernel
+from twinmod.errors import BuildError, ConfigError
+from twinmod.specs import Bind, Chroot, Command, Product, Progress
+from twinmod.zoo import Attempt, Entry, Verdict
+
+#: What every test of the zoo and of the matrix is written with.
+SHARED = "kmod.py"
+
+#: A compiler's last words on an attempt that it refused, beside the attempt's stage.
+REFUSAL = ".twinmod.refused.json"
+
+#: What a compiler may take for a program.
+PROGRAM_TIMEOUT_S = 120.0
+
+#: As the configuration's VM, with more patience: a kernel that checks all it does is slow.
+BOOT_TIMEOUT_S = 180.0
+TEST_TIMEOUT_S = 40.0
+SILENCE_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """What became of an attempt in the compiler's hands."""
+
+    attempt: Attempt
+    # None: it was refused, or is a program.
+    product: Product | None = None
+    program_path: Path | None = None
+    # The compiler's words when it refused.
+    words: str = ""
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is something to run."""
+        return bool(self.product or self.program_path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZooRun:
+    """A finished run."""
+
+    verdicts: tuple[Verdict, ...]
+    document: dict[str, Any]
+    seconds: float
+
+
+def read_entries(config: Config) -> tuple[Entry, ...]:
+    """Return all entries of a project's zoo, by name.
+
+    Raises:
+        ConfigError: There is none, or one of them is not valid or lacks a file.
+    """
+    zoo_dir = config.root_dir / "zoo"
+    paths = sorted(zoo_dir.glob("*/zoo.toml"))
+    if not paths:
+        raise ConfigError(
+            "the zoo is empty: no zoo/NAME/zoo.toml", facts=(("folder", str(zoo_dir)),)
+        )
+    entries = tuple(zoo.parse_entry(path.parent.name, path.read_text()) for path in paths)
+    for entry in entries:
+        names = (f"test_{entry.name}.py", *(attempt.file_name for attempt in entry.attempts))
+        missing = [name for name in names if not (zoo_dir / entry.name / name).is_file()]
+        if missing:
+            raise ConfigError(f"zoo/{entry.name} lacks {', '.join(missing)}")
+    return entries
+
+
+# -- build ------------------------------------------------------------------------------------
+
+
+def plan_build(config: Config, prepared: flow.Prepared, attempt: Attempt) -> kbuild.BuildPlan:
+    """Plan the build of an attempt's module, in a stage of its own."""
+    path = config.root_dir / "zoo" / attempt.entry / attempt.file_name
+    sources = ((path.name, path.read_bytes()),)
+    return kbuild.plan_build(
+        zoo.plan_module(attempt), prepared.tree, sources, config.out_dir / "zoo"
+    )
+
+
+def build_module(plan: kbuild.BuildPlan, attempt: Attempt, progress: Progress) -> Built:
+    """Build an attempt's module; a refusal is a result, and is remembered as a product is."""
+    refusal_path = plan.stage_dir / REFUSAL
+    words = read_refusal(refusal_path, plan.digest)
+    if words:
+        return Built(attempt=attempt, words=words)
+    try:
+        return Built(attempt=attempt, product=kbuild.build(plan, progress))
+    except BuildError as error:
+        words = find_words(error)
+        cache.write_atomically(refusal_path, json.dumps({"digest": plan.digest, "words": words}))
+        return Built(attempt=attempt, words=words)
+
+
+def read_refusal(path: Path, digest: str) -> str:
+    """Return the compiler's words on exactly the same attempt, "" when there are none."""
+    try:
+        record = json.loads(path.read_text())
+        return str(record["words"]) if record["digest"] == digest else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def find_words(error: BuildError) -> str:
+    """Return a compiler's words in the error that it made.
+
+    Raises:
+        BuildError: It refused nothing: something else went wrong.
+    """
+    words = dict(error.facts).get("output", "")
+    if not zoo.parse_compiler_errors(words):
+        raise error
+    return words
+
+
+def plan_program(attempt: Attempt, root: Chroot, source_dir: Path, out_dir: Path) -> Command:
+    """Return what compiles an attempt that is a program, with the chroot's compilers."""
+    source, target = sandbox.INSIDE / "source", sandbox.INSIDE / "target"
+    names = (str(source / attempt.file_name), "-o", str(target / attempt.stem))
+    argv = {
+        "c": ("gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", *names),
+        "rust": ("rustc", "--edition", "2021", "-O", *names),
+    }[attempt.language]
+    binds = (
+        Bind(source_path=source_dir, target_path=PurePosixPath(source)),
+        Bind(source_path=out_dir, target_path=PurePosixPath(target), writable=True),
+    )
+    return sandbox.plan_command(
+        root, argv, binds=binds, purpose=f"program {attempt.stem} did not build",
+        timeout_s=PROGRAM_TIMEOUT_S,
+    )  # fmt: skip
+
+
+def build_program(config: Config, root: Chroot, attempt: Attempt, progress: Progress) -> Built:
+    """Compile an attempt that is a program; a refusal is a result."""
+    out_dir = config.out_dir / "zoo/programs"
+    out_dir.mkdir(parents=True, exist_ok=True)
+    command = plan_program(attempt, root, config.root_dir / "zoo" / attempt.entry, out_dir)
+    try:
+        with progress.phase(f"program {attempt.stem}"):
+            process.run(replace(command, tail_lines=kbuild.COMPILER_LINES))
+    except BuildError as error:
+        return Built(attempt=attempt, words=find_words(error))
+    return Built(attempt=attempt, program_path=out_dir / attempt.stem)
+
+
+def build_attempts(
+    config: Config, prepared: flow.Prepared, attempts: Iterable[Attempt], progress: Progress
+) -> tuple[Built, ...]:
+    """Build the attempts that run on one kernel."""
+    return tuple(
+        build_program(config, prepared.chroot, attempt, progress)
+        if attempt.space == "user"
+        else build_module(plan_build(config, prepared, attempt), attempt, progress)
+        for attempt in attempts
+    )
+
+
+# -- run --------------------------------------------------------------------------------------
+
+
+def write_tests(config: Config, entries: Iterable[str], built: Iterable[Built]) -> Path:
+    """Write the folder that a VM takes for the matrix: the tests of entries, and programs."""
+    zoo_dir = config.root_dir / "zoo"
+    tests_dir = config.out_dir / "zoo/tests"
+    shutil.rmtree(tests_dir, ignore_errors=True)
+    tests_dir.mkdir(parents=True)
+    paths = [zoo_dir / "conftest.py", config.matrix_dir / SHARED]
+    paths += [zoo_dir / name / f"test_{name}.py" for name in entries]
+    paths += [b.program_path for b in built if b.program_path]
+    for path in paths:
+        shutil.copy(path, tests_dir)
+    return tests_dir
+
+
+def prepare_setting(
+    config: Config, prepared: flow.Prepared, tests_dir: Path, progress: Progress
+) -> guest.Setting:
+    """Return what every VM is made of: as for the matrix, with other tests and more patience."""
+    config = msgspec.structs.replace(config, matrix_dir=tests_dir)
+    setting = flow.prepare_setting(config, prepared, progress)
+    vm = replace(setting.vm, boot_timeout_s=BOOT_TIMEOUT_S, silence_timeout_s=SILENCE_TIMEOUT_S)
+    return replace(setting, vm=vm)
+
+
+def run_kernel(
+    config: Config, attempts: tuple[Attempt, ...], name: str, progress: Progress
+) -> tuple[tuple[Verdict, ...], str, int]:
+    """Build and run the attempts of one kernel; return verdicts, its release, and the boots."""
+    prepared = flow.run_setup(config, progress)
+    built = build_attempts(config, prepared, zoo.plan_order(attempts), progress)
+    running = tuple(b for b in built if b.runs)
+    verdicts = [zoo.judge_refusal(b.attempt, b.words) for b in built if not b.runs]
+    total = 0
+    if running:
+        found, total = run_built(config, prepared, running, name, progress)
+        verdicts += found
+    return tuple(verdicts), prepared.tree.release, total
+
+
+def run_built(
+    config: Config, prepared: flow.Prepared, running: tuple[Built, ...], name: str,
+    progress: Progress,
+) -> tuple[tuple[Verdict, ...], int]:  # fmt: skip
+    """Run what was built in as few VMs as it takes; return verdicts, and how many they were."""
+    products = tuple(b.product for b in running if b.product)
+    if any(b.program_path for b in running):
+        products += flow.run_build(config, prepared, LANGUAGES, progress)
+    drivers = {module.language: module.name for module in config.modules}
+    cells = {b.attempt: zoo.plan_cell(b.attempt, drivers) for b in running}
+    tests_dir = write_tests(config, dict.fromkeys(a.entry for a in cells), running)
+    setting = prepare_setting(config, prepared, tests_dir, progress)
+    work = guest.Work(
+        mode="matrix", cells=tuple(cells.values()), products=products, limit_s=TEST_TIMEOUT_S
+    )  # fmt: skip
+    ended, boots = guest.run_cells(setting, work, config.out_dir / "zoo/runs" / name, progress)
+    by_cell = {result.cell: result for result in ended}
+    return tuple(zoo.judge(a, by_cell[cell]) for a, cell in cells.items()), boots.total
+
+
+def run_zoo(
+    config: Config, entries: tuple[Entry, ...], attempts: tuple[Attempt, ...], progress: Progress
+) -> ZooRun:
+    """Build and run attempts, kernel by kernel; write the report.
+
+    Raises:
+        TwinmodError: A step that is no attempt's doing failed.
+    """
+    began = time.monotonic()
+    shutil.rmtree(config.out_dir / "zoo/runs", ignore_errors=True)
+    verdicts: dict[Attempt, Verdict] = {}
+    releases: dict[str, str] = {}
+    boots = 0
+    for name in dict.fromkeys(attempt.kernel for attempt in attempts):
+        chosen = config if name == zoo.STOCK else select_kernel(config, name)
+        own = tuple(attempt for attempt in attempts if attempt.kernel == name)
+        found, releases[name], total = run_kernel(chosen, own, name, progress)
+        verdicts.update({verdict.attempt: verdict for verdict in found})
+        boots += total
+    ordered = tuple(verdicts[attempt] for attempt in attempts)
+    seconds = time.monotonic() - began
+    document = zoo.plan_report(entries, ordered, releases, seconds, boots)
+    flow.write_json(config.out_dir / "zoo/report.json", document)
+    return ZooRun(verdicts=ordered, document=document, seconds=seconds)
