@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Nothing that is counted is lost."""
+
+import pytest
+
+from conftest import Device
+
+
+@pytest.mark.rule("R24")
+def test_every_count_counts(device: Device) -> None:
+    def count() -> None:
+        for _ in range(20_000):
+            device.ioctl(0)
+
+    device.in_parallel(count)
+    assert int.from_bytes(device.pread(8, 0), "little") == 2 * 20_000
