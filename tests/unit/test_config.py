@@ -388,3 +388,19 @@ def test_options_are_for_a_kernel_that_is_built() -> None:
     )
     assert "beside `suite`" in refuse(configure_debug(source="stock", suite="sid", flavour="amd64"))
     assert "beside `source`" in refuse(configure_debug(source="stock", tree="linux"))
+
+
+def test_a_slow_kernel_has_more_time_however_often_it_is_selected(tmp_path: Path) -> None:
+    document = configure_debug(source="stock", options=["KASAN"], patience=4)
+    read = config.parse_config(document, tmp_path)
+    once = config.select_kernel(read, "mine")
+    for selected in (once, config.select_kernel(once, "mine")):
+        assert selected.vm.boot_timeout_s == 4 * read.vm.boot_timeout_s
+        assert selected.vm.test_timeout_s == 4 * read.vm.test_timeout_s
+        assert selected.vm.silence_timeout_s == 4 * read.vm.silence_timeout_s
+    assert config.select_kernel(once, read.kernel.name).vm == read.vm
+
+
+def test_no_kernel_is_hurried() -> None:
+    words = refuse(configure_debug(source="stock", options=["KASAN"], patience=0.5))
+    assert "kernels.mine.patience is 0.5: at least 1" in words

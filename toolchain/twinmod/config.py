@@ -39,6 +39,7 @@ class KernelTable(_Table, frozen=True):
     chroot: str
     # Beside any of them.
     parameters: tuple[str, ...] = ()
+    patience: float = 1.0
     suite: str = ""
     flavour: str = ""
     series: str = ""
@@ -140,7 +141,17 @@ def select_kernel(config: Config, name: str) -> Config:
         names = ", ".join(kernel.name for kernel in config.kernels)
         raise ConfigError(f"--kernel {name} names no kernel; there are: {names}")
     chroot = next(chroot for chroot in config.chroots if chroot.name == kernel.chroot)
-    return msgspec.structs.replace(config, kernel=kernel, chroot=chroot)
+    vm = plan_limits(config.vm, kernel.patience / config.kernel.patience)
+    return msgspec.structs.replace(config, kernel=kernel, chroot=chroot, vm=vm)
+
+
+def plan_limits(vm: VmSpec, patience: float) -> VmSpec:
+    """Return a VM that may take so many times as long to boot, for a test, and to say something."""
+    return replace(
+        vm, boot_timeout_s=vm.boot_timeout_s * patience,
+        test_timeout_s=vm.test_timeout_s * patience,
+        silence_timeout_s=vm.silence_timeout_s * patience,
+    )  # fmt: skip
 
 
 def select_memory(config: Config, memory_mib: int) -> Config:
@@ -225,7 +236,7 @@ def parse_config(document: dict[str, Any], project_dir: Path) -> Config:
             TesterSpec(name=name, project=t.project, package=t.package)
             for name, t in table.testers.items()
         ),
-        vm=VmSpec(**msgspec.structs.asdict(table.vm)),
+        vm=plan_limits(VmSpec(**msgspec.structs.asdict(table.vm)), kernel.patience),
     )
 
 
@@ -240,7 +251,7 @@ def plan_kernel(name: str, table: KernelTable, project_dir: Path) -> KernelSpec:
     return KernelSpec(
         name=name, chroot=table.chroot, suite=table.suite, flavour=table.flavour,
         series=table.series, source=table.source, options=table.options,
-        parameters=table.parameters, tree_dir=tree_dir,
+        parameters=table.parameters, patience=table.patience, tree_dir=tree_dir,
         build_dir=_find_dir(table.build, project_dir) or tree_dir,
     )  # fmt: skip
 
@@ -269,6 +280,8 @@ def _check_form(name: str, table: KernelTable, project_dir: Path) -> None:
             "and `options`, or `tree`",
             project_dir,
         )
+    if table.patience < 1:
+        raise _refuse(f"kernels.{name}.patience is {table.patience}: at least 1", project_dir)
     wrong = [text for text in table.options if not _OPTION.fullmatch(text)]
     if wrong:
         raise _refuse(

@@ -95,6 +95,8 @@ class KernelSpec:
     options: tuple[str, ...] = ()
     # Added to the command line of its VMs.
     parameters: tuple[str, ...] = ()
+    # How many times as long as others its VMs may take: a kernel that checks all it does is slow.
+    patience: float = 1.0
     # A person's own Linux tree, and where it was built: in itself, or in the folder of O=.
     tree_dir: Path | None = None
     build_dir: Path | None = None
