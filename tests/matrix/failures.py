@@ -7,6 +7,7 @@ Source: Documentation/fault-injection/fault-injection.rst and lib/fault-inject.c
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
 
 from kmod import KernelLog, Module, open_log
@@ -42,7 +43,8 @@ class Failure:
     path: str
     # It is the n-th allocation or copy of the path.
     nth: int
-    # failslab, fail_page_alloc, fail_usercopy; "" where the kernel was asked to say nothing.
+    # failslab, fail_page_alloc, fail_usercopy; "" for an allocation with __GFP_NOWARN, which fails
+    # without a word and without a stack.
     kind: str
     # 0: the call did without.
     errno: int
@@ -81,25 +83,42 @@ def fail_at(nth: int, call: Callable[[], object]) -> tuple[bool, OSError | None,
     """
     error: OSError | None = None
     value: object = None
-    with FAIL_NTH.open("r+b", buffering=0) as file:
-        file.write(b"%d" % nth)
+    # Two descriptors, opened before: to open one takes memory, and the file has no position to set.
+    with FAIL_NTH.open("wb", buffering=0) as setting, FAIL_NTH.open("rb", buffering=0) as left:
+        setting.write(b"%d" % nth)
         try:
             value = call()
         except OSError as caught:
             error = caught
-        file.seek(0)
-        left = int(file.read())
-        file.seek(0)
+        reached = _read_left(left) == 0
+        _forget(setting)
+    return reached, error, value
+
+
+def _read_left(file: FileIO) -> int:
+    """Return how many more are to pass; to read that is a copy, and may be the one that fails."""
+    try:
+        return int(file.read())
+    except OSError:
+        return 1
+
+
+def _forget(file: FileIO) -> None:
+    """Let nothing fail any more; to write that is a copy, and may be the one that fails."""
+    try:
         file.write(b"0")
-    return left == 0, error, value
+    except OSError:
+        file.write(b"0")
 
 
 def parse_stack(lines: list[str]) -> tuple[str, tuple[str, ...]]:
     """Return the kind of the failure that a log tells of, and its stack."""
-    if MARK not in lines:
+    first = next((i for i, line in enumerate(lines) if line.startswith(MARK)), None)
+    if first is None:
         return "", ()
-    told = lines[lines.index(MARK) + 1 :]
-    kind = told[0].removeprefix("name ").partition(",")[0] if told else ""
+    # One record of two lines: the log writes what divides them as it writes other odd bytes.
+    kind = lines[first].partition("name ")[2].partition(",")[0]
+    told = lines[first + 1 :]
     end = next((i for i, line in enumerate(told) if line.strip() == "</TASK>"), len(told))
     frames = (line.strip() for line in told[:end])
     return kind, tuple(frame for frame in frames if "+0x" in frame and not frame.startswith("?"))
@@ -126,6 +145,7 @@ def iterate_failures(
             log.read_lines()
             reached, error, value = fail_at(nth, call)
             if not reached:
+                assert error is None, f"{path} fails by itself: {error}"
                 return
             yield _read_failure(log, path, nth, error), value
             mark_step()

@@ -323,8 +323,6 @@ def run_test(
     checked = results.compare_coverage(in_matrix, () if selection.keyword else numbers, numbers)
     explored = exploring.finish(ended[-1]) if exploring else None
     injected = read_injected(out_dir, products, prepared.tree)
-    if injected and not selection.keyword:
-        checked = tuple(plan_injected(result, injected) for result in checked)
     everything = (*checked, explored.result) if explored else checked
     document = report.plan_test_report(
         checked, prepared.tree,
@@ -358,14 +356,6 @@ def read_injected(
     sites = tuple(s for product in seen for s in decode.read_sites(product, tree.compilers))
     symbols = {p.module: elf.parse_functions(p.path.read_bytes()) for p in seen}
     return injection.plan_report(found, sites, symbols)
-
-
-def plan_injected(result: CellResult, injected: dict[str, Any]) -> CellResult:
-    """Return a cell that is a failure when an allocation of its module was never made to fail."""
-    missed = injection.find_missed(injected, result.cell.module)
-    if not missed or result.outcome not in ("passed", "failed"):
-        return result
-    return replace(result, outcome="failed", problems=(*result.problems, *missed))
 
 
 # -- the differential -------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What failed on demand in a run, and whether every allocation of the modules was among it. Pure.
+"""What failed on demand in a run, and which allocations of the modules were among it. Pure.
 
 Source: Documentation/fault-injection/fault-injection.rst, Linux 7.3.
 """
@@ -140,23 +140,18 @@ def plan_path(module: str, path: str, failures: tuple[Failure, ...]) -> dict[str
     }  # fmt: skip
 
 
-def find_missed(document: dict[str, Any], module: str) -> tuple[str, ...]:
-    """Return a problem for each place of a module that asks for memory and never failed."""
-    return tuple(
-        f"the allocation at {site['place'] or site['address']} ({site['function']}) never failed"
-        for site in document["sites"]
-        if site["module"] == module and not site["hit_by"]
-    )
-
-
 def render_report(document: dict[str, Any]) -> str:
     """Return what failed on demand as text: a line for each path, then one for each module."""
     lines = [
-        f"made to fail in {p['module']}: {p['path']}, {p['points']} points, {p['own']} in its code"
+        f"made to fail in {p['module']}: {p['path']}, {p['points']} points, {p['own']} in its "
+        f"code, {p['silent']} without a stack"
         for p in document["paths"]
     ]
     for module in dict.fromkeys(site["module"] for site in document["sites"]):
         own = [site for site in document["sites"] if site["module"] == module]
         hit = sum(bool(site["hit_by"]) for site in own)
-        lines.append(f"{module}: {hit} of {len(own)} places that ask for memory were made to fail")
+        lines.append(
+            f"{module}: {hit} of {len(own)} places that ask for memory were seen to fail; one with "
+            "__GFP_NOWARN fails unseen"
+        )
     return "\n".join(lines)
