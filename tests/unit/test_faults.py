@@ -183,3 +183,17 @@ def test_leaks_from_one_place_are_one_fault() -> None:
     assert fault.kind == "kmemleak"
     assert fault.stacks[0].label == "allocated"
     assert fault.modules == ("mdriver_c",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "tolerated"),
+    [
+        ("kcsan", "", True), ("kcsan", "other", True), ("kcsan", "mdriver_c", False),
+        ("kasan", "", False), ("lockdep", "", False),
+    ],
+)  # fmt: skip
+def test_only_a_data_race_of_the_kernels_own_code_is_tolerated(
+    kind: str, module: str, tolerated: bool
+) -> None:
+    fault = KernelFault(kind=kind, lines=("x",), modules=(module,) if module else ())
+    assert faults.is_tolerated(fault, ("mdriver_c",)) is tolerated

@@ -372,3 +372,16 @@ def test_only_a_vm_that_was_never_heard_of_is_booted_again() -> None:
     assert not guest.is_stalled(plan_end("exited"))
     assert not guest.is_stalled(plan_end("silent", booted=True))
     assert not guest.is_stalled(plan_end("silent", "[    1.0] kernel BUG at mm/slub.c:1!"))
+
+
+def test_a_race_of_the_kernels_own_code_is_counted_and_ends_nothing(product: Product) -> None:
+    own = f"BUG: KCSAN: data-race in a [{product.module}] / vfs_write"
+    console = (
+        f"[    1.000000][    T1] {own}\n[    2.000000][    T2] BUG: KCSAN: data-race in b / c\n"
+    )
+    transcript = results.parse_transcript((), ())
+    end = guest.VmEnd(transcript=transcript, end="exited", console=console, qemu_log="")
+    work = guest.Work(mode="matrix", cells=(), products=(product,), limit_s=1.0)
+    (fault,), tolerated = guest.find_faults(end, work, Path("/out/vm-1"))
+    assert (fault.lines[0], tolerated) == (own, 1)
+    assert fault.log == "/out/vm-1/results/console.log"

@@ -413,3 +413,21 @@ def test_a_fault_without_a_time_belongs_to_the_last_cell() -> None:
 def test_what_the_kernel_said_before_the_first_cell_is_no_modules_doing() -> None:
     fault = KernelFault(kind="warning", lines=("Spectre V2 : WARNING: x",), at_s=0.3)
     assert results.assign_faults(plan_transcript(5.0), (fault,)) == ((),)
+
+
+def test_a_fault_belongs_to_the_test_that_ran_at_its_time() -> None:
+    lines = [
+        json.dumps({"event": name, "at_s": at_s, **values})
+        for at_s, name, values in (
+            (1.0, "boot", {"release": "7", "python": "3"}),
+            (2.0, "cell", {"cell": "c/c"}),
+            (3.0, "test", {"id": "a", "rules": []}),
+            (4.0, "result", {"id": "a", "rules": [], "outcome": "passed", "duration_s": 1.0}),
+            (5.0, "test", {"id": "b", "rules": []}),
+        )
+    ]
+    faults = tuple(
+        KernelFault(kind="oops", lines=("BUG: x",), at_s=at_s) for at_s in (2.5, 3.5, 4.5, 5.5)
+    )
+    (result,) = read(lines, "exited", faults)
+    assert [fault.test for fault in result.kernel_faults] == ["", "a", "", "b"]
