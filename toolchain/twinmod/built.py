@@ -128,8 +128,7 @@ def prove_crates(build_dir: Path, config: Mapping[str, str]) -> CrateProof:
     Raises:
         BuildError: They are not.
     """
-    headers = sorted((build_dir / "rust").glob("exports_*_generated.h"))
-    exports = tuple(name for path in headers for name in elf.parse_exports(path.read_text()))
+    exports = elf.read_exports(build_dir)
     missing = elf.compare_symbols(exports, (build_dir / "Module.symvers").read_text())
     if missing or not exports:
         raise BuildError(

@@ -189,6 +189,12 @@ def parse_exports(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"^EXPORT_SYMBOL_RUST_GPL\((\w+)\);", text, re.MULTILINE))
 
 
+def read_exports(build_dir: Path) -> tuple[str, ...]:
+    """Return the symbols that a built tree's crates export; none in one without Rust."""
+    headers = sorted((build_dir / "rust").glob("exports_*_generated.h"))
+    return tuple(name for path in headers for name in parse_exports(path.read_text()))
+
+
 def compare_symbols(exports: tuple[str, ...], symvers: str) -> tuple[str, ...]:
     """Return the exported symbols that a kernel's Module.symvers does not have.
 

@@ -363,8 +363,7 @@ def build_crates(chroot: Chroot, entry_dir: Path, options: Mapping[str, str]) ->
     shutil.copy(symvers, entry_dir / "build/Module.symvers")
     for name in ("include/generated/utsrelease.h", "include/config/kernel.release"):
         shutil.copy(find_in_packages(entry_dir, f"{headers}/{name}"), entry_dir / "build" / name)
-    texts = (p.read_text() for p in sorted((entry_dir / "build/rust").glob("exports_*.h")))
-    exports = tuple(symbol for text in texts for symbol in elf.parse_exports(text))
+    exports = elf.read_exports(entry_dir / "build")
     return prove_crates(chroot, options, exports, symvers.read_text())
 
 

@@ -50,6 +50,7 @@ BUILT = (
     "CONFIG_RUST=y", "CONFIG_IA32_EMULATION=y",
     # clocks and calls that Python and the tests have on every distribution's kernel
     "CONFIG_HIGH_RES_TIMERS=y", "CONFIG_SYSCTL=y", "CONFIG_PREEMPT=y", "CONFIG_SWAP=n",
+    "CONFIG_COMPACTION=y",
     # what a fault's report is read by: names, lines, times, and who spoke
     "CONFIG_DEBUG_KERNEL=y", "CONFIG_DEBUG_FS=y", "CONFIG_KALLSYMS=y", "CONFIG_KALLSYMS_ALL=y",
     "CONFIG_DEBUG_INFO_DWARF5=y", "CONFIG_GDB_SCRIPTS=y", "CONFIG_PRINTK_TIME=y",

@@ -301,8 +301,7 @@ def prove_crates(spec: KernelSpec, config: Mapping[str, str]) -> CrateProof:
     _, build_dir = find_dirs(spec)
     _, flags = options.plan_compilers(config)[0]
     rustc = options.find_rustc(config)
-    headers = sorted((build_dir / "rust").glob("exports_*_generated.h")) if rustc else []
-    exports = tuple(name for path in headers for name in elf.parse_exports(path.read_text()))
+    exports = elf.read_exports(build_dir) if rustc else ()
     missing = elf.compare_symbols(exports, (build_dir / "Module.symvers").read_text())
     if missing or (rustc and not exports):
         raise MissingToolError(
