@@ -14,8 +14,9 @@ from twinmod.specs import Chroot, KernelTree, ModuleSpec
 @pytest.fixture
 def built(tree: KernelTree, tmp_path: Path) -> KernelTree:
     """A kernel with what gdb reads."""
-    for name in ("vmlinux", debugger.SCRIPTS):
-        (tmp_path / name).write_text("")
+    (tmp_path / "vmlinux").write_text("")
+    # As make leaves it: a link that leads nowhere outside the chroot.
+    (tmp_path / debugger.SCRIPTS).symlink_to("/twinmod/linux/scripts/gdb/vmlinux-gdb.py")
     return replace(tree, build_dir=tmp_path)
 
 

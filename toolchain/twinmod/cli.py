@@ -336,7 +336,8 @@ def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
         return flow.run_shell(config, prepared, state.progress, gdb=gdb)
 
 
-@cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+# gdb has options of its own, and -h is a part of its -batch.
+@cli.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @pass_state
 def gdb(state: State, arguments: tuple[str, ...]) -> ExitCode:

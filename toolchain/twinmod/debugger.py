@@ -8,6 +8,7 @@ Source: Documentation/process/debugging/gdb-kernel-debugging.rst, Linux 7.3.
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -41,7 +42,8 @@ def require_debugger(tree: KernelTree, chroot: Chroot) -> None:
         ConfigError: The kernel's image has no debug information, or no commands for gdb.
         MissingToolError: The chroot has no gdb.
     """
-    lacking = [name for name in ("vmlinux", SCRIPTS) if not (tree.build_dir / name).exists()]
+    # The commands are a link to where the sources were when they were made: inside the chroot.
+    lacking = [n for n in ("vmlinux", SCRIPTS) if not os.path.lexists(tree.build_dir / n)]
     if lacking:
         raise ConfigError(
             f"kernel {tree.name} cannot be debugged: its build has no {' and no '.join(lacking)}",
