@@ -135,3 +135,32 @@ def test_a_kernel_without_rust_wants_no_rustc() -> None:
     named = {"CONFIG_RUSTC_VERSION_TEXT": "rustc 1.85.1 (4eb161250 2025-03-15)"}
     assert options.find_rustc(named) == ""
     assert options.find_rustc(named | {"CONFIG_RUST": "y"}) == named["CONFIG_RUSTC_VERSION_TEXT"]
+
+
+#: Of our own pair as it was built for the two kernels, with what kbuild's own C in each calls.
+WATCHED = {
+    ("kasan", "c"): ("__asan_register_globals", "__asan_report_load8_noabort", "__asan_memcpy"),
+    ("kasan", "rust"): ("__asan_register_globals", "__asan_report_store4_noabort"),
+    ("kcsan", "c"): ("__tsan_init", "__tsan_read8", "__tsan_volatile_write8"),
+    ("kcsan", "rust"): ("__tsan_init",),
+}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "language", "watchers", "blind"),
+    [
+        ("kasan", "c", ("KASAN", "lockdep"), ("UBSAN",)),
+        ("kasan", "rust", ("KASAN", "lockdep"), ("UBSAN",)),
+        ("kcsan", "c", ("KCSAN",), ()),
+        ("kcsan", "rust", (), ("KCSAN",)),
+    ],
+)
+def test_a_module_is_watched_by_what_its_own_code_calls(
+    kernel: str, language: str, watchers: tuple[str, ...], blind: tuple[str, ...]
+) -> None:
+    config = {
+        "kasan": {"CONFIG_KASAN": "y", "CONFIG_UBSAN": "y", "CONFIG_PROVE_LOCKING": "y"},
+        "kcsan": {"CONFIG_KCSAN": "y"},
+    }[kernel]
+    found = options.find_watchers(config, ("_printk", *WATCHED[kernel, language]))
+    assert found == (watchers, blind)

@@ -59,12 +59,13 @@ BUILT = (
     "CONFIG_LOG_BUF_SHIFT=20",
 )  # fmt: skip
 
-#: What watches a kernel: its name, the option, and what the symbols begin with that a compiler
-#: makes code call for it, "" where the kernel itself does all of it.
+#: What watches a kernel: its name, the option, and how the symbols begin that a compiler makes code
+#: call at each access, "" where the kernel itself does all of it. Those that a file calls once when
+#: it begins are none: kbuild adds a little C to every module, and that calls them for Rust too.
 WATCHERS = (
-    ("KASAN", "CONFIG_KASAN", "__asan_"),
-    ("KCSAN", "CONFIG_KCSAN", "__tsan_"),
-    ("UBSAN", "CONFIG_UBSAN", "__ubsan_"),
+    ("KASAN", "CONFIG_KASAN", r"__asan_(?:report_)?(?:load|store)"),
+    ("KCSAN", "CONFIG_KCSAN", r"__tsan_(?:unaligned_|volatile_|atomic\d|read|write)"),
+    ("UBSAN", "CONFIG_UBSAN", r"__ubsan_handle_"),
     ("lockdep", "CONFIG_PROVE_LOCKING", ""),
     ("atomic sleep", "CONFIG_DEBUG_ATOMIC_SLEEP", ""),
     ("kmemleak", "CONFIG_DEBUG_KMEMLEAK", ""),
@@ -81,8 +82,10 @@ def find_watchers(
         symbols: All that the module's file names. KCSAN and UBSAN see what a compiler has
             instrumented for them, and rustc does that for neither.
     """
-    there = [(name, prefix) for name, option, prefix in WATCHERS if options.get(option) == "y"]
-    blind = tuple(name for name, prefix in there if not any(s.startswith(prefix) for s in symbols))
+    there = [(name, call) for name, option, call in WATCHERS if options.get(option) == "y"]
+    blind = tuple(
+        name for name, call in there if call and not any(re.match(call, s) for s in symbols)
+    )
     return tuple(name for name, _ in there if name not in blind), blind
 
 
