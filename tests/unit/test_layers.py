@@ -19,7 +19,7 @@ LAYERS = (
     ("zoo_run",),
     ("flow",),
     ("differential",),
-    ("debugger",),
+    ("debugger", "recording"),
     ("chroot", "kernel", "kbuild", "guest", "userland"),
     ("built", "decode", "owntree", "zoo"),
     (
@@ -31,6 +31,8 @@ LAYERS = (
         "resources",
         "sandbox",
         "environment",
+        "initramfs",
+        "lanes",
     ),
     ("injection",),
     ("elf", "faults", "process", "cache", "network", "terminal"),

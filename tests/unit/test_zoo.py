@@ -135,6 +135,7 @@ def replace_root(root: Path) -> Config:
         ('"kasan"\n[c]', '"kmsan"\n[c]', "Invalid enum value"),
         ('by = "kasan"', "", "lacks `by`"),
         ('"sanitizer"', '"nowhere"', "lacks `because`"),
+        ('"sanitizer"', '"nowhere"\nbecause = "it is late"', "has `by` other than 'no bug'"),
         ("[rust]", '[more.c_again]\nstopped_by = "crash"\nby = "bug"\n[rust]', "no name"),
         ("[rust]", "[ruby]", "unknown field `ruby`"),
         ("[c]", "[c", "not valid"),
@@ -210,8 +211,9 @@ def test_what_nothing_stopped_is_nowhere() -> None:
 
 
 def test_no_bug_is_the_word_of_the_entry_and_says_why() -> None:
-    verdict = zoo.judge(expecting("no bug", because="it is freed"), ran())
-    assert (verdict.stopped_by, verdict.evidence) == ("no bug", ("it is freed",))
+    verdict = zoo.judge(expecting("nowhere", "no bug", because="it is freed"), ran())
+    assert (verdict.stopped_by, verdict.by) == ("nowhere", "no bug")
+    assert verdict.evidence == ("it is freed",)
     assert verdict.passed
 
 
@@ -224,7 +226,7 @@ def test_no_bug_is_the_word_of_the_entry_and_says_why() -> None:
     ],
 )
 def test_what_did_not_run_is_never_as_expected(result: CellResult) -> None:
-    for attempt in (IN_C, expecting("nowhere", because="x"), expecting("no bug", because="x")):
+    for attempt in (IN_C, expecting("nowhere", because="x"), expecting("nowhere", "no bug", "x")):
         verdict = zoo.judge(attempt, result)
         assert verdict.stopped_by == "not run"
         assert not verdict.passed

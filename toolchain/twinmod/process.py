@@ -66,6 +66,16 @@ def kill_group(process: Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+#: Those that live, for whoever must end what other threads wait for.
+_alive: set[Process] = set()
+
+
+def kill_all() -> None:
+    """End every process that a context of start() holds, in whatever thread."""
+    for process in tuple(_alive):
+        kill_group(process)
+
+
 @contextmanager
 def start(
     command: Command, *, stdin: int | IO[bytes] = subprocess.DEVNULL,
@@ -94,9 +104,11 @@ def start(
             facts=(("command", render_command(command)),),
             hint="nox -s doctor",
         ) from error
+    _alive.add(process)
     try:
         yield process
     finally:
+        _alive.discard(process)
         if process.poll() is None:
             kill_group(process)
         for stream in (process.stdin, process.stdout, process.stderr):

@@ -26,18 +26,21 @@ FAILED = ("failed",)
 #: Lines of evidence that a report keeps.
 EVIDENCE_LINES = 12
 
-Stop = Literal["compile", "rule", "sanitizer", "crash", "nowhere", "no bug"]
+Stop = Literal["compile", "rule", "sanitizer", "crash", "nowhere"]
 
-#: What a run cannot tell apart from the run alone, so that the entry has to say why.
-QUIET = ("nowhere", "no bug")
+#: Why nothing stops an attempt, where that is no bad news: the same lines hold no bug in this
+#: language. A run cannot tell, so the entry has to say why.
+NO_BUG = "no bug"
 
 
 class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What stops one attempt: the compiler's code, the rule, the sanitizer, the kind of crash."""
+    """What stops one attempt."""
 
     stopped_by: Stop
+    # The compiler's code, the rule, the sanitizer, the kind of crash; of one that nothing stops,
+    # NO_BUG or "".
     by: str = ""
-    # For QUIET: why nothing stops it.
+    # Of one that nothing stops: why.
     because: str = ""
 
 
@@ -123,8 +126,7 @@ class Verdict:
         expected = self.attempt.expected
         if self.stopped_by != expected.stopped_by:
             return False
-        named = expected.by in self.by.split("; ") or expected.by == self.by
-        return named or self.stopped_by in QUIET
+        return expected.by in self.by.split("; ") or expected.by == self.by
 
 
 # -- the data ---------------------------------------------------------------------------------
@@ -146,18 +148,29 @@ def parse_entry(name: str, text: str) -> Entry:
         raise ConfigError(f"zoo/{name}/zoo.toml is not valid: {error}") from error
     entry = Entry(name=name, page=page)
     for attempt in entry.attempts:
-        needed = "because" if attempt.expected.stopped_by in QUIET else "by"
-        if not getattr(attempt.expected, needed):
-            raise ConfigError(
-                f"zoo/{name}/zoo.toml is not valid: {attempt.variant} is stopped by "
-                f"{attempt.expected.stopped_by!r} and lacks `{needed}`"
-            )
+        _check_expectation(name, attempt)
         if attempt.variant != "c" and not re.fullmatch(r"rust(_[a-z]+)?", attempt.variant):
             raise ConfigError(
                 f"zoo/{name}/zoo.toml is not valid: more.{attempt.variant} is no name of an "
                 "attempt in Rust, such as rust_unsafe"
             )
     return entry
+
+
+def _check_expectation(name: str, attempt: Attempt) -> None:
+    expected = attempt.expected
+    quiet = expected.stopped_by == "nowhere"
+    needed = "because" if quiet else "by"
+    why = ""
+    if not getattr(expected, needed):
+        why = f"lacks `{needed}`"
+    elif quiet and expected.by not in ("", NO_BUG):
+        why = f"has `by` other than {NO_BUG!r}"
+    if why:
+        raise ConfigError(
+            f"zoo/{name}/zoo.toml is not valid: {attempt.variant} is stopped by "
+            f"{expected.stopped_by!r} and {why}"
+        )
 
 
 def select_attempts(
@@ -238,10 +251,9 @@ def _judge_tests(attempt: Attempt, result: CellResult) -> Verdict:
     if result.problems or not any(test.outcome == "passed" for test in result.tests):
         evidence = result.problems or ("no test ran",)
         return Verdict(attempt=attempt, stopped_by="not run", evidence=evidence)
-    quiet = attempt.expected.stopped_by if attempt.expected.stopped_by in QUIET else "nowhere"
-    return Verdict(
-        attempt=attempt, stopped_by=quiet, evidence=(attempt.expected.because,)
-    )  # fmt: skip
+    expected = attempt.expected
+    by = expected.by if expected.stopped_by == "nowhere" else ""
+    return Verdict(attempt=attempt, stopped_by="nowhere", by=by, evidence=(expected.because,))
 
 
 def judge_refusal(attempt: Attempt, words: str) -> Verdict:

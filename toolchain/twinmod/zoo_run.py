@@ -4,32 +4,30 @@
 import json
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
 
-from twinmod import cache, flow, guest, kbuild, process, sandbox, zoo
+from twinmod import cache, flow, guest, kbuild, lanes, process, sandbox, zoo
 from twinmod.config import LANGUAGES, Config, select_kernel
 from twinmod.errors import BuildError, ConfigError
-from twinmod.specs import Bind, Chroot, Command, Product, Progress
+from twinmod.specs import Bind, CellResult, Chroot, Command, Product, Progress
 from twinmod.zoo import Attempt, Entry, Verdict
 
 #: What every test of the zoo and of the matrix is written with.
 SHARED = "kmod.py"
+
+#: What a lane of VMs comes to: as guest.run_cells has it.
+Ended = tuple[tuple[CellResult, ...], guest.Boots]
 
 #: A compiler's last words on an attempt that it refused, beside the attempt's stage.
 REFUSAL = ".twinmod.refused.json"
 
 #: What a compiler may take for a program.
 PROGRAM_TIMEOUT_S = 120.0
-
-#: As the configuration's VM, with more patience: a kernel that checks all it does is slow.
-BOOT_TIMEOUT_S = 180.0
-TEST_TIMEOUT_S = 40.0
-SILENCE_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,11 +187,9 @@ def write_tests(config: Config, entries: Iterable[str], built: Iterable[Built]) 
 def prepare_setting(
     config: Config, prepared: flow.Prepared, tests_dir: Path, progress: Progress
 ) -> guest.Setting:
-    """Return what every VM is made of: as for the matrix, with other tests and more patience."""
+    """Return what every VM is made of: as for the matrix, with other tests."""
     config = msgspec.structs.replace(config, matrix_dir=tests_dir)
-    setting = flow.prepare_setting(config, prepared, progress)
-    vm = replace(setting.vm, boot_timeout_s=BOOT_TIMEOUT_S, silence_timeout_s=SILENCE_TIMEOUT_S)
-    return replace(setting, vm=vm)
+    return flow.prepare_setting(config, prepared, progress)
 
 
 def run_kernel(
@@ -215,7 +211,7 @@ def run_built(
     config: Config, prepared: flow.Prepared, running: tuple[Built, ...], name: str,
     progress: Progress,
 ) -> tuple[tuple[Verdict, ...], int]:  # fmt: skip
-    """Run what was built in as few VMs as it takes; return verdicts, and how many they were."""
+    """Run what was built, in lanes of VMs; return verdicts, and how many VMs they were."""
     products = tuple(b.product for b in running if b.product)
     if any(b.program_path for b in running):
         products += flow.run_build(config, prepared, LANGUAGES, progress)
@@ -224,11 +220,22 @@ def run_built(
     tests_dir = write_tests(config, dict.fromkeys(a.entry for a in cells), running)
     setting = prepare_setting(config, prepared, tests_dir, progress)
     work = guest.Work(
-        mode="matrix", cells=tuple(cells.values()), products=products, limit_s=TEST_TIMEOUT_S
+        mode="matrix", cells=(), products=products, limit_s=config.vm.test_timeout_s
     )  # fmt: skip
-    ended, boots = guest.run_cells(setting, work, config.out_dir / "zoo/runs" / name, progress)
-    by_cell = {result.cell: result for result in ended}
-    return tuple(zoo.judge(a, by_cell[cell]) for a, cell in cells.items()), boots.total
+    runs_dir = config.out_dir / "zoo/runs" / name
+    count = lanes.plan_count(len(cells))
+
+    def plan_lane(number: int) -> Callable[[Progress], Ended]:
+        own = replace(work, cells=tuple(cells.values())[number::count])
+        out_dir = runs_dir / f"lane-{number + 1}"
+        return lambda progress: guest.run_cells(setting, own, out_dir, progress)
+
+    names = guest.render_names(tuple(cells.values()))
+    title = f"VMs ({setting.accelerator.name}), {count} at a time: {names}"
+    found = lanes.run_all(tuple(plan_lane(number) for number in range(count)), title, progress)
+    by_cell = {result.cell: result for ended, _ in found for result in ended}
+    verdicts = tuple(zoo.judge(a, by_cell[cell]) for a, cell in cells.items())
+    return verdicts, sum(boots.total for _, boots in found)
 
 
 def run_zoo(

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Works at the same time: all of them run, and none outlives one that failed."""
+
+import os
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from twinmod import lanes, process
+from twinmod.errors import BuildError
+from twinmod.specs import Command, Progress
+from twinmod.terminal import TerminalProgress
+
+WAIT_S = 30.0
+
+
+def test_works_run_at_the_same_time_and_answer_in_their_order() -> None:
+    together = threading.Barrier(2)
+
+    def plan(name: str) -> Callable[[Progress], str]:
+        def work(progress: Progress) -> str:
+            with progress.phase(name):
+                together.wait(WAIT_S)
+            return name
+
+        return work
+
+    works = (plan("first"), plan("second"))
+    assert lanes.run_all(works, "both", TerminalProgress()) == ("first", "second")
+
+
+def test_a_work_that_fails_ends_what_the_others_wait_for() -> None:
+    began = threading.Event()
+    status: list[int] = []
+    later: list[str] = []
+
+    def wait(progress: Progress) -> None:
+        command = Command(argv=("sleep", "600"), purpose="wait", timeout_s=600)
+        with progress.phase("wait"), process.start(command) as child:
+            began.set()
+            status.append(child.wait(WAIT_S))
+        with progress.phase("more"):
+            later.append("begun")
+
+    def fail(progress: Progress) -> None:
+        del progress
+        assert began.wait(WAIT_S)
+        raise BuildError("no more")
+
+    with pytest.raises(BuildError, match="no more"):
+        lanes.run_all((wait, fail), "both", TerminalProgress())
+    assert len(status) == 1
+    assert status[0] < 0
+    assert later == []
+
+
+def test_what_the_lanes_do_is_shown_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress = TerminalProgress()
+    told: list[str] = []
+    monkeypatch.setattr(progress, "detail", told.append)
+    board = lanes.Board(progress, 2)
+    first, second = lanes.Lane(board, 0), lanes.Lane(board, 1)
+    with first.phase("boot"), second.phase("build"):
+        first.detail("1 done")
+    assert told == ["boot", "boot; build", "1 done; build", "1 done", ""]
+
+
+@pytest.mark.parametrize(
+    ("processors", "works", "count"), [(1, 9, 2), (2, 9, 2), (6, 9, 3), (64, 9, 4), (2, 1, 1)]
+)
+def test_there_are_as_many_lanes_as_the_machine_has_room_for(
+    processors: int, works: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+    assert lanes.plan_count(works) == count
