@@ -136,6 +136,12 @@ def gdb(session: nox.Session) -> None:
 
 
 @nox.session
+def replay(session: nox.Session) -> None:
+    """Repeat, instruction for instruction, a VM of `test -- --record`: RUN is its folder."""
+    twinmod(session, "replay")
+
+
+@nox.session
 def matrix(session: nox.Session) -> None:
     """Show kernels x modules x testers, with yes or the reason why not."""
     twinmod(session, "matrix")

@@ -2,87 +2,18 @@
 """A VM is planned whole before anything boots: its archive, its view, its vector, its work."""
 
 import json
-import re
-import stat
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from twinmod import guest, results, specs
+from twinmod import guest, initramfs, results, specs
 from twinmod.specs import Cell, Chroot, KernelTree, Product, VmSpec
 
 CELLS = (
     Cell(module="mdriver_c", language="c", tester="c"),
     Cell(module="mdriver_c", language="c", tester="rust"),
 )
-
-
-# -- the archive ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class NewcEntry:
-    """One entry of an archive, as the kernel would read it."""
-
-    name: str
-    inode: int
-    mode: int
-    links: int
-    content: bytes
-
-
-def parse_newc(archive: bytes) -> tuple[NewcEntry, ...]:
-    """Read an archive back, as strictly as buffer-format.rst describes it."""
-    entries: list[NewcEntry] = []
-    place = 0
-    while True:
-        assert place % 4 == 0, "a header that is not aligned"
-        header = archive[place : place + 110]
-        assert re.fullmatch(rb"070701[0-9A-Fa-f]{104}", header)
-        fields = [int(header[at : at + 8], 16) for at in range(6, 110, 8)]
-        size, name_size = fields[6], fields[11]
-        name = archive[place + 110 : place + 110 + name_size]
-        assert name.endswith(b"\0")
-        begin = place + 110 + name_size
-        padding = -begin % 4
-        assert archive[begin : begin + padding] == b"\0" * padding
-        begin += padding
-        content = archive[begin : begin + size]
-        assert len(content) == size, "an archive that is cut off"
-        entries.append(NewcEntry(name[:-1].decode(), fields[0], fields[1], fields[4], content))
-        place = begin + size + (-size % 4)
-        if entries[-1].name == "TRAILER!!!":
-            assert not archive[place:].strip(b"\0")
-            return tuple(entries)
-
-
-FILES = st.lists(
-    st.tuples(st.text("abc./é", min_size=1).filter(lambda n: n != "."), st.binary(max_size=9)),
-    unique_by=lambda pair: pair[0],
-)
-
-
-@given(FILES, st.lists(st.text("xyz", min_size=1), unique=True))
-def test_an_initramfs_holds_what_it_was_given_in_that_order(
-    files: list[tuple[str, bytes]], folders: list[str]
-) -> None:
-    archive = guest.plan_initramfs(tuple(files), tuple(folders))
-    *entries, trailer = parse_newc(archive)
-    assert [(e.name, e.content) for e in entries] == [(name, b"") for name in folders] + files
-    assert (trailer.mode, trailer.content) == (0, b"")
-    assert len({entry.inode for entry in entries}) == len(entries)
-    assert archive == guest.plan_initramfs(tuple(files), tuple(folders))
-
-
-def test_folders_are_folders_and_files_can_be_run() -> None:
-    folder, file, _ = parse_newc(guest.plan_initramfs((("bin/x", b"y"),), ("bin",)))
-    assert stat.S_ISDIR(folder.mode)
-    assert folder.links == 2
-    assert stat.S_ISREG(file.mode)
-    assert stat.S_IMODE(file.mode) == 0o755
 
 
 # -- QEMU -------------------------------------------------------------------------------------
@@ -185,7 +116,7 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
     )
     assert json.loads(json.dumps(told)) == told
     assert told == {
-        "mode": "matrix",
+        "mode": "matrix", "port": "",
         "cells": [
             {"name": "c/c", "module": "mdriver_c", "tester": "c", "work": "matrix",
              "path": "/twinmod/module/mdriver_c.ko", "keyword": "", "files": []},
@@ -233,6 +164,50 @@ def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_s
     assert "-icount" in argv
 
 
+RECORD = ("-accel", "tcg", "-icount", "shift=1,rr=record,rrfile=/twinmod/recording/execution",
+          "-cpu", "max")  # fmt: skip
+
+
+def test_a_vm_that_is_recorded_has_one_processor_and_no_way_in(
+    setting: guest.Setting, work: guest.Work
+) -> None:
+    recorded = guest.plan_recorded(setting)
+    assert recorded.recorded
+    assert not setting.recorded
+    assert recorded.vm.boot_timeout_s > setting.vm.boot_timeout_s
+    argv = guest.plan_qemu(recorded.vm, recorded.accelerator.name)
+    assert argv[3 : 3 + len(RECORD)] == RECORD
+    assert argv[argv.index("-smp") + 1] == "1"
+    # Neither 9p nor virtio: QEMU records no more than it knows.
+    assert not {"-virtfs", "-device"} & set(argv)
+    assert argv[-6:] == (
+        "-serial", "file:/twinmod/run/results/console.log",
+        "-chardev", "stdio,id=events,signal=off", "-serial", "chardev:events",
+    )  # fmt: skip
+    assert guest.plan_agent(recorded, work)["port"] == "/dev/ttyS1"
+
+
+def test_a_recorded_vms_folder_keeps_what_a_replay_takes(
+    setting: guest.Setting, work: guest.Work, product: Product, tmp_path: Path
+) -> None:
+    planned = guest.plan_boot(setting, work, tmp_path / "vm-1")
+    record = {"schema": "twinmod.recording/1", "qemu": ["qemu-system-x86_64"]}
+    plan = replace(planned, recording=record, initramfs=b"all of it")
+    with guest.write_run_dir(plan):
+        assert (plan.run_dir / "recording").is_dir()
+    assert (plan.run_dir / "initramfs").read_bytes() == b"all of it"
+    assert json.loads((plan.run_dir / "recording.json").read_text()) == record
+    told = guest.plan_recording(setting, work, ("qemu-system-x86_64", "-smp", "1"))
+    assert told == {
+        "schema": "twinmod.recording/1", "kernel": setting.tree.name, "tree": setting.tree.key,
+        "chroot": setting.chroot.key, "qemu": ["qemu-system-x86_64", "-smp", "1"],
+        "modules": {product.module: product.sha256},
+    }  # fmt: skip
+    seen = guest.plan_recorded_view(setting, plan.run_dir)
+    writable = {str(bind.target_path) for bind in seen if bind.writable}
+    assert writable == {"/twinmod/run/results", "/twinmod/recording"}
+
+
 def test_only_the_matrix_has_other_memory_than_a_stock_kernel(
     setting: guest.Setting, work: guest.Work, tmp_path: Path
 ) -> None:
@@ -264,7 +239,9 @@ def test_a_vm_boots_busybox_its_modules_and_the_init(
     setting: guest.Setting, work: guest.Work, tmp_path: Path
 ) -> None:
     plan = guest.plan_boot(setting, work, tmp_path / "vm-1")
-    files = {e.name: e.content for e in parse_newc(plan.initramfs) if stat.S_ISREG(e.mode)}
+    content = guest.plan_first_content(setting)
+    assert plan.initramfs == initramfs.plan_archive(content)
+    files = dict(content.files)
     assert set(files) == {"bin/busybox", "modules/9p.ko", "modules/overlay.ko", "init"}
     assert files["bin/busybox"] == b"busybox"
     init = files["init"].decode()
@@ -379,9 +356,6 @@ def test_a_race_of_the_kernels_own_code_is_counted_and_ends_nothing(product: Pro
     console = (
         f"[    1.000000][    T1] {own}\n[    2.000000][    T2] BUG: KCSAN: data-race in b / c\n"
     )
-    transcript = results.parse_transcript((), ())
-    end = guest.VmEnd(transcript=transcript, end="exited", console=console, qemu_log="")
-    work = guest.Work(mode="matrix", cells=(), products=(product,), limit_s=1.0)
-    (fault,), tolerated = guest.find_faults(end, work, Path("/out/vm-1"))
+    (fault,), tolerated = guest.find_faults(console, (product,), Path("/out/vm-1"))
     assert (fault.lines[0], tolerated) == (own, 1)
     assert fault.log == "/out/vm-1/results/console.log"

@@ -20,7 +20,7 @@ VALUES: dict[str, dict[str, object]] = {
         "command": shlex.join(("echo", "a folder/$HOME", "it's")).replace("$", "$$"),
     },
     "init.j2": {
-        "probe": "", "vm_modules": ("9p.ko", "overlay.ko"),
+        "probe": "", "source_time": 0, "vm_modules": ("9p.ko", "overlay.ko"),
         "environment": (("PATH", "/usr/bin:/bin"), ("LC_ALL", "C.UTF-8")),
     },
 }  # fmt: skip
@@ -60,10 +60,12 @@ def test_a_template_that_is_not_there_is_an_error() -> None:
         resources.render_template("nothing.j2", {})
 
 
-@pytest.mark.parametrize("probe", ["", "twinmod: the guest runs"])
-def test_the_rendered_init_is_a_shell_script(probe: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changed", [{}, {"probe": "twinmod: the guest runs"}, {"source_time": 1, "vm_modules": ()}]
+)
+def test_the_rendered_init_is_a_shell_script(changed: dict[str, object], tmp_path: Path) -> None:
     path = tmp_path / "init"
-    path.write_text(resources.render_template("init.j2", {**VALUES["init.j2"], "probe": probe}))
+    path.write_text(resources.render_template("init.j2", {**VALUES["init.j2"], **changed}))
     assert run("sh", "-n", str(path)) == ""
     assert path.read_text().startswith("#!/bin/busybox sh\n")
 
@@ -72,6 +74,13 @@ def test_the_init_loads_its_modules_in_the_given_order() -> None:
     text = resources.render_template("init.j2", VALUES["init.j2"])
     loads = [line for line in text.splitlines() if "insmod" in line]
     assert loads == ["busybox insmod /modules/9p.ko", "busybox insmod /modules/overlay.ko"]
+
+
+def test_an_init_whose_root_is_in_memory_mounts_nothing_of_the_host() -> None:
+    values = {**VALUES["init.j2"], "source_time": 1}
+    text = resources.render_template("init.j2", values)
+    assert not [word for word in ("9p", "overlay", "switch_root") if word in text]
+    assert text.rstrip().endswith("exec /usr/bin/python3 -m twinmod.agent")
 
 
 @pytest.mark.skipif(process.find_program("make") is None, reason="this host has no make")

@@ -22,6 +22,7 @@ from twinmod import (
     flow,
     kbuild,
     process,
+    recording,
     report,
     zoo,
     zoo_run,
@@ -187,23 +188,27 @@ def build(
 @click.option("--long", "long", is_flag=True, help="Many more rounds of what repeats itself.")
 @click.option("--memory", "memory_mib", metavar="MIB", type=click.IntRange(min=MEMORY_MIN_MIB),
               help="Memory of the VM, for this run.")  # fmt: skip
+@click.option("--record", "record", is_flag=True,
+              help="On one processor, so that `nox -s replay -- RUN` repeats it.")  # fmt: skip
 @kernel_option("Run on this kernel of [tool.twinmod]; all: on each.")
 @click.option("--replay", "script", type=click.File(encoding="utf-8"), metavar="FILE",
               help="Carry out a script that the differential left, and nothing else.")  # fmt: skip
 @pass_state
 def test(
     state: State, modules: tuple[str, ...], testers: tuple[str, ...], keyword: str, as_json: bool,
-    long: bool, memory_mib: int | None, kernel: str, script: TextIO | None,
+    long: bool, memory_mib: int | None, record: bool, kernel: str, script: TextIO | None,
 ) -> ExitCode:  # fmt: skip
     """Run the matrix: every module with every tester, on the stock kernel."""
     if script is not None:
-        others = modules or testers or keyword or as_json or long or memory_mib is not None
+        others = modules or testers or keyword or as_json or long or record
+        others = others or memory_mib is not None
         if others or kernel == "all":
             raise click.UsageError("--replay goes with --kernel NAME, and with nothing else")
         return _run_replay(state, state.select(kernel), script)
     selection = flow.Selection(
-        languages=modules or LANGUAGES, testers=testers or LANGUAGES, keyword=keyword, long=long
-    )
+        languages=modules or LANGUAGES, testers=testers or LANGUAGES, keyword=keyword, long=long,
+        record=record,
+    )  # fmt: skip
     configs = state.select_kernels(kernel)
     if memory_mib is not None:
         configs = tuple(select_memory(config, memory_mib) for config in configs)
@@ -334,6 +339,23 @@ def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
     with flow.hold_checkout(config, state.progress):
         prepared = flow.run_setup(config, state.progress)
         return flow.run_shell(config, prepared, state.progress, gdb=gdb)
+
+
+@cli.command()
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--gdb", "gdb", is_flag=True,
+              help="Wait for `nox -s gdb` in another terminal before it begins.")  # fmt: skip
+@pass_state
+def replay(state: State, run_dir: Path, gdb: bool) -> ExitCode:
+    """Repeat, instruction for instruction, a VM that `test --record` left in the folder RUN."""
+    recorded = recording.read_recording(run_dir.resolve())
+    config = state.select(recorded.kernel)
+    with flow.hold_checkout(config, state.progress):
+        prepared = flow.run_setup(config, state.progress)
+        comparison, found = flow.run_recording(config, prepared, recorded, state.progress, gdb=gdb)
+    click.echo(report.render_faults(found, tuple(recorded.modules)))
+    click.echo(recording.render_comparison(comparison))
+    return ExitCode.TESTS_FAILED if comparison.different else ExitCode.PASSED
 
 
 # gdb has options of its own, and -h is a part of its -batch.

@@ -170,11 +170,24 @@ def decode(
 def _decode_cell(
     result: CellResult, products: tuple[Product, ...], compilers: Chroot
 ) -> CellResult:
-    frames = {f for fault in result.kernel_faults for s in fault.stacks for f in s.frames}
+    variant = result.cell.variant if result.cell.module else ""
+    own = tuple(product for product in products if product.variant == variant)
+    return replace(result, kernel_faults=decode_faults(result.kernel_faults, own, compilers))
+
+
+def decode_faults(
+    found: tuple[KernelFault, ...], products: tuple[Product, ...], compilers: Chroot
+) -> tuple[KernelFault, ...]:
+    """Return faults that say where in the sources of modules they happened.
+
+    Raises:
+        MissingToolError: The root has no binutils.
+    """
+    frames = {f for fault in found for s in fault.stacks for f in s.frames}
     known: dict[Frame, Frame] = {}
     for product in products:
         mine = tuple(frame for frame in frames if frame.module == product.module)
-        if mine and product.variant == (result.cell.variant if result.cell.module else ""):
+        if mine:
             known.update(read_places(product, mine, compilers))
     unnamed = {f.function for f in frames if f.function.startswith("_R") and f not in known}
     names = read_names((*unnamed, *(f.function for f in known if f.function.startswith("_R"))),
@@ -184,8 +197,7 @@ def _decode_cell(
         placed = known.get(frame, frame)
         return placed if placed.name else replace(placed, name=names.get(frame.function, ""))
 
-    decoded = tuple(_map_frames(fault, name_frame) for fault in result.kernel_faults)
-    return replace(result, kernel_faults=decoded)
+    return tuple(_map_frames(fault, name_frame) for fault in found)
 
 
 def _map_frames(fault: KernelFault, change: Callable[[Frame], Frame]) -> KernelFault:

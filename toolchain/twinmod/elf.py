@@ -3,18 +3,24 @@
 
 import lzma
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.constants import SH_FLAGS
+from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import SymbolTableSection
+from elftools.elf.segments import InterpSegment
 
 from twinmod.errors import BuildError
+
+#: How every ELF file begins.
+MAGIC = b"\x7fELF"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +36,25 @@ class ModuleFile:
     def find_modinfo(self, key: str) -> str:
         """Return the first value of a modinfo key, "" when there is none."""
         return next((value for name, value in self.modinfo if name == key), "")
+
+
+def parse_needed(data: bytes) -> tuple[str, tuple[str, ...]]:
+    """Return a program's or library's interpreter, "" for none, and the libraries that it names.
+
+    Args:
+        data: The whole file.
+    """
+    elf = ELFFile(BytesIO(data))
+    interpreter = ""
+    needed: tuple[str, ...] = ()
+    for segment in elf.iter_segments():
+        if isinstance(segment, InterpSegment):
+            interpreter = segment.get_interp_name()
+        elif isinstance(segment, DynamicSegment):
+            # The library gives a tag's value its name as it reads it.
+            tags: Iterator[Any] = segment.iter_tags("DT_NEEDED")
+            needed = tuple(tag.needed for tag in tags)
+    return interpreter, needed
 
 
 def parse_strings(data: bytes) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from twinmod import (
     injection,
     kbuild,
     kernel,
+    recording,
     report,
     results,
     userland,
@@ -35,6 +36,7 @@ from twinmod.specs import (
     Check,
     Chroot,
     KernelCell,
+    KernelFault,
     KernelTree,
     Product,
     Progress,
@@ -217,6 +219,8 @@ class Selection:
     keyword: str = ""
     # Many more rounds of what repeats itself.
     long: bool = False
+    # Whether its VMs can be replayed; nothing comes in once they run, so no differential.
+    record: bool = False
 
     @property
     def pytest_args(self) -> tuple[str, ...]:
@@ -239,6 +243,8 @@ class Selection:
             words.append("cells " + " ".join(cell.name for cell in cells))
         if self.keyword:
             words.append(f"-k {self.keyword!r}")
+        if self.record:
+            words.append("what can be recorded: no differential")
         return ", ".join(words)
 
 
@@ -303,6 +309,8 @@ def run_test(
     languages = tuple(sorted({cell.language for cell in cells}))
     products = run_build(config, prepared, languages, progress)
     setting = prepare_setting(config, prepared, progress)
+    if selection.record:
+        setting = guest.plan_recorded(setting)
     if selection.keyword:
         userland.require_tests(
             prepared.chroot, prepared.site_dir, setting.userland.programs_dir, selection.keyword
@@ -418,7 +426,7 @@ def prepare_exploring(
         progress: Told of every sequence.
         rounds: Taken instead of those that every run of `test` makes.
     """
-    if not config.differential or selection.keyword:
+    if not config.differential or selection.keyword or selection.record:
         return None
     definition = differential.load_definition(config.matrix_dir, config.differential)
     count = iter(range(1, 1_000_000))
@@ -565,21 +573,65 @@ def run_shell(
     )
     with ExitStack() as stack:
         if gdb:
-            sight = debugger.Sight(
-                tree=prepared.tree, chroot=prepared.chroot, socket_dir=out_dir / "results",
-                builds=plan_builds(config, prepared.tree, LANGUAGES),
-            )  # fmt: skip
-            record_path = debugger.write_record(out_dir.with_name("gdb"), debugger.plan_gdb(sight))
-            stack.callback(record_path.unlink)
-            progress.note("in another terminal: nox -s gdb")
+            stack.enter_context(offer_gdb(config, prepared, out_dir, progress))
         status = guest.run_shell(setting, work, out_dir)
     return ExitCode.PASSED if status == 0 else ExitCode.VM_LOST
+
+
+@contextmanager
+def offer_gdb(
+    config: Config, prepared: Prepared, run_dir: Path, progress: Progress
+) -> Iterator[None]:
+    """Let `nox -s gdb` find the VM of a folder until the context is left."""
+    sight = debugger.Sight(
+        tree=prepared.tree, chroot=prepared.chroot, socket_dir=run_dir / "results",
+        builds=plan_builds(config, prepared.tree, LANGUAGES),
+    )  # fmt: skip
+    record_path = debugger.write_record(config.out_dir / "gdb", debugger.plan_gdb(sight))
+    progress.note("in another terminal: nox -s gdb")
+    try:
+        yield
+    finally:
+        record_path.unlink()
 
 
 def run_gdb(config: Config, arguments: tuple[str, ...]) -> ExitCode:
     """Give a person gdb for the VM that their shell has booted."""
     status = debugger.run(config.out_dir / "gdb", arguments)
     return ExitCode.PASSED if status == 0 else ExitCode.TESTS_FAILED
+
+
+def run_recording(
+    config: Config, prepared: Prepared, recorded: recording.Recording, progress: Progress, *,
+    gdb: bool,
+) -> tuple[recording.Comparison, tuple[KernelFault, ...]]:  # fmt: skip
+    """Repeat a VM that was recorded; return how it compares, and the faults that it ended with.
+
+    Raises:
+        ConfigError: It ran on something else than what is there now.
+        TwinmodError: A debugger is wanted that could make nothing of this kernel.
+    """
+    recording.require_same(recorded, prepared.tree, prepared.chroot)
+    if gdb:
+        debugger.require_debugger(prepared.tree, prepared.chroot)
+    products = run_build(config, prepared, LANGUAGES, progress)
+    changed = [p.module for p in products if recorded.modules.get(p.module, p.sha256) != p.sha256]
+    if changed:
+        progress.note(f"{' and '.join(changed)} changed since: places in it are of what it is now")
+    out_dir = config.out_dir / "replay"
+    shutil.rmtree(out_dir, ignore_errors=True)
+    plan = recording.plan_replay(
+        recorded, prepared.tree, prepared.chroot, config.vm, out_dir, gdb=gdb
+    )
+    with ExitStack() as stack:
+        stack.enter_context(progress.phase(f"replay of {recorded.run_dir.name}"))
+        if gdb:
+            stack.enter_context(offer_gdb(config, prepared, out_dir, progress))
+        with guest.run_vm(plan, guest.Watch(progress)):
+            pass
+    found, _ = guest.find_faults(guest.read_console(out_dir), products, out_dir)
+    decoded = decode.decode_faults(found, products, prepared.tree.compilers)
+    return recording.compare_runs(recorded.run_dir, out_dir), decoded
 
 
 # -- the rest ---------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from twinmod import cache, decode, faults, process, resources, results, sandbox
+from twinmod import cache, decode, faults, initramfs, process, resources, results, sandbox
 from twinmod.errors import BuildError, VmLostError
 from twinmod.specs import (
     DIFFERENTIAL,
@@ -38,6 +38,10 @@ VIEW = PurePosixPath("/view")
 VIEW_INSIDE = VIEW / "twinmod"
 RUN = sandbox.INSIDE / "run"
 RESULTS = RUN / "results"
+
+#: Where a recording is, as QEMU sees it.
+RECORDING = sandbox.INSIDE / "recording"
+EXECUTION = RECORDING / "execution"
 
 #: Where a VM waits for gdb, as both see it: the path of the host may be too long for a socket.
 GDB_SOCKET = RESULTS / "gdb.sock"
@@ -81,18 +85,27 @@ MACHINES = {
     # Without its fast string instructions a processor copies 8 bytes an instruction; with them it
     # would copy anything in one, or in one per byte.
     "icount": ("-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,-erms,-fsrm,-fsrs"),
+    # An instruction takes 2 ns of the guest's time.
+    "record": ("-accel", "tcg", "-icount", f"shift=1,rr=record,rrfile={EXECUTION}", "-cpu", "max"),
 }
 
 #: Added to KERNEL_PARAMETERS, by accelerator: the guest's clocks are its count of instructions.
 ACCELERATOR_PARAMETERS = {"icount": ("tsc=reliable", "clocksource=tsc")}
 
+#: What a recorded VM's folder has to say how it was booted.
+RECORDING_FILE = "recording.json"
+
+#: How a VM without a virtio port, as a recorded one, has its events on a serial line.
+SERIAL_PORT = "/dev/ttyS1"
+
+#: How many times as long a VM may take that is recorded, and one that is replayed: one thread
+#: emulates all of it, and a replay was seen to take six times as long as what it repeats.
+RECORD_PATIENCE = 4
+REPLAY_PATIENCE = 10 * RECORD_PATIENCE
+
 #: How many times as long a VM that counts may take to boot, and to say something: one thread
 #: emulates all of it.
 EXACT_PATIENCE = 3
-
-# S_IFDIR and S_IFREG with the permissions of the initramfs's entries.
-_FOLDER_MODE = 0o040755
-_FILE_MODE = 0o100755
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,12 +156,15 @@ class BootPlan:
     """All that it takes to boot one VM; nothing has happened yet."""
 
     command: Command
-    initramfs: bytes
+    # None: another VM left it.
+    initramfs: bytes | None
     agent_plan: Mapping[str, Any]
     # Console, results and the plan of this VM.
     run_dir: Path
     boot_timeout_s: float
     silence_timeout_s: float
+    # What it takes to replay it, for one that is recorded.
+    recording: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +176,11 @@ class Setting:
     userland: Userland
     vm: VmSpec
     accelerator: Accelerator
+
+    @property
+    def recorded(self) -> bool:
+        """Whether its VMs can be replayed: nothing comes in once they run."""
+        return self.accelerator.name == "record"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,37 +211,6 @@ class VmEnd:
 # -- plan -------------------------------------------------------------------------------------
 
 
-def plan_initramfs(files: tuple[tuple[str, bytes], ...], folders: tuple[str, ...]) -> bytes:
-    """Return an initramfs in the format newc.
-
-    Args:
-        files: (path, content), each executable.
-        folders: Paths of folders, a parent before what is in it.
-
-    Returns:
-        The archive; the same input gives the same bytes.
-
-    Source:
-        Documentation/driver-api/early-userspace/buffer-format.rst, Linux 7.3.
-    """
-    entries = [(name, _FOLDER_MODE, b"") for name in folders]
-    entries += [(name, _FILE_MODE, content) for name, content in files]
-    parts = [
-        _plan_newc_entry(number, name, mode, content)
-        for number, (name, mode, content) in enumerate((*entries, ("TRAILER!!!", 0, b"")), 1)
-    ]
-    return b"".join(parts)
-
-
-def _plan_newc_entry(number: int, name: str, mode: int, content: bytes) -> bytes:
-    encoded = name.encode() + b"\0"
-    links = 2 if mode == _FOLDER_MODE else 1
-    numbers = (number, mode, 0, 0, links, 0, len(content), 0, 0, 0, 0, len(encoded), 0)
-    header = b"070701" + b"".join(b"%08X" % value for value in numbers)
-    head = header + encoded
-    return head + b"\0" * (-len(head) % 4) + content + b"\0" * (-len(content) % 4)
-
-
 def plan_view(setting: Setting, products: tuple[Product, ...], run_dir: Path) -> tuple[Bind, ...]:
     """Return what QEMU sees: the chroot again as the guest's root, and what the guest needs.
 
@@ -244,6 +234,16 @@ def plan_view(setting: Setting, products: tuple[Product, ...], run_dir: Path) ->
             Bind(source_path=product.path, target_path=inside / "module" / product.file_name)
             for product in products
         ),
+    )
+
+
+def plan_recorded_view(setting: Setting, run_dir: Path) -> tuple[Bind, ...]:
+    """Return what QEMU sees of a VM that has all it needs in its initramfs."""
+    return (
+        Bind(source_path=run_dir, target_path=RUN),
+        Bind(source_path=run_dir / "results", target_path=RESULTS, writable=True),
+        Bind(source_path=run_dir / "recording", target_path=RECORDING, writable=True),
+        Bind(source_path=setting.tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
     )
 
 
@@ -275,11 +275,6 @@ def plan_qemu(
         gdb: A debugger may come at any time.
         parameters: Added to the kernel's command line.
     """
-    way_out = ("-serial", "mon:stdio") if interactive else (
-        "-serial", f"file:{RESULTS}/console.log",
-        "-device", "virtio-serial-pci", "-chardev", "stdio,id=events,signal=off",
-        "-device", "virtserialport,chardev=events,name=twinmod",
-    )  # fmt: skip
     added = (*ACCELERATOR_PARAMETERS.get(accelerator, ()), *parameters.split())
     return (
         "qemu-system-x86_64", "-M", "q35", *MACHINES[accelerator],
@@ -287,12 +282,31 @@ def plan_qemu(
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
         "-kernel", str(sandbox.INSIDE / "vmlinux"), "-initrd", str(RUN / "initramfs"),
         "-append", " ".join((*KERNEL_PARAMETERS, *added)),
-        "-virtfs",
-        f"local,path={VIEW},mount_tag=root,security_model=none,readonly=on,multidevs=remap",
-        "-virtfs", f"local,path={RESULTS},mount_tag=results,security_model=none",
-        *(("-gdb", f"unix:{GDB_SOCKET},server=on,wait=off") if gdb else ()),
-        *way_out,
+        *(() if accelerator == "record" else (
+            "-virtfs",
+            f"local,path={VIEW},mount_tag=root,security_model=none,readonly=on,multidevs=remap",
+            "-virtfs", f"local,path={RESULTS},mount_tag=results,security_model=none",
+        )),
+        *(plan_gdb_stub() if gdb else ()),
+        *plan_way_out(accelerator, interactive=interactive),
     )  # fmt: skip
+
+
+def plan_gdb_stub() -> tuple[str, ...]:
+    """Return the arguments of QEMU that let a debugger come."""
+    return ("-gdb", f"unix:{GDB_SOCKET},server=on,wait=off")
+
+
+def plan_way_out(accelerator: str, *, interactive: bool) -> tuple[str, ...]:
+    """Return the arguments of QEMU for what the VM says; see plan_qemu."""
+    if interactive:
+        return ("-serial", "mon:stdio")
+    events = ("-chardev", "stdio,id=events,signal=off")
+    console = ("-serial", f"file:{RESULTS}/console.log")
+    if accelerator == "record":
+        return (*console, *events, "-serial", "chardev:events")
+    port = ("-device", "virtserialport,chardev=events,name=twinmod")
+    return (*console, "-device", "virtio-serial-pci", *events, *port)
 
 
 def plan_exact(setting: Setting) -> Setting:
@@ -303,11 +317,26 @@ def plan_exact(setting: Setting) -> Setting:
     why = "a nanosecond of the guest's time is one instruction of it"
     return replace(
         setting, accelerator=Accelerator(name="icount", reason=why),
-        vm=replace(
-            setting.vm, processors=1,
-            boot_timeout_s=EXACT_PATIENCE * setting.vm.boot_timeout_s,
-            silence_timeout_s=EXACT_PATIENCE * setting.vm.silence_timeout_s,
-        ),
+        vm=plan_patience(replace(setting.vm, processors=1), EXACT_PATIENCE),
+    )  # fmt: skip
+
+
+def plan_recorded(setting: Setting) -> Setting:
+    """Return the setting of VMs that can be replayed, instruction for instruction.
+
+    Source: docs/system/replay.rst, QEMU 10.0: one processor, and no device that it does not know.
+    """
+    why = "on one processor, with everything in memory, for `nox -s replay`"
+    return replace(
+        setting, accelerator=Accelerator(name="record", reason=why),
+        vm=plan_patience(replace(setting.vm, processors=1), RECORD_PATIENCE),
+    )  # fmt: skip
+
+
+def plan_patience(vm: VmSpec, times: float) -> VmSpec:
+    """Return a VM that may take some times as long to boot, and to say something."""
+    return replace(
+        vm, boot_timeout_s=times * vm.boot_timeout_s, silence_timeout_s=times * vm.silence_timeout_s
     )  # fmt: skip
 
 
@@ -317,6 +346,7 @@ def plan_agent(setting: Setting, work: Work) -> dict[str, Any]:
     paths = {(p.module, p.variant): str(inside / "module" / p.file_name) for p in work.products}
     return {
         "mode": work.mode,
+        "port": SERIAL_PORT if setting.recorded else "",
         "cells": [
             {"name": cell.name, "module": cell.module, "tester": cell.tester,
              "work": "differential" if cell == DIFFERENTIAL else work.mode,
@@ -345,39 +375,90 @@ def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
         work: What it is to do.
         run_dir: Its own folder; must not exist.
     """
-    busybox = (setting.chroot.root_dir / "usr/bin/busybox").read_bytes()
-    module_paths = setting.tree.vm_module_paths
-    init = resources.render_template(
-        "init.j2",
-        {"probe": "", "vm_modules": tuple(path.name for path in module_paths),
-         "environment": plan_environment(setting.userland)},
-    )  # fmt: skip
-    files = (
-        ("bin/busybox", busybox),
-        *((f"modules/{path.name}", path.read_bytes()) for path in module_paths),
-        ("init", init.encode()),
-    )
-    argv = plan_qemu(
+    qemu = plan_qemu(
         setting.vm, setting.accelerator.name, interactive=work.mode == "shell", gdb=work.gdb,
         parameters=" ".join((MODE_PARAMETERS.get(work.mode, ""), *setting.tree.parameters,
-                             *(("nokaslr",) if work.gdb else ()))),
+                             *(("nokaslr",) if work.gdb or setting.recorded else ()))),
+    )  # fmt: skip
+    view = plan_view(setting, work.products, run_dir)
+    agent_plan = plan_agent(setting, work)
+    content = (
+        plan_whole_content(setting, view, agent_plan) if setting.recorded
+        else plan_first_content(setting)
     )  # fmt: skip
     entered = sandbox.plan_enter(
-        setting.chroot, argv, binds=plan_view(setting, work.products, run_dir),
+        setting.chroot, qemu,
+        binds=plan_recorded_view(setting, run_dir) if setting.recorded else view,
         hidden=(VIEW_INSIDE,), terminal=work.mode == "shell",
         devices=("/dev/kvm",) if setting.accelerator.name == "kvm" else (),
     )  # fmt: skip
     command = Command(
         argv=entered, purpose="the VM did not run", log_path=run_dir / "qemu.log",
-        timeout_s=work.life_s,
+        timeout_s=work.life_s * (RECORD_PATIENCE if setting.recorded else 1),
     )  # fmt: skip
-    folders = ("bin", "modules", "proc", "dev", "lower", "upper", "newroot")
     return BootPlan(
-        command=command, initramfs=plan_initramfs(files, folders),
-        agent_plan=plan_agent(setting, work), run_dir=run_dir,
-        boot_timeout_s=setting.vm.boot_timeout_s,
+        command=command, initramfs=initramfs.plan_archive(content), agent_plan=agent_plan,
+        run_dir=run_dir, boot_timeout_s=setting.vm.boot_timeout_s,
         silence_timeout_s=setting.vm.silence_timeout_s,
+        recording=plan_recording(setting, work, qemu) if setting.recorded else None,
     )  # fmt: skip
+
+
+def plan_first_content(setting: Setting) -> initramfs.Content:
+    """Return what a VM has in memory that has its root from the host."""
+    module_paths = setting.tree.vm_module_paths
+    busybox = (setting.chroot.root_dir / "usr/bin/busybox").read_bytes()
+    init = _render_init(setting, tuple(path.name for path in module_paths), whole=False)
+    return initramfs.Content(
+        folders=("bin", "modules", "proc", "dev", "lower", "upper", "newroot"),
+        files=(
+            ("bin/busybox", busybox),
+            *((f"modules/{path.name}", path.read_bytes()) for path in module_paths),
+            ("init", init),
+        ),
+    )
+
+
+def plan_whole_content(
+    setting: Setting, view: tuple[Bind, ...], agent_plan: Mapping[str, Any]
+) -> initramfs.Content:
+    """Return what a VM has in memory that has nothing else.
+
+    Args:
+        setting: What it is made of.
+        view: What another VM would see of the host.
+        agent_plan: What it is to do.
+    """
+    additions = (
+        (PurePosixPath("/", bind.target_path.relative_to(VIEW)), bind.source_path)
+        for bind in view
+        if VIEW_INSIDE in bind.target_path.parents
+    )
+    root = initramfs.read_root(setting.chroot.root_dir, additions)
+    for name in ("proc", "dev", "sys", "tmp", "results"):
+        root.add_folder(name)
+    root.add_content("results/plan.json", json.dumps(agent_plan).encode())
+    root.add_content("init", _render_init(setting, (), whole=True))
+    return root.plan_content()
+
+
+def _render_init(setting: Setting, vm_modules: tuple[str, ...], *, whole: bool) -> bytes:
+    return resources.render_template(
+        "init.j2",
+        {"probe": "", "vm_modules": vm_modules,
+         # 0: the sources are on the host, as they are.
+         "source_time": initramfs.SOURCE_TIME if whole else 0,
+         "environment": plan_environment(setting.userland)},
+    ).encode()  # fmt: skip
+
+
+def plan_recording(setting: Setting, work: Work, qemu: tuple[str, ...]) -> dict[str, Any]:
+    """Return what it takes to replay a VM, beside its folder: JSON's own types."""
+    return {
+        "schema": "twinmod.recording/1",
+        "kernel": setting.tree.name, "tree": setting.tree.key, "chroot": setting.chroot.key,
+        "qemu": list(qemu), "modules": {p.module: p.sha256 for p in work.products},
+    }  # fmt: skip
 
 
 # -- act --------------------------------------------------------------------------------------
@@ -389,11 +470,17 @@ def write_run_dir(plan: BootPlan) -> Iterator[None]:
     (plan.run_dir / "results").mkdir(parents=True)
     (plan.run_dir / "results/plan.json").write_text(json.dumps(plan.agent_plan, indent=2))
     initramfs_path = plan.run_dir / "initramfs"
-    initramfs_path.write_bytes(plan.initramfs)
+    if plan.initramfs is not None:
+        initramfs_path.write_bytes(plan.initramfs)
+    if plan.recording is not None:
+        (plan.run_dir / "recording").mkdir()
+        text = json.dumps(plan.recording, indent=2) + "\n"
+        (plan.run_dir / RECORDING_FILE).write_text(text)
     try:
         yield
     finally:
-        initramfs_path.unlink()
+        if plan.recording is None:
+            initramfs_path.unlink(missing_ok=True)
 
 
 class Vm:
@@ -505,14 +592,19 @@ def serve(
 def read_end(vm: Vm, cells: tuple[Cell, ...]) -> VmEnd:
     """Return how a VM ended that is gone, and what it did of the cells that it was given."""
     run_dir = vm.plan.run_dir
-    console_path = run_dir / "results/console.log"
-    console = console_path.read_text(errors="replace") if console_path.exists() else ""
+    console = read_console(run_dir)
     events = results.parse_events(vm.lines)
     return VmEnd(
         transcript=results.parse_transcript(events, cells), end=vm.end, console=console,
         qemu_log=(run_dir / "qemu.log").read_text(errors="replace"),
         phases=results.parse_phases(events),
     )  # fmt: skip
+
+
+def read_console(run_dir: Path) -> str:
+    """Return what the kernel of a VM said, "" when it did not come so far."""
+    path = run_dir / "results/console.log"
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def boot(
@@ -603,7 +695,7 @@ def run_cells(
             boots = replace(boots, stalled=boots.stalled + 1)
             progress.note(f"the VM did not boot within {plan.boot_timeout_s:.0f} s; once more")
             continue
-        found_faults, tolerated = find_faults(end, work, plan.run_dir)
+        found_faults, tolerated = find_faults(end.console, work.products, plan.run_dir)
         if tolerated:
             progress.note(f"{tolerated} data races in the kernel's own code, none in a module")
         ended = results.classify(end.transcript, end.end, found_faults)
@@ -617,11 +709,13 @@ def run_cells(
     return tuple(found), boots
 
 
-def find_faults(end: VmEnd, work: Work, run_dir: Path) -> tuple[tuple[KernelFault, ...], int]:
-    """Return the faults that end a cell, and how many others the kernel told of."""
-    modules = tuple(product.module for product in work.products)
+def find_faults(
+    console: str, products: tuple[Product, ...], run_dir: Path
+) -> tuple[tuple[KernelFault, ...], int]:
+    """Return the faults that end a cell, and how many others a VM's kernel told of."""
+    modules = tuple(product.module for product in products)
     log = str(run_dir / "results/console.log")
-    told = faults.parse_faults(end.console)
+    told = faults.parse_faults(console)
     bad = tuple(
         replace(fault, log=log) for fault in told if not faults.is_tolerated(fault, modules)
     )
@@ -722,14 +816,25 @@ def _probe_dir() -> Iterator[Path]:
 def probe_kvm(tree: KernelTree, chroot: Chroot, vm: VmSpec) -> Accelerator:
     """Boot a real guest with KVM and return what came of it."""
     init = resources.render_template(
-        "init.j2", {"probe": PROBE_MARK, "vm_modules": (), "environment": ()}
+        "init.j2",
+        {
+            "probe": PROBE_MARK,
+            "whole": False,
+            "vm_modules": (),
+            "environment": (),
+            "source_time": 0,
+        },
     )
     busybox = (chroot.root_dir / "usr/bin/busybox").read_bytes()
     folders = ("bin", "proc", "dev")
     with _probe_dir() as run_dir:
         (run_dir / "results").mkdir()
         (run_dir / "initramfs").write_bytes(
-            plan_initramfs((("bin/busybox", busybox), ("init", init.encode())), folders)
+            initramfs.plan_archive(
+                initramfs.Content(
+                    folders=folders, files=(("bin/busybox", busybox), ("init", init.encode()))
+                )
+            )
         )
         binds = (
             Bind(source_path=run_dir, target_path=RUN),

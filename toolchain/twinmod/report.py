@@ -276,6 +276,18 @@ def render_troubles(results: tuple[CellResult, ...]) -> str:
     return "\n".join(lines)
 
 
+def render_faults(found: tuple[KernelFault, ...], modules: tuple[str, ...]) -> str:
+    """Return faults as a person is shown them, or that there was none.
+
+    Args:
+        found: With the places of their frames, as far as they are known.
+        modules: Those under test.
+    """
+    if not found:
+        return "no kernel fault"
+    return "\n".join(line for fault in found for line in faults.render_fault(fault, modules))
+
+
 def render_products(products: tuple[Product, ...]) -> str:
     """Return one line per product: path, bytes, seconds, sha256."""
     return "\n".join(

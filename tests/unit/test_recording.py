@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A recorded VM is repeated as it was, on what it ran on, and any other line is found."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from twinmod import guest, recording
+from twinmod.errors import ConfigError
+from twinmod.specs import Chroot, KernelTree, VmSpec
+
+QEMU = ["qemu-system-x86_64", "-icount", "shift=1,rr=record,rrfile=/twinmod/recording/execution"]
+
+WriteRun = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def write_run(tmp_path: Path, tree: KernelTree, root: Chroot) -> WriteRun:
+    """A function that writes the folder of a recorded VM: its console, its events."""
+
+    def write(console: str, events: str) -> Path:
+        run_dir = tmp_path / f"vm-{len(list(tmp_path.iterdir()))}"
+        for name in ("results", "recording"):
+            (run_dir / name).mkdir(parents=True)
+        record = {"schema": recording.SCHEMA, "kernel": tree.name, "tree": tree.key,
+                  "chroot": root.key, "qemu": QEMU, "modules": {"mdriver_c": "ab12"}}  # fmt: skip
+        (run_dir / "recording.json").write_text(json.dumps(record))
+        (run_dir / "recording/execution").write_bytes(b"events of the machine")
+        (run_dir / "initramfs").write_bytes(b"all of it")
+        (run_dir / "results/plan.json").write_text("{}")
+        (run_dir / "results/console.log").write_text(console)
+        (run_dir / "events.jsonl").write_text(events)
+        return run_dir
+
+    return write
+
+
+def test_a_replay_is_the_same_vm_that_reads_what_the_other_one_wrote(
+    write_run: WriteRun, tree: KernelTree, root: Chroot, vm: VmSpec, tmp_path: Path
+) -> None:
+    recorded = recording.read_recording(write_run("", ""))
+    assert (recorded.kernel, recorded.modules) == (tree.name, {"mdriver_c": "ab12"})
+    recording.require_same(recorded, tree, root)
+    plan = recording.plan_replay(recorded, tree, root, vm, tmp_path / "replay", gdb=False)
+    argv = plan.command.argv
+    assert argv[-3:] == (*QEMU[:2], QEMU[2].replace("record,", "replay,", 1))
+    assert plan.initramfs is None
+    at = argv.index(str(recorded.run_dir / "recording"))
+    assert argv[at - 1] == "--ro-bind", "a replay that can write over what it repeats"
+    assert plan.silence_timeout_s > guest.RECORD_PATIENCE * vm.silence_timeout_s
+
+
+def test_a_debugger_is_waited_for_before_the_first_instruction(
+    write_run: WriteRun, tree: KernelTree, root: Chroot, vm: VmSpec, tmp_path: Path
+) -> None:
+    recorded = recording.read_recording(write_run("", ""))
+    plan = recording.plan_replay(recorded, tree, root, vm, tmp_path / "replay", gdb=True)
+    assert plan.command.argv[-3:] == ("-gdb", f"unix:{guest.GDB_SOCKET},server=on,wait=off", "-S")
+    assert plan.boot_timeout_s >= 3600
+
+
+def test_the_first_line_that_differs_is_shown(write_run: WriteRun) -> None:
+    first = write_run("a\nb\nc\n", '{"event": "boot"}\n')
+    second = write_run("a\nB\nC\n", '{"event": "boot"}\n')
+    third = write_run("a\nb\n", '{"event": "boot"}\n')
+    same = recording.compare_runs(first, first)
+    assert not same.different
+    assert recording.render_comparison(same) == (
+        "results/console.log: the same 3 lines\nevents.jsonl: the same 1 lines"
+    )
+    differs = recording.compare_runs(first, second)
+    assert differs.different == {"results/console.log": (2, "b", "B")}
+    assert recording.render_comparison(differs) == (
+        "results/console.log: differs from line 2 on\n  was b\n  is  B\n"
+        "events.jsonl: the same 1 lines"
+    )
+    assert recording.compare_runs(first, third).different == {
+        "results/console.log": (3, "c", "(nothing)")
+    }
+
+
+def test_what_changed_since_is_named(write_run: WriteRun, tree: KernelTree, root: Chroot) -> None:
+    recorded = recording.read_recording(write_run("", ""))
+    with pytest.raises(ConfigError, match="cannot be repeated") as caught:
+        recording.require_same(recorded, replace(tree, key="trixie-1"), root)
+    assert caught.value.facts == (("kernel", f"was {tree.key}, is trixie-1"),)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda run_dir: (run_dir / "recording.json").unlink(), "nothing was recorded there"),
+        (lambda run_dir: (run_dir / "recording.json").write_text("[]"), "not one of ours"),
+        (lambda run_dir: (run_dir / "recording.json").write_text("{"), "not one of ours"),
+        (lambda run_dir: (run_dir / "initramfs").unlink(), "not whole: no initramfs"),
+        (lambda run_dir: (run_dir / "recording/execution").unlink(), "no recording/execution"),
+    ],
+)
+def test_a_folder_that_cannot_be_replayed_is_refused(
+    write_run: WriteRun, spoil: Callable[[Path], object], why: str
+) -> None:
+    run_dir = write_run("", "")
+    spoil(run_dir)
+    with pytest.raises(ConfigError, match=why):
+        recording.read_recording(run_dir)
