@@ -295,11 +295,18 @@ unreferenced object 0xffff888006cb7200 (size 64):
 """
 
 
-def test_the_objects_that_leaked_are_told_one_by_one() -> None:
-    first, second = agent.split_leaks("kmemleak: 2 new\n" + LEAKS)
+def test_the_objects_that_leaked_are_counted_by_where_they_were_allocated() -> None:
+    (first, count), (second, other) = agent.count_leaks("kmemleak: 2 new\n" + LEAKS + LEAKS)
     assert (first[0][-10:], first[-1], second[-1]) == (
         "(size 64):", "    0xffffffffc0201010", "    vfs_read+0x1/0x2"
     )  # fmt: skip
+    assert (count, other) == (2, 2)
+
+
+@pytest.mark.parametrize("address", ["0xffffffffa000005d", "0xffffffffc0201010"])
+def test_modules_are_where_a_kernel_of_either_kind_has_them(address: str) -> None:
+    place = agent.Place("no_such_module")
+    assert place.name_line(f"    {address}") == "    unloaded+0x0/0x0 [no_such_module]"
 
 
 def test_an_address_of_unloaded_code_is_a_place_of_its_module() -> None:

@@ -18,13 +18,16 @@ CELLS = (
 
 # -- QEMU -------------------------------------------------------------------------------------
 
+PARAMETERS = (
+    "console=ttyS0 loglevel=5 panic=-1 oops=panic panic_on_warn=1 "
+    "random.trust_cpu=on rcupdate.rcu_expedited=1 printk.devkmsg=on"
+)
+
 HEAD = (
     "-smp", "2", "-m", "1024",
     "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
     "-kernel", "/twinmod/vmlinux", "-initrd", "/twinmod/run/initramfs",
-    "-append",
-    ("console=ttyS0 loglevel=5 panic=-1 oops=panic panic_on_warn=1 "
-     "random.trust_cpu=on rcupdate.rcu_expedited=1 printk.devkmsg=on"),
+    "-append", PARAMETERS,
     "-virtfs", "local,path=/view,mount_tag=root,security_model=none,readonly=on,multidevs=remap",
     "-virtfs", "local,path=/twinmod/run/results,mount_tag=results,security_model=none",
 )  # fmt: skip
@@ -36,10 +39,15 @@ EVENTS = (
 )  # fmt: skip
 
 
+def plan_head(parameters: str) -> tuple[str, ...]:
+    """Return HEAD with more parameters of the kernel."""
+    return tuple(f"{part} {parameters}" if part == PARAMETERS else part for part in HEAD)
+
+
 def test_a_vm_on_tcg(vm: VmSpec) -> None:
     assert guest.plan_qemu(vm, "tcg") == (
         "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max",
-        *HEAD, *EVENTS,
+        *plan_head("tsc=reliable"), *EVENTS,
     )  # fmt: skip
 
 
@@ -53,23 +61,20 @@ def test_a_vm_that_counts_instructions(vm: VmSpec) -> None:
     argv = guest.plan_qemu(vm, "icount")
     head = ("-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,-erms,-fsrm,-fsrs")
     assert argv[:9] == ("qemu-system-x86_64", "-M", "q35", *head)
-    assert argv[9:] == tuple(
-        f"{part} tsc=reliable clocksource=tsc" if "rcu_expedited" in part else part
-        for part in (*HEAD, *EVENTS)
-    )
+    assert argv[9:] == (*plan_head("tsc=reliable clocksource=tsc"), *EVENTS)
 
 
 def test_an_interactive_vm_has_the_callers_terminal_and_no_other_way_out(vm: VmSpec) -> None:
     assert guest.plan_qemu(vm, "tcg", interactive=True) == (
         "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max",
-        *HEAD, "-serial", "mon:stdio",
+        *plan_head("tsc=reliable"), "-serial", "mon:stdio",
     )  # fmt: skip
 
 
 def test_parameters_are_added_to_the_kernels_own(vm: VmSpec) -> None:
     argv = guest.plan_qemu(replace(vm, processors=1, memory_mib=512), "tcg", parameters="nokaslr")
     line = argv[argv.index("-append") + 1]
-    assert line.endswith(" printk.devkmsg=on nokaslr")
+    assert line.endswith(" printk.devkmsg=on tsc=reliable nokaslr")
     assert argv[argv.index("-smp") + 1] == "1"
     assert argv[argv.index("-m") + 1] == "512"
 

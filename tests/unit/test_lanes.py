@@ -67,10 +67,12 @@ def test_what_the_lanes_do_is_shown_together(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("processors", "works", "count"), [(1, 9, 2), (2, 9, 2), (6, 9, 3), (64, 9, 4), (2, 1, 1)]
+    ("processors", "works", "count", "racing"),
+    [(1, 9, 2, 1), (2, 9, 2, 1), (6, 9, 3, 3), (64, 9, 4, 4), (2, 1, 1, 1)],
 )
 def test_there_are_as_many_lanes_as_the_machine_has_room_for(
-    processors: int, works: int, count: int, monkeypatch: pytest.MonkeyPatch
+    processors: int, works: int, count: int, racing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
     assert lanes.plan_count(works) == count
+    assert lanes.plan_count(works, racing=True) == racing

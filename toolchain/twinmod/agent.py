@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 import tty
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -37,8 +38,9 @@ KMEMLEAK = DEBUGFS / "kmemleak"
 #: kmemleak tells of nothing that is younger; MSECS_MIN_AGE in mm/kmemleak.c, Linux 7.3.
 LEAK_AGE_S = 5.0
 
-#: Where modules are on x86-64: Documentation/arch/x86/x86_64/mm.rst, Linux 7.3.
-MODULES = range(0xFFFF_FFFF_C000_0000, 0xFFFF_FFFF_FF00_0000)
+#: Where modules are on x86-64: Documentation/arch/x86/x86_64/mm.rst, Linux 7.3. They begin 512 MiB
+#: later on a kernel with CONFIG_RANDOMIZE_BASE; what lies between has names there.
+MODULES = range(0xFFFF_FFFF_A000_0000, 0xFFFF_FFFF_FF00_0000)
 
 #: What Child.wait returns beside an exit status.
 STUCK = "stuck"
@@ -204,23 +206,30 @@ def tell_leaks(place: "Place") -> None:
     if not KMEMLEAK.exists():
         return
     time.sleep(LEAK_AGE_S)
-    for leak in split_leaks(scan_leaks()):
+    for leak, count in count_leaks(scan_leaks()):
         lines = [place.name_line(line) for line in leak]
         if any(f"[{place.module}]" in line for line in lines):
-            for line in lines:
+            for line in (lines[0], f"  {count} objects from this place", *lines[1:]):
                 say(line)
     KMEMLEAK.write_text("clear")
 
 
-def split_leaks(text: str) -> tuple[tuple[str, ...], ...]:
-    """Return the lines of each object that kmemleak tells of."""
+def count_leaks(text: str) -> tuple[tuple[tuple[str, ...], int], ...]:
+    """Return the lines of the first object from each place, and how many kmemleak tells of."""
     found: list[list[str]] = []
     for line in text.splitlines():
         if line.startswith("unreferenced object "):
             found.append([])
         if found:
             found[-1].append(line)
-    return tuple(tuple(lines) for lines in found)
+    first: dict[tuple[str, ...], tuple[str, ...]] = {}
+    counts: Counter[tuple[str, ...]] = Counter()
+    for lines in found:
+        begin = next((i for i, line in enumerate(lines) if "backtrace" in line), 0)
+        place = tuple(lines[begin + 1 :])
+        first.setdefault(place, tuple(lines))
+        counts[place] += 1
+    return tuple((lines, counts[place]) for place, lines in first.items())
 
 
 class Place:

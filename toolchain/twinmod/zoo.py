@@ -16,6 +16,9 @@ from twinmod.specs import Cell, CellResult, ModuleSpec
 #: The kernel of an entry that needs none of its own: the one that the configuration selects.
 STOCK = "stock"
 
+#: The kernel that looks for data races.
+RACING = "kcsan"
+
 #: Kinds of faults that the kernel tells of because it was built to look for them. Others are a
 #: crash.
 SANITIZERS = ("kasan", "kcsan", "ubsan", "lockdep", "kmemleak", "atomic sleep", "slub")

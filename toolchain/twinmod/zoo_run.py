@@ -223,7 +223,7 @@ def run_built(
         mode="matrix", cells=(), products=products, limit_s=config.vm.test_timeout_s
     )  # fmt: skip
     runs_dir = config.out_dir / "zoo/runs" / name
-    count = lanes.plan_count(len(cells))
+    count = lanes.plan_count(len(cells), racing=name == zoo.RACING)
 
     def plan_lane(number: int) -> Callable[[Progress], Ended]:
         own = replace(work, cells=tuple(cells.values())[number::count])
