@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The kernel's allocations and user copies fail, one after the other, in what this thread calls.
 
-Source: Documentation/fault-injection/fault-injection.rst and lib/fault-inject.c, Linux 7.3.
+Source: Documentation/fault-injection/fault-injection.rst, Documentation/trace/kprobetrace.rst and
+lib/fault-inject.c, Linux 7.3.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from io import FileIO
+from itertools import pairwise
 from pathlib import Path
 
-from kmod import KernelLog, Module, open_log
+from kmod import Module
 
 FAIL_NTH = Path("/proc/thread-self/fail-nth")
 DEBUGFS = Path("/sys/kernel/debug")
+TRACING = Path("/sys/kernel/tracing")
 RESULTS = Path("/results")
 
 #: What can fail. An allocation that may wait, as nearly all of a driver may, and a single page,
@@ -24,16 +28,28 @@ KINDS = {
     "fail_usercopy": {},
 }
 
-#: With a stack in the log for each, as deep as it is looked for a module's code.
-COMMON = {"verbose": "2", "stacktrace-depth": "32"}
+#: As deep as it is looked for a module's code. The kernel's own words are not wanted: it is silent
+#: of an allocation with __GFP_NOWARN, and the console is slow.
+COMMON = {"verbose": "0", "stacktrace-depth": "32"}
+
+#: What tells of each failure, as an event of the kernel's tracing, with the name of each place in
+#: the stack: taken when it fails, because a module that does not load is gone when it is read.
+PROBE = "twinmod/failed"
+
+#: Entries of a stack that are kept: an event follows no more pointers than that.
+DEPTH = 8
+
+#: Each kind, by the function that decides.
+DECISIONS = {
+    "should_failslab": "failslab", "should_fail_alloc_page": "fail_page_alloc",
+    "should_fail_usercopy": "fail_usercopy",
+}  # fmt: skip
 
 #: The address space, for a path that no code of a module must be in.
 EVERYWHERE = ("0", "0xffffffffffffffff")
 
 #: A path that fails at more points than this does not come to an end.
 MOST = 2000
-
-MARK = "FAULT_INJECTION: forcing a failure."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +59,7 @@ class Failure:
     path: str
     # It is the n-th allocation or copy of the path.
     nth: int
-    # failslab, fail_page_alloc, fail_usercopy; "" for an allocation with __GFP_NOWARN, which fails
-    # without a word and without a stack.
+    # failslab, fail_page_alloc, fail_usercopy
     kind: str
     # 0: the call did without.
     errno: int
@@ -53,8 +68,8 @@ class Failure:
 
 
 def is_possible() -> bool:
-    """Return whether this kernel can make anything fail."""
-    return FAIL_NTH.exists()
+    """Return whether this kernel can make anything fail, and tell of it."""
+    return FAIL_NTH.exists() and (TRACING / "kprobe_events").exists()
 
 
 def find_code(module: Module) -> tuple[str, str]:
@@ -73,6 +88,21 @@ def prepare(code: tuple[str, str]) -> None:
         settings = {**COMMON, **own, "require-start": start, "require-end": end}
         for name, value in settings.items():
             (DEBUGFS / kind / name).write_text(value)
+    events_dir = TRACING / "events" / PROBE
+    if not events_dir.exists():
+        (TRACING / "kprobe_events").write_text(plan_probe())
+        (events_dir / "filter").write_text("failed == 1")
+    (events_dir / "enable").write_text("1")
+
+
+def plan_probe() -> str:
+    """Return the kernel's definition of the event.
+
+    A function that has returned has left its caller's frame in ``%bp``: where the address of the
+    next frame is, and then the place that the caller returns to.
+    """
+    places = (f"p{n}=+8({'+0(' * n}%bp{')' * n}):symstr" for n in range(DEPTH))
+    return f"r:{PROBE} should_fail_ex failed=$retval:u8 {' '.join(places)}\n"
 
 
 def fail_at(nth: int, call: Callable[[], object]) -> tuple[bool, OSError | None, object]:
@@ -111,17 +141,22 @@ def _forget(file: FileIO) -> None:
         file.write(b"0")
 
 
-def parse_stack(lines: list[str]) -> tuple[str, tuple[str, ...]]:
-    """Return the kind of the failure that a log tells of, and its stack."""
-    first = next((i for i, line in enumerate(lines) if line.startswith(MARK)), None)
-    if first is None:
-        return "", ()
-    # One record of two lines: the log writes what divides them as it writes other odd bytes.
-    kind = lines[first].partition("name ")[2].partition(",")[0]
-    told = lines[first + 1 :]
-    end = next((i for i, line in enumerate(told) if line.strip() == "</TASK>"), len(told))
-    frames = (line.strip() for line in told[:end])
-    return kind, tuple(frame for frame in frames if "+0x" in frame and not frame.startswith("?"))
+def parse_event(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return the kind of the first failure that the kernel's trace tells of, and its stack.
+
+    Raises:
+        AssertionError: It tells of none.
+    """
+    event = re.search(r" failed: \(([^ ]+) <- should_fail_ex\) (.*)", text)
+    assert event, f"a failure that nothing tells of: {text}"
+    # Nothing ends a text there, so it goes on with all that follow it.
+    texts = (*re.findall(r'p\d+="([^"]*)"', event[2]), "")
+    places = (text.removesuffix(rest) for text, rest in pairwise(texts))
+    stack = tuple(place for place in (event[1], *places) if "+0x" in place)
+    functions = (place.partition("+")[0].lstrip("_") for place in stack)
+    kind = next((DECISIONS[name] for name in functions if name in DECISIONS), "")
+    assert kind, f"a failure of no kind that was asked for: {text}"
+    return kind, stack
 
 
 def iterate_failures(
@@ -140,22 +175,19 @@ def iterate_failures(
     Raises:
         AssertionError: The path has no end.
     """
-    with open_log() as log:
-        for nth in range(1, MOST):
-            log.read_lines()
-            reached, error, value = fail_at(nth, call)
-            if not reached:
-                assert error is None, f"{path} fails by itself: {error}"
-                return
-            yield _read_failure(log, path, nth, error), value
-            mark_step()
+    trace = TRACING / "trace"
+    for nth in range(1, MOST):
+        # To open it for writing empties it.
+        trace.write_text("")
+        reached, error, value = fail_at(nth, call)
+        if not reached:
+            assert error is None, f"{path} fails by itself: {error}"
+            return
+        kind, stack = parse_event(trace.read_text())
+        number = 0 if error is None else error.errno or 0
+        yield Failure(path=path, nth=nth, kind=kind, errno=number, stack=stack), value
+        mark_step()
     raise AssertionError(f"{path}: still fails at its point {MOST}")
-
-
-def _read_failure(log: KernelLog, path: str, nth: int, error: OSError | None) -> Failure:
-    kind, stack = parse_stack(log.read_lines())
-    number = 0 if error is None else error.errno or 0
-    return Failure(path=path, nth=nth, kind=kind, errno=number, stack=stack)
 
 
 def keep(module: str, tester: str, failure: Failure) -> None:

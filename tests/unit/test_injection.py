@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import failures
 from twinmod import injection
 from twinmod.elf import Symbol
 from twinmod.injection import Failure, Site
@@ -28,7 +29,7 @@ KERNEL = "should_failslab+0x1/0x2"
 TEXT = (
     render("open", 1, KERNEL, "mdriver_open+0x10/0x90 [mdriver_c]", "do_open+0x3/0x4")
     + render("open", 2, KERNEL, "do_open+0x3/0x4", errno=0)
-    + render("open", 3, errno=14, kind="")
+    + render("open", 3, "should_fail_usercopy+0x1/0x2", errno=14, kind="fail_usercopy")
 )
 
 
@@ -59,8 +60,8 @@ def test_what_does_not_is_none(name: str) -> None:
 
 def test_a_path_says_how_many_points_failed_in_whose_code_and_how() -> None:
     assert plan(TEXT)["paths"] == [{
-        "module": "mdriver_c", "path": "open", "points": 3, "own": 1, "silent": 1,
-        "kinds": {"failslab": 2}, "errnos": {"0": 1, "12": 1, "14": 1},
+        "module": "mdriver_c", "path": "open", "points": 3, "own": 1,
+        "kinds": {"failslab": 2, "fail_usercopy": 1}, "errnos": {"0": 1, "12": 1, "14": 1},
     }]  # fmt: skip
 
 
@@ -77,11 +78,38 @@ def test_a_line_that_was_cut_is_no_failure() -> None:
     assert len(read(TEXT + TEXT[:40])) == 3
 
 
-def test_the_report_is_a_line_a_path_and_a_line_a_module() -> None:
+def test_a_place_that_never_failed_is_missed() -> None:
+    assert injection.find_missed(plan(TEXT)) == (("mdriver_c", "mdriver_c.c:9"),)
+
+
+def test_the_report_is_a_line_for_each_path_and_each_place() -> None:
     assert injection.render_report(plan(TEXT)).splitlines() == [
-        "made to fail in mdriver_c: open, 3 points, 1 in its code, 1 without a stack",
-        (
-            "mdriver_c: 1 of 2 places that ask for memory were seen to fail; "
-            "one with __GFP_NOWARN fails unseen"
-        ),
+        "made to fail in mdriver_c: open, 3 points, 1 in its code and below",
+        "mdriver_c asks for memory at mdriver_c.c:7, open; failed in: open",
+        "mdriver_c asks for memory at mdriver_c.c:9, read; never failed",
     ]
+
+
+EVENT = """\
+# tracer: nop
+#
+  python3-60 [001] ..... 41.5: failed: (should_fail_alloc_page+0x61/0x90 <- should_fail_ex) \
+failed=1 p0="__alloc_frozen_pages_noprof+0xda/0x330mdriver_write_iter+0xce/0x590 [mdriver_c]\
+vfs_write+0x44f/0x6d0" p1="mdriver_write_iter+0xce/0x590 [mdriver_c]vfs_write+0x44f/0x6d0" \
+p2="vfs_write+0x44f/0x6d0" p3=(fault)
+"""
+
+
+def test_a_failures_stack_is_read_from_texts_that_run_into_each_other() -> None:
+    assert failures.parse_event(EVENT) == (
+        "fail_page_alloc",
+        (
+            "should_fail_alloc_page+0x61/0x90", "__alloc_frozen_pages_noprof+0xda/0x330",
+            "mdriver_write_iter+0xce/0x590 [mdriver_c]", "vfs_write+0x44f/0x6d0",
+        ),
+    )  # fmt: skip
+
+
+def test_a_failure_that_nothing_tells_of_is_no_failure_of_ours() -> None:
+    with pytest.raises(AssertionError, match="nothing tells of"):
+        failures.parse_event("# tracer: nop\n")

@@ -431,3 +431,23 @@ def test_a_fault_belongs_to_the_test_that_ran_at_its_time() -> None:
     )
     (result,) = read(lines, "exited", faults)
     assert [fault.test for fault in result.kernel_faults] == ["", "a", "", "b"]
+
+
+def test_a_problem_of_a_module_is_one_of_the_last_of_its_cells() -> None:
+    passed = tuple(cell_result(cell, ("a", "passed", ("R1",))) for cell in (C, RUST, C))
+    first, other, last = results.blame(passed, C.module, ("one place never failed",))
+    assert (first, other) == passed[:2]
+    assert (last.outcome, last.problems) == ("failed", ("one place never failed",))
+    assert last.tests == passed[2].tests
+
+
+@pytest.mark.parametrize("outcome", ["crashed", "timeout", "lost"])
+def test_a_cell_that_did_not_come_so_far_is_not_blamed_once_more(outcome: str) -> None:
+    found = (cell_result(C, outcome=outcome),)
+    assert results.blame(found, C.module, ("one place never failed",)) == found
+
+
+def test_without_a_problem_or_a_cell_of_the_module_nothing_is_changed() -> None:
+    found = (cell_result(C, ("a", "passed", ("R1",))),)
+    assert results.blame(found, C.module, ()) == found
+    assert results.blame(found, "another", ("one place never failed",)) == found

@@ -331,6 +331,8 @@ def run_test(
     checked = results.compare_coverage(in_matrix, () if selection.keyword else numbers, numbers)
     explored = exploring.finish(ended[-1]) if exploring else None
     injected = read_injected(out_dir, products, prepared.tree)
+    if injected and not selection.keyword:
+        checked = blame_missed(checked, injected)
     everything = (*checked, explored.result) if explored else checked
     document = report.plan_test_report(
         checked, prepared.tree,
@@ -364,6 +366,18 @@ def read_injected(
     sites = tuple(s for product in seen for s in decode.read_sites(product, tree.compilers))
     symbols = {p.module: elf.parse_functions(p.path.read_bytes()) for p in seen}
     return injection.plan_report(found, sites, symbols)
+
+
+def blame_missed(
+    checked: tuple[CellResult, ...], injected: dict[str, Any]
+) -> tuple[CellResult, ...]:
+    """Return results in which a place that asks for memory and never failed is a problem."""
+    missed = injection.find_missed(injected)
+    for module in dict.fromkeys(module for module, _ in missed):
+        problems = tuple(f"{place} asks for memory and was never made to fail"
+                         for other, place in missed if other == module)  # fmt: skip
+        checked = results.blame(checked, module, problems)
+    return checked
 
 
 # -- the differential -------------------------------------------------------------------------

@@ -132,26 +132,31 @@ def plan_path(module: str, path: str, failures: tuple[Failure, ...]) -> dict[str
     return {
         "module": module, "path": path, "points": len(failures),
         "own": sum(is_own(failure) for failure in failures),
-        # An allocation that fails without a word leaves no stack to tell by.
-        "silent": sum(not failure.stack for failure in failures),
         "kinds": dict(Counter(failure.kind for failure in failures if failure.kind)),
         "errnos": {str(number): count
                    for number, count in sorted(Counter(f.errno for f in failures).items())},
     }  # fmt: skip
 
 
+def find_missed(document: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return (module, place) of what asks for memory and never failed."""
+    return tuple(
+        (site["module"], site["place"] or site["address"])
+        for site in document["sites"]
+        if not site["hit_by"]
+    )
+
+
 def render_report(document: dict[str, Any]) -> str:
-    """Return what failed on demand as text: a line for each path, then one for each module."""
+    """Return what failed on demand as text: each path, then each place that asks for memory."""
     lines = [
         f"made to fail in {p['module']}: {p['path']}, {p['points']} points, {p['own']} in its "
-        f"code, {p['silent']} without a stack"
+        "code and below"
         for p in document["paths"]
     ]
-    for module in dict.fromkeys(site["module"] for site in document["sites"]):
-        own = [site for site in document["sites"] if site["module"] == module]
-        hit = sum(bool(site["hit_by"]) for site in own)
-        lines.append(
-            f"{module}: {hit} of {len(own)} places that ask for memory were seen to fail; one with "
-            "__GFP_NOWARN fails unseen"
-        )
+    for site in document["sites"]:
+        what = f"failed in: {site['hit_by']}" if site["hit_by"] else "never failed"
+        name = f", {site['function']}" if site["function"] else ""
+        place = site["place"] or site["address"]
+        lines.append(f"{site['module']} asks for memory at {place}{name}; {what}")
     return "\n".join(lines)

@@ -250,6 +250,20 @@ def compare_coverage(
     return tuple(checked)
 
 
+def blame(
+    results: tuple[CellResult, ...], module: str, problems: tuple[str, ...]
+) -> tuple[CellResult, ...]:
+    """Return the results with problems of a module in the last of its cells, which has failed.
+
+    One that ended otherwise than it should has not come so far: it is left as it is.
+    """
+    last = max((i for i, r in enumerate(results) if r.cell.module == module), default=None)
+    if last is None or not problems or results[last].outcome not in ("passed", "failed"):
+        return results
+    blamed = replace(results[last], outcome="failed", problems=(*results[last].problems, *problems))
+    return (*results[:last], blamed, *results[last + 1 :])
+
+
 def compare_rule(result: CellResult, rule: str) -> str:
     """Return the outcome of one rule in one cell, "missing" when no test answered for it."""
     outcomes = {test.outcome for test in result.tests if rule in test.rules}
