@@ -8,6 +8,7 @@ lib/fault-inject.c, Linux 7.3.
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from io import FileIO
 from itertools import pairwise
@@ -50,6 +51,10 @@ EVERYWHERE = ("0", "0xffffffffffffffff")
 
 #: A path that fails at more points than this does not come to an end.
 MOST = 2000
+
+#: How often a walk of a long path must find nothing new, and by how much a point's number changes.
+QUIET = 2
+SHIFT = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,14 +165,17 @@ def parse_event(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def iterate_failures(
-    path: str, call: Callable[[], object], mark_step: Callable[[], object]
-) -> Iterator[tuple[Failure, object]]:
+    path: str, call: Callable[[], object], mark_step: Callable[[], object], *, first: int = 1,
+    around: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Iterator[tuple[Failure, object]]:  # fmt: skip
     """Fail a path at its first point, at its second one, and so on to its last one.
 
     Args:
         path: Its name.
         call: Walks it.
         mark_step: Called after each point.
+        first: The point to begin with.
+        around: What holds while the path is walked.
 
     Yields:
         What failed and what the call returned, with nothing failing any more.
@@ -176,10 +184,11 @@ def iterate_failures(
         AssertionError: The path has no end.
     """
     trace = TRACING / "trace"
-    for nth in range(1, MOST):
+    for nth in range(first, MOST):
         # To open it for writing empties it.
         trace.write_text("")
-        reached, error, value = fail_at(nth, call)
+        with around():
+            reached, error, value = fail_at(nth, call)
         if not reached:
             assert error is None, f"{path} fails by itself: {error}"
             return
@@ -188,6 +197,31 @@ def iterate_failures(
         yield Failure(path=path, nth=nth, kind=kind, errno=number, stack=stack), value
         mark_step()
     raise AssertionError(f"{path}: still fails at its point {MOST}")
+
+
+def iterate_thoroughly(
+    path: str, call: Callable[[], object], mark_step: Callable[[], object], module: str
+) -> Iterator[tuple[Failure, object]]:
+    """Fail a long path as iterate_failures() does, and those of a module again.
+
+    The kernel's caches are now full and now empty, so the same point has one number this time and
+    another one next time, and a walk misses some. It is walked again, from shortly before the first
+    point in the module's code, until QUIET walks have come to no new place of that code.
+    """
+    known: set[str] = set()
+    begin, quiet, first = 0, 0, 1
+    while quiet < QUIET:
+        places: set[str] = set()
+        for failure, value in iterate_failures(path, call, mark_step, first=first):
+            own = {place for place in failure.stack if f"[{module}]" in place}
+            if own and not begin:
+                begin = max(1, failure.nth - SHIFT)
+            places |= own
+            yield failure, value
+        if not begin:
+            return
+        first, quiet = begin, 0 if places - known else quiet + 1
+        known |= places
 
 
 def keep(module: str, tester: str, failure: Failure) -> None:

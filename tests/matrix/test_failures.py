@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import failures
+from absent import standing_still
 from contract import PAGE, SIZE, make_bytes
 from kmod import Module
 from memory import Memory
@@ -109,6 +110,21 @@ def test_each_failure_of_a_call_is_clean(
 
 
 @pytest.mark.usefixtures("own_code")
+@pytest.mark.parametrize("walk", ["read to absent memory", "write"])
+def test_each_failure_of_a_call_is_clean_while_another_has_the_spare_page(
+    device: "Device", walk: str, keep: "Keep", mark_step: Callable[[], object]
+) -> None:
+    # A call that finds none asks for one, and leaves it behind for the next call.
+    for failure, _ in failures.iterate_failures(
+        f"{walk}, beside another one", lambda: WALKS[walk](device), mark_step,
+        around=lambda: standing_still(device, "write"),
+    ):  # fmt: skip
+        keep(failure)
+        assert failure.errno in CLEAN, failure
+        require_usable(device, failure.nth)
+
+
+@pytest.mark.usefixtures("own_code")
 def test_each_failure_of_open_is_clean(
     module: Module, tester: Any, device: "Device", keep: "Keep", mark_step: Callable[[], object]
 ) -> None:
@@ -132,7 +148,7 @@ def test_each_failure_of_a_load_leaves_nothing(
     def call() -> None:
         copy.load(f"size={4 * PAGE}")
 
-    for failure, _ in failures.iterate_failures("load", call, mark_step):
+    for failure, _ in failures.iterate_thoroughly("load", call, mark_step, copy.name):
         keep(failure)
         assert failure.errno in CLEAN, failure
         if failure.errno:

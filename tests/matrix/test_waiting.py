@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
-from absent import AbsentMemory, wait_for_touch
-from children import PATIENCE_S, Child, endless
-from contract import INNER, IOC_ADD, IOC_SIZE, PAGE, SIZE, make_bytes
+from absent import CALLS, AbsentMemory, standing_still, wait_for_touch
+from children import Child, endless
+from contract import INNER, PAGE, SIZE, make_bytes
 from kmod import Module
 from usage import find_growth, read_kib, read_settled_kib
 
@@ -17,36 +15,9 @@ if TYPE_CHECKING:
     from mdriver_tester_c import Device
 
     OpenDevice = Callable[..., Device]
-    Call = Callable[[Device, int], int]
-
-# Calls that stand still on the page of the caller at an address; all on the device's first page.
-CALLS: "dict[str, Call]" = {
-    "read": lambda device, address: device.pread_to(address, PAGE, 0),
-    "a read that begins well": lambda device, address: device.pread_to(address - 9, PAGE, 0),
-    "write": lambda device, address: device.pwrite_from(address, PAGE, 0),
-    "a write that begins well": lambda device, address: device.pwrite_from(address - 9, PAGE, 0),
-    "SIZE": lambda device, address: device.ioctl(IOC_SIZE, address),
-    "ADD": lambda device, address: device.ioctl(IOC_ADD, address),
-    "an ADD that begins well": lambda device, address: device.ioctl(IOC_ADD, address - 8),
-}
 
 # How often a caller is killed that has a page of its own from the device.
 KILLS = 24
-
-
-@contextmanager
-def standing_still(device: "Device", name: str) -> Iterator[AbsentMemory]:
-    """In the block, a thread stands still in a call; after it, it has gone on."""
-    results = []
-    with AbsentMemory() as memory:
-        call = CALLS[name]
-        thread = threading.Thread(target=lambda: results.append(call(device, memory.address)))
-        thread.start()
-        wait_for_touch(memory.descriptor)
-        yield memory
-        assert memory.arrived or thread.is_alive(), f"{name} did not wait"
-    thread.join(PATIENCE_S)
-    assert results, f"{name} did not go on"
 
 
 def use(device: "Device", offset: int) -> None:

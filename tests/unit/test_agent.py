@@ -283,6 +283,27 @@ def test_a_record_of_the_log_is_a_line_of_the_console() -> None:
     assert agent.parse_record("cut") == "[    0.000000] "
 
 
+@pytest.mark.parametrize(
+    ("said", "begins"),
+    [
+        ("unreferenced object 0xffff888004f33200 (size 256):", True),
+        ("BUG kmalloc-64 (Tainted: G           OE      ): Right Redzone overwritten", True),
+        ("mdriver_c: unreferenced object 0x1", False),
+    ],
+)
+def test_a_report_begins_where_the_kernels_text_does_and_not_its_stamp(
+    said: str, begins: bool
+) -> None:
+    records, kernel = os.pipe()
+    os.set_blocking(records, False)
+    log = agent.KernelLog(records, ("mdriver_c",))
+    os.write(kernel, f"4,339,5140900,-,caller=T17;{said}\n".encode())
+    assert log.read() is begins
+    assert log.has_fault() is begins
+    os.close(records)
+    os.close(kernel)
+
+
 LEAKS = """\
 unreferenced object 0xffff888006cb71e0 (size 64):
   comm "insmod", pid 7, jiffies 1

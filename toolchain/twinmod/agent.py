@@ -155,7 +155,7 @@ class KernelLog:
                 return begun
             line = parse_record(record.decode(errors="replace"))
             self.lines.append(line)
-            begun = begun or bool(faults.find_kind(line))
+            begun = begun or bool(faults.find_kind(faults.parse_line(line).text))
 
     def has_fault(self) -> bool:
         """Wait until the reports that have begun are whole, and tell whether one ends a cell."""
