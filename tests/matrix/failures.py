@@ -200,8 +200,9 @@ def iterate_failures(
 
 
 def iterate_thoroughly(
-    path: str, call: Callable[[], object], mark_step: Callable[[], object], module: str
-) -> Iterator[tuple[Failure, object]]:
+    path: str, call: Callable[[], object], mark_step: Callable[[], object], module: str,
+    around: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Iterator[tuple[Failure, object]]:  # fmt: skip
     """Fail a long path as iterate_failures() does, and those of a module again.
 
     The kernel's caches are now full and now empty, so the same point has one number this time and
@@ -212,7 +213,7 @@ def iterate_thoroughly(
     begin, quiet, first = 0, 0, 1
     while quiet < QUIET:
         places: set[str] = set()
-        for failure, value in iterate_failures(path, call, mark_step, first=first):
+        for failure, value in iterate_failures(path, call, mark_step, first=first, around=around):
             own = {place for place in failure.stack if f"[{module}]" in place}
             if own and not begin:
                 begin = max(1, failure.nth - SHIFT)

@@ -2,14 +2,16 @@
 """What failed on demand, and what of a module never did."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import failures
-from twinmod import injection
+from twinmod import elf, injection, process
 from twinmod.elf import Symbol
 from twinmod.injection import Failure, Site
+from twinmod.specs import Command
 
 SYMBOLS = {"mdriver_open": Symbol(section=".text", value=0x100)}
 SITES = (
@@ -113,3 +115,28 @@ def test_a_failures_stack_is_read_from_texts_that_run_into_each_other() -> None:
 def test_a_failure_that_nothing_tells_of_is_no_failure_of_ours() -> None:
     with pytest.raises(AssertionError, match="nothing tells of"):
         failures.parse_event("# tracer: nop\n")
+
+
+SOURCE = """
+void *kmalloc(int size);
+void *left_behind(void) { return kmalloc(1); }
+static __attribute__((noinline)) void *local(void) { return kmalloc(2); }
+void *init_module(void) { return (char *)local() + 1; }
+void *(*table)(void) = init_module;
+"""
+
+
+def test_a_place_that_no_code_comes_to_is_none(tmp_path: Path) -> None:
+    source_path, object_path = tmp_path / "module.c", tmp_path / "module.o"
+    source_path.write_text(SOURCE)
+    argv = ("gcc", "-c", "-O1", "-fno-pic", "-o", str(object_path), str(source_path))
+    process.run(Command(argv=argv, purpose="a module", timeout_s=60))
+    data = object_path.read_bytes()
+    unused = elf.parse_unused(data)
+    functions = elf.parse_functions(data)
+    names = {name for name, f in functions.items() for span in unused if f.value == span.begin}
+    assert names == {"left_behind"}
+    calls = [call for call in elf.parse_calls(data) if call.target == "kmalloc"]
+    sites = injection.parse_sites(data, "module")
+    assert (len(calls), len(sites)) == (2, 1)
+    assert functions["local"].value <= sites[0].address

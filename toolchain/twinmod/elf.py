@@ -114,6 +114,44 @@ def parse_functions(data: bytes) -> dict[str, Symbol]:
     }
 
 
+#: Where code or data refers to a function; what else does is of use to the kernel or to gdb alone.
+_REFERRING = re.compile(r"\.rela\.(?:text|init|exit|data|rodata|gnu\.linkonce)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """The bytes of a function in a section: from begin, up to end."""
+
+    section: str
+    begin: int
+    end: int
+
+
+def parse_unused(data: bytes) -> tuple[Span, ...]:
+    """Return the public functions of a module's file that nothing in it refers to.
+
+    A compiler that has put a function into all of its callers leaves it behind when it is public,
+    and nobody ever calls it. Of one that is not, a caller beside it needs no relocation.
+    """
+    elf = ELFFile(BytesIO(data))
+    table = elf.get_section_by_name(".symtab")
+    if not isinstance(table, SymbolTableSection):
+        return ()
+    named = {
+        relocation["r_info_sym"]
+        for section in elf.iter_sections()
+        if isinstance(section, RelocationSection) and _REFERRING.match(section.name)
+        for relocation in section.iter_relocations()
+    }
+    return tuple(
+        Span(section=elf.get_section(symbol["st_shndx"]).name, begin=symbol["st_value"],
+             end=symbol["st_value"] + symbol["st_size"])
+        for number, symbol in enumerate(table.iter_symbols())
+        if symbol["st_info"]["type"] == "STT_FUNC" and isinstance(symbol["st_shndx"], int)
+        and symbol["st_info"]["bind"] == "STB_GLOBAL" and number not in named
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """A place in a module's code that names another function."""
