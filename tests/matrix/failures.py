@@ -52,6 +52,10 @@ EVERYWHERE = ("0", "0xffffffffffffffff")
 #: A path that fails at more points than this does not come to an end.
 MOST = 2000
 
+#: How often a short path is walked. kmemleak does not see an object that leaked last, as long as
+#: the stack of who lost it is not used again, and few of a handful; of one alone it saw nothing.
+ROUNDS = 8
+
 #: How often a walk of a long path must find nothing new, and by how much a point's number changes.
 QUIET = 2
 SHIFT = 12
@@ -197,6 +201,15 @@ def iterate_failures(
         yield Failure(path=path, nth=nth, kind=kind, errno=number, stack=stack), value
         mark_step()
     raise AssertionError(f"{path}: still fails at its point {MOST}")
+
+
+def iterate_rounds(
+    path: str, call: Callable[[], object], mark_step: Callable[[], object],
+    around: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Iterator[tuple[Failure, object]]:  # fmt: skip
+    """Fail a short path ROUNDS times as iterate_failures() does."""
+    for _ in range(ROUNDS):
+        yield from iterate_failures(path, call, mark_step, around=around)
 
 
 def iterate_thoroughly(

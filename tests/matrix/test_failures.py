@@ -103,7 +103,7 @@ def test_each_failure_of_a_call_is_clean(
     device: "Device", walk: str, keep: "Keep", mark_step: Callable[[], object]
 ) -> None:
     call = WALKS[walk]
-    for failure, value in failures.iterate_failures(walk, lambda: call(device), mark_step):
+    for failure, value in failures.iterate_rounds(walk, lambda: call(device), mark_step):
         keep(failure)
         assert failure.errno in CLEAN, failure
         assert failure.errno or value is not None or walk == "ioctl CLEAR", failure
@@ -116,7 +116,7 @@ def test_each_failure_of_a_call_is_clean_while_another_has_the_spare_page(
     device: "Device", walk: str, keep: "Keep", mark_step: Callable[[], object]
 ) -> None:
     # A call that finds none asks for one, and leaves it behind for the next call.
-    for failure, _ in failures.iterate_failures(
+    for failure, _ in failures.iterate_rounds(
         f"{walk}, beside another one", lambda: WALKS[walk](device), mark_step,
         around=lambda: standing_still(device, "write"),
     ):  # fmt: skip
@@ -132,7 +132,7 @@ def test_each_failure_of_open_is_clean(
     def call() -> None:
         os.close(os.open(module.device_path, os.O_RDWR))
 
-    for failure, _ in failures.iterate_failures("open", call, mark_step):
+    for failure, _ in failures.iterate_rounds("open", call, mark_step):
         keep(failure)
         assert failure.errno in CLEAN, failure
         require_usable(device, failure.nth)

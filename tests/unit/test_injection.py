@@ -62,7 +62,7 @@ def test_what_does_not_is_none(name: str) -> None:
 
 def test_a_path_says_how_many_points_failed_in_whose_code_and_how() -> None:
     assert plan(TEXT)["paths"] == [{
-        "module": "mdriver_c", "path": "open", "points": 3, "own": 1,
+        "module": "mdriver_c", "path": "open", "points": 3, "failures": 3, "own": 1,
         "kinds": {"failslab": 2, "fail_usercopy": 1}, "errnos": {"0": 1, "12": 1, "14": 1},
     }]  # fmt: skip
 
@@ -86,7 +86,7 @@ def test_a_place_that_never_failed_is_missed() -> None:
 
 def test_the_report_is_a_line_for_each_path_and_each_place() -> None:
     assert injection.render_report(plan(TEXT)).splitlines() == [
-        "made to fail in mdriver_c: open, 3 points, 1 in its code and below",
+        "made to fail in mdriver_c: open, 3 points, 3 times, 1 of them in its code and below",
         "mdriver_c asks for memory at mdriver_c.c:7, open; failed in: open",
         "mdriver_c asks for memory at mdriver_c.c:9, read; never failed",
     ]

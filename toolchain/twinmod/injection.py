@@ -130,9 +130,10 @@ def plan_report(
 
 
 def plan_path(module: str, path: str, failures: tuple[Failure, ...]) -> dict[str, Any]:
-    """Return one path: how many points failed, in whose code, of what kind, with which errno."""
+    """Return one path: its points, how often one failed, in whose code, of what kind, how."""
     return {
-        "module": module, "path": path, "points": len(failures),
+        "module": module, "path": path,
+        "points": max(failure.nth for failure in failures), "failures": len(failures),
         "own": sum(is_own(failure) for failure in failures),
         "kinds": dict(Counter(failure.kind for failure in failures if failure.kind)),
         "errnos": {str(number): count
@@ -152,8 +153,8 @@ def find_missed(document: dict[str, Any]) -> tuple[tuple[str, str], ...]:
 def render_report(document: dict[str, Any]) -> str:
     """Return what failed on demand as text: each path, then each place that asks for memory."""
     lines = [
-        f"made to fail in {p['module']}: {p['path']}, {p['points']} points, {p['own']} in its "
-        "code and below"
+        f"made to fail in {p['module']}: {p['path']}, {p['points']} points, {p['failures']} times, "
+        f"{p['own']} of them in its code and below"
         for p in document["paths"]
     ]
     for site in document["sites"]:
