@@ -55,6 +55,29 @@ def test_a_work_that_fails_ends_what_the_others_wait_for() -> None:
     assert later == []
 
 
+def test_what_was_started_a_moment_too_late_is_ended_too() -> None:
+    failed = threading.Event()
+    status: list[int] = []
+
+    def start_late(progress: Progress) -> None:
+        with progress.phase("late"):
+            assert failed.wait(WAIT_S)
+            # All that lived then has been ended.
+            for _ in range(2):
+                command = Command(argv=("sleep", "600"), purpose="wait", timeout_s=600)
+                with process.start(command) as child:
+                    status.append(child.wait(WAIT_S))
+
+    def fail(progress: Progress) -> None:
+        del progress
+        failed.set()
+        raise BuildError("no more")
+
+    with pytest.raises(BuildError, match="no more"):
+        lanes.run_all((start_late, fail), "both", TerminalProgress())
+    assert [number < 0 for number in status] == [True, True]
+
+
 def test_what_the_lanes_do_is_shown_together(monkeypatch: pytest.MonkeyPatch) -> None:
     progress = TerminalProgress()
     told: list[str] = []

@@ -17,6 +17,9 @@ Result = TypeVar("Result")
 #: them would want more memory than a small machine has.
 LANES_MIN, LANES_MAX = 2, 4
 
+#: How often what still lives is ended, once works are to stop.
+STOP_INTERVAL_S = 0.5
+
 
 class StoppedError(Exception):
     """A work ends because another one failed, or because a person wants no more of it."""
@@ -109,5 +112,8 @@ def run_all(
                 failed[0].result()
         except BaseException:
             board.stop()
+            # One that was about to start something when it all was ended has started it now.
+            while wait(futures, STOP_INTERVAL_S).not_done:
+                process.kill_all()
             raise
         return tuple(future.result() for future in futures)
