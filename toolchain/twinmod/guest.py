@@ -102,6 +102,7 @@ ACCELERATOR_PARAMETERS = {
 
 #: What a recorded VM's folder has to say how it was booted.
 RECORDING_FILE = "recording.json"
+RECORDING_SCHEMA = "twinmod.recording/1"
 
 #: How a VM without a virtio port, as a recorded one, has its events on a serial line.
 SERIAL_PORT = "/dev/ttyS1"
@@ -463,7 +464,7 @@ def _render_init(setting: Setting, vm_modules: tuple[str, ...], *, whole: bool) 
 def plan_recording(setting: Setting, work: Work, qemu: tuple[str, ...]) -> dict[str, Any]:
     """Return what it takes to replay a VM, beside its folder: JSON's own types."""
     return {
-        "schema": "twinmod.recording/1",
+        "schema": RECORDING_SCHEMA,
         "kernel": setting.tree.name, "tree": setting.tree.key, "chroot": setting.chroot.key,
         "qemu": list(qemu), "modules": {p.module: p.sha256 for p in work.products},
     }  # fmt: skip
@@ -825,13 +826,7 @@ def probe_kvm(tree: KernelTree, chroot: Chroot, vm: VmSpec) -> Accelerator:
     """Boot a real guest with KVM and return what came of it."""
     init = resources.render_template(
         "init.j2",
-        {
-            "probe": PROBE_MARK,
-            "whole": False,
-            "vm_modules": (),
-            "environment": (),
-            "source_time": 0,
-        },
+        {"probe": PROBE_MARK, "vm_modules": (), "environment": (), "source_time": 0},
     )
     busybox = (chroot.root_dir / "usr/bin/busybox").read_bytes()
     folders = ("bin", "proc", "dev")

@@ -13,8 +13,6 @@ from twinmod import guest, sandbox
 from twinmod.errors import ConfigError
 from twinmod.specs import Bind, Chroot, Command, KernelTree, VmSpec
 
-SCHEMA = "twinmod.recording/1"
-
 #: What both VMs wrote, relative to their folders.
 SAID = ("results/console.log", "events.jsonl")
 
@@ -61,7 +59,7 @@ def read_recording(run_dir: Path) -> Recording:
     facts = (("folder", str(run_dir)),)
     try:
         values = json.loads(path.read_text())
-        if values.pop("schema") != SCHEMA:
+        if values.pop("schema") != guest.RECORDING_SCHEMA:
             raise ValueError
         values["qemu"] = tuple(values["qemu"])
         recording = Recording(run_dir=run_dir, **values)
