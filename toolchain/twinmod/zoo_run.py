@@ -176,7 +176,8 @@ def write_tests(config: Config, entries: Iterable[str], built: Iterable[Built]) 
     tests_dir = config.out_dir / "zoo/tests"
     shutil.rmtree(tests_dir, ignore_errors=True)
     tests_dir.mkdir(parents=True)
-    paths = [zoo_dir / "conftest.py", config.matrix_dir / SHARED]
+    paths = [zoo_dir / "conftest.py", *sorted((zoo_dir / "support").glob("*.py")),
+             config.matrix_dir / SHARED]  # fmt: skip
     paths += [zoo_dir / name / f"test_{name}.py" for name in entries]
     paths += [b.program_path for b in built if b.program_path]
     for path in paths:

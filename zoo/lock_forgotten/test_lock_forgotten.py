@@ -3,7 +3,7 @@
 
 import pytest
 
-from conftest import Device
+from zoo_device import Device
 
 
 @pytest.mark.rule("R10")

@@ -3,8 +3,8 @@
 
 import pytest
 
-from conftest import Device
 from kmod import Module
+from zoo_device import Device
 
 
 @pytest.mark.rule("R18")

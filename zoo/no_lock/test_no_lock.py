@@ -3,7 +3,7 @@
 
 import pytest
 
-from conftest import Device
+from zoo_device import Device
 
 # KCSAN looks at one access in thousands.
 COUNTS = 50_000

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from conftest import Device
+from zoo_device import Device
 
 LIMIT_S = 5.0
 
