@@ -115,7 +115,15 @@ def parse_functions(data: bytes) -> dict[str, Symbol]:
 
 
 #: Where code or data refers to a function; what else does is of use to the kernel or to gdb alone.
-_REFERRING = re.compile(r"\.rela\.(?:text|init|exit|data|rodata|gnu\.linkonce)")
+_REFERRING = re.compile(r"\.(?:text|init|exit|data|rodata|gnu\.linkonce)")
+
+
+def _iter_relocations(elf: ELFFile) -> Iterator[tuple[Any, Any]]:
+    """Yield (the section that is filled in, relocation) of a whole file."""
+    for section in elf.iter_sections():
+        if isinstance(section, RelocationSection):
+            target = elf.get_section(section["sh_info"])
+            yield from ((target, relocation) for relocation in section.iter_relocations())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,9 +147,8 @@ def parse_unused(data: bytes) -> tuple[Span, ...]:
         return ()
     named = {
         relocation["r_info_sym"]
-        for section in elf.iter_sections()
-        if isinstance(section, RelocationSection) and _REFERRING.match(section.name)
-        for relocation in section.iter_relocations()
+        for section, relocation in _iter_relocations(elf)
+        if _REFERRING.match(section.name)
     }
     return tuple(
         Span(section=elf.get_section(symbol["st_shndx"]).name, begin=symbol["st_value"],
@@ -168,19 +175,12 @@ def parse_calls(data: bytes) -> tuple[Call, ...]:
     table = elf.get_section_by_name(".symtab")
     if not isinstance(table, SymbolTableSection):
         return ()
-    found = []
-    for section in elf.iter_sections():
-        if not isinstance(section, RelocationSection):
-            continue
-        code = elf.get_section(section["sh_info"])
-        if not code["sh_flags"] & SH_FLAGS.SHF_EXECINSTR:
-            continue
-        found += [
-            Call(section=code.name, place=relocation["r_offset"],
-                 target=table.get_symbol(relocation["r_info_sym"]).name)
-            for relocation in section.iter_relocations()
-        ]  # fmt: skip
-    return tuple(found)
+    return tuple(
+        Call(section=section.name, place=relocation["r_offset"],
+             target=table.get_symbol(relocation["r_info_sym"]).name)
+        for section, relocation in _iter_relocations(elf)
+        if section["sh_flags"] & SH_FLAGS.SHF_EXECINSTR
+    )  # fmt: skip
 
 
 # -- what it needs -----------------------------------------------------------------------------
