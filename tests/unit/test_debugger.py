@@ -43,11 +43,20 @@ def test_gdb_has_the_symbols_of_the_kernel_and_of_each_module(
     line = " ".join(debugger.plan_gdb(sight))
     assert "gdb -q" in line
     assert "target remote /twinmod/run/results/gdb.sock" in line
-    assert line.endswith(
-        "lx-symbols /twinmod/module/mdriver_c /twinmod/linux/samples/rust/mdriver_rust"
-    )
+    modules = "/twinmod/module/mdriver_c /twinmod/linux/samples/rust/mdriver_rust"
+    assert f"gdb.sock -ex lx-symbols {modules} -ex" in line
     for source in (tree.source_dir, tree.build_dir, *(build.stage_dir for build in builds)):
         assert f"bind {source} /twinmod/" in line
+
+
+def test_gdb_goes_on_to_the_begin_of_a_kernel_that_it_could_not_see_yet(
+    tree: KernelTree, root: Chroot
+) -> None:
+    sight = debugger.Sight(
+        tree=tree, chroot=root, builds=(), socket_dir=Path("/out/replay/results"), unborn=True
+    )
+    line = " ".join(debugger.plan_gdb(sight))
+    assert "gdb.sock -ex hbreak start_kernel -ex continue -ex delete -ex lx-symbols" in line
 
 
 def test_gdb_without_a_vm_says_how_to_get_one(tmp_path: Path) -> None:

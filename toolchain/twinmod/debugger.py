@@ -23,6 +23,9 @@ RECORD = "gdb.json"
 #: The kernel's commands for gdb, as `make scripts_gdb` leaves them.
 SCRIPTS = "vmlinux-gdb.py"
 
+#: How far a VM that waits before its first instruction goes for gdb to see its kernel.
+BIRTH = ("hbreak start_kernel", "continue", "delete")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
@@ -33,6 +36,8 @@ class Sight:
     builds: tuple[kbuild.BuildPlan, ...]
     # The folder of the VM's socket.
     socket_dir: Path
+    # Whether the VM waits before its first instruction, when it has no kernel to look at yet.
+    unborn: bool = False
 
 
 def require_debugger(tree: KernelTree, chroot: Chroot) -> None:
@@ -78,7 +83,10 @@ def plan_gdb(sight: Sight) -> tuple[str, ...]:
         "-iex", f"add-auto-load-safe-path {sandbox.LINUX}", "-iex", "set pagination off",
         f"{sandbox.BUILD}/vmlinux", "-ex", f"source {sandbox.BUILD}/{SCRIPTS}",
         "-ex", f"target remote {guest.GDB_SOCKET}",
+        *(word for line in (BIRTH if sight.unborn else ()) for word in ("-ex", line)),
         "-ex", f"lx-symbols {' '.join(folders)}",
+        # A module that is not loaded yet has no symbols yet.
+        "-ex", "set breakpoint pending on",
     )  # fmt: skip
     return sandbox.plan_enter(
         sight.chroot, argv, binds=tuple(binds), hidden=tuple(hidden), terminal=True,

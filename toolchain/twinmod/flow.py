@@ -594,12 +594,12 @@ def run_shell(
 
 @contextmanager
 def offer_gdb(
-    config: Config, prepared: Prepared, run_dir: Path, progress: Progress
+    config: Config, prepared: Prepared, run_dir: Path, progress: Progress, *, unborn: bool = False
 ) -> Iterator[None]:
-    """Let `nox -s gdb` find the VM of a folder until the context is left."""
+    """Let `nox -s gdb` find the VM of a folder until the context is left; see debugger.Sight."""
     sight = debugger.Sight(
         tree=prepared.tree, chroot=prepared.chroot, socket_dir=run_dir / "results",
-        builds=plan_builds(config, prepared.tree, LANGUAGES),
+        builds=plan_builds(config, prepared.tree, LANGUAGES), unborn=unborn,
     )  # fmt: skip
     record_path = debugger.write_record(config.out_dir / "gdb", debugger.plan_gdb(sight))
     progress.note("in another terminal: nox -s gdb")
@@ -640,7 +640,7 @@ def run_recording(
     with ExitStack() as stack:
         stack.enter_context(progress.phase(f"replay of {recorded.run_dir.name}"))
         if gdb:
-            stack.enter_context(offer_gdb(config, prepared, out_dir, progress))
+            stack.enter_context(offer_gdb(config, prepared, out_dir, progress, unborn=True))
         with guest.run_vm(plan, guest.Watch(progress)):
             pass
     found, _ = guest.find_faults(guest.read_console(out_dir), products, out_dir)
