@@ -12,6 +12,7 @@
 
 #include "count.h"
 #include "error.h"
+#include "repeat.h"
 #include "sys.h"
 #include "timing.h"
 
@@ -496,6 +497,68 @@ static PyObject *device_time_pwrite(PyObject *object, PyObject *args, PyObject *
 	return time_calls(object, &run);
 }
 
+static PyObject *device_repeat(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+	static char *names[] = { "operation", "calls", "address", "size", "stride", "offset", NULL };
+	struct repeat_run run = { .done = 0 };
+	const char *operation;
+	int64_t moved;
+
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sn|$O&O&O&L:repeat", names, &operation,
+					 &run.calls, convert_address, &run.request.address,
+					 convert_size, &run.request.size, convert_size,
+					 &run.stride, &run.request.offset))
+		return NULL;
+	if (run.calls < 1) {
+		raise_not_positive("calls");
+		return NULL;
+	}
+	if (!repeat_operation_of(operation, &run)) {
+		raise_not_an_operation();
+		return NULL;
+	}
+	if (run.add)
+		run.request.size = 0;
+	moved = device_call((struct device *)object, repeat_run_calls, &run);
+	if (moved < 0)
+		return NULL;
+	if (moved != (int64_t)run.request.size) {
+		raise_moved(moved, run.request.size);
+		return NULL;
+	}
+	Py_RETURN_NONE;
+}
+
+static PyObject *device_repeat_open(PyObject *type, PyObject *args, PyObject *kwargs)
+{
+	static char *names[] = { "path", "calls", "flags", NULL };
+	struct repeat_open_run run = { .flags = O_RDWR };
+	PyObject *path, *name = NULL, *encoded;
+	int64_t result = -1;
+	char *text;
+
+	(void)type;
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "On|$i:repeat_open", names, &path,
+					 &run.calls, &run.flags))
+		return NULL;
+	if (run.calls < 1) {
+		raise_not_positive("calls");
+		return NULL;
+	}
+	encoded = encode_path(path, &name);
+	if (!encoded)
+		return NULL;
+	if (PyBytes_AsStringAndSize(encoded, &text, NULL) == 0) {
+		run.path = text;
+		result = call_detached(repeat_open_calls, -1, &run, name);
+	}
+	Py_DECREF(encoded);
+	Py_DECREF(name);
+	if (result < 0)
+		return NULL;
+	Py_RETURN_NONE;
+}
+
 static PyObject *device_count_up(PyObject *object, PyObject *args, PyObject *kwargs)
 {
 	static char *names[] = { "threads", "increments", "offset", "start", "method", NULL };
@@ -585,6 +648,18 @@ static PyMethodDef device_methods[] = {
 	  PyDoc_STR("time_pwrite($self, size, calls, *, offset=0, fresh=False, clock=1)\n--\n\n"
 		    "Time calls of pwrite(2), each of size bytes at offset.\n\n"
 		    "The buffer is as in time_pread: a fresh one writes zeros, else 0x5a.") },
+	{ KEYWORDS(repeat),
+	  PyDoc_STR("repeat($self, operation, calls, *, address=0, size=0, stride=0, offset=0)\n"
+		    "--\n\n"
+		    "Make calls of one kind, with next to nothing between them.\n\n"
+		    "Read, write, pread and pwrite move size bytes from or to a raw address, which\n"
+		    "nothing checks; each call's lies stride bytes behind the one before. Add is\n"
+		    "MDRIVER_IOC_ADD of 1 at offset. A call that moves less than size ends the\n"
+		    "run with OSError.") },
+	{ "repeat_open", (PyCFunction)(void (*)(void))device_repeat_open,
+	  METH_VARARGS | METH_KEYWORDS | METH_STATIC,
+	  PyDoc_STR("repeat_open(path, calls, *, flags=2)\n--\n\n"
+		    "Open a path and close it again, with next to nothing between.") },
 	{ KEYWORDS(count_up),
 	  PyDoc_STR("count_up($self, threads, increments, *, offset=0, start=69, method='lock')\n"
 		    "--\n\n"

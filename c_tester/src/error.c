@@ -26,6 +26,12 @@ void raise_not_a_method(void)
 	PyErr_SetString(PyExc_ValueError, "method must be 'lock', 'add' or 'racy'");
 }
 
+void raise_not_an_operation(void)
+{
+	PyErr_SetString(PyExc_ValueError,
+			"operation must be 'read', 'write', 'pread', 'pwrite' or 'add'");
+}
+
 /* A transfer of another length has no errno of its own: EIO is the nearest. */
 void raise_moved(int64_t moved, size_t wanted)
 {

@@ -17,6 +17,7 @@ void raise_closed(void);
 void raise_not_positive(const char *name);
 void raise_too_many(const char *name, int limit);
 void raise_not_a_method(void);
+void raise_not_an_operation(void);
 void raise_moved(int64_t moved, size_t wanted);
 void raise_thread(Py_ssize_t started, Py_ssize_t wanted, int error);
 

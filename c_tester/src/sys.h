@@ -29,6 +29,7 @@ struct process_times {
 };
 
 int64_t sys_open(const char *path, int flags);
+void sys_close(int fd);
 int64_t sys_transfer(int fd, const struct transfer *request);
 int64_t sys_lseek(int fd, off_t offset, int whence);
 int64_t sys_ioctl(int fd, unsigned long request, uintptr_t argument);

@@ -3,7 +3,7 @@
 //!
 //! Twin of `c_tester/src/device.c`: the same names, order and comments.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -16,6 +16,7 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use crate::count::{Count, CountRun, MAX_THREADS, Method};
 use crate::error::{Error, call_detached};
+use crate::repeat::{Operation, RepeatOpenRun, RepeatRun};
 use crate::sys::{self, Direction, Errno, Transfer};
 use crate::timing::{Timing, TimingRun};
 use crate::uapi;
@@ -137,12 +138,22 @@ fn positive(name: &'static str, number: isize) -> Result<usize, Error> {
     }
 }
 
-fn open_device(py: Python<'_>, path: OsString, flags: i32) -> Result<OwnedFd, Error> {
-    let encoded = CString::new(path.as_bytes()).map_err(|_| Error::NullByte)?;
-    match call_detached(py, || sys::open(&encoded, flags)) {
+/// A path as open(2) wants it.
+fn encode_path(path: &OsStr) -> Result<CString, Error> {
+    CString::new(path.as_bytes()).map_err(|_| Error::NullByte)
+}
+
+/// A failed call's result, with the path that it was given.
+fn name_path<T>(result: Result<T, Error>, path: OsString) -> Result<T, Error> {
+    match result {
         Err(Error::Os(errno, None)) => Err(Error::Os(errno, Some(path))),
         result => result,
     }
+}
+
+fn open_device(py: Python<'_>, path: OsString, flags: i32) -> Result<OwnedFd, Error> {
+    let encoded = encode_path(&path)?;
+    name_path(call_detached(py, || sys::open(&encoded, flags)), path)
 }
 
 #[pymethods]
@@ -360,6 +371,57 @@ impl Device {
             offset: Some(offset),
         };
         self.time_calls(py, request, calls, fresh, clock)
+    }
+
+    /// Make calls of one kind, with next to nothing between them.
+    ///
+    /// Read, write, pread and pwrite move size bytes from or to a raw address, which
+    /// nothing checks; each call's lies stride bytes behind the one before. Add is
+    /// `MDRIVER_IOC_ADD` of 1 at offset. A call that moves less than size ends the
+    /// run with `OSError`.
+    #[pyo3(
+        signature = (operation, calls, *, address=0, size=0, stride=0, offset=0),
+        text_signature = "($self, operation, calls, *, address=0, size=0, stride=0, offset=0)"
+    )]
+    #[allow(clippy::too_many_arguments)] // Python's, by name
+    fn repeat(
+        &self,
+        py: Python<'_>,
+        operation: &str,
+        calls: isize,
+        address: usize,
+        size: isize,
+        stride: isize,
+        offset: i64,
+    ) -> PyResult<()> {
+        let wanted = size_bytes(size)?;
+        let stride = size_bytes(stride)?;
+        let calls = positive("calls", calls)?;
+        let operation = Operation::of(operation).ok_or(Error::NotAnOperation)?;
+        let mut run = RepeatRun::new(operation, address, wanted, stride, offset, calls);
+        let moved = self.call(py, |fd| run.calls(fd))?;
+        if moved != wanted {
+            return Err(Error::Moved { moved, wanted }.into());
+        }
+        Ok(())
+    }
+
+    /// Open a path and close it again, with next to nothing between.
+    #[staticmethod]
+    #[pyo3(
+        signature = (path, calls, *, flags=libc::O_RDWR),
+        text_signature = "(path, calls, *, flags=2)"
+    )]
+    fn repeat_open(py: Python<'_>, path: PathBuf, calls: isize, flags: i32) -> PyResult<()> {
+        let encoded = encode_path(path.as_os_str())?;
+        let mut run = RepeatOpenRun {
+            calls: positive("calls", calls)?,
+            path: &encoded,
+            flags,
+            done: 0,
+        };
+        let result = call_detached(py, || run.calls());
+        Ok(name_path(result, path.into_os_string())?)
     }
 
     /// Count up the 8 bytes at offset with threads.

@@ -22,6 +22,8 @@ pub enum Error {
     TooMany(&'static str, usize),
     /// A way to count that there is not.
     NotAMethod,
+    /// What there is no way to repeat.
+    NotAnOperation,
     /// A path with a null byte in it.
     NullByte,
     /// No memory for what the call needs.
@@ -50,6 +52,9 @@ impl From<Error> for PyErr {
                 PyValueError::new_err(format!("{name} must be at most {limit}"))
             }
             Error::NotAMethod => PyValueError::new_err("method must be 'lock', 'add' or 'racy'"),
+            Error::NotAnOperation => PyValueError::new_err(
+                "operation must be 'read', 'write', 'pread', 'pwrite' or 'add'",
+            ),
             Error::NullByte => PyValueError::new_err("embedded null byte"),
             Error::Memory => PyMemoryError::new_err(()),
             Error::Os(errno, None) => PyOSError::new_err((errno.0, sys::error_text(errno))),

@@ -6,6 +6,7 @@
 mod count;
 mod device;
 mod error;
+mod repeat;
 mod sys;
 mod timing;
 mod uapi;

@@ -75,6 +75,22 @@ class Device:
     def time_pwrite(
         self, size: int, calls: int, *, offset: int = 0, fresh: bool = False, clock: int = 1
     ) -> Timing: ...
+    # Calls of one kind with next to nothing between them: each moves `size` bytes from or to a raw
+    # address, `stride` bytes behind the one before, or adds 1 to the 8 bytes at `offset`.
+    # ValueError: calls below 1, another operation. OSError: as above.
+    def repeat(
+        self,
+        operation: Literal["read", "write", "pread", "pwrite", "add"],
+        calls: int,
+        *,
+        address: int = 0,
+        size: int = 0,
+        stride: int = 0,
+        offset: int = 0,
+    ) -> None: ...
+    # Opens a path and closes it again, `calls` times. ValueError: calls below 1.
+    @staticmethod
+    def repeat_open(path: str | os.PathLike[str], calls: int, *, flags: int = 2) -> None: ...
     # Threads, each of which adds 1 to the 8 bytes at `offset`, `increments` times, by a method:
     # lock: pread and pwrite under one lock of all threads; add: one IOC_ADD, no lock; racy: pread
     # and pwrite, no lock, so increments may be lost.
