@@ -41,6 +41,8 @@
 #define MDRIVER_SIZE_MIN	SZ_4K
 #define MDRIVER_SIZE_MAX	SZ_1G
 
+#define MDRIVER_KILLED_PAGES	8
+
 /* Fails rather than wake the OOM killer, and says nothing in the log. */
 #define MDRIVER_GFP	(GFP_KERNEL | __GFP_ZERO | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
 
@@ -124,9 +126,14 @@ static size_t mdriver_left(struct mdriver *mdriver, loff_t pos, size_t count)
 	return min_t(size_t, count, mdriver->size - pos);
 }
 
-/* Between two pages of a long call: lets others run, and tells whether to stop. */
-static bool mdriver_killed(void)
+/*
+ * Between two pages of a long call: now and then lets others run, and tells whether to stop. To look
+ * after each page would cost as much as its lock.
+ */
+static bool mdriver_killed(size_t index)
 {
+	if (index % MDRIVER_KILLED_PAGES)
+		return false;
 	cond_resched();
 	return fatal_signal_pending(current);
 }
@@ -185,7 +192,9 @@ static ssize_t mdriver_read_page(struct mdriver *mdriver, struct mdriver_span sp
 	size_t moved;
 
 	spin_lock(&page->lock);
-	moved = copy_page_to_iter_nofault(page->page, span.offset, span.len, to);
+	pagefault_disable();
+	moved = copy_page_to_iter(page->page, span.offset, span.len, to);
+	pagefault_enable();
 	spin_unlock(&page->lock);
 
 	if (likely(moved == span.len))
@@ -229,7 +238,7 @@ static ssize_t mdriver_write_pages(struct mdriver *mdriver, size_t pos, size_t c
 		if (moved < 0)
 			break;
 		done += moved;
-	} while (moved == span.len && done < count && !mdriver_killed());
+	} while (moved == span.len && done < count && !mdriver_killed(span.index));
 
 	return done ?: moved;
 }
@@ -239,7 +248,7 @@ static int mdriver_clear(struct mdriver *mdriver)
 	for (size_t i = 0; i < mdriver->size >> PAGE_SHIFT; i++) {
 		struct mdriver_page *page = &mdriver->pages[i];
 
-		if (mdriver_killed())
+		if (mdriver_killed(i))
 			return -EINTR;
 		spin_lock(&page->lock);
 		clear_highpage(page->page);
@@ -291,7 +300,7 @@ static ssize_t mdriver_read_iter(struct kiocb *iocb, struct iov_iter *to)
 		if (moved < 0)
 			break;
 		done += moved;
-	} while (moved == span.len && done < count && !mdriver_killed());
+	} while (moved == span.len && done < count && !mdriver_killed(span.index));
 
 	iocb->ki_pos += done;
 	return done ?: moved;

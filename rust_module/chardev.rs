@@ -11,7 +11,7 @@
 //!   says whether a copy may fault.
 //! - [`SharedPage`]: a page on its way to a mapping.
 //! - [`Parameter`]: a number that is read as every module in C reads it.
-//! - [`killed`] and [`available_bytes`]: two questions to the kernel.
+//! - [`fatal_signal_pending`] and [`available_bytes`]: two questions to the kernel.
 //!
 //! [`MiscDevice`]: kernel::miscdevice::MiscDevice
 
@@ -25,6 +25,10 @@ use core::{
     ptr::{
         self,
         NonNull, //
+    },
+    sync::atomic::{
+        compiler_fence,
+        Ordering::SeqCst, //
     }, //
 };
 use kernel::{
@@ -54,7 +58,6 @@ use kernel::{
         Arc,
         ArcBorrow, //
     },
-    task::might_sleep,
     types::{
         ForeignOwnable,
         Opaque, //
@@ -541,14 +544,9 @@ impl Page {
     #[inline]
     pub(crate) fn read_nofault(&self, span: Span, to: &mut IovIterDest<'_>) -> bool {
         // SAFETY: `span` lies in the page, which is ours.
-        let moved = unsafe {
-            bindings::copy_page_to_iter_nofault(
-                self.0.as_ptr(),
-                span.offset as u32,
-                span.len,
-                to.as_raw(),
-            )
-        };
+        let moved = without_faults(|| unsafe {
+            bindings::copy_page_to_iter(self.0.as_ptr(), span.offset, span.len, to.as_raw())
+        });
         if moved == span.len {
             return true;
         }
@@ -700,10 +698,27 @@ impl Spare {
     }
 }
 
-/// Between two pages of a long call: lets others run, and tells whether to stop.
-pub(crate) fn killed() -> bool {
-    might_sleep();
+/// Calls `f`, in which no page fault is answered, and returns what it returns.
+#[inline]
+fn without_faults<R>(f: impl FnOnce() -> R) -> R {
+    // pagefault_disable() is inline in C, and has no helper.
+    // SAFETY: The task is this very thread, which alone uses that number.
+    let depth = unsafe { &raw mut (*current!().as_ptr()).pagefault_disabled };
 
+    // SAFETY: It is the task's, which runs here.
+    unsafe { *depth = (*depth).wrapping_add(1) };
+    compiler_fence(SeqCst);
+
+    let result = f();
+
+    compiler_fence(SeqCst);
+    // SAFETY: As above.
+    unsafe { *depth = (*depth).wrapping_sub(1) };
+    result
+}
+
+/// Whether the thread is about to be killed.
+pub(crate) fn fatal_signal_pending() -> bool {
     let task = current!();
     if !task.signal_pending() {
         return false;

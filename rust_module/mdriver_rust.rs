@@ -42,6 +42,7 @@ use kernel::{
         Arc,
         SpinLock, //
     },
+    task::might_sleep,
     uaccess::{
         UserPtr,
         UserSlice, //
@@ -53,7 +54,7 @@ mod chardev;
 
 use chardev::{
     available_bytes,
-    killed,
+    fatal_signal_pending,
     CharDevice,
     Events,
     Page,
@@ -76,6 +77,8 @@ type MdriverAdd = [u64; 3];
 
 const MDRIVER_SIZE_MIN: u64 = SZ_4K as u64;
 const MDRIVER_SIZE_MAX: u64 = SZ_1G as u64;
+
+const MDRIVER_KILLED_PAGES: usize = 8;
 
 module! {
     type: MdriverModule,
@@ -128,6 +131,16 @@ impl Mdriver {
         self.size().saturating_sub(pos).min(count)
     }
 
+    /// Between two pages of a long call: now and then lets others run, and tells whether to stop.
+    /// To look after each page would cost as much as its lock.
+    fn killed(index: usize) -> bool {
+        if index % MDRIVER_KILLED_PAGES != 0 {
+            return false;
+        }
+        might_sleep();
+        fatal_signal_pending()
+    }
+
     fn take_spare(&self) -> Result<Spare> {
         let spare = self.spare.lock().take();
 
@@ -155,6 +168,7 @@ impl Mdriver {
 
     /// All of `span` is copied at once, without a fault; or else all of it is copied again, so that
     /// no read returns two states of a page.
+    #[inline]
     fn read_page(&self, span: Span, to: &mut IovIterDest<'_>) -> Result<usize> {
         let copied = self.pages[span.index()].page.lock().read_nofault(span, to);
 
@@ -166,6 +180,7 @@ impl Mdriver {
 
     /// The bytes arrive in the spare page first. A whole page that nobody has mapped then changes
     /// places with it, so a large write is copied once, not twice.
+    #[inline]
     fn write_page(
         &self,
         span: Span,
@@ -187,6 +202,7 @@ impl Mdriver {
         Ok(moved)
     }
 
+    #[inline]
     fn write_pages(
         &self,
         pos: usize,
@@ -204,15 +220,15 @@ impl Mdriver {
                 Err(_) => return Ok(done),
             };
             done += moved;
-            if moved < span.len() || done == count || killed() {
+            if moved < span.len() || done == count || Self::killed(span.index()) {
                 return Ok(done);
             }
         }
     }
 
     fn clear(&self) -> Result<isize> {
-        for page in self.pages.iter() {
-            if killed() {
+        for (index, page) in self.pages.iter().enumerate() {
+            if Self::killed(index) {
                 return Err(EINTR);
             }
             page.page.lock().clear();
@@ -221,6 +237,7 @@ impl Mdriver {
     }
 
     /// The caller's page may be absent: it is touched before the lock, and after it.
+    #[inline]
     fn add(&self, arg: usize) -> Result<isize> {
         let [offset, delta, _] = UserSlice::new(UserPtr::from_addr(arg), size_of::<MdriverAdd>())
             .reader()
@@ -247,6 +264,7 @@ impl CharDevice for Mdriver {
     }
 
     /// R4, R6, R7, R9
+    #[inline]
     fn read_iter(&self, pos: usize, to: &mut IovIterDest<'_>) -> Result<usize> {
         let count = self.left(pos, to.len());
         let mut done = 0;
@@ -263,13 +281,14 @@ impl CharDevice for Mdriver {
                 Err(_) => return Ok(done),
             };
             done += moved;
-            if moved < span.len() || done == count || killed() {
+            if moved < span.len() || done == count || Self::killed(span.index()) {
                 return Ok(done);
             }
         }
     }
 
     /// R5, R6, R7, R9
+    #[inline]
     fn write_iter(&self, pos: usize, from: &mut IovIterSource<'_>) -> Result<usize> {
         let count = self.left(pos, from.len());
 
@@ -287,6 +306,7 @@ impl CharDevice for Mdriver {
     }
 
     /// R14
+    #[inline]
     fn ioctl(&self, cmd: u32, arg: usize) -> Result<isize> {
         match cmd {
             MDRIVER_IOC_SIZE => {

@@ -25,6 +25,8 @@
 #define LAYOUT_SIZE	SZ_1M
 #define LAYOUT_PAGES	(LAYOUT_SIZE >> PAGE_SHIFT)
 
+#define LAYOUT_KILLED_PAGES	8
+
 static int layout_alloc(void);
 static void layout_free(void);
 
@@ -48,6 +50,12 @@ static inline bool layout_killed(void)
 {
 	cond_resched();
 	return fatal_signal_pending(current);
+}
+
+/* The same between two pages, now and then, as the drivers have it. */
+static inline bool layout_killed_at(size_t index)
+{
+	return index % LAYOUT_KILLED_PAGES == 0 && layout_killed();
 }
 
 static ssize_t layout_read_iter(struct kiocb *iocb, struct iov_iter *to)
@@ -100,7 +108,7 @@ static long layout_ioctl_add(struct mdriver_add __user *arg)
 static long layout_ioctl_clear(void)
 {
 	for (size_t index = 0; index < LAYOUT_PAGES; index++) {
-		if (layout_killed())
+		if (layout_killed_at(index))
 			return -EINTR;
 		layout_clear(index);
 	}

@@ -14,8 +14,7 @@ static ssize_t layout_read_page(struct layout_span span, struct iov_iter *to, st
 
 	do {
 		layout_lock(span.index);
-		done += copy_page_to_iter_nofault(layout_pages[span.index], span.offset + done,
-						  span.len - done, to);
+		done += layout_copy_nofault(span.index, span.offset + done, span.len - done, to);
 		layout_unlock(span.index);
 	} while (done < span.len && !layout_killed() &&
 		 fault_in_iov_iter_writeable(to, span.len - done) < span.len - done);

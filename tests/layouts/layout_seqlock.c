@@ -35,7 +35,7 @@ static ssize_t layout_read_page(struct layout_span span, struct iov_iter *to, st
 	unsigned int before = read_seqbegin(&layout_locks[span.index]);
 	size_t moved;
 
-	moved = copy_page_to_iter_nofault(layout_pages[span.index], span.offset, span.len, to);
+	moved = layout_copy_nofault(span.index, span.offset, span.len, to);
 	if (likely(moved == span.len && !read_seqretry(&layout_locks[span.index], before)))
 		return moved;
 	iov_iter_revert(to, moved);

@@ -10,7 +10,7 @@ static ssize_t layout_read_page(struct layout_span span, struct iov_iter *to, st
 	size_t moved;
 
 	layout_lock(span.index);
-	moved = copy_page_to_iter_nofault(layout_pages[span.index], span.offset, span.len, to);
+	moved = layout_copy_nofault(span.index, span.offset, span.len, to);
 	layout_unlock(span.index);
 
 	if (likely(moved == span.len))

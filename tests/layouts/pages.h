@@ -14,6 +14,18 @@
 
 static struct page *layout_pages[LAYOUT_PAGES];
 
+/* Copies out of a page without a fault, as far as that goes. */
+static inline size_t layout_copy_nofault(size_t index, size_t offset, size_t len,
+					 struct iov_iter *to)
+{
+	size_t moved;
+
+	pagefault_disable();
+	moved = copy_page_to_iter(layout_pages[index], offset, len, to);
+	pagefault_enable();
+	return moved;
+}
+
 /**
  * struct layout_span - the part of a request that lies in one page
  * @index: which page.
@@ -44,7 +56,7 @@ static __always_inline ssize_t layout_walk(size_t pos, size_t count, struct iov_
 		if (moved < 0)
 			break;
 		done += moved;
-	} while (moved == span.len && done < count && !layout_killed());
+	} while (moved == span.len && done < count && !layout_killed_at(span.index));
 
 	return done ?: moved;
 }
