@@ -124,6 +124,18 @@ def counter(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Count what each call costs in instructions, time it by a clock, and say why."""
+    twinmod(session, "bench")
+
+
+@nox.session
+def report(session: nox.Session) -> None:
+    """Make one page and a summary of what test, bench, counter and zoo left."""
+    twinmod(session, "report")
+
+
+@nox.session
 def shell(session: nox.Session) -> None:
     """Boot a VM with both modules loaded, and give its console to you."""
     twinmod(session, "shell")

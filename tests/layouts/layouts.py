@@ -8,19 +8,19 @@ to the rules that a layout decides. docs/layout.md tells what came of it.
 import json
 import shutil
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from twinmod import bench, flow, guest, kbuild, process, report, results, sandbox
+from twinmod import bench, bench_run, flow, guest, kbuild, report, results, userland
+from twinmod import costs as twinmod_costs
 from twinmod.cli import State, kernel_option, run_guarded
 from twinmod.config import Config
 from twinmod.errors import ExitCode, compare_exit_codes
 from twinmod.specs import (
+    YARDSTICKS,
     Cell,
     CellResult,
     Figure,
@@ -44,26 +44,18 @@ YARDSTICK = "/dev/zero"
 
 BOOTS = 2
 
-#: The clock that the kernel need not be asked for; the median keeps out the few calls that another
-#: task comes into.
 MEASUREMENT = Measurement(
     timings=(
         *(Timing(operation=operation, size_bytes=size)
-          for size in SIZES for operation in ("read", "write")),
-        *(Timing(operation="read", size_bytes=size, path=YARDSTICK) for size in SIZES),
+          for size in SIZES for operation in ("pread", "pwrite")),
+        *(Timing(operation="pread", size_bytes=size, path=YARDSTICK) for size in SIZES),
     ),
-    clock=time.CLOCK_MONOTONIC, loads=2, calls=50, share=0.001, batches=20,
+    loads=2, rounds=bench.ROUNDS,
 )  # fmt: skip
-
-#: Seconds of a guest's clock that a cell may go without a figure. It runs ahead of the host's when
-#: the guest has nothing to do.
-MEASURE_LIMIT_S = 600.0
 
 #: How many times as long as elsewhere a test may take: a call that hangs does so for good, and a
 #: busy host is not taken for one.
 PATIENCE = 3
-
-QEMU_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,35 +102,36 @@ def plan_cells(modules: tuple[ModuleSpec, ...]) -> tuple[Cell, ...]:
 
 
 def plan_result(
-    cell: Cell, measured: tuple[CellResult, ...], held: tuple[tuple[str, CellResult], ...]
+    cell: Cell, figures: tuple[Figure, ...], held: tuple[tuple[str, CellResult], ...]
 ) -> Result:
     """Return what is known of one cell.
 
     Args:
         cell: The layout.
-        measured: What every cell came to, in every VM that counted.
+        figures: What was counted of every cell.
         held: (rule, how a cell ended), for every rule and cell.
     """
-    figures = tuple(f for result in measured if result.cell == cell for f in result.figures)
-    costs = summarize(figures, lambda timing: not timing.path)
+    costs = summarize(figures, cell)
     rules = tuple((rule, result) for rule, result in held if result.cell == cell)
     return Result(cell=cell, costs=costs, rules=rules)
 
 
-def summarize(
-    figures: tuple[Figure, ...], wanted: Callable[[Timing], bool]
-) -> tuple[tuple[Timing, bench.Cost], ...]:
-    """Return (timing, what its figures amount to), for every timing that is wanted and was made."""
-    made = dict.fromkeys(figure.timing for figure in figures if wanted(figure.timing))
+def summarize(figures: tuple[Figure, ...], cell: Cell) -> tuple[tuple[Timing, bench.Cost], ...]:
+    """Return (timing, what its figures amount to), for every timing that a cell made."""
+    own = tuple(figure for figure in figures if figure.cell == cell.name)
     return tuple(
-        (timing, bench.summarize(tuple(f for f in figures if f.timing == timing)))
-        for timing in made
+        (timing, bench.summarize(tuple(f for f in own if f.timing == timing)))
+        for timing in dict.fromkeys(figure.timing for figure in own)
     )
 
 
 def plan_costs(costs: tuple[tuple[Timing, bench.Cost], ...]) -> list[dict[str, Any]]:
     """Return costs as JSON's own types."""
-    return [{**asdict(timing), **asdict(cost)} for timing, cost in costs]
+    return [
+        {**asdict(timing), "instructions": cost.instructions, "user": cost.user,
+         "spread": cost.spread, "samples": list(cost.samples), "settled": cost.settled}
+        for timing, cost in costs
+    ]  # fmt: skip
 
 
 def compare_rule(ended: CellResult, rule: str) -> str:
@@ -159,21 +152,20 @@ def plan_rules(result: Result) -> list[dict[str, Any]]:
 
 
 def plan_report(
-    found: tuple[Result, ...], measured: tuple[CellResult, ...], tree: KernelTree,
+    found: tuple[Result, ...], figures: tuple[Figure, ...], tree: KernelTree,
     accelerator: str, qemu: str, products: tuple[Product, ...], boots: tuple[guest.Boots, ...],
 ) -> dict[str, Any]:  # fmt: skip
     """Return the report: JSON's own types, schema ``twinmod.layouts/1``.
 
     Args:
         found: Every layout.
-        measured: What every cell came to, in every VM that counted.
+        figures: What was counted, of the yardstick too.
         tree: The kernel.
         accelerator: What the rules were held on; the counts have one of their own.
         qemu: Its version.
         products: The modules that ran.
         boots: How many VMs it took.
     """
-    figures = tuple(figure for result in measured for figure in result.figures)
     return {
         "schema": "twinmod.layouts/1",
         "kernel": report.plan_kernel(tree),
@@ -187,7 +179,7 @@ def plan_report(
         },
         "modules": [{"module": p.module, "language": p.language, "sha256": p.sha256}
                     for p in products],
-        "yardsticks": plan_costs(summarize(figures, lambda timing: bool(timing.path))),
+        "yardsticks": plan_costs(summarize(figures, YARDSTICKS)),
         "layouts": [
             {"layout": result.cell.label, "module": result.cell.module,
              "costs": plan_costs(result.costs), "rules": plan_rules(result)}
@@ -197,29 +189,26 @@ def plan_report(
 
 
 def compare_outcomes(
-    measured: tuple[CellResult, ...], held: tuple[tuple[str, CellResult], ...]
+    measured: bench_run.Measured, held: tuple[tuple[str, CellResult], ...]
 ) -> ExitCode:
     """Return the exit code: all counts must settle, and the twins keep the rules.
 
     A layout may break a rule; that is what it is here to show.
     """
     twins = tuple(ended for _, ended in held if not ended.cell.module.startswith("layout_"))
-    return compare_exit_codes(
-        (report.compare_outcomes(measured), report.compare_outcomes(twins))
-    )  # fmt: skip
+    settled = all(figure.settled for figure in measured.figures)
+    return compare_exit_codes((
+        report.compare_outcomes(measured.results), report.compare_outcomes(twins),
+        ExitCode.PASSED if settled else ExitCode.TESTS_FAILED,
+    ))  # fmt: skip
 
 
 # -- text -------------------------------------------------------------------------------------
 
 
-def render_size(size_bytes: int) -> str:
-    """Return a size as a person says it."""
-    return f"{size_bytes} B" if size_bytes < 1024 else f"{size_bytes // 1024} KiB"
-
-
 def render_costs(costs: list[dict[str, Any]], size_bytes: int) -> str:
     """Return the counts of one size, the read's before the write's; "?" marks one unsettled."""
-    shown = (f"{c['median']}{'' if c['settled'] else '?'}"
+    shown = (f"{twinmod_costs.render_count(c['instructions'])}{'' if c['settled'] else '?'}"
              for c in costs if c["size_bytes"] == size_bytes)  # fmt: skip
     return " / ".join(shown) or "-"
 
@@ -235,7 +224,7 @@ def render_broken(rules: list[dict[str, Any]]) -> str:
 
 def render_report(document: dict[str, Any]) -> str:
     """Return the table: instructions of a call, read / write, and the rules that broke."""
-    rows = [("instructions, read / write", *map(render_size, SIZES), "breaks")]
+    rows = [("instructions, read / write", *map(twinmod_costs.render_size, SIZES), "breaks")]
     rows += [
         (layout["layout"], *(render_costs(layout["costs"], size) for size in SIZES),
          render_broken(layout["rules"]))
@@ -280,19 +269,6 @@ def build(
     return plan_cells((*twins, *plan_modules())), products
 
 
-def measure(
-    setting: guest.Setting, work: guest.Work, out_dir: Path, progress: Progress
-) -> tuple[tuple[CellResult, ...], tuple[guest.Boots, ...]]:
-    """Count in several VMs; return what every cell came to in each, and what it took."""
-    exact = guest.plan_exact(setting)
-    counting = replace(work, mode="measure", limit_s=MEASURE_LIMIT_S, measurement=MEASUREMENT)
-    runs = tuple(
-        guest.run_cells(exact, counting, out_dir / f"exact-{number}", progress)
-        for number in range(1, BOOTS + 1)
-    )
-    return tuple(result for ended, _ in runs for result in ended), tuple(taken for _, taken in runs)
-
-
 def hold(
     setting: guest.Setting, work: guest.Work, out_dir: Path, progress: Progress
 ) -> tuple[tuple[tuple[str, CellResult], ...], tuple[guest.Boots, ...]]:
@@ -307,15 +283,6 @@ def hold(
     return held, tuple(taken for _, _, taken in runs)
 
 
-def read_qemu_version(prepared: flow.Prepared) -> str:
-    """Return what the chroot's QEMU says it is."""
-    command = sandbox.plan_command(
-        prepared.chroot, ("qemu-system-x86_64", "--version"), purpose="QEMU does not start",
-        timeout_s=QEMU_TIMEOUT_S,
-    )  # fmt: skip
-    return process.run(command).splitlines()[0]
-
-
 def run(config: Config, progress: Progress) -> tuple[dict[str, Any], ExitCode]:
     """Build, measure and hold all layouts to the rules; write and return the report."""
     prepared = flow.run_setup(config, progress)
@@ -327,12 +294,19 @@ def run(config: Config, progress: Progress) -> tuple[dict[str, Any], ExitCode]:
         mode="matrix", cells=cells, products=products,
         limit_s=PATIENCE * config.vm.test_timeout_s,
     )  # fmt: skip
-    measured, counting_boots = measure(setting, work, out_dir, progress)
+    native_dir = userland.ensure_native(prepared.chroot, progress)
+    counting = replace(
+        work, mode="measure", cells=(*cells, YARDSTICKS), measurement=MEASUREMENT,
+        limit_s=bench_run.LIMIT_S,
+    )  # fmt: skip
+    measured = bench_run.measure(
+        guest.plan_exact(setting, native_dir), counting, BOOTS, out_dir, progress
+    )
     held, boots = hold(setting, work, out_dir, progress)
     document = plan_report(
-        tuple(plan_result(cell, measured, held) for cell in cells), measured, prepared.tree,
-        setting.accelerator.name, read_qemu_version(prepared), products,
-        (*counting_boots, *boots),
+        tuple(plan_result(cell, measured.figures, held) for cell in cells), measured.figures,
+        prepared.tree, setting.accelerator.name, bench_run.read_qemu_version(prepared.chroot),
+        products, (*measured.boots, *boots),
     )  # fmt: skip
     flow.write_json(out_dir / "report.json", document)
     return document, compare_outcomes(measured, held)

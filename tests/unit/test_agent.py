@@ -7,16 +7,12 @@ It forks and it takes over standard streams, so it runs in processes of its own 
 import json
 import os
 import sys
-from contextlib import nullcontext
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from twinmod import agent, process, results, specs
+from twinmod import agent, process, results
 from twinmod.errors import TwinmodError
 from twinmod.specs import Cell, Command
 
@@ -379,91 +375,10 @@ print("status", agent.Child(stepping).wait(agent.Stream(1), log, 30))
     assert {json.loads(beat)["event"] for beat in beats} == {"alive"}
 
 
-# -- a measurement ----------------------------------------------------------------------------
-
-READ = specs.Timing(operation="read", size_bytes=8)
-WRITE = specs.Timing(operation="write", size_bytes=1)
-ZERO = specs.Timing(operation="read", size_bytes=1, path="/dev/zero")
-
-MEASUREMENT = specs.Measurement(
-    timings=(READ, WRITE, ZERO), clock=3, loads=2, calls=4, share=0.1, batches=3
-)
+# -- a module --------------------------------------------------------------------------------
 
 
-class Clockwork:
-    """A tester whose calls cost what a table says, batch for batch, and that keeps a diary."""
-
-    def __init__(self, costs: dict[tuple[str, str, int], list[int]]) -> None:
-        self.costs = costs
-        self.diary: list[str] = []
-
-    def note(self, verb: str, _: object) -> str:
-        self.diary.append(verb)
-        return ""
-
-    def make_device(self, path: str) -> Any:
-        self.diary.append(f"open {path}")
-        device = SimpleNamespace()
-        for operation in ("read", "write"):
-            setattr(device, f"time_p{operation}", self.make_call(path, operation))
-        return nullcontext(device)
-
-    def make_call(self, path: str, operation: str) -> Any:
-        def call(size: int, calls: int, *, clock: int) -> Any:
-            assert clock == 3
-            costs = self.costs[path, operation, size]
-            cost = costs.pop(0) if len(costs) > 1 else costs[0]
-            return SimpleNamespace(latency_ns=(cost,) * calls)
-
-        return call
-
-    def measure(self, monkeypatch: pytest.MonkeyPatch) -> tuple[int, bytes, bytes]:
-        """Return the status of a measurement, what it said, and its marks."""
-        monkeypatch.setitem(sys.modules, "clockwork", SimpleNamespace(Device=self.make_device))
-        for verb in ("load", "unload"):
-            monkeypatch.setattr(agent, verb, partial(self.note, verb))
-        monkeypatch.setattr(agent, "is_loaded", lambda name: True)
-        plan = {"modules": {"m": {"path": "/m.ko"}}, "measurement": asdict(MEASUREMENT),
-                "testers": {"c": "clockwork"}}  # fmt: skip
-        cell = {"module": "m", "tester": "c", "path": "/m.ko"}
-        said_end, said = os.pipe()
-        marks_end, marks = os.pipe()
-        status = agent.run_measure(plan, cell, agent.Stream(said), marks)
-        os.close(said)
-        os.close(marks)
-        with os.fdopen(said_end, "rb") as lines, os.fdopen(marks_end, "rb") as marked:
-            return status, lines.read(), marked.read()
-
-
-COSTS = {("/dev/m", "read", 8): [900, 500, 500], ("/dev/m", "write", 1): [700],
-         ("/dev/zero", "read", 1): [300]}  # fmt: skip
-
-
-def test_the_host_reads_what_a_measurement_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    clockwork = Clockwork({key: list(costs) for key, costs in COSTS.items()})
-    status, said, marks = clockwork.measure(monkeypatch)
-    lines = [json.dumps({"event": "cell", "cell": "c/c"}), *said.decode().splitlines()]
-    cells = (Cell(module="m", language="c", tester="c"),)
-    (cell,) = results.parse_transcript(results.parse_events(lines), cells).cells
-    assert [(f.timing, f.load, f.median, f.batches, f.settled) for f in cell.figures] == [
-        (READ, 1, 500, 3, True), (WRITE, 1, 700, 2, True), (ZERO, 1, 300, 2, True),
-        (READ, 2, 500, 2, True), (WRITE, 2, 700, 2, True), (ZERO, 2, 300, 2, True),
-    ]  # fmt: skip
-    assert (status, len(marks)) == (0, len(cell.figures))
-    opens = ["open /dev/m", "open /dev/m", "open /dev/zero"]
-    assert clockwork.diary == [*opens, "unload", "load", *opens]
-
-
-def test_a_count_that_does_not_settle_fails_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    restless = {("/dev/m", "write", 1): [100, 200, 400, 800, 700]}
-    clockwork = Clockwork({key: list(costs) for key, costs in (COSTS | restless).items()})
-    status, said, _ = clockwork.measure(monkeypatch)
-    settled = [event["values"]["settled"] for event in map(json.loads, said.splitlines())]
-    assert status == 1
-    assert settled == [True, False, True, True, True, True]
-
-
-def test_a_module_that_cannot_be_loaded_again_ends_the_measurement(
+def test_a_module_that_cannot_be_loaded_again_ends_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(agent, "is_loaded", lambda name: False)

@@ -1,71 +1,165 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A count is believed when two batches agree, and several of them amount to one cost."""
+"""From what a profiler wrote, and what a clock told, to what a call costs."""
 
-from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from twinmod import bench
-from twinmod.specs import Figure, Timing
+from twinmod.bench import Segment
+from twinmod.specs import Counted, Figure, Timing
 
-COUNTS = st.integers(min_value=1, max_value=10**6)
-BATCHES = st.lists(st.lists(COUNTS, min_size=1, max_size=5).map(tuple), min_size=2, max_size=9)
+READ = Timing(operation="pread", size_bytes=1)
+
+#: Two loads, in each of which a segment of 2 calls and one of 4 were made, between marks.
+WRITTEN = """\
+mark 0 999
+symbols
+mark 0 70
+name 1 boot
+1 5000
+mark 1 300
+name 2 vfs_read
+name 3 mdriver_read_iter [mdriver_c]
+2 40
+3 20
+mark 2 7
+2 1000
+mark 3 500
+2 70
+3 40
+symbols
+mark 0 1
+name 1 vfs_read
+1 9
+mark 1 100
+1 8
+"""
+
+COUNTED = Counted(
+    timing=READ, cell="c/c", load=1, section=1, first=1, lengths=(2, 4), faults=(1, 5)
+)
 
 
-def serve(batches: Iterable[tuple[int, ...]]) -> Callable[[], tuple[int, ...]]:
-    """Return what gives one batch after the other, and fails when there is none left."""
-    left = iter(batches)
-    return lambda: next(left)
+def parse(*places: tuple[int, int]) -> dict[tuple[int, int], Segment]:
+    return bench.parse_counts(WRITTEN.splitlines(keepends=True), set(places))
 
 
-def test_two_batches_that_agree_are_enough() -> None:
-    count = bench.settle(serve([(9, 10, 50), (10, 10, 11)]), limit=5, share=0.0)
-    assert count == bench.Count(minimum=9, median=10, batches=2, settled=True)
+def test_a_segment_is_what_came_between_two_marks() -> None:
+    assert parse((1, 1), (1, 3)) == {
+        (1, 1): Segment(user=300, kernel={"vfs_read": 40, "mdriver_read_iter [mdriver_c]": 20}),
+        (1, 3): Segment(user=500, kernel={"vfs_read": 70, "mdriver_read_iter [mdriver_c]": 40}),
+    }
 
 
-def test_what_a_guest_does_for_the_first_time_is_not_counted() -> None:
-    batches = [(3000, 3000, 3000), (1200, 1100, 1100), (1001, 1000, 1000), (1000, 1000, 1000)]
-    count = bench.settle(serve(batches), limit=9, share=0.001)
-    assert count == bench.Count(minimum=1000, median=1000, batches=4, settled=True)
+def test_a_number_is_another_function_after_the_symbols_were_read_again() -> None:
+    assert parse((2, 1)) == {(2, 1): Segment(user=100, kernel={"vfs_read": 8})}
 
 
-@pytest.mark.parametrize(("second", "settled"), [(1010, True), (990, False), (1011, False)])
-def test_the_share_is_of_the_smaller_median(second: int, settled: bool) -> None:
-    assert bench.settle(serve([(1000,), (second,)]), limit=2, share=0.01).settled is settled
+def test_two_functions_of_one_name_are_one() -> None:
+    text = "symbols\nmark 0 1\nname 1 seq_open\nname 2 seq_open\n1 3\n2 4\n"
+    found = bench.parse_counts(text.splitlines(), {(1, 0)})
+    assert found[1, 0].kernel == {"seq_open": 7}
 
 
-def test_a_count_that_never_settles_ends_at_the_limit_and_says_so() -> None:
-    count = bench.settle(serve([(10,), (20,), (10,)]), limit=3, share=0.5)
-    assert count == bench.Count(minimum=10, median=10, batches=3, settled=False)
+def test_counts_that_are_not_whole_are_refused() -> None:
+    with pytest.raises(ValueError, match="12 instructions were not told apart"):
+        bench.parse_counts(["symbols", "lost 12"], set())
 
 
-@given(BATCHES, st.floats(min_value=0, max_value=1))
-def test_a_count_lies_within_its_last_two_batches(
-    batches: list[tuple[int, ...]], share: float
+def test_the_marks_of_a_kind_of_calls_are_every_second_one() -> None:
+    assert bench.find_marks(COUNTED) == (1, 3)
+
+
+def test_a_call_costs_what_the_longer_segment_took_more() -> None:
+    figure = bench.plan_figure(COUNTED, parse((1, 1), (1, 3)))
+    assert (figure.user, figure.kernel, figure.minor_faults) == (100.0, 25.0, 2.0)
+    assert figure.functions == (("vfs_read", 15.0), ("mdriver_read_iter [mdriver_c]", 10.0))
+    assert not figure.settled, "a single round has nothing to agree with"
+
+
+def plan_rounds(*rounds: tuple[int, int]) -> tuple[Counted, dict[tuple[int, int], Segment]]:
+    """Return rounds of a segment without calls and one with a call, with what each took."""
+    segments = {
+        (1, 1 + 2 * (2 * number + second)): Segment(user=0, kernel={"read": total})
+        for number, totals in enumerate(rounds)
+        for second, total in enumerate(totals)
+    }
+    return replace(COUNTED, lengths=(0, 1), faults=(0,) * (2 * len(rounds))), segments
+
+
+def test_first_rounds_are_not_believed_and_what_comes_from_outside_does_not_count() -> None:
+    rounds = ((50, 51), (60, 61), (100, 600), (9100, 600), (100, 7600), (100, 8600), (9999, 600))
+    figure = bench.plan_figure(*plan_rounds(*rounds))
+    assert (figure.instructions, figure.settled) == (500.0, True)
+
+
+@pytest.mark.parametrize(
+    "rounds", [((100, 600), (100, 700), (100, 800)), ((100, 600), (150, 600), (200, 600))]
+)
+def test_a_segment_that_nothing_agrees_with_has_not_settled(
+    rounds: tuple[tuple[int, int], ...],
 ) -> None:
-    count = bench.settle(serve(batches), limit=len(batches), share=share)
-    both = batches[count.batches - 2] + batches[count.batches - 1]
-    assert count.minimum == min(both) <= count.median <= max(both)
-    assert count.median in both
-    assert count.settled or count.batches == len(batches)
+    assert not bench.plan_figure(*plan_rounds(*rounds)).settled
 
 
-def plan_figure(minimum: int, median: int, *, settled: bool = True) -> Figure:
+def test_of_calls_that_do_not_cost_the_same_every_time_the_median_counts() -> None:
+    rounds = ((9, 9), (9, 9), (1000, 1100), (1004, 1104), (1008, 1103), (9000, 1900), (3, 9))
+    counted, segments = plan_rounds(*rounds)
+    fresh = replace(counted, timing=replace(READ, buffers="fresh"))
+    figure = bench.plan_figure(fresh, segments)
+    assert (figure.instructions, figure.settled) == (1103.0 - 1004.0, True)
+    assert figure.functions == (("read", 99.0),)
+
+
+def plan_figure(kernel: float, *, settled: bool = True) -> Figure:
     return Figure(
-        timing=Timing(operation="read", size_bytes=1), load=1, minimum=minimum, median=median,
-        batches=2, settled=settled,
-    )  # fmt: skip
+        timing=READ, cell="c/c", load=1, user=0, kernel=kernel, minor_faults=0, settled=settled
+    )
 
 
 def test_loads_amount_to_a_cost_with_its_spread() -> None:
-    figures = (plan_figure(98, 100), plan_figure(99, 110), plan_figure(97, 101))
-    cost = bench.summarize(figures)
-    assert (cost.minimum, cost.median, cost.loads, cost.settled) == (97, 101, 3, True)
+    cost = bench.summarize((plan_figure(100), plan_figure(110), plan_figure(101)))
+    assert (cost.instructions, cost.samples, cost.settled) == (101, (100, 110, 101), True)
     assert cost.spread == pytest.approx(0.1)
 
 
 def test_one_load_that_did_not_settle_is_enough_to_doubt_a_cost() -> None:
-    cost = bench.summarize((plan_figure(1, 1), plan_figure(1, 1, settled=False)))
-    assert not cost.settled
+    assert not bench.summarize((plan_figure(1), plan_figure(1, settled=False))).settled
+
+
+SLOW_HOST = (100.0, 130.0, 90.0, 250.0, 100.0, 110.0, 95.0)
+
+
+@pytest.mark.parametrize(
+    ("factors", "verdict"),
+    [
+        ((1.1, 1.12, 1.09, 1.1, 1.11, 1.1, 1.1), "Rust slower"),
+        ((0.9, 0.91, 0.9, 0.89, 0.9, 0.9, 0.88), "Rust faster"),
+        ((1.1, 0.9, 1.0, 1.05, 0.95, 1.01, 0.98), "no difference detected"),
+    ],
+)
+def test_what_drifts_hits_both_and_decides_nothing(
+    factors: tuple[float, ...], verdict: str
+) -> None:
+    other = tuple(ns * factor for ns, factor in zip(SLOW_HOST, factors, strict=True))
+    ratio = bench.compare_samples(SLOW_HOST, other)
+    assert ratio.verdict == verdict
+    assert ratio.low <= ratio.median <= ratio.high
+
+
+def test_the_same_samples_give_the_same_interval() -> None:
+    assert bench.find_interval(SLOW_HOST) == bench.find_interval(SLOW_HOST)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_no_kind_of_calls_is_measured_twice(quick: bool) -> None:
+    for plan in (bench.plan_exact(quick=quick), bench.plan_turns(quick=quick, processors=2)):
+        assert len(set(plan.timings)) == len(plan.timings)
+
+
+def test_all_that_is_cold_is_measured_warm_too() -> None:
+    timings = set(bench.plan_exact(quick=False).timings)
+    cold = [timing for timing in timings if timing.buffers == "fresh"]
+    assert cold
+    assert {replace(timing, buffers="reused") for timing in cold} <= timings

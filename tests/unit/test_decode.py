@@ -56,3 +56,10 @@ def test_the_place_that_is_shown_is_in_the_modules_own_sources() -> None:
 def test_output_that_is_cut_tells_of_what_is_whole() -> None:
     assert decode.parse_places(OUTPUT[:24]) == ((),)
     assert decode.parse_places("") == ()
+
+
+def test_a_name_has_no_hash_of_its_crate_and_keeps_its_types() -> None:
+    said = "<mdriver_rust[a81a3639c81fbf1b]::Mdriver>::read_page\ncore::slice::<[u8]>::len\n"
+    assert decode.parse_names(said) == (
+        "<mdriver_rust::Mdriver>::read_page", "core::slice::<[u8]>::len"
+    )  # fmt: skip

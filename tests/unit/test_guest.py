@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from twinmod import guest, initramfs, results, specs
+from twinmod import guest, initramfs, measure, results, specs
 from twinmod.specs import Cell, Chroot, KernelTree, Product, VmSpec
 
 CELLS = (
@@ -61,7 +61,10 @@ def test_a_vm_that_counts_instructions(vm: VmSpec) -> None:
     argv = guest.plan_qemu(vm, "icount")
     head = ("-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,-erms,-fsrm,-fsrs")
     assert argv[:9] == ("qemu-system-x86_64", "-M", "q35", *head)
-    assert argv[9:] == (*plan_head("tsc=reliable clocksource=tsc"), *EVENTS)
+    results_dir = "/twinmod/run/results"
+    named = f"out={results_dir}/counts,symbols={results_dir}/symbols"
+    plugin = ("-plugin", f"/twinmod/native/profiler.so,{named}")
+    assert argv[9:] == (*plugin, *plan_head("tsc=reliable clocksource=tsc"), *EVENTS)
 
 
 def test_an_interactive_vm_has_the_callers_terminal_and_no_other_way_out(vm: VmSpec) -> None:
@@ -135,6 +138,7 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
         "matrix": "/twinmod/matrix", "differential": "differential",
         "pytest_args": ["-k", "R1"],
         "limit_s": 15.0, "threads": 0, "increments": 0, "method": "lock", "measurement": None,
+        "marks": "/twinmod/native/marks.so", "loop": "/twinmod/native/loop",
     }  # fmt: skip
 
 
@@ -142,20 +146,17 @@ def test_the_agent_is_told_what_to_measure_by_name(
     setting: guest.Setting, work: guest.Work
 ) -> None:
     measurement = specs.Measurement(
-        timings=(specs.Timing(operation="read", size_bytes=1),), clock=1, loads=2, calls=50,
-        share=0.001, batches=20,
+        timings=(specs.Timing(operation="read", size_bytes=1),), loads=2, rounds=7, turns=3,
+        device_bytes=4096,
     )  # fmt: skip
     told = guest.plan_agent(setting, replace(work, mode="measure", measurement=measurement))
-    assert json.loads(json.dumps(told["measurement"])) == {
-        "timings": [{"operation": "read", "size_bytes": 1, "path": ""}],
-        "clock": 1, "loads": 2, "calls": 50, "share": 0.001, "batches": 20,
-    }  # fmt: skip
+    assert measure.parse_measurement(json.loads(json.dumps(told["measurement"]))) == measurement
 
 
 def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_same(
     setting: guest.Setting, work: guest.Work, tmp_path: Path
 ) -> None:
-    exact = guest.plan_exact(setting)
+    exact = guest.plan_exact(setting, tmp_path / "native")
     assert exact.accelerator.name == "icount"
     assert exact.vm.boot_timeout_s > setting.vm.boot_timeout_s
     assert exact.vm.silence_timeout_s > setting.vm.silence_timeout_s
@@ -163,10 +164,13 @@ def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_s
         exact.vm, processors=2, boot_timeout_s=setting.vm.boot_timeout_s,
         silence_timeout_s=setting.vm.silence_timeout_s,
     ) == setting.vm  # fmt: skip
-    assert replace(exact, accelerator=setting.accelerator, vm=setting.vm) == setting
+    assert replace(
+        exact, accelerator=setting.accelerator, vm=setting.vm, native_dir=None
+    ) == setting  # fmt: skip
     argv = guest.plan_boot(exact, work, tmp_path / "vm-1").command.argv
     assert argv[argv.index("-smp") + 1] == "1"
     assert "-icount" in argv
+    assert argv[argv.index("-plugin") + 1].startswith("/twinmod/native/profiler.so,")
 
 
 RECORD = ("-accel", "tcg", "-icount", "shift=1,rr=record,rrfile=/twinmod/recording/execution",

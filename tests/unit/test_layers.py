@@ -16,12 +16,12 @@ PACKAGE_DIR = Path(twinmod.__file__).parent
 #: The rule, stated once: a module imports from rows below its own and from no other.
 LAYERS = (
     ("cli", "agent"),
-    ("zoo_run",),
+    ("bench_run", "zoo_run"),
     ("flow",),
     ("differential",),
-    ("debugger", "recording"),
+    ("debugger", "page", "recording"),
     ("chroot", "kernel", "kbuild", "guest", "userland"),
-    ("built", "decode", "owntree", "zoo"),
+    ("built", "costs", "decode", "owntree", "zoo"),
     (
         "bench",
         "config",
@@ -34,8 +34,8 @@ LAYERS = (
         "initramfs",
         "lanes",
     ),
-    ("injection",),
-    ("elf", "faults", "process", "cache", "network", "terminal"),
+    ("explain", "injection", "measure"),
+    ("elf", "faults", "plot", "process", "cache", "network", "terminal"),
     ("specs",),
     ("errors",),
 )

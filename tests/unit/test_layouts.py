@@ -10,18 +10,18 @@ from types import ModuleType
 
 import pytest
 
-from twinmod import guest, specs
+from twinmod import bench_run, guest, specs
 from twinmod.errors import ExitCode
-from twinmod.specs import Cell, CellResult, Figure, KernelTree, Product, Timing
+from twinmod.specs import YARDSTICKS, Cell, CellResult, Figure, KernelTree, Product, Timing
 
 FOLDER = Path(__file__).resolve().parents[1] / "layouts"
 
 TWIN = Cell(module="mdriver_c", language="c", tester="c", label="mdriver_c")
 MUTEX = Cell(module="layout_mutex", language="c", tester="c", label="mutex")
 
-READ = Timing(operation="read", size_bytes=1)
-WRITE = Timing(operation="write", size_bytes=1)
-ZERO = Timing(operation="read", size_bytes=1, path="/dev/zero")
+READ = Timing(operation="pread", size_bytes=1)
+WRITE = Timing(operation="pwrite", size_bytes=1)
+ZERO = Timing(operation="pread", size_bytes=1, path="/dev/zero")
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,11 @@ def layouts() -> Iterator[ModuleType]:
     del sys.modules["layouts"]
 
 
-def count(timing: Timing, median: int, *, settled: bool = True) -> Figure:
+def count(cell: Cell, timing: Timing, total: int, *, settled: bool = True) -> Figure:
     return Figure(
-        timing=timing, load=1, minimum=median - 1, median=median, batches=2, settled=settled
-    )
-
-
-def measure(cell: Cell, *figures: Figure) -> CellResult:
-    return CellResult(cell=cell, outcome="passed", figures=figures)
+        timing=timing, cell=cell.name, load=1, user=90, kernel=total - 90, minor_faults=0,
+        settled=settled,
+    )  # fmt: skip
 
 
 def hold(cell: Cell, rule: str, outcome: str) -> tuple[str, CellResult]:
@@ -52,12 +49,12 @@ def hold(cell: Cell, rule: str, outcome: str) -> tuple[str, CellResult]:
     return rule, CellResult(cell=cell, outcome=outcome, tests=(test,))
 
 
-MEASURED = (
-    measure(TWIN, count(READ, 1000), count(WRITE, 900), count(ZERO, 700)),
-    measure(MUTEX, count(READ, 800), count(WRITE, 800), count(ZERO, 700)),
-    measure(TWIN, count(READ, 1000), count(WRITE, 900), count(ZERO, 700)),
-    measure(MUTEX, count(READ, 808), count(WRITE, 800, settled=False), count(ZERO, 700)),
-)
+FIGURES = (
+    count(TWIN, READ, 1000), count(TWIN, WRITE, 900), count(YARDSTICKS, ZERO, 700),
+    count(MUTEX, READ, 800), count(MUTEX, WRITE, 800),
+    count(TWIN, READ, 1000), count(TWIN, WRITE, 900), count(YARDSTICKS, ZERO, 700),
+    count(MUTEX, READ, 808), count(MUTEX, WRITE, 800, settled=False),
+)  # fmt: skip
 
 HELD = (
     hold(TWIN, "R10", "passed"), hold(MUTEX, "R10", "failed"),
@@ -65,10 +62,14 @@ HELD = (
 )  # fmt: skip
 
 
+def end(*ended: CellResult, figures: tuple[Figure, ...] = ()) -> bench_run.Measured:
+    return bench_run.Measured(results=ended, figures=figures, boots=())
+
+
 def plan(layouts: ModuleType, tree: KernelTree, product: Product) -> dict[str, object]:
-    found = tuple(layouts.plan_result(cell, MEASURED, HELD) for cell in (TWIN, MUTEX))
+    found = tuple(layouts.plan_result(cell, FIGURES, HELD) for cell in (TWIN, MUTEX))
     document: dict[str, object] = layouts.plan_report(
-        found, MEASURED, tree, "tcg", "QEMU 10", (product,),
+        found, FIGURES, tree, "tcg", "QEMU 10", (product,),
         (guest.Boots(total=2), guest.Boots(total=4, stalled=1)),
     )  # fmt: skip
     return document
@@ -100,16 +101,15 @@ def test_the_report_is_json_with_a_schema(
     assert (document["boots"], document["stalled_boots"]) == (6, 1)
 
 
-def test_a_cost_is_of_all_loads_and_a_yardstick_of_all_cells(
-    layouts: ModuleType, tree: KernelTree, product: Product
-) -> None:
+def test_a_cost_is_of_all_loads(layouts: ModuleType, tree: KernelTree, product: Product) -> None:
     document = json.loads(json.dumps(plan(layouts, tree, product)))
     read, write = document["layouts"][1]["costs"]
-    assert (read["operation"], read["median"], read["loads"]) == ("read", 800, 2)
+    assert (read["operation"], read["instructions"]) == ("pread", 800)
+    assert read["samples"] == [800, 808]
     assert read["spread"] == pytest.approx(0.01)
     assert not write["settled"]
     (zero,) = document["yardsticks"]
-    assert (zero["path"], zero["median"], zero["loads"]) == ("/dev/zero", 700, 4)
+    assert (zero["path"], zero["instructions"]) == ("/dev/zero", 700)
 
 
 def test_the_table_says_what_a_call_costs_and_what_breaks(
@@ -146,10 +146,15 @@ def test_a_rule_that_no_test_came_to_is_said_to_end_as_its_cell(
 def test_counts_must_settle_and_the_twins_keep_the_rules(
     layouts: ModuleType, measured: str, held: str, code: ExitCode
 ) -> None:
-    counted = (CellResult(cell=MUTEX, outcome=measured),)
+    counted = end(CellResult(cell=MUTEX, outcome=measured))
     assert layouts.compare_outcomes(counted, (hold(TWIN, "R10", held),)) == code
 
 
+def test_a_count_that_did_not_settle_fails_the_run(layouts: ModuleType) -> None:
+    counted = end(figures=(count(MUTEX, READ, 8, settled=False),))
+    assert layouts.compare_outcomes(counted, ()) == ExitCode.TESTS_FAILED
+
+
 def test_a_layout_may_break_a_rule(layouts: ModuleType) -> None:
-    counted = (CellResult(cell=MUTEX, outcome="passed"),)
+    counted = end(CellResult(cell=MUTEX, outcome="passed"))
     assert layouts.compare_outcomes(counted, (hold(MUTEX, "R10", "timeout"),)) == ExitCode.PASSED

@@ -5,6 +5,7 @@ Process 1 of the guest. It does its work in a child, so that a call that never r
 keep it from saying so. Standard library only, but for what a cell itself needs.
 """
 
+import ctypes
 import gc
 import importlib
 import json
@@ -16,15 +17,15 @@ import traceback
 import tty
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from twinmod import bench, faults, process
+from twinmod import faults, measure, process
 from twinmod.errors import TwinmodError
 from twinmod.specs import Command
 
 PLAN_PATH = Path("/results/plan.json")
+SYMBOLS_PATH = Path("/results/symbols")
 PORT_NAME = "twinmod"
 HEARTBEAT_S = 1.0
 
@@ -415,34 +416,49 @@ def run_differential(
 def run_measure(
     plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int
 ) -> int:
-    """Count what calls cost, after each of several loads of the module."""
-    measurement = plan["measurement"]
+    """Make the calls that QEMU counts, after each of several loads of the module."""
+    redirect_output(Path(f"/results/{cell['name'].replace('/', '-')}.measure.log"))
+    gc.disable()
+    measurement = measure.parse_measurement(plan["measurement"])
     tester = importlib.import_module(plan["testers"][cell["tester"]])
-    settled = True
-    for number in range(1, measurement["loads"] + 1):
-        if number > 1:
-            reload(cell["path"], cell["module"])
-        for timing in measurement["timings"]:
-            with tester.Device(timing["path"] or f"/dev/{cell['module']}") as device:
-                count = count_calls(device, timing, measurement)
-            stream.emit("figure", values={"timing": timing, "load": number, **asdict(count)})
+    library = ctypes.CDLL(plan["marks"])
+    parameters = f"size={measurement.device_bytes}" if measurement.device_bytes else ""
+    for load_number in range(1, measurement.loads + 1):
+        loader = None
+        if cell["module"]:
+            reload(cell["path"], cell["module"], *parameters.split())
+            loader = measure.Loader(cell["module"], cell["path"], parameters)
+            for values in measure.iterate_loops(f"/dev/{cell['module']}", plan["loop"]):
+                stream.emit("loop", values=values)
+                os.write(marks, b".")
+        profiler = measure.Profiler(library, SYMBOLS_PATH)
+        stream.emit("symbols")
+        profiler.read_symbols()
+        for values in measure.iterate_timings(
+            profiler, measurement, cell["module"], tester, loader
+        ):
+            stream.emit("figure", values={"cell": cell["name"], "load": load_number, **values})
             os.write(marks, b".")
-            settled = settled and count.settled
-    return 0 if settled else 1
+    return 0
 
 
-def count_calls(
-    device: Any, timing: Mapping[str, Any], measurement: Mapping[str, Any]
-) -> bench.Count:
-    """Return what calls on an open device cost, once that has settled."""
-    call = {"read": device.time_pread, "write": device.time_pwrite}[timing["operation"]]
-
-    def batch() -> tuple[int, ...]:
-        timed = call(timing["size_bytes"], measurement["calls"], clock=measurement["clock"])
-        latency_ns: tuple[int, ...] = timed.latency_ns
-        return latency_ns
-
-    return bench.settle(batch, limit=measurement["batches"], share=measurement["share"])
+def run_turns(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int) -> int:
+    """Let a clock tell what the calls of all modules take, in turns, with each tester."""
+    redirect_output(Path(f"/results/{cell['name']}.measure.log"))
+    gc.disable()
+    measurement = measure.parse_measurement(plan["measurement"])
+    library = ctypes.CDLL(plan["marks"])
+    parameters = f"size={measurement.device_bytes}" if measurement.device_bytes else ""
+    loaders = {}
+    for name, module in plan["modules"].items():
+        reload(module["path"], name, *parameters.split())
+        loaders[name] = measure.Loader(name, module["path"], parameters)
+    for tester_name, package in plan["testers"].items():
+        tester = importlib.import_module(package)
+        for values in measure.iterate_turns(measurement, tester, library, loaders):
+            stream.emit("turns", values={"tester": tester_name, **values})
+            os.write(marks, b".")
+    return 0
 
 
 def reload(path: str, name: str, *parameters: str) -> None:
@@ -491,7 +507,7 @@ def redirect_output(path: Path) -> None:
 
 WORKS = {
     "matrix": run_pytest, "count": run_count, "measure": run_measure,
-    "differential": run_differential,
+    "turns": run_turns, "differential": run_differential,
 }  # fmt: skip
 
 
@@ -573,7 +589,7 @@ def run_shell(plan: Mapping[str, Any]) -> None:
 def power_off() -> None:
     """End the VM at once; its root is read-only and its results are with the host."""
     os.sync()
-    importlib.import_module("ctypes").CDLL(None).reboot(LINUX_REBOOT_CMD_POWER_OFF)
+    ctypes.CDLL(None).reboot(LINUX_REBOOT_CMD_POWER_OFF)
 
 
 def main() -> None:

@@ -1,71 +1,311 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Counts of instructions: when they are believed, and what several amount to. Pure.
+"""What is measured, and from what a profiler and a clock told to what a call costs. Pure.
 
-Standard library only: the program inside the VM uses it too.
+native/profiler.c counts, measure.py makes the calls.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from statistics import median_low
+import random
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median, median_low
 
-from twinmod.specs import Figure
+from twinmod.specs import TMPFS_FILE, Counted, Figure, Measurement, Timing
+
+KIB, MIB = 1024, 1024 * 1024
+
+SIZES = (1, 8, 64, 512, 4 * KIB, 64 * KIB, 512 * KIB, 4 * MIB)
+QUICK_SIZES = (1, 4 * KIB, 512 * KIB)
+
+#: Room for two calls of the largest size, one after the other, and for threads side by side.
+DEVICE_BYTES = 16 * MIB
+
+#: (what is opened, what it can do): the floor of a character device, and a file in memory.
+YARDSTICKS = (
+    ("/dev/zero", ("pread",)),
+    ("/dev/null", ("pwrite",)),
+    (TMPFS_FILE, ("pread", "pwrite")),
+)
+
+#: Two of these are for getting used to a module that was just loaded.
+ROUNDS = 7
+LOADS = 2
+
+TURNS = 21
+QUICK_TURNS = 7
+
+#: Of a counter in turns, as many threads as the report had.
+COUNTING_THREADS = 30
+
+#: How often the turns are drawn again, and what share of the draws an interval holds.
+DRAWS = 2000
+CONFIDENCE = 0.95
+
+#: The first rounds, which are not believed.
+DOUBTED = 2
+
+#: By how much a second segment may differ from the one that took the fewest instructions.
+SETTLED = 0.0001
+
+#: By how much most segments may differ from their median whose calls do not cost the same every
+#: time: the kernel refills its lists of free pages now and then. Of those the median counts.
+UNSTEADY_SETTLED = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Count:
-    """What the last two batches of a series counted."""
+class Segment:
+    """What was executed from one mark to the next."""
 
-    minimum: int
-    median: int
-    batches: int
-    settled: bool
+    user: int
+    # By function of the kernel or of a module: "vfs_read", "mdriver_read_iter [mdriver_c]".
+    kernel: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.user + sum(self.kernel.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
     """What a call costs, over several loads and VMs."""
 
-    minimum: int
-    # Of the medians of the loads.
-    median: int
-    # How far those are apart, as a share of the smallest.
+    instructions: float
+    user: float
+    kernel: float
+    minor_faults: float
+    # How far the loads are apart, as a share of the smallest.
     spread: float
-    loads: int
+    # How many loads, and the instructions of each.
+    samples: tuple[float, ...]
     settled: bool
+    functions: tuple[tuple[str, float], ...]
 
 
-def compare_medians(numbers: tuple[int, ...]) -> float:
-    """Return how far numbers are apart, as a share of the smallest."""
-    return (max(numbers) - min(numbers)) / min(numbers)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A median, and where 95 of 100 medians of draws lie."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """What it says, in words, as how long Rust takes by a clock, as a share of what C takes."""
+        if self.low > 1.0:
+            return "Rust slower"
+        return "Rust faster" if self.high < 1.0 else "no difference detected"
 
 
-def settle(batch: Callable[[], tuple[int, ...]], *, limit: int, share: float) -> Count:
-    """Make batches until two in a row have the same median, but for a share of it.
+# -- what is measured -------------------------------------------------------------------------
 
-    A guest that has just booted, and a module that was just loaded, have things to do for the
-    first time. They are done when it no longer shows.
+
+def plan_transfers(sizes: tuple[int, ...], *, quick: bool) -> tuple[Timing, ...]:
+    """Return reads and writes of some sizes: at an offset, in sequence, to and from fresh pages."""
+    operations = ("pread", "pwrite") if quick else ("pread", "pwrite", "read", "write")
+    warm = tuple(
+        Timing(operation=operation, size_bytes=size) for size in sizes for operation in operations
+    )
+    cold = tuple(
+        Timing(operation=operation, size_bytes=size, buffers="fresh")
+        for size in sizes for operation in ("pread", "pwrite")
+    )  # fmt: skip
+    return warm + cold
+
+
+def plan_yardsticks(sizes: tuple[int, ...]) -> tuple[Timing, ...]:
+    """Return the same calls on what has no driver of ours."""
+    return tuple(
+        Timing(operation=operation, size_bytes=size, path=path)
+        for path, operations in YARDSTICKS for size in sizes for operation in operations
+    )  # fmt: skip
+
+
+def plan_exact(*, quick: bool) -> Measurement:
+    """Return what is counted in instructions."""
+    sizes = QUICK_SIZES if quick else SIZES
+    bare = tuple(
+        Timing(operation=operation, size_bytes=1, loop="bare") for operation in ("pread", "pwrite")
+    )
+    last = (Timing(operation="load"), Timing(operation="unload"))
+    return Measurement(
+        timings=(*plan_transfers(sizes, quick=quick), Timing(operation="add"),
+                 Timing(operation="open"), *bare, *last, *plan_yardsticks(sizes)),
+        loads=1 if quick else LOADS, rounds=ROUNDS, device_bytes=DEVICE_BYTES,
+    )  # fmt: skip
+
+
+def plan_threads(processors: int) -> tuple[Timing, ...]:
+    """Return calls that several threads make at once, on one region and on disjoint ones."""
+    return tuple(
+        Timing(operation=operation, size_bytes=size, threads=threads, regions=regions)
+        for size in (64, 64 * KIB)
+        for operation in ("pread", "pwrite")
+        for threads in dict.fromkeys((1, 2, processors))
+        for regions in ("disjoint", "one")
+        if threads > 1
+    )
+
+
+def plan_turns(*, quick: bool, processors: int) -> Measurement:
+    """Return what is timed by a clock."""
+    sizes = QUICK_SIZES if quick else SIZES
+    threads = () if quick else plan_threads(processors)
+    return Measurement(
+        timings=(*plan_transfers(sizes, quick=True), *threads, Timing(operation="add"),
+                 Timing(operation="open"),
+                 Timing(operation="count", threads=COUNTING_THREADS),
+                 Timing(operation="load"), Timing(operation="unload"), *plan_yardsticks(sizes)),
+        loads=1, rounds=0, turns=QUICK_TURNS if quick else TURNS, device_bytes=DEVICE_BYTES,
+    )  # fmt: skip
+
+
+# -- what was counted -------------------------------------------------------------------------
+
+
+def find_marks(counted: Counted) -> tuple[int, ...]:
+    """Return the numbers of the marks that ended the segments of some calls."""
+    return tuple(counted.first + 2 * number for number in range(len(counted.faults)))
+
+
+def parse_counts(
+    lines: Iterable[str], wanted: Collection[tuple[int, int]]
+) -> dict[tuple[int, int], Segment]:
+    """Return the segments that ended at some marks.
 
     Args:
-        batch: Returns the instructions of each of its calls.
-        limit: Of batches, at least 2.
-        share: By which two medians may differ.
+        lines: What the profiler of one VM wrote.
+        wanted: (section, mark).
+
+    Raises:
+        ValueError: Instructions were not told apart.
     """
-    last, batches = batch(), 1
-    while True:
-        before, last, batches = last, batch(), batches + 1
-        settled = compare_medians((median_low(before), median_low(last))) <= share
-        if settled or batches == limit:
-            both = before + last
-            return Count(
-                minimum=min(both), median=median_low(both), batches=batches, settled=settled
-            )
+    found: dict[tuple[int, int], Segment] = {}
+    names: dict[str, str] = {}
+    kernel: dict[str, int] | None = None
+    section = 0
+    for line in lines:
+        first, _, rest = line.rstrip("\n").partition(" ")
+        if first == "symbols":
+            section, kernel = section + 1, None
+            names.clear()
+        elif first == "name":
+            number, _, name = rest.partition(" ")
+            names[number] = name
+        elif first == "mark":
+            mark, _, user = rest.partition(" ")
+            place = section, int(mark)
+            kernel = {} if place in wanted else None
+            if kernel is not None:
+                found[place] = Segment(user=int(user), kernel=kernel)
+        elif first == "lost":
+            raise ValueError(f"{rest} instructions were not told apart")
+        elif kernel is not None:
+            # Two functions of one name are taken for one.
+            name = names[first]
+            kernel[name] = kernel.get(name, 0) + int(rest)
+    return found
+
+
+# -- what a call costs ------------------------------------------------------------------------
+
+
+def is_unsteady(timing: Timing) -> bool:
+    """Tell whether calls of a kind do not cost the same every time."""
+    return timing.buffers == "fresh" or timing.operation in ("open", "load", "unload")
+
+
+def find_quiet(segments: tuple[Segment, ...]) -> tuple[int, bool]:
+    """Return which of some equal segments took the fewest instructions, and whether another agrees.
+
+    What comes into a segment from outside, as the kernel's timer does, only adds to it.
+    """
+    totals = [segment.total for segment in segments]
+    least = min(totals)
+    near = sum(total - least <= SETTLED * least for total in totals)
+    return totals.index(least), near > 1
+
+
+def find_middle(segments: tuple[Segment, ...]) -> tuple[int, bool]:
+    """Return which of some segments took the median, and whether most are near it."""
+    totals = [segment.total for segment in segments]
+    middle = median_low(totals)
+    near = sum(abs(total - middle) <= UNSTEADY_SETTLED * middle for total in totals)
+    return totals.index(middle), 2 * near > len(totals)
+
+
+def _compare_segments(
+    counted: Counted, short: Segment, long: Segment, more_faults: float
+) -> Figure:
+    """Return what a call costs: what the longer segment took more, by call."""
+    calls = counted.lengths[1] - counted.lengths[0]
+    more = {name: count - short.kernel.get(name, 0) for name, count in long.kernel.items()}
+    more |= {name: -count for name, count in short.kernel.items() if name not in long.kernel}
+    return Figure(
+        timing=counted.timing, cell=counted.cell, load=counted.load,
+        user=(long.user - short.user) / calls, kernel=sum(more.values()) / calls,
+        minor_faults=more_faults / calls,
+        functions=sort_functions((name, count / calls) for name, count in more.items()),
+    )  # fmt: skip
+
+
+def plan_figure(counted: Counted, segments: Mapping[tuple[int, int], Segment]) -> Figure:
+    """Return what a call costs, by the rounds that are believed.
+
+    Of calls that cost the same every time the least segments count, of others those in the middle.
+
+    Args:
+        counted: Where the calls are.
+        segments: Of its VM, by (section, mark).
+    """
+    marks = find_marks(counted)
+    believed = slice(2 * DOUBTED if len(marks) > 2 * DOUBTED else 0, None)
+    found = [segments[counted.section, mark] for mark in marks][believed]
+    faults = counted.faults[believed]
+    short, long = tuple(found[0::2]), tuple(found[1::2])
+    more_faults = [after - before for before, after in zip(faults[0::2], faults[1::2], strict=True)]
+    choose = find_middle if is_unsteady(counted.timing) else find_quiet
+    (first, agreed), (second, agreed_long) = choose(short), choose(long)
+    figure = _compare_segments(counted, short[first], long[second], median_low(more_faults))
+    return replace(figure, settled=agreed and agreed_long)
+
+
+def sort_functions(functions: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
+    """Return functions that take something, the dearest first."""
+    return tuple(sorted((f for f in functions if f[1]), key=lambda f: (-f[1], f[0])))
+
+
+def measure_spread(samples: tuple[float, ...]) -> float:
+    """Return how far numbers are apart, as a share of the smallest."""
+    return (max(samples) - min(samples)) / min(samples)
 
 
 def summarize(figures: tuple[Figure, ...]) -> Cost:
-    """Return what the figures of one timing, at least one, amount to."""
-    medians = tuple(figure.median for figure in figures)
+    """Return what the figures of one timing in one cell, at least one, amount to."""
+    samples = tuple(figure.instructions for figure in figures)
+    middle = figures[samples.index(median_low(samples))]
     return Cost(
-        minimum=min(figure.minimum for figure in figures), median=median_low(medians),
-        spread=compare_medians(medians), loads=len(figures),
-        settled=all(figure.settled for figure in figures),
+        instructions=middle.instructions, user=middle.user, kernel=middle.kernel,
+        minor_faults=middle.minor_faults, spread=measure_spread(samples), samples=samples,
+        settled=all(figure.settled for figure in figures), functions=middle.functions,
     )  # fmt: skip
+
+
+# -- what a clock told ------------------------------------------------------------------------
+
+
+def find_interval(samples: Sequence[float]) -> Interval:
+    """Return the median of some samples, with an interval by bootstrap.
+
+    Source: B. Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979; the percentiles of
+    the medians of samples that are drawn with replacement.
+    """
+    draw = random.Random(0)  # noqa: S311 - no secret; the same samples give the same interval
+    medians = sorted(median(draw.choices(samples, k=len(samples))) for _ in range(DRAWS))
+    outside = round(DRAWS * (1 - CONFIDENCE) / 2)
+    return Interval(median=median(samples), low=medians[outside], high=medians[-1 - outside])
+
+
+def compare_samples(c: Sequence[float], rust: Sequence[float]) -> Interval:
+    """Return what Rust took as a share of what C took, turn by turn."""
+    return find_interval([r / c for c, r in zip(c, rust, strict=True)])

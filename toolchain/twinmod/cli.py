@@ -17,7 +17,9 @@ from rich.console import Console
 
 from twinmod import (
     __version__,
+    bench_run,
     cache,
+    costs,
     differential,
     flow,
     kbuild,
@@ -311,21 +313,89 @@ def soak(state: State, minutes: float, seed: int | None, as_json: bool, kernel: 
 @click.option("--method", default="lock", show_default=True,
               type=click.Choice(("lock", "add", "racy")),
               help="One lock of all threads, the ADD ioctl, or neither.")  # fmt: skip
+@click.option("--repeat", "repeats", default=1, show_default=True, type=click.IntRange(1, 1000),
+              help="So often, each time in a fresh VM, with intervals.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @kernel_option("Count on this kernel of [tool.twinmod].")
 @pass_state
-def counter(state: State, increments: int, threads: int, method: str, kernel: str) -> ExitCode:
+def counter(
+    state: State, increments: int, threads: int, method: str, repeats: int, as_json: bool,
+    kernel: str,
+) -> ExitCode:  # fmt: skip
     """Count up with threads on one device in every cell, as the report's multi_mdriver did."""
     config = state.select(kernel)
     with flow.hold_checkout(config, state.progress):
         prepared = flow.run_setup(config, state.progress)
-        results = flow.run_counter(
-            config, prepared, threads, increments, method, COUNTER_LIMIT_S, state.progress
-        )
-    click.echo(report.render_counts(results))
-    troubles = report.render_troubles(results)
-    if troubles:
-        click.echo(troubles)
+        counting = flow.Counting(
+            threads=threads, increments=increments, method=method, repeats=repeats,
+            limit_s=COUNTER_LIMIT_S,
+        )  # fmt: skip
+        document, results = flow.run_counter(config, prepared, counting, state.progress)
+    if as_json:
+        _print_json(document)
+    else:
+        single = repeats == 1
+        click.echo(report.render_counts(results) if single else costs.render_counter(document))
+    if troubles := report.render_troubles(results):
+        click.echo(troubles, err=as_json)
     return report.compare_outcomes(results)
+
+
+@cli.command()
+@click.option("--quick", is_flag=True, help="Fewer sizes, loads and turns, and no builds.")
+@click.option("--mode", type=click.Choice(bench_run.MODES), default="both", show_default=True,
+              help="Instructions, a clock, or both.")  # fmt: skip
+@click.option("--parameters", default="", metavar="TEXT",
+              help="Add to the kernel's command line, as in hardened_usercopy=off.")  # fmt: skip
+@click.option("--compare", "compared", metavar="OLD.json",
+              type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Say what changed since another report; exit 1 when a count grew.")  # fmt: skip
+@click.option("--save", "saved", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
+              help="Keep the exact counts for a later --compare.")  # fmt: skip
+@click.option("--share", default=0.01, show_default=True, type=click.FloatRange(min=0.0),
+              help="By how much a count may grow with --compare.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@kernel_option("Measure on this kernel of [tool.twinmod].")
+@pass_state
+def bench(
+    state: State, quick: bool, mode: str, parameters: str, compared: Path | None,
+    saved: Path | None, share: float, as_json: bool, kernel: str,
+) -> ExitCode:  # fmt: skip
+    """Count what each call costs in instructions, time it by a clock, and say why."""
+    config = state.select(kernel)
+    before = costs.parse_report(compared.read_text(), str(compared)) if compared else None
+    if (compared or saved) and mode == "wall":
+        raise ConfigError("--compare and --save need exact counts: --mode wall has none")
+    wanted = bench_run.Wanted(mode=mode, quick=quick, parameters=parameters)
+    with flow.hold_checkout(config, state.progress):
+        document, results = bench_run.run_bench(config, wanted, state.progress)
+    if as_json:
+        _print_json(document)
+    else:
+        click.echo(costs.render_report(document, "out/bench"))
+    if troubles := report.render_troubles(results):
+        click.echo(troubles, err=as_json)
+    codes = [report.compare_outcomes(results), costs.compare_settled(document)]
+    if before is not None:
+        changes, count = costs.compare_reports(before, document)
+        other = costs.find_other_ground(before, document)
+        click.echo(costs.render_changes(changes, count, share, other), err=as_json)
+        codes.append(costs.compare_changes(changes, count, share, other))
+    if saved is not None:
+        text = costs.render_baseline(costs.plan_baseline(document))
+        cache.write_atomically(saved, text)
+    return compare_exit_codes(tuple(codes))
+
+
+@cli.command(name="report")
+@click.option("--markdown", is_flag=True, help="Print the summary for a cover letter.")
+@pass_state
+def render_report(state: State, markdown: bool) -> ExitCode:
+    """Make one page and a summary of what test, bench, counter and zoo left."""
+    with flow.hold_checkout(state.config, state.progress):
+        summary = flow.run_report(state.config)
+    click.echo(summary if markdown else "out/report/index.html\nout/report/summary.md")
+    return ExitCode.PASSED
 
 
 @cli.command()

@@ -22,6 +22,10 @@ TIMEOUT_S = 60.0
 _SUFFIX = re.compile(r"\.(?:cold|part|isra|constprop|llvm|localalias)\b.*$")
 
 
+#: What tells crates of one name apart, as c++filt shows it.
+_CRATE_HASH = re.compile(r"\[[0-9a-f]{8,16}\]")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """A function and a line that an address lies in."""
@@ -151,7 +155,12 @@ def read_names(mangled: Iterable[str], compilers: Chroot) -> dict[str, str]:
         compilers, ("c++filt", *(_SUFFIX.sub("", name) for name in names)),
         purpose="names were not decoded", timeout_s=TIMEOUT_S,
     )  # fmt: skip
-    return dict(zip(names, process.run(command).splitlines(), strict=True))
+    return dict(zip(names, parse_names(process.run(command)), strict=True))
+
+
+def parse_names(output: str) -> tuple[str, ...]:
+    """Return the names that c++filt gave, without what tells crates of one name apart."""
+    return tuple(_CRATE_HASH.sub("", output).splitlines())
 
 
 def decode(

@@ -90,6 +90,15 @@ def parse_module(data: bytes) -> ModuleFile:
     )
 
 
+def count_text(data: bytes) -> int:
+    """Return how many bytes of code a module's file has."""
+    return sum(
+        int(section["sh_size"])
+        for section in ELFFile(BytesIO(data)).iter_sections()
+        if section["sh_flags"] & SH_FLAGS.SHF_EXECINSTR
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Symbol:
     """A function of a module's file."""

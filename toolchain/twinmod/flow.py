@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from twinmod import (
+    __version__,
     cache,
     chroot,
+    costs,
     debugger,
     decode,
     differential,
@@ -21,8 +23,10 @@ from twinmod import (
     injection,
     kbuild,
     kernel,
+    page,
     recording,
     report,
+    resources,
     results,
     userland,
 )
@@ -551,21 +555,49 @@ def run_replay(
     return replayer.finish(ended)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counting:
+    """What a counter is to do in every cell."""
+
+    threads: int
+    # Of each thread.
+    increments: int
+    # As the testers have it.
+    method: str
+    # How often, each time in a fresh VM.
+    repeats: int = 1
+    # Seconds that a cell may take.
+    limit_s: float
+
+
 def run_counter(
-    config: Config, prepared: Prepared, threads: int, increments: int, method: str, limit_s: float,
-    progress: Progress,
-) -> tuple[CellResult, ...]:  # fmt: skip
-    """Count up in every cell: threads x increments on one device, by a method of the testers."""
+    config: Config, prepared: Prepared, counting: Counting, progress: Progress
+) -> tuple[dict[str, Any], tuple[CellResult, ...]]:
+    """Count up in every cell: threads x increments on one device, by a method of the testers.
+
+    All cells take their turn before the first one does so again: what drifts hits them all.
+    """
     products = run_build(config, prepared, LANGUAGES, progress)
     setting = prepare_setting(config, prepared, progress)
     out_dir = config.out_dir / "counter"
     shutil.rmtree(out_dir, ignore_errors=True)
     work = guest.Work(
-        mode="count", cells=plan_cells(config), products=products, limit_s=limit_s,
-        threads=threads, increments=increments, method=method,
+        mode="count", cells=plan_cells(config), products=products, limit_s=counting.limit_s,
+        threads=counting.threads, increments=counting.increments, method=counting.method,
     )  # fmt: skip
-    ended, _ = guest.run_cells(setting, work, out_dir, progress)
-    return ended
+    found: list[CellResult] = []
+    for number in range(1, counting.repeats + 1):
+        if counting.repeats > 1:
+            progress.note(f"repeat {number} of {counting.repeats}")
+        ended, _ = guest.run_cells(setting, work, out_dir / f"repeat-{number}", progress)
+        found += ended
+    document = costs.plan_counter_report(
+        tuple(found), report.plan_kernel(prepared.tree), setting.accelerator.name,
+        {"threads": counting.threads, "increments": counting.increments,
+         "method": counting.method, "repeats": counting.repeats},
+    )  # fmt: skip
+    write_json(out_dir / "report.json", document)
+    return document, tuple(found)
 
 
 def run_shell(
@@ -646,6 +678,55 @@ def run_recording(
     found, _ = guest.find_faults(guest.read_console(out_dir), products, out_dir)
     decoded = decode.decode_faults(found, products, prepared.tree.compilers)
     return recording.compare_runs(recorded.run_dir, out_dir), decoded
+
+
+# -- the report -------------------------------------------------------------------------------
+
+#: What a page is made of, as far as it is there.
+REPORTS = ("test", "bench", "counter", "zoo")
+
+
+def read_reports(config: Config) -> dict[str, dict[str, Any]]:
+    """Return what earlier runs left, by verb.
+
+    Raises:
+        ConfigError: One of them is not whole, or there is none.
+    """
+    found = {}
+    for name in REPORTS:
+        path = config.out_dir / name / "report.json"
+        if not path.exists():
+            continue
+        try:
+            document = json.loads(path.read_text())
+            if document["schema"] != f"twinmod.{name}/1":
+                raise ValueError(f"schema {document['schema']!r}")
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"the report of `{name}` is not whole",
+                facts=(("file", str(path)), ("why", repr(error))),
+                hint=f"nox -s {name}",
+            ) from error
+        found[name] = document
+    if not found:
+        raise ConfigError(
+            "there is nothing to report yet", facts=(("folder", str(config.out_dir)),),
+            hint="nox -s test, then nox -s bench",
+        )  # fmt: skip
+    return found
+
+
+def run_report(config: Config) -> str:
+    """Write the page and the summary to out/report; return the summary."""
+    documents = read_reports(config)
+    rules = read_rules(config)
+    made = time.strftime("%Y-%m-%d")
+    values = page.plan_page(documents, rules, made, __version__)
+    text = resources.render_template("report.html.j2", values)
+    cache.write_atomically(config.out_dir / "report/index.html", text)
+    summary = page.render_summary(documents, rules, made)
+    cache.write_atomically(config.out_dir / "report/summary.md", summary)
+    return summary
 
 
 # -- the rest ---------------------------------------------------------------------------------

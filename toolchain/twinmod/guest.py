@@ -43,6 +43,10 @@ RESULTS = RUN / "results"
 RECORDING = sandbox.INSIDE / "recording"
 EXECUTION = RECORDING / "execution"
 
+#: What counts instructions and writes it down, what a VM's programs tell it with, and one of them.
+NATIVE = sandbox.INSIDE / "native"
+COUNTS = "counts"
+
 #: Where a VM waits for gdb, as both see it: the path of the host may be too long for a socket.
 GDB_SOCKET = RESULTS / "gdb.sock"
 
@@ -84,7 +88,16 @@ MACHINES = {
     "tcg": ("-accel", "tcg,thread=multi", "-cpu", "max"),
     # Without its fast string instructions a processor copies 8 bytes an instruction; with them it
     # would copy anything in one, or in one per byte.
-    "icount": ("-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,-erms,-fsrm,-fsrs"),
+    "icount": (
+        "-accel",
+        "tcg",
+        "-icount",
+        "shift=0,sleep=off",
+        "-cpu",
+        "max,-erms,-fsrm,-fsrs",
+        "-plugin",
+        f"{NATIVE}/profiler.so,out={RESULTS}/{COUNTS},symbols={RESULTS}/symbols",
+    ),
     # An instruction takes 2 ns of the guest's time.
     "record": ("-accel", "tcg", "-icount", f"shift=1,rr=record,rrfile={EXECUTION}", "-cpu", "max"),
 }
@@ -185,6 +198,8 @@ class Setting:
     userland: Userland
     vm: VmSpec
     accelerator: Accelerator
+    # Holds profiler.so and marks.so, for VMs whose instructions are counted.
+    native_dir: Path | None = None
 
     @property
     def recorded(self) -> bool:
@@ -243,7 +258,11 @@ def plan_view(setting: Setting, products: tuple[Product, ...], run_dir: Path) ->
             Bind(source_path=product.path, target_path=inside / "module" / product.file_name)
             for product in products
         ),
-    )
+        *(
+            Bind(source_path=setting.native_dir, target_path=folder / "native")
+            for folder in (inside, sandbox.INSIDE) if setting.native_dir
+        ),
+    )  # fmt: skip
 
 
 def plan_recorded_view(setting: Setting, run_dir: Path) -> tuple[Bind, ...]:
@@ -318,14 +337,18 @@ def plan_way_out(accelerator: str, *, interactive: bool) -> tuple[str, ...]:
     return (*console, "-device", "virtio-serial-pci", *events, *port)
 
 
-def plan_exact(setting: Setting) -> Setting:
+def plan_exact(setting: Setting, native_dir: Path) -> Setting:
     """Return the setting of VMs whose clocks count instructions: a nanosecond is one of them.
+
+    Args:
+        setting: Of other VMs.
+        native_dir: Holds profiler.so and marks.so.
 
     Source: qemu(1), ``-icount``: an instruction takes 2^0 ns, on one processor.
     """
     why = "a nanosecond of the guest's time is one instruction of it"
     return replace(
-        setting, accelerator=Accelerator(name="icount", reason=why),
+        setting, accelerator=Accelerator(name="icount", reason=why), native_dir=native_dir,
         vm=plan_patience(replace(setting.vm, processors=1), EXACT_PATIENCE),
     )  # fmt: skip
 
@@ -373,6 +396,8 @@ def plan_agent(setting: Setting, work: Work) -> dict[str, Any]:
         "increments": work.increments,
         "method": work.method,
         "measurement": asdict(work.measurement) if work.measurement else None,
+        "marks": str(NATIVE / "marks.so"),
+        "loop": str(NATIVE / "loop"),
     }  # fmt: skip
 
 
@@ -663,7 +688,7 @@ class Watch:
         for event in results.parse_events((line,)):
             if event["event"] == "cell":
                 self.cell, self.done = event["cell"], 0
-            elif event["event"] in ("result", "figure"):
+            elif event["event"] in ("result", "figure", "turns"):
                 self.done += 1
         # The differential says for itself how far it is.
         if self.cell != DIFFERENTIAL.name:
@@ -709,6 +734,7 @@ def run_cells(
             progress.note(f"{tolerated} data races in the kernel's own code, none in a module")
         ended = results.classify(end.transcript, end.end, found_faults)
         ended = decode.decode(ended, work.products, setting.tree.compilers)
+        ended = tuple(replace(result, vm=boots.total) for result in ended)
         if not ended and not found:
             raise plan_boot_error(plan, end)
         # What earlier VMs found is kept when a later one does not come as far as a cell.

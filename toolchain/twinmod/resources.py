@@ -49,8 +49,8 @@ def render_template(name: str, values: dict[str, object]) -> str:
         # "{#" stands in shell's ${#x}; no template of ours has comments of that form.
         comment_start_string="{##",
         comment_end_string="##}",
-        # Makefiles and shell scripts; a page of HTML would want it.
-        autoescape=False,  # noqa: S701
+        # Makefiles and shell scripts would not want it.
+        autoescape=name.endswith(".html.j2"),
     )
     try:
         return environment.get_template(name).render(values)

@@ -13,7 +13,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from twinmod.specs import AbsentCell, Cell, CellResult, Figure, KernelFault, TestResult, Timing
+from twinmod.specs import (
+    AbsentCell,
+    Cell,
+    CellResult,
+    Counted,
+    KernelFault,
+    Loop,
+    TestResult,
+    Timing,
+    Turns,
+)
 
 #: How a VM can end. "silent": the host gave up on it.
 ENDS = ("exited", "silent")
@@ -65,6 +75,7 @@ def parse_transcript(events: Iterable[Mapping[str, Any]], cells: tuple[Cell, ...
     release = current = ""
     began_s: list[float] = []
     steps: list[tuple[float, str]] = []
+    sections = 0
     for event in events:
         if event["event"] in ("cell", "test", "result"):
             now = str(event["id"]) if event["event"] == "test" else ""
@@ -84,9 +95,17 @@ def parse_transcript(events: Iterable[Mapping[str, Any]], cells: tuple[Cell, ...
                 done[current] = replace(done[current], tests=tests)
             case "count":
                 done[current] = replace(done[current], count=event["values"])
+            case "turns":
+                turns = (*done[current].turns, _parse_turns(event))
+                done[current] = replace(done[current], turns=turns)
+            case "loop":
+                loops = (*done[current].loops, _parse_loop(event, current))
+                done[current] = replace(done[current], loops=loops)
+            case "symbols":
+                sections += 1
             case "figure":
-                figures = (*done[current].figures, _parse_figure(event))
-                done[current] = replace(done[current], figures=figures)
+                counted = (*done[current].counted, _parse_counted(event, sections))
+                done[current] = replace(done[current], counted=counted)
             case "cell_end":
                 done[current] = _end_cell(done[current], event, running)
                 running = None
@@ -133,8 +152,29 @@ def _parse_test(event: Mapping[str, Any]) -> TestResult:
     )  # fmt: skip
 
 
-def _parse_figure(event: Mapping[str, Any]) -> Figure:
-    return Figure(**{**event["values"], "timing": Timing(**event["values"]["timing"])})
+def _parse_counted(event: Mapping[str, Any], section: int) -> Counted:
+    values = event["values"]
+    return Counted(
+        timing=Timing(**values["timing"]), cell=values["cell"], load=values["load"],
+        section=section, first=values["first"], lengths=tuple(values["lengths"]),
+        faults=tuple(values["faults"]),
+    )  # fmt: skip
+
+
+def _parse_loop(event: Mapping[str, Any], cell: str) -> Loop:
+    values = event["values"]
+    lists = {name: tuple(values[name])
+             for name in ("read_ns", "write_ns", "read_faults", "write_faults")}  # fmt: skip
+    return Loop(cell=cell, size_bytes=values["size_bytes"], buffers=values["buffers"], **lists)
+
+
+def _parse_turns(event: Mapping[str, Any]) -> Turns:
+    values = event["values"]
+    return Turns(
+        timing=Timing(**values["timing"]), module=values["module"], tester=values["tester"],
+        calls=values["calls"], latency_ns=tuple(values["latency_ns"]),
+        minor_faults=values["minor_faults"],
+    )  # fmt: skip
 
 
 def _end_cell(

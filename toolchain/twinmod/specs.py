@@ -243,6 +243,12 @@ class Cell:
         return "/".join(part for part in parts if part)
 
 
+#: What calls are measured on beside the modules' devices.
+YARDSTICKS = Cell(module="", language="yardsticks", tester="c")
+
+#: Both modules, whose calls a clock times in turns.
+TURNS = Cell(module="", language="turns", tester="")
+
 #: What follows the cells of a run: every module held to one model, with each tester.
 DIFFERENTIAL = Cell(module="", language="differential", tester="")
 
@@ -332,46 +338,119 @@ class KernelFault:
     log: str = ""
 
 
+#: A file in memory of the VM, which calls are measured on too.
+TMPFS_FILE = "/tmp/twinmod.yardstick"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """Calls of one kind, whose instructions are counted."""
 
-    # read or write, at offset 0.
+    # read, write, pread, pwrite, add; open, which closes too; load, unload.
     operation: str
-    size_bytes: int
+    size_bytes: int = 0
     # What is opened; "" is the module's own device.
     path: str = ""
+    # "reused": one buffer, all of it there. "fresh": each call's was never touched.
+    buffers: str = "reused"
+    # Whose loop makes the calls: the tester's, or one in C with nothing else in it, "bare".
+    loop: str = "tester"
+    # How many make them at once; only a clock can tell what that costs.
+    threads: int = 1
+    # What several threads move: "disjoint" regions of the device, or the same "one".
+    regions: str = "one"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What is counted in each cell, and when a count is believed."""
+    """What is counted in each cell."""
 
     timings: tuple[Timing, ...]
-    # One of time.CLOCK_*.
-    clock: int
     # How often the module is loaded in one VM; all is counted anew after each load.
     loads: int
-    # Calls in one batch. Batches are made until the medians of two in a row differ by no more
-    # than a share of the smaller one, but no more than a limit.
-    calls: int
-    share: float
-    batches: int
+    # Each of two segments of calls. The first ones are not believed: a module that was just loaded
+    # has things to do for the first time.
+    rounds: int
+    # Of a clock: how often each module's turn comes.
+    turns: int = 0
+    # Of the device's memory; 0 leaves the module its own.
+    device_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """Where, in what a VM's profiler wrote, the calls of one kind are."""
+
+    timing: Timing
+    # The name of the cell.
+    cell: str
+    # From 1 on, in one VM.
+    load: int
+    # Of all that was loaded in that VM.
+    section: int
+    # The number, in the section, of the mark that ended the first segment; every second one ends
+    # one.
+    first: int
+    # How many calls the two segments of a round make.
+    lengths: tuple[int, int]
+    # Minor page faults of every segment.
+    faults: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """What a call costs, counted in one load of a module."""
+    """What a call costs, counted after one load of a module."""
 
     timing: Timing
-    # From 1 on, in one VM.
+    cell: str
     load: int
-    # Instructions of a call, from one reading of the clock to the next, in the last two batches.
-    minimum: int
-    median: int
-    batches: int
-    # False when the limit came before two batches agreed.
-    settled: bool
+    # Instructions of a call: medians over the rounds that are believed.
+    user: float
+    kernel: float
+    minor_faults: float
+    # (function of the kernel or of a module, its instructions), the dearest first.
+    functions: tuple[tuple[str, float], ...] = ()
+    # Whether the rounds agree.
+    settled: bool = True
+
+    @property
+    def instructions(self) -> float:
+        """All of a call."""
+        return self.user + self.kernel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """A loop that reads and writes a buffer, call by call, as a person's first benchmark does."""
+
+    # The name of the cell.
+    cell: str
+    size_bytes: int
+    # "fresh": allocated in the loop. "reused": allocated before it.
+    buffers: str
+    # In nanoseconds of the VM's clock, and in minor page faults, one of each per pass.
+    read_ns: tuple[int, ...]
+    write_ns: tuple[int, ...]
+    read_faults: tuple[int, ...]
+    write_faults: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """What calls of one kind took by a clock, turn by turn: all modules had one of the same number.
+
+    A turn of a yardstick is its own.
+    """
+
+    timing: Timing
+    # "" for a yardstick.
+    module: str
+    tester: str
+    # How many calls each thread made in a turn.
+    calls: int
+    # Of a call, in each turn, with all threads at work.
+    latency_ns: tuple[float, ...]
+    minor_faults: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -387,8 +466,13 @@ class CellResult:
     problems: tuple[str, ...] = ()
     # What a counter run measured, by name.
     count: Mapping[str, float] | None = None
-    # What a measurement counted, in that order.
-    figures: tuple[Figure, ...] = ()
+    # The VM that it ran in, from 1 on.
+    vm: int = 0
+    # Where a measurement counted, in that order.
+    counted: tuple[Counted, ...] = ()
+    # What a clock told.
+    turns: tuple[Turns, ...] = ()
+    loops: tuple[Loop, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,9 @@ from twinmod.specs import Bind, Chroot, Command, Progress, TesterSpec
 DOWNLOAD_TIMEOUT_S = 1800.0
 BUILD_TIMEOUT_S = 900.0
 
+#: (what is made of the sources of native/, the option that makes it that)
+NATIVE = (("marks.so", "-shared"), ("profiler.so", "-shared"), ("loop", "-pie"))
+
 #: Left by builds in a checkout; no part of a project.
 IGNORED = ("target", "build", "dist", "__pycache__", "*.so", "*.egg-info", ".*")
 
@@ -298,6 +301,43 @@ def _find_extension(spec: TesterSpec, work_dir: Path) -> Path:
     if not found:
         raise BuildError(f"tester {spec.name} was built without an extension module")
     return found[0]
+
+
+# -- what counts ------------------------------------------------------------------------------
+
+
+def ensure_native(chroot: Chroot, progress: Progress) -> Path:
+    """Return the folder with QEMU's profiler and the library that speaks to it, compiled.
+
+    Raises:
+        BuildError: They do not compile.
+    """
+    files = tuple(
+        (path, content) for path, content in read_files(resources.PACKAGE_DIR / "native")
+        if path.endswith((".c", ".h"))
+    )  # fmt: skip
+
+    def make(work_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        for name, content in files:
+            (work_dir / name).write_bytes(content)
+        with progress.phase("profiler"):
+            for name, option in NATIVE:
+                process.run(_plan_native(chroot, work_dir, name, option))
+        return {}, tuple(name for name, _ in NATIVE)
+
+    return cache.ensure_entry("native", plan_digest(chroot, "", files), make, progress).path
+
+
+def _plan_native(chroot: Chroot, work_dir: Path, name: str, option: str) -> Command:
+    inside = sandbox.INSIDE / "out"
+    return sandbox.plan_command(
+        chroot,
+        ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", option, "-fPIC",
+         "-fvisibility=hidden", "-o", str(inside / name),
+         str(inside / Path(name).with_suffix(".c"))),
+        purpose=f"{name} was not made", timeout_s=BUILD_TIMEOUT_S,
+        binds=(Bind(source_path=work_dir, target_path=inside, writable=True),),
+    )  # fmt: skip
 
 
 # -- the agent and the matrix -----------------------------------------------------------------

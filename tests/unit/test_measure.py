@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Calls of one kind, over and over: how many, on what memory, in which order."""
+
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from twinmod import measure, process, resources
+from twinmod.measure import Buffers, Calls
+from twinmod.specs import Command, Timing
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("timing", "lengths"),
+    [
+        (Timing(operation="pread", size_bytes=1), (64, 128)),
+        (Timing(operation="pread", size_bytes=65536), (4, 8)),
+        (Timing(operation="pread", size_bytes=4 * MIB), (1, 2)),
+        (Timing(operation="add"), (64, 128)),
+        (Timing(operation="load"), (0, 1)),
+    ],
+)
+def test_a_segment_is_long_enough_to_count_and_too_short_for_the_timer(
+    timing: Timing, lengths: tuple[int, int]
+) -> None:
+    assert measure.plan_lengths(timing) == lengths
+
+
+@pytest.mark.parametrize(("size", "stride"), [(1, 4096), (4096, 4096), (4097, 8192)])
+def test_fresh_buffers_share_no_page(size: int, stride: int) -> None:
+    timing = Timing(operation="pread", size_bytes=size, buffers="fresh")
+    assert measure.plan_stride(timing) == stride
+
+
+def test_a_fresh_buffer_was_never_touched_and_a_reused_one_has_all_its_pages() -> None:
+    fresh, reused = Buffers(8192, 8192), Buffers(8192, 0)
+    fresh.prepare(3)
+    reused.prepare(3)
+    before = measure.read_minor_faults()
+    assert ctypes.string_at(reused.address, 8192) == measure.TOUCHED * 8192
+    after_reused = measure.read_minor_faults()
+    assert ctypes.string_at(fresh.address, 3 * 8192) == bytes(3 * 8192)
+    # Python's own memory may fault as well, but not six times.
+    assert after_reused - before < 6 <= measure.read_minor_faults() - after_reused
+
+
+def test_reused_memory_stays_where_it_is_and_fresh_memory_is_new_each_time() -> None:
+    fresh, reused = Buffers(4096, 4096), Buffers(4096, 0)
+    for buffers in (fresh, reused):
+        buffers.prepare(1)
+        ctypes.memset(buffers.address, 1, 1)
+    address = reused.address
+    fresh.prepare(2)
+    reused.prepare(2)
+    assert ctypes.string_at(fresh.address, 1) == b"\0"
+    assert reused.address == address
+    assert ctypes.string_at(reused.address, 1) == b"\1"
+
+
+class Diary:
+    """Calls that write down when they are made."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def plan(self, name: str) -> Calls:
+        return Calls(prepare=lambda _: None, make=lambda n: self.lines.append(f"{name} {n}"))
+
+
+def test_contenders_take_turns_and_none_is_always_first() -> None:
+    diary = Diary()
+    contenders = {name: diary.plan(name) for name in ("c", "rust")}
+    found = list(measure.take_turns(Timing(operation="load"), contenders, 2))
+    assert diary.lines == ["rust 1", "c 1", "c 1", "rust 1", "rust 1", "c 1"]
+    assert [(entry["module"], len(entry["latency_ns"])) for entry in found] == [
+        ("c", 2), ("rust", 2)
+    ]  # fmt: skip
+
+
+MARKS = """\
+#include <stdio.h>
+#include "marks.c"
+int main(void)
+{
+	char buffer[8];
+	mark_counts();
+	mark_symbols();
+	printf("%zd %zd", bare_pread(0, buffer, 8, 3), bare_pwrite(0, buffer, 0, 1));
+	return 0;
+}
+"""
+
+
+def test_a_mark_does_nothing_and_is_made_of_the_bytes_that_the_profiler_knows(
+    tmp_path: Path,
+) -> None:
+    native_dir = resources.PACKAGE_DIR / "native"
+    source_path, program_path = tmp_path / "program.c", tmp_path / "program"
+    source_path.write_text(MARKS)
+
+    def run(*argv: str) -> str:
+        return process.run(Command(argv=argv, purpose="marks", timeout_s=60))
+
+    run("gcc", "-O2", "-Wall", "-Werror", f"-I{native_dir}", "-o", str(program_path),
+        str(source_path))  # fmt: skip
+    run("sh", "-c", f"head -c 9 /dev/zero > {tmp_path}/nine; {program_path} < {tmp_path}/nine")
+    code = program_path.read_bytes()
+    assert b"\x0f\x1f\x80mark" in code
+    assert b"\x0f\x1f\x80syms" in code
+
+
+def test_the_profiler_compiles_without_a_warning(tmp_path: Path) -> None:
+    source_path = resources.PACKAGE_DIR / "native/profiler.c"
+    argv = ("gcc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", str(source_path))
+    process.run(Command(argv=argv, purpose="profiler", timeout_s=60))
+
+
+def test_a_measurement_comes_out_of_a_plan_as_it_went_in() -> None:
+    values: dict[str, Any] = {
+        "timings": [{"operation": "pread", "size_bytes": 8}], "loads": 1, "rounds": 2, "turns": 3,
+        "device_bytes": 4096,
+    }  # fmt: skip
+    parsed = measure.parse_measurement(values)
+    assert parsed.timings == (Timing(operation="pread", size_bytes=8),)
+    assert (parsed.loads, parsed.rounds, parsed.turns) == (1, 2, 3)
+
+
+def test_a_loop_is_a_number_of_each_kind_for_each_pass() -> None:
+    assert measure.parse_loop("900 128 200 0\n300 0 210 1\n") == {
+        "read_ns": (900, 300), "read_faults": (128, 0), "write_ns": (200, 210),
+        "write_faults": (0, 1),
+    }  # fmt: skip
+
+
+class Shelf:
+    """A device that notes which part of it each thread moves, or refuses to move anything."""
+
+    def __init__(self, errno: int = 0) -> None:
+        self.errno = errno
+        self.offsets: set[int] = set()
+
+    def repeat(self, operation: str, calls: int, **values: int) -> None:
+        assert (operation, calls, values["size"]) == ("pread", 3, 64)
+        if self.errno:
+            raise OSError(self.errno, "refused")
+        self.offsets.add(values["offset"])
+
+
+@pytest.mark.parametrize(("regions", "offsets"), [("disjoint", {0, 4096}), ("one", {0})])
+def test_threads_of_a_team_have_a_page_each_or_share_one(regions: str, offsets: set[int]) -> None:
+    timing = Timing(operation="pread", size_bytes=64, threads=2, regions=regions)
+    shelf = Shelf()
+    with ThreadPoolExecutor(2) as pool:
+        team = measure.Team(timing, shelf, pool)
+        team.prepare(3)
+        team.make(3)
+    assert shelf.offsets == offsets
+
+
+def test_a_call_that_fails_in_a_thread_fails_the_turn() -> None:
+    timing = Timing(operation="pread", size_bytes=64, threads=2)
+    with ThreadPoolExecutor(2) as pool:
+        team = measure.Team(timing, Shelf(errno=5), pool)
+        team.prepare(3)
+        with pytest.raises(OSError, match="refused"):
+            team.make(3)

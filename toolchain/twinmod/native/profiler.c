@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A plugin of QEMU that counts how often each instruction of the guest is executed, and writes down,
+ * from mark to mark, how many instructions each function of the kernel took.
+ *
+ * Arguments: out=PATH, what it writes; symbols=PATH, a copy of the guest's /proc/kallsyms.
+ *
+ * It writes, a line each:
+ *	symbols				the symbols were read; marks are numbered anew
+ *	name NUMBER NAME [MODULE]	a function that is counted for the first time
+ *	mark NUMBER USER		a mark; USER instructions in user space since the one before
+ *	NUMBER INSTRUCTIONS		what a function took since the one before
+ *	lost NUMBER			instructions too many to be told apart: the rest is wrong
+ *
+ * One processor: a guest whose instructions are counted has no more.
+ *
+ * Source: docs/devel/tcg-plugins.rst and the symbols that QEMU 10.0 exports to plugins. Debian has
+ * no package with their header.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "marks.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* -- what QEMU has for a plugin ------------------------------------------------------------- */
+
+typedef uint64_t qemu_plugin_id_t;
+
+struct qemu_plugin_tb;
+struct qemu_plugin_insn;
+struct qemu_plugin_scoreboard;
+
+typedef struct {
+	struct qemu_plugin_scoreboard *score;
+	size_t offset;
+} qemu_plugin_u64;
+
+enum qemu_plugin_op { QEMU_PLUGIN_INLINE_ADD_U64 };
+enum qemu_plugin_cb_flags { QEMU_PLUGIN_CB_NO_REGS };
+
+struct qemu_plugin_scoreboard *qemu_plugin_scoreboard_new(size_t element_size);
+void *qemu_plugin_scoreboard_find(struct qemu_plugin_scoreboard *score, unsigned int vcpu);
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id,
+					   void (*callback)(qemu_plugin_id_t,
+							    struct qemu_plugin_tb *));
+void qemu_plugin_register_atexit_cb(qemu_plugin_id_t id, void (*callback)(qemu_plugin_id_t, void *),
+				    void *data);
+size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
+struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t number);
+uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
+size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *insn);
+size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *insn, void *bytes, size_t size);
+void qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(struct qemu_plugin_insn *insn,
+							 enum qemu_plugin_op op,
+							 qemu_plugin_u64 entry, uint64_t value);
+void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn,
+					    void (*callback)(unsigned int, void *),
+					    enum qemu_plugin_cb_flags flags, void *data);
+
+EXPORT int qemu_plugin_version = 4;
+
+/* -- the kernel's functions ------------------------------------------------------------------ */
+
+struct symbol {
+	uint64_t address;
+	char *name;
+	uint64_t count;
+	unsigned int number;	/* as it was written down; 0: not yet */
+};
+
+static const char *symbols_path;
+static FILE *out;
+static struct symbol *symbols;
+static size_t symbols_length;
+static unsigned int names;	/* how many were written down */
+static unsigned int marks;	/* since the symbols were read */
+static unsigned int generation;	/* of the symbols; a slot's is of another when it is out of date */
+
+static int compare_symbols(const void *left, const void *right)
+{
+	uint64_t a = ((const struct symbol *)left)->address;
+	uint64_t b = ((const struct symbol *)right)->address;
+
+	return (a > b) - (a < b);
+}
+
+static void forget_symbols(void)
+{
+	for (size_t i = 0; i < symbols_length; i++)
+		free(symbols[i].name);
+	free(symbols);
+	symbols = NULL;
+	symbols_length = 0;
+	generation++;
+}
+
+/* Keep a line of /proc/kallsyms that is code: "ADDRESS t NAME\t[MODULE]". */
+static void keep_symbol(char *line, size_t *room)
+{
+	char *end, *name;
+	uint64_t address = strtoull(line, &end, 16);
+
+	if (end == line || !strchr("tTwW", end[1]))
+		return;
+	name = end + 3;
+	name[strcspn(name, "\n")] = '\0';
+	end = strchr(name, '\t');
+	if (end)
+		*end = ' ';
+	if (symbols_length == *room) {
+		*room = *room ? 2 * *room : 1 << 16;
+		symbols = realloc(symbols, *room * sizeof(*symbols));
+	}
+	symbols[symbols_length++] = (struct symbol){ .address = address, .name = strdup(name) };
+}
+
+static void read_symbols(unsigned int vcpu, void *data)
+{
+	FILE *file = fopen(symbols_path, "r");
+	size_t room = 0, size = 0;
+	char *line = NULL;
+
+	(void)vcpu;
+	(void)data;
+	marks = 0;
+	fprintf(out, "symbols\n");
+	forget_symbols();
+	if (!file)
+		return;
+	while (getline(&line, &size, file) > 0)
+		keep_symbol(line, &room);
+	free(line);
+	fclose(file);
+	qsort(symbols, symbols_length, sizeof(*symbols), compare_symbols);
+}
+
+/* The last symbol at an address or before it, -1 for none. */
+static long find_symbol(uint64_t address)
+{
+	size_t low = 0, high = symbols_length;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (symbols[middle].address <= address)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return (long)low - 1;
+}
+
+/* -- counters -------------------------------------------------------------------------------- */
+
+/* A booted kernel has executed some 400,000 different instructions, Linux 7.3. */
+#define SLOTS (1U << 22)
+#define BUCKETS (1U << 20)
+
+struct slot {
+	uint64_t address;
+	uint32_t next;		/* in its bucket; 0 ends it */
+	uint32_t generation;
+	long symbol;
+};
+
+/* Slot 0 is all of user space. */
+static struct slot slots[SLOTS];
+static uint32_t buckets[BUCKETS];
+static uint32_t slots_length = 1;
+static uint64_t lost;
+static struct qemu_plugin_scoreboard *counters;
+
+static uint32_t slot_of(uint64_t address)
+{
+	uint32_t bucket = (uint32_t)((address * 0x9e3779b97f4a7c15ULL) >> 44), slot;
+
+	/* The kernel has the upper half of the addresses. */
+	if (!(address >> 63))
+		return 0;
+	for (slot = buckets[bucket]; slot; slot = slots[slot].next)
+		if (slots[slot].address == address)
+			return slot;
+	if (slots_length == SLOTS) {
+		lost++;
+		return 0;
+	}
+	slot = slots_length++;
+	slots[slot] = (struct slot){ .address = address, .next = buckets[bucket] };
+	buckets[bucket] = slot;
+	return slot;
+}
+
+/* Add up the slots by function. Instructions before the first symbol are nobody's. */
+static void add_counts(const uint64_t *counts)
+{
+	for (uint32_t i = 1; i < slots_length; i++) {
+		if (!counts[i])
+			continue;
+		if (slots[i].generation != generation) {
+			slots[i].generation = generation;
+			slots[i].symbol = find_symbol(slots[i].address);
+		}
+		if (slots[i].symbol >= 0)
+			symbols[slots[i].symbol].count += counts[i];
+	}
+}
+
+static void write_counts(void)
+{
+	for (size_t i = 0; i < symbols_length; i++) {
+		struct symbol *symbol = &symbols[i];
+
+		if (!symbol->count)
+			continue;
+		if (!symbol->number) {
+			symbol->number = ++names;
+			fprintf(out, "name %u %s\n", symbol->number, symbol->name);
+		}
+		fprintf(out, "%u %llu\n", symbol->number, (unsigned long long)symbol->count);
+		symbol->count = 0;
+	}
+}
+
+static void on_mark(unsigned int vcpu, void *data)
+{
+	uint64_t *counts = qemu_plugin_scoreboard_find(counters, vcpu);
+
+	(void)data;
+	fprintf(out, "mark %u %llu\n", marks++, (unsigned long long)counts[0]);
+	add_counts(counts);
+	write_counts();
+	memset(counts, 0, slots_length * sizeof(*counts));
+}
+
+/* -- translation ----------------------------------------------------------------------------- */
+
+static bool is_mark(const struct qemu_plugin_insn *insn, const char *name)
+{
+	char bytes[MARK_BYTES];
+
+	return qemu_plugin_insn_size(insn) == MARK_BYTES &&
+	       qemu_plugin_insn_data(insn, bytes, MARK_BYTES) == MARK_BYTES &&
+	       memcmp(bytes, MARK_OPCODE, 3) == 0 && memcmp(bytes + 3, name, 4) == 0;
+}
+
+static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
+{
+	(void)id;
+	for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
+		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
+		uint32_t slot = slot_of(qemu_plugin_insn_vaddr(insn));
+		qemu_plugin_u64 counter = { counters, slot * sizeof(uint64_t) };
+
+		qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(insn, QEMU_PLUGIN_INLINE_ADD_U64,
+								    counter, 1);
+		if (slot)
+			continue;
+		if (is_mark(insn, MARK_COUNTS))
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, on_mark,
+							       QEMU_PLUGIN_CB_NO_REGS, NULL);
+		else if (is_mark(insn, MARK_SYMBOLS))
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, read_symbols,
+							       QEMU_PLUGIN_CB_NO_REGS, NULL);
+	}
+}
+
+static void on_end(qemu_plugin_id_t id, void *data)
+{
+	(void)id;
+	(void)data;
+	if (lost)
+		fprintf(out, "lost %llu\n", (unsigned long long)lost);
+	fclose(out);
+}
+
+EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, char **argv)
+{
+	(void)info;
+	for (int i = 0; i < argc; i++) {
+		if (strncmp(argv[i], "out=", 4) == 0)
+			out = fopen(argv[i] + 4, "w");
+		else if (strncmp(argv[i], "symbols=", 8) == 0)
+			symbols_path = strdup(argv[i] + 8);
+	}
+	if (!out || !symbols_path) {
+		fprintf(stderr, "profiler: out= and symbols= must name files\n");
+		return -1;
+	}
+	counters = qemu_plugin_scoreboard_new(SLOTS * sizeof(uint64_t));
+	qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
+	qemu_plugin_register_atexit_cb(id, on_end, NULL);
+	return 0;
+}
