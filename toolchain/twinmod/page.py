@@ -121,7 +121,8 @@ def plan_operation(document: Document, operation: str) -> dict[str, Any]:
 def _render_power(value: float) -> str:
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= limit:
-            return f"{value / limit:.0f}{unit}"
+            digits = 0 if value % limit == 0 or value >= 10 * limit else 1
+            return f"{value / limit:.{digits}f}{unit}"
     return f"{value:.0f}"
 
 

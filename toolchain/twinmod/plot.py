@@ -14,7 +14,7 @@ LEFT, RIGHT, TOP, BOTTOM = 66, 100, 14, 40
 
 ROW = 26
 LABEL = 170
-BAR_RIGHT = 90
+BAR_RIGHT = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
