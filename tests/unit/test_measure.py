@@ -4,13 +4,13 @@
 import ctypes
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from twinmod import measure, process, resources
+from twinmod import bench, measure, process, resources
 from twinmod.measure import Buffers, Calls
-from twinmod.specs import Command, Timing
+from twinmod.specs import Command, Counted, Timing
 
 MIB = 1024 * 1024
 
@@ -169,3 +169,30 @@ def test_a_call_that_fails_in_a_thread_fails_the_turn() -> None:
         team.prepare(3)
         with pytest.raises(OSError, match="refused"):
             team.make(3)
+
+
+class Ruler:
+    """A library of marks that counts them."""
+
+    def __init__(self) -> None:
+        self.marks = 0
+
+    def mark_counts(self) -> None:
+        self.marks += 1
+
+
+def test_the_host_looks_for_a_segment_where_its_calls_were_made() -> None:
+    ruler = Ruler()
+    made: list[tuple[int, int]] = []
+    calls = Calls(prepare=lambda _: None, make=lambda n: made.append((ruler.marks, n)))
+    timing = Timing(operation="pread", size_bytes=65536)
+    profiler = measure.Profiler(cast(ctypes.CDLL, ruler), Path("symbols"))
+    profiler.count(timing, calls, 2)
+    made.clear()
+    first, faults = profiler.count(timing, calls, 2)
+    counted = Counted(
+        timing=timing, cell="c/c", load=1, section=1, first=first,
+        lengths=measure.plan_lengths(timing), faults=faults,
+    )  # fmt: skip
+    # Marks are numbered from 0, and the one that ends a segment is the next that is made.
+    assert made[-4:] == list(zip(bench.find_marks(counted), (4, 8, 4, 8), strict=True))
