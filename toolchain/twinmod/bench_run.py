@@ -291,7 +291,7 @@ def _run_exact(
     exact = guest.plan_exact(setting, setting.native_dir)
     measured = measure(exact, work, BOOTS, out_dir, progress)
     return measured, {
-        "qemu": read_qemu_version(setting.chroot), "machine": " ".join(guest.MACHINES["icount"]),
+        "qemu": read_qemu_version(setting.chroot), "machine": " ".join(guest.COUNTING_MACHINE),
         "vms": BOOTS, "loads": measurement.loads, "rounds": measurement.rounds,
         "stalled_boots": sum(boots.stalled for boots in measured.boots),
     }  # fmt: skip

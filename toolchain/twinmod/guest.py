@@ -82,19 +82,19 @@ SHOWN_CELLS = 6
 #: pages that a driver lost.
 MODE_PARAMETERS = {"matrix": "init_on_alloc=0 transparent_hugepage=never"}
 
+#: What decides how many instructions a guest takes. Without its fast string instructions a
+#: processor copies 8 bytes an instruction; with them it would copy anything in one, or in one per
+#: byte.
+COUNTING_MACHINE = (
+    "-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,-erms,-fsrm,-fsrs",
+)  # fmt: skip
+
 #: What QEMU runs a guest on, by accelerator.
 MACHINES = {
     "kvm": ("-accel", "kvm", "-cpu", "host"),
     "tcg": ("-accel", "tcg,thread=multi", "-cpu", "max"),
-    # Without its fast string instructions a processor copies 8 bytes an instruction; with them it
-    # would copy anything in one, or in one per byte.
     "icount": (
-        "-accel",
-        "tcg",
-        "-icount",
-        "shift=0,sleep=off",
-        "-cpu",
-        "max,-erms,-fsrm,-fsrs",
+        *COUNTING_MACHINE,
         "-plugin",
         f"{NATIVE}/profiler.so,out={RESULTS}/{COUNTS},symbols={RESULTS}/symbols",
     ),
