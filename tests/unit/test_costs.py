@@ -191,7 +191,9 @@ def test_a_report_is_read_back(product: Product) -> None:
 def test_a_count_that_did_not_settle_is_marked_and_fails_the_run(product: Product) -> None:
     document = plan(product, (replace(FIGURES[0], settled=False), *FIGURES[2:]))
     assert costs.compare_settled(document) == ExitCode.TESTS_FAILED
-    assert "1100?" in costs.render_report(document, "out/bench")
+    text = costs.render_report(document, "out/bench")
+    assert "1100?" in text
+    assert "did not settle: mdriver_c c pread 1 B" in text
     assert costs.compare_settled(plan(product)) == ExitCode.PASSED
 
 

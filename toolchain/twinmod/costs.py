@@ -523,11 +523,18 @@ def render_baseline(document: Mapping[str, Any]) -> str:
     return head.replace('"results": []', f'"results": [\n{lines}\n]') + "\n"
 
 
+def find_unsettled(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the counts of a report that did not settle, of those that are to."""
+    return tuple(
+        f"{entry['module'] or entry['path']} {entry['tester']} {render_entry(entry)}"
+        for entry in (*document["results"], *document["yardsticks"])
+        if is_comparable(entry) and not entry["settled"]
+    )
+
+
 def compare_settled(document: Mapping[str, Any]) -> ExitCode:
     """Return the exit code of a report's counts: each must have settled."""
-    entries = (*document["results"], *document["yardsticks"])
-    settled = all(entry["settled"] for entry in entries if is_comparable(entry))
-    return ExitCode.PASSED if settled else ExitCode.TESTS_FAILED
+    return ExitCode.TESTS_FAILED if find_unsettled(document) else ExitCode.PASSED
 
 
 def parse_report(text: str, path: str) -> dict[str, Any]:
@@ -754,6 +761,8 @@ def render_report(document: Mapping[str, Any], folder: str) -> str:
         ])  # fmt: skip
         blocks += [render_parts(document), render_differences(document),
                    render_loops(document), render_goals(document)]  # fmt: skip
+        if unsettled := find_unsettled(document):
+            blocks.append([f"did not settle: {', '.join(unsettled)}"])
     if document["mode"] != "exact":
         wall = document["wall"]
         label = label_accelerator(wall["accelerator"])

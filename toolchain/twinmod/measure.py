@@ -62,7 +62,7 @@ def plan_rounds(timing: Timing, rounds: int) -> int:
     """
     if timing.buffers == "fresh":
         return rounds if timing.size_bytes > 2 * SEGMENT_BYTES else 2 * rounds
-    return 3 * rounds if timing.size_bytes > SEGMENT_BYTES else rounds
+    return 4 * rounds if timing.size_bytes > SEGMENT_BYTES else rounds
 
 
 def plan_stride(timing: Timing) -> int:
