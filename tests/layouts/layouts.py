@@ -14,8 +14,7 @@ from typing import Any
 
 import click
 
-from twinmod import bench, bench_run, flow, guest, kbuild, report, results, userland
-from twinmod import costs as twinmod_costs
+from twinmod import bench, bench_run, flow, guest, kbuild, report, results, userland, wording
 from twinmod.cli import State, kernel_option, run_guarded
 from twinmod.config import Config
 from twinmod.errors import ExitCode, compare_exit_codes
@@ -211,7 +210,7 @@ def compare_outcomes(
 
 def render_costs(costs: list[dict[str, Any]], size_bytes: int) -> str:
     """Return the counts of one size, the read's before the write's; "?" marks one unsettled."""
-    shown = (f"{twinmod_costs.render_count(c['instructions'])}{'' if c['settled'] else '?'}"
+    shown = (f"{wording.render_count(c['instructions'])}{'' if c['settled'] else '?'}"
              for c in costs if c["size_bytes"] == size_bytes)  # fmt: skip
     return " / ".join(shown) or "-"
 
@@ -227,7 +226,7 @@ def render_broken(rules: list[dict[str, Any]]) -> str:
 
 def render_report(document: dict[str, Any]) -> str:
     """Return the table: instructions of a call, read / write, and the rules that broke."""
-    rows = [("instructions, read / write", *map(twinmod_costs.render_size, SIZES), "breaks")]
+    rows = [("instructions, read / write", *map(wording.render_size, SIZES), "breaks")]
     rows += [
         (layout["layout"], *(render_costs(layout["costs"], size) for size in SIZES),
          render_broken(layout["rules"]))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from twinmod import costs
+from twinmod import costs, gate, tables
 from twinmod.errors import ConfigError, ExitCode
 from twinmod.specs import (
     TMPFS_FILE,
@@ -133,46 +133,46 @@ def slower(product: Product) -> dict[str, Any]:
 
 
 def test_a_slowdown_is_caught_and_named(product: Product) -> None:
-    changes, compared = costs.compare_reports(plan(product), slower(product))
+    changes, compared = gate.compare_reports(plan(product), slower(product))
     assert compared == 4, "the yardsticks and what is cold are no evidence"
     (change,) = changes
     assert change.share == pytest.approx(50 / 1100)
     assert change.functions == (("mdriver_read_iter [mdriver_c]", 50.0),)
-    text = costs.render_changes(changes, compared, 0.01)
+    text = tables.render_changes(changes, compared, 0.01)
     assert "mdriver_c c pread 1 B" in text
     assert "TOO MUCH" in text
     assert "+50  mdriver_read_iter [mdriver_c]" in text
-    assert costs.compare_changes(changes, compared, 0.01) == ExitCode.TESTS_FAILED
-    assert costs.compare_changes(changes, compared, 0.05) == ExitCode.PASSED
+    assert gate.compare_changes(changes, compared, 0.01) == ExitCode.TESTS_FAILED
+    assert gate.compare_changes(changes, compared, 0.05) == ExitCode.PASSED
 
 
 def test_on_another_kernel_a_growth_proves_nothing(product: Product) -> None:
     before = plan(product)
     before["kernel"]["version"] = "7.3.3-1"
-    changes, compared = costs.compare_reports(before, slower(product))
-    other = costs.find_other_ground(before, slower(product))
+    changes, compared = gate.compare_reports(before, slower(product))
+    other = gate.find_other_ground(before, slower(product))
     assert other == "kernel '7.3.3-1' then, '7.3.4-1' now"
-    assert costs.compare_changes(changes, compared, 0.01, other) == ExitCode.PASSED
-    assert "not held" in costs.render_changes(changes, compared, 0.01, other)
+    assert gate.compare_changes(changes, compared, 0.01, other) == ExitCode.PASSED
+    assert "not held" in tables.render_changes(changes, compared, 0.01, other)
 
 
 def test_a_baseline_is_all_that_a_comparison_needs_a_line_for_each_entry(product: Product) -> None:
-    text = costs.render_baseline(costs.plan_baseline(plan(product)))
-    before = costs.parse_report(text, "baseline.json")
-    assert costs.compare_reports(before, plan(product)) == ((), 4)
-    (change,), _ = costs.compare_reports(before, slower(product))
+    text = gate.render_baseline(gate.plan_baseline(plan(product)))
+    before = gate.parse_report(text, "baseline.json")
+    assert gate.compare_reports(before, plan(product)) == ((), 4)
+    (change,), _ = gate.compare_reports(before, slower(product))
     assert change.functions == (("mdriver_read_iter [mdriver_c]", 50.0),)
     assert sum(line.startswith('{"module"') for line in text.splitlines()) == 4
 
 
 def test_what_became_cheaper_is_no_failure(product: Product) -> None:
-    changes, compared = costs.compare_reports(slower(product), plan(product))
+    changes, compared = gate.compare_reports(slower(product), plan(product))
     assert len(changes) == 1
-    assert costs.compare_changes(changes, compared, 0.0) == ExitCode.PASSED
+    assert gate.compare_changes(changes, compared, 0.0) == ExitCode.PASSED
 
 
 def test_a_comparison_of_nothing_is_no_success() -> None:
-    assert costs.compare_changes((), 0, 0.01) == ExitCode.TESTS_FAILED
+    assert gate.compare_changes((), 0, 0.01) == ExitCode.TESTS_FAILED
 
 
 @pytest.mark.parametrize(
@@ -180,25 +180,25 @@ def test_a_comparison_of_nothing_is_no_success() -> None:
 )
 def test_what_is_no_report_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="no report of a benchmark"):
-        costs.parse_report(text, "old.json")
+        gate.parse_report(text, "old.json")
 
 
 def test_a_report_is_read_back(product: Product) -> None:
     document = plan(product)
-    assert costs.parse_report(json.dumps(document), "old.json") == document
+    assert gate.parse_report(json.dumps(document), "old.json") == document
 
 
 def test_a_count_that_did_not_settle_is_marked_and_fails_the_run(product: Product) -> None:
     document = plan(product, (replace(FIGURES[0], settled=False), *FIGURES[2:]))
-    assert costs.compare_settled(document) == ExitCode.TESTS_FAILED
-    text = costs.render_report(document, "out/bench")
+    assert gate.compare_settled(document) == ExitCode.TESTS_FAILED
+    text = tables.render_report(document, "out/bench")
     assert "1100?" in text
     assert "did not settle: mdriver_c c pread 1 B" in text
-    assert costs.compare_settled(plan(product)) == ExitCode.PASSED
+    assert gate.compare_settled(plan(product)) == ExitCode.PASSED
 
 
 def test_the_text_says_that_emulation_is_not_time(product: Product) -> None:
-    text = costs.render_report(plan(product), "out/bench")
+    text = tables.render_report(plan(product), "out/bench")
     assert "tcg: emulation, not time" in text
     assert "out/bench/report.json" in text
 
@@ -223,7 +223,7 @@ def test_a_counter_that_was_repeated_has_an_interval_and_a_verdict() -> None:
     assert rust["interval_s"]["low"] <= 1.35 <= rust["interval_s"]["high"]
     (comparison,) = document["comparisons"]
     assert comparison["verdict"] == "Rust faster"
-    assert "kvm: time" in costs.render_counter(document)
+    assert "kvm: time" in tables.render_counter(document)
 
 
 def test_what_a_counter_lost_is_shown() -> None:
@@ -231,7 +231,7 @@ def test_what_a_counter_lost_is_shown() -> None:
         (count("c", 1.0, actual=160), count("c", 1.0)), {}, "tcg",
         {"threads": 2, "increments": 50, "method": "racy", "repeats": 2},
     )  # fmt: skip
-    row = costs.render_counter(document).splitlines()[1].split()
+    row = tables.render_counter(document).splitlines()[1].split()
     assert row[:3] == ["c/c", "169", "9"]
 
 

@@ -11,6 +11,9 @@ from statistics import median, median_low
 
 from twinmod.specs import TMPFS_FILE, Counted, Figure, Measurement, Timing
 
+#: Of the report of a benchmark.
+SCHEMA = "twinmod.bench/1"
+
 KIB, MIB = 1024, 1024 * 1024
 
 SIZES = (1, 8, 64, 512, 4 * KIB, 64 * KIB, 512 * KIB, 4 * MIB)

@@ -19,13 +19,14 @@ from twinmod import (
     __version__,
     bench_run,
     cache,
-    costs,
     differential,
     flow,
+    gate,
     kbuild,
     process,
     recording,
     report,
+    tables,
     zoo,
     zoo_run,
 )
@@ -335,7 +336,7 @@ def counter(
         _print_json(document)
     else:
         single = repeats == 1
-        click.echo(report.render_counts(results) if single else costs.render_counter(document))
+        click.echo(report.render_counts(results) if single else tables.render_counter(document))
     if troubles := report.render_troubles(results):
         click.echo(troubles, err=as_json)
     return report.compare_outcomes(results)
@@ -363,7 +364,7 @@ def bench(
 ) -> ExitCode:  # fmt: skip
     """Count what each call costs in instructions, time it by a clock, and say why."""
     config = state.select(kernel)
-    before = costs.parse_report(compared.read_text(), str(compared)) if compared else None
+    before = gate.parse_report(compared.read_text(), str(compared)) if compared else None
     if (compared or saved) and mode == "wall":
         raise ConfigError("--compare and --save need exact counts: --mode wall has none")
     wanted = bench_run.Wanted(mode=mode, quick=quick, parameters=parameters)
@@ -372,17 +373,17 @@ def bench(
     if as_json:
         _print_json(document)
     else:
-        click.echo(costs.render_report(document, "out/bench"))
+        click.echo(tables.render_report(document, "out/bench"))
     if troubles := report.render_troubles(results):
         click.echo(troubles, err=as_json)
-    codes = [report.compare_outcomes(results), costs.compare_settled(document)]
+    codes = [report.compare_outcomes(results), gate.compare_settled(document)]
     if before is not None:
-        changes, count = costs.compare_reports(before, document)
-        other = costs.find_other_ground(before, document)
-        click.echo(costs.render_changes(changes, count, share, other), err=as_json)
-        codes.append(costs.compare_changes(changes, count, share, other))
+        changes, count = gate.compare_reports(before, document)
+        other = gate.find_other_ground(before, document)
+        click.echo(tables.render_changes(changes, count, share, other), err=as_json)
+        codes.append(gate.compare_changes(changes, count, share, other))
     if saved is not None:
-        text = costs.render_baseline(costs.plan_baseline(document))
+        text = gate.render_baseline(gate.plan_baseline(document))
         cache.write_atomically(saved, text)
     return compare_exit_codes(tuple(codes))
 

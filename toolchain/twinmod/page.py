@@ -7,9 +7,9 @@ It is made of what `test`, `zoo`, `bench` and `counter` left; what is not there 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from twinmod import bench, costs, explain, plot
-from twinmod.costs import render_count, render_size
+from twinmod import bench, explain, plot
 from twinmod.specs import TMPFS_FILE
+from twinmod.wording import label_accelerator, render_count, render_entry, render_size
 
 Document = Mapping[str, Any]
 
@@ -257,19 +257,19 @@ def plan_clock(document: Document) -> dict[str, Any]:
     """Return how Rust compares with C by a clock: a plot of intervals, and its table."""
     found = [entry for entry in document["comparisons"] if entry["tester"] == "c"]
     ranges = [
-        plot.Range(label=costs.render_entry(entry), low=entry["interval"][0],
+        plot.Range(label=render_entry(entry), low=entry["interval"][0],
                    middle=entry["ratio"], high=entry["interval"][1])
         for entry in found
     ]  # fmt: skip
     times = {
-        (entry["module"], costs.render_entry(entry)): entry
+        (entry["module"], render_entry(entry)): entry
         for entry in document["results"]
         if entry["mode"] == "wall" and entry["tester"] == "c"
     }
     modules = find_modules(document)
     rows = []
     for entry in found:
-        name = costs.render_entry(entry)
+        name = render_entry(entry)
         rows.append([
             name, *(render_count(times[modules[language], name]["ns_per_call"])
                     for language in ("c", "rust")),
@@ -280,7 +280,7 @@ def plan_clock(document: Document) -> dict[str, Any]:
     return {
         "title": title, "svg": plot.render_ranges(ranges, title, 1.0) if ranges else "",
         "rows": rows, "wall": document["wall"],
-        "label": costs.label_accelerator(document["wall"]["accelerator"]),
+        "label": label_accelerator(document["wall"]["accelerator"]),
         "head": ["call", "C ns", "Rust ns", "Rust / C", "95 % interval", "verdict"],
     }  # fmt: skip
 
@@ -296,7 +296,7 @@ def plan_counter(document: Document) -> dict[str, Any]:
             f"{found['median']:.3f}", f"{found['low']:.3f} to {found['high']:.3f}",
             str(len(cell["real_s"])),
         ] if found else [cell["cell"], *"-----"])  # fmt: skip
-    return {**document, "rows": rows, "label": costs.label_accelerator(document["accelerator"]),
+    return {**document, "rows": rows, "label": label_accelerator(document["accelerator"]),
             "head": ["cell", "Target", "lost", "median s", "95 % interval", "repeats"]}  # fmt: skip
 
 

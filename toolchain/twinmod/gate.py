@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What changed since another benchmark, and whether a call became too dear. Pure."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twinmod import bench, explain
+from twinmod.errors import ConfigError, ExitCode
+from twinmod.specs import Timing
+from twinmod.wording import render_entry
+
+#: What identifies an entry of results, in two reports alike.
+KEYS = ("module", "tester", "operation", "size_bytes", "threads", "buffers", "loop", "path")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A count that is not what it was."""
+
+    entry: Mapping[str, Any]
+    before: float
+    now: float
+    # (function, how many more instructions it takes), the most first.
+    functions: tuple[tuple[str, float], ...]
+
+    @property
+    def share(self) -> float:
+        """By how much it grew, as a share of what it was."""
+        return (self.now - self.before) / self.before
+
+
+def index_results(document: Mapping[str, Any]) -> dict[tuple[Any, ...], Mapping[str, Any]]:
+    """Return the exact entries of a report by what identifies them."""
+    return {
+        tuple(entry[key] for key in KEYS): entry
+        for entry in (*document["results"], *document["yardsticks"])
+        if entry["mode"] == "exact"
+    }
+
+
+def compare_reports(
+    before: Mapping[str, Any], now: Mapping[str, Any]
+) -> tuple[tuple[Change, ...], int]:
+    """Return the counts of our modules that two reports both have, as changes; and how many.
+
+    A call whose cost is not the same every time is no evidence, and is left out.
+    """
+    old, new = index_results(before), index_results(now)
+    shared = [key for key in new if key in old and new[key]["module"] and is_comparable(new[key])]
+    changes = (
+        Change(
+            entry=new[key], before=old[key]["instructions_per_call"],
+            now=new[key]["instructions_per_call"],
+            functions=explain.compare_functions(
+                tuple(map(tuple, old[key].get("functions", ()))),
+                tuple(map(tuple, new[key]["functions"])),
+            ) if old[key].get("functions") else (),
+        )
+        for key in shared
+    )  # fmt: skip
+    return tuple(c for c in changes if c.now != c.before), len(shared)
+
+
+def is_comparable(entry: Mapping[str, Any]) -> bool:
+    """Tell whether the calls of an entry cost the same every time."""
+    return not bench.is_unsteady(
+        Timing(operation=entry["operation"], buffers=entry["buffers"])
+    )  # fmt: skip
+
+
+def find_other_ground(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return in what two reports differ beside the modules, "" when nothing does.
+
+    Counts that another kernel, compiler or QEMU makes say nothing of a change to a module.
+    """
+
+    def read_grounds(report: Mapping[str, Any]) -> dict[str, str]:
+        kernel = report["kernel"]
+        return {"kernel": kernel["version"], "rustc": kernel["rustc"],
+                "parameters": report["parameters"], "QEMU": report["exact"]["qemu"]}  # fmt: skip
+
+    old, new = read_grounds(before), read_grounds(now)
+    return "; ".join(f"{name} {old[name]!r} then, {new[name]!r} now"
+                     for name in new if old[name] != new[name])  # fmt: skip
+
+
+def compare_changes(
+    changes: Iterable[Change], compared: int, share: float, other_ground: str = ""
+) -> ExitCode:
+    """Return the exit code of a comparison: nothing compared is no success.
+
+    On other ground a count that grew is shown, and proves nothing.
+    """
+    grown = any(change.share > share for change in changes) and not other_ground
+    return ExitCode.TESTS_FAILED if grown or not compared else ExitCode.PASSED
+
+
+def plan_baseline(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a report another one is compared with."""
+    kept = (*KEYS, "mode", "instructions_per_call", "functions")
+    return {
+        **{name: document[name] for name in ("schema", "kernel", "parameters")},
+        "exact": {"qemu": document["exact"]["qemu"]},
+        "results": [
+            {name: entry[name] for name in kept}
+            for entry in document["results"]
+            if entry["mode"] == "exact" and is_comparable(entry)
+        ],
+        "yardsticks": [],
+    }
+
+
+def render_baseline(document: Mapping[str, Any]) -> str:
+    """Return a baseline as JSON with a line for each entry, so that a change of one is seen."""
+    head = json.dumps({**document, "results": []}, indent=1)
+    lines = ",\n".join(json.dumps(entry) for entry in document["results"])
+    return head.replace('"results": []', f'"results": [\n{lines}\n]') + "\n"
+
+
+def find_unsettled(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the counts of a report that did not settle, of those that are to."""
+    return tuple(
+        f"{entry['module'] or entry['path']} {entry['tester']} {render_entry(entry)}"
+        for entry in (*document["results"], *document["yardsticks"])
+        if is_comparable(entry) and not entry["settled"]
+    )
+
+
+def compare_settled(document: Mapping[str, Any]) -> ExitCode:
+    """Return the exit code of a report's counts: each must have settled."""
+    return ExitCode.TESTS_FAILED if find_unsettled(document) else ExitCode.PASSED
+
+
+def parse_report(text: str, path: str) -> dict[str, Any]:
+    """Return an earlier report.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        document = json.loads(text)
+        if document["schema"] != bench.SCHEMA:
+            raise ValueError(f"schema {document['schema']!r}, not {bench.SCHEMA!r}")
+        index_results(document)
+        find_other_ground(document, document)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            "this is no report of a benchmark",
+            facts=(("file", path), ("why", repr(error))),
+            hint="nox -s bench writes one to out/bench/report.json",
+        ) from error
+    return dict(document)
