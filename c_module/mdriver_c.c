@@ -127,8 +127,8 @@ static size_t mdriver_left(struct mdriver *mdriver, loff_t pos, size_t count)
 }
 
 /*
- * Between two pages of a long call: now and then lets others run, and tells whether to stop. To look
- * after each page would cost as much as its lock.
+ * Between two pages of a long call: now and then lets others run, and tells whether to stop.
+ * To look after each page would cost as much as its lock.
  */
 static bool mdriver_killed(size_t index)
 {
