@@ -7,7 +7,7 @@ native/profiler.c counts, measure.py makes the calls.
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median, median_low
+from statistics import fmean, median, median_low
 
 from twinmod.specs import TMPFS_FILE, Counted, Figure, Measurement, Timing
 
@@ -50,7 +50,7 @@ DOUBTED = 2
 SETTLED = 0.0001
 
 #: By how much most segments may differ from their median whose calls do not cost the same every
-#: time: the kernel refills its lists of free pages now and then. Of those the median counts.
+#: time: the kernel refills its lists of free pages now and then. Others do not count.
 UNSTEADY_SETTLED = 0.05
 
 
@@ -58,12 +58,12 @@ UNSTEADY_SETTLED = 0.05
 class Segment:
     """What was executed from one mark to the next."""
 
-    user: int
+    user: float
     # By function of the kernel or of a module: "vfs_read", "mdriver_read_iter [mdriver_c]".
-    kernel: Mapping[str, int]
+    kernel: Mapping[str, float]
 
     @property
-    def total(self) -> int:
+    def total(self) -> float:
         """All of it."""
         return self.user + sum(self.kernel.values())
 
@@ -218,7 +218,7 @@ def is_unsteady(timing: Timing) -> bool:
     return timing.buffers == "fresh" or timing.operation in ("open", "load", "unload")
 
 
-def find_quiet(segments: tuple[Segment, ...]) -> tuple[int, bool]:
+def find_quiet(segments: tuple[Segment, ...]) -> tuple[Segment, bool]:
     """Return which of some equal segments took the fewest instructions, and whether another agrees.
 
     What comes into a segment from outside, as the kernel's timer does, only adds to it.
@@ -226,15 +226,22 @@ def find_quiet(segments: tuple[Segment, ...]) -> tuple[int, bool]:
     totals = [segment.total for segment in segments]
     least = min(totals)
     near = sum(total - least <= SETTLED * least for total in totals)
-    return totals.index(least), near > 1
+    return segments[totals.index(least)], near > 1
 
 
-def find_middle(segments: tuple[Segment, ...]) -> tuple[int, bool]:
-    """Return which of some segments took the median, and whether most are near it."""
-    totals = [segment.total for segment in segments]
-    middle = median_low(totals)
-    near = sum(abs(total - middle) <= UNSTEADY_SETTLED * middle for total in totals)
-    return totals.index(middle), 2 * near > len(totals)
+def plan_mean(segments: tuple[Segment, ...]) -> tuple[Segment, bool]:
+    """Return the mean of the segments that are near their median, and whether those are most.
+
+    What the kernel does now and then is a part of such calls: over many it comes to the same.
+    """
+    middle = median_low([segment.total for segment in segments])
+    near = [s for s in segments if abs(s.total - middle) <= UNSTEADY_SETTLED * middle]
+    names = dict.fromkeys(name for segment in near for name in segment.kernel)
+    mean = Segment(
+        user=fmean(segment.user for segment in near),
+        kernel={name: fmean(s.kernel.get(name, 0) for s in near) for name in names},
+    )
+    return mean, 2 * len(near) > len(segments)
 
 
 def _compare_segments(
@@ -255,7 +262,7 @@ def _compare_segments(
 def plan_figure(counted: Counted, segments: Mapping[tuple[int, int], Segment]) -> Figure:
     """Return what a call costs, by the rounds that are believed.
 
-    Of calls that cost the same every time the least segments count, of others those in the middle.
+    Of calls that cost the same every time the least segments count, of others their mean.
 
     Args:
         counted: Where the calls are.
@@ -267,9 +274,9 @@ def plan_figure(counted: Counted, segments: Mapping[tuple[int, int], Segment]) -
     faults = counted.faults[believed]
     short, long = tuple(found[0::2]), tuple(found[1::2])
     more_faults = [after - before for before, after in zip(faults[0::2], faults[1::2], strict=True)]
-    choose = find_middle if is_unsteady(counted.timing) else find_quiet
+    choose = plan_mean if is_unsteady(counted.timing) else find_quiet
     (first, agreed), (second, agreed_long) = choose(short), choose(long)
-    figure = _compare_segments(counted, short[first], long[second], median_low(more_faults))
+    figure = _compare_segments(counted, first, second, median_low(more_faults))
     return replace(figure, settled=agreed and agreed_long)
 
 
