@@ -165,6 +165,18 @@ def test_a_baseline_is_all_that_a_comparison_needs_a_line_for_each_entry(product
     assert sum(line.startswith('{"module"') for line in text.splitlines()) == 4
 
 
+def test_a_run_that_counts_less_than_before_is_no_success(product: Product) -> None:
+    before, now = plan(product), plan(product, FIGURES[2:])
+    assert gate.find_lost(before, now) == ("mdriver_c c pread 1 B",)
+    changes, compared = gate.compare_reports(before, now)
+    lost = gate.find_lost(before, now)
+    assert gate.compare_changes(changes, compared, 0.01, lost=lost) == ExitCode.TESTS_FAILED
+    assert "not counted any more: mdriver_c c pread 1 B" in tables.render_changes(
+        changes, compared, 0.01, lost=lost
+    )
+    assert gate.find_lost({**before, "quick": False}, now) == ()
+
+
 def test_what_became_cheaper_is_no_failure(product: Product) -> None:
     changes, compared = gate.compare_reports(slower(product), plan(product))
     assert len(changes) == 1

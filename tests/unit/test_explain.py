@@ -6,9 +6,10 @@ import pytest
 from twinmod import explain
 
 C = (("vfs_read", 100.0), ("mdriver_read_iter [mdriver_c]", 75.0), ("_raw_spin_lock", 8.0),
-     ("__check_object_size", 60.0))  # fmt: skip
+     ("_raw_spin_unlock", 6.0), ("__check_object_size", 60.0))  # fmt: skip
 RUST = (("vfs_read", 100.0), ("<Mdriver>::read_iter [mdriver_rust]", 90.0),
-        ("_raw_spin_lock", 8.0), ("rust_helper_spin_lock", 2.0))  # fmt: skip
+        ("_raw_spin_lock", 8.0), ("_raw_spin_unlock", 6.0),
+        ("rust_helper_spin_lock", 2.0))  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_the_parts_add_up_to_the_call() -> None:
 
 
 def test_the_rows_add_up_to_the_difference_and_what_is_equal_has_none() -> None:
-    rows = explain.plan_rows(C, RUST, 96.0, 90.0, str)
+    rows = explain.plan_rows(C, RUST, 96.0, 90.0)
     total = sum(count for _, count in RUST) + 90.0 - sum(count for _, count in C) - 96.0
     assert explain.compare_rows(rows) == total
     assert "vfs_read" not in {row.function for row in rows}
@@ -42,10 +43,10 @@ def test_the_rows_add_up_to_the_difference_and_what_is_equal_has_none() -> None:
 
 
 def test_instructions_that_a_function_gained_move_its_row_alone() -> None:
-    before = {r.function: r.difference for r in explain.plan_rows(C, RUST, 0, 0, str)}
+    before = {r.function: r.difference for r in explain.plan_rows(C, RUST, 0, 0)}
     slower = tuple((name, count + 50 * (name == "mdriver_read_iter [mdriver_c]"))
                    for name, count in C)  # fmt: skip
-    after = {r.function: r.difference for r in explain.plan_rows(slower, RUST, 0, 0, str)}
+    after = {r.function: r.difference for r in explain.plan_rows(slower, RUST, 0, 0)}
     moved = {name: after[name] - before[name] for name in after if after[name] != before[name]}
     assert moved == {"mdriver_read_iter [mdriver_c]": -50.0}
 

@@ -428,6 +428,7 @@ def run_measure(
         if cell["module"]:
             reload(cell["path"], cell["module"], *parameters.split())
             loader = measure.Loader(cell["module"], cell["path"], parameters)
+        if loader and measurement.loop and load_number == 1:
             for values in measure.iterate_loops(f"/dev/{cell['module']}", plan["loop"]):
                 stream.emit("loop", values=values)
                 os.write(marks, b".")

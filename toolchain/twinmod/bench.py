@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median, median_low
 
 from twinmod.specs import TMPFS_FILE, Counted, Figure, Measurement, Timing
+from twinmod.wording import KIB, MIB
 
 #: Of the report of a benchmark.
 SCHEMA = "twinmod.bench/1"
-
-KIB, MIB = 1024, 1024 * 1024
 
 SIZES = (1, 8, 64, 512, 4 * KIB, 64 * KIB, 512 * KIB, 4 * MIB)
 QUICK_SIZES = (1, 4 * KIB, 512 * KIB)
@@ -78,7 +77,7 @@ class Cost:
     minor_faults: float
     # How far the loads are apart, as a share of the smallest.
     spread: float
-    # How many loads, and the instructions of each.
+    # The instructions of each load.
     samples: tuple[float, ...]
     settled: bool
     functions: tuple[tuple[str, float], ...]
@@ -134,7 +133,7 @@ def plan_exact(*, quick: bool) -> Measurement:
     return Measurement(
         timings=(*plan_transfers(sizes, quick=quick), Timing(operation="add"),
                  Timing(operation="open"), *bare, *last, *plan_yardsticks(sizes)),
-        loads=1 if quick else LOADS, rounds=ROUNDS, device_bytes=DEVICE_BYTES,
+        loads=1 if quick else LOADS, rounds=ROUNDS, loop=True, device_bytes=DEVICE_BYTES,
     )  # fmt: skip
 
 
@@ -144,9 +143,8 @@ def plan_threads(processors: int) -> tuple[Timing, ...]:
         Timing(operation=operation, size_bytes=size, threads=threads, regions=regions)
         for size in (64, 64 * KIB)
         for operation in ("pread", "pwrite")
-        for threads in dict.fromkeys((1, 2, processors))
+        for threads in sorted({2, max(2, processors)})
         for regions in ("disjoint", "one")
-        if threads > 1
     )
 
 
@@ -283,6 +281,23 @@ def plan_figure(counted: Counted, segments: Mapping[tuple[int, int], Segment]) -
 def sort_functions(functions: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
     """Return functions that take something, the dearest first."""
     return tuple(sorted((f for f in functions if f[1]), key=lambda f: (-f[1], f[0])))
+
+
+def rename_functions(
+    functions: Iterable[tuple[str, float]], known: Mapping[str, str]
+) -> tuple[tuple[str, float], ...]:
+    """Return functions by the names that a person knows; what has one name is one function.
+
+    Args:
+        functions: As the profiler names them: "vfs_read", "_RNv... [mdriver_rust]".
+        known: The names of those that are mangled.
+    """
+    total: dict[str, float] = {}
+    for function, count in functions:
+        head, space, module = function.partition(" ")
+        name = f"{known.get(head, head)}{space}{module}"
+        total[name] = total.get(name, 0.0) + count
+    return sort_functions(total.items())
 
 
 def measure_spread(samples: tuple[float, ...]) -> float:

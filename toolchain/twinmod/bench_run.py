@@ -66,14 +66,9 @@ def name_functions(figures: Iterable[Figure], compilers: Chroot) -> tuple[Figure
     mangled = {name.partition(" ")[0] for f in kept for name, _ in f.functions
                if name.startswith("_R")}  # fmt: skip
     known = decode.read_names(sorted(mangled), compilers)
-
-    def name(function: str) -> str:
-        head, space, module = function.partition(" ")
-        return f"{known.get(head, head)}{space}{module}"
-
     return tuple(
-        replace(f, functions=tuple((name(function), count) for function, count in f.functions))
-        for f in kept
+        replace(figure, functions=bench.rename_functions(figure.functions, known))
+        for figure in kept
     )
 
 
@@ -128,14 +123,6 @@ def measure(
         figures=name_functions(figures, setting.tree.compilers),
         boots=tuple(taken for _, taken in runs),
     )  # fmt: skip
-
-
-def time_turns(
-    setting: guest.Setting, work: guest.Work, out_dir: Path, progress: Progress
-) -> tuple[CellResult, guest.Boots]:
-    """Let a clock tell what calls take, in one VM with all modules."""
-    (ended,), boots = guest.run_cells(setting, work, out_dir / "wall", progress)
-    return ended, boots
 
 
 # -- builds -----------------------------------------------------------------------------------
@@ -307,8 +294,8 @@ def _run_wall(
     work = guest.Work(
         mode="turns", cells=(TURNS,), products=products, limit_s=LIMIT_S, measurement=measurement
     )  # fmt: skip
-    ended, boots = time_turns(setting, work, out_dir, progress)
-    return (ended,), {
+    ended, boots = guest.run_cells(setting, work, out_dir / "wall", progress)
+    return ended, {
         "accelerator": setting.accelerator.name, "reason": setting.accelerator.reason,
         "processors": setting.vm.processors, "turns": measurement.turns,
         "stalled_boots": boots.stalled,

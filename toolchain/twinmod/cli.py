@@ -380,8 +380,9 @@ def bench(
     if before is not None:
         changes, count = gate.compare_reports(before, document)
         other = gate.find_other_ground(before, document)
-        click.echo(tables.render_changes(changes, count, share, other), err=as_json)
-        codes.append(gate.compare_changes(changes, count, share, other))
+        lost = gate.find_lost(before, document)
+        click.echo(tables.render_changes(changes, count, share, other, lost), err=as_json)
+        codes.append(gate.compare_changes(changes, count, share, other, lost))
     if saved is not None:
         text = gate.render_baseline(gate.plan_baseline(document))
         cache.write_atomically(saved, text)

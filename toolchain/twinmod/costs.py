@@ -58,7 +58,7 @@ def plan_turns(turns: Turns) -> dict[str, Any]:
         "instructions_per_call": None, "ns_per_call": middle,
         "minor_faults": turns.minor_faults,
         "spread": round((ordered[-1 - quarter] - ordered[quarter]) / middle, 4),
-        "samples": list(turns.latency_ns), "settled": True,
+        "samples": list(turns.latency_ns),
     }  # fmt: skip
 
 
@@ -187,7 +187,7 @@ def explain_cold(costs: Costs) -> list[dict[str, Any]]:
 def explain_loops(loops: Iterable[Loop]) -> list[dict[str, Any]]:
     """Return how much longer than a write a read took in a person's first benchmark, and why.
 
-    Of each cell the first of its loops, which is what a person sees.
+    Every VM ran it; a person sees one run, so it is the first VM's.
     """
     first: dict[tuple[str, str], Loop] = {}
     for loop in loops:
@@ -219,7 +219,7 @@ def explain_differences(costs: Costs, testers: Iterable[str]) -> list[dict[str, 
             rust = costs.get((f"rust/{tester}", timing))
             if cell != f"c/{tester}" or rust is None or not is_plain(timing):
                 continue
-            rows = explain.plan_rows(c.functions, rust.functions, c.user, rust.user, str)
+            rows = explain.plan_rows(c.functions, rust.functions, c.user, rust.user)
             found.append({
                 "tester": tester, "operation": timing.operation, "size_bytes": timing.size_bytes,
                 "c": round(c.instructions, 2), "rust": round(rust.instructions, 2),

@@ -2,7 +2,7 @@
 """Why calls cost what they cost, from counts by function: computed, never written by hand. Pure."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 #: The parts of a call, by the kernel's own names of its functions; the first that matches counts.
@@ -27,9 +27,6 @@ PARTS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
 #: Where what no part claims belongs: permissions, the file, the VFS.
 OTHER = "file system"
 USER = "user space"
-
-#: A function of a module as the profiler names it.
-MODULE_FUNCTION = re.compile(r"(?P<name>\S+) \[(?P<module>\S+)\]")
 
 Functions = tuple[tuple[str, float], ...]
 
@@ -62,9 +59,7 @@ def plan_parts(functions: Functions, user: float) -> dict[str, float]:
     return parts
 
 
-def plan_rows(
-    c: Functions, rust: Functions, c_user: float, rust_user: float, name: Callable[[str], str]
-) -> tuple[Row, ...]:
+def plan_rows(c: Functions, rust: Functions, c_user: float, rust_user: float) -> tuple[Row, ...]:
     """Return what the difference between the languages consists of, the largest share first.
 
     A function of a module stands for itself, and what both share stands side by side. The rows add
@@ -75,24 +70,14 @@ def plan_rows(
         rust: Of the Rust module.
         c_user: Instructions in user space.
         rust_user: The same for Rust.
-        name: How a person knows a function.
     """
-    left, right = _sum_names(c, name), _sum_names(rust, name)
-    left[USER], right[USER] = c_user, rust_user
+    left, right = dict(c) | {USER: c_user}, dict(rust) | {USER: rust_user}
     rows = (
         Row(function=function, c=left.get(function, 0.0), rust=right.get(function, 0.0))
         for function in dict.fromkeys((*left, *right))
     )
     differing = (row for row in rows if row.difference)
     return tuple(sorted(differing, key=lambda row: (-abs(row.difference), row.function)))
-
-
-def _sum_names(functions: Functions, name: Callable[[str], str]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for function, count in functions:
-        known = name(function)
-        found[known] = found.get(known, 0.0) + count
-    return found
 
 
 def compare_rows(rows: Iterable[Row]) -> float:

@@ -788,7 +788,8 @@ def _find_entries_of(config: Config) -> tuple[tuple[str, str], ...]:
     if root is None:
         return ()
     site = userland.plan_lock_digest(root, config.lock_path)
-    used = [("chroot", root.key), *(("kernel", key) for key in _find_kernel_keys(config, root)),
+    used = [("chroot", root.key), ("native", userland.plan_native_digest(root)),
+            *(("kernel", key) for key in _find_kernel_keys(config, root)),
             (cache.SCRATCH, root.key), ("python", site)]  # fmt: skip
     for spec in config.testers:
         lock_path = config.root_dir / spec.project / "Cargo.lock"

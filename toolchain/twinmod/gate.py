@@ -63,6 +63,21 @@ def compare_reports(
     return tuple(c for c in changes if c.now != c.before), len(shared)
 
 
+def find_lost(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the calls that another report counted and this one should have counted too.
+
+    A quick report has less than a whole one.
+    """
+    if now["quick"] and not before["quick"]:
+        return ()
+    old, new = index_results(before), index_results(now)
+    return tuple(
+        f"{entry['module']} {entry['tester']} {render_entry(entry)}"
+        for key, entry in old.items()
+        if entry["module"] and is_comparable(entry) and key not in new
+    )
+
+
 def is_comparable(entry: Mapping[str, Any]) -> bool:
     """Tell whether the calls of an entry cost the same every time."""
     return not bench.is_unsteady(
@@ -87,21 +102,22 @@ def find_other_ground(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def compare_changes(
-    changes: Iterable[Change], compared: int, share: float, other_ground: str = ""
-) -> ExitCode:
-    """Return the exit code of a comparison: nothing compared is no success.
+    changes: Iterable[Change], compared: int, share: float, other_ground: str = "",
+    lost: tuple[str, ...] = (),
+) -> ExitCode:  # fmt: skip
+    """Return the exit code of a comparison: nothing compared, or less, is no success.
 
     On other ground a count that grew is shown, and proves nothing.
     """
     grown = any(change.share > share for change in changes) and not other_ground
-    return ExitCode.TESTS_FAILED if grown or not compared else ExitCode.PASSED
+    return ExitCode.TESTS_FAILED if grown or lost or not compared else ExitCode.PASSED
 
 
 def plan_baseline(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a report another one is compared with."""
     kept = (*KEYS, "mode", "instructions_per_call", "functions")
     return {
-        **{name: document[name] for name in ("schema", "kernel", "parameters")},
+        **{name: document[name] for name in ("schema", "quick", "kernel", "parameters")},
         "exact": {"qemu": document["exact"]["qemu"]},
         "results": [
             {name: entry[name] for name in kept}
@@ -124,7 +140,7 @@ def find_unsettled(document: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(
         f"{entry['module'] or entry['path']} {entry['tester']} {render_entry(entry)}"
         for entry in (*document["results"], *document["yardsticks"])
-        if is_comparable(entry) and not entry["settled"]
+        if entry["mode"] == "exact" and is_comparable(entry) and not entry["settled"]
     )
 
 
@@ -145,6 +161,7 @@ def parse_report(text: str, path: str) -> dict[str, Any]:
             raise ValueError(f"schema {document['schema']!r}, not {bench.SCHEMA!r}")
         index_results(document)
         find_other_ground(document, document)
+        find_lost(document, document)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             "this is no report of a benchmark",

@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
-from twinmod import bench
 from twinmod.bench import Cost
 from twinmod.specs import TMPFS_FILE, YARDSTICKS, Timing, Turns
-from twinmod.wording import render_size
+from twinmod.wording import KIB, render_size
 
 #: Instructions above those of one byte, per 8 bytes, from 64 KiB on.
 COPY_LIMIT = 1.03
@@ -83,7 +82,7 @@ def _plan_own(costs: Costs, language: str) -> Iterator[Goal]:
     one = {op: cost for op, size, cost in _iterate_sizes(costs, cell) if size == 1}
     for operation, size, cost in _iterate_sizes(costs, cell):
         what = f"{operation} of {render_size(size)}"
-        if size >= 64 * bench.KIB and operation in one:
+        if size >= 64 * KIB and operation in one:
             yield _plan_share(
                 f"{what}: instructions above 1 B, per n/8", language,
                 cost.instructions - one[operation].instructions, size / 8, COPY_LIMIT,

@@ -32,6 +32,9 @@ SEGMENT_CALLS = 64
 #: Segments of one call that come first: Python takes fewer instructions for what it does again.
 WARM_SEGMENTS = 12
 
+#: There on a kernel that has huge pages for memory of no file.
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
+
 #: A byte that fills a buffer whose pages must all be there.
 TOUCHED = b"\x5a"
 
@@ -106,7 +109,7 @@ class Profiler:
 
         Returns:
             The number of the mark that ended the first segment, and the page faults of each
-            segment; two marks end two segments, and one begins each.
+            segment. Every second mark ends one.
         """
         lengths = plan_lengths(timing)
         for _ in range(plan_warm_segments(timing)):
@@ -161,8 +164,9 @@ class Buffers:
         self.memory = mmap.mmap(
             -1, max(length * self.stride, self.size_bytes, PAGE), mmap.MAP_PRIVATE
         )
-        # A fault for every page, wherever the memory lies.
-        self.memory.madvise(mmap.MADV_NOHUGEPAGE)
+        # A fault for every page, wherever the memory lies. A kernel without huge pages refuses.
+        if HUGE_PAGES.exists():
+            self.memory.madvise(mmap.MADV_NOHUGEPAGE)
         if not self.stride:
             self.memory.write(TOUCHED * len(self.memory))
         view = ctypes.c_char.from_buffer(self.memory)
@@ -317,9 +321,6 @@ def iterate_loops(path: str, program: str) -> Iterator[dict[str, Any]]:
         yield {"size_bytes": LOOP_BYTES, "buffers": buffers, **found}
 
 
-# -- a cell -----------------------------------------------------------------------------------
-
-
 # -- turns by a clock -------------------------------------------------------------------------
 
 #: How many times as many calls as an exact segment makes: a turn is longer than what Python takes
@@ -431,6 +432,9 @@ def take_turns(
             "latency_ns": [round(ns / length, 1) for ns, _ in values[1:]],
             "minor_faults": round(sum(f for _, f in values[1:]) / (length * turns), 3),
         }  # fmt: skip
+
+
+# -- a cell -----------------------------------------------------------------------------------
 
 
 def prepare_file(path: Path, size_bytes: int) -> None:

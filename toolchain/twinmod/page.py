@@ -7,9 +7,9 @@ It is made of what `test`, `zoo`, `bench` and `counter` left; what is not there 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from twinmod import bench, explain, plot
+from twinmod import explain, plot
 from twinmod.specs import TMPFS_FILE
-from twinmod.wording import label_accelerator, render_count, render_entry, render_size
+from twinmod.wording import KIB, label_accelerator, render_count, render_entry, render_size
 
 Document = Mapping[str, Any]
 
@@ -22,7 +22,7 @@ PARTS = tuple(
 )
 
 #: What a summary shows.
-SUMMARY_SIZES = (1, 4 * bench.KIB, 64 * bench.KIB, 512 * bench.KIB)
+SUMMARY_SIZES = (1, 4 * KIB, 64 * KIB, 512 * KIB)
 
 #: An outcome as the page shows it.
 MARKS = {"passed": "pass", "failed": "FAIL", "skipped": "skip", "missing": "none"}
@@ -177,7 +177,7 @@ def plan_differences(document: Document) -> list[dict[str, Any]]:
             "rest_difference": f"{sum(r['difference'] for r in entry['rows'][SHOWN_ROWS:]):+.0f}",
         }
         for entry in document["explanations"]["differences"]
-        if entry["tester"] == "c" and entry["size_bytes"] in (0, 1, 512 * bench.KIB)
+        if entry["tester"] == "c" and entry["size_bytes"] in (0, 1, 512 * KIB)
     ]  # fmt: skip
 
 
@@ -210,6 +210,11 @@ def plan_loops(document: Document) -> dict[str, Any]:
                    for buffers, entries in by_buffers.items()},
         "faults": {buffers: _render_span([entry["faults_per_read"] for entry in entries])
                    for buffers, entries in by_buffers.items()},
+        "languages": [
+            (name, _render_span([entry["ratio"] for entry in by_buffers["fresh"]
+                                 if entry["cell"].startswith(f"{language}/")]))
+            for language, name in LANGUAGES.items()
+        ],
         "size": render_size(found[0]["size_bytes"]) if found else "",
     }  # fmt: skip
 

@@ -373,6 +373,8 @@ class Measurement:
     rounds: int
     # Of a clock: how often each module's turn comes.
     turns: int = 0
+    # Whether a loop of reads and writes is looked at too, with buffers that are made in it.
+    loop: bool = False
     # Of the device's memory; 0 leaves the module its own.
     device_bytes: int = 0
 

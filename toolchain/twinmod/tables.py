@@ -189,8 +189,9 @@ def render_report(document: Mapping[str, Any], folder: str) -> str:
 
 
 def render_changes(
-    changes: Iterable[Change], compared: int, share: float, other_ground: str = ""
-) -> str:
+    changes: Iterable[Change], compared: int, share: float, other_ground: str = "",
+    lost: tuple[str, ...] = (),
+) -> str:  # fmt: skip
     """Return what changed since another report, what grew too much first."""
     ordered = sorted(changes, key=lambda change: -change.share)
     rows = [("since then", "before", "now", "", "")]
@@ -208,6 +209,8 @@ def render_changes(
     grown = sum(change.share > share for change in ordered)
     lines.append(f"{compared} counts compared, {len(ordered)} changed, "
                  f"{grown} grew by more than {share:.2%}")  # fmt: skip
+    if lost:
+        lines.append(f"not counted any more: {', '.join(lost)}")
     if other_ground:
         lines.append(f"not held, for not only the modules changed: {other_ground}")
     return "\n".join(lines)

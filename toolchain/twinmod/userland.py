@@ -312,10 +312,7 @@ def ensure_native(chroot: Chroot, progress: Progress) -> Path:
     Raises:
         BuildError: They do not compile.
     """
-    files = tuple(
-        (path, content) for path, content in read_files(resources.PACKAGE_DIR / "native")
-        if path.endswith((".c", ".h"))
-    )  # fmt: skip
+    files = read_files(resources.PACKAGE_DIR / "native")
 
     def make(work_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
         for name, content in files:
@@ -325,7 +322,12 @@ def ensure_native(chroot: Chroot, progress: Progress) -> Path:
                 process.run(_plan_native(chroot, work_dir, name, option))
         return {}, tuple(name for name, _ in NATIVE)
 
-    return cache.ensure_entry("native", plan_digest(chroot, "", files), make, progress).path
+    return cache.ensure_entry("native", plan_native_digest(chroot), make, progress).path
+
+
+def plan_native_digest(chroot: Chroot) -> str:
+    """Return what identifies the profiler, compiled in a chroot."""
+    return plan_digest(chroot, "", read_files(resources.PACKAGE_DIR / "native"))
 
 
 def _plan_native(chroot: Chroot, work_dir: Path, name: str, option: str) -> Command:
