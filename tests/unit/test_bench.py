@@ -13,26 +13,26 @@ READ = Timing(operation="pread", size_bytes=1)
 
 #: Two loads, in each of which a segment of 2 calls and one of 4 were made, between marks.
 WRITTEN = """\
-mark 0 999
+mark 0 999 0
 symbols
-mark 0 70
+mark 0 70 0
 name 1 boot
 1 5000
-mark 1 300
+mark 1 300 0
 name 2 vfs_read
 name 3 mdriver_read_iter [mdriver_c]
 2 40
 3 20
-mark 2 7
+mark 2 7 0
 2 1000
-mark 3 500
+mark 3 500 64
 2 70
 3 40
 symbols
-mark 0 1
+mark 0 1 0
 name 1 vfs_read
 1 9
-mark 1 100
+mark 1 100 0
 1 8
 """
 
@@ -48,7 +48,9 @@ def parse(*places: tuple[int, int]) -> dict[tuple[int, int], Segment]:
 def test_a_segment_is_what_came_between_two_marks() -> None:
     assert parse((1, 1), (1, 3)) == {
         (1, 1): Segment(user=300, kernel={"vfs_read": 40, "mdriver_read_iter [mdriver_c]": 20}),
-        (1, 3): Segment(user=500, kernel={"vfs_read": 70, "mdriver_read_iter [mdriver_c]": 40}),
+        (1, 3): Segment(
+            user=500, kernel={"vfs_read": 70, "mdriver_read_iter [mdriver_c]": 40}, elsewhere=64
+        ),
     }
 
 
@@ -57,7 +59,7 @@ def test_a_number_is_another_function_after_the_symbols_were_read_again() -> Non
 
 
 def test_two_functions_of_one_name_are_one() -> None:
-    text = "symbols\nmark 0 1\nname 1 seq_open\nname 2 seq_open\n1 3\n2 4\n"
+    text = "symbols\nmark 0 1 0\nname 1 seq_open\nname 2 seq_open\n1 3\n2 4\n"
     found = bench.parse_counts(text.splitlines(), {(1, 0)})
     assert found[1, 0].kernel == {"seq_open": 7}
 
@@ -74,6 +76,7 @@ def test_the_marks_of_a_kind_of_calls_are_every_second_one() -> None:
 def test_a_call_costs_what_the_longer_segment_took_more() -> None:
     figure = bench.plan_figure(COUNTED, parse((1, 1), (1, 3)))
     assert (figure.user, figure.kernel, figure.minor_faults) == (100.0, 25.0, 2.0)
+    assert figure.elsewhere == 16.0, "no part of the call, and told"
     assert figure.functions == (("vfs_read", 15.0), ("mdriver_read_iter [mdriver_c]", 10.0))
     assert not figure.settled, "a single round has nothing to agree with"
 
@@ -101,17 +104,6 @@ def test_a_segment_that_nothing_agrees_with_has_not_settled(
     rounds: tuple[tuple[int, int], ...],
 ) -> None:
     assert not bench.plan_figure(*plan_rounds(*rounds)).settled
-
-
-def test_of_calls_that_do_not_cost_the_same_every_time_the_mean_counts_but_for_what_is_far() -> (
-    None
-):
-    rounds = ((9, 9), (9, 9), (1000, 1100), (1004, 1104), (1008, 1102), (9000, 19000), (1000, 1100))
-    counted, segments = plan_rounds(*rounds)
-    fresh = replace(counted, timing=replace(READ, buffers="fresh"))
-    figure = bench.plan_figure(fresh, segments)
-    assert (figure.instructions, figure.settled) == (1101.5 - 1003.0, True)
-    assert figure.functions == (("read", 98.5),)
 
 
 def test_two_functions_that_a_person_knows_by_one_name_are_one() -> None:

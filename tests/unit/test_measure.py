@@ -49,6 +49,23 @@ def test_a_fresh_buffer_was_never_touched_and_a_reused_one_has_all_its_pages() -
     assert after_reused - before < 6 <= measure.read_minor_faults() - after_reused
 
 
+@pytest.mark.parametrize("stride", [0, 4096])
+def test_memory_begins_with_a_table_of_pages_so_that_it_needs_as_many_in_every_vm(
+    stride: int,
+) -> None:
+    buffers = Buffers(4096, stride)
+    buffers.prepare(600)
+    assert buffers.address % measure.TABLE == 0
+    ctypes.memset(buffers.address, 1, 600 * stride or 4096)
+
+
+def test_a_file_in_memory_was_read_after_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    measure.prepare_file(path, 3)
+    found = path.stat()
+    assert found.st_atime_ns > max(found.st_mtime_ns, found.st_ctime_ns), "no read notes its time"
+
+
 def test_reused_memory_stays_where_it_is_and_fresh_memory_is_new_each_time() -> None:
     fresh, reused = Buffers(4096, 4096), Buffers(4096, 0)
     for buffers in (fresh, reused):

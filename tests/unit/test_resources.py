@@ -23,7 +23,7 @@ VALUES: dict[str, dict[str, object]] = {
         "command": shlex.join(("echo", "a folder/$HOME", "it's")).replace("$", "$$"),
     },
     "init.j2": {
-        "probe": "", "source_time": 0, "vm_modules": ("9p.ko", "overlay.ko"),
+        "probe": "", "source_time": 0, "counted": True, "vm_modules": ("9p.ko", "overlay.ko"),
         "environment": (("PATH", "/usr/bin:/bin"), ("LC_ALL", "C.UTF-8")),
     },
 }  # fmt: skip
@@ -77,6 +77,14 @@ def test_the_init_loads_its_modules_in_the_given_order() -> None:
     text = resources.render_template("init.j2", VALUES["init.j2"])
     loads = [line for line in text.splitlines() if "insmod" in line]
     assert loads == ["busybox insmod /modules/9p.ko", "busybox insmod /modules/overlay.ko"]
+
+
+def test_only_where_instructions_are_counted_do_addresses_not_change_from_boot_to_boot() -> None:
+    counted = resources.render_template("init.j2", VALUES["init.j2"])
+    other = resources.render_template("init.j2", {**VALUES["init.j2"], "counted": False})
+    assert "setarch --addr-no-randomize /usr/bin/python3 -m twinmod.agent" in counted
+    assert "setarch" not in other
+    assert other.rstrip().endswith("switch_root /newroot /usr/bin/python3 -m twinmod.agent")
 
 
 def test_an_init_whose_root_is_in_memory_mounts_nothing_of_the_host() -> None:

@@ -45,12 +45,9 @@ CONFIDENCE = 0.95
 #: The first rounds, which are not believed.
 DOUBTED = 2
 
-#: By how much a second segment may differ from the one that took the fewest instructions.
-SETTLED = 0.0001
-
-#: By how much most segments may differ from their median whose calls do not cost the same every
-#: time: the kernel refills its lists of free pages now and then. Others do not count.
-UNSTEADY_SETTLED = 0.05
+#: By how much a second segment may differ from the one that took the fewest instructions, as a
+#: share of what the longer ones take.
+SETTLED = 0.002
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +57,12 @@ class Segment:
     user: float
     # By function of the kernel or of a module: "vfs_read", "mdriver_read_iter [mdriver_c]".
     kernel: Mapping[str, float]
+    # By interrupts that came meanwhile, and by other threads.
+    elsewhere: float = 0.0
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """All that the calling thread executed."""
         return self.user + sum(self.kernel.values())
 
 
@@ -75,6 +74,7 @@ class Cost:
     user: float
     kernel: float
     minor_faults: float
+    elsewhere: float
     # How far the loads are apart, as a share of the smallest.
     spread: float
     # The instructions of each load.
@@ -194,11 +194,11 @@ def parse_counts(
             number, _, name = rest.partition(" ")
             names[number] = name
         elif first == "mark":
-            mark, _, user = rest.partition(" ")
-            place = section, int(mark)
+            mark, user, elsewhere = map(int, rest.split())
+            place = section, mark
             kernel = {} if place in wanted else None
             if kernel is not None:
-                found[place] = Segment(user=int(user), kernel=kernel)
+                found[place] = Segment(user=user, kernel=kernel, elsewhere=elsewhere)
         elif first == "lost":
             raise ValueError(f"{rest} instructions were not told apart")
         elif kernel is not None:
@@ -211,35 +211,19 @@ def parse_counts(
 # -- what a call costs ------------------------------------------------------------------------
 
 
-def is_unsteady(timing: Timing) -> bool:
-    """Tell whether calls of a kind do not cost the same every time."""
-    return timing.buffers == "fresh" or timing.operation in ("open", "load", "unload")
-
-
-def find_quiet(segments: tuple[Segment, ...]) -> tuple[Segment, bool]:
+def find_quiet(segments: tuple[Segment, ...], tolerance: float) -> tuple[Segment, bool]:
     """Return which of some equal segments took the fewest instructions, and whether another agrees.
 
-    What comes into a segment from outside, as the kernel's timer does, only adds to it.
+    What a thread does of others' work, as when the kernel lets another one run, only adds to it.
+
+    Args:
+        segments: At least one.
+        tolerance: How many instructions more another may take that agrees.
     """
     totals = [segment.total for segment in segments]
     least = min(totals)
-    near = sum(total - least <= SETTLED * least for total in totals)
+    near = sum(total - least <= tolerance for total in totals)
     return segments[totals.index(least)], near > 1
-
-
-def plan_mean(segments: tuple[Segment, ...]) -> tuple[Segment, bool]:
-    """Return the mean of the segments that are near their median, and whether those are most.
-
-    What the kernel does now and then is a part of such calls: over many it comes to the same.
-    """
-    middle = median_low([segment.total for segment in segments])
-    near = [s for s in segments if abs(s.total - middle) <= UNSTEADY_SETTLED * middle]
-    names = dict.fromkeys(name for segment in near for name in segment.kernel)
-    mean = Segment(
-        user=fmean(segment.user for segment in near),
-        kernel={name: fmean(s.kernel.get(name, 0) for s in near) for name in names},
-    )
-    return mean, 2 * len(near) > len(segments)
 
 
 def _compare_segments(
@@ -260,8 +244,6 @@ def _compare_segments(
 def plan_figure(counted: Counted, segments: Mapping[tuple[int, int], Segment]) -> Figure:
     """Return what a call costs, by the rounds that are believed.
 
-    Of calls that cost the same every time the least segments count, of others their mean.
-
     Args:
         counted: Where the calls are.
         segments: Of its VM, by (section, mark).
@@ -272,10 +254,14 @@ def plan_figure(counted: Counted, segments: Mapping[tuple[int, int], Segment]) -
     faults = counted.faults[believed]
     short, long = tuple(found[0::2]), tuple(found[1::2])
     more_faults = [after - before for before, after in zip(faults[0::2], faults[1::2], strict=True)]
-    choose = plan_mean if is_unsteady(counted.timing) else find_quiet
-    (first, agreed), (second, agreed_long) = choose(short), choose(long)
+    tolerance = SETTLED * min(segment.total for segment in long)
+    first, agreed = find_quiet(short, tolerance)
+    second, agreed_long = find_quiet(long, tolerance)
     figure = _compare_segments(counted, first, second, median_low(more_faults))
-    return replace(figure, settled=agreed and agreed_long)
+    return replace(
+        figure, settled=agreed and agreed_long,
+        elsewhere=fmean(segment.elsewhere for segment in long) / counted.lengths[1],
+    )  # fmt: skip
 
 
 def sort_functions(functions: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
@@ -311,7 +297,8 @@ def summarize(figures: tuple[Figure, ...]) -> Cost:
     middle = figures[samples.index(median_low(samples))]
     return Cost(
         instructions=middle.instructions, user=middle.user, kernel=middle.kernel,
-        minor_faults=middle.minor_faults, spread=measure_spread(samples), samples=samples,
+        minor_faults=middle.minor_faults, elsewhere=middle.elsewhere,
+        spread=measure_spread(samples), samples=samples,
         settled=all(figure.settled for figure in figures), functions=middle.functions,
     )  # fmt: skip
 

@@ -41,6 +41,7 @@ def plan_cost(module: str, tester: str, timing: Timing, cost: Cost) -> dict[str,
         "mode": "exact", "module": module, "tester": tester, **plan_timing(timing),
         "instructions_per_call": round(cost.instructions, 2), "ns_per_call": None,
         "user_instructions": round(cost.user, 2), "kernel_instructions": round(cost.kernel, 2),
+        "elsewhere_instructions": round(cost.elsewhere, 2),
         "minor_faults": round(cost.minor_faults, 3), "spread": round(cost.spread, 6),
         "samples": [round(sample, 2) for sample in cost.samples], "settled": cost.settled,
         "functions": [[name, round(count, 2)] for name, count in cost.functions],
@@ -86,15 +87,6 @@ def plan_comparisons(turns: Iterable[Turns], languages: Mapping[str, str]) -> li
     return found
 
 
-def compare_spreads(costs: Costs, *, unsteady: bool) -> float:
-    """Return how far the loads of one timing are apart at most, as a share."""
-    return max(
-        (cost.spread for (_, timing), cost in costs.items()
-         if bench.is_unsteady(timing) == unsteady),
-        default=0.0,
-    )  # fmt: skip
-
-
 def plan_report(
     *, kernel: Mapping[str, str], parameters: str, mode: str, quick: bool,
     products: tuple[Product, ...], figures: tuple[Figure, ...], turns: tuple[Turns, ...],
@@ -131,8 +123,7 @@ def plan_report(
         "schema": bench.SCHEMA, "mode": mode, "quick": quick, "kernel": dict(kernel),
         "parameters": parameters, "accelerator": wall.get("accelerator", "icount"),
         "exact": {
-            **exact, "spread": compare_spreads(found, unsteady=False),
-            "unsteady_spread": compare_spreads(found, unsteady=True),
+            **exact, "spread": max((cost.spread for cost in found.values()), default=0.0),
         },
         "wall": dict(wall), "languages": languages,
         "modules": [{"module": p.module, "language": p.language, "sha256": p.sha256}

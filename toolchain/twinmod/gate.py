@@ -8,7 +8,6 @@ from typing import Any
 
 from twinmod import bench, explain
 from twinmod.errors import ConfigError, ExitCode
-from twinmod.specs import Timing
 from twinmod.wording import render_entry
 
 #: What identifies an entry of results, in two reports alike.
@@ -45,7 +44,7 @@ def compare_reports(
 ) -> tuple[tuple[Change, ...], int]:
     """Return the counts of our modules that two reports both have, as changes; and how many.
 
-    A call whose cost is not the same every time is no evidence, and is left out.
+    Loads and unloads are left out: what they cost is the kernel's.
     """
     old, new = index_results(before), index_results(now)
     shared = [key for key in new if key in old and new[key]["module"] and is_comparable(new[key])]
@@ -79,10 +78,8 @@ def find_lost(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, .
 
 
 def is_comparable(entry: Mapping[str, Any]) -> bool:
-    """Tell whether the calls of an entry cost the same every time."""
-    return not bench.is_unsteady(
-        Timing(operation=entry["operation"], buffers=entry["buffers"])
-    )  # fmt: skip
+    """Tell whether what the calls of an entry cost is a module's doing, and not its loader's."""
+    return entry["operation"] not in ("load", "unload")
 
 
 def find_other_ground(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

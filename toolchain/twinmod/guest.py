@@ -482,6 +482,7 @@ def _render_init(setting: Setting, vm_modules: tuple[str, ...], *, whole: bool) 
         {"probe": "", "vm_modules": vm_modules,
          # 0: the sources are on the host, as they are.
          "source_time": initramfs.SOURCE_TIME if whole else 0,
+         "counted": setting.native_dir is not None,
          "environment": plan_environment(setting.userland)},
     ).encode()  # fmt: skip
 
@@ -852,7 +853,13 @@ def probe_kvm(tree: KernelTree, chroot: Chroot, vm: VmSpec) -> Accelerator:
     """Boot a real guest with KVM and return what came of it."""
     init = resources.render_template(
         "init.j2",
-        {"probe": PROBE_MARK, "vm_modules": (), "environment": (), "source_time": 0},
+        {
+            "probe": PROBE_MARK,
+            "vm_modules": (),
+            "environment": (),
+            "source_time": 0,
+            "counted": False,
+        },
     )
     busybox = (chroot.root_dir / "usr/bin/busybox").read_bytes()
     folders = ("bin", "proc", "dev")

@@ -32,11 +32,21 @@ SEGMENT_CALLS = 64
 #: Segments of one call that come first: Python takes fewer instructions for what it does again.
 WARM_SEGMENTS = 12
 
+#: What one table of pages maps. Memory that begins with one needs as many tables in every VM.
+TABLE = 512 * PAGE
+
+#: include/uapi/asm-generic/mman-common.h. The kernel first puts the pages that were touched last,
+#: which it has kept aside, where they belong: it takes them there 31 at a time.
+MADV_COLD = 20
+
 #: There on a kernel that has huge pages for memory of no file.
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 
 #: A byte that fills a buffer whose pages must all be there.
 TOUCHED = b"\x5a"
+
+#: include/uapi/linux/time.h
+CLOCK_REALTIME_COARSE = 5
 
 #: arch/x86/entry/syscalls/syscall_64.tbl
 SYS_DELETE_MODULE = 176
@@ -60,12 +70,12 @@ def plan_warm_segments(timing: Timing) -> int:
 def plan_rounds(timing: Timing, rounds: int) -> int:
     """Return how many rounds are made.
 
-    Long segments are seldom without a tick of the timer, and fresh pages do not cost the same every
-    time.
+    A thread seldom comes through a long segment without that the kernel lets another one run, and
+    an unload waits for others; the first fresh pages are not those of which the kernel has lists.
     """
-    if timing.buffers == "fresh":
-        return rounds if timing.size_bytes > 2 * SEGMENT_BYTES else 2 * rounds
-    return 4 * rounds if timing.size_bytes > SEGMENT_BYTES else rounds
+    if timing.operation in ("load", "unload"):
+        return 4 * rounds
+    return 2 * rounds if timing.buffers == "fresh" or timing.size_bytes > SEGMENT_BYTES else rounds
 
 
 def plan_stride(timing: Timing) -> int:
@@ -161,16 +171,17 @@ class Buffers:
             return
         if self.memory is not None:
             self.memory.close()
-        self.memory = mmap.mmap(
-            -1, max(length * self.stride, self.size_bytes, PAGE), mmap.MAP_PRIVATE
-        )
+        span = -(-max(length * self.stride, self.size_bytes) // TABLE) * TABLE
+        self.memory = mmap.mmap(-1, span + TABLE, mmap.MAP_PRIVATE)
         # A fault for every page, wherever the memory lies. A kernel without huge pages refuses.
         if HUGE_PAGES.exists():
             self.memory.madvise(mmap.MADV_NOHUGEPAGE)
-        if not self.stride:
+        if self.stride:
+            self.memory.madvise(MADV_COLD, 0, PAGE)
+        else:
             self.memory.write(TOUCHED * len(self.memory))
         view = ctypes.c_char.from_buffer(self.memory)
-        self.address = ctypes.addressof(view)
+        self.address = -(-ctypes.addressof(view) // TABLE) * TABLE
         # The memory could not be closed while something refers to it.
         del view
 
@@ -438,8 +449,17 @@ def take_turns(
 
 
 def prepare_file(path: Path, size_bytes: int) -> None:
-    """Have a file in memory whose pages are all there."""
+    """Have a file in memory whose pages are all there.
+
+    It was read after it was written, so that no read has to note its time, and the clock that
+    the kernel notes times by has moved since: until then each call would compare it with another.
+    """
     path.write_bytes(TOUCHED * size_bytes)
+    now = time.time()
+    os.utime(path, (now + 3600, now))
+    noted = time.time()
+    while time.clock_gettime(CLOCK_REALTIME_COARSE) <= noted:
+        pass
 
 
 def iterate_timings(

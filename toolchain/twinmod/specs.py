@@ -412,6 +412,8 @@ class Figure:
     minor_faults: float
     # (function of the kernel or of a module, its instructions), the dearest first.
     functions: tuple[tuple[str, float], ...] = ()
+    # What interrupts and other threads executed meanwhile, by call: no part of it.
+    elsewhere: float = 0.0
     # Whether the rounds agree.
     settled: bool = True
 

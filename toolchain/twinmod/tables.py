@@ -154,12 +154,6 @@ def render_whole(whole: Mapping[str, Any] | None) -> list[str]:
     return [f"all modules of the kernel, as SUBDIRS builds them today: {there}, {files}"]
 
 
-def render_spreads(exact: Mapping[str, Any]) -> str:
-    """Return how far loads are apart at most."""
-    return (f"largest spread {exact['spread']:.3%}; of calls that do not cost the same every time "
-            f"{exact['unsteady_spread']:.1%}")  # fmt: skip
-
-
 def render_report(document: Mapping[str, Any], folder: str) -> str:
     """Return a benchmark as text."""
     blocks = []
@@ -168,7 +162,7 @@ def render_report(document: Mapping[str, Any], folder: str) -> str:
         blocks.append([
             *render_exact(document), "",
             f"{exact['vms']} VMs, {exact['loads']} loads in each; {exact['qemu']}",
-            render_spreads(exact),
+            f"largest spread {exact['spread']:.3%}",
         ])  # fmt: skip
         blocks += [render_parts(document), render_differences(document),
                    render_loops(document), render_goals(document)]  # fmt: skip

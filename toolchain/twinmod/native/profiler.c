@@ -3,12 +3,17 @@
  * A plugin of QEMU that counts how often each instruction of the guest is executed, and writes down,
  * from mark to mark, how many instructions each function of the kernel took.
  *
+ * From an even mark to the odd one after it, what counts is the thread that made the mark. What
+ * interrupts that come meanwhile, and other threads, execute is counted apart, as one number: how
+ * often a timer ticks says nothing of a call.
+ *
  * Arguments: out=PATH, what it writes; symbols=PATH, a copy of the guest's /proc/kallsyms.
  *
  * It writes, a line each:
  *	symbols				the symbols were read; marks are numbered anew
  *	name NUMBER NAME [MODULE]	a function that is counted for the first time
- *	mark NUMBER USER		a mark; USER instructions in user space since the one before
+ *	mark NUMBER USER ELSEWHERE	a mark; USER instructions in user space since the one before,
+ *					and what was executed by others
  *	NUMBER INSTRUCTIONS		what a function took since the one before
  *	lost NUMBER			instructions too many to be told apart: the rest is wrong
  *
@@ -41,10 +46,38 @@ typedef struct {
 } qemu_plugin_u64;
 
 enum qemu_plugin_op { QEMU_PLUGIN_INLINE_ADD_U64 };
-enum qemu_plugin_cb_flags { QEMU_PLUGIN_CB_NO_REGS };
+enum qemu_plugin_cb_flags { QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_CB_R_REGS };
+
+struct qemu_plugin_register;
+
+typedef struct {
+	struct qemu_plugin_register *handle;
+	const char *name;
+	const char *feature;
+} qemu_plugin_reg_descriptor;
+
+/* Of GLib, which QEMU brings. */
+typedef struct {
+	uint8_t *data;
+	unsigned int len;
+} GByteArray;
+
+typedef struct {
+	char *data;
+	unsigned int len;
+} GArray;
+
+GByteArray *g_byte_array_new(void);
+GByteArray *g_byte_array_set_size(GByteArray *array, unsigned int length);
+char *g_array_free(GArray *array, int free_segment);
 
 struct qemu_plugin_scoreboard *qemu_plugin_scoreboard_new(size_t element_size);
 void *qemu_plugin_scoreboard_find(struct qemu_plugin_scoreboard *score, unsigned int vcpu);
+GArray *qemu_plugin_get_registers(void);
+int qemu_plugin_read_register(struct qemu_plugin_register *handle, GByteArray *bytes);
+void qemu_plugin_reset(qemu_plugin_id_t id, void (*callback)(qemu_plugin_id_t));
+void qemu_plugin_register_vcpu_init_cb(qemu_plugin_id_t id,
+				       void (*callback)(qemu_plugin_id_t, unsigned int));
 void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id,
 					   void (*callback)(qemu_plugin_id_t,
 							    struct qemu_plugin_tb *));
@@ -119,14 +152,12 @@ static void keep_symbol(char *line, size_t *room)
 	symbols[symbols_length++] = (struct symbol){ .address = address, .name = strdup(name) };
 }
 
-static void read_symbols(unsigned int vcpu, void *data)
+static void read_symbols(void)
 {
 	FILE *file = fopen(symbols_path, "r");
 	size_t room = 0, size = 0;
 	char *line = NULL;
 
-	(void)vcpu;
-	(void)data;
 	marks = 0;
 	fprintf(out, "symbols\n");
 	forget_symbols();
@@ -226,15 +257,144 @@ static void write_counts(void)
 	}
 }
 
+/* -- whose instructions they are ------------------------------------------------------------- */
+
+/* What the thread was at when it lost the processor. */
+static uint64_t kept[SLOTS];
+static uint32_t kept_length;
+static uint64_t elsewhere;
+
+static unsigned int interrupts;	/* that came over the thread, one within the other */
+static bool away;		/* another thread runs */
+static bool known;		/* which task the thread is */
+static uint64_t task;
+
+static struct qemu_plugin_register *prev_register, *next_register;
+
+static bool is_segment_open(void)
+{
+	return marks % 2;
+}
+
+static bool is_elsewhere(void)
+{
+	return away || interrupts;
+}
+
+static void begin_thread(void)
+{
+	elsewhere = 0;
+	interrupts = 0;
+	away = false;
+	known = false;
+}
+
+/* Keep what the thread has executed, before others execute something. */
+static void leave_thread(unsigned int vcpu)
+{
+	const uint64_t *counts = qemu_plugin_scoreboard_find(counters, vcpu);
+
+	kept_length = slots_length;
+	memcpy(kept, counts, kept_length * sizeof(*kept));
+}
+
+/* Take off what others have executed. */
+static void return_to_thread(unsigned int vcpu)
+{
+	uint64_t *counts = qemu_plugin_scoreboard_find(counters, vcpu);
+
+	for (uint32_t i = 0; i < slots_length; i++) {
+		uint64_t own = i < kept_length ? kept[i] : 0;
+
+		elsewhere += counts[i] - own;
+		counts[i] = own;
+	}
+}
+
+static void on_interrupt(unsigned int vcpu, void *data)
+{
+	(void)data;
+	if (!is_segment_open() || away)
+		return;
+	if (!interrupts++)
+		leave_thread(vcpu);
+}
+
+/* A fault ends as an interrupt does, and is the thread's own unless it is in an interrupt. */
+static void on_fault(unsigned int vcpu, void *data)
+{
+	(void)vcpu;
+	(void)data;
+	if (is_segment_open() && !away && interrupts)
+		interrupts++;
+}
+
+static void on_interrupt_end(unsigned int vcpu, void *data)
+{
+	(void)data;
+	if (!is_segment_open() || away || !interrupts)
+		return;
+	if (!--interrupts)
+		return_to_thread(vcpu);
+}
+
+static uint64_t read_register(struct qemu_plugin_register *handle)
+{
+	static GByteArray *bytes;
+	uint64_t value = 0;
+
+	if (!bytes)
+		bytes = g_byte_array_new();
+	g_byte_array_set_size(bytes, 0);
+	if (qemu_plugin_read_register(handle, bytes) == sizeof(value))
+		memcpy(&value, bytes->data, sizeof(value));
+	return value;
+}
+
+/* __switch_to_asm(prev, next) */
+static void on_switch(unsigned int vcpu, void *data)
+{
+	(void)data;
+	if (!is_segment_open())
+		return;
+	if (away) {
+		away = read_register(next_register) != task;
+		if (!is_elsewhere())
+			return_to_thread(vcpu);
+		return;
+	}
+	if (!known)
+		task = read_register(prev_register);
+	known = true;
+	if (!is_elsewhere())
+		leave_thread(vcpu);
+	away = true;
+}
+
 static void on_mark(unsigned int vcpu, void *data)
 {
 	uint64_t *counts = qemu_plugin_scoreboard_find(counters, vcpu);
 
 	(void)data;
-	fprintf(out, "mark %u %llu\n", marks++, (unsigned long long)counts[0]);
+	fprintf(out, "mark %u %llu %llu\n", marks++, (unsigned long long)counts[0],
+		(unsigned long long)elsewhere);
+	begin_thread();
 	add_counts(counts);
 	write_counts();
 	memset(counts, 0, slots_length * sizeof(*counts));
+}
+
+static qemu_plugin_id_t plugin;
+
+static void watch(qemu_plugin_id_t id);
+
+/* What was translated before its function had a name is translated again. */
+static void on_symbols(unsigned int vcpu, void *data)
+{
+	(void)vcpu;
+	(void)data;
+	read_symbols();
+	qemu_plugin_reset(plugin, watch);
 }
 
 /* -- translation ----------------------------------------------------------------------------- */
@@ -248,23 +408,61 @@ static bool is_mark(const struct qemu_plugin_insn *insn, const char *name)
 	       memcmp(bytes, MARK_OPCODE, 3) == 0 && memcmp(bytes + 3, name, 4) == 0;
 }
 
+static bool is_interrupt_return(const struct qemu_plugin_insn *insn)
+{
+	unsigned char bytes[2];
+
+	return qemu_plugin_insn_size(insn) == sizeof(bytes) &&
+	       qemu_plugin_insn_data(insn, bytes, sizeof(bytes)) == sizeof(bytes) &&
+	       memcmp(bytes, "\x48\xcf", sizeof(bytes)) == 0;
+}
+
+static bool begins(const char *name, const char *head)
+{
+	return strncmp(name, head, strlen(head)) == 0;
+}
+
+/* Watch where the kernel begins something else, at the first instruction of a function. */
+static void watch_entry(struct qemu_plugin_insn *insn, uint64_t address)
+{
+	long symbol = find_symbol(address);
+	const char *name;
+
+	if (symbol < 0 || symbols[symbol].address != address)
+		return;
+	name = symbols[symbol].name;
+	if (begins(name, "asm_sysvec_") || strcmp(name, "asm_common_interrupt") == 0)
+		qemu_plugin_register_vcpu_insn_exec_cb(insn, on_interrupt, QEMU_PLUGIN_CB_NO_REGS,
+						       NULL);
+	else if (begins(name, "asm_exc_"))
+		qemu_plugin_register_vcpu_insn_exec_cb(insn, on_fault, QEMU_PLUGIN_CB_NO_REGS, NULL);
+	else if (strcmp(name, "__switch_to_asm") == 0)
+		qemu_plugin_register_vcpu_insn_exec_cb(insn, on_switch, QEMU_PLUGIN_CB_R_REGS, NULL);
+}
+
 static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
 	(void)id;
 	for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
-		uint32_t slot = slot_of(qemu_plugin_insn_vaddr(insn));
+		uint64_t address = qemu_plugin_insn_vaddr(insn);
+		uint32_t slot = slot_of(address);
 		qemu_plugin_u64 counter = { counters, slot * sizeof(uint64_t) };
 
+		if (slot)
+			watch_entry(insn, address);
 		qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(insn, QEMU_PLUGIN_INLINE_ADD_U64,
 								    counter, 1);
+		if (slot && is_interrupt_return(insn))
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, on_interrupt_end,
+							       QEMU_PLUGIN_CB_NO_REGS, NULL);
 		if (slot)
 			continue;
 		if (is_mark(insn, MARK_COUNTS))
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, on_mark,
 							       QEMU_PLUGIN_CB_NO_REGS, NULL);
 		else if (is_mark(insn, MARK_SYMBOLS))
-			qemu_plugin_register_vcpu_insn_exec_cb(insn, read_symbols,
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, on_symbols,
 							       QEMU_PLUGIN_CB_NO_REGS, NULL);
 	}
 }
@@ -278,9 +476,36 @@ static void on_end(qemu_plugin_id_t id, void *data)
 	fclose(out);
 }
 
+static void on_processor(qemu_plugin_id_t id, unsigned int vcpu)
+{
+	GArray *registers = qemu_plugin_get_registers();
+	const qemu_plugin_reg_descriptor *found = (const void *)registers->data;
+
+	(void)id;
+	(void)vcpu;
+	for (unsigned int i = 0; i < registers->len; i++) {
+		if (strcmp(found[i].name, "rdi") == 0)
+			prev_register = found[i].handle;
+		else if (strcmp(found[i].name, "rsi") == 0)
+			next_register = found[i].handle;
+	}
+	g_array_free(registers, 1);
+	if (!prev_register || !next_register) {
+		fprintf(stderr, "profiler: the processor has no rdi or rsi\n");
+		exit(EXIT_FAILURE);
+	}
+}
+
+static void watch(qemu_plugin_id_t id)
+{
+	qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
+	qemu_plugin_register_atexit_cb(id, on_end, NULL);
+}
+
 EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, char **argv)
 {
 	(void)info;
+	plugin = id;
 	for (int i = 0; i < argc; i++) {
 		if (strncmp(argv[i], "out=", 4) == 0)
 			out = fopen(argv[i] + 4, "w");
@@ -292,7 +517,7 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, 
 		return -1;
 	}
 	counters = qemu_plugin_scoreboard_new(SLOTS * sizeof(uint64_t));
-	qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
-	qemu_plugin_register_atexit_cb(id, on_end, NULL);
+	qemu_plugin_register_vcpu_init_cb(id, on_processor);
+	watch(id);
 	return 0;
 }
