@@ -37,7 +37,7 @@ LAYERS = (
         "lanes",
     ),
     ("explain", "injection", "measure", "wording"),
-    ("archives", "elf", "faults", "plot", "process", "cache", "network", "terminal"),
+    ("archives", "differing", "elf", "faults", "plot", "process", "cache", "network", "terminal"),
     ("specs",),
     ("errors",),
 )
