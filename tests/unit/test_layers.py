@@ -16,13 +16,14 @@ PACKAGE_DIR = Path(twinmod.__file__).parent
 #: The rule, stated once: a module imports from rows below its own and from no other.
 LAYERS = (
     ("cli", "agent"),
+    ("release_run",),
     ("bench_run", "zoo_run"),
     ("flow",),
     ("differential",),
     ("debugger", "page", "recording"),
     ("chroot", "kernel", "kbuild", "guest", "userland"),
     ("tables",),
-    ("built", "costs", "decode", "gate", "owntree", "zoo"),
+    ("built", "costs", "decode", "gate", "owntree", "zoo", "compress", "sbom", "signing"),
     ("goals",),
     (
         "bench",
@@ -35,6 +36,8 @@ LAYERS = (
         "environment",
         "initramfs",
         "lanes",
+        "release",
+        "repository",
     ),
     ("explain", "injection", "measure", "wording"),
     ("archives", "differing", "elf", "faults", "plot", "process", "cache", "network", "terminal"),

@@ -1,6 +1,4 @@
 # SPDX-License-Identifier: GPL-2.0-only
-
-
 """Where two files that should be the same differ: down through archives, to a line. Pure."""
 
 import io

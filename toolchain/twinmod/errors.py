@@ -65,6 +65,10 @@ class ConfigError(TwinmodError):
     """The configuration or the command line asks for something that cannot be."""
 
 
+class NoProjectError(ConfigError):
+    """No folder configures twinmod."""
+
+
 class MissingToolError(TwinmodError):
     """The environment lacks something: a program, a namespace, disk, the network."""
 
@@ -75,6 +79,12 @@ class BuildError(TwinmodError):
     """A kernel tree, a module or a tester did not build, or is not what it claims to be."""
 
     exit_code = ExitCode.BUILD_FAILED
+
+
+class TestsFailedError(TwinmodError):
+    """What was to go on only if it passes does not pass."""
+
+    exit_code = ExitCode.TESTS_FAILED
 
 
 class VmLostError(TwinmodError):
