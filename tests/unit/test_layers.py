@@ -16,14 +16,14 @@ PACKAGE_DIR = Path(twinmod.__file__).parent
 #: The rule, stated once: a module imports from rows below its own and from no other.
 LAYERS = (
     ("cli", "agent"),
-    ("release_run",),
+    ("release_run", "verify_run"),
     ("bench_run", "zoo_run"),
     ("flow",),
     ("differential",),
     ("debugger", "page", "recording"),
     ("chroot", "kernel", "kbuild", "guest", "userland"),
     ("tables",),
-    ("built", "costs", "decode", "gate", "owntree", "zoo", "compress", "sbom", "signing"),
+    ("built", "costs", "decode", "gate", "owntree", "zoo", "compress", "sbom", "signing", "verify"),
     ("goals",),
     (
         "bench",

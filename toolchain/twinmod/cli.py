@@ -30,6 +30,8 @@ from twinmod import (
     report,
     signing,
     tables,
+    verify,
+    verify_run,
     zoo,
     zoo_run,
 )
@@ -501,6 +503,8 @@ def lint_kernel(state: State) -> ExitCode:
 @click.option("--verify", "verified", metavar="DIR",
               type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Make none; check the one in a folder, by installing it.")  # fmt: skip
+@click.option("--allowed-signers", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              metavar="FILE", help="With --verify: who may have signed SHA256SUMS.")  # fmt: skip
 @click.option("--sign-key", type=click.Path(path_type=Path), metavar="FILE",
               help="Sign modules with this key, beside the tested ones.")  # fmt: skip
 @click.option("--sign-cert", type=click.Path(path_type=Path), metavar="FILE",
@@ -516,7 +520,8 @@ def lint_kernel(state: State) -> ExitCode:
 def release_verb(
     state: State, tag: str, dev: bool, check: bool, verified: Path | None,
     sign_key: Path | None, sign_cert: Path | None, ssh_key: Path | None,
-    passphrase_file: Path | None, kernels: tuple[str, ...], as_json: bool,
+    passphrase_file: Path | None, allowed_signers: Path | None, kernels: tuple[str, ...],
+    as_json: bool,
 ) -> ExitCode:  # fmt: skip
     """Make a release of a commit in ``dist``: what was tested, and what proves it."""
     config = state.config
@@ -526,6 +531,12 @@ def release_verb(
         module_key=sign_key, module_certificate=sign_cert, ssh_key=ssh_key,
         passphrase=passphrase_file,
     )  # fmt: skip
+    if verified is not None:
+        if tag or dev or check or keys.paths or len(kernels) > 1:
+            raise click.UsageError("--verify goes with --allowed-signers and one --kernel alone")
+        return _run_verify(state, kernels, verified, allowed_signers, as_json=as_json)
+    if allowed_signers is not None:
+        raise click.UsageError("--allowed-signers goes with --verify")
     wanted = release_run.Wanted(tag=tag, dev=dev, check=check, kernels=kernels, keys=keys)
     with flow.hold_checkout(config, state.progress):
         done = release_run.run_release(config, wanted, state.progress, state.phases)
@@ -541,6 +552,20 @@ def release_verb(
             click.echo("two builds of one commit: the same, byte for byte")
         click.echo(f"{done.document['version']} is in {done.out_dir}")
     return ExitCode.PASSED
+
+
+def _run_verify(
+    state: State, kernels: tuple[str, ...], folder: Path, allowed: Path | None, *, as_json: bool
+) -> ExitCode:
+    """Check a release and show what came of each step."""
+    config = state.select(kernels[0] if kernels else "")
+    with flow.hold_checkout(config, state.progress):
+        document = verify_run.run_verify(config, folder, allowed, state.progress, state.phases)
+    if as_json:
+        _print_json(document)
+    else:
+        click.echo(verify.render_report(document))
+    return ExitCode.PASSED if document["passed"] else ExitCode.TESTS_FAILED
 
 
 @cli.group("cache")
