@@ -28,6 +28,7 @@ from twinmod import (
     report,
     resources,
     results,
+    signing,
     userland,
 )
 from twinmod.config import LANGUAGES, Config, plan_cells, select_kernel
@@ -145,12 +146,21 @@ def render_builds(config: Config, languages: tuple[str, ...]) -> str:
 def run_build(
     config: Config, prepared: Prepared, languages: tuple[str, ...], progress: Progress
 ) -> tuple[Product, ...]:
-    """Build modules and write the build report."""
-    plans = plan_builds(config, prepared.tree, languages)
-    products = tuple(kbuild.build(plan, progress) for plan in plans)
+    """Build modules, sign them for a kernel that wants that, and write the build report."""
+    products = build_unsigned(config, prepared, languages, progress)
+    if signing.SIG_ENFORCE in prepared.tree.parameters:
+        products = tuple(signing.sign_product(prepared.tree, product) for product in products)
     document = kbuild.plan_report(products, prepared.tree)
     write_json(config.out_dir / "build/report.json", document)
     return products
+
+
+def build_unsigned(
+    config: Config, prepared: Prepared, languages: tuple[str, ...], progress: Progress
+) -> tuple[Product, ...]:
+    """Build modules as make leaves them."""
+    plans = plan_builds(config, prepared.tree, languages)
+    return tuple(kbuild.build(plan, progress) for plan in plans)
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

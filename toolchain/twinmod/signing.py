@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Signatures by a person's keys: of modules, as the kernel checks them, and of a release's sums."""
 
+import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from twinmod import process, sandbox
 from twinmod.errors import ConfigError, MissingToolError
-from twinmod.specs import Bind, Chroot, Command, KernelTree
+from twinmod.specs import Bind, Chroot, Command, KernelTree, Product
 
 TIMEOUT_S = 60.0
 
@@ -17,6 +18,15 @@ TIMEOUT_S = 60.0
 NAMESPACE = "twinmod-release"
 
 HASH = "sha256"
+
+#: The parameter of a kernel that takes only modules which a key signed that it trusts.
+SIG_ENFORCE = "module.sig_enforce=1"
+
+#: Where a kernel's build left the key that it made for itself and trusts, and its certificate.
+KERNEL_KEY, KERNEL_CERTIFICATE = Path("certs/signing_key.pem"), Path("certs/signing_key.x509")
+
+#: The folder of signed modules, beside the unsigned ones.
+SIGNED = "signed"
 
 _KEY, _CERTIFICATE, _PASSPHRASE = (
     sandbox.INSIDE / "keys" / name for name in ("key", "certificate", "passphrase")
@@ -183,6 +193,26 @@ def sign_module(keys: Keys, tree: KernelTree, module: Path, target_dir: Path) ->
     )  # fmt: skip
     process.run(command)
     return target_dir / module.name
+
+
+def sign_product(tree: KernelTree, product: Product) -> Product:
+    """Return a module signed with the key of the kernel's own build; the unsigned one stays.
+
+    Raises:
+        ConfigError: That build left no key.
+    """
+    keys = Keys(
+        module_key=tree.build_dir / KERNEL_KEY,
+        module_certificate=tree.build_dir / KERNEL_CERTIFICATE,
+    )
+    require_files(keys)
+    target_dir = product.path.parent / SIGNED
+    target_dir.mkdir(exist_ok=True)
+    path = sign_module(keys, tree, product.path, target_dir)
+    content = path.read_bytes()
+    return replace(
+        product, path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
+    )
 
 
 def sign_file(keys: Keys, path: Path) -> Path:
