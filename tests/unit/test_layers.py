@@ -19,10 +19,10 @@ LAYERS = (
     ("bench_run", "zoo_run"),
     ("flow",),
     ("differential",),
-    ("debugger", "page", "recording"),
+    ("debugger", "page", "project", "recording"),
     ("chroot", "kernel", "kbuild", "guest", "userland"),
     ("tables",),
-    ("built", "costs", "decode", "gate", "owntree", "zoo"),
+    ("built", "costs", "decode", "gate", "manual", "owntree", "zoo"),
     ("goals",),
     (
         "bench",

@@ -9,10 +9,16 @@ from typing import Any
 
 import msgspec
 
-from twinmod.errors import ConfigError
+from twinmod.errors import ConfigError, NoProjectError
 from twinmod.specs import Cell, ChrootSpec, KernelSpec, ModuleSpec, TesterSpec, VmSpec
 
 LANGUAGES = ("c", "rust")
+
+#: The folder of results.
+OUT = "out"
+
+#: What makes a pyproject.toml a project of twinmod's.
+MARK = "[tool.twinmod]"
 
 #: An option of a kernel: X, X=n, X=17, X="text".
 _OPTION = re.compile(r'(?!CONFIG_)[A-Z0-9_]+(=("[^"]*"|\w+))?')
@@ -94,7 +100,10 @@ class Table(_Table, frozen=True):
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The whole configuration, checked, with every reference resolved."""
 
+    # Where its sources are, and where results go: "out" beside them, or in the folder that a
+    # person works in, when the project is the one that twinmod ships with.
     root_dir: Path
+    out_dir: Path
     mirror: str
     # The page with the rules, the folder with their tests, the lock of the VM's Python.
     contract_path: Path
@@ -110,11 +119,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     modules: tuple[ModuleSpec, ...]
     testers: tuple[TesterSpec, ...]
     vm: VmSpec
-
-    @property
-    def out_dir(self) -> Path:
-        """Where results go."""
-        return self.root_dir / "out"
 
     def find_module(self, language: str) -> ModuleSpec:
         """Return the module written in a language."""
@@ -163,21 +167,42 @@ def find_project_dir(start: Path) -> Path:
     """Return the nearest folder, from a start upwards, whose pyproject.toml configures twinmod.
 
     Raises:
-        ConfigError: There is none.
+        NoProjectError: There is none.
     """
     for folder in (start, *start.parents):
         path = folder / "pyproject.toml"
-        if path.is_file() and "[tool.twinmod]" in path.read_text(errors="replace"):
+        if path.is_file() and MARK in path.read_text(errors="replace"):
             return folder
-    raise ConfigError(
-        "no pyproject.toml with [tool.twinmod] here or in a folder above",
+    raise NoProjectError(
+        f"no pyproject.toml with {MARK} here or in a folder above",
         facts=(("folder", str(start)),),
-        hint="cd to a twinmod checkout",
+        hint="twinmod new FOLDER",
     )
 
 
-def read_config(project_dir: Path) -> Config:
+def render_project(text: str) -> str:
+    """Return the part of a pyproject.toml that configures twinmod, with its licence line.
+
+    Args:
+        text: One that read_config reads.
+    """
+    license_line = next((line for line in text.splitlines() if "SPDX-License" in line), "")
+    kept = [license_line] if license_line else []
+    inside = False
+    for line in text.splitlines():
+        if line.startswith("["):
+            inside = line.startswith((MARK, MARK.removesuffix("]") + "."))
+        if inside:
+            kept.append(line)
+    return "\n".join(kept).rstrip() + "\n"
+
+
+def read_config(project_dir: Path, out_dir: Path | None = None) -> Config:
     """Read a project's configuration.
+
+    Args:
+        project_dir: Its folder.
+        out_dir: Where its results go; its own "out" unless it is given.
 
     Raises:
         ConfigError: It is not TOML, has an unknown key, lacks one, or names what is not there.
@@ -193,15 +218,18 @@ def read_config(project_dir: Path) -> Config:
     table = tool.get("twinmod") if isinstance(tool, dict) else None
     if not isinstance(table, dict):
         raise _refuse("pyproject.toml has no table [tool.twinmod]", project_dir)
-    return parse_config(table, project_dir)
+    return parse_config(table, project_dir, out_dir)
 
 
-def parse_config(document: dict[str, Any], project_dir: Path) -> Config:
+def parse_config(
+    document: dict[str, Any], project_dir: Path, out_dir: Path | None = None
+) -> Config:
     """Return the configuration that a ``[tool.twinmod]`` table describes.
 
     Args:
         document: The table as TOML gave it.
         project_dir: What its paths are relative to.
+        out_dir: Where its results go; the project's own "out" unless it is given.
 
     Raises:
         ConfigError: An unknown key, a missing one, a wrong type, a dangling reference.
@@ -219,6 +247,7 @@ def parse_config(document: dict[str, Any], project_dir: Path) -> Config:
     kernel = next(kernel for kernel in kernels if kernel.name == table.kernel)
     return Config(
         root_dir=project_dir,
+        out_dir=out_dir or project_dir / OUT,
         mirror=table.mirror,
         contract_path=project_dir / table.contract,
         matrix_dir=project_dir / table.matrix,

@@ -65,6 +65,10 @@ class ConfigError(TwinmodError):
     """The configuration or the command line asks for something that cannot be."""
 
 
+class NoProjectError(ConfigError):
+    """No folder configures twinmod."""
+
+
 class MissingToolError(TwinmodError):
     """The environment lacks something: a program, a namespace, disk, the network."""
 
