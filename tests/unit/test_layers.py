@@ -19,7 +19,7 @@ LAYERS = (
     ("bench_run", "zoo_run"),
     ("flow",),
     ("differential",),
-    ("debugger", "page", "project", "recording"),
+    ("debugger", "page", "project", "recording", "wheels"),
     ("chroot", "kernel", "kbuild", "guest", "userland"),
     ("tables",),
     ("built", "costs", "decode", "gate", "manual", "owntree", "zoo"),
