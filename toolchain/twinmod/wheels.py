@@ -32,9 +32,11 @@ LICENSE = "LICENSE"
 _VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\+[a-z0-9]+(\.[a-z0-9]+)*)?")
 
 #: Where a version is written, and how: of a distribution, and of the package itself.
-_PROJECT_VERSION = re.compile(r'(?m)(?s:^\[project\]\n.*?)^version = "(?P<version>[^"\n]*)"$')
+_PROJECT_VERSION = re.compile(
+    r'(?m)^\[project\]\n(?:(?!\[).*\n)*?version = "(?P<version>[^"\n]*)"$'
+)
+_CRATE_VERSION = re.compile(r'(?m)^\[package\]\n(?:(?!\[).*\n)*?version = "(?P<version>[^"\n]*)"$')
 _PACKAGE_VERSION = re.compile(r'(?m)^__version__ = "(?P<version>[^"\n]*)"$')
-_CRATE_VERSION = re.compile(r'(?m)(?s:^\[package\]\n.*?)^version = "(?P<version>[^"\n]*)"$')
 
 #: Runs in the chroot: a source distribution of a project, and a wheel of that.
 HOOKS = """\
