@@ -136,6 +136,15 @@ def report(session: nox.Session) -> None:
 
 
 @nox.session
+def release(session: nox.Session) -> None:
+    """Make, in dist/, what a stranger can install and check; --check builds it twice."""
+    install(session, "release")
+    session.run(
+        "twinmod", "release", *session.posargs, interrupt_timeout=15, terminate_timeout=10
+    )  # fmt: skip
+
+
+@nox.session
 def shell(session: nox.Session) -> None:
     """Boot a VM with both modules loaded, and give its console to you."""
     twinmod(session, "shell")

@@ -100,6 +100,10 @@ def open_port(serial_path: str) -> int:
     return descriptor
 
 
+#: How many of the kernel's last lines say why it refused a module.
+KERNELS_WORDS = 2
+
+
 # -- kernel modules ---------------------------------------------------------------------------
 
 
@@ -519,7 +523,10 @@ def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -
     # The differential loads what it needs, as it needs it.
     problem = load(cell["path"]) if cell["path"] else ""
     if problem:
-        stream.emit("cell_end", outcome="failed", problems=[f"did not load: {problem}"])
+        log.read()
+        said = "; ".join(faults.parse_line(line).text for line in log.lines[-KERNELS_WORDS:])
+        why = f"{problem}; the kernel says: {said}" if said else problem
+        stream.emit("cell_end", outcome="failed", problems=[f"did not load: {why}"])
         return True
     place = Place(cell["module"])
     work = WORKS[cell["work"]]

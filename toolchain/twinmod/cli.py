@@ -29,8 +29,13 @@ from twinmod import (
     process,
     project,
     recording,
+    release,
+    release_run,
     report,
+    signing,
     tables,
+    verify,
+    verify_run,
     wording,
     zoo,
     zoo_run,
@@ -523,6 +528,78 @@ def print_manual() -> ExitCode:
     """Print the manual page, as docs/man/twinmod.1 has it."""
     click.echo(manual.render_manual(cli), nl=False)
     return ExitCode.PASSED
+
+
+@cli.command("release")
+@click.option("--tag", default="", metavar="vX.Y.Z", help="Of this tag, not what is checked out.")
+@click.option("--dev", is_flag=True, help="A tree with changes will do; every version says so.")
+@click.option("--check", is_flag=True, help="Build all of it twice, elsewhere, and compare.")
+@click.option("--verify", "verified", metavar="DIR",
+              type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Make none; check the one in a folder, by installing it.")  # fmt: skip
+@click.option("--allowed-signers", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              metavar="FILE", help="With --verify: who may have signed SHA256SUMS.")  # fmt: skip
+@click.option("--sign-key", type=click.Path(path_type=Path), metavar="FILE",
+              help="Sign modules with this key, beside the tested ones.")  # fmt: skip
+@click.option("--sign-cert", type=click.Path(path_type=Path), metavar="FILE",
+              help="The key's certificate.")  # fmt: skip
+@click.option("--ssh-key", type=click.Path(path_type=Path), metavar="FILE",
+              help="Sign SHA256SUMS with this SSH key.")  # fmt: skip
+@click.option("--passphrase-file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Of keys that have a passphrase.")  # fmt: skip
+@click.option("--kernel", "kernels", multiple=True, metavar="NAME",
+              help="Modules for this kernel of [tool.twinmod]; may be repeated.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the index as JSON.")
+@pass_state
+def release_verb(
+    state: State, tag: str, dev: bool, check: bool, verified: Path | None,
+    sign_key: Path | None, sign_cert: Path | None, ssh_key: Path | None,
+    passphrase_file: Path | None, allowed_signers: Path | None, kernels: tuple[str, ...],
+    as_json: bool,
+) -> ExitCode:  # fmt: skip
+    """Make a release of a commit in ``dist``: what was tested, and what proves it."""
+    config = state.config
+    for name in kernels:
+        select_kernel(config, name)
+    keys = signing.Keys(
+        module_key=sign_key, module_certificate=sign_cert, ssh_key=ssh_key,
+        passphrase=passphrase_file,
+    )  # fmt: skip
+    if verified is not None:
+        if tag or dev or check or keys.paths or len(kernels) > 1:
+            raise click.UsageError("--verify goes with --allowed-signers and one --kernel alone")
+        return _run_verify(state, kernels, verified, allowed_signers, as_json=as_json)
+    if allowed_signers is not None:
+        raise click.UsageError("--allowed-signers goes with --verify")
+    wanted = release_run.Wanted(tag=tag, dev=dev, check=check, kernels=kernels, keys=keys)
+    with flow.hold_checkout(config, state.progress):
+        done = release_run.run_release(config, wanted, state.progress, state.phases)
+    if done.differences:
+        click.echo("\n".join(difference.render() for difference in done.differences))
+        click.echo(f"{len(done.differences)} differences between two builds of one commit")
+        return ExitCode.TESTS_FAILED
+    if as_json:
+        _print_json(done.document)
+    else:
+        click.echo(release.render_list(done.document))
+        if check:
+            click.echo("two builds of one commit: the same, byte for byte")
+        click.echo(f"{done.document['version']} is in {done.out_dir}")
+    return ExitCode.PASSED
+
+
+def _run_verify(
+    state: State, kernels: tuple[str, ...], folder: Path, allowed: Path | None, *, as_json: bool
+) -> ExitCode:
+    """Check a release and show what came of each step."""
+    config = state.select(kernels[0] if kernels else "")
+    with flow.hold_checkout(config, state.progress):
+        document = verify_run.run_verify(config, folder, allowed, state.progress, state.phases)
+    if as_json:
+        _print_json(document)
+    else:
+        click.echo(verify.render_report(document))
+    return ExitCode.PASSED if document["passed"] else ExitCode.TESTS_FAILED
 
 
 @cli.group("cache")

@@ -32,10 +32,16 @@ class ModuleFile:
     # What the compilers signed with, such as "GCC: (Debian 14.2.0-19) 14.2.0".
     comments: tuple[str, ...]
     symbols: tuple[str, ...]
+    # Those of them that the kernel or another module has to have.
+    undefined: tuple[str, ...] = ()
 
     def find_modinfo(self, key: str) -> str:
         """Return the first value of a modinfo key, "" when there is none."""
-        return next((value for name, value in self.modinfo if name == key), "")
+        return next(iter(self.find_all_modinfo(key)), "")
+
+    def find_all_modinfo(self, key: str) -> tuple[str, ...]:
+        """Return all values of a modinfo key, in the file's order."""
+        return tuple(value for name, value in self.modinfo if name == key)
 
 
 def parse_needed(data: bytes) -> tuple[str, tuple[str, ...]]:
@@ -81,12 +87,13 @@ def parse_module(data: bytes) -> ModuleFile:
         return parse_strings(section.data()) if section is not None else ()
 
     table = elf.get_section_by_name(".symtab")
-    symbols = table.iter_symbols() if isinstance(table, SymbolTableSection) else ()
+    symbols = tuple(table.iter_symbols()) if isinstance(table, SymbolTableSection) else ()
     pairs = (text.partition("=") for text in read_section(".modinfo"))
     return ModuleFile(
         modinfo=tuple((name, value) for name, _, value in pairs),
         comments=read_section(".comment"),
         symbols=tuple(symbol.name for symbol in symbols if symbol.name),
+        undefined=tuple(s.name for s in symbols if s.name and s["st_shndx"] == "SHN_UNDEF"),
     )
 
 

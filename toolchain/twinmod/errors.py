@@ -81,6 +81,12 @@ class BuildError(TwinmodError):
     exit_code = ExitCode.BUILD_FAILED
 
 
+class TestsFailedError(TwinmodError):
+    """What was to go on only if it passes does not pass."""
+
+    exit_code = ExitCode.TESTS_FAILED
+
+
 class VmLostError(TwinmodError):
     """A VM ended, or fell silent, before it had said how its work ended."""
 

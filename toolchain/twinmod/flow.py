@@ -330,13 +330,25 @@ def plan_shown_rules(
 def run_test(
     config: Config, prepared: Prepared, selection: Selection, out_dir: Path, progress: Progress,
     phases: Callable[[], tuple[tuple[str, float], ...]],
+    products: tuple[Product, ...] = (), root_dir: Path | None = None,
 ) -> Run:  # fmt: skip
-    """Build what changed, run the matrix on one kernel, write the reports to a folder."""
+    """Run the matrix on one kernel, write the reports to a folder.
+
+    Args:
+        config: The project.
+        prepared: The kernel.
+        selection: What of the matrix.
+        out_dir: Gets the reports.
+        progress: Told of each step.
+        phases: What was done so far.
+        products: The modules; those that the sources make now unless they are given.
+        root_dir: What the VM has as its root instead of the chroot.
+    """
     rules = read_rules(config)
     cells, absent = plan_presence(config, prepared.tree, selection)
     languages = tuple(sorted({cell.language for cell in cells}))
-    products = run_build(config, prepared, languages, progress)
-    setting = prepare_setting(config, prepared, progress)
+    products = products or run_build(config, prepared, languages, progress)
+    setting = replace(prepare_setting(config, prepared, progress), root_dir=root_dir)
     if selection.record:
         setting = guest.plan_recorded(setting)
     if selection.keyword:

@@ -200,6 +200,8 @@ class Setting:
     accelerator: Accelerator
     # Holds profiler.so and marks.so, for VMs whose instructions are counted.
     native_dir: Path | None = None
+    # What a VM has as its root instead of the chroot, whose Python it must have.
+    root_dir: Path | None = None
 
     @property
     def recorded(self) -> bool:
@@ -246,7 +248,7 @@ def plan_view(setting: Setting, products: tuple[Product, ...], run_dir: Path) ->
         Bind(source_path=run_dir, target_path=RUN),
         Bind(source_path=run_dir / "results", target_path=RESULTS, writable=True),
         Bind(source_path=setting.tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
-        Bind(source_path=setting.chroot.root_dir, target_path=VIEW),
+        Bind(source_path=setting.root_dir or setting.chroot.root_dir, target_path=VIEW),
         Bind(source_path=userland.programs_dir / "package", target_path=inside / "package"),
         Bind(source_path=userland.site_dir, target_path=inside / "site"),
         Bind(source_path=userland.programs_dir / "matrix", target_path=inside / "matrix"),

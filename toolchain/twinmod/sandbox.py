@@ -25,6 +25,12 @@ ENVIRONMENT = (
 )
 
 
+def find_jobs() -> int:
+    """Return how many jobs make runs at once: TWINMOD_JOBS, or as many as there are processors."""
+    given = os.environ.get("TWINMOD_JOBS", "")
+    return int(given) if given.isdecimal() and int(given) else os.cpu_count() or 1
+
+
 def plan_make(
     flags: tuple[str, ...], *arguments: str, in_place: bool = False
 ) -> tuple[str, ...]:  # fmt: skip
@@ -37,7 +43,7 @@ def plan_make(
     """
     outputs = () if in_place else (f"O={BUILD}",)
     return (
-        "make", "-C", str(LINUX), *outputs, "ARCH=x86", *flags, f"-j{os.cpu_count()}", *arguments,
+        "make", "-C", str(LINUX), *outputs, "ARCH=x86", *flags, f"-j{find_jobs()}", *arguments,
     )  # fmt: skip
 
 

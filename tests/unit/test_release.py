@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a release is made of: versions, names, sums, evidence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from twinmod import release
+from twinmod.errors import ConfigError
+from twinmod.specs import Product, Release
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+WHAT = Release(version="0.1.0", commit=COMMIT, epoch=7, source_dir=Path("/source"))
+
+
+@pytest.mark.parametrize(
+    ("tag", "dirty", "version"),
+    [
+        ("v0.1.0", False, "0.1.0"),
+        ("", False, "0.1.0+g0123456789ab"),
+        ("", True, "0.1.0+g0123456789ab.dirty"),
+        ("v0.1.0", True, "0.1.0+g0123456789ab.dirty"),
+    ],
+)
+def test_only_a_tagged_commit_has_the_bare_version(tag: str, dirty: bool, version: str) -> None:
+    assert release.plan_version("0.1.0", COMMIT, tag, dirty=dirty) == version
+
+
+def test_a_tag_of_another_version_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"v0\.2\.0 is not the tag of version 0\.1\.0"):
+        release.plan_version("0.1.0", COMMIT, "v0.2.0", dirty=False)
+
+
+def test_the_tag_of_a_version_is_found_among_others() -> None:
+    assert release.choose_tag(("stable", "v0.1.0"), "0.1.0") == "v0.1.0"
+    assert release.choose_tag(("stable", "v0.2.0"), "0.1.0") == ""
+
+
+def test_sums_are_those_that_sha256sum_checks_and_come_back() -> None:
+    files = {"b": b"2", "a dir/a": b"1"}
+    text = release.render_sums(files)
+    assert text.splitlines()[0].endswith("  a dir/a")
+    assert release.compare_sums(release.parse_sums(text), files) == ()
+
+
+def test_a_file_that_was_changed_taken_away_or_added_is_named() -> None:
+    stated = release.parse_sums(release.render_sums({"a": b"1", "b": b"2"}))
+    wrong = dict(release.compare_sums(stated, {"a": b"3", "c": b""}))
+    assert wrong["a"].startswith("was changed: sha256 ")
+    assert (wrong["b"], wrong["c"]) == ("is missing", "has no sum")
+
+
+def test_a_line_that_is_no_sum_is_refused() -> None:
+    with pytest.raises(ValueError, match="no sum"):
+        release.parse_sums("d41d8cd98f00b204e9800998ecf8427e  md5\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("mdriver-c-0.1.0-7.3.4+deb13-amd64-x86_64.tar.zst", "module"),
+        ("mdriver-c-0.1.0-7.3.4+deb13-amd64-x86_64.modinfo.json", "modinfo"),
+        ("mdriver-c-0.1.0-7.3.4+deb13-amd64-x86_64.source.spdx.json", "sbom"),
+        ("mdriver-rust-dkms-0.1.0-1-any.pkg.tar.zst", "package"),
+        ("mdriver-rust-dkms_0.1.0_all.deb", "package"),
+        ("mdriver-rust-dkms-0.1.0.tar.gz", "source"),
+        ("twinmod-0.1.0-py3-none-any.whl", "wheel"),
+        ("twinmod-0.1.0.tar.gz", "source"),
+        ("provenance.intoto.json", "provenance"),
+        ("signed/mdriver-c-0.1.0-7.3.4-x86_64.ko", "signed"),
+    ],
+)
+def test_every_artifact_has_a_kind(path: str, kind: str) -> None:
+    assert release.classify(path) == kind
+
+
+def test_what_is_no_artifact_is_refused() -> None:
+    with pytest.raises(ValueError, match="no artifact"):
+        release.classify("notes.txt")
+
+
+def test_an_index_has_every_artifact_with_its_sum_and_no_time_of_now() -> None:
+    index = release.plan_index(WHAT, "v0.1.0", (), {"twinmod-0.1.0.tar.gz": b"1"})
+    (entry,) = index["artifacts"]
+    assert entry["sha256"] == release.read_digest(b"1")
+    assert (index["schema"], index["epoch"]) == ("twinmod.release/1", 7)
+    assert index == release.plan_index(WHAT, "v0.1.0", (), {"twinmod-0.1.0.tar.gz": b"1"})
+
+
+def test_provenance_names_what_came_out_and_what_went_in() -> None:
+    found = release.plan_provenance(WHAT, "", ({"uri": "x"},), ("make",), {"a": b"1"})
+    assert found["_type"] == "https://in-toto.io/Statement/v1"
+    assert found["subject"] == [{"name": "a", "digest": {"sha256": release.read_digest(b"1")}}]
+    inputs = found["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert inputs[0]["digest"] == {"gitCommit": COMMIT}
+    assert inputs[1] == {"uri": "x"}
+
+
+@pytest.fixture
+def tested(product: Product) -> dict[str, Any]:
+    return {
+        "modules": [{"module": product.module, "sha256": product.sha256}], "narrowed": "",
+        "totals": {"passed": 7, "failed": 0, "skipped": 0}, "differential": {"outcome": "passed"},
+        "cells": [{"module": product.module, "tester": "c", "outcome": "passed"}],
+    }  # fmt: skip
+
+
+def test_a_whole_run_that_passed_on_the_same_file_vouches_for_it(
+    product: Product, tested: dict[str, Any]
+) -> None:
+    assert release.find_test_flaw(tested, (product,)) == ""
+
+
+@pytest.mark.parametrize(
+    ("changed", "flaw"),
+    [
+        ({"modules": []}, "sha256 none"),
+        ({"narrowed": "-k R1"}, "a part of the matrix"),
+        ({"totals": {"passed": 6, "failed": 1, "skipped": 0}}, "1 failed"),
+        ({"totals": {"passed": 0, "failed": 0, "skipped": 0}}, "0 tests passed"),
+        ({"differential": {"outcome": "failed"}}, "the differential: failed"),
+        ({"cells": [{"module": "m", "tester": "c", "outcome": "crashed"}]}, "m/c"),
+    ],
+)
+def test_a_run_that_is_not_whole_or_not_of_this_file_vouches_for_nothing(
+    product: Product, tested: dict[str, Any], changed: dict[str, Any], flaw: str
+) -> None:
+    assert flaw in release.find_test_flaw({**tested, **changed}, (product,))
+
+
+def test_a_signed_module_is_the_tested_one_with_something_behind_it(product: Product) -> None:
+    content = b"x" * 10
+    tested = Product(
+        **{name: getattr(product, name) for name in product.__slots__}
+        | {"size_bytes": 10, "sha256": release.read_digest(content)}
+    )
+    found = release.plan_signed(tested, content + b"signature")
+    assert found["wraps"]["sha256"] == tested.sha256
+    assert found["sha256"] == release.read_digest(content + b"signature")
+    with pytest.raises(ValueError, match="not the tested one"):
+        release.plan_signed(tested, b"y" * 10 + b"signature")
+
+
+def test_documents_are_written_alike() -> None:
+    assert json.loads(release.render_json({"b": 1, "a": [2]})) == {"b": 1, "a": [2]}
+    assert release.render_json({}).endswith(b"\n")

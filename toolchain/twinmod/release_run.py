@@ -1,0 +1,411 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The acts of a release: build from a commit, gather what was tested, write it at once."""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twinmod import (
+    archives,
+    bench,
+    bench_run,
+    compress,
+    differing,
+    flow,
+    kbuild,
+    release,
+    repository,
+    sbom,
+    signing,
+)
+from twinmod.config import LANGUAGES, Config, read_config, select_kernel
+from twinmod.errors import ConfigError, TestsFailedError
+from twinmod.specs import KernelTree, Product, Progress, Release
+
+#: The folder of a release, in the checkout.
+DIST = "dist"
+
+NO_KEYS = signing.Keys()
+
+#: What the second of two builds has otherwise than the first: the zone, the language, the person,
+#: how many jobs run at once, and what others may do with files that it makes.
+OTHER_ENVIRONMENT = (
+    ("TZ", "Pacific/Kiritimati"), ("LC_ALL", "C"), ("LANG", "C"), ("USER", "somebody"),
+    ("LOGNAME", "somebody"), ("HOSTNAME", "elsewhere"), ("TWINMOD_JOBS", "1"),
+)  # fmt: skip
+OTHER_UMASK = 0o077
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a caller wants of a release."""
+
+    # Of a commit, "" for what is checked out.
+    tag: str = ""
+    # A tree with changes will do.
+    dev: bool = False
+    # Build all of it twice, and compare.
+    check: bool = False
+    kernels: tuple[str, ...] = ()
+    keys: signing.Keys = NO_KEYS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """The artifacts of a release, and what they were made for."""
+
+    files: Mapping[str, bytes]
+    kernels: tuple[Mapping[str, Any], ...]
+    # By kernel, what was built for it, with the configuration that it was built by.
+    built: tuple[tuple[Config, flow.Prepared, tuple[Product, ...]], ...]
+
+    @property
+    def products(self) -> tuple[Product, ...]:
+        """All modules."""
+        return tuple(product for _, _, products in self.built for product in products)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A release that lies in its folder."""
+
+    document: dict[str, Any]
+    out_dir: Path
+    differences: tuple[differing.Difference, ...]
+
+
+# -- source -----------------------------------------------------------------------------------
+
+
+def read_version(source_dir: Path) -> str:
+    """Return the version that a project states.
+
+    Raises:
+        ConfigError: It states none.
+    """
+    try:
+        return str(tomllib.loads((source_dir / "pyproject.toml").read_text())["project"]["version"])
+    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(
+            "the project states no version",
+            facts=(("file", str(source_dir / "pyproject.toml")), ("why", repr(error))),
+        ) from error
+
+
+@contextmanager
+def open_source(root_dir: Path, wanted: Wanted, work_dir: Path) -> Iterator[tuple[Release, str]]:
+    """Give what is released, and its tag, with a copy of its source until the context is left.
+
+    Args:
+        root_dir: The checkout.
+        wanted: Which commit.
+        work_dir: Gets the copy.
+
+    Raises:
+        ConfigError: There is no such commit, or the tree has changes.
+    """
+    head = repository.read_head(root_dir, wanted.tag)
+    if not wanted.dev:
+        repository.require_clean(head)
+    source_dir = work_dir / "source"
+    shutil.rmtree(source_dir, ignore_errors=True)
+    try:
+        dirty = bool(head.changes)
+        repository.export(root_dir, head, source_dir, with_changes=dirty)
+        base = read_version(source_dir)
+        tag = wanted.tag or release.choose_tag(head.tags, base)
+        version = release.plan_version(base, head.commit, tag, dirty=dirty)
+        yield Release(version=version, commit=head.commit, epoch=head.epoch,
+                      source_dir=source_dir), tag  # fmt: skip
+    finally:
+        shutil.rmtree(source_dir, ignore_errors=True)
+
+
+# -- artifacts --------------------------------------------------------------------------------
+
+
+def build_modules(
+    config: Config, progress: Progress
+) -> tuple[flow.Prepared, tuple[Product, ...], dict[str, str]]:
+    """Return what was built for a kernel, and why it has no module in a language."""
+    prepared = flow.run_setup(config, progress)
+    reasons = {language: kbuild.find_absence(language, prepared.tree) for language in LANGUAGES}
+    absent = {language: reason for language, reason in reasons.items() if reason}
+    languages = tuple(language for language in LANGUAGES if language not in absent)
+    return prepared, flow.run_build(config, prepared, languages, progress), absent
+
+
+def pack_modules(
+    what: Release, config: Config, prepared: flow.Prepared, products: tuple[Product, ...],
+    progress: Progress,
+) -> Iterator[tuple[str, bytes]]:  # fmt: skip
+    """Yield (name, content) of the artifacts of the modules of one kernel."""
+    tree = prepared.tree
+    licence = (what.source_dir / "LICENSE").read_bytes()
+    for product in products:
+        content = product.path.read_bytes()
+        name = release.plan_module_name(what, product, tree.release)
+        modinfo = release.plan_modinfo(what, product, content, tree)
+        files = release.plan_module_files(product, content, modinfo, tree.release, licence)
+        with progress.phase(f"{name}.tar.zst"):
+            tar = archives.plan_tar(files, what.epoch)
+            yield f"{name}.tar.zst", compress.compress_zstd(prepared.chroot, tar)
+            yield f"{name}.modinfo.json", release.render_json(modinfo)
+            if sbom.has_tool(tree):
+                yield from _describe_module(what, config, tree, product, name)
+
+
+def _describe_module(
+    what: Release, config: Config, tree: KernelTree, product: Product, name: str
+) -> Iterator[tuple[str, bytes]]:
+    (module,) = (module for module in config.modules if module.name == product.module)
+    _, inside = kbuild.plan_folder(module)
+    binds, hidden = kbuild.plan_binds(module, tree, product.path.parent)
+    for part, content in sbom.read_spdx(what, product, tree, inside, binds, hidden):
+        yield f"{name}.{part}.spdx.json", content
+
+
+def make_artifacts(
+    what: Release, wanted: Wanted, out_dir: Path, progress: Progress
+) -> Made:  # fmt: skip
+    """Build everything that a commit alone determines.
+
+    Args:
+        what: The release.
+        wanted: For which kernels.
+        out_dir: Gets what is built on the way.
+        progress: Told of each step.
+    """
+    base = read_config(what.source_dir, out_dir)
+    configs = tuple(select_kernel(base, name) for name in wanted.kernels) or (base,)
+    files: dict[str, bytes] = {}
+    kernels, built = [], []
+    for config in configs:
+        prepared, products, absent = build_modules(config, progress)
+        files.update(pack_modules(what, config, prepared, products, progress))
+        kernels.append(release.plan_kernel(prepared.tree, absent))
+        built.append((config, prepared, products))
+    return Made(files=files, kernels=tuple(kernels), built=tuple(built))
+
+
+def plan_dependencies(made: Made) -> Iterator[dict[str, Any]]:
+    """Yield what went into artifacts beside the commit: kernels, compilers, and what is locked."""
+    for config, prepared, _ in made.built:
+        tree = prepared.tree
+        yield {
+            "uri": f"pkg:deb/debian/linux@{tree.version}",
+            "annotations": {"release": tree.release, "suite": tree.suite,
+                            "rustc": tree.proof.rustc, "make": " ".join(tree.make_flags),
+                            "chroot": config.chroot.suite},
+        }  # fmt: skip
+    config = made.built[0][0]
+    for path in (*sorted(config.lock_path.parent.glob("*.txt")),
+                 *sorted(config.root_dir.glob("*/Cargo.lock"))):  # fmt: skip
+        yield {
+            "uri": f"file:{path.relative_to(config.root_dir)}",
+            "digest": {"sha256": release.read_digest(path.read_bytes())},
+        }
+
+
+def plan_commands(made: Made) -> Iterator[str]:
+    """Yield the commands that made modules, as they ran inside the chroot, by however many jobs."""
+    for product in made.products:
+        yield re.sub(r" -j\d+\b", "", product.command)
+
+
+# -- twice ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def pretend_other_person() -> Iterator[None]:
+    """Be in another zone and language, and keep new files to oneself, until the context is left."""
+    before = {name: os.environ.get(name) for name, _ in OTHER_ENVIRONMENT}
+    umask = os.umask(OTHER_UMASK)
+    os.environ.update(OTHER_ENVIRONMENT)
+    time.tzset()
+    try:
+        yield
+    finally:
+        os.umask(umask)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        time.tzset()
+
+
+def make_again(
+    config: Config, wanted: Wanted, progress: Progress
+) -> Mapping[str, bytes]:  # fmt: skip
+    """Return the artifacts of the same commit, made from nothing, elsewhere and otherwise."""
+    with (
+        tempfile.TemporaryDirectory(prefix="twinmod again ") as name,
+        pretend_other_person(),
+        open_source(config.root_dir, wanted, Path(name)) as (what, _),
+    ):
+        return make_artifacts(what, wanted, Path(name) / "out of it", progress).files
+
+
+# -- evidence ---------------------------------------------------------------------------------
+
+
+def read_report(path: Path) -> dict[str, Any] | None:
+    """Return a report that an earlier run left, None when there is none that can be read."""
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def ensure_tested(
+    made: Made, progress: Progress, phases: Callable[[], tuple[tuple[str, float], ...]]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the reports of the matrix on just these modules; run it where there is none.
+
+    Raises:
+        TestsFailedError: A module does not pass; what did not pass is not released.
+    """
+    for config, prepared, products in made.built:
+        out_dir = config.out_dir / "release/test" / config.kernel.name
+        found = read_report(out_dir / "report.json")
+        if found is None or release.find_test_flaw(found, products):
+            selection = flow.Selection(languages=LANGUAGES, testers=LANGUAGES)
+            found = flow.run_test(config, prepared, selection, out_dir, progress, phases).document
+        flaw = release.find_test_flaw(found, products)
+        if flaw:
+            raise TestsFailedError(
+                f"what does not pass is not released: {flaw}",
+                facts=(("kernel", prepared.tree.release), ("report", f"{out_dir}/report.json")),
+            )
+        for name in ("report.json", "junit.xml"):
+            yield f"test-{prepared.tree.release}-{name}", (out_dir / name).read_bytes()
+
+
+def ensure_counted(made: Made, progress: Progress) -> Iterator[tuple[str, bytes]]:
+    """Yield the benchmark of just these modules, on the first kernel; count where there is none."""
+    config, prepared, products = made.built[0]
+    path = config.out_dir / "bench/report.json"
+    found = read_report(path)
+    if found is None or not _is_benchmark(found, products):
+        if prepared.tree.proof.rustc:
+            bench_run.run_bench(config, bench_run.Wanted(mode="exact", quick=True), progress)
+        else:
+            return
+    yield "bench.json", path.read_bytes()
+
+
+def _is_benchmark(document: Mapping[str, Any], products: tuple[Product, ...]) -> bool:
+    return document.get("schema") == bench.SCHEMA and not release.compare_modules(
+        document, products
+    )
+
+
+def find_zoo(checkout: Config, made: Made) -> Iterator[tuple[str, bytes]]:
+    """Yield what the zoo came to, when it ran in this checkout; its bugs are not these modules."""
+    path = checkout.out_dir / "zoo/report.json"
+    document = read_report(path)
+    if document is not None and made.products and not document.get("mismatches"):
+        yield "zoo.json", path.read_bytes()
+
+
+# -- the whole --------------------------------------------------------------------------------
+
+
+def run_release(
+    config: Config, wanted: Wanted, progress: Progress,
+    phases: Callable[[], tuple[tuple[str, float], ...]],
+) -> Done:  # fmt: skip
+    """Make a release from a commit, in ``dist``; what was there stays until all of it is made.
+
+    Raises:
+        ConfigError: The tree has changes; there is no such tag; a key does not open.
+        TestsFailedError: A module does not pass the matrix.
+        TwinmodError: See the steps.
+    """
+    signing.require_files(wanted.keys)
+    with open_source(config.root_dir, wanted, config.out_dir / "release") as (what, tag):
+        signing.require_keys(wanted.keys, flow.ensure_root(config, progress))
+        made = make_artifacts(what, wanted, config.out_dir, progress)
+        differences = compare_again(config, wanted, made, progress) if wanted.check else ()
+        if differences:
+            return Done(document={}, out_dir=config.root_dir / DIST, differences=differences)
+        evidence = dict((*ensure_tested(made, progress, phases), *ensure_counted(made, progress),
+                         *find_zoo(config, made)))  # fmt: skip
+        files = {**made.files, **sign_modules(what, wanted.keys, made, progress)}
+        provenance = release.plan_provenance(
+            what, tag, plan_dependencies(made), plan_commands(made), files
+        )
+        files[release.PROVENANCE] = release.render_json(provenance)
+        index = release.plan_index(what, tag, made.kernels, files)
+        out_dir = write_release(config.root_dir / DIST, index, files, evidence, wanted.keys)
+    return Done(document=index, out_dir=out_dir, differences=())
+
+
+def compare_again(
+    config: Config, wanted: Wanted, made: Made, progress: Progress
+) -> tuple[differing.Difference, ...]:
+    """Return where a second build from the same commit differs from the first."""
+    root = made.built[0][1].chroot
+    again = make_again(config, wanted, progress)
+    return differing.find_differences(
+        made.files, again, lambda data: compress.decompress_zstd(root, data)
+    )
+
+
+def sign_modules(
+    what: Release, keys: signing.Keys, made: Made, progress: Progress
+) -> dict[str, bytes]:
+    """Return signed modules, each with what it wraps, by path; none without a key."""
+    if keys.module_key is None:
+        return {}
+    files = {}
+    for _, prepared, products in made.built:
+        for product in products:
+            with (progress.phase(f"signature of {product.module}"),
+                  tempfile.TemporaryDirectory(prefix="twinmod-") as name):  # fmt: skip
+                path = signing.sign_module(keys, prepared.tree, product.path, Path(name))
+                content = path.read_bytes()
+            stem = (
+                f"{release.SIGNED}/{release.plan_module_name(what, product, prepared.tree.release)}"
+            )
+            files[f"{stem}.ko"] = content
+            files[f"{stem}.json"] = release.render_json(release.plan_signed(product, content))
+    return files
+
+
+def write_release(
+    dist_dir: Path, index: Mapping[str, Any], files: Mapping[str, bytes],
+    evidence: Mapping[str, bytes], keys: signing.Keys,
+) -> Path:  # fmt: skip
+    """Write a release to its folder, all of it or nothing; return the folder."""
+    partial_dir = dist_dir.with_name(f"{dist_dir.name}.partial")
+    shutil.rmtree(partial_dir, ignore_errors=True)
+    try:
+        whole = {**files, release.INDEX: release.render_json(index)}
+        seen = {**evidence, f"../{release.INDEX}": whole[release.INDEX]}
+        for path, content in (
+            *whole.items(), (release.SUMS, release.render_sums(whole).encode()),
+            *((f"{release.EVIDENCE}/{name}", content) for name, content in evidence.items()),
+            (f"{release.EVIDENCE}/{release.SUMS}", release.render_sums(seen).encode()),
+        ):  # fmt: skip
+            target = partial_dir / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        if keys.ssh_key is not None:
+            signing.sign_file(keys, partial_dir / release.SUMS)
+        shutil.rmtree(dist_dir, ignore_errors=True)
+        partial_dir.rename(dist_dir)
+    finally:
+        shutil.rmtree(partial_dir, ignore_errors=True)
+    return dist_dir

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What was found when a release was checked, as data and as text. Pure."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from twinmod import release
+from twinmod.errors import ConfigError
+
+SCHEMA = "twinmod.verify/1"
+
+#: Where a step ran.
+HERE, ROOT, VM = "this host", "a throwaway root", "a VM"
+
+PASSED, FAILED, ABSENT = "passed", "failed", "absent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One thing that was checked."""
+
+    name: str
+    # HERE, ROOT or VM.
+    where: str
+    # PASSED, FAILED, or ABSENT for what this release has nothing of.
+    outcome: str
+    seconds: float
+    # What was seen, in words.
+    detail: str
+
+
+def parse_index(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return the index of a release.
+
+    Raises:
+        ConfigError: It has none, or one that cannot be read.
+    """
+    try:
+        index = json.loads(files[release.INDEX])
+        if index["schema"] != release.SCHEMA:
+            raise ValueError(f"schema {index['schema']!r}, not {release.SCHEMA!r}")
+    except (KeyError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"this folder has no release: {release.INDEX} is missing or not what it should be",
+            facts=(("why", repr(error)),), hint="nox -s release",
+        ) from error  # fmt: skip
+    return dict(index)
+
+
+def split_files(files: Mapping[str, bytes]) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Return the files that the sums are of, and those of the evidence, by their paths there."""
+    head = f"{release.EVIDENCE}/"
+    outside = (release.SUMS, f"{release.SUMS}.sig")
+    own = {path: data for path, data in files.items()
+           if path not in outside and not path.startswith(head)}  # fmt: skip
+    evidence = {path.removeprefix(head): data for path, data in files.items()
+                if path.startswith(head) and path != head + release.SUMS}  # fmt: skip
+    return own, evidence
+
+
+def find_wrong_sums(files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Return what of a release is not what its sums say, named."""
+    own, evidence = split_files(files)
+    seen = {**evidence, f"../{release.INDEX}": files.get(release.INDEX, b"")}
+    wrong = []
+    for sums_path, wanted in ((release.SUMS, own), (f"{release.EVIDENCE}/{release.SUMS}", seen)):
+        try:
+            stated = release.parse_sums(files[sums_path].decode())
+        except KeyError:
+            wrong.append(f"{sums_path} is missing")
+        except ValueError as error:
+            wrong.append(f"{sums_path} cannot be read: {error}")
+        else:
+            wrong += [f"{path} {what}" for path, what in release.compare_sums(stated, wanted)]
+    return tuple(wrong)
+
+
+def find_wrong_documents(files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Return what the index and the provenance of a release say that is not so."""
+    own, _ = split_files(files)
+    index = parse_index(files)
+    wrong = []
+    listed = {entry["path"]: entry["sha256"] for entry in index["artifacts"]}
+    wrong += [f"{release.INDEX}: {path} {what}" for path, what in release.compare_sums(
+        listed, {path: data for path, data in own.items() if path != release.INDEX}
+    )]  # fmt: skip
+    provenance = json.loads(files[release.PROVENANCE])
+    subjects = {entry["name"]: entry["digest"]["sha256"] for entry in provenance["subject"]}
+    others = (release.INDEX, release.PROVENANCE)
+    wrong += [f"{release.PROVENANCE}: {path} {what}" for path, what in release.compare_sums(
+        subjects, {path: data for path, data in own.items() if path not in others}
+    )]  # fmt: skip
+    commit = provenance["predicate"]["buildDefinition"]["externalParameters"]["commit"]
+    if commit != index["commit"]:
+        wrong.append(f"{release.PROVENANCE}: commit {commit}, not {index['commit']}")
+    return tuple(wrong)
+
+
+def plan_report(index: Mapping[str, Any], steps: Iterable[Step]) -> dict[str, Any]:
+    """Return the report of a verification: schema ``twinmod.verify/1``."""
+    found = tuple(steps)
+    return {
+        "schema": SCHEMA, "version": index["version"], "commit": index["commit"],
+        "passed": all(step.outcome != FAILED for step in found),
+        "seconds": round(sum(step.seconds for step in found), 1),
+        "steps": [asdict(step) for step in found],
+    }  # fmt: skip
+
+
+def render_report(document: Mapping[str, Any]) -> str:
+    """Return the steps of a verification, a line each, and what they come to."""
+    lines = [
+        f"{step['outcome']:<6} {step['seconds']:7.1f} s  {step['where']:<{len(ROOT)}}  "
+        f"{step['name']}: {step['detail']}"
+        for step in document["steps"]
+    ]
+    failed = sum(step["outcome"] == FAILED for step in document["steps"])
+    absent = sum(step["outcome"] == ABSENT for step in document["steps"])
+    passed = len(document["steps"]) - failed - absent
+    last = f"{passed} passed, {failed} failed, {absent} absent, in {document['seconds']:.0f} s"
+    return "\n".join((*lines, "", last))

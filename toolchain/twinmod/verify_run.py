@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The acts of checking a release: as somebody who trusts nobody, by installing it."""
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from twinmod import archives, compress, flow, guest, release, signing, verify
+from twinmod.config import LANGUAGES, Config, plan_cells, select_kernel
+from twinmod.errors import ConfigError, TestsFailedError, TwinmodError
+from twinmod.specs import CellResult, Product, Progress
+from twinmod.verify import HERE, VM, Step
+
+#: What a kernel of another release says of a module, and one that wants a signature; Linux 7.3,
+#: kernel/module/main.c and signing.c.
+OTHER_RELEASE = "version magic"
+NO_SIGNATURE = "Loading of unsigned module is rejected"
+
+#: Of [tool.twinmod]: a kernel of another release, and one that wants signatures.
+OTHER_KERNEL = "trixie"
+ENFORCING_KERNEL = "enforcing"
+
+#: Where a kernel's build left the key that it trusts.
+KERNEL_KEY = Path("certs/signing_key.pem")
+
+Phases = Callable[[], tuple[tuple[str, float], ...]]
+
+
+@dataclass(kw_only=True)
+class Steps:
+    """The steps of a verification, each done and noted; one that fails ends none of the others."""
+
+    progress: Progress
+    done: list[Step] = field(default_factory=list)
+
+    def take(self, name: str, where: str, act: Callable[[], str]) -> None:
+        """Do a step; its act returns what was seen, "" when this release has nothing of it."""
+        began = time.monotonic()
+        try:
+            with self.progress.phase(f"verify: {name}"):
+                detail = act()
+            outcome = verify.PASSED if detail else verify.ABSENT
+        except TwinmodError as error:
+            facts = "; ".join(f"{name} {value}" for name, value in error.facts)
+            detail, outcome = error.message + (f" ({facts})" if facts else ""), verify.FAILED
+        seconds = round(time.monotonic() - began, 1)
+        self.done.append(
+            Step(name=name, where=where, outcome=outcome, seconds=seconds,
+                 detail=" ".join(detail.split()) or "nothing of it in this release")
+        )  # fmt: skip
+
+
+def read_release(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file of a release, by its path in its folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*")) if path.is_file()
+    }  # fmt: skip
+
+
+# -- files ------------------------------------------------------------------------------------
+
+
+def check_sums(files: Mapping[str, bytes]) -> str:
+    """Compare every file with its sum.
+
+    Raises:
+        TestsFailedError: One is another, missing, or has none; it is named.
+    """
+    wrong = verify.find_wrong_sums(files)
+    if wrong:
+        raise TestsFailedError("; ".join(wrong))
+    return f"{len(files)} files are what their sums say"
+
+
+def check_documents(files: Mapping[str, bytes]) -> str:
+    """Compare every file with the index and the provenance.
+
+    Raises:
+        TestsFailedError: They say something that is not so.
+    """
+    wrong = verify.find_wrong_documents(files)
+    if wrong:
+        raise TestsFailedError("; ".join(wrong))
+    index = verify.parse_index(files)
+    return f"{len(index['artifacts'])} artifacts of commit {index['commit'][:12]}"
+
+
+def check_signature(folder: Path, allowed: Path | None) -> str:
+    """Find who signed the sums.
+
+    Raises:
+        TestsFailedError: Nobody did that a person allows.
+    """
+    path = folder / release.SUMS
+    signature = path.with_name(f"{path.name}.sig")
+    if not signature.is_file():
+        if allowed is not None:
+            raise TestsFailedError("the sums are not signed")
+        return ""
+    if allowed is None:
+        return "signed; by whom was not asked: -- --allowed-signers FILE"
+    name = signing.find_signer(path, signature, allowed)
+    if not name:
+        raise TestsFailedError("the sums are signed by nobody of the file of allowed signers")
+    return f"the sums are signed by {name}"
+
+
+# -- modules ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shipped:
+    """A module of a release, unpacked."""
+
+    product: Product
+    modinfo: Mapping[str, Any]
+
+
+def unpack_modules(
+    files: Mapping[str, bytes], prepared: flow.Prepared, work_dir: Path
+) -> tuple[Shipped, ...]:
+    """Unpack the modules of one kernel, and compare each with all that is said of it.
+
+    Args:
+        files: Of the release.
+        prepared: The kernel, with a chroot that has zstd.
+        work_dir: Gets the modules.
+
+    Raises:
+        TestsFailedError: A module is not the one that its description or the tests name.
+    """
+    kernel_release = prepared.tree.release
+    found = []
+    for path, data in files.items():
+        if not path.endswith(f"-{kernel_release}-{release.ARCHITECTURE}.tar.zst"):
+            continue
+        members = archives.parse_tar(compress.decompress_zstd(prepared.chroot, data))
+        modinfo = json.loads(next(f.content for f in members if f.path.endswith("modinfo.json")))
+        (module,) = (f for f in members if f.path.endswith(".ko"))
+        digest = release.read_digest(module.content)
+        if modinfo["sha256"] != digest:
+            raise TestsFailedError(f"{path}: the module is not the one of its modinfo.json")
+        target = work_dir / f"{modinfo['name']}.ko"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(module.content)
+        product = Product(
+            module=modinfo["name"], language=modinfo["language"], path=target,
+            size_bytes=len(module.content), sha256=digest, vermagic=modinfo["vermagic"],
+            seconds=0.0, command="", up_to_date=True,
+        )  # fmt: skip
+        found.append(Shipped(product=product, modinfo=modinfo))
+    if not found:
+        raise TestsFailedError(f"there is no module for kernel {kernel_release}")
+    _require_tested(files, kernel_release, tuple(shipped.product for shipped in found))
+    return tuple(found)
+
+
+def _require_tested(
+    files: Mapping[str, bytes], kernel_release: str, products: tuple[Product, ...]
+) -> None:
+    name = f"{release.EVIDENCE}/test-{kernel_release}-report.json"
+    if name not in files:
+        raise TestsFailedError(f"{name} is missing: nothing says that these modules were tested")
+    flaw = release.find_test_flaw(json.loads(files[name]), products)
+    if flaw:
+        raise TestsFailedError(f"{name}: {flaw}")
+
+
+def check_matrix(
+    config: Config, prepared: flow.Prepared, products: tuple[Product, ...], out_dir: Path,
+    progress: Progress, phases: Phases, root_dir: Path | None = None,
+) -> str:  # fmt: skip
+    """Hold modules to the whole matrix in a VM.
+
+    Raises:
+        TestsFailedError: They do not pass.
+    """
+    selection = flow.Selection(
+        languages=tuple(product.language for product in products), testers=LANGUAGES
+    )
+    run = flow.run_test(config, prepared, selection, out_dir, progress, phases, products, root_dir)
+    totals = run.document["totals"]
+    seen = f"{totals['passed']} passed, {totals['failed']} failed, {totals['skipped']} skipped"
+    failed = [result.cell.name for result in run.results if result.outcome != "passed"]
+    if failed or totals["failed"] or not totals["passed"]:
+        raise TestsFailedError(f"{seen}; not passed: {' '.join(failed)}")
+    return f"{seen}, on {prepared.tree.release}, {run.document['accelerator']}"
+
+
+def try_to_load(
+    config: Config, prepared: flow.Prepared, products: tuple[Product, ...], out_dir: Path,
+    progress: Progress,
+) -> dict[str, CellResult]:  # fmt: skip
+    """Return what became of each module on a kernel, by its name: one test where it loads."""
+    setting = flow.prepare_setting(config, prepared, progress)
+    wanted = {product.language for product in products}
+    cells = tuple(
+        cell for cell in plan_cells(config) if cell.language in wanted and cell.tester == "c"
+    )
+    work = guest.Work(
+        mode="matrix", cells=cells, products=products, limit_s=config.vm.test_timeout_s,
+        pytest_args=("-k", "R1"),
+    )  # fmt: skip
+    ended, _ = guest.run_cells(setting, work, out_dir, progress)
+    return {result.cell.module: result for result in ended}
+
+
+def require_refusal(results: Mapping[str, CellResult], words: str) -> str:
+    """Return what a kernel said when it refused modules.
+
+    Raises:
+        TestsFailedError: It took one, or said something else.
+    """
+    said = []
+    for module, result in results.items():
+        text = " ".join(result.problems)
+        if "did not load" not in text or words not in text:
+            raise TestsFailedError(
+                f"{module} was not refused with {words!r}: {result.outcome} {text}".strip()
+            )
+        said.append(re.sub(r".*the kernel says: ", "", text))
+    return "; ".join(said)
+
+
+def check_other_kernel(
+    config: Config, products: tuple[Product, ...], out_dir: Path, progress: Progress
+) -> str:
+    """Offer modules to a kernel of another release, which must refuse them and say why."""
+    other = select_kernel(config, OTHER_KERNEL)
+    prepared = flow.run_setup(other, progress)
+    found = try_to_load(other, prepared, products, out_dir, progress)
+    return require_refusal(found, OTHER_RELEASE)
+
+
+def check_enforcing(config: Config, out_dir: Path, progress: Progress, phases: Phases) -> str:
+    """Offer modules without and with a signature to a kernel that wants one.
+
+    It is a kernel of our own, which trusts the key that its build made; modules are built for it
+    from this project's sources.
+    """
+    chosen = select_kernel(config, ENFORCING_KERNEL)
+    prepared = flow.run_setup(chosen, progress)
+    built = flow.run_build(chosen, prepared, LANGUAGES, progress)
+    unsigned = try_to_load(chosen, prepared, built, out_dir / "unsigned", progress)
+    refused = require_refusal(unsigned, NO_SIGNATURE)
+    key = prepared.tree.build_dir / KERNEL_KEY
+    keys = signing.Keys(module_key=key, module_certificate=key.with_suffix(".x509"))
+    (out_dir / "signed").mkdir(parents=True, exist_ok=True)
+    signed = tuple(
+        replace(product, path=signing.sign_module(keys, prepared.tree, product.path,
+                                                  out_dir / "signed"))
+        for product in built
+    )  # fmt: skip
+    seen = check_matrix(chosen, prepared, signed, out_dir / "test", progress, phases)
+    return f"unsigned: {refused}; signed: {seen}"
+
+
+# -- the whole --------------------------------------------------------------------------------
+
+
+def run_verify(
+    config: Config, folder: Path, allowed: Path | None, progress: Progress, phases: Phases
+) -> dict[str, Any]:
+    """Check a release that lies in a folder; write and return the report.
+
+    Raises:
+        ConfigError: There is no release in it.
+    """
+    files = read_release(folder)
+    index = verify.parse_index(files)
+    out_dir = config.out_dir / "verify"
+    steps = Steps(progress=progress)
+    steps.take("sums", HERE, lambda: check_sums(files))
+    steps.take("index and provenance", HERE, lambda: check_documents(files))
+    steps.take("signature", HERE, lambda: check_signature(folder, allowed))
+    if all(step.outcome != verify.FAILED for step in steps.done):
+        _check_modules(config, files, index, out_dir, steps, phases)
+    document = verify.plan_report(index, steps.done)
+    flow.write_json(out_dir / "report.json", document)
+    return document
+
+
+def _check_modules(
+    config: Config, files: Mapping[str, bytes], index: Mapping[str, Any], out_dir: Path,
+    steps: Steps, phases: Phases,
+) -> None:  # fmt: skip
+    """Check what a release has for one kernel."""
+    progress = steps.progress
+    prepared = flow.run_setup(config, progress)
+    if prepared.tree.release not in {kernel["release"] for kernel in index["kernels"]}:
+        raise ConfigError(
+            f"the release has nothing for kernel {prepared.tree.release}",
+            facts=(("its kernels", " ".join(kernel["release"] for kernel in index["kernels"])),),
+            hint="-- --kernel NAME, of [tool.twinmod]",
+        )
+    products: list[Product] = []
+
+    def unpack() -> str:
+        found = unpack_modules(files, prepared, out_dir / "modules")
+        products.extend(shipped.product for shipped in found)
+        return "; ".join(f"{p.file_name} {p.sha256[:12]} is the tested one" for p in products)
+
+    steps.take("prebuilt modules", HERE, unpack)
+    if not products:
+        return
+    shipped = tuple(products)
+    steps.take("prebuilt modules pass the matrix", VM, lambda: check_matrix(
+        config, prepared, shipped, out_dir / "test", progress, phases
+    ))  # fmt: skip
+    steps.take("another kernel refuses them", VM, lambda: check_other_kernel(
+        config, shipped, out_dir / "other", progress
+    ))  # fmt: skip
+    steps.take("a kernel that wants signatures", VM, lambda: check_enforcing(
+        config, out_dir / "enforcing", progress, phases
+    ))  # fmt: skip
