@@ -122,7 +122,11 @@ def test_a_new_project_is_whole_and_stands_alone(
     target_dir = tmp_path / "my project"
     if made:
         target_dir.mkdir()
+    inode = target_dir.stat().st_ino if made else None
     project.write_new(target_dir)
+    # A person may be in it.
+    assert inode in {None, target_dir.stat().st_ino}
+    assert not list(target_dir.glob(".*"))
     assert [path.name for path in tmp_path.iterdir()] == ["my project"]
     found = project.read_project(target_dir, progress)
     assert found.root_dir == target_dir

@@ -511,7 +511,7 @@ def new_project(state: State, folder: Path) -> ExitCode:
     """Make FOLDER, a project of your own: a copy of the drivers, testers, rules and tests."""
     target_dir = folder.absolute()
     project.write_new(target_dir)
-    state.progress.note(f"made {folder}; go on with: cd {shlex.quote(str(folder))}; twinmod build")
+    state.progress.note(f"made {folder}; next: cd {shlex.quote(str(folder))} && twinmod build")
     return ExitCode.PASSED
 
 

@@ -482,6 +482,7 @@ def prepare_exploring(
     """
     if not config.differential or selection.keyword or selection.record:
         return None
+    differential.keep_in(config.out_dir / "hypothesis")
     definition = differential.load_definition(config.matrix_dir, config.differential)
     count = iter(range(1, 1_000_000))
 

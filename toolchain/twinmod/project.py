@@ -82,14 +82,19 @@ def write_new(target_dir: Path) -> None:
             hint="twinmod new ANOTHER-FOLDER",
         )  # fmt: skip
     files = read_shipped()
-    partial_dir = target_dir.with_name(f".{target_dir.name}.{os.getpid()}")
+    # An empty folder stays the one that a person may be in; it may be a mount, too.
+    empty = target_dir.exists()
+    partial_dir = (target_dir if empty else target_dir.parent) / f".new.{os.getpid()}"
     try:
         for name, content in files:
             path = partial_dir / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        # Over an empty folder, too.
-        partial_dir.replace(target_dir)
+        if empty:
+            for path in partial_dir.iterdir():
+                path.rename(target_dir / path.name)
+        else:
+            partial_dir.rename(target_dir)
     except OSError as error:
         raise MissingToolError(
             f"the new project cannot be written: {error.strerror}",
