@@ -16,7 +16,7 @@ LIMIT_S = 30.0
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-#: (where, arguments); "none" is a folder of no project.
+#: (where, arguments); "none" is a folder of no project, "broken" one whose project is not valid.
 CALLS: dict[str, tuple[str, tuple[str, ...]]] = {
     "no increments": ("project", ("counter", "-n", "0")),
     "fewer than no threads": ("project", ("counter", "-w", "-1")),
@@ -33,10 +33,17 @@ CALLS: dict[str, tuple[str, tuple[str, ...]]] = {
     "an unknown verb": ("project", ("tset",)),
     "an unknown option": ("project", ("test", "--fast")),
     "an unknown verb of the cache": ("project", ("cache", "empty")),
-    "a test where no project is": ("none", ("test",)),
-    "a build where no project is": ("none", ("build", "--show")),
-    "a doctor where no project is": ("none", ("doctor",)),
+    "a test of a broken project": ("broken", ("test",)),
+    "a build of a broken project": ("broken", ("build", "--show")),
+    "a doctor of a broken project": ("broken", ("doctor",)),
+    "an unknown kernel where no project is": ("none", ("build", "--kernel", "nine")),
+    "an unknown shell": ("none", ("completion", "cmd.exe")),
+    "a new project in a folder that holds something": ("project", ("new", ".")),
+    "a new project without a name": ("none", ("new",)),
 }
+
+#: What is noted where no project is.
+SHIPPED = "no [tool.twinmod] here or above"
 
 #: Imports once, then forks for each call: the imports take longer than all the calls.
 RUN = """\
@@ -87,19 +94,23 @@ def run_calls(calls: dict[str, tuple[Path, tuple[str, ...]]], cache_dir: Path) -
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
-    none, project = tmp_path_factory.mktemp("none"), tmp_path_factory.mktemp("project")
+    none, project, broken = map(tmp_path_factory.mktemp, ("none", "project", "broken"))
     (project / "pyproject.toml").write_bytes((CHECKOUT / "pyproject.toml").read_bytes())
-    folders = {"none": none, "project": project}
+    (broken / "pyproject.toml").write_text("[tool.twinmod]\nkernel = 3\n")
+    folders = {"none": none, "project": project, "broken": broken}
     calls = {name: (folders[where], arguments) for name, (where, arguments) in CALLS.items()}
     calls["a missing source"] = (project, ("build",))
     calls["version"] = (none, ("--version",))
     calls["help"] = (none, ("counter", "--help"))
     calls["an empty cache"] = (none, ("cache", "list"))
+    calls["completion"] = (none, ("completion", "fish"))
     calls["show before setup"] = (CHECKOUT, ("build", "--show"))
+    calls["show without a project"] = (none, ("build", "--show"))
     cache_dir = none / "cache"
     found = run_calls(calls, cache_dir)
     assert not cache_dir.exists(), "a call that was refused made a cache"
     assert [path.name for path in project.iterdir()] == ["pyproject.toml"]
+    assert not list(none.iterdir())
     return found
 
 
@@ -110,7 +121,8 @@ def test_what_is_not_understood_is_refused_with_one_error(
     call = ended[name]
     assert call.status == 2
     assert call.stdout == ""
-    assert call.stderr.startswith("error: ")
+    first = call.stderr.split("\n", 1)[1] if call.stderr.startswith(SHIPPED) else call.stderr
+    assert first.startswith("error: ")
     assert call.stderr.count("error:") == 1
     assert "Traceback" not in call.stderr
 
@@ -121,8 +133,10 @@ def test_what_is_not_understood_is_refused_with_one_error(
         ("no increments", "0"), ("fewer than no threads", "-1"), ("an unknown tester", "go"),
         ("an unknown language", "zig"), ("less memory than a VM needs", "255"),
         ("memory that is no number", "much"), ("an unknown verb", "tset"),
-        ("an unknown option", "--fast"), ("a test where no project is", "pyproject.toml"),
-        ("a missing source", "mdriver_c.c"),
+        ("an unknown option", "--fast"), ("a test of a broken project", "pyproject.toml"),
+        ("a missing source", "mdriver_c.c"), ("an unknown shell", "cmd.exe"),
+        ("an unknown kernel where no project is", "there are: trixie-backports"),
+        ("a new project in a folder that holds something", "empty folder"),
     ],
 )  # fmt: skip
 def test_an_error_names_what_was_wrong(name: str, word: str, ended: dict[str, Ended]) -> None:
@@ -132,10 +146,19 @@ def test_an_error_names_what_was_wrong(name: str, word: str, ended: dict[str, En
 def test_what_needs_a_setup_says_so_with_the_code_of_its_own(ended: dict[str, Ended]) -> None:
     call = ended["show before setup"]
     assert (call.status, call.stdout) == (3, "")
-    assert "nox -s setup" in call.stderr
+    assert "hint: twinmod setup\n" in call.stderr
 
 
-@pytest.mark.parametrize("name", ["version", "help", "an empty cache"])
+def test_a_folder_without_a_project_is_as_good_as_the_one_that_twinmod_ships_with(
+    ended: dict[str, Ended],
+) -> None:
+    call, other = ended["show without a project"], ended["show before setup"]
+    assert call.status == other.status
+    assert call.stderr.startswith(SHIPPED)
+    assert call.stderr.split("\n", 1)[1] == other.stderr
+
+
+@pytest.mark.parametrize("name", ["version", "help", "an empty cache", "completion"])
 def test_what_asks_for_no_project_needs_none(name: str, ended: dict[str, Ended]) -> None:
     call = ended[name]
     assert (call.status, call.stderr) == (0, "")

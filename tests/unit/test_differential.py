@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import configuration, given
 from hypothesis import strategies as st
 
 from differential import model, strategy
@@ -401,3 +401,12 @@ def test_a_package_that_is_not_there_is_one_error() -> None:
     with pytest.raises(ConfigError) as failure:
         differential.load_definition(MATRIX, "diferential")
     assert "diferential" in failure.value.message
+
+
+def test_what_hypothesis_learns_is_kept_where_it_is_told(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    before = configuration.storage_directory(intent_to_write=False).path
+    request.addfinalizer(lambda: configuration.set_hypothesis_home_dir(before))
+    differential.keep_in(tmp_path / "kept")
+    assert configuration.storage_directory("x", intent_to_write=False).path == tmp_path / "kept/x"

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a run makes of what its cells found."""
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from twinmod import flow
+from twinmod.errors import MissingToolError
 from twinmod.specs import Cell, CellResult
 
 PASSED = tuple(
@@ -32,3 +36,12 @@ def test_a_place_that_never_failed_fails_the_last_cell_of_its_module() -> None:
 
 def test_a_run_in_which_every_place_failed_is_left_as_it_is() -> None:
     assert flow.blame_missed(PASSED, plan_injected("load", "write")) == PASSED
+
+
+def test_a_folder_of_results_that_cannot_be_is_named(tmp_path: Path) -> None:
+    flow.ensure_out_dir(tmp_path / "here/out")
+    assert (tmp_path / "here/out").is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MissingToolError, match="results cannot be written: Not a dir") as caught:
+        flow.ensure_out_dir(tmp_path / "file/out")
+    assert caught.value.facts == (("folder", str(tmp_path / "file/out")),)

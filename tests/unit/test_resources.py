@@ -12,8 +12,8 @@ from twinmod.specs import Command
 
 TEMPLATES = resources.find_resource_dir("templates")
 
-#: Rendered by test_page.py, where what it shows is made.
-PAGE = "report.html.j2"
+#: Rendered by test_page.py and test_manual.py, where what they show is made.
+ELSEWHERE = ("report.html.j2", "twinmod.1.j2")
 
 #: Every other template, with all that it may use. A space, a quote and a dollar are in the values.
 VALUES: dict[str, dict[str, object]] = {
@@ -35,7 +35,7 @@ def run(*argv: str) -> str:
 
 def test_every_template_is_rendered_here() -> None:
     names = {str(p.relative_to(TEMPLATES)) for p in TEMPLATES.rglob("*") if p.is_file()}
-    assert names == {*VALUES, PAGE}
+    assert names == {*VALUES, *ELSEWHERE}
 
 
 @pytest.mark.parametrize("name", sorted(VALUES))
@@ -109,6 +109,7 @@ def test_an_installed_copy_finds_what_its_wheel_carries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "data/templates").mkdir(parents=True)
+    (tmp_path / "data/pyproject.toml").write_text("")
     # A comment sign of jinja2's that is a shell's expansion must come out as it is.
     (tmp_path / "data/templates/x.j2").write_text("n=${#1} {{ word }}\n")
     monkeypatch.setattr(resources, "PACKAGE_DIR", tmp_path)
@@ -120,5 +121,8 @@ def test_a_copy_without_its_folders_says_so(
 ) -> None:
     monkeypatch.setattr(resources, "PACKAGE_DIR", tmp_path)
     monkeypatch.setattr(resources, "_CHECKOUT_DIR", tmp_path)
+    with pytest.raises(ConfigError, match="lacks its project"):
+        resources.find_resource_dir("templates")
+    (tmp_path / "pyproject.toml").write_text("")
     with pytest.raises(ConfigError, match="lacks its folder 'templates'"):
         resources.find_resource_dir("templates")

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Archives that are the same, byte for byte, whenever and by whomever they are made. Pure."""
 
+import base64
+import csv
 import gzip
+import hashlib
 import io
+import stat
 import tarfile
+import time
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -11,6 +17,10 @@ from pathlib import PurePosixPath
 FILE_MODE = 0o644
 PROGRAM_MODE = 0o755
 FOLDER_MODE = 0o755
+
+#: The first moment that a zip can tell, and what it calls the system of a file's mode.
+ZIP_EPOCH = 315532800
+UNIX = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,3 +90,82 @@ def parse_tar(data: bytes) -> tuple[File, ...]:
             for member in tar
             if (stream := tar.extractfile(member)) is not None
         )
+
+
+# -- what Python installs ----------------------------------------------------------------------
+
+
+def parse_zip(data: bytes) -> tuple[File, ...]:
+    """Return the files of a zip; one that its owner may run is a program.
+
+    Raises:
+        zipfile.BadZipFile: It is not one.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return tuple(
+            File(path=member.filename, content=archive.read(member),
+                 mode=_plan_mode(member.external_attr >> 16))
+            for member in archive.infolist()
+            if not member.is_dir()
+        )  # fmt: skip
+
+
+def _plan_mode(mode: int) -> int:
+    return PROGRAM_MODE if mode & stat.S_IXUSR else FILE_MODE
+
+
+def plan_zip(files: Iterable[File], epoch: int) -> bytes:
+    """Return a zip of some files: sorted, of Unix, all of one time.
+
+    Args:
+        files: No two of one path.
+        epoch: Seconds since 1970; a zip knows no time before 1980.
+    """
+    when = time.gmtime(max(epoch, ZIP_EPOCH))[:6]
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for file in sorted(files, key=lambda file: file.path):
+            member = zipfile.ZipInfo(file.path, when)
+            member.create_system = UNIX
+            member.external_attr = (stat.S_IFREG | file.mode) << 16
+            member.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(member, file.content)
+    return stream.getvalue()
+
+
+def plan_record(files: Iterable[File]) -> tuple[File, ...]:
+    """Return a wheel's files with its RECORD written anew, in the order of its paths.
+
+    Source: PyPA, "Recording installed projects" and "Binary distribution format".
+
+    Args:
+        files: With exactly one ``NAME.dist-info/RECORD``.
+    """
+    kept = {file.path: file for file in files}
+    (record,) = (path for path in kept if path.endswith(".dist-info/RECORD"))
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    for path in sorted(kept.keys() - {record}):
+        content = kept[path].content
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+        writer.writerow((path, f"sha256={digest}", len(content)))
+    writer.writerow((record, "", ""))
+    kept[record] = File(path=record, content=stream.getvalue().encode())
+    return tuple(kept.values())
+
+
+def plan_distribution(name: str, data: bytes, epoch: int) -> bytes:
+    """Return a wheel or a source distribution as it is whoever built it, and when.
+
+    Args:
+        name: Its file's name.
+        data: What a build backend made.
+        epoch: The time of all its files, in seconds since 1970.
+    """
+    if name.endswith(".whl"):
+        return plan_zip(plan_record(parse_zip(data)), epoch)
+    files = (
+        File(path=file.path, content=file.content, mode=_plan_mode(file.mode))
+        for file in parse_tar(data)
+    )
+    return compress_gzip(plan_tar(files, epoch))

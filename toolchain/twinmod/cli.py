@@ -2,7 +2,9 @@
 """The command ``twinmod``: arguments in, text and an exit code out."""
 
 import json
+import os
 import secrets
+import shlex
 import shutil
 import sys
 import urllib.error
@@ -23,7 +25,9 @@ from twinmod import (
     flow,
     gate,
     kbuild,
+    manual,
     process,
+    project,
     recording,
     release,
     release_run,
@@ -32,6 +36,7 @@ from twinmod import (
     tables,
     verify,
     verify_run,
+    wording,
     zoo,
     zoo_run,
 )
@@ -39,8 +44,6 @@ from twinmod.config import (
     LANGUAGES,
     MEMORY_MIN_MIB,
     Config,
-    find_project_dir,
-    read_config,
     select_kernel,
     select_memory,
 )
@@ -70,7 +73,7 @@ class State:
     def config(self) -> Config:
         """The project's configuration, read when the first verb asks for it."""
         if self._config is None:
-            self._config = read_config(find_project_dir(Path.cwd()))
+            self._config = project.read_project(Path.cwd(), self.progress)
         return self._config
 
     def select(self, kernel: str) -> Config:
@@ -102,6 +105,11 @@ def cli() -> None:
     """Write a Linux kernel module twice, in C and in Rust, and hold both to one matrix."""
 
 
+def name_commands(text: str) -> str:
+    """Return text whose advice is the command that the person runs: nox, or this one itself."""
+    return text if "NOX_CURRENT_SESSION" in os.environ else wording.name_commands(text)
+
+
 def _print_json(document: dict[str, Any]) -> None:
     click.echo(json.dumps(document, indent=2))
 
@@ -129,7 +137,7 @@ def doctor(state: State, as_json: bool, kernel: str) -> ExitCode:
     if as_json:
         _print_json(document)
     else:
-        click.echo(report.render_checks(checks))
+        click.echo(name_commands(report.render_checks(checks)))
     return ExitCode.PASSED if document["ready"] else ExitCode.ENVIRONMENT
 
 
@@ -197,7 +205,7 @@ def build(
 @click.option("--memory", "memory_mib", metavar="MIB", type=click.IntRange(min=MEMORY_MIN_MIB),
               help="Memory of the VM, for this run.")  # fmt: skip
 @click.option("--record", "record", is_flag=True,
-              help="On one processor, so that `nox -s replay -- RUN` repeats it.")  # fmt: skip
+              help="On one processor, so that `twinmod replay RUN` repeats it.")  # fmt: skip
 @kernel_option("Run on this kernel of [tool.twinmod]; all: on each.")
 @click.option("--replay", "script", type=click.File(encoding="utf-8"), metavar="FILE",
               help="Carry out a script that the differential left, and nothing else.")  # fmt: skip
@@ -408,7 +416,7 @@ def render_report(state: State, markdown: bool) -> ExitCode:
 @cli.command()
 @kernel_option("Boot this kernel of [tool.twinmod].")
 @click.option("--gdb", "gdb", is_flag=True,
-              help="Let `nox -s gdb` in another terminal debug it and its modules.")  # fmt: skip
+              help="Let `twinmod gdb` in another terminal debug it and its modules.")  # fmt: skip
 @pass_state
 def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
     """Boot a VM with both modules loaded and give its console to you."""
@@ -421,7 +429,7 @@ def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
 @cli.command()
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--gdb", "gdb", is_flag=True,
-              help="Wait for `nox -s gdb` in another terminal before it begins.")  # fmt: skip
+              help="Wait for `twinmod gdb` in another terminal before it begins.")  # fmt: skip
 @pass_state
 def replay(state: State, run_dir: Path, gdb: bool) -> ExitCode:
     """Repeat, instruction for instruction, a VM that `test --record` left in the folder RUN."""
@@ -493,6 +501,32 @@ def lint_kernel(state: State) -> ExitCode:
     with flow.hold_checkout(state.config, state.progress):
         prepared = flow.run_setup(state.config, state.progress)
         flow.run_lint(state.config, prepared, state.progress)
+    return ExitCode.PASSED
+
+
+@cli.command("new")
+@click.argument("folder", type=click.Path(path_type=Path))
+@pass_state
+def new_project(state: State, folder: Path) -> ExitCode:
+    """Make FOLDER, a project of your own: a copy of the drivers, testers, rules and tests."""
+    target_dir = folder.absolute()
+    project.write_new(target_dir)
+    state.progress.note(f"made {folder}; next: cd {shlex.quote(str(folder))} && twinmod build")
+    return ExitCode.PASSED
+
+
+@cli.command()
+@click.argument("shell_name", metavar="SHELL", type=click.Choice(manual.SHELLS))
+def completion(shell_name: str) -> ExitCode:
+    """Print what completes this command in SHELL: bash, zsh or fish."""
+    click.echo(manual.render_completion(cli, shell_name))
+    return ExitCode.PASSED
+
+
+@cli.command("manual", hidden=True)
+def print_manual() -> ExitCode:
+    """Print the manual page, as docs/man/twinmod.1 has it."""
+    click.echo(manual.render_manual(cli), nl=False)
     return ExitCode.PASSED
 
 
@@ -602,16 +636,16 @@ def run_guarded(act: Callable[[], object]) -> int:
         with process.interrupt_on_sigterm():
             code = act()
     except TwinmodError as error:
-        click.echo(render_error(error), err=True)
+        click.echo(name_commands(render_error(error)), err=True)
         return error.exit_code
     except click.ClickException as error:
-        click.echo(render_error(plan_usage_error(error)), err=True)
+        click.echo(name_commands(render_error(plan_usage_error(error))), err=True)
         return ExitCode.USAGE
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return ExitCode.INTERRUPTED
     except OSError as error:
-        click.echo(render_error(plan_os_error(error)), err=True)
+        click.echo(name_commands(render_error(plan_os_error(error))), err=True)
         return ExitCode.ENVIRONMENT
     return code if isinstance(code, int) else ExitCode.PASSED
 

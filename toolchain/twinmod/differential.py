@@ -370,6 +370,13 @@ class Explorer:
         )  # fmt: skip
 
 
+def keep_in(folder: Path) -> None:
+    """Let hypothesis keep what it learns in a folder, and not in the one that a person is in."""
+    from hypothesis import configuration  # noqa: PLC0415 - a third of a second, for two verbs of many
+
+    configuration.set_hypothesis_home_dir(folder)
+
+
 class Search:
     """One round: hypothesis looks for a sequence that fails, and then for a smaller one."""
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The verbs: config -> chroot -> kernel tree -> plan -> act -> report, each step once."""
 
+import errno
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -32,7 +34,7 @@ from twinmod import (
     userland,
 )
 from twinmod.config import LANGUAGES, Config, plan_cells, select_kernel
-from twinmod.errors import ConfigError, ExitCode, TwinmodError
+from twinmod.errors import ConfigError, ExitCode, MissingToolError, TwinmodError
 from twinmod.specs import (
     DIFFERENTIAL,
     AbsentCell,
@@ -106,9 +108,31 @@ def look_for_tree(config: Config, root: Chroot | None) -> tuple[KernelTree | Non
     return kernel.look_for_tree(config.kernel, root, base)
 
 
+def ensure_out_dir(out_dir: Path) -> None:
+    """Make the folder of results.
+
+    Raises:
+        MissingToolError: It cannot be made, or not be written to.
+    """
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        if not os.access(out_dir, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise MissingToolError(
+            f"results cannot be written: {error.strerror}", facts=(("folder", str(out_dir)),),
+            hint="cd to a folder of your own",
+        ) from error  # fmt: skip
+
+
 @contextmanager
 def hold_checkout(config: Config, progress: Progress) -> Iterator[None]:
-    """Keep a second run in this checkout waiting, and saying so, until this one ends."""
+    """Keep a second run in this checkout waiting, and saying so, until this one ends.
+
+    Raises:
+        MissingToolError: Results cannot be written there.
+    """
+    ensure_out_dir(config.out_dir)
     with cache.hold_lock(config.out_dir / ".lock", "this checkout", progress):
         yield
 
@@ -431,7 +455,7 @@ class Exploring:
         exploration = self.explorer.finish()
         problems = differential.find_problems(exploration, self.definition)
         path = self._write_script(exploration.failure) if exploration.failure else None
-        shown = str(path.relative_to(self.config.root_dir)) if path else ""
+        shown = str(path.relative_to(self.config.out_dir.parent)) if path else ""
         result = differential.plan_result(
             ended, exploration, problems if ended.outcome == "passed" else (),
             f"nox -s test -- --replay {shown}",
@@ -468,6 +492,7 @@ def prepare_exploring(
     """
     if not config.differential or selection.keyword or selection.record:
         return None
+    differential.keep_in(config.out_dir / "hypothesis")
     definition = differential.load_definition(config.matrix_dir, config.differential)
     count = iter(range(1, 1_000_000))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Templates, found in a checkout or in an installed wheel, and rendered strictly."""
+"""What ships with twinmod, in a checkout or an installed wheel; templates, rendered strictly."""
 
 from pathlib import Path
 
@@ -13,18 +13,40 @@ PACKAGE_DIR = Path(__file__).resolve().parent
 _CHECKOUT_DIR = PACKAGE_DIR.parent.parent
 
 
+#: The folder of the package in which the wheel carries the project, laid out as a checkout is.
+DATA = "data"
+
+REINSTALL = "pip install --force-reinstall twinmod"
+
+
+def find_shipped_dir() -> Path:
+    """Return the project that twinmod ships with: a checkout's root, or what its wheel carries.
+
+    Raises:
+        ConfigError: This copy of twinmod is not whole.
+    """
+    for folder in (PACKAGE_DIR / DATA, _CHECKOUT_DIR):
+        if (folder / "pyproject.toml").is_file():
+            return folder
+    raise ConfigError(
+        "this copy of twinmod lacks its project", facts=(("package", str(PACKAGE_DIR)),),
+        hint=REINSTALL,
+    )  # fmt: skip
+
+
 def find_resource_dir(name: str) -> Path:
     """Return a folder that ships with twinmod, such as ``templates``.
 
     Raises:
         ConfigError: This copy of twinmod is not whole.
     """
-    for folder in (PACKAGE_DIR / "data" / name, _CHECKOUT_DIR / name):
-        if folder.is_dir():
-            return folder
+    folder = find_shipped_dir() / name
+    if folder.is_dir():
+        return folder
     raise ConfigError(
-        f"this copy of twinmod lacks its folder {name!r}", facts=(("package", str(PACKAGE_DIR)),)
-    )
+        f"this copy of twinmod lacks its folder {name!r}", facts=(("package", str(PACKAGE_DIR)),),
+        hint=REINSTALL,
+    )  # fmt: skip
 
 
 def render_template(name: str, values: dict[str, object]) -> str:

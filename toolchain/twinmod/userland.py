@@ -348,14 +348,18 @@ def _plan_native(chroot: Chroot, work_dir: Path, name: str, option: str) -> Comm
 def read_programs(
     matrix_dir: Path, uapi: tuple[tuple[str, bytes], ...]
 ) -> tuple[tuple[str, bytes], ...]:
-    """Return (path, content) of the agent's package, of the matrix, and of headers it includes."""
-    folders = (("package/twinmod", resources.PACKAGE_DIR), ("matrix", matrix_dir))
+    """Return (path, content) of the agent's package, of the matrix, and of headers it includes.
+
+    A wheel's package holds the project too, which is no part of the agent.
+    """
+    package = tuple(
+        (path, content)
+        for path, content in read_files(resources.PACKAGE_DIR)
+        if not path.startswith(f"{resources.DATA}/")
+    )
     return (
-        *(
-            (f"{name}/{path}", content)
-            for name, folder in folders
-            for path, content in read_files(folder)
-        ),
+        *((f"package/twinmod/{path}", content) for path, content in package),
+        *((f"matrix/{path}", content) for path, content in read_files(matrix_dir)),
         *((f"uapi/{Path(path).name}", content) for path, content in uapi),
     )
 

