@@ -26,6 +26,7 @@ from twinmod import (
     repository,
     sbom,
     signing,
+    wheels,
 )
 from twinmod.config import LANGUAGES, Config, read_config, select_kernel
 from twinmod.errors import ConfigError, TestsFailedError
@@ -174,6 +175,42 @@ def _describe_module(
         yield f"{name}.{part}.spdx.json", content
 
 
+def make_distributions(
+    what: Release, prepared: flow.Prepared, progress: Progress
+) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, content) of the wheels and source distributions, and of what wheels need."""
+    with tempfile.TemporaryDirectory(prefix="twinmod-") as folder:
+        made = wheels.build_wheels(
+            what, prepared.chroot, prepared.site_dir, prepared.crates_dir, Path(folder), progress
+        )
+        for path in made:
+            content = path.read_bytes()
+            yield path.name, content
+            if path.suffix == ".whl":
+                yield f"{path.stem}.cdx.json", _describe_wheel(what, path.name, content)
+
+
+def _describe_wheel(what: Release, name: str, content: bytes) -> bytes:
+    """Return what a wheel needs as CycloneDX: of a crate what is linked, else what is installed."""
+    components: tuple[Mapping[str, Any], ...] = ()
+    project = name.partition("-")[0]
+    for path in what.source_dir.glob("*/Cargo.lock"):
+        if read_project_name(path.parent) == project:
+            components = sbom.plan_crate_components(path.read_text(), project.replace("_", "-"))
+    if project == "twinmod":
+        lock = (what.source_dir / "toolchain/locks/run.txt").read_text()
+        components = sbom.plan_python_components(lock)
+    document = sbom.plan_cyclonedx(what, name, release.read_digest(content), components)
+    sbom.require_valid(document)
+    return release.render_json(document)
+
+
+def read_project_name(folder: Path) -> str:
+    """Return the name of a Python project, as its wheels have it."""
+    document = tomllib.loads((folder / "pyproject.toml").read_text())
+    return str(document["project"]["name"]).replace("-", "_")
+
+
 def make_artifacts(
     what: Release, wanted: Wanted, out_dir: Path, progress: Progress
 ) -> Made:  # fmt: skip
@@ -194,6 +231,7 @@ def make_artifacts(
         files.update(pack_modules(what, config, prepared, products, progress))
         kernels.append(release.plan_kernel(prepared.tree, absent))
         built.append((config, prepared, products))
+    files.update(make_distributions(what, built[0][1], progress))
     return Made(files=files, kernels=tuple(kernels), built=tuple(built))
 
 
