@@ -20,7 +20,7 @@ LAYERS = (
     ("flow",),
     ("differential",),
     ("debugger", "page", "recording"),
-    ("chroot", "kernel", "kbuild", "guest", "userland"),
+    ("chroot", "kernel", "kbuild", "guest", "packages", "proving", "userland"),
     ("tables",),
     ("built", "costs", "decode", "gate", "owntree", "zoo"),
     ("goals",),
