@@ -2,6 +2,7 @@
 """dkms.conf and the script that it asks, run by bash and sh against folders made here."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +84,7 @@ class World:
         conf = self.root / f"tree/{name}/dkms.conf"
         script = self.root / "dkms"
         script.write_text(
-            f'action={action} kernelver={kernel!r} kernel_source_dir={str(self.headers)!r}\n'
+            f"action={action} kernelver={kernel!r} kernel_source_dir={str(self.headers)!r}\n"
             f'. "{conf}" >/dev/null\n'
             'echo "$BUILD_EXCLUSIVE_KERNEL|$AUTOINSTALL|$PACKAGE_NAME|$PACKAGE_VERSION|'
             '${BUILT_MODULE_NAME[0]}"\n'
@@ -199,7 +200,7 @@ def break_source(world: World) -> None:
     (world.root / "src/linux-source-7.3.tar.xz").unlink()
 
 
-REASONS = {
+REASONS: dict[str, tuple[Callable[[World], None], str, str]] = {
     "no headers": (
         lambda w: (w.headers / ".config").unlink(),
         "its headers are not installed", f"apt install linux-headers-{KERNEL}"),

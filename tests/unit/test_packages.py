@@ -3,6 +3,7 @@
 
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -43,9 +44,9 @@ class Silent:
         pass
 
 
-def find_plan(name: str, format: str, release: Release = RELEASE) -> PackagePlan:  # noqa: A002
+def find_plan(name: str, kind: str, release: Release = RELEASE) -> PackagePlan:
     plans = packages.plan_packages(release, SOURCES)
-    return next(plan for plan in plans if (plan.name, plan.format) == (name, format))
+    return next(plan for plan in plans if (plan.name, plan.kind) == (name, kind))
 
 
 def find_content(name: str, path: str, release: Release = RELEASE) -> str:
@@ -65,7 +66,7 @@ def test_a_tag_is_its_own_version_and_a_commit_comes_after_it_by_its_time() -> N
 
 
 @pytest.mark.parametrize(
-    ("format", "tag", "commit"),
+    ("kind", "tag", "commit"),
     [
         ("deb", "x_0.1.0-1_all.deb", "x_0.1.0+git20261127030026.g1a2b3c4d5e6f-1_all.deb"),
         ("rpm", "x-0.1.0-1.noarch.rpm", "x-0.1.0^git20261127030026.g1a2b3c4d5e6f-1.noarch.rpm"),
@@ -76,10 +77,10 @@ def test_a_tag_is_its_own_version_and_a_commit_comes_after_it_by_its_time() -> N
         ),
     ],
 )
-def test_each_format_has_its_own_file_names(format: str, tag: str, commit: str) -> None:  # noqa: A002
+def test_each_format_has_its_own_file_names(kind: str, tag: str, commit: str) -> None:
     for release, name in ((RELEASE, tag), (LATER, commit)):
-        version = packages.plan_package_version(release, format)
-        assert packages.plan_file_name("x", version, format) == name
+        version = packages.plan_package_version(release, kind)
+        assert packages.plan_file_name("x", version, kind) == name
 
 
 @pytest.mark.skipif(process.find_program("dpkg") is None, reason="this host has no dpkg")
@@ -90,7 +91,7 @@ def test_upgrades_order_correctly() -> None:
         packages.plan_package_version(release, "deb") + "-1"
         for release in (RELEASE, LATER, newest, following)
     ]
-    for older, newer in zip(versions, versions[1:], strict=False):
+    for older, newer in itertools.pairwise(versions):
         argv = ("dpkg", "--compare-versions", older, "lt", newer)
         process.run(Command(argv=argv, purpose="dpkg", timeout_s=30))
 
@@ -98,17 +99,17 @@ def test_upgrades_order_correctly() -> None:
 # -- contents
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_both_modules_can_be_installed_together(format: str) -> None:  # noqa: A002
-    plans = [find_plan(name, format) for name in SUMMARIES]
+@pytest.mark.parametrize("kind", FORMATS)
+def test_both_modules_can_be_installed_together(kind: str) -> None:
+    plans = [find_plan(name, kind) for name in SUMMARIES]
     paths = [file.path for plan in plans for file in plan.files]
     assert len(paths) == len(set(paths))
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("name", SUMMARIES)
-def test_what_lies_in_etc_is_a_conffile_and_nothing_else_is(name: str, format: str) -> None:  # noqa: A002
-    plan = find_plan(name, format)
+def test_what_lies_in_etc_is_a_conffile_and_nothing_else_is(name: str, kind: str) -> None:
+    plan = find_plan(name, kind)
     config = json.loads(packages.render_config(plan, Path("/stage")))
     marked = [entry["dst"] for entry in config["contents"] if entry.get("type", "").startswith("c")]
     assert marked == [f"/{path}" for path in plan.conffiles]
@@ -121,7 +122,7 @@ def test_what_lies_in_etc_is_a_conffile_and_nothing_else_is(name: str, format: s
             "/etc/kernel/postinst.d/aa-mdriver-rust-dkms",
         ],
     }
-    assert marked == expected.get((name, format), [])
+    assert marked == expected.get((name, kind), [])
 
 
 def test_our_hook_comes_before_that_of_dkms_and_run_parts_takes_its_name() -> None:
@@ -154,10 +155,10 @@ def test_a_missing_source_is_named(tmp_path: Path) -> None:
         packages.read_sources(tmp_path)
 
 
-@pytest.mark.parametrize("format", ["deb", "rpm"])
+@pytest.mark.parametrize("kind", ["deb", "rpm"])
 @pytest.mark.parametrize("name", SUMMARIES)
-def test_what_the_package_manager_runs_is_shell(name: str, format: str, tmp_path: Path) -> None:  # noqa: A002
-    for part, text in find_plan(name, format).scripts:
+def test_what_the_package_manager_runs_is_shell(name: str, kind: str, tmp_path: Path) -> None:
+    for part, text in find_plan(name, kind).scripts:
         (tmp_path / part).write_text(text)
         argv = ("sh", "-n", str(tmp_path / part))
         assert process.run(Command(argv=argv, purpose=part, timeout_s=30)) == ""

@@ -66,7 +66,7 @@ DESCRIPTIONS = {
     ),
 }
 
-#: (package, format) -> what it needs beside mdriver-common.
+#: (package, kind) -> what it needs beside mdriver-common.
 DEPENDS = {
     ("mdriver-common", "deb"): ("systemd | systemd-standalone-sysusers | systemd-sysusers",),
     ("mdriver-common", "rpm"): ("systemd", "kmod"),
@@ -104,7 +104,7 @@ class PackagePlan:
 
     name: str
     # "deb", "rpm" or "archlinux", as nfpm calls them.
-    format: str
+    kind: str
     # After the distribution's convention: "mdriver-c-dkms_0.1.0-1_all.deb".
     file_name: str
     # All files, at their places below the root.
@@ -143,23 +143,23 @@ def plan_version(release: Release) -> str:
     return f"{base}+git{moment}.{local}"
 
 
-def plan_package_version(release: Release, format: str) -> str:  # noqa: A002
+def plan_package_version(release: Release, kind: str) -> str:
     """Return a release's version by a format's own rules, without the package's revision.
 
     rpm has "^" for what comes after a version and before the next; dpkg and pacman take a "+"
     so.
     """
     version = plan_version(release)
-    return version.replace("+", "^") if format == "rpm" else version
+    return version.replace("+", "^") if kind == "rpm" else version
 
 
-def plan_file_name(name: str, version: str, format: str) -> str:  # noqa: A002
+def plan_file_name(name: str, version: str, kind: str) -> str:
     """Return what a distribution calls a package's file."""
     return {
         "deb": f"{name}_{version}-{REVISION}_all.deb",
         "rpm": f"{name}-{version}-{REVISION}.noarch.rpm",
         "archlinux": f"{name}-{version}-{REVISION}-any.pkg.tar.zst",
-    }[format]
+    }[kind]
 
 
 # -- contents ---------------------------------------------------------------------------------
@@ -179,9 +179,7 @@ def read_sources(source_dir: Path) -> Sources:
 
 def _read_folder(folder: Path, main: str) -> tuple[File, ...]:
     if not (folder / main).is_file():
-        raise ConfigError(
-            f"the source of {main} is missing", facts=(("folder", str(folder)),)
-        )
+        raise ConfigError(f"the source of {main} is missing", facts=(("folder", str(folder)),))
     paths = sorted(path for path in folder.iterdir() if path.suffix in SOURCE_SUFFIXES)
     return tuple(File(path=path.name, content=path.read_bytes()) for path in paths)
 
@@ -253,13 +251,13 @@ def _plan_page(name: str, values: dict[str, object]) -> File:
     return File(path=f"usr/share/man/man{name[-1]}/{name}.gz", content=content)
 
 
-def _plan_rust(values: dict[str, object], format: str) -> tuple[File, ...]:  # noqa: A002
+def _plan_rust(values: dict[str, object], kind: str) -> tuple[File, ...]:
     command = File(path="usr/sbin/mdriver-rust-crates", mode=archives.PROGRAM_MODE,
                    content=_render("mdriver-rust-crates", values))  # fmt: skip
-    if format == "archlinux":
+    if kind == "archlinux":
         command = replace(command, path="usr/bin/mdriver-rust-crates")
     files = (command, _plan_page("mdriver-rust-crates.8", values))
-    if format != "deb":
+    if kind != "deb":
         return files
     hook = _render("hook", values)
     folders = ("postinst.d", "header_postinst.d")
@@ -270,11 +268,9 @@ def _plan_rust(values: dict[str, object], format: str) -> tuple[File, ...]:  # n
     ))  # fmt: skip
 
 
-def _plan_documents(
-    values: dict[str, object], package: str, format: str  # noqa: A002
-) -> tuple[File, ...]:
+def _plan_documents(values: dict[str, object], package: str, kind: str) -> tuple[File, ...]:
     # Fedora's and Arch's packages name their licence and need no more.
-    if format != "deb":
+    if kind != "deb":
         return ()
     folder = f"usr/share/doc/{package}"
     changelog = archives.compress_gzip(_render("changelog", values))
@@ -285,24 +281,22 @@ def _plan_documents(
 
 
 def plan_files(
-    release: Release, sources: Sources, package: str, format: str, maintainer: str  # noqa: A002
+    release: Release, sources: Sources, package: str, kind: str, maintainer: str
 ) -> tuple[File, ...]:
     """Return all files of a package, sorted, at their places below the root."""
     values = _values(release, package, maintainer)
-    documents = _plan_documents(values, package, format)
+    documents = _plan_documents(values, package, kind)
     if package == "mdriver-common":
         files = _plan_common(values, sources)
     else:
         folder = f"usr/src/{values['name']}-{values['version']}"
         files = _move(plan_tree(release, sources, package), folder)
         if package == "mdriver-rust-dkms":
-            files += _plan_rust(values, format)
+            files += _plan_rust(values, kind)
     return tuple(sorted((*files, *documents), key=lambda file: file.path))
 
 
-def plan_scripts(
-    release: Release, package: str, format: str  # noqa: A002
-) -> tuple[tuple[str, str], ...]:
+def plan_scripts(release: Release, package: str, kind: str) -> tuple[tuple[str, str], ...]:
     """Return (nfpm's name, text) of what a package manager runs; pacman's hooks need none."""
     wanted = {
         "deb": {
@@ -313,34 +307,34 @@ def plan_scripts(
             "mdriver-common": ("post",), "mdriver-c-dkms": ("post", "preun"),
             "mdriver-rust-dkms": ("post", "preun", "postun"),
         },
-    }.get(format, {}).get(package, ())  # fmt: skip
+    }.get(kind, {}).get(package, ())  # fmt: skip
     names = {"postinst": "postinstall", "post": "postinstall", "prerm": "preremove",
              "preun": "preremove", "postrm": "postremove", "postun": "postremove"}  # fmt: skip
     values = _values(release, package, MAINTAINER)
     return tuple(
-        (names[part], _render(f"{format}.{part}", values).decode()) for part in wanted
+        (names[part], _render(f"{kind}.{part}", values).decode()) for part in wanted
     )  # fmt: skip
 
 
 def plan_fields(
-    release: Release, package: str, format: str, maintainer: str  # noqa: A002
+    release: Release, package: str, kind: str, maintainer: str
 ) -> tuple[tuple[str, Any], ...]:
     """Return nfpm's configuration of a package, but for its contents and scripts."""
     common = () if package == "mdriver-common" else ("mdriver-common",)
     fields: dict[str, Any] = {
         "name": package, "arch": "all", "platform": "linux",
-        "version": plan_package_version(release, format), "version_schema": "none",
+        "version": plan_package_version(release, kind), "version_schema": "none",
         "release": REVISION, "section": "kernel", "priority": "optional",
         "maintainer": maintainer, "license": "GPL-2.0-only",
         "description": "\n".join((SUMMARIES[package], *DESCRIPTIONS[package])),
-        "depends": [*common, *DEPENDS[package, format]],
+        "depends": [*common, *DEPENDS[package, kind]],
         "mtime": datetime.fromtimestamp(release.epoch, UTC).isoformat(),
         "deb": {"compression": "xz"},
         "rpm": {"compression": "xz", "buildhost": "reproducible", "group": "System/Kernel",
                 "summary": SUMMARIES[package], "packager": maintainer},
         "archlinux": {"packager": maintainer},
     }  # fmt: skip
-    if package == "mdriver-rust-dkms" and format == "deb":
+    if package == "mdriver-rust-dkms" and kind == "deb":
         fields["recommends"] = [SOURCE_PACKAGES]
         fields["deb"]["triggers"] = {"interest_noawait": list(TRIGGERS)}
     return tuple(fields.items())
@@ -361,16 +355,16 @@ def plan_packages(
     """
     return tuple(
         PackagePlan(
-            name=package, format=format,
-            file_name=plan_file_name(package, plan_package_version(release, format), format),
+            name=package, kind=kind,
+            file_name=plan_file_name(package, plan_package_version(release, kind), kind),
             files=files, epoch=release.epoch,
             conffiles=tuple(file.path for file in files if file.path.startswith("etc/")),
-            scripts=plan_scripts(release, package, format),
-            fields=plan_fields(release, package, format, maintainer),
+            scripts=plan_scripts(release, package, kind),
+            fields=plan_fields(release, package, kind, maintainer),
         )
-        for format in FORMATS
+        for kind in FORMATS
         for package in SUMMARIES
-        for files in (plan_files(release, sources, package, format, maintainer),)
+        for files in (plan_files(release, sources, package, kind, maintainer),)
     )  # fmt: skip
 
 
@@ -442,7 +436,7 @@ def write_stage(plan: PackagePlan, stage_dir: Path) -> Path:
 def plan_nfpm(nfpm: str, plan: PackagePlan, config_path: Path, target_path: Path) -> Command:
     """Return the command that makes one package."""
     return Command(
-        argv=(nfpm, "package", "--config", str(config_path), "--packager", plan.format,
+        argv=(nfpm, "package", "--config", str(config_path), "--packager", plan.kind,
               "--target", str(target_path)),
         purpose=f"package {plan.file_name} was not made", timeout_s=NFPM_TIMEOUT_S,
         environment=(("SOURCE_DATE_EPOCH", str(plan.epoch)), ("TZ", "UTC")),
