@@ -68,7 +68,7 @@ def test_a_tag_is_its_own_version_and_a_commit_comes_after_it_by_its_time() -> N
 @pytest.mark.parametrize(
     ("kind", "tag", "commit"),
     [
-        ("deb", "x_0.1.0-1_all.deb", "x_0.1.0+git20261127030026.g1a2b3c4d5e6f-1_all.deb"),
+        ("deb", "x_0.1.0_all.deb", "x_0.1.0+git20261127030026.g1a2b3c4d5e6f_all.deb"),
         ("rpm", "x-0.1.0-1.noarch.rpm", "x-0.1.0^git20261127030026.g1a2b3c4d5e6f-1.noarch.rpm"),
         (
             "archlinux",
@@ -88,7 +88,7 @@ def test_upgrades_order_correctly() -> None:
     newest = replace(LATER, version="0.1.0+g0000000000aa", epoch=LATER.epoch + 1)
     following = replace(RELEASE, version="0.1.1")
     versions = [
-        packages.plan_package_version(release, "deb") + "-1"
+        packages.plan_package_version(release, "deb")
         for release in (RELEASE, LATER, newest, following)
     ]
     for older, newer in itertools.pairwise(versions):

@@ -21,7 +21,8 @@ from twinmod.archives import File
 from twinmod.errors import BuildError, ConfigError, MissingToolError
 from twinmod.specs import Command, Progress, Release
 
-#: How often a version was packaged; it never was twice.
+#: How often a version was packaged; it never was twice. Debian's packages have none: they are made
+#: by those who write the sources.
 REVISION = "1"
 
 #: Who stands in the packages, unless whoever publishes says otherwise.
@@ -47,26 +48,27 @@ SUMMARIES = {
     "mdriver-rust-dkms": "memory device driver in Rust, as source for DKMS",
 }
 
+#: Lines of at most 78 characters, which is what a terminal has for them.
 DESCRIPTIONS = {
     "mdriver-common": (
         "The devices of mdriver_c and mdriver_rust are given to a group of their own.",
-        "This package has its udev rule, the module parameters for modprobe, the header with",
-        "the numbers of the ioctls, and the manual page.",
+        "This package has its udev rule, the module parameters for modprobe, the",
+        "header with the numbers of the ioctls, and the manual page.",
     ),
     "mdriver-c-dkms": (
         "The module mdriver_c gives a character device backed by kernel memory.",
-        "It is built by DKMS for each kernel from Linux 6.12 on whose headers are installed.",
+        "DKMS builds it for each kernel from Linux 6.12 on whose headers are there.",
     ),
     "mdriver-rust-dkms": (
         "The module mdriver_rust gives a character device backed by kernel memory.",
-        "It is built by DKMS for each kernel from Linux 7.2 on that has Rust. The kernel's own",
-        "Rust crates, which Debian's headers lack, are rebuilt from the source package of the",
-        "kernel and proved to be its own. A kernel that cannot be served is skipped, and",
-        "mdriver-rust-crates(8) tells why.",
+        "DKMS builds it for each kernel from Linux 7.2 on that has Rust. The kernel's",
+        "own Rust crates, which Debian's headers lack, are rebuilt from the kernel's",
+        "source package and proved to be its own. A kernel that cannot be served is",
+        "skipped, and mdriver-rust-crates(8) tells why.",
     ),
 }
 
-#: (package, kind) -> what it needs beside mdriver-common.
+#: (package, format) -> what it needs beside mdriver-common.
 DEPENDS = {
     ("mdriver-common", "deb"): ("systemd | systemd-standalone-sysusers | systemd-sysusers",),
     ("mdriver-common", "rpm"): ("systemd", "kmod"),
@@ -105,7 +107,7 @@ class PackagePlan:
     name: str
     # "deb", "rpm" or "archlinux", as nfpm calls them.
     kind: str
-    # After the distribution's convention: "mdriver-c-dkms_0.1.0-1_all.deb".
+    # After the distribution's convention: "mdriver-c-dkms_0.1.0_all.deb".
     file_name: str
     # All files, at their places below the root.
     files: tuple[File, ...]
@@ -156,7 +158,7 @@ def plan_package_version(release: Release, kind: str) -> str:
 def plan_file_name(name: str, version: str, kind: str) -> str:
     """Return what a distribution calls a package's file."""
     return {
-        "deb": f"{name}_{version}-{REVISION}_all.deb",
+        "deb": f"{name}_{version}_all.deb",
         "rpm": f"{name}-{version}-{REVISION}.noarch.rpm",
         "archlinux": f"{name}-{version}-{REVISION}-any.pkg.tar.zst",
     }[kind]
@@ -192,7 +194,7 @@ def _values(release: Release, package: str, maintainer: str) -> dict[str, object
         "package": package, "name": name, "module": name.replace("-", "_"),
         "version": plan_version(release), "group": GROUP, "commit": release.commit,
         "maintainer": maintainer, "date": moment.date().isoformat(),
-        "changed": format_datetime(moment), "revision": REVISION,
+        "changed": format_datetime(moment), "year": moment.year,
     }  # fmt: skip
 
 
@@ -276,7 +278,7 @@ def _plan_documents(values: dict[str, object], package: str, kind: str) -> tuple
     changelog = archives.compress_gzip(_render("changelog", values))
     return (
         File(path=f"{folder}/copyright", content=_render("copyright", values)),
-        File(path=f"{folder}/changelog.Debian.gz", content=changelog),
+        File(path=f"{folder}/changelog.gz", content=changelog),
     )
 
 
@@ -324,7 +326,7 @@ def plan_fields(
     fields: dict[str, Any] = {
         "name": package, "arch": "all", "platform": "linux",
         "version": plan_package_version(release, kind), "version_schema": "none",
-        "release": REVISION, "section": "kernel", "priority": "optional",
+        "release": "" if kind == "deb" else REVISION, "section": "kernel", "priority": "optional",
         "maintainer": maintainer, "license": "GPL-2.0-only",
         "description": "\n".join((SUMMARIES[package], *DESCRIPTIONS[package])),
         "depends": [*common, *DEPENDS[package, kind]],
