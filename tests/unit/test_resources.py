@@ -46,7 +46,7 @@ USED = {
     "mdriver-rust-crates": ("version",), "mdriver-rust-crates.8": ("date", "version"),
     "mdriver.4": ("date", "version", "group"), "modprobe.conf": (), "modules-load.conf": (),
     "rpm.post": ("package", "name", "version"), "rpm.postun": (), "rpm.preun": ("name", "version"),
-    "sysusers.conf": ("group",),
+    "sysusers.conf": ("group",), "README": ("package", "module", "name", "version"),
 }  # fmt: skip
 
 VALUES |= {f"dkms/{name}.j2": {key: PACKAGE[key] for key in used} for name, used in USED.items()}

@@ -117,6 +117,9 @@ class PackagePlan:
     scripts: tuple[tuple[str, str], ...]
     # nfpm's configuration but for contents and scripts.
     fields: tuple[tuple[str, Any], ...]
+    # What dkms calls the release, and the commit that it was made from.
+    version: str
+    commit: str
     epoch: int
 
 
@@ -271,12 +274,14 @@ def _plan_rust(values: dict[str, object], kind: str) -> tuple[File, ...]:
 
 
 def _plan_documents(values: dict[str, object], package: str, kind: str) -> tuple[File, ...]:
-    # Fedora's and Arch's packages name their licence and need no more.
-    if kind != "deb":
-        return ()
     folder = f"usr/share/doc/{package}"
+    readme = File(path=f"{folder}/README", content=_render("README", values))
+    # Fedora's and Arch's packages name their licence in a field, and nfpm writes rpm's changelog.
+    if kind != "deb":
+        return (readme,)
     changelog = archives.compress_gzip(_render("changelog", values))
     return (
+        readme,
         File(path=f"{folder}/copyright", content=_render("copyright", values)),
         File(path=f"{folder}/changelog.gz", content=changelog),
     )
@@ -333,7 +338,7 @@ def plan_fields(
         "mtime": datetime.fromtimestamp(release.epoch, UTC).isoformat(),
         "deb": {"compression": "xz"},
         "rpm": {"compression": "xz", "buildhost": "reproducible", "group": "System/Kernel",
-                "summary": SUMMARIES[package], "packager": maintainer},
+                "summary": SUMMARIES[package][0].upper() + SUMMARIES[package][1:], "packager": maintainer},
         "archlinux": {"packager": maintainer},
     }  # fmt: skip
     if package == "mdriver-rust-dkms" and kind == "deb":
@@ -359,7 +364,7 @@ def plan_packages(
         PackagePlan(
             name=package, kind=kind,
             file_name=plan_file_name(package, plan_package_version(release, kind), kind),
-            files=files, epoch=release.epoch,
+            files=files, epoch=release.epoch, version=plan_version(release), commit=release.commit,
             conffiles=tuple(file.path for file in files if file.path.startswith("etc/")),
             scripts=plan_scripts(release, package, kind),
             fields=plan_fields(release, package, kind, maintainer),
@@ -374,6 +379,22 @@ def plan_owned_folders(plan: PackagePlan) -> tuple[str, ...]:
     """Return the folders that are a package's own, and go with it."""
     ours = ("usr/src/mdriver-", "usr/share/doc/mdriver-")
     return tuple(path for path in archives.plan_folders(plan.files) if path.startswith(ours))
+
+
+def _plan_type(plan: PackagePlan, file: File) -> dict[str, str]:
+    # What nfpm calls a file that is more than a file; documents are marked in rpm alone.
+    if file.path in plan.conffiles:
+        return {"type": "config|noreplace"}
+    documents = ("usr/share/doc/", "usr/share/man/")
+    return {"type": "doc"} if plan.kind == "rpm" and file.path.startswith(documents) else {}
+
+
+def render_changelog(plan: PackagePlan) -> str:
+    """Return rpm's changelog as nfpm reads it."""
+    fields = dict(plan.fields)
+    entry = {"semver": plan.version, "date": fields["mtime"], "packager": fields["maintainer"],
+             "changes": [{"commit": plan.commit, "note": f"Made from commit {plan.commit}."}]}  # fmt: skip
+    return json.dumps([entry], indent=1) + "\n"
 
 
 def render_config(plan: PackagePlan, stage_dir: Path) -> str:
@@ -391,13 +412,14 @@ def render_config(plan: PackagePlan, stage_dir: Path) -> str:
     ]
     files = [
         {"src": str(stage_dir / "content" / file.path), "dst": f"/{file.path}",
-         "file_info": {**owner, "mode": file.mode},
-         **({"type": "config|noreplace"} if file.path in plan.conffiles else {})}
+         "file_info": {**owner, "mode": file.mode}, **_plan_type(plan, file)}
         for file in plan.files
     ]  # fmt: skip
     scripts = {name: str(stage_dir / "script" / name) for name, _ in plan.scripts}
     config = {**dict(plan.fields), "disable_globbing": True, "contents": [*folders, *files],
               "scripts": scripts}  # fmt: skip
+    if plan.kind == "rpm":
+        config["changelog"] = str(stage_dir / "changelog.yaml")
     return json.dumps(config, indent=1) + "\n"
 
 
@@ -430,6 +452,7 @@ def write_stage(plan: PackagePlan, stage_dir: Path) -> Path:
     (stage_dir / "script").mkdir(parents=True, exist_ok=True)
     for name, text in plan.scripts:
         (stage_dir / "script" / name).write_text(text)
+    (stage_dir / "changelog.yaml").write_text(render_changelog(plan))
     config_path = stage_dir / "nfpm.yaml"
     config_path.write_text(render_config(plan, stage_dir))
     return config_path
