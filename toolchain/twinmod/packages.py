@@ -52,8 +52,8 @@ SUMMARIES = {
 DESCRIPTIONS = {
     "mdriver-common": (
         "The devices of mdriver_c and mdriver_rust are given to a group of their own.",
-        "This package has its udev rule, the module parameters for modprobe, the",
-        "header with the numbers of the ioctls, and the manual page.",
+        "This package has the udev rule for that, the parameters of the modules, the",
+        "header with the numbers of the ioctl commands, and the manual page.",
     ),
     "mdriver-c-dkms": (
         "The module mdriver_c gives a character device backed by kernel memory.",
@@ -117,8 +117,6 @@ class PackagePlan:
     scripts: tuple[tuple[str, str], ...]
     # nfpm's configuration but for contents and scripts.
     fields: tuple[tuple[str, Any], ...]
-    # What dkms calls the release, and the commit that it was made from.
-    version: str
     commit: str
     epoch: int
 
@@ -328,17 +326,20 @@ def plan_fields(
 ) -> tuple[tuple[str, Any], ...]:
     """Return nfpm's configuration of a package, but for its contents and scripts."""
     common = () if package == "mdriver-common" else ("mdriver-common",)
+    summary, text = SUMMARIES[package], "\n".join(DESCRIPTIONS[package])
+    # dpkg takes the first line for the summary, rpm has a field of its own, and pacman no more.
+    description = {"deb": f"{summary}\n{text}", "rpm": text, "archlinux": summary}[kind]
     fields: dict[str, Any] = {
         "name": package, "arch": "all", "platform": "linux",
         "version": plan_package_version(release, kind), "version_schema": "none",
         "release": "" if kind == "deb" else REVISION, "section": "kernel", "priority": "optional",
         "maintainer": maintainer, "license": "GPL-2.0-only",
-        "description": "\n".join((SUMMARIES[package], *DESCRIPTIONS[package])),
+        "description": description,
         "depends": [*common, *DEPENDS[package, kind]],
         "mtime": datetime.fromtimestamp(release.epoch, UTC).isoformat(),
         "deb": {"compression": "xz"},
         "rpm": {"compression": "xz", "buildhost": "reproducible", "group": "System/Kernel",
-                "summary": SUMMARIES[package][0].upper() + SUMMARIES[package][1:], "packager": maintainer},
+                "summary": summary[0].upper() + summary[1:], "packager": maintainer},
         "archlinux": {"packager": maintainer},
     }  # fmt: skip
     if package == "mdriver-rust-dkms" and kind == "deb":
@@ -364,7 +365,7 @@ def plan_packages(
         PackagePlan(
             name=package, kind=kind,
             file_name=plan_file_name(package, plan_package_version(release, kind), kind),
-            files=files, epoch=release.epoch, version=plan_version(release), commit=release.commit,
+            files=files, epoch=release.epoch, commit=release.commit,
             conffiles=tuple(file.path for file in files if file.path.startswith("etc/")),
             scripts=plan_scripts(release, package, kind),
             fields=plan_fields(release, package, kind, maintainer),
@@ -392,8 +393,11 @@ def _plan_type(plan: PackagePlan, file: File) -> dict[str, str]:
 def render_changelog(plan: PackagePlan) -> str:
     """Return rpm's changelog as nfpm reads it."""
     fields = dict(plan.fields)
-    entry = {"semver": plan.version, "date": fields["mtime"], "packager": fields["maintainer"],
-             "changes": [{"commit": plan.commit, "note": f"Made from commit {plan.commit}."}]}  # fmt: skip
+    entry = {
+        "semver": f"{fields['version']}-{fields['release']}", "date": fields["mtime"],
+        "packager": fields["maintainer"],
+        "changes": [{"note": f"Made from commit {plan.commit}."}],
+    }  # fmt: skip
     return json.dumps([entry], indent=1) + "\n"
 
 
