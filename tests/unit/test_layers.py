@@ -21,7 +21,7 @@ LAYERS = (
     ("flow",),
     ("differential",),
     ("debugger", "page", "project", "recording", "wheels"),
-    ("chroot", "kernel", "kbuild", "guest", "userland"),
+    ("chroot", "kernel", "kbuild", "guest", "packages", "proving", "userland"),
     ("tables",),
     (
         "built",

@@ -28,6 +28,29 @@ VALUES: dict[str, dict[str, object]] = {
     },
 }  # fmt: skip
 
+#: All that the templates of the packages use; each is rendered as a package, and shell among it
+#: read, in test_packages.py.
+PACKAGE = {
+    "package": "mdriver-rust-dkms", "name": "mdriver-rust", "module": "mdriver_rust",
+    "version": "0.1.0", "group": "mdriver", "commit": "1a2b", "year": 2026,
+    "maintainer": "A Name <name@host.example>", "date": "2026-11-27",
+    "changed": "Fri, 27 Nov 2026 03:00:26 +0000",
+}  # fmt: skip
+
+#: The names of PACKAGE that each of them uses.
+USED = {
+    "60-mdriver.rules": ("group",), "changelog": ("package", "version", "commit",
+    "maintainer", "changed"), "copyright": ("year",), "crates": ("version",),
+    "deb.postinst": ("package", "name", "version"), "deb.postrm": ("package",),
+    "deb.prerm": ("name", "version"), "dkms.conf": ("name", "module", "version"), "hook": (),
+    "mdriver-rust-crates": ("version",), "mdriver-rust-crates.8": ("date", "version"),
+    "mdriver.4": ("date", "version", "group"), "modprobe.conf": (), "modules-load.conf": (),
+    "rpm.post": ("package", "name", "version"), "rpm.postun": (), "rpm.preun": ("name", "version"),
+    "sysusers.conf": ("group",), "README": ("package", "module", "name", "version"),
+}  # fmt: skip
+
+VALUES |= {f"dkms/{name}.j2": {key: PACKAGE[key] for key in used} for name, used in USED.items()}
+
 
 def run(*argv: str) -> str:
     return process.run(Command(argv=argv, purpose=argv[0], timeout_s=30))

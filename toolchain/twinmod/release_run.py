@@ -22,6 +22,7 @@ from twinmod import (
     differing,
     flow,
     kbuild,
+    packages,
     release,
     repository,
     sbom,
@@ -211,6 +212,13 @@ def read_project_name(folder: Path) -> str:
     return str(document["project"]["name"]).replace("-", "_")
 
 
+def make_packages(what: Release, progress: Progress) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, content) of the source packages for DKMS."""
+    with tempfile.TemporaryDirectory(prefix="twinmod-") as folder:
+        for path in packages.build_packages(what, Path(folder), progress):
+            yield path.name, path.read_bytes()
+
+
 def make_artifacts(
     what: Release, wanted: Wanted, out_dir: Path, progress: Progress
 ) -> Made:  # fmt: skip
@@ -232,6 +240,7 @@ def make_artifacts(
         kernels.append(release.plan_kernel(prepared.tree, absent))
         built.append((config, prepared, products))
     files.update(make_distributions(what, built[0][1], progress))
+    files.update(make_packages(what, progress))
     return Made(files=files, kernels=tuple(kernels), built=tuple(built))
 
 

@@ -220,7 +220,8 @@ def require_refusal(results: Mapping[str, CellResult], words: str) -> str:
             raise TestsFailedError(
                 f"{module} was not refused with {words!r}: {result.outcome} {text}".strip()
             )
-        said.append(re.sub(r".*the kernel says: ", "", text))
+        lines = re.sub(r".*the kernel says: ", "", text).split("; ")
+        said.append(next(line for line in lines if words in line))
     return "; ".join(said)
 
 

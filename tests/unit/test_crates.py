@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""dkms.conf and the script that it asks, run by bash and sh against folders made here."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from twinmod import packages, process
+from twinmod.specs import Command, Release
+
+PROJECT_DIR = Path(__file__).resolve().parents[2]
+RELEASE = Release(version="0.1.0", commit="1a" * 20, epoch=1795748426, source_dir=PROJECT_DIR)
+KERNEL = "7.3.4+deb13-amd64"
+RUSTC = "rustc 1.85.1 (4eb161250 2025-03-15) (built from a source tarball)"
+GCC = "x86_64-linux-gnu-gcc-14 (Debian 14.2.0-19) 14.2.0"
+VERSION = "7.3.4-1~bpo13+1"
+
+#: What says of itself what the kernel was built by.
+TOOLS = {
+    "rustc": f'if [ "$1" = --print ]; then echo "$ROOT/sysroot"; else echo "{RUSTC}"; fi',
+    "x86_64-linux-gnu-gcc-14": f'echo "{GCC}"',
+    "bindgen": "echo bindgen 0.71.1",
+    "pahole": "echo v1.30",
+    **dict.fromkeys(("make", "flex", "bison", "bc", "xz"), "exit 1"),
+}
+
+CONFIG = f"""CONFIG_CC_VERSION_TEXT="{GCC}"
+CONFIG_RUSTC_VERSION=108501
+CONFIG_RUSTC_VERSION_TEXT="{RUSTC}"
+CONFIG_RUST=y
+"""
+
+
+@dataclass
+class World:
+    """A host with dkms' folders, one kernel's headers, and compilers that only tell their name."""
+
+    root: Path
+
+    @property
+    def headers(self) -> Path:
+        return self.root / f"lib/modules/{KERNEL}/build"
+
+    @property
+    def record(self) -> Path:
+        return self.root / f"state/{KERNEL}/record"
+
+    @property
+    def environment(self) -> tuple[tuple[str, str], ...]:
+        return (
+            ("ROOT", str(self.root)),
+            ("MDRIVER_PATH", f"{self.root}/bin:{os.environ['PATH']}"),
+            ("MDRIVER_CACHE", f"{self.root}/cache"),
+            ("MDRIVER_STATE", f"{self.root}/state"),
+            ("MDRIVER_MODULES", f"{self.root}/lib/modules"),
+            ("MDRIVER_SOURCES", f"{self.root}/src"),
+        )
+
+    def run(self, *argv: str) -> tuple[int, str]:
+        return process.run_unchecked(
+            Command(argv=argv, purpose="it", timeout_s=60, environment=self.environment)
+        )
+
+    def crates(self, *arguments: str) -> tuple[int, str]:
+        return self.run("sh", str(self.root / "tree/mdriver-rust/crates"), *arguments)
+
+    def check(self) -> tuple[int, str]:
+        return self.crates("check", KERNEL, str(self.headers), "build")
+
+    def source_conf(
+        self, name: str, kernel: str, action: str = "build", asked: str = ""
+    ) -> tuple[str, str]:
+        """Source a dkms.conf as dkms does; return what it says, and what a person sees.
+
+        Args:
+            name: The package's name for dkms.
+            kernel: What dkms says in kernelver.
+            action: What dkms was called for.
+            asked: The kernel on dkms' own command line.
+        """
+        conf = self.root / f"tree/{name}/dkms.conf"
+        script = self.root / "dkms"
+        script.write_text(
+            f"action={action} kernelver={kernel!r} kernel_source_dir={str(self.headers)!r}\n"
+            f'. "{conf}" >/dev/null\n'
+            'echo "$BUILD_EXCLUSIVE_KERNEL|$AUTOINSTALL|$PACKAGE_NAME|$PACKAGE_VERSION|'
+            '${BUILT_MODULE_NAME[0]}"\n'
+        )
+        argv = ("bash", str(script), action, *(("--kernelver", asked) if asked else ()))
+        status, output = self.run(*argv)
+        assert status == 0
+        *seen, said = output.splitlines()
+        return said, "\n".join(seen)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A kernel that can be served, once its crates are rebuilt."""
+    made = World(tmp_path)
+    sources = packages.read_sources(PROJECT_DIR)
+    for name in ("mdriver-c", "mdriver-rust"):
+        for file in packages.plan_tree(RELEASE, sources, f"{name}-dkms"):
+            write(tmp_path / "tree" / name / file.path, file.content.decode())
+    write(made.headers / ".config", CONFIG)
+    write(made.headers / "Module.symvers", "0x0\t_RNvsymbol\tvmlinux\tEXPORT_SYMBOL_GPL\t\n")
+    write(tmp_path / "src/linux-source-7.3.tar.xz", "")
+    write(tmp_path / "sysroot/lib/rustlib/src/rust/library/core/src/lib.rs", "")
+    for name, body in TOOLS.items():
+        write_tool(made, name, body)
+    write_versions(made, VERSION, VERSION)
+    write_tool(made, "df", "printf 'a\\nb 1 1 99999999 1 /\\n'")
+    return made
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def write_tool(world: World, name: str, body: str) -> None:
+    path = world.root / "bin" / name
+    write(path, f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+
+
+def write_versions(world: World, headers: str, source: str) -> None:
+    body = f'case $4 in linux-headers-*) printf %s "{headers}" ;; *) printf %s "{source}" ;; esac'
+    write_tool(world, "dpkg-query", body)
+
+
+# -- the C module
+
+
+@pytest.mark.parametrize(
+    ("kernel", "served"),
+    [("6.12.107+deb13-amd64", True), ("6.20.0", True), ("7.3.4+deb13-amd64", True),
+     ("10.0.0", True), ("6.11.9", False), ("6.9.1", False), ("6.1.0-44-amd64", False),
+     ("5.10.0", False)],
+)  # fmt: skip
+def test_the_c_module_is_for_linux_6_12_on(world: World, kernel: str, served: bool) -> None:
+    said, _ = world.source_conf("mdriver-c", kernel)
+    assert said == f"{'' if served else '^$'}|yes|mdriver-c|0.1.0|mdriver_c"
+
+
+@pytest.mark.parametrize(("asked", "wanted"), [("6.1.0-44-amd64", ""), ("6.12.1", "yes")])
+def test_an_old_dkms_that_names_no_kernel_does_not_install_it_for_the_wrong_one(
+    world: World, asked: str, wanted: str
+) -> None:
+    said, _ = world.source_conf("mdriver-c", "", "autoinstall", asked)
+    assert said.split("|")[1] == wanted
+
+
+# -- the Rust module: what dkms.conf says
+
+
+def test_a_kernel_that_can_be_served_is_not_excluded(world: World) -> None:
+    said, seen = world.source_conf("mdriver-rust", KERNEL)
+    assert said == "|yes|mdriver-rust|0.1.0|mdriver_rust"
+    assert seen == ""
+    assert not (world.root / "state").exists()
+
+
+def test_a_kernel_without_rust_is_excluded_and_the_reason_is_shown_and_kept(world: World) -> None:
+    write(world.headers / ".config", CONFIG.replace("CONFIG_RUST=y", "# CONFIG_RUST is not set"))
+    said, seen = world.source_conf("mdriver-rust", KERNEL)
+    assert said.startswith("^$|yes|")
+    assert f"skipped for {KERNEL}: it was built without Rust" in seen
+    assert "state: skipped\n" in world.record.read_text()
+    status, output = world.crates("status")
+    assert status == 0
+    assert f"{KERNEL}: skipped: it was built without Rust" in output
+
+
+def test_what_only_looks_is_told_nothing(world: World) -> None:
+    write(world.headers / ".config", "")
+    said, seen = world.source_conf("mdriver-rust", KERNEL, "remove")
+    assert said.startswith("^$|")
+    assert seen == ""
+
+
+def test_dkms_that_asks_for_no_kernel_is_told_no_more_than_names(world: World) -> None:
+    said, seen = world.source_conf("mdriver-rust", "", "status")
+    assert said == "|yes|mdriver-rust|0.1.0|mdriver_rust"
+    assert seen == ""
+
+
+def test_an_old_dkms_does_not_try_a_kernel_that_cannot_be_served(world: World) -> None:
+    write(world.headers / ".config", "")
+    said, _ = world.source_conf("mdriver-rust", "", "autoinstall", KERNEL)
+    assert said.split("|")[1] == ""
+
+
+# -- the Rust module: reasons
+
+
+def break_source(world: World) -> None:
+    (world.root / "src/linux-source-7.3.tar.xz").unlink()
+
+
+REASONS: dict[str, tuple[Callable[[World], None], str, str]] = {
+    "no source": (
+        break_source, "its source package is not installed",
+        f"apt install linux-source-7.3={VERSION}"),
+    "another source": (
+        lambda w: write_versions(w, VERSION, "7.3.5-1~bpo13+1"),
+        f"linux-source-7.3 is 7.3.5-1~bpo13+1, the headers are {VERSION}",
+        f"apt install linux-source-7.3={VERSION}"),
+    "headers by hand": (
+        lambda w: write_versions(w, "", VERSION), "its headers are of no Debian package", ""),
+    "another rustc": (
+        lambda w: write_tool(w, "rustc", "echo rustc 1.96.1"),
+        f"rustc is another: it is rustc 1.96.1, the kernel was built by {RUSTC}", "rustc"),
+    "another gcc": (
+        lambda w: write_tool(w, "x86_64-linux-gnu-gcc-14", "echo gcc 15"),
+        f"x86_64-linux-gnu-gcc-14 is another: it is gcc 15, the kernel was built by {GCC}",
+        "gcc-14"),
+    "no rust-src": (
+        lambda w: (w.root / "sysroot/lib/rustlib/src/rust/library/core/src/lib.rs").unlink(),
+        "rust-src is not installed", "apt install rust-src"),
+    "no room": (
+        lambda w: write_tool(w, "df", "printf 'a\\nb 1 1 1000000 1 /\\n'"),
+        "takes 1500 MB", ""),
+    "crates elsewhere": (
+        lambda w: (w.headers / "rust").symlink_to("../linux-lib-rust"),
+        "its Rust crates are not installed", f"apt install linux-lib-rust-{KERNEL}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_each_reason_is_exact_and_names_what_would_help(world: World, case: str) -> None:
+    change, reason, help_text = REASONS[case]
+    change(world)
+    status, output = world.check()
+    assert status == 1
+    assert reason in output
+    assert help_text in output
+    assert reason in world.record.read_text()
+    # A package manager's hook goes on.
+    assert world.crates("hook", KERNEL)[0] == 0
+
+
+def test_a_kernel_without_headers_is_refused_and_not_noted(world: World) -> None:
+    (world.headers / ".config").unlink()
+    status, output = world.check()
+    assert status == 1
+    assert "its headers are not installed" in output
+    assert f"apt install linux-headers-{KERNEL}" in output
+    assert not world.record.exists()
+
+
+@pytest.mark.parametrize("kernel", ["7.1.9", "6.18.2"])
+def test_an_older_rust_interface_is_refused(world: World, kernel: str) -> None:
+    (world.root / "lib/modules" / kernel).mkdir()
+    (world.root / "lib/modules" / kernel / "build").symlink_to(world.headers)
+    status, output = world.crates("check", kernel, "", "build")
+    assert status == 1
+    assert "its Rust interface is older than that of Linux 7.2" in output
+
+
+def test_what_was_skipped_is_forgotten_once_it_can_be_served(world: World) -> None:
+    write_versions(world, VERSION, "7.3.5-1")
+    assert world.check()[0] == 1
+    write_versions(world, VERSION, VERSION)
+    assert world.check() == (0, "")
+    assert not world.record.exists()
+
+
+@pytest.mark.parametrize("release", ["", "../x", ".work", "a/b"])
+def test_what_is_no_kernel_release_names_no_folder(world: World, release: str) -> None:
+    status, output = world.crates("check", release, "")
+    assert status == 2
+    assert "not a kernel release" in output
+
+
+# -- the Rust module: what is built
+
+
+def test_a_rebuild_that_fails_is_kept_with_its_log_and_not_repeated(world: World) -> None:
+    write_tool(world, "tar", "echo no such thing; exit 1")
+    status, output = world.crates("hook", KERNEL)
+    assert status == 0
+    assert "rebuilding the Rust crates" in output
+    assert "its source does not unpack" in output
+    assert "no such thing" in (world.record.parent / "log").read_text()
+    # dkms skips it from now on, and so does the next hook.
+    said, seen = world.source_conf("mdriver-rust", KERNEL)
+    assert said.startswith("^$|")
+    assert "its source does not unpack" in seen
+    assert "rebuilding" not in world.crates("hook", KERNEL)[1]
+    assert "rebuilding" in world.crates("prepare", KERNEL)[1]
+    # Another compiler is another attempt.
+    write_tool(world, "bindgen", "echo bindgen 0.72")
+    assert "rebuilding" in world.crates("hook", KERNEL)[1]
+    assert [path.name for path in (world.root / "cache").iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "reason"),
+    [("_RNvother", "1 of 1 symbols are not in its Module.symvers"), ("", "export nothing")],
+)
+def test_crates_that_are_not_the_kernels_are_refused(
+    world: World, symbol: str, reason: str
+) -> None:
+    make_source(world, symbol)
+    status, output = world.crates("prepare", KERNEL)
+    assert status == 1
+    assert reason in output
+    assert not (world.root / "cache" / KERNEL).exists()
+
+
+def make_source(world: World, symbol: str) -> None:
+    """Let make be one that leaves what a kernel's makefiles would."""
+    line = f"EXPORT_SYMBOL_RUST_GPL({symbol});" if symbol else ""
+    write_tool(world, "tar", "exit 0")
+    write_tool(
+        world, "make",
+        'for word; do case $word in O=*) out=${word#O=} ;; modules) exit 0 ;; esac; done\n'
+        'case $* in *olddefconfig*) exit 0 ;; esac\n'
+        'mkdir -p "$out/rust" "$out/scripts"; touch "$out/scripts/target.json"\n'
+        'touch "$out/rust/libkernel.rmeta" "$out/rust/libmacros.so"\n'
+        f'echo "{line}" >"$out/rust/exports_kernel_generated.h"',
+    )  # fmt: skip
+    write(world.headers / "Makefile", "KBUILD_OUTPUT=/elsewhere\ninclude /common/Makefile\n")
+    write(world.headers / "scripts/Kbuild.include", "")
+
+
+def test_proven_crates_are_kept_beside_links_to_the_headers(world: World) -> None:
+    make_source(world, "_RNvsymbol")
+    status, output = world.crates("prepare", KERNEL)
+    assert (status, "proved: 1 symbols" in output) == (0, True)
+    tree = world.root / "cache" / KERNEL / "tree"
+    assert sorted(path.name for path in (tree / "rust").iterdir()) == [
+        "libkernel.rmeta",
+        "libmacros.so",
+    ]
+    assert (tree / "Module.symvers").resolve() == (world.headers / "Module.symvers").resolve()
+    assert "/elsewhere" not in (tree / "Makefile").read_text()
+    assert "state: ready\n" in world.record.read_text()
+    assert world.crates("hook", KERNEL) == (0, "")
+    names = sorted(path.name for path in (world.root / "cache").iterdir())
+    assert names == [KERNEL, "lock"]
+
+
+def test_a_configuration_that_differs_is_refused(world: World) -> None:
+    make_source(world, "_RNvsymbol")
+    make = world.root / "bin/make"
+    make.write_text(make.read_text().replace(
+        "*olddefconfig*) exit", '*olddefconfig*) echo X=y >>"$out/.config"; exit'
+    ))  # fmt: skip
+    status, output = world.crates("prepare", KERNEL)
+    assert status == 1
+    assert "another configuration" in output
+    assert "X=y" in (world.record.parent / "log").read_text()
+
+
+def test_crates_that_the_headers_hold_are_used(world: World) -> None:
+    write(world.headers / "rust/libkernel.rmeta", "")
+    break_source(world)
+    write_tool(world, "make", 'echo "$@"')
+    assert world.check() == (0, "")
+    assert world.crates("hook", KERNEL) == (0, "")
+    status, output = world.crates("build", KERNEL, str(world.headers), "LLVM=1")
+    assert status == 0
+    assert f"-C {world.headers} M=" in output
+    assert "LLVM=1 modules" in output
+    assert not (world.root / "cache" / KERNEL).exists()
+
+
+def test_what_a_killed_rebuild_left_goes_with_the_next(world: World) -> None:
+    make_source(world, "_RNvsymbol")
+    write(world.root / "cache/.work.abcdef/linux/Makefile", "")
+    assert world.crates("prepare", KERNEL)[0] == 0
+    assert not (world.root / "cache/.work.abcdef").exists()
+
+
+def test_an_interrupted_rebuild_leaves_nothing_and_is_no_failure(world: World) -> None:
+    # tar stands for all that takes long; the signal goes to the group, as a terminal's does.
+    write_tool(world, "tar", 'kill -INT "$PPID"; sleep 1')
+    status, _ = world.crates("hook", KERNEL)
+    assert status == 130
+    assert [path.name for path in (world.root / "cache").iterdir()] == ["lock"]
+    assert not world.record.exists()
+    assert world.check() == (0, "")
+
+
+def test_what_belongs_to_kernels_that_are_gone_is_removed(world: World) -> None:
+    make_source(world, "_RNvsymbol")
+    assert world.crates("prepare", KERNEL)[0] == 0
+    (world.headers / ".config").unlink()
+    assert world.crates("prune") == (0, "")
+    assert not (world.root / "cache" / KERNEL).exists()
+    assert not world.record.exists()
+
+
+@pytest.mark.parametrize("arguments", [(), ("bogus",)])
+def test_a_wrong_command_is_told_the_right_ones(world: World, arguments: tuple[str, ...]) -> None:
+    status, output = world.crates(*arguments)
+    assert status == 2
+    assert "usage: mdriver-rust-crates" in output

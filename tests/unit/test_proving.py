@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How a throwaway root is made and asked; nothing is installed here."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from twinmod import proving
+from twinmod.errors import MissingToolError
+from twinmod.proving import KernelRecord, ModuleState
+from twinmod.specs import Chroot
+
+#: As dkms 3.2.2 prints it.
+STATUS = """mdriver-c/0.1.0, 7.3.4+deb13-amd64, x86_64: installed
+mdriver-rust/0.1.0+git20261127030026.g1a2b3c4d5e6f, 7.3.4+deb13-amd64, x86_64: built
+mdriver-old/1: added
+Warning: something else
+mdriver-c/0.1.0, 6.12.117+deb13-amd64, x86_64: installed (Original modules exist)
+"""
+
+RECORD = """state: skipped
+key: 
+reason: linux-source-7.3 is 7.3.5-1, the headers are 7.3.4-1: they differ
+help: apt install linux-source-7.3=7.3.4-1
+"""  # noqa: W291
+
+
+@pytest.fixture(name="root")
+def throwaway(root: Chroot, tmp_path: Path) -> Chroot:
+    return replace(root, root_dir=tmp_path)
+
+
+def test_the_status_of_dkms_is_read_for_each_module_and_kernel() -> None:
+    assert proving.parse_status(STATUS) == (
+        ModuleState(name="mdriver-c", version="0.1.0", release="7.3.4+deb13-amd64",
+                    state="installed"),
+        ModuleState(name="mdriver-rust", version="0.1.0+git20261127030026.g1a2b3c4d5e6f",
+                    release="7.3.4+deb13-amd64", state="built"),
+        ModuleState(name="mdriver-old", version="1", release="", state="added"),
+        ModuleState(name="mdriver-c", version="0.1.0", release="6.12.117+deb13-amd64",
+                    state="installed"),
+    )  # fmt: skip
+
+
+def test_records_are_read_with_reason_and_help(root: Chroot) -> None:
+    assert proving.read_records(root) == ()
+    path = root.root_dir / "var/lib/mdriver-rust-dkms/6.12.1/record"
+    path.parent.mkdir(parents=True)
+    path.write_text(RECORD)
+    assert proving.read_records(root) == (
+        KernelRecord(
+            release="6.12.1", state="skipped",
+            reason="linux-source-7.3 is 7.3.5-1, the headers are 7.3.4-1: they differ",
+            help="apt install linux-source-7.3=7.3.4-1",
+        ),
+    )  # fmt: skip
+
+
+def test_what_is_left_is_what_was_not_there_before(root: Chroot) -> None:
+    for name in ("etc/kept", "var/cache/apt/x", "var/cache/other/x", "tmp/x"):
+        (root.root_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (root.root_dir / name).touch()
+    before = proving.read_files(root)
+    assert "etc/kept" in before
+    assert not [path for path in before if path.startswith(("tmp", "var/cache/apt"))]
+    (root.root_dir / "etc/kept").unlink()
+    (root.root_dir / "var/cache/other/y").touch()
+    assert proving.compare_files(before, proving.read_files(root)) == ("var/cache/other/y",)
+
+
+def test_a_root_has_backports_and_settings_for_its_mirror() -> None:
+    command = proving.plan_root(
+        "trixie", "http://mirror.example/debian", (("Acquire::Check-Date", "false"),),
+        Path("/x/root"), ("dkms",),
+    )  # fmt: skip
+    assert command.argv[-3:] == (
+        "/x/root",
+        "deb http://mirror.example/debian trixie main",
+        "deb http://mirror.example/debian trixie-backports main",
+    )
+    assert '--aptopt=Acquire::Check-Date "false"' in command.argv
+    assert "--include=dkms" in command.argv
+
+
+def test_a_root_is_changed_from_inside_with_the_network_for_apt_alone(root: Chroot) -> None:
+    argv = proving.plan_inside(root, ("dkms", "status"), "it").argv
+    assert "--share-net" not in argv
+    assert argv[argv.index("/") - 2 : argv.index("/") + 1] == ("--bind", str(root.root_dir), "/")
+    apt = proving.plan_apt("install", "x", suite="trixie-backports")
+    argv = proving.plan_inside(root, apt, "it", debs_dir=Path("/d"), network=True).argv
+    assert "--share-net" in argv
+    assert argv[argv.index("/d") - 1 : argv.index("/d") + 2] == ("--ro-bind", "/d", "/twinmod/debs")
+    assert argv[-5:] == (
+        "--yes", "--no-install-recommends", "--target-release", "trixie-backports", "x",
+    )  # fmt: skip
+
+
+def test_an_ordinary_user_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(MissingToolError, match="root alone"):
+        proving.make_root("trixie", "http://mirror.example/debian", (), tmp_path / "root")
