@@ -19,11 +19,11 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
-    """Our wheel, as pip builds it of this checkout."""
+    """Our wheel, as its backend builds it of this checkout."""
     out_dir = tmp_path_factory.mktemp("a wheel")
-    argv = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps",
-            "--no-index", "--wheel-dir", str(out_dir), str(CHECKOUT))  # fmt: skip
-    process.run(Command(argv=argv, purpose="the wheel", timeout_s=60))
+    program = "import sys; from scikit_build_core import build; build.build_wheel(sys.argv[1])"
+    argv = (sys.executable, "-c", program, str(out_dir))
+    process.run(Command(argv=argv, purpose="the wheel", timeout_s=60, working_dir=CHECKOUT))
     (path,) = out_dir.glob("twinmod-*-py3-none-any.whl")
     with zipfile.ZipFile(path) as opened:
         yield opened
