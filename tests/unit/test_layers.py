@@ -17,7 +17,7 @@ PACKAGE_DIR = Path(twinmod.__file__).parent
 LAYERS = (
     ("cli", "agent"),
     ("release_run", "verify_run"),
-    ("bench_run", "zoo_run"),
+    ("bench_run", "dkms_run", "zoo_run"),
     ("flow",),
     ("differential",),
     ("debugger", "page", "project", "recording", "wheels"),

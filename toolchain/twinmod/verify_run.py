@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from twinmod import archives, compress, flow, guest, release, signing, verify
+from twinmod import archives, cache, compress, dkms_run, flow, guest, release, signing, verify
 from twinmod.config import LANGUAGES, Config, plan_cells, select_kernel
 from twinmod.errors import ConfigError, TestsFailedError, TwinmodError
-from twinmod.specs import CellResult, Product, Progress
-from twinmod.verify import HERE, VM, Step
+from twinmod.specs import CellResult, Product, Progress, Release
+from twinmod.verify import HERE, ROOT, VM, Step
 
 #: What a kernel of another release says of a module, and one that wants a signature; Linux 7.3,
 #: kernel/module/main.c and signing.c.
@@ -303,9 +303,52 @@ def _check_modules(
     steps.take("prebuilt modules pass the matrix", VM, lambda: check_matrix(
         config, prepared, shipped, out_dir / "test", progress, phases
     ))  # fmt: skip
+    _check_dkms(config, prepared, files, index, shipped, steps, phases, out_dir / "dkms")
     steps.take("another kernel refuses them", VM, lambda: check_other_kernel(
         config, shipped, out_dir / "other", progress
     ))  # fmt: skip
     steps.take("a kernel that wants signatures", VM, lambda: check_enforcing(
         config, out_dir / "enforcing", progress, phases
     ))  # fmt: skip
+
+
+def _check_dkms(
+    config: Config, prepared: flow.Prepared, files: Mapping[str, bytes],
+    index: Mapping[str, Any], shipped: tuple[Product, ...], steps: Steps, phases: Phases,
+    work_dir: Path,
+) -> None:  # fmt: skip
+    """Install the DKMS packages, use what they build, upgrade, and remove them."""
+    if not any(name.endswith(".deb") for name in files):
+        steps.take("dkms", ROOT, lambda: "")
+        return
+    progress = steps.progress
+    what = Release(
+        version=index["version"], commit=index["commit"], epoch=index["epoch"],
+        source_dir=config.root_dir,
+    )  # fmt: skip
+    machines: list[dkms_run.Machine] = []
+
+    def make() -> str:
+        machine = dkms_run.make_machine(config, prepared, files, work_dir)
+        machines.append(machine)
+        return f"Debian {machine.root.suite}, headers and source of {machine.kernel_release}"
+
+    try:
+        steps.take("dkms: a fresh machine", ROOT, make)
+        if not machines:
+            return
+        (machine,) = machines
+        steps.take("dkms: apt installs the packages", ROOT,
+                   lambda: dkms_run.install(machine, what))  # fmt: skip
+        if steps.done[-1].outcome != verify.PASSED:
+            return
+        steps.take("dkms: its modules pass the matrix, on that root", VM, lambda: check_matrix(
+            config, prepared, dkms_run.find_products(machine, shipped), work_dir / "test",
+            progress, phases, machine.root.root_dir,
+        ))  # fmt: skip
+        steps.take("dkms: an upgrade", ROOT,
+                   lambda: dkms_run.upgrade(machine, config, what, progress))  # fmt: skip
+        steps.take("dkms: a second kernel", ROOT, lambda: dkms_run.upgrade_kernel(machine))
+        steps.take("dkms: removal", ROOT, lambda: dkms_run.remove(machine))
+    finally:
+        cache.remove_tree(work_dir / "root")

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The DKMS packages of a release, in the life of a machine: installed, upgraded, removed.
+
+The machine is a throwaway root of Debian's stable suite, with a kernel of its backports: headers
+and source, none that runs. dkms compiles there; a VM may boot the root afterwards.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from twinmod import elf, flow, packages, proving, release
+from twinmod.config import Config
+from twinmod.errors import TestsFailedError
+from twinmod.proving import ModuleState
+from twinmod.specs import Chroot, Product, Progress, Release
+
+#: The VM's programs: they are there on whatever machine has Debian's Python.
+ROOT_PACKAGES = ("kmod", "python3", "util-linux")
+
+#: The headers of the suite's own kernel, which has no Rust in Debian 13.
+SECOND_HEADERS = "linux-headers-amd64"
+
+INSTALLED = "installed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """A throwaway root, and what is to be installed in it."""
+
+    root: Chroot
+    # The kernel that modules are for.
+    kernel_release: str
+    # The packages of the release.
+    debs: tuple[Path, ...]
+    # The modules that they bring, by dkms' name of each.
+    modules: tuple[str, ...]
+    work_dir: Path
+
+    @property
+    def log_path(self) -> Path:
+        """Where apt's output goes."""
+        return self.work_dir / "apt.log"
+
+
+def write_debs(files: Mapping[str, bytes], folder: Path) -> tuple[Path, ...]:
+    """Write the debs of a release to a folder; return their paths."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    paths = []
+    for name, content in files.items():
+        if name.endswith(".deb"):
+            path = folder / name
+            path.write_bytes(content)
+            paths.append(path)
+    return tuple(sorted(paths))
+
+
+def make_machine(
+    config: Config, prepared: flow.Prepared, files: Mapping[str, bytes], work_dir: Path
+) -> Machine:  # fmt: skip
+    """Return a fresh root with the headers and the source of a kernel of its backports.
+
+    Raises:
+        MissingToolError: It cannot be made.
+        BuildError: The suite has no such kernel any more.
+    """
+    shutil.rmtree(work_dir, ignore_errors=True)
+    work_dir.mkdir(parents=True)
+    tree, inside = prepared.tree, prepared.chroot
+    suite = tree.suite.removesuffix("-backports")
+    root = proving.make_root(
+        suite, config.mirror or inside.mirror, inside.apt_options, work_dir / "root",
+        ROOT_PACKAGES,
+    )  # fmt: skip
+    series = ".".join(tree.release.split(".")[:2])
+    argv = proving.plan_apt(
+        "install", f"linux-headers-{tree.release}", f"linux-source-{series}", suite=tree.suite
+    )
+    proving.run_apt(root, argv, "the kernel's headers and source were not installed",
+                    log_path=work_dir / "apt.log")  # fmt: skip
+    return Machine(
+        root=root, kernel_release=tree.release, debs=write_debs(files, work_dir / "debs"),
+        modules=tuple(release.plan_package_name(module.name) for module in config.modules),
+        work_dir=work_dir,
+    )  # fmt: skip
+
+
+def find_states(machine: Machine, kernel_release: str) -> dict[str, ModuleState]:
+    """Return what dkms says of each module for a kernel, by the module's name."""
+    return {
+        state.name: state for state in proving.read_status(machine.root)
+        if state.release == kernel_release
+    }  # fmt: skip
+
+
+def require_installed(machine: Machine, version: str) -> str:
+    """Return what dkms has for the kernel, all of it of one version.
+
+    Raises:
+        TestsFailedError: A module is missing, or is of another version.
+    """
+    states = find_states(machine, machine.kernel_release)
+    wrong = [
+        f"{name} is {states[name].version} {states[name].state}" if name in states
+        else f"{name} is missing"
+        for name in machine.modules
+        if name not in states or states[name].state != INSTALLED or states[name].version != version
+    ]  # fmt: skip
+    if wrong:
+        records = "; ".join(
+            f"{r.release} {r.state} {r.reason}" for r in proving.read_records(machine.root)
+        )
+        raise TestsFailedError("; ".join(wrong), facts=(("records", records),))
+    return f"{', '.join(machine.modules)} {version} installed for {machine.kernel_release}"
+
+
+def install(machine: Machine, what: Release) -> str:
+    """Install the packages as a person does, with apt.
+
+    Raises:
+        TestsFailedError: dkms does not have both modules afterwards.
+    """
+    proving.install_debs(machine.root, machine.debs, machine.log_path)
+    return require_installed(machine, packages.plan_version(what))
+
+
+def find_products(machine: Machine, products: tuple[Product, ...]) -> tuple[Product, ...]:
+    """Return the modules that dkms has put into the root, decompressed.
+
+    Args:
+        machine: Where they are.
+        products: The prebuilt ones, of which there is one of each.
+
+    Raises:
+        TestsFailedError: There is none.
+    """
+    folder = machine.root.root_dir / "usr/lib/modules" / machine.kernel_release / "updates/dkms"
+    found = []
+    for product in products:
+        paths = sorted(folder.glob(f"{product.file_name}*"))
+        if not paths:
+            raise TestsFailedError(f"there is no {product.file_name} in {folder}")
+        content = elf.decompress(paths[0])
+        target = machine.work_dir / "modules" / product.file_name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        module = elf.parse_module(content)
+        found.append(Product(
+            module=product.module, language=product.language, path=target,
+            size_bytes=len(content), sha256=release.read_digest(content),
+            vermagic=module.find_modinfo("vermagic"), seconds=0.0, command="dkms",
+            up_to_date=True,
+        ))  # fmt: skip
+    return tuple(found)
+
+
+def plan_next_version(version: str) -> str:
+    """Return a version that comes after another one: "0.1.1" after "0.1.0"."""
+    *head, last = version.partition("+")[0].split(".")
+    return ".".join((*head, str(int(last) + 1)))
+
+
+def upgrade(machine: Machine, config: Config, what: Release, progress: Progress) -> str:
+    """Install packages of the next version over those that are there.
+
+    Raises:
+        TestsFailedError: dkms has not both modules of just that version afterwards.
+    """
+    later = Release(
+        version=plan_next_version(what.version), commit=what.commit, epoch=what.epoch + 1,
+        source_dir=config.root_dir,
+    )  # fmt: skip
+    folder = machine.work_dir / "next"
+    made = packages.build_packages(later, folder, progress)
+    proving.install_debs(
+        machine.root, tuple(path for path in made if path.suffix == ".deb"), machine.log_path
+    )
+    seen = require_installed(machine, later.version)
+    old = {s.version for s in proving.read_status(machine.root)} - {later.version}
+    if old:
+        raise TestsFailedError(f"{seen}, but {', '.join(sorted(old))} is still there")
+    return seen
+
+
+def upgrade_kernel(machine: Machine) -> str:
+    """Install the headers of the suite's own kernel: apt must succeed, whatever can be built.
+
+    Returns:
+        What dkms has for it, and why it has not the rest.
+
+    Raises:
+        BuildError: apt fails.
+        TestsFailedError: A module is neither installed nor skipped with a reason.
+    """
+    before = {state.release for state in proving.read_status(machine.root)}
+    argv = proving.plan_apt("install", SECOND_HEADERS)
+    proving.run_apt(machine.root, argv, "the second kernel's headers were not installed",
+                    log_path=machine.log_path)  # fmt: skip
+    records = {record.release: record for record in proving.read_records(machine.root)}
+    kernels = sorted(({s.release for s in proving.read_status(machine.root)} | {*records})
+                     - before - {""})  # fmt: skip
+    if not kernels:
+        raise TestsFailedError("dkms and the package's own record know of no second kernel")
+    seen = []
+    for kernel in kernels:
+        states = find_states(machine, kernel)
+        for name in machine.modules:
+            if name in states and states[name].state == INSTALLED:
+                seen.append(f"{name} installed for {kernel}")
+            elif kernel in records and records[kernel].state == "skipped":
+                seen.append(f"{name} skipped for {kernel}: {records[kernel].reason}")
+            else:
+                raise TestsFailedError(f"{name} is not there for {kernel}, and nothing says why")
+    return "; ".join(seen)
+
+
+def remove(machine: Machine) -> str:
+    """Purge the packages: nothing of them may be left.
+
+    Raises:
+        TestsFailedError: Something is; it is named.
+    """
+    names = tuple(path.name.partition("_")[0] for path in machine.debs)
+    argv = proving.plan_apt("purge", *names)
+    proving.run_apt(machine.root, argv, "the packages were not removed",
+                    log_path=machine.log_path)  # fmt: skip
+    left = sorted(path for path in proving.read_files(machine.root) if "mdriver" in path)
+    for path in (machine.root.root_dir / "usr/lib/modules").glob("*/modules.dep"):
+        if "mdriver" in path.read_text(errors="replace"):
+            left.append(f"a line in {path.relative_to(machine.root.root_dir)}")
+    if proving.read_status(machine.root):
+        left.append("a line in dkms status")
+    if left:
+        raise TestsFailedError(f"left behind: {', '.join(left)}")
+    return f"{', '.join(names)} purged; no path, no dkms state and no dependency is left of them"
