@@ -10,7 +10,7 @@ Source: mmdebstrap(1), apt-get(8), dkms(8).
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from twinmod import process, sandbox
@@ -103,16 +103,26 @@ def plan_inside(
         network: Share the host's network, for apt.
         log_path: Where its output goes.
     """
-    binds = (Bind(source_path=debs_dir, target_path=DEBS),) if debs_dir else ()
     # apt resolves names as the host does.
     resolver = Path("/etc/resolv.conf")
-    if network and resolver.exists():
-        binds = (*binds, Bind(source_path=resolver, target_path=PurePosixPath(resolver)))
-    command = sandbox.plan_command(
-        root, argv, purpose=purpose, timeout_s=APT_TIMEOUT_S, binds=binds, network=network,
-        writable=True, environment=(("DEBIAN_FRONTEND", "noninteractive"),),
+    binds = (
+        *((Bind(source_path=debs_dir, target_path=DEBS),) if debs_dir else ()),
+        *((Bind(source_path=resolver, target_path=PurePosixPath(resolver)),)
+          if network and resolver.exists() else ()),
     )  # fmt: skip
-    return replace(command, log_path=log_path)
+    environment = (*sandbox.ENVIRONMENT, ("DEBIAN_FRONTEND", "noninteractive"))
+    # Not sandbox.plan_enter: in a user namespace of one user dpkg can give files to root alone.
+    entered = (
+        "bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-uts",
+        *(() if network else ("--unshare-net",)), "--die-with-parent", "--new-session",
+        *sandbox.plan_root(root, writable=True),
+        "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run",
+        "--tmpfs", str(sandbox.INSIDE),
+        *(part for bind in binds for part in sandbox.plan_bind(bind)),
+        "--clearenv", *(part for name, value in environment for part in ("--setenv", name, value)),
+        "--chdir", "/", "--", *argv,
+    )  # fmt: skip
+    return Command(argv=entered, purpose=purpose, timeout_s=APT_TIMEOUT_S, log_path=log_path)
 
 
 def plan_apt(verb: str, *arguments: str, suite: str = "") -> tuple[str, ...]:
