@@ -344,6 +344,20 @@ def test_proven_crates_are_kept_beside_links_to_the_headers(world: World) -> Non
     assert names == [KERNEL, "lock"]
 
 
+def test_what_was_proved_serves_on_when_the_source_is_that_of_the_next_kernel(
+    world: World,
+) -> None:
+    make_source(world, "_RNvsymbol")
+    assert world.crates("prepare", KERNEL)[0] == 0
+    write_versions(world, VERSION, "7.3.5-1~bpo13+1")
+    (world.root / "bin/bindgen").write_text("#!/bin/sh\necho bindgen 0.99\n")
+    assert world.check() == (0, "")
+    assert world.crates("hook", KERNEL) == (0, "")
+    # Not for another kernel of the same name, nor by another compiler.
+    write(world.headers / "Module.symvers", "0x0\t_RNvother\tvmlinux\tEXPORT_SYMBOL_GPL\t\n")
+    assert world.check()[0] == 1
+
+
 def test_a_configuration_that_differs_is_refused(world: World) -> None:
     make_source(world, "_RNvsymbol")
     make = world.root / "bin/make"
