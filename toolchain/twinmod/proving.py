@@ -174,6 +174,7 @@ def make_root(
     Raises:
         MissingToolError: mmdebstrap fails, or this is not root: dpkg inside gives files to
             many users, and an ordinary user has but one.
+        BuildError: The lists of packages cannot be fetched.
     """
     if os.geteuid() != 0:
         raise MissingToolError(
@@ -182,10 +183,13 @@ def make_root(
         )
     process.run(plan_root(suite, mirror, apt_options, root_dir, packages), error=MissingToolError)
     (root_dir / sandbox.INSIDE.relative_to("/")).mkdir(exist_ok=True)
-    return Chroot(
+    root = Chroot(
         name=f"throwaway-{suite}", suite=suite, root_dir=root_dir, key=root_dir.name,
         mirror=mirror, apt_options=apt_options,
     )  # fmt: skip
+    # mmdebstrap leaves no lists.
+    run_apt(root, ("apt-get", "update"), "the lists of packages were not fetched")
+    return root
 
 
 def run_apt(
