@@ -91,7 +91,7 @@ def test_a_root_is_changed_from_inside_with_the_network_for_apt_alone(root: Chro
     assert not [word for word in argv if "user" in word or word == "--unshare-all"]
     assert argv[argv.index("/") - 2 : argv.index("/") + 1] == ("--bind", str(root.root_dir), "/")
     apt = proving.plan_apt("install", "x", suite="trixie-backports")
-    argv = proving.plan_inside(root, apt, "it", debs_dir=Path("/d"), network=True).argv
+    argv = proving.plan_inside(root, apt, "it", debs_dir=Path("/d"), online=True).argv
     assert "--unshare-net" not in argv
     assert argv[argv.index("/d") - 1 : argv.index("/d") + 2] == ("--ro-bind", "/d", "/twinmod/debs")
     assert argv[-5:] == (
