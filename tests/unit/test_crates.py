@@ -344,6 +344,20 @@ def test_proven_crates_are_kept_beside_links_to_the_headers(world: World) -> Non
     assert names == [KERNEL, "lock"]
 
 
+def test_what_was_proved_serves_on_when_the_source_is_that_of_the_next_kernel(
+    world: World,
+) -> None:
+    make_source(world, "_RNvsymbol")
+    assert world.crates("prepare", KERNEL)[0] == 0
+    write_versions(world, VERSION, "7.3.5-1~bpo13+1")
+    (world.root / "bin/bindgen").write_text("#!/bin/sh\necho bindgen 0.99\n")
+    assert world.check() == (0, "")
+    assert world.crates("hook", KERNEL) == (0, "")
+    # Not for another kernel of the same name, nor by another compiler.
+    write(world.headers / "Module.symvers", "0x0\t_RNvother\tvmlinux\tEXPORT_SYMBOL_GPL\t\n")
+    assert world.check()[0] == 1
+
+
 def test_a_configuration_that_differs_is_refused(world: World) -> None:
     make_source(world, "_RNvsymbol")
     make = world.root / "bin/make"
@@ -379,10 +393,13 @@ def test_what_a_killed_rebuild_left_goes_with_the_next(world: World) -> None:
 def test_an_interrupted_rebuild_leaves_nothing_and_is_no_failure(world: World) -> None:
     # tar stands for all that takes long; the signal goes to the group, as a terminal's does.
     write_tool(world, "tar", 'kill -INT "$PPID"; sleep 1')
+    write_versions(world, VERSION, "another")
+    assert world.check()[0] == 1
+    write_versions(world, VERSION, VERSION)
     status, _ = world.crates("hook", KERNEL)
     assert status == 130
     assert [path.name for path in (world.root / "cache").iterdir()] == ["lock"]
-    assert not world.record.exists()
+    assert not world.record.parent.exists()
     assert world.check() == (0, "")
 
 

@@ -10,10 +10,10 @@ Source: mmdebstrap(1), apt-get(8), dkms(8).
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from twinmod import process, sandbox
+from twinmod import network, process, sandbox
 from twinmod.errors import BuildError, MissingToolError
 from twinmod.specs import Bind, Chroot, Command
 
@@ -91,7 +91,8 @@ def plan_root(
 
 def plan_inside(
     root: Chroot, argv: tuple[str, ...], purpose: str, *, debs_dir: Path | None = None,
-    network: bool = False, log_path: Path | None = None,
+    online: bool = False, environment: tuple[tuple[str, str], ...] = (),
+    log_path: Path | None = None,
 ) -> Command:  # fmt: skip
     """Return a command that runs as root's root and may change it.
 
@@ -100,19 +101,31 @@ def plan_inside(
         argv: What to run.
         purpose: As an error would say it: "the packages were not installed".
         debs_dir: A folder of the host that appears as DEBS.
-        network: Share the host's network, for apt.
+        online: Share the host's network, for apt.
+        environment: Added to what is fixed: the proxies that the host uses.
         log_path: Where its output goes.
     """
-    binds = (Bind(source_path=debs_dir, target_path=DEBS),) if debs_dir else ()
     # apt resolves names as the host does.
     resolver = Path("/etc/resolv.conf")
-    if network and resolver.exists():
-        binds = (*binds, Bind(source_path=resolver, target_path=PurePosixPath(resolver)))
-    command = sandbox.plan_command(
-        root, argv, purpose=purpose, timeout_s=APT_TIMEOUT_S, binds=binds, network=network,
-        writable=True, environment=(("DEBIAN_FRONTEND", "noninteractive"),),
+    binds = (
+        *((Bind(source_path=debs_dir, target_path=DEBS),) if debs_dir else ()),
+        *((Bind(source_path=resolver.resolve(), target_path=PurePosixPath(resolver)),)
+          if online and resolver.exists() else ()),
     )  # fmt: skip
-    return replace(command, log_path=log_path)
+    settings = (*sandbox.ENVIRONMENT, ("DEBIAN_FRONTEND", "noninteractive"), *environment)
+    # Not sandbox.plan_enter: in a user namespace of one user dpkg can give files to root alone.
+    entered = (
+        "bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-uts",
+        *(() if online else ("--unshare-net",)), "--die-with-parent", "--new-session",
+        *sandbox.plan_root(root, writable=True),
+        # apt reads what it fetched as a user of its own, with files in /tmp.
+        "--dev", "/dev", "--proc", "/proc", "--perms", "1777", "--tmpfs", "/tmp", "--tmpfs", "/run",
+        "--tmpfs", str(sandbox.INSIDE),
+        *(part for bind in binds for part in sandbox.plan_bind(bind)),
+        "--clearenv", *(part for name, value in settings for part in ("--setenv", name, value)),
+        "--chdir", "/", "--", *argv,
+    )  # fmt: skip
+    return Command(argv=entered, purpose=purpose, timeout_s=APT_TIMEOUT_S, log_path=log_path)
 
 
 def plan_apt(verb: str, *arguments: str, suite: str = "") -> tuple[str, ...]:
@@ -164,6 +177,7 @@ def make_root(
     Raises:
         MissingToolError: mmdebstrap fails, or this is not root: dpkg inside gives files to
             many users, and an ordinary user has but one.
+        BuildError: The lists of packages cannot be fetched.
     """
     if os.geteuid() != 0:
         raise MissingToolError(
@@ -172,10 +186,13 @@ def make_root(
         )
     process.run(plan_root(suite, mirror, apt_options, root_dir, packages), error=MissingToolError)
     (root_dir / sandbox.INSIDE.relative_to("/")).mkdir(exist_ok=True)
-    return Chroot(
+    root = Chroot(
         name=f"throwaway-{suite}", suite=suite, root_dir=root_dir, key=root_dir.name,
         mirror=mirror, apt_options=apt_options,
     )  # fmt: skip
+    # mmdebstrap leaves no lists.
+    run_apt(root, ("apt-get", "update"), "the lists of packages were not fetched")
+    return root
 
 
 def run_apt(
@@ -188,7 +205,8 @@ def run_apt(
         BuildError: It fails.
     """
     command = plan_inside(
-        root, argv, purpose, debs_dir=debs_dir, network=True, log_path=log_path
+        root, argv, purpose, debs_dir=debs_dir, online=True, log_path=log_path,
+        environment=network.plan_environment(os.environ),
     )  # fmt: skip
     return process.run(command, error=BuildError)
 
