@@ -6,13 +6,13 @@ and source, none that runs. dkms compiles there; a VM may boot the root afterwar
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from twinmod import elf, flow, packages, proving, release
 from twinmod.config import Config
-from twinmod.errors import TestsFailedError
+from twinmod.errors import NotPassedError
 from twinmod.proving import ModuleState
 from twinmod.specs import Chroot, Product, Progress, Release
 
@@ -87,32 +87,37 @@ def make_machine(
     )  # fmt: skip
 
 
-def find_states(machine: Machine, kernel_release: str) -> dict[str, ModuleState]:
+def find_states(states: Iterable[ModuleState], kernel_release: str) -> dict[str, ModuleState]:
     """Return what dkms says of each module for a kernel, by the module's name."""
-    return {
-        state.name: state for state in proving.read_status(machine.root)
-        if state.release == kernel_release
-    }  # fmt: skip
+    return {state.name: state for state in states if state.release == kernel_release}
+
+
+def find_wrong_states(
+    found: Mapping[str, ModuleState], modules: tuple[str, ...], version: str
+) -> tuple[str, ...]:
+    """Return, of modules that should be installed in a version, what each is instead."""
+    wrong = []
+    for name in modules:
+        if name not in found:
+            wrong.append(f"{name} is missing")
+        elif found[name].state != INSTALLED or found[name].version != version:
+            wrong.append(f"{name} is {found[name].version} {found[name].state}")
+    return tuple(wrong)
 
 
 def require_installed(machine: Machine, version: str) -> str:
     """Return what dkms has for the kernel, all of it of one version.
 
     Raises:
-        TestsFailedError: A module is missing, or is of another version.
+        NotPassedError: A module is missing, or is of another version.
     """
-    states = find_states(machine, machine.kernel_release)
-    wrong = [
-        f"{name} is {states[name].version} {states[name].state}" if name in states
-        else f"{name} is missing"
-        for name in machine.modules
-        if name not in states or states[name].state != INSTALLED or states[name].version != version
-    ]  # fmt: skip
+    found = find_states(proving.read_status(machine.root), machine.kernel_release)
+    wrong = find_wrong_states(found, machine.modules, version)
     if wrong:
         records = "; ".join(
             f"{r.release} {r.state} {r.reason}" for r in proving.read_records(machine.root)
         )
-        raise TestsFailedError("; ".join(wrong), facts=(("records", records),))
+        raise NotPassedError("; ".join(wrong), facts=(("records", records),))
     return f"{', '.join(machine.modules)} {version} installed for {machine.kernel_release}"
 
 
@@ -120,7 +125,7 @@ def install(machine: Machine, what: Release) -> str:
     """Install the packages as a person does, with apt.
 
     Raises:
-        TestsFailedError: dkms does not have both modules afterwards.
+        NotPassedError: dkms does not have both modules afterwards.
     """
     proving.install_debs(machine.root, machine.debs, machine.log_path)
     return require_installed(machine, packages.plan_version(what))
@@ -134,14 +139,14 @@ def find_products(machine: Machine, products: tuple[Product, ...]) -> tuple[Prod
         products: The prebuilt ones, of which there is one of each.
 
     Raises:
-        TestsFailedError: There is none.
+        NotPassedError: There is none.
     """
     folder = machine.root.root_dir / "usr/lib/modules" / machine.kernel_release / "updates/dkms"
     found = []
     for product in products:
         paths = sorted(folder.glob(f"{product.file_name}*"))
         if not paths:
-            raise TestsFailedError(f"there is no {product.file_name} in {folder}")
+            raise NotPassedError(f"there is no {product.file_name} in {folder}")
         content = elf.decompress(paths[0])
         target = machine.work_dir / "modules" / product.file_name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +171,7 @@ def upgrade(machine: Machine, config: Config, what: Release, progress: Progress)
     """Install packages of the next version over those that are there.
 
     Raises:
-        TestsFailedError: dkms has not both modules of just that version afterwards.
+        NotPassedError: dkms has not both modules of just that version afterwards.
     """
     later = Release(
         version=plan_next_version(what.version), commit=what.commit, epoch=what.epoch + 1,
@@ -180,7 +185,7 @@ def upgrade(machine: Machine, config: Config, what: Release, progress: Progress)
     seen = require_installed(machine, later.version)
     old = {s.version for s in proving.read_status(machine.root)} - {later.version}
     if old:
-        raise TestsFailedError(f"{seen}, but {', '.join(sorted(old))} is still there")
+        raise NotPassedError(f"{seen}, but {', '.join(sorted(old))} is still there")
     return seen
 
 
@@ -192,7 +197,7 @@ def upgrade_kernel(machine: Machine) -> str:
 
     Raises:
         BuildError: apt fails.
-        TestsFailedError: A module is neither installed nor skipped with a reason.
+        NotPassedError: A module is neither installed nor skipped with a reason.
     """
     before = {state.release for state in proving.read_status(machine.root)}
     argv = proving.plan_apt("install", SECOND_HEADERS)
@@ -202,17 +207,17 @@ def upgrade_kernel(machine: Machine) -> str:
     kernels = sorted(({s.release for s in proving.read_status(machine.root)} | {*records})
                      - before - {""})  # fmt: skip
     if not kernels:
-        raise TestsFailedError("dkms and the package's own record know of no second kernel")
+        raise NotPassedError("dkms and the package's own record know of no second kernel")
     seen = []
     for kernel in kernels:
-        states = find_states(machine, kernel)
+        states = find_states(proving.read_status(machine.root), kernel)
         for name in machine.modules:
             if name in states and states[name].state == INSTALLED:
                 seen.append(f"{name} installed for {kernel}")
             elif kernel in records and records[kernel].state == "skipped":
                 seen.append(f"{name} skipped for {kernel}: {records[kernel].reason}")
             else:
-                raise TestsFailedError(f"{name} is not there for {kernel}, and nothing says why")
+                raise NotPassedError(f"{name} is not there for {kernel}, and nothing says why")
     return "; ".join(seen)
 
 
@@ -220,7 +225,7 @@ def remove(machine: Machine) -> str:
     """Purge the packages: nothing of them may be left.
 
     Raises:
-        TestsFailedError: Something is; it is named.
+        NotPassedError: Something is; it is named.
     """
     names = tuple(path.name.partition("_")[0] for path in machine.debs)
     argv = proving.plan_apt("purge", *names)
@@ -233,5 +238,5 @@ def remove(machine: Machine) -> str:
     if proving.read_status(machine.root):
         left.append("a line in dkms status")
     if left:
-        raise TestsFailedError(f"left behind: {', '.join(left)}")
+        raise NotPassedError(f"left behind: {', '.join(left)}")
     return f"{', '.join(names)} purged; no path, no dkms state and no dependency is left of them"

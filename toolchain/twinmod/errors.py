@@ -81,7 +81,7 @@ class BuildError(TwinmodError):
     exit_code = ExitCode.BUILD_FAILED
 
 
-class TestsFailedError(TwinmodError):
+class NotPassedError(TwinmodError):
     """What was to go on only if it passes does not pass."""
 
     exit_code = ExitCode.TESTS_FAILED

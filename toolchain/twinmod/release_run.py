@@ -30,7 +30,7 @@ from twinmod import (
     wheels,
 )
 from twinmod.config import LANGUAGES, Config, read_config, select_kernel
-from twinmod.errors import ConfigError, TestsFailedError
+from twinmod.errors import ConfigError, NotPassedError
 from twinmod.specs import KernelTree, Product, Progress, Release
 
 #: The folder of a release, in the checkout.
@@ -321,7 +321,7 @@ def ensure_tested(
     """Yield the reports of the matrix on just these modules; run it where there is none.
 
     Raises:
-        TestsFailedError: A module does not pass; what did not pass is not released.
+        NotPassedError: A module does not pass; what did not pass is not released.
     """
     for config, prepared, products in made.built:
         out_dir = config.out_dir / "release/test" / config.kernel.name
@@ -331,7 +331,7 @@ def ensure_tested(
             found = flow.run_test(config, prepared, selection, out_dir, progress, phases).document
         flaw = release.find_test_flaw(found, products)
         if flaw:
-            raise TestsFailedError(
+            raise NotPassedError(
                 f"what does not pass is not released: {flaw}",
                 facts=(("kernel", prepared.tree.release), ("report", f"{out_dir}/report.json")),
             )
@@ -377,7 +377,7 @@ def run_release(
 
     Raises:
         ConfigError: The tree has changes; there is no such tag; a key does not open.
-        TestsFailedError: A module does not pass the matrix.
+        NotPassedError: A module does not pass the matrix.
         TwinmodError: See the steps.
     """
     signing.require_files(wanted.keys)

@@ -11,7 +11,7 @@ from typing import Any
 
 from twinmod import archives, cache, compress, dkms_run, flow, guest, release, signing, verify
 from twinmod.config import LANGUAGES, Config, plan_cells, select_kernel
-from twinmod.errors import ConfigError, TestsFailedError, TwinmodError
+from twinmod.errors import ConfigError, NotPassedError, TwinmodError
 from twinmod.specs import CellResult, Product, Progress, Release
 from twinmod.verify import HERE, ROOT, VM, Step
 
@@ -66,11 +66,11 @@ def check_sums(files: Mapping[str, bytes]) -> str:
     """Compare every file with its sum.
 
     Raises:
-        TestsFailedError: One is another, missing, or has none; it is named.
+        NotPassedError: One is another, missing, or has none; it is named.
     """
     wrong = verify.find_wrong_sums(files)
     if wrong:
-        raise TestsFailedError("; ".join(wrong))
+        raise NotPassedError("; ".join(wrong))
     return f"{len(files)} files are what their sums say"
 
 
@@ -78,11 +78,11 @@ def check_documents(files: Mapping[str, bytes]) -> str:
     """Compare every file with the index and the provenance.
 
     Raises:
-        TestsFailedError: They say something that is not so.
+        NotPassedError: They say something that is not so.
     """
     wrong = verify.find_wrong_documents(files)
     if wrong:
-        raise TestsFailedError("; ".join(wrong))
+        raise NotPassedError("; ".join(wrong))
     index = verify.parse_index(files)
     return f"{len(index['artifacts'])} artifacts of commit {index['commit'][:12]}"
 
@@ -91,19 +91,19 @@ def check_signature(folder: Path, allowed: Path | None) -> str:
     """Find who signed the sums.
 
     Raises:
-        TestsFailedError: Nobody did that a person allows.
+        NotPassedError: Nobody did that a person allows.
     """
     path = folder / release.SUMS
     signature = path.with_name(f"{path.name}.sig")
     if not signature.is_file():
         if allowed is not None:
-            raise TestsFailedError("the sums are not signed")
+            raise NotPassedError("the sums are not signed")
         return ""
     if allowed is None:
         return "signed; by whom was not asked: -- --allowed-signers FILE"
     name = signing.find_signer(path, signature, allowed)
     if not name:
-        raise TestsFailedError("the sums are signed by nobody of the file of allowed signers")
+        raise NotPassedError("the sums are signed by nobody of the file of allowed signers")
     return f"the sums are signed by {name}"
 
 
@@ -129,7 +129,7 @@ def unpack_modules(
         work_dir: Gets the modules.
 
     Raises:
-        TestsFailedError: A module is not the one that its description or the tests name.
+        NotPassedError: A module is not the one that its description or the tests name.
     """
     kernel_release = prepared.tree.release
     found = []
@@ -141,7 +141,7 @@ def unpack_modules(
         (module,) = (f for f in members if f.path.endswith(".ko"))
         digest = release.read_digest(module.content)
         if modinfo["sha256"] != digest:
-            raise TestsFailedError(f"{path}: the module is not the one of its modinfo.json")
+            raise NotPassedError(f"{path}: the module is not the one of its modinfo.json")
         target = work_dir / f"{modinfo['name']}.ko"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(module.content)
@@ -152,7 +152,7 @@ def unpack_modules(
         )  # fmt: skip
         found.append(Shipped(product=product, modinfo=modinfo))
     if not found:
-        raise TestsFailedError(f"there is no module for kernel {kernel_release}")
+        raise NotPassedError(f"there is no module for kernel {kernel_release}")
     _require_tested(files, kernel_release, tuple(shipped.product for shipped in found))
     return tuple(found)
 
@@ -162,10 +162,10 @@ def _require_tested(
 ) -> None:
     name = f"{release.EVIDENCE}/test-{kernel_release}-report.json"
     if name not in files:
-        raise TestsFailedError(f"{name} is missing: nothing says that these modules were tested")
+        raise NotPassedError(f"{name} is missing: nothing says that these modules were tested")
     flaw = release.find_test_flaw(json.loads(files[name]), products)
     if flaw:
-        raise TestsFailedError(f"{name}: {flaw}")
+        raise NotPassedError(f"{name}: {flaw}")
 
 
 def check_matrix(
@@ -175,7 +175,7 @@ def check_matrix(
     """Hold modules to the whole matrix in a VM.
 
     Raises:
-        TestsFailedError: They do not pass.
+        NotPassedError: They do not pass.
     """
     selection = flow.Selection(
         languages=tuple(product.language for product in products), testers=LANGUAGES
@@ -185,7 +185,7 @@ def check_matrix(
     seen = f"{totals['passed']} passed, {totals['failed']} failed, {totals['skipped']} skipped"
     failed = [result.cell.name for result in run.results if result.outcome != "passed"]
     if failed or totals["failed"] or not totals["passed"]:
-        raise TestsFailedError(f"{seen}; not passed: {' '.join(failed)}")
+        raise NotPassedError(f"{seen}; not passed: {' '.join(failed)}")
     return f"{seen}, on {prepared.tree.release}, {run.document['accelerator']}"
 
 
@@ -211,13 +211,13 @@ def require_refusal(results: Mapping[str, CellResult], words: str) -> str:
     """Return what a kernel said when it refused modules.
 
     Raises:
-        TestsFailedError: It took one, or said something else.
+        NotPassedError: It took one, or said something else.
     """
     said = []
     for module, result in results.items():
         text = " ".join(result.problems)
         if "did not load" not in text or words not in text:
-            raise TestsFailedError(
+            raise NotPassedError(
                 f"{module} was not refused with {words!r}: {result.outcome} {text}".strip()
             )
         lines = re.sub(r".*the kernel says: ", "", text).split("; ")
