@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from twinmod import release
+from twinmod import release, release_run
 from twinmod.errors import ConfigError
 from twinmod.specs import Product, Release
 
@@ -129,6 +129,17 @@ def test_a_run_that_is_not_whole_or_not_of_this_file_vouches_for_nothing(
     product: Product, tested: dict[str, Any], changed: dict[str, Any], flaw: str
 ) -> None:
     assert flaw in release.find_test_flaw({**tested, **changed}, (product,))
+
+
+def test_a_report_of_the_matrix_is_used_only_where_it_vouches_for_the_modules(
+    product: Product, tested: dict[str, Any], tmp_path: Path
+) -> None:
+    for name, document in (("other", {**tested, "modules": []}), ("own", tested), ("several", {})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(json.dumps(document))
+    folders = tuple(tmp_path / name for name in ("none", "several", "other", "own"))
+    assert release_run.find_tested((product,), folders) == tmp_path / "own"
+    assert release_run.find_tested((product,), folders[:3]) is None
 
 
 def test_a_signed_module_is_the_tested_one_with_something_behind_it(product: Product) -> None:

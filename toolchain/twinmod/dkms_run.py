@@ -75,9 +75,9 @@ def make_machine(
         ROOT_PACKAGES,
     )  # fmt: skip
     series = ".".join(tree.release.split(".")[:2])
-    argv = proving.plan_apt(
-        "install", f"linux-headers-{tree.release}", f"linux-source-{series}", suite=tree.suite
-    )
+    # By their own names, not by --target-release: that would take libraries of the backports too,
+    # and the stable suite's -dev packages do not go with those.
+    argv = proving.plan_apt("install", f"linux-headers-{tree.release}", f"linux-source-{series}")
     proving.run_apt(root, argv, "the kernel's headers and source were not installed",
                     log_path=work_dir / "apt.log")  # fmt: skip
     return Machine(

@@ -265,6 +265,7 @@ def run_verify(
     files = read_release(folder)
     index = verify.parse_index(files)
     out_dir = config.out_dir / "verify"
+    cache.remove_tree(out_dir)
     steps = Steps(progress=progress)
     steps.take("sums", HERE, lambda: check_sums(files))
     steps.take("index and provenance", HERE, lambda: check_documents(files))
