@@ -415,7 +415,10 @@ def test_a_retry_installs_where_it_was_not_ready_and_dkms_knows_the_module(
     write(world.record, f"state: {state}\n")
     body = f'[ "$1" = status ] && echo "{known}" || echo "$@" >>"$ROOT/calls"'
     write_tool(world, "dkms", body)
-    assert world.crates("retry")[0] == 0
+    status, output = world.crates("retry")
+    assert status == 0
+    assert "skipped" not in output
+    assert ("rebuilding" in output) == installs
     calls = world.root / "calls"
     assert calls.exists() == installs
     if installs:
