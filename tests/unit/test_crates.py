@@ -403,6 +403,28 @@ def test_an_interrupted_rebuild_leaves_nothing_and_is_no_failure(world: World) -
     assert world.check() == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("known", "state", "installs"),
+    [("mdriver-rust/0.1.0: added", "skipped", True), ("", "skipped", False),
+     ("mdriver-rust/0.1.0: added", "ready", False)],
+)  # fmt: skip
+def test_a_retry_installs_where_it_was_not_ready_and_dkms_knows_the_module(
+    world: World, known: str, state: str, *, installs: bool
+) -> None:
+    make_source(world, "_RNvsymbol")
+    write(world.record, f"state: {state}\n")
+    body = f'[ "$1" = status ] && echo "{known}" || echo "$@" >>"$ROOT/calls"'
+    write_tool(world, "dkms", body)
+    status, output = world.crates("retry")
+    assert status == 0
+    assert "skipped" not in output
+    assert ("rebuilding" in output) == installs
+    calls = world.root / "calls"
+    assert calls.exists() == installs
+    if installs:
+        assert calls.read_text() == f"install -m mdriver-rust -v 0.1.0 -k {KERNEL}\n"
+
+
 def test_what_belongs_to_kernels_that_are_gone_is_removed(world: World) -> None:
     make_source(world, "_RNvsymbol")
     assert world.crates("prepare", KERNEL)[0] == 0
