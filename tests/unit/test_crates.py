@@ -24,6 +24,7 @@ TOOLS = {
     "x86_64-linux-gnu-gcc-14": f'echo "{GCC}"',
     "bindgen": "echo bindgen 0.71.1",
     "pahole": "echo v1.30",
+    "openssl": "echo OpenSSL 3.5.1",
     **dict.fromkeys(("make", "flex", "bison", "bc", "xz"), "exit 1"),
 }
 

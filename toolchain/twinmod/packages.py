@@ -78,7 +78,7 @@ DEPENDS = {
     ("mdriver-c-dkms", "archlinux"): ("dkms",),
     ("mdriver-rust-dkms", "deb"): (
         f"dkms (>= {DKMS_VERSION})", "bc", "bindgen", "bison", "flex", "gcc", "libelf-dev",
-        "libssl-dev", "make", "pahole", "rust-src", "rustc", "xz-utils",
+        "libssl-dev", "make", "openssl", "pahole", "rust-src", "rustc", "xz-utils",
     ),
     ("mdriver-rust-dkms", "rpm"): (f"dkms >= {DKMS_VERSION}", "rust", "util-linux"),
     ("mdriver-rust-dkms", "archlinux"): ("dkms", "rust", "util-linux"),
