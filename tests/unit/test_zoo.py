@@ -271,6 +271,15 @@ def test_the_report_has_what_was_expected_and_seen() -> None:
     assert document["mismatches"] == ["bug/rust"]
 
 
+def test_a_report_is_whole_with_all_attempts_and_no_mismatch() -> None:
+    good, bad = zoo.judge(IN_C, told("kasan")), zoo.judge(IN_RUST, ran())
+    document = zoo.plan_report((ENTRY,), (good,), {"kasan": "7.3.4"}, 1, 1)
+    assert zoo.is_whole(document, 1)
+    assert not zoo.is_whole(document, 2), "a part of the zoo vouches for nothing"
+    both = zoo.plan_report((ENTRY,), (good, bad), {"kasan": "7.3.4"}, 1, 1)
+    assert not zoo.is_whole(both, 2), "one of them did not end as expected"
+
+
 def test_a_mismatch_is_said_with_both_sides() -> None:
     text = zoo.render_troubles((zoo.judge(IN_C, told("oops")),))
     assert text.startswith("bug/c: expected sanitizer (kasan), seen crash (oops)")

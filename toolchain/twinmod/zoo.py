@@ -331,6 +331,17 @@ def plan_report(
     }  # fmt: skip
 
 
+def is_whole(document: Mapping[str, Any], attempts: int) -> bool:
+    """Tell whether a report has so many attempts, and each ended as expected."""
+    verdicts = [
+        verdict
+        for entry in document.get("entries", ())
+        for verdict in (entry["c"], entry["rust"], *entry["more"].values())
+        if verdict is not None
+    ]
+    return len(verdicts) == attempts and not document["mismatches"]
+
+
 def render_stop(stopped_by: str, by: str) -> str:
     """Return what stopped an attempt as the table shows it."""
     return f"{stopped_by} ({by})" if by else stopped_by
