@@ -97,6 +97,12 @@ def test_first_rounds_are_not_believed_and_what_comes_from_outside_does_not_coun
     assert (figure.instructions, figure.settled) == (500.0, True)
 
 
+def test_a_segment_whose_work_others_did_stands_alone_and_does_not_count() -> None:
+    rounds = ((50, 51), (60, 61), (100, 600), (100, 550), (100, 600), (80, 9600), (100, 601))
+    figure = bench.plan_figure(*plan_rounds(*rounds))
+    assert (figure.instructions, figure.settled) == (500.0, True)
+
+
 @pytest.mark.parametrize(
     "rounds", [((100, 600), (100, 700), (100, 800)), ((100, 600), (150, 600), (200, 600))]
 )

@@ -42,21 +42,29 @@ def test_a_fresh_buffer_was_never_touched_and_a_reused_one_has_all_its_pages() -
     fresh.prepare(3)
     reused.prepare(3)
     before = measure.read_minor_faults()
-    assert ctypes.string_at(reused.address, 8192) == measure.TOUCHED * 8192
+    assert ctypes.string_at(reused.address, 8192) == bytes([measure.TOUCHED]) * 8192
     after_reused = measure.read_minor_faults()
     assert ctypes.string_at(fresh.address, 3 * 8192) == bytes(3 * 8192)
     # Python's own memory may fault as well, but not six times.
     assert after_reused - before < 6 <= measure.read_minor_faults() - after_reused
 
 
-@pytest.mark.parametrize("stride", [0, 4096])
-def test_memory_begins_with_a_table_of_pages_so_that_it_needs_as_many_in_every_vm(
-    stride: int,
-) -> None:
-    buffers = Buffers(4096, stride)
+def test_fresh_memory_is_one_mapping_that_nothing_comes_near() -> None:
+    buffers = Buffers(4096, 4096)
     buffers.prepare(600)
-    assert buffers.address % measure.TABLE == 0
-    ctypes.memset(buffers.address, 1, 600 * stride or 4096)
+    assert buffers.address == measure.reserve()
+    assert buffers.address % (512 * measure.PAGE) == 0, "it begins with a table of pages"
+    found = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines()]
+    end = buffers.address + measure.FRESH_BYTES
+    at = found.index(f"{buffers.address:x}-{end:x}")
+    for number in range(measure.NEIGHBOURS):
+        begin = end + number * measure.PAGE
+        assert found[at + 1 + number] == f"{begin:x}-{begin + measure.PAGE:x}"
+
+
+def test_more_fresh_memory_than_there_is_is_refused() -> None:
+    with pytest.raises(ValueError, match="too many"):
+        Buffers(4096, 4096).prepare(measure.FRESH_BYTES // 4096 + 1)
 
 
 def test_a_file_in_memory_was_read_after_it_was_written(tmp_path: Path) -> None:

@@ -603,6 +603,8 @@ def power_off() -> None:
 def main() -> None:
     """Do what the plan says, then end the VM."""
     plan = json.loads(PLAN_PATH.read_text())
+    if plan["mode"] in ("measure", "turns"):
+        measure.reserve()
     if plan["mode"] == "shell":
         run_shell(plan)
     else:

@@ -7,6 +7,7 @@ native/profiler.c counts, measure.py makes the calls.
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import fmean, median, median_low
 
 from twinmod.specs import TMPFS_FILE, Counted, Figure, Measurement, Timing
@@ -212,18 +213,20 @@ def parse_counts(
 
 
 def find_quiet(segments: tuple[Segment, ...], tolerance: float) -> tuple[Segment, bool]:
-    """Return which of some equal segments took the fewest instructions, and whether another agrees.
+    """Return, of some equal segments, the least that another one agrees with, and whether one does.
 
     What a thread does of others' work, as when the kernel lets another one run, only adds to it.
+    Seldom others do some of a thread's work; such a segment stands alone.
 
     Args:
         segments: At least one.
         tolerance: How many instructions more another may take that agrees.
     """
-    totals = [segment.total for segment in segments]
-    least = min(totals)
-    near = sum(total - least <= tolerance for total in totals)
-    return segments[totals.index(least)], near > 1
+    ordered = sorted(segments, key=lambda segment: segment.total)
+    for segment, more in pairwise(ordered):
+        if more.total - segment.total <= tolerance:
+            return segment, True
+    return ordered[0], False
 
 
 def _compare_segments(

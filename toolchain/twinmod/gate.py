@@ -44,7 +44,7 @@ def compare_reports(
 ) -> tuple[tuple[Change, ...], int]:
     """Return the counts of our modules that two reports both have, as changes; and how many.
 
-    Loads and unloads are left out: what they cost is the kernel's.
+    Loads, unloads and calls with fresh pages are left out: what those cost is the kernel's.
     """
     old, new = index_results(before), index_results(now)
     shared = [key for key in new if key in old and new[key]["module"] and is_comparable(new[key])]
@@ -78,8 +78,11 @@ def find_lost(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, .
 
 
 def is_comparable(entry: Mapping[str, Any]) -> bool:
-    """Tell whether what the calls of an entry cost is a module's doing, and not its loader's."""
-    return entry["operation"] not in ("load", "unload")
+    """Tell whether what the calls of an entry cost is a module's doing.
+
+    What fresh pages take more is the kernel's, as what a load takes is.
+    """
+    return entry["operation"] not in ("load", "unload") and entry["buffers"] != "fresh"
 
 
 def find_other_ground(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
