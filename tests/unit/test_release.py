@@ -142,6 +142,16 @@ def test_a_report_of_the_matrix_is_used_only_where_it_vouches_for_the_modules(
     assert release_run.find_tested((product,), folders[:3]) is None
 
 
+def test_who_publishes_is_the_projects_first_maintainer_with_an_address(tmp_path: Path) -> None:
+    path = tmp_path / "pyproject.toml"
+    path.write_text('[project]\nname = "x"\n')
+    assert release_run.read_maintainer(tmp_path) == ""
+    path.write_text(
+        '[project]\nmaintainers = [{ name = "A" }, { name = "B", email = "b@example.org" }]\n'
+    )
+    assert release_run.read_maintainer(tmp_path) == "B <b@example.org>"
+
+
 def test_a_signed_module_is_the_tested_one_with_something_behind_it(product: Product) -> None:
     content = b"x" * 10
     tested = Product(

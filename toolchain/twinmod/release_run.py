@@ -214,10 +214,20 @@ def read_project_name(folder: Path) -> str:
     return str(document["project"]["name"]).replace("-", "_")
 
 
+def read_maintainer(source_dir: Path) -> str:
+    """Return who publishes, as packages name them: the first maintainer; "" for none."""
+    document = tomllib.loads((source_dir / "pyproject.toml").read_text())
+    for person in document["project"].get("maintainers", ()):
+        if {"name", "email"} <= set(person):
+            return f"{person['name']} <{person['email']}>"
+    return ""
+
+
 def make_packages(what: Release, progress: Progress) -> Iterator[tuple[str, bytes]]:
     """Yield (name, content) of the source packages for DKMS."""
     with tempfile.TemporaryDirectory(prefix="twinmod-") as folder:
-        for path in packages.build_packages(what, Path(folder), progress):
+        maintainer = read_maintainer(what.source_dir) or packages.MAINTAINER
+        for path in packages.build_packages(what, Path(folder), progress, maintainer):
             yield path.name, path.read_bytes()
 
 
