@@ -90,6 +90,14 @@ def test_an_index_has_every_artifact_with_its_sum_and_no_time_of_now() -> None:
     assert index == release.plan_index(WHAT, "v0.1.0", (), {"twinmod-0.1.0.tar.gz": b"1"})
 
 
+def test_a_list_has_every_artifact_and_what_a_kernel_cannot_have() -> None:
+    kernel = {"release": "6.12", "absent": {"rust": "kernel 6.12 was built without Rust"}}
+    index = release.plan_index(WHAT, "", (kernel,), {"twinmod-0.1.0.tar.gz": b"1"})
+    first, last = release.render_list(index).splitlines()
+    assert first.split() == ["twinmod-0.1.0.tar.gz", "1", "B"]
+    assert last == "absent: the rust module: kernel 6.12 was built without Rust"
+
+
 def test_provenance_names_what_came_out_and_what_went_in() -> None:
     found = release.plan_provenance(WHAT, "", ({"uri": "x"},), ("make",), {"a": b"1"})
     assert found["_type"] == "https://in-toto.io/Statement/v1"

@@ -327,9 +327,13 @@ def find_test_flaw(document: Mapping[str, Any], products: Iterable[Product]) -> 
     return f"cells did not pass: {' '.join(failed)}" if failed else ""
 
 
-def render_list(index: Mapping[str, Any], extra: Iterable[tuple[str, int]] = ()) -> str:
-    """Return what a release has, a line each, with sizes."""
+def render_list(index: Mapping[str, Any]) -> str:
+    """Return what a release has, a line each, with sizes, and what it cannot have."""
     rows = [(entry["path"], entry["size_bytes"]) for entry in index["artifacts"]]
-    rows += list(extra)
     width = max(len(path) for path, _ in rows)
-    return "\n".join(f"{path:<{width}}  {size:>10} B" for path, size in rows)
+    lines = [f"{path:<{width}}  {size:>10} B" for path, size in rows]
+    lines += [
+        f"absent: the {language} module: {reason}"
+        for kernel in index["kernels"] for language, reason in kernel["absent"].items()
+    ]  # fmt: skip
+    return "\n".join(lines)
