@@ -2,12 +2,14 @@
 """What a release is made of: versions, names, sums, evidence."""
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from twinmod import release, release_run
+from twinmod import release, release_run, sandbox
 from twinmod.errors import ConfigError
 from twinmod.specs import Product, Release
 
@@ -158,6 +160,23 @@ def test_who_publishes_is_the_projects_first_maintainer_with_an_address(tmp_path
         '[project]\nmaintainers = [{ name = "A" }, { name = "B", email = "b@example.org" }]\n'
     )
     assert release_run.read_maintainer(tmp_path) == "B <b@example.org>"
+
+
+def test_another_person_has_other_rights_zone_and_jobs_and_leaves_none_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TWINMOD_JOBS", raising=False)
+    monkeypatch.setenv("TZ", "UTC")
+    before = dict(os.environ)
+    with release_run.pretend_other_person():
+        (tmp_path / "theirs").touch()
+        assert sandbox.find_jobs() == 1
+        assert time.strftime("%z") == "+1400"
+    (tmp_path / "ours").touch()
+    assert (tmp_path / "theirs").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "ours").stat().st_mode & 0o044
+    assert dict(os.environ) == before
+    assert time.strftime("%z") == "+0000"
 
 
 def test_a_signed_module_is_the_tested_one_with_something_behind_it(product: Product) -> None:

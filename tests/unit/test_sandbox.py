@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """How a chroot is entered: the exact vector, and the order of what is mounted."""
 
+import os
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+import pytest
+
 from twinmod import sandbox
+from twinmod.errors import ConfigError
 from twinmod.specs import Bind, Chroot
 
 LINUX = Bind(source_path=Path("/cache/linux"), target_path=PurePosixPath("/twinmod/linux"))
@@ -105,3 +109,19 @@ def test_the_host_as_a_root_is_mounted_part_by_part_and_never_writable(root: Chr
         "--setenv", "PATH", "/opt/gcc/bin:/usr/bin", "--setenv", "HOME", "/x",
         "--chdir", "/", "--", "make",
     )  # fmt: skip
+
+
+def test_jobs_are_as_many_as_a_person_says_or_as_there_are_processors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("TWINMOD_JOBS", raising=False)
+    assert sandbox.find_jobs() == os.cpu_count()
+    monkeypatch.setenv("TWINMOD_JOBS", "3")
+    assert "-j3" in sandbox.plan_make((), "modules")
+
+
+@pytest.mark.parametrize("given", ["0", "many", "-1"])
+def test_what_is_no_number_of_jobs_is_refused(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWINMOD_JOBS", given)
+    with pytest.raises(ConfigError, match="no number of jobs"):
+        sandbox.find_jobs()

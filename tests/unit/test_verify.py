@@ -2,15 +2,17 @@
 """What a stranger finds who checks a release: nothing, or what was tampered with, by name."""
 
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from twinmod import dkms_run, release, verify
+from twinmod import dkms_run, release, verify, verify_run
 from twinmod.errors import ConfigError
 from twinmod.proving import ModuleState
 from twinmod.specs import Release
+from twinmod.terminal import TerminalProgress
 from twinmod.verify import Step
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -101,6 +103,30 @@ def test_one_step_that_failed_fails_a_verification_and_one_that_is_absent_does_n
     document = verify.plan_report(index, (step, passed, failed))
     assert not document["passed"]
     assert verify.render_report(document).endswith("1 passed, 1 failed, 1 absent, in 3 s")
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("subject"), ValueError("no JSON"), StopIteration(), tarfile.TarError("bad")]
+)
+def test_a_document_that_is_not_what_it_should_be_fails_its_step_and_no_other(
+    error: Exception,
+) -> None:
+    def act() -> str:
+        raise error
+
+    steps = verify_run.Steps(progress=TerminalProgress())
+    steps.take("broken", verify.HERE, act)
+    steps.take("next", verify.HERE, lambda: "seen")
+    assert [step.outcome for step in steps.done] == [verify.FAILED, verify.PASSED]
+    assert type(error).__name__ in steps.done[0].detail
+
+
+def test_a_release_without_provenance_is_told_and_ends_in_no_trace() -> None:
+    files = make_release()
+    del files[release.PROVENANCE]
+    steps = verify_run.Steps(progress=TerminalProgress())
+    steps.take("documents", verify.HERE, lambda: verify_run.check_documents(files))
+    assert steps.done[0].outcome == verify.FAILED
 
 
 # -- the life of a machine --------------------------------------------------------------------

@@ -2,7 +2,6 @@
 """Why calls cost what they cost, from counts by function: computed, never written by hand. Pure."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 #: The parts of a call, by the kernel's own names of its functions; the first that matches counts.
@@ -78,11 +77,6 @@ def plan_rows(c: Functions, rust: Functions, c_user: float, rust_user: float) ->
     )
     differing = (row for row in rows if row.difference)
     return tuple(sorted(differing, key=lambda row: (-abs(row.difference), row.function)))
-
-
-def compare_rows(rows: Iterable[Row]) -> float:
-    """Return what some rows add up to: how much more Rust takes."""
-    return sum(row.difference for row in rows)
 
 
 def compare_functions(before: Functions, after: Functions) -> tuple[tuple[str, float], ...]:

@@ -344,12 +344,7 @@ def run_test(
 ) -> Run:  # fmt: skip
     """Run the matrix on one kernel, write the reports to a folder.
 
-    Args:
-        config: The project.
-        prepared: The kernel.
-        selection: What of the matrix.
-        out_dir: Gets the reports.
-        progress: Told of each step.
+    Args: those of every verb, and
         phases: What was done so far.
         products: The modules; those that the sources make now unless they are given.
         root_dir: What the VM has as its root instead of the chroot.

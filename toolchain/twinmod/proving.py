@@ -9,7 +9,6 @@ Source: mmdebstrap(1), apt-get(8), dkms(8).
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -158,11 +157,6 @@ def parse_record(release: str, text: str) -> KernelRecord:
         release=release, state=fields.get("state", ""), reason=fields.get("reason", ""),
         help=fields.get("help", ""),
     )  # fmt: skip
-
-
-def compare_files(before: Iterable[str], after: Iterable[str]) -> tuple[str, ...]:
-    """Return what is there after and was not before, sorted: what a removal has left."""
-    return tuple(sorted(set(after) - set(before)))
 
 
 # -- act --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ Source: bwrap(1), bubblewrap 0.8.
 import os
 from pathlib import PurePosixPath
 
+from twinmod.errors import ConfigError
 from twinmod.specs import Bind, Chroot, Command
 
 #: All that twinmod puts into a chroot appears below this folder, at the same path everywhere,
@@ -26,9 +27,19 @@ ENVIRONMENT = (
 
 
 def find_jobs() -> int:
-    """Return how many jobs make runs at once: TWINMOD_JOBS, or as many as there are processors."""
+    """Return how many jobs make runs at once: TWINMOD_JOBS, or as many as there are processors.
+
+    Raises:
+        ConfigError: TWINMOD_JOBS is no such number.
+    """
     given = os.environ.get("TWINMOD_JOBS", "")
-    return int(given) if given.isdecimal() and int(given) else os.cpu_count() or 1
+    if not given:
+        return os.cpu_count() or 1
+    if not given.isdecimal() or int(given) == 0:
+        raise ConfigError(
+            f"TWINMOD_JOBS={given} is no number of jobs", hint="unset TWINMOD_JOBS, or make it 1"
+        )
+    return int(given)
 
 
 def plan_make(

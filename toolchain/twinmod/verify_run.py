@@ -3,6 +3,7 @@
 
 import json
 import re
+import tarfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ NO_SIGNATURE = "Loading of unsigned module is rejected"
 OTHER_KERNEL = "trixie"
 ENFORCING_KERNEL = "enforcing"
 
+#: What reading a stranger's documents and archives ends with when they are not what they claim.
+MALFORMED = (KeyError, ValueError, TypeError, StopIteration, tarfile.TarError)
+
 Phases = Callable[[], tuple[tuple[str, float], ...]]
 
 
@@ -44,6 +48,8 @@ class Steps:
         except TwinmodError as error:
             facts = "; ".join(f"{name} {value}" for name, value in error.facts)
             detail, outcome = error.message + (f" ({facts})" if facts else ""), verify.FAILED
+        except MALFORMED as error:
+            detail, outcome = f"the release is not what it should be: {error!r}", verify.FAILED
         seconds = round(time.monotonic() - began, 1)
         self.done.append(
             Step(name=name, where=where, outcome=outcome, seconds=seconds,
@@ -110,21 +116,14 @@ def check_signature(folder: Path, allowed: Path | None) -> str:
 # -- modules ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shipped:
-    """A module of a release, unpacked."""
-
-    product: Product
-    modinfo: Mapping[str, Any]
-
-
 def unpack_modules(
-    files: Mapping[str, bytes], prepared: flow.Prepared, work_dir: Path
-) -> tuple[Shipped, ...]:
+    files: Mapping[str, bytes], names: tuple[str, ...], prepared: flow.Prepared, work_dir: Path
+) -> tuple[Product, ...]:
     """Unpack the modules of one kernel, and compare each with all that is said of it.
 
     Args:
         files: Of the release.
+        names: Of the modules that there can be; a release may say anything.
         prepared: The kernel, with a chroot that has zstd.
         work_dir: Gets the modules.
 
@@ -140,20 +139,21 @@ def unpack_modules(
         modinfo = json.loads(next(f.content for f in members if f.path.endswith("modinfo.json")))
         (module,) = (f for f in members if f.path.endswith(".ko"))
         digest = release.read_digest(module.content)
+        if modinfo["name"] not in names:
+            raise NotPassedError(f"{path}: {modinfo['name']!r} is none of {', '.join(names)}")
         if modinfo["sha256"] != digest:
             raise NotPassedError(f"{path}: the module is not the one of its modinfo.json")
         target = work_dir / f"{modinfo['name']}.ko"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(module.content)
-        product = Product(
+        found.append(Product(
             module=modinfo["name"], language=modinfo["language"], path=target,
             size_bytes=len(module.content), sha256=digest, vermagic=modinfo["vermagic"],
             seconds=0.0, command="", up_to_date=True,
-        )  # fmt: skip
-        found.append(Shipped(product=product, modinfo=modinfo))
+        ))  # fmt: skip
     if not found:
         raise NotPassedError(f"there is no module for kernel {kernel_release}")
-    _require_tested(files, kernel_release, tuple(shipped.product for shipped in found))
+    _require_tested(files, kernel_release, tuple(found))
     return tuple(found)
 
 
@@ -293,8 +293,8 @@ def _check_modules(
     products: list[Product] = []
 
     def unpack() -> str:
-        found = unpack_modules(files, prepared, out_dir / "modules")
-        products.extend(shipped.product for shipped in found)
+        names = tuple(module.name for module in config.modules)
+        products.extend(unpack_modules(files, names, prepared, out_dir / "modules"))
         return "; ".join(f"{p.file_name} {p.sha256[:12]} is the tested one" for p in products)
 
     steps.take("prebuilt modules", HERE, unpack)
