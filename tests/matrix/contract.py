@@ -15,6 +15,14 @@ IOC_SIZE = 0x8008DC00
 IOC_CLEAR = 0x0000DC01
 IOC_ADD = 0xC018DC02
 
+# R14: ioctl numbers that the kernel answers itself. Source: include/uapi/linux/fs.h and
+# include/uapi/asm-generic/ioctls.h, Linux 7.3.
+FIGETBSZ = 0x2
+FIONBIO = 0x5421
+FIONCLEX = 0x5450
+FIOCLEX = 0x5451
+FIOASYNC = 0x5452
+
 # R22: what a module says of itself, beside what the kernel's build adds.
 MODINFO = {
     "author": ["The twinmod authors"],

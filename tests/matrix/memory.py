@@ -26,6 +26,7 @@ _libc.mmap.argtypes = (
     ctypes.c_long,
 )
 _libc.mmap.restype = ctypes.c_void_p
+_libc.msync.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.mremap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
 _libc.mremap.restype = ctypes.c_void_p
@@ -82,6 +83,10 @@ class Mapping:
     def grow(self, length: int) -> None:
         """Ask for a larger one, in any place."""
         _check(_libc.mremap(self.address, self.length, length, MREMAP_MAYMOVE) != MAP_FAILED)
+
+    def sync(self, flags: int) -> None:
+        """Ask for what was stored to be written to a disk."""
+        _check(_libc.msync(self.address, self.length, flags) == 0)
 
     def unmap(self) -> None:
         """Give it back; whoever touches it afterwards dies."""

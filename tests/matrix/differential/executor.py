@@ -151,6 +151,20 @@ class Execution:
     def _command(self, file: int, number: int) -> tuple[int, bytes]:
         return self.files[file].ioctl(number), b""
 
+    # -- calls for files on a disk --------------------------------------------------------------
+
+    def _sync(self, file: int, data_only: bool) -> tuple[int, bytes]:
+        (os.fdatasync if data_only else os.fsync)(self.files[file].fd)
+        return 0, b""
+
+    def _truncate(self, file: int, size: int) -> tuple[int, bytes]:
+        os.ftruncate(self.files[file].fd, size)
+        return 0, b""
+
+    def _allocate(self, file: int, offset: int, size: int) -> tuple[int, bytes]:
+        os.posix_fallocate(self.files[file].fd, offset, size)
+        return 0, b""
+
     # -- bad addresses ------------------------------------------------------------------------
 
     def _command_bad(self, file: int, number: int, address: int) -> tuple[int, bytes]:

@@ -4,7 +4,7 @@
 import errno
 import os
 
-from contract import PAGE
+from contract import FIGETBSZ, FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX, PAGE
 from differential.steps import (
     CLIFF,
     FILES,
@@ -255,8 +255,29 @@ class Model:
         return before
 
     def _command(self, file: int, number: int) -> tuple[int, bytes]:
-        del file, number
-        raise refuse(errno.ENOTTY)
+        """R14; the argument is no address."""
+        del file
+        if number in (FIOCLEX, FIONCLEX):
+            return 0, b""
+        raise refuse(errno.EFAULT if number in (FIONBIO, FIOASYNC, FIGETBSZ) else errno.ENOTTY)
+
+    # -- calls for files on a disk --------------------------------------------------------------
+
+    def _sync(self, file: int, data_only: bool) -> tuple[int, bytes]:
+        """R25."""
+        del file, data_only
+        raise refuse(errno.EINVAL)
+
+    def _truncate(self, file: int, size: int) -> tuple[int, bytes]:
+        """R25."""
+        del file, size
+        raise refuse(errno.EINVAL)
+
+    def _allocate(self, file: int, offset: int, size: int) -> tuple[int, bytes]:
+        """R25."""
+        del offset, size
+        self._require(file, write=True)
+        raise refuse(errno.ENODEV)
 
     # -- bad addresses ------------------------------------------------------------------------
 

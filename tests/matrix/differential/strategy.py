@@ -7,7 +7,17 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from contract import IOC_ADD, IOC_SIZE, PAGE, SIZE
+from contract import (
+    FIGETBSZ,
+    FIOASYNC,
+    FIOCLEX,
+    FIONBIO,
+    FIONCLEX,
+    IOC_ADD,
+    IOC_SIZE,
+    PAGE,
+    SIZE,
+)
 from differential.model import OFFSET_MAX, Model
 from differential.steps import CLIFF, FILES, MAPPINGS, PIPE, SEEDS, Answer, Step
 from memory import BAD_ADDRESSES
@@ -19,6 +29,7 @@ SIZES = (PAGE, 5 * PAGE, SIZE)
 NAMES = (
     *("open", "duplicate", "read", "write", "pread", "pwrite", "readv", "writev", "preadv"),
     *("pwritev", "seek", "size", "clear", "add", "add_unanswered", "command", "command_bad"),
+    *("sync", "truncate", "allocate"),
     *("pread_bad", "pwrite_bad", "read_cliff", "write_cliff", "send_out", "send_in", "copy"),
     *("splice_out", "splice_in", "map", "unmap", "load", "store", "read_into_mapping"),
     "write_from_mapping",
@@ -29,8 +40,9 @@ NAMES = (
 PARTS = 5
 PART_STEPS = 12
 
-# As in test_ioctl.py; none of them is a command of the device.
+# As in test_ioctl.py; none of them is a command of the device, and some are the kernel's own.
 UNKNOWN = (0, 0xDC00, 0xDC02, 0xDCFF, 0x8004DC00, 0x4008DC00, 0x8008DC01, 0x5401)
+KERNEL = (FIGETBSZ, FIONBIO, FIONCLEX, FIOCLEX, FIOASYNC)
 
 # Within user space, where the driver meets them; what is not, the kernel refuses by itself.
 USER_BAD = tuple(address for address in BAD_ADDRESSES if address < 1 << 47)
@@ -58,7 +70,9 @@ def expect(size: int, steps: list[Step]) -> tuple[list[Step], list[Answer]]:
 
 
 def _step(name: str, **arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Step]:
-    return st.fixed_dictionaries(arguments).map(lambda made: (name, made))
+    """Return steps of one kind; their arguments are in the order in which they are named here."""
+    made = st.fixed_dictionaries(arguments)
+    return made.map(lambda drawn: (name, {key: drawn[key] for key in arguments}))
 
 
 def _near(size: int) -> st.SearchStrategy[int]:
@@ -89,6 +103,7 @@ def _make_steps(size: int) -> tuple[st.SearchStrategy[Step], ...]:
     return (
         *_make_calls(size, file, seed, lengths),
         *_make_ioctls(size, file, near),
+        *_make_disk_calls(file, near, some),
         *_make_bad_addresses(place, some),
         *_make_splices(file, seed, some, st.one_of(st.none(), near)),
         *_make_mappings(size, place, seed, some),
@@ -100,7 +115,7 @@ def _make_calls(
     lengths: st.SearchStrategy[int],
 ) -> tuple[st.SearchStrategy[Step], ...]:  # fmt: skip
     modes = st.sampled_from((os.O_RDWR, os.O_RDWR, os.O_RDONLY, os.O_WRONLY))
-    extras = st.sampled_from((0, 0, os.O_APPEND, os.O_NONBLOCK))
+    extras = st.sampled_from((0, 0, os.O_APPEND, os.O_NONBLOCK, os.O_TRUNC))
     far = st.builds(lambda back: OFFSET_MAX - back, st.integers(0, 2 * PAGE))
     near = st.one_of(_near(size), _near(size), far)
     offset = st.one_of(near, st.integers(-PAGE, -1))
@@ -134,10 +149,20 @@ def _make_ioctls(
         _step("clear", file=file),
         _step("add", file=file, offset=offset, delta=delta),
         _step("add_unanswered", file=file, offset=offset, delta=delta),
-        _step("command", file=file, number=st.sampled_from(UNKNOWN)),
+        _step("command", file=file, number=st.sampled_from(UNKNOWN + KERNEL)),
         _step("command_bad", file=file, number=st.sampled_from((IOC_SIZE, IOC_ADD)),
               address=st.sampled_from(BAD_ADDRESSES)),
     )  # fmt: skip
+
+
+def _make_disk_calls(
+    file: st.SearchStrategy[int], near: st.SearchStrategy[int], some: st.SearchStrategy[int]
+) -> tuple[st.SearchStrategy[Step], ...]:
+    return (
+        _step("sync", file=file, data_only=st.booleans()),
+        _step("truncate", file=file, size=near),
+        _step("allocate", file=file, offset=near, size=some),
+    )
 
 
 def _make_bad_addresses(
