@@ -2,6 +2,7 @@
 """The differential without a VM: scripts, answers, and the search for a small failure."""
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -19,7 +20,10 @@ from twinmod.differential import Sequence
 from twinmod.errors import ConfigError
 from twinmod.specs import DIFFERENTIAL, CellResult
 
+TESTERS = ("c", "rust")
+
 MATRIX = Path(__file__).resolve().parents[1] / "matrix"
+CORPUS = MATRIX / "differential" / differential.CORPUS
 DATA = Path(__file__).resolve().parent / "data"
 
 SIZE = 4096
@@ -106,6 +110,48 @@ def test_the_name_of_a_script_follows_its_content() -> None:
     assert differential.plan_script_name(make_sequence(READ)) in names
 
 
+# -- the corpus -------------------------------------------------------------------------------
+
+
+def test_the_corpus_has_every_kind_of_step(definition: differential.Definition) -> None:
+    corpus = differential.read_corpus(CORPUS, definition, TESTERS)
+    assert len(corpus) == len([*CORPUS.iterdir()])
+    assert {name for one in corpus for name, _ in one.steps} == {*definition.NAMES}
+
+
+def test_each_tester_carries_out_every_script(definition: differential.Definition) -> None:
+    corpus = differential.read_corpus(CORPUS, definition, TESTERS)
+    rounds = differential.plan_corpus_rounds(corpus, TESTERS)
+    assert [(one.size, one.tester) for one in rounds] == [
+        (size, tester) for size in sorted(definition.SIZES) for tester in TESTERS
+    ]
+    for one in rounds:
+        assert one.corpus == tuple(other.steps for other in corpus if other.size == one.size)
+
+
+SCRIPT = DEVICE + "size(file=0)\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (SCRIPT.encode(), "no script for a device of 20480, 1048576 bytes"),
+        (None, "no script for a device of 4096, 20480, 1048576 bytes"),
+        (SCRIPT.encode() + b"sized(file=0)\n", "line 3: there is no step 'sized'"),
+        (SCRIPT.encode() + b"# \xff\n", "cannot be read"),
+    ],
+)
+def test_a_corpus_that_is_not_whole_is_one_error(
+    content: bytes | None, words: str, tmp_path: Path, definition: differential.Definition
+) -> None:
+    if content is not None:
+        (tmp_path / "one.replay").write_bytes(content)
+    with pytest.raises(ConfigError) as failure:
+        differential.read_corpus(tmp_path, definition, TESTERS)
+    assert words in failure.value.message
+    assert str(tmp_path) in failure.value.facts[0][1]
+
+
 # -- answers ----------------------------------------------------------------------------------
 
 RIGHT = [(9, 0, 9, "00"), (0, 0, -1, "[9, 0, 0]")]
@@ -190,6 +236,15 @@ class ModelVm(guest.Vm):
 
 GOOD = {"c": model.Model, "rust": model.Model}
 ROUND = differential.Round(size=SIZE, tester="c", seed=1, examples=60)
+SCRIPTED = replace(
+    ROUND,
+    corpus=(
+        (("size", {"file": 0}),),
+        (("seek", {"file": 1, "offset": -1, "whence": 2}), READ, ("clear", {"file": 2}),
+         ("write", {"file": 1, "seed": 55, "size": 900}), READ),
+        (READ,),
+    ),
+)  # fmt: skip
 
 Explore = Callable[..., tuple[differential.Exploration, list[ModelVm], list[str]]]
 
@@ -205,8 +260,9 @@ def explore(
     (tmp_path / "qemu.log").touch()
 
     def explore_one(
-        modules: Mapping[str, type[model.Model]], deadly: str = "", log: str = ""
-    ) -> tuple[differential.Exploration, list[ModelVm], list[str]]:
+        modules: Mapping[str, type[model.Model]], deadly: str = "", log: str = "",
+        rounds: tuple[differential.Round, ...] = (ROUND, replace(ROUND, seed=2)),
+    ) -> tuple[differential.Exploration, list[ModelVm], list[str]]:  # fmt: skip
         (tmp_path / "results/console.log").write_text(log)
         vms = [ModelVm(tmp_path, modules, deadly)]
         found: list[str] = []
@@ -219,7 +275,7 @@ def explore(
             vms[-1].alive = False
 
         explorer = differential.Explorer(
-            definition, (ROUND, replace(ROUND, seed=2)), boot,
+            definition, rounds, boot,
             lambda sequence, message: found.append(differential.render_script(sequence)),
             lambda sequences, steps: None,
         )  # fmt: skip
@@ -240,7 +296,37 @@ def test_modules_that_keep_to_the_model_pass_every_round(explore: Explore) -> No
 
 def test_the_same_seed_asks_the_same(explore: Explore) -> None:
     first, second = explore(GOOD)[0], explore(GOOD)[0]
-    assert (first.sequences, first.carried_out) == (second.sequences, second.carried_out)
+    assert first.sequences_sha256 == second.sequences_sha256
+
+
+def test_scripts_are_carried_out_as_they_are_and_nothing_else(explore: Explore) -> None:
+    other = replace(SCRIPTED, tester="rust")
+    exploration, (vm,), _ = explore(GOOD, rounds=(SCRIPTED, other))
+    assert vm.asked == exploration.sequences == 2 * len(SCRIPTED.corpus)
+    calls = "".join(
+        differential.render_calls(Sequence(size=SIZE, tester=tester, steps=steps))
+        for tester in TESTERS for steps in SCRIPTED.corpus
+    )  # fmt: skip
+    assert exploration.sequences_sha256 == hashlib.sha256(calls.encode()).hexdigest()
+    assert exploration.kept == ()
+
+
+def test_a_soak_keeps_sequences_with_every_kind_of_step_as_scripts(
+    explore: Explore, definition: differential.Definition
+) -> None:
+    exploration, _, _ = explore(GOOD, rounds=(ROUND,))
+    kept = exploration.kept
+    assert {name for one in kept for name, _ in one.steps} == {*exploration.carried_out}
+    scripts = differential.plan_corpus(kept)
+    assert [*scripts] == [f"{SIZE}-{number:02}.replay" for number in range(1, 31)]
+    parsed = [differential.parse_script(text, definition, TESTERS) for text in scripts.values()]
+    assert parsed == [*kept]
+
+
+def test_the_longest_sequences_are_kept_but_none_that_alone_has_a_kind_of_step() -> None:
+    long = [make_sequence(*[READ] * (100 - number)) for number in range(40)]
+    rare = make_sequence(("clear", {"file": 0}))
+    assert differential.pick_sequences([*long, rare]) == [long[0], rare, *long[1:29]]
 
 
 def test_a_module_that_differs_is_found_and_the_sequence_made_small(explore: Explore) -> None:
@@ -256,6 +342,28 @@ def test_a_module_that_differs_is_found_and_the_sequence_made_small(explore: Exp
     assert ", rust [" in failure.message
     assert found[-1] == differential.render_script(failure.sequence)
     assert len(exploration.rounds) == 1
+
+
+def test_what_fails_in_a_script_is_made_small(explore: Explore) -> None:
+    modules = {"c": model.Model, "rust": ForgetfulModel}
+    exploration, vms, _ = explore(modules, rounds=(SCRIPTED, replace(SCRIPTED, size=8192)))
+    failure = exploration.failure
+    assert failure is not None
+    assert (failure.outcome, failure.again, len(vms)) == ("failed", True, 1)
+    assert len(exploration.rounds) == 1
+    # Neither the seek of the script nor its bytes are needed to come to the end.
+    assert failure.sequence.steps == (("write", {"file": 0, "seed": 0, "size": SIZE}),)
+
+
+def test_a_script_that_hypothesis_finds_nothing_smaller_for_is_left_without_needless_steps(
+    explore: Explore,
+) -> None:
+    far = ("write", {"file": 1, "seed": 55, "size": 4095})
+    script = (far, READ, ("write", {"file": 1, "seed": 1, "size": 1}), READ)
+    lone = replace(SCRIPTED, corpus=(script,), examples=1)
+    failure = explore({"c": ForgetfulModel}, rounds=(lone,))[0].failure
+    assert failure is not None
+    assert failure.sequence.steps == (script[0], script[2])
 
 
 def test_a_vm_that_dies_is_replaced_until_the_sequence_is_small(explore: Explore) -> None:
@@ -276,15 +384,42 @@ def test_a_vm_that_is_gone_without_a_word_is_lost(explore: Explore) -> None:
     assert failure.outcome == "lost"
 
 
-def test_when_its_time_is_up_a_sequence_is_left_as_it_is(
-    explore: Explore, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("one", [ROUND, SCRIPTED], ids=["drawn", "scripts"])
+def test_nothing_is_drawn_or_carried_out_to_make_a_sequence_smaller_once_its_time_is_up(
+    one: differential.Round, explore: Explore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(differential, "SHRINK_S", -1.0)
-    exploration, vms, found = explore(GOOD, deadly="clear", log="")
-    assert exploration.failure is not None
-    assert len(found) == 1
-    # The one that died of it first, and the one that it was confirmed with.
-    assert len(vms) == 2
+    now, drawn = 0.0, 0
+    expect = strategy.expect
+
+    class SlowModel(ForgetfulModel):
+        """Takes a second for each sequence."""
+
+        def __init__(self, size: int) -> None:
+            nonlocal now
+            now += 1.0
+            super().__init__(size)
+
+    def count_drawn(size: int, steps: list[differential.Step]) -> Any:
+        nonlocal drawn
+        kept, answers = expect(size, steps)
+        drawn += bool(kept)
+        return kept, answers
+
+    def count_asked(limit_s: float) -> int:
+        monkeypatch.setattr(differential, "SHRINK_S", limit_s)
+        exploration, (vm,), found = explore({"rust": SlowModel}, rounds=(one,))
+        assert exploration.failure is not None
+        assert exploration.failure.again
+        assert found[-1] == differential.render_script(exploration.failure.sequence)
+        assert (len(found) == 1) == (limit_s < 0)
+        return vm.asked
+
+    monkeypatch.setattr(differential, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(strategy, "expect", count_drawn)
+    asked = count_asked(-1.0)
+    assert drawn == asked
+    # At once, in the seconds 1, 2 and 3, and not in the fourth.
+    assert count_asked(3.0) == asked + 4
 
 
 # -- results ----------------------------------------------------------------------------------
@@ -298,7 +433,8 @@ def make_exploration(
     carried_out = {name: 3 for name in strategy.NAMES if name != left_out}
     return differential.Exploration(
         rounds=((ROUND, 1.5, 40), (replace(ROUND, size=8192), 0.5, 20)), carried_out=carried_out,
-        refused=dict.fromkeys(carried_out, 1), failure=failure,
+        refused=dict.fromkeys(carried_out, 1), failure=failure, sequences_sha256="69",
+        kept=(),
     )  # fmt: skip
 
 
@@ -339,6 +475,8 @@ def test_a_report_is_json_with_its_figures() -> None:
     document = differential.plan_report(make_exploration(FAILURE), "out/replays/x.replay")
     assert json.loads(json.dumps(document)) == document
     assert (document["sequences"], document["seconds"]) == (60, 2.0)
+    assert document["sequences_sha256"] == "69"
+    assert [one["seed"] for one in document["rounds"]] == [1, 1]
     assert document["steps"] == 3 * len(strategy.NAMES)
     assert document["steps_per_s"] == document["steps"] / 2
     assert document["failure"]["steps"] == ["read(file=0, size=9)"]

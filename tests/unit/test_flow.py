@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from twinmod import flow
-from twinmod.errors import MissingToolError
+from twinmod import differential, flow
+from twinmod.config import Config, read_config
+from twinmod.errors import ConfigError, MissingToolError
 from twinmod.specs import Cell, CellResult
+
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 PASSED = tuple(
     CellResult(cell=Cell(module=f"mdriver_{letter}", language=letter, tester=tester),
@@ -45,3 +49,44 @@ def test_a_folder_of_results_that_cannot_be_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingToolError, match="results cannot be written: Not a dir") as caught:
         flow.ensure_out_dir(tmp_path / "file/out")
     assert caught.value.facts == (("folder", str(tmp_path / "file/out")),)
+
+
+@pytest.fixture
+def config() -> Config:
+    return read_config(CHECKOUT)
+
+
+def select(**narrowed: Any) -> flow.Selection:
+    return flow.Selection(languages=("c", "rust"), **{"testers": ("c", "rust"), **narrowed})
+
+
+def test_a_run_carries_out_the_scripts_of_the_project_and_nothing_else(config: Config) -> None:
+    folder = CHECKOUT / "tests/matrix/differential/corpus"
+    for testers in (("c", "rust"), ("rust",)):
+        rounds = flow.read_rounds(config, select(testers=testers))
+        assert {one.tester for one in rounds} == {*testers}
+        scripts = [
+            differential.render_script(
+                differential.Sequence(size=one.size, tester="c", steps=steps)
+            )
+            for one in rounds for steps in one.corpus
+        ]  # fmt: skip
+        kept = [path.read_text() for path in folder.iterdir()]
+        assert sorted(scripts) == sorted(kept * len(testers))
+
+
+@pytest.mark.parametrize("narrowed", [{"keyword": "R1"}, {"record": True}])
+def test_a_run_that_is_narrowed_carries_out_no_script(
+    config: Config, narrowed: dict[str, Any]
+) -> None:
+    assert flow.read_rounds(config, select(**narrowed)) == ()
+
+
+def test_a_differential_without_scripts_is_an_error_that_says_where_to_get_them(
+    config: Config, tmp_path: Path
+) -> None:
+    assert flow.read_rounds(replace(config, differential=""), select()) == ()
+    with pytest.raises(ConfigError, match="has no script for a device of 4096, ") as caught:
+        flow.read_rounds(replace(config, matrix_dir=tmp_path), select())
+    assert caught.value.facts == (("folder", str(tmp_path / "differential/corpus")),)
+    assert "soak" in caught.value.hint

@@ -285,7 +285,8 @@ def _run_replay(state: State, config: Config, script: TextIO) -> ExitCode:
               type=click.FloatRange(min=0, min_open=True, max=10_000),
               help="How long.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), metavar="N",
-              help="Where to begin; a fresh one unless it is given.")  # fmt: skip
+              help="Seed hypothesis with N, not with a fresh number. What it draws depends on the "
+                   "imported modules too: other code may draw other sequences.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @kernel_option("Run on this kernel of [tool.twinmod].")
 @pass_state

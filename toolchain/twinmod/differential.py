@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Every module and one model, held to the same sequences of steps.
 
-hypothesis makes the sequences here, on the host; a VM carries them out. So a sequence is still
-known when the VM dies of it, and is then made smaller with fresh VMs. What the steps are, and what
-the model says of them, is the project's: the package that ``[tool.twinmod] differential`` names.
+`test` carries out the scripts of the project's corpus, `soak` what hypothesis draws. Both happen on
+the host, and a VM carries the steps out. So a sequence is still known when the VM dies of it, and
+is then made smaller with fresh VMs. What the steps are, and what the model says of them, is the
+project's: the package that ``[tool.twinmod] differential`` names.
 """
 
 import ast
@@ -26,13 +27,20 @@ from twinmod.specs import DIFFERENTIAL, CellResult, TestResult
 #: (name, arguments), as the project's package has them.
 Step = tuple[str, Mapping[str, Any]]
 
-#: What `test` starts from, always; `soak` takes fresh ones.
+#: The folder of the project's package with the scripts that `test` carries out, and their suffix.
+CORPUS = "corpus"
+SUFFIX = ".replay"
+
+#: What hypothesis draws from when it looks for something smaller than a script that failed.
 SEED = 69
 
-#: Sequences for each size of the device and each tester, in `test` and in a round of `soak`.
+#: Sequences that hypothesis draws for each size of the device and each tester.
 EXAMPLES = 60
 
-#: How long a failing sequence is made smaller.
+#: Of the first sequences that a soak draws for a size, so many are kept for a corpus.
+KEPT = 30
+
+#: How long a failing sequence is made smaller, in seconds.
 SHRINK_S = 150.0
 
 #: The first line of a script.
@@ -68,12 +76,15 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """Sequences of one kind, all from one seed."""
+    """Sequences for devices of one size, by one tester."""
 
     size: int
     tester: str
+    # What hypothesis draws from.
     seed: int
     examples: int = EXAMPLES
+    # Carried out as they are; () where hypothesis draws the sequences.
+    corpus: tuple[tuple[Step, ...], ...] = ()
 
     @property
     def name(self) -> str:
@@ -104,6 +115,10 @@ class Exploration:
     carried_out: Mapping[str, int]
     refused: Mapping[str, int]
     failure: Failure | None
+    # Of all sequences that were carried out, as scripts, in their order.
+    sequences_sha256: str
+    # Sequences that hypothesis drew and that agreed: KEPT for each size.
+    kept: tuple[Sequence, ...]
 
     @property
     def sequences(self) -> int:
@@ -149,6 +164,18 @@ def plan_rounds(definition: Definition, testers: tuple[str, ...], seed: int) -> 
     )
 
 
+def plan_corpus_rounds(corpus: tuple[Sequence, ...], testers: tuple[str, ...]) -> tuple[Round, ...]:
+    """Return a round for each size and tester: each tester carries out every script."""
+    sizes = sorted({sequence.size for sequence in corpus})
+    return tuple(
+        Round(
+            size=size, tester=tester, seed=SEED,
+            corpus=tuple(sequence.steps for sequence in corpus if sequence.size == size),
+        )
+        for size in sizes for tester in testers
+    )  # fmt: skip
+
+
 # -- scripts ----------------------------------------------------------------------------------
 
 
@@ -160,9 +187,14 @@ def render_step(step: Step) -> str:
 
 def render_script(sequence: Sequence, comments: Iterable[str] = ()) -> str:
     """Return a sequence as a script that replays it: one call a line."""
-    device = render_step((DEVICE, {"size": sequence.size, "tester": sequence.tester}))
-    lines = [HEADER, *(f"# {line}" for line in comments), device]
-    return "\n".join((*lines, *map(render_step, sequence.steps))) + "\n"
+    lines = [HEADER, *(f"# {line}" for line in comments)]
+    return "\n".join(lines) + "\n" + render_calls(sequence)
+
+
+def render_calls(sequence: Sequence) -> str:
+    """Return what a script consists of beside comments."""
+    device = (DEVICE, {"size": sequence.size, "tester": sequence.tester})
+    return "".join(f"{render_step(step)}\n" for step in (device, *sequence.steps))
 
 
 def parse_script(text: str, definition: Definition, testers: tuple[str, ...]) -> Sequence:
@@ -176,16 +208,58 @@ def parse_script(text: str, definition: Definition, testers: tuple[str, ...]) ->
     except (SyntaxError, ValueError) as error:
         raise ConfigError(f"the script is not one call a line: {error}") from error
     (size, tester), calls = _parse_device(body, testers), body[1:]
-    steps: list[Step] = []
+    if not calls:
+        raise ConfigError("the script has no step")
+    steps = []
     for node in calls:
         name, arguments = _parse_call(node)
         if name not in definition.NAMES:
             raise ConfigError(f"line {node.lineno}: there is no step {name!r}")
         steps.append((name, arguments))
-        _check_steps(definition, size, steps, node.lineno)
-    if not steps:
-        raise ConfigError("the script has no step")
-    return Sequence(size=size, tester=tester, steps=tuple(steps))
+    fitted = _fit_steps(definition, size, steps, [node.lineno for node in calls])
+    return Sequence(size=size, tester=tester, steps=tuple(fitted))
+
+
+def parse_file(text: str, name: str, definition: Definition, testers: tuple[str, ...]) -> Sequence:
+    """Return the sequence of a script, as parse_script; an error has the script's name as a fact.
+
+    Raises:
+        ConfigError: It is no script.
+    """
+    try:
+        return parse_script(text, definition, testers)
+    except ConfigError as error:
+        facts = (*error.facts, ("script", name))
+        raise ConfigError(error.message, facts=facts, hint=error.hint) from error
+
+
+def read_corpus(
+    folder: Path, definition: Definition, testers: tuple[str, ...]
+) -> tuple[Sequence, ...]:
+    """Return the sequences of a folder's scripts, in the order of the scripts' names.
+
+    Raises:
+        ConfigError: A file is no script, or a size of the device has none.
+    """
+    found = []
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"a script of the differential cannot be read: {error}",
+                facts=(("script", str(path)),),
+            ) from error
+        found.append(parse_file(text, str(path), definition, testers))
+    missing = sorted({*definition.SIZES} - {sequence.size for sequence in found})
+    if missing:
+        sizes = ", ".join(map(str, missing))
+        raise ConfigError(
+            f"the differential has no script for a device of {sizes} bytes",
+            facts=(("folder", str(folder)),),
+            hint=f"nox -s soak, then copy out/soak/{CORPUS}/*{SUFFIX} to that folder",
+        )
+    return tuple(found)
 
 
 def _parse_device(body: list[ast.stmt], testers: tuple[str, ...]) -> tuple[int, str]:
@@ -209,20 +283,28 @@ def _parse_call(node: ast.stmt) -> Step:
     raise ConfigError(f"line {node.lineno}: not a call such as size(file=0)")
 
 
-def _check_steps(definition: Definition, size: int, steps: list[Step], line: int) -> None:
-    """Refuse a script's last step if it cannot be carried out.
+def _fit_steps(
+    definition: Definition, size: int, steps: list[Step], lines: list[int]
+) -> list[Step]:
+    """Return a script's steps as they are carried out.
 
     Raises:
-        ConfigError: It lacks an argument, has one too many, or one that means nothing now.
+        ConfigError: One lacks an argument, has one too many, or one that means nothing there; the
+            message names its line.
     """
-    try:
+    with suppress(TypeError, IndexError, KeyError, ValueError):
         kept, _ = definition.expect(size, steps)
-    except (TypeError, IndexError, KeyError, ValueError) as error:
-        why = str(error).replace("Model._", "")
-        raise ConfigError(f"line {line}: {render_step(steps[-1])}: {why}") from error
-    if len(kept) < len(steps):
-        raise ConfigError(f"line {line}: {render_step(steps[-1])} means nothing here")
-    steps[-1] = kept[-1]
+        if len(kept) == len(steps):
+            return kept
+    for count, line in enumerate(lines, 1):
+        shown = f"line {line}: {render_step(steps[count - 1])}"
+        try:
+            kept, _ = definition.expect(size, steps[:count])
+        except (TypeError, IndexError, KeyError, ValueError) as error:
+            raise ConfigError(f"{shown}: {str(error).replace('Model._', '')}") from error
+        if len(kept) < count:
+            raise ConfigError(f"{shown} means nothing here")
+    raise AssertionError("the last of these is all steps, which were refused")
 
 
 # -- answers ----------------------------------------------------------------------------------
@@ -341,6 +423,8 @@ class Explorer:
         self.carried_out: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.failure: Failure | None = None
+        self.digest = hashlib.sha256()
+        self.kept: dict[int, list[Sequence]] = {}
 
     def converse(self, vm: guest.Vm) -> None:
         """Explore with a VM that is ready."""
@@ -353,11 +437,13 @@ class Explorer:
                 self.done.append((one, time.monotonic() - began, search.sequences))
                 if self.failure:
                     break
+                self.kept.setdefault(one.size, pick_sequences(search.drawn))
         finally:
             server.close()
 
     def count(self, sequence: Sequence, answers: list[tuple[Any, ...]]) -> None:
         """Count what was carried out, with one result."""
+        self.digest.update(render_calls(sequence).encode())
         for (name, _), answer in zip(sequence.steps, answers, strict=False):
             self.carried_out[name] += 1
             self.refused[name] += answer[1] != 0
@@ -367,6 +453,8 @@ class Explorer:
         return Exploration(
             rounds=tuple(self.done), carried_out=dict(self.carried_out),
             refused=dict(self.refused), failure=self.failure,
+            sequences_sha256=self.digest.hexdigest(),
+            kept=tuple(sequence for kept in self.kept.values() for sequence in kept),
         )  # fmt: skip
 
 
@@ -378,20 +466,50 @@ def keep_in(folder: Path) -> None:
 
 
 class Search:
-    """One round: hypothesis looks for a sequence that fails, and then for a smaller one."""
+    """One round: looks for a sequence that fails, and then for a smaller one."""
 
     def __init__(self, explorer: Explorer, one: Round, server: Server) -> None:
         self.explorer = explorer
         self.round = one
         self.server = server
         self.sequences = 0
+        # Those that hypothesis drew, as long as none fails.
+        self.drawn: list[Sequence] = []
         # What is known to fail, with its error: hypothesis asks again, and a VM is dear.
         self.known: dict[str, DisagreementError] = {}
         self.smallest: tuple[Sequence, DisagreementError] | None = None
         self.deadline = 0.0
+        # The kinds of steps that are left in what hypothesis draws; empty: all.
+        self.kinds: frozenset[str] = frozenset()
 
     def run(self) -> Failure | None:
-        """Explore; return the smallest failure that was found.
+        """Explore; return the smallest failure that was found until the time was up."""
+        with suppress(TimeUpError):
+            self._find()
+            if self.smallest:
+                self._make_smaller()
+        return self._confirm(*self.smallest) if self.smallest else None
+
+    def _find(self) -> None:
+        """Carry out sequences until one fails."""
+        if not self.round.corpus:
+            self._draw()
+        for steps in self.round.corpus:
+            with suppress(DisagreementError):
+                self._try(list(steps))
+            if self.smallest:
+                break
+
+    def _make_smaller(self) -> None:
+        """Leave out steps; where they are a script's, let hypothesis draw smaller ones as well."""
+        self._prune()
+        if self.round.corpus:
+            self.kinds = frozenset(name for name, _ in self._steps())
+            self._draw()
+            self._prune()
+
+    def _draw(self) -> None:
+        """Let hypothesis draw sequences until one fails, and make that smaller.
 
         Source: hypothesis's documentation, "Settings": what it does between two examples.
         """
@@ -407,20 +525,16 @@ class Search:
         @settings
         @hypothesis.given(self.explorer.definition.make_strategy(self.round.size))
         def explore(steps: list[Step]) -> None:
-            self._try(steps)
+            self._try([step for step in steps if not self.kinds or step[0] in self.kinds])
 
         try:
             explore()
         except Exception:
             if self.smallest is None:
                 raise
-        if self.smallest is None:
-            return None
-        self._prune()
-        return self._confirm(*self.smallest)
 
     def _prune(self) -> None:
-        """Leave out each step that the failure does not need: hypothesis leaves some of them."""
+        """Leave out each step that the failure does not need; hypothesis leaves some of those."""
         number = len(self._steps())
         while number > 0:
             number -= 1
@@ -435,26 +549,27 @@ class Search:
         return self.smallest[0].steps
 
     def _try(self, steps: list[Step]) -> None:
+        if self.smallest and time.monotonic() > self.deadline:
+            raise TimeUpError
         kept, expected = self.explorer.definition.expect(self.round.size, steps)
         if not kept:
             return
         sequence = Sequence(size=self.round.size, tester=self.round.tester, steps=tuple(kept))
-        key = render_script(sequence)
+        key = render_calls(sequence)
         if key in self.known:
             raise self.known[key]
-        # Time is up: what was not seen to fail counts as if it passed.
-        if self.smallest and time.monotonic() > self.deadline:
-            return
         error = self._carry_out(sequence, expected)
         if error is not None:
             self._note(key, sequence, error)
             raise error
+        if not self.round.corpus and self.smallest is None:
+            self.drawn.append(sequence)
 
     def _note(self, key: str, sequence: Sequence, error: "DisagreementError") -> None:
         if self.smallest is None:
             self.deadline = time.monotonic() + SHRINK_S
         self.known[key] = error
-        if self.smallest is None or len(key) < len(render_script(self.smallest[0])):
+        if self.smallest is None or len(key) < len(render_calls(self.smallest[0])):
             self.smallest = (sequence, error)
             self.explorer.found(sequence, error.message)
 
@@ -486,6 +601,18 @@ class Search:
         )  # fmt: skip
 
 
+def pick_sequences(drawn: list[Sequence]) -> list[Sequence]:
+    """Return KEPT sequences: first those that bring a kind of step, then the longest."""
+    first: list[Sequence] = []
+    others: list[Sequence] = []
+    seen: set[str] = set()
+    for sequence in sorted(drawn, key=lambda sequence: -len(sequence.steps)):
+        kinds = {name for name, _ in sequence.steps}
+        (others if kinds <= seen else first).append(sequence)
+        seen |= kinds
+    return [*first, *others][:KEPT]
+
+
 class DisagreementError(Exception):
     """A module does not answer as the model does, or the VM died."""
 
@@ -493,6 +620,13 @@ class DisagreementError(Exception):
         super().__init__(message)
         self.outcome = outcome
         self.message = message
+
+
+class TimeUpError(BaseException):
+    """A failing sequence was made smaller for as long as it may.
+
+    No Exception: hypothesis takes each of those for a failure of the sequence, and goes on.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -624,10 +758,12 @@ def plan_report(exploration: Exploration, script: str) -> dict[str, Any]:
     failure = exploration.failure
     seconds = exploration.seconds
     return {
-        "rounds": [{"size": one.size, "tester": one.tester, "seed": one.seed,
+        "rounds": [{"size": one.size, "tester": one.tester,
+                    "seed": None if one.corpus else one.seed,
                     "sequences": count, "seconds": round(spent, 2)}
                    for one, spent, count in exploration.rounds],
         "sequences": exploration.sequences,
+        "sequences_sha256": exploration.sequences_sha256,
         "steps": exploration.steps,
         "seconds": round(seconds, 2),
         "steps_per_s": round(exploration.steps / seconds, 1) if seconds else 0.0,
@@ -640,7 +776,18 @@ def plan_report(exploration: Exploration, script: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def plan_corpus(kept: tuple[Sequence, ...]) -> dict[str, str]:
+    """Return name -> script of sequences that a soak kept."""
+    counts: Counter[int] = Counter()
+    scripts = {}
+    for sequence in kept:
+        counts[sequence.size] += 1
+        name = f"{sequence.size}-{counts[sequence.size]:02}{SUFFIX}"
+        scripts[name] = render_script(sequence)
+    return scripts
+
+
 def plan_script_name(sequence: Sequence) -> str:
     """Return the name of the file that a failing sequence is kept in; it follows its content."""
     content = json.dumps((sequence.size, sequence.tester, sequence.steps))
-    return f"{hashlib.sha256(content.encode()).hexdigest()[:12]}.replay"
+    return f"{hashlib.sha256(content.encode()).hexdigest()[:12]}{SUFFIX}"

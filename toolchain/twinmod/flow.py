@@ -350,6 +350,7 @@ def run_test(
         root_dir: What the VM has as its root instead of the chroot.
     """
     rules = read_rules(config)
+    rounds = read_rounds(config, selection)
     cells, absent = plan_presence(config, prepared.tree, selection)
     languages = tuple(sorted({cell.language for cell in cells}))
     products = products or run_build(config, prepared, languages, progress)
@@ -365,8 +366,9 @@ def run_test(
         mode="matrix", cells=cells, products=products, limit_s=config.vm.test_timeout_s,
         pytest_args=selection.pytest_args, differential=config.differential,
     )  # fmt: skip
-    exploring = prepare_exploring(config, selection, setting, work, out_dir, progress)
-    if exploring:
+    exploring = None
+    if rounds:
+        exploring = prepare_exploring(config, setting, work, out_dir, progress, rounds)
         work = replace(work, cells=(*cells, DIFFERENTIAL))
     ended, boots = guest.run_cells(
         setting, work, out_dir, progress, exploring.explorer.converse if exploring else None
@@ -470,23 +472,34 @@ class Exploring:
         return path
 
 
+def read_rounds(config: Config, selection: Selection) -> tuple[differential.Round, ...]:
+    """Return what a run of `test` carries out; () when it is narrowed to tests, or has none.
+
+    Raises:
+        ConfigError: The project's scripts are not all there, or not all scripts.
+    """
+    if not config.differential or selection.keyword or selection.record:
+        return ()
+    definition = differential.load_definition(config.matrix_dir, config.differential)
+    folder = config.matrix_dir / config.differential / differential.CORPUS
+    corpus = differential.read_corpus(folder, definition, LANGUAGES)
+    return differential.plan_corpus_rounds(corpus, selection.testers)
+
+
 def prepare_exploring(
-    config: Config, selection: Selection, setting: guest.Setting, work: guest.Work, out_dir: Path,
-    progress: Progress, rounds: Iterable[differential.Round] | None = None,
-) -> Exploring | None:  # fmt: skip
-    """Return the differential of a run; None when the run is narrowed to tests, or has none.
+    config: Config, setting: guest.Setting, work: guest.Work, out_dir: Path, progress: Progress,
+    rounds: Iterable[differential.Round],
+) -> Exploring:  # fmt: skip
+    """Return the differential of a run.
 
     Args:
         config: Names the package.
-        selection: Which testers take part.
         setting: What a VM is made of, should the first one die.
         work: What those VMs are to do.
         out_dir: Gets their folders.
         progress: Told of every sequence.
-        rounds: Taken instead of those that every run of `test` makes.
+        rounds: What is carried out.
     """
-    if not config.differential or selection.keyword or selection.record:
-        return None
     differential.keep_in(config.out_dir / "hypothesis")
     definition = differential.load_definition(config.matrix_dir, config.differential)
     count = iter(range(1, 1_000_000))
@@ -504,7 +517,6 @@ def prepare_exploring(
     def told(sequences: int, steps: int) -> None:
         progress.detail(f"differential, {sequences} sequences, {steps} steps done")
 
-    rounds = rounds or differential.plan_rounds(definition, selection.testers, differential.SEED)
     explorer = differential.Explorer(definition, rounds, boot, found, told)
     return Exploring(config=config, definition=definition, explorer=explorer)
 
@@ -552,11 +564,11 @@ def run_soak(
     rounds = differential.iterate_rounds(
         definition, LANGUAGES, seed, time.monotonic() + minutes * 60
     )
-    everything = Selection(languages=LANGUAGES, testers=LANGUAGES)
-    exploring = prepare_exploring(config, everything, setting, work, out_dir, progress, rounds)
-    assert exploring is not None, "there is a differential, and no keyword"
+    exploring = prepare_exploring(config, setting, work, out_dir, progress, rounds)
     (ended,), boots = guest.run_cells(setting, work, out_dir, progress, exploring.explorer.converse)
     explored = exploring.finish(ended)
+    for name, script in differential.plan_corpus(exploring.explorer.finish().kept).items():
+        cache.write_atomically(out_dir / differential.CORPUS / name, script)
     document = report.plan_soak_report(
         prepared.tree, setting.accelerator.name, seed, boots.stalled, work.products,
         explored.document,
@@ -579,11 +591,7 @@ def plan_replay(config: Config, script: str, name: str) -> differential.Replayer
     if not config.differential:
         raise ConfigError("there is nothing to replay: [tool.twinmod] names no differential")
     definition = differential.load_definition(config.matrix_dir, config.differential)
-    try:
-        sequence = differential.parse_script(script, definition, LANGUAGES)
-    except ConfigError as error:
-        facts = (*error.facts, ("script", name))
-        raise ConfigError(error.message, facts=facts, hint=error.hint) from error
+    sequence = differential.parse_file(script, name, definition, LANGUAGES)
     return differential.Replayer(definition, sequence)
 
 

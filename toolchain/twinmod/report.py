@@ -410,7 +410,8 @@ def _join_phases(phases: list[Mapping[str, Any]]) -> str:
 def render_differential(differential: Mapping[str, Any]) -> str:
     """Return how far a differential went, and how it ended, as one line."""
     return (
-        f"differential: {differential['outcome']}, {differential['sequences']} sequences, "
+        f"differential: {differential['outcome']}, {differential['sequences']} sequences "
+        f"(sha256 {differential['sequences_sha256'][:12]}), "
         f"{differential['steps']} steps on each module, {differential['seconds']:.1f} s, "
         f"{differential['steps_per_s']:.0f} steps/s"
     )
