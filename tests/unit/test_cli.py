@@ -16,7 +16,8 @@ LIMIT_S = 30.0
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-#: (where, arguments); "none" is a folder of no project, "broken" one whose project is not valid.
+#: (where, arguments); "none" is a folder of no project, "broken" one whose project is not valid,
+#: "foreign" one with a driver of somebody who has never heard of twinmod.
 CALLS: dict[str, tuple[str, tuple[str, ...]]] = {
     "no increments": ("project", ("counter", "-n", "0")),
     "fewer than no threads": ("project", ("counter", "-w", "-1")),
@@ -37,6 +38,14 @@ CALLS: dict[str, tuple[str, tuple[str, ...]]] = {
     "a build of a broken project": ("broken", ("build", "--show")),
     "a doctor of a broken project": ("broken", ("doctor",)),
     "an unknown kernel where no project is": ("none", ("build", "--kernel", "nine")),
+    **{
+        f"{verb} of somebody else's driver": ("foreign", tuple(verb.split()))
+        for verb in (
+            "doctor", "setup", "build", "build --show", "test", "soak", "counter", "bench",
+            "report", "shell", "gdb", "matrix", "zoo", "zoo --list", "lint-kernel", "release",
+            "cache prune",
+        )
+    },
     "an unknown shell": ("none", ("completion", "cmd.exe")),
     "a new project in a folder that holds something": ("project", ("new", ".")),
     "a new project without a name": ("none", ("new",)),
@@ -94,16 +103,20 @@ def run_calls(calls: dict[str, tuple[Path, tuple[str, ...]]], cache_dir: Path) -
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
-    none, project, broken = map(tmp_path_factory.mktemp, ("none", "project", "broken"))
+    names = ("none", "project", "broken", "foreign")
+    folders = {name: tmp_path_factory.mktemp(name) for name in names}
+    none, project, broken = (folders[name] for name in names[:3])
     (project / "pyproject.toml").write_bytes((CHECKOUT / "pyproject.toml").read_bytes())
     (broken / "pyproject.toml").write_text("[tool.twinmod]\nkernel = 3\n")
-    folders = {"none": none, "project": project, "broken": broken}
+    (folders["foreign"] / "Kbuild").write_text("obj-m := hello.o\n")
     calls = {name: (folders[where], arguments) for name, (where, arguments) in CALLS.items()}
     calls["a missing source"] = (project, ("build",))
     calls["version"] = (none, ("--version",))
     calls["help"] = (none, ("counter", "--help"))
     calls["an empty cache"] = (none, ("cache", "list"))
     calls["completion"] = (none, ("completion", "fish"))
+    for verb in ("cache list", "completion bash", "manual", "--version", "test --help"):
+        calls[f"{verb} beside a driver"] = (folders["foreign"], tuple(verb.split()))
     calls["show before setup"] = (CHECKOUT, ("build", "--show"))
     calls["show without a project"] = (none, ("build", "--show"))
     cache_dir = none / "cache"
@@ -111,6 +124,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
     assert not cache_dir.exists(), "a call that was refused made a cache"
     assert [path.name for path in project.iterdir()] == ["pyproject.toml"]
     assert not list(none.iterdir())
+    assert [path.name for path in folders["foreign"].iterdir()] == ["Kbuild"]
     return found
 
 
@@ -158,7 +172,14 @@ def test_a_folder_without_a_project_is_as_good_as_the_one_that_twinmod_ships_wit
     assert call.stderr.split("\n", 1)[1] == other.stderr
 
 
-@pytest.mark.parametrize("name", ["version", "help", "an empty cache", "completion"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "version", "help", "an empty cache", "completion", "cache list beside a driver",
+        "completion bash beside a driver", "manual beside a driver", "--version beside a driver",
+        "test --help beside a driver",
+    ],
+)  # fmt: skip
 def test_what_asks_for_no_project_needs_none(name: str, ended: dict[str, Ended]) -> None:
     call = ended[name]
     assert (call.status, call.stderr) == (0, "")
