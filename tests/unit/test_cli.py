@@ -29,6 +29,11 @@ CALLS: dict[str, tuple[str, tuple[str, ...]]] = {
     "a seed below zero": ("project", ("soak", "--seed", "-1")),
     "a script that is not there": ("project", ("test", "--replay", "nowhere.replay")),
     "a script and a selection": ("project", ("test", "--replay", "pyproject.toml", "-k", "R1")),
+    "a script and a rule": ("project", ("test", "--replay", "pyproject.toml", "--rule", "R1")),
+    "an unknown rule": ("none", ("test", "--rule", "R4", "--rule", "R99")),
+    "a rule in small letters": ("none", ("test", "--rule", "r7")),
+    "a rule like no other": ("none", ("test", "--kernel", "all", "--rule", "seek")),
+    "tests of a project without a contract": ("project", ("test", "--kernel", "all")),
     "less memory than a VM needs": ("project", ("test", "--memory", "255")),
     "memory that is no number": ("project", ("test", "--memory", "much")),
     "an unknown verb": ("project", ("tset",)),
@@ -41,8 +46,22 @@ CALLS: dict[str, tuple[str, tuple[str, ...]]] = {
     **{
         f"{verb} of somebody else's driver": ("foreign", tuple(verb.split()))
         for verb in (
-            "doctor", "setup", "build", "build --show", "test", "soak", "counter", "bench",
-            "report", "shell", "gdb", "matrix", "zoo", "zoo --list", "lint-kernel", "release",
+            "doctor",
+            "setup",
+            "build",
+            "build --show",
+            "test",
+            "soak",
+            "counter",
+            "bench",
+            "report",
+            "shell",
+            "gdb",
+            "matrix",
+            "zoo",
+            "zoo --list",
+            "lint-kernel",
+            "release",
             "cache prune",
         )
     },
@@ -151,6 +170,10 @@ def test_what_is_not_understood_is_refused_with_one_error(
         ("a missing source", "mdriver_c.c"), ("an unknown shell", "cmd.exe"),
         ("an unknown kernel where no project is", "there are: trixie-backports"),
         ("a new project in a folder that holds something", "empty folder"),
+        ("an unknown rule", "--rule R99: DEVICE.md has no such rule\n  nearest: R9 "),
+        ("a rule in small letters", "nearest: R7 R17\n  hint:    twinmod test --rule R7\n"),
+        ("a rule like no other", "rules: R1 R2 R3 "),
+        ("tests of a project without a contract", "the contract cannot be read"),
     ],
 )  # fmt: skip
 def test_an_error_names_what_was_wrong(name: str, word: str, ended: dict[str, Ended]) -> None:
@@ -175,11 +198,17 @@ def test_a_folder_without_a_project_is_as_good_as_the_one_that_twinmod_ships_wit
 @pytest.mark.parametrize(
     "name",
     [
-        "version", "help", "an empty cache", "completion", "cache list beside a driver",
-        "completion bash beside a driver", "manual beside a driver", "--version beside a driver",
+        "version",
+        "help",
+        "an empty cache",
+        "completion",
+        "cache list beside a driver",
+        "completion bash beside a driver",
+        "manual beside a driver",
+        "--version beside a driver",
         "test --help beside a driver",
     ],
-)  # fmt: skip
+)
 def test_what_asks_for_no_project_needs_none(name: str, ended: dict[str, Ended]) -> None:
     call = ended[name]
     assert (call.status, call.stderr) == (0, "")

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from twinmod import flow
+from twinmod import flow, project
+from twinmod.config import LANGUAGES
 from twinmod.errors import MissingToolError
-from twinmod.specs import Cell, CellResult
+from twinmod.specs import Cell, CellResult, TestResult
 
 PASSED = tuple(
     CellResult(cell=Cell(module=f"mdriver_{letter}", language=letter, tester=tester),
@@ -45,3 +46,65 @@ def test_a_folder_of_results_that_cannot_be_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingToolError, match="results cannot be written: Not a dir") as caught:
         flow.ensure_out_dir(tmp_path / "file/out")
     assert caught.value.facts == (("folder", str(tmp_path / "file/out")),)
+
+
+# -- a part of the matrix ---------------------------------------------------------------------
+
+
+def select(**values: Any) -> flow.Selection:
+    return flow.Selection(languages=LANGUAGES, testers=LANGUAGES, **values)
+
+
+@pytest.mark.parametrize(
+    ("selection", "arguments", "expected"),
+    [
+        (select(), (), ("R1", "R2", "R10")),
+        (select(long=True), ("--long",), ("R1", "R2", "R10")),
+        (select(rules=("R1",)), ("--rule", "R1"), ("R1",)),
+        (select(rules=("R1", "R10")), ("--rule", "R1", "--rule", "R10"), ("R1", "R10")),
+        (select(keyword="R1"), ("-k", "R1"), ()),
+        (
+            select(rules=("R2",), keyword="fast", long=True),
+            ("--rule", "R2", "-k", "fast", "--long"),
+            (),
+        ),
+    ],
+)
+def test_a_run_of_some_rules_owes_an_outcome_of_just_those(
+    selection: flow.Selection, arguments: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    assert selection.pytest_args == arguments
+    assert selection.plan_expected(("R1", "R2", "R10")) == expected
+
+
+RULES = (("R1", "Open"), ("R2", "Close"), ("R10", "Atomic"))
+
+
+@pytest.mark.parametrize(
+    ("selection", "shown"),
+    [
+        (select(), ["R1", "R2", "R10"]),
+        # Its only test is one of R10's, too, of which most did not run.
+        (select(rules=("R1",)), ["R1"]),
+        (select(keyword="x"), ["R1", "R10"]),
+    ],
+)
+def test_the_table_has_the_rules_that_were_asked_for(
+    selection: flow.Selection, shown: list[str]
+) -> None:
+    test = TestResult(id="test_x", rules=("R1", "R10"), outcome="passed", duration_s=0.1)
+    ran = (CellResult(cell=PASSED[0].cell, outcome="passed", tests=(test,)),)
+    assert [rule for rule, _ in flow.plan_shown_rules(RULES, ran, selection)] == shown
+
+
+def test_a_narrowed_run_has_no_differential_and_says_what_it_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, progress: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = project.read_project(tmp_path, progress)
+    assert config.differential
+    selection = select(rules=("R1", "R4"), keyword="one")
+    assert selection.render(config) == "--rule R1, --rule R4, -k 'one'"
+    nothing: Any = None
+    found = flow.prepare_exploring(config, selection, nothing, nothing, tmp_path, progress)
+    assert found is None

@@ -86,11 +86,26 @@ def test_a_checkout_is_what_its_own_twinmod_ships_with(tmp_path: Path, progress:
 @pytest.mark.parametrize(
     "name",
     [
-        "Kbuild", "Makefile", "makefile", "GNUmakefile", "Kconfig", "hello.c", "hello.rs",
-        "hello.h", "entry.S", "src/hello.c", "src/Kbuild", "driver/hello.rs", "Cargo.toml",
-        "dkms.conf", "meson.build", "CMakeLists.txt", "pyproject.toml", "build/Makefile",
+        "Kbuild",
+        "Makefile",
+        "makefile",
+        "GNUmakefile",
+        "Kconfig",
+        "hello.c",
+        "hello.rs",
+        "hello.h",
+        "entry.S",
+        "src/hello.c",
+        "src/Kbuild",
+        "driver/hello.rs",
+        "Cargo.toml",
+        "dkms.conf",
+        "meson.build",
+        "CMakeLists.txt",
+        "pyproject.toml",
+        "build/Makefile",
     ],
-)  # fmt: skip
+)
 def test_somebody_elses_sources_are_not_taken_for_an_empty_folder(
     name: str, tmp_path: Path, progress: Progress, told: list[str]
 ) -> None:
@@ -115,11 +130,18 @@ def test_a_few_of_many_sources_are_named(tmp_path: Path, progress: Progress) -> 
 @pytest.mark.parametrize(
     "name",
     [
-        "out/build/7.3.4/mdriver_c/mdriver_c.c", "out/report.c", "out/Makefile", ".git/config.c",
-        ".venv/x.h", "notes.txt", "twinmod-0.1.0-py3-none-any.whl", "hello.o", "a/b/hello.c",
+        "out/build/7.3.4/mdriver_c/mdriver_c.c",
+        "out/report.c",
+        "out/Makefile",
+        ".git/config.c",
+        ".venv/x.h",
+        "notes.txt",
+        "twinmod-0.1.0-py3-none-any.whl",
+        "hello.o",
+        "a/b/hello.c",
         "Makefile/README",
     ],
-)  # fmt: skip
+)
 def test_what_is_nobodys_source_is_as_good_as_nothing(
     name: str, tmp_path: Path, progress: Progress
 ) -> None:

@@ -23,10 +23,20 @@ from twinmod.specs import Progress
 BESIDE = ("LICENSE", "tests/bench", "zoo")
 
 #: Names and suffixes of files that make a folder a project of somebody else's.
-FOREIGN_NAMES = frozenset((
-    "CMakeLists.txt", "Cargo.toml", "GNUmakefile", "Kbuild", "Kconfig", "Makefile", "dkms.conf",
-    "makefile", "meson.build", "pyproject.toml",
-))  # fmt: skip
+FOREIGN_NAMES = frozenset(
+    (
+        "CMakeLists.txt",
+        "Cargo.toml",
+        "GNUmakefile",
+        "Kbuild",
+        "Kconfig",
+        "Makefile",
+        "dkms.conf",
+        "makefile",
+        "meson.build",
+        "pyproject.toml",
+    )
+)
 FOREIGN_SUFFIXES = frozenset((".S", ".c", ".h", ".mk", ".rs"))
 
 #: How many of them an error names.
@@ -88,7 +98,8 @@ def iterate_foreign(folder: Path) -> Iterator[str]:
     Folders in it count, one level deep; hidden ones and the folder of results do not.
     """
     inner = (
-        path for path in sorted(folder.iterdir())
+        path
+        for path in sorted(folder.iterdir())
         if path.is_dir() and path.name != OUT and not path.name.startswith(".")
     )
     for path in (file for one in (folder, *inner) for file in _list_files(one)):
