@@ -277,7 +277,7 @@ def hold(
     """Hold every cell to every rule; return (rule, how the cell ended), and what it took."""
     runs = tuple(
         (rule, *guest.run_cells(
-            setting, replace(work, pytest_args=("-k", f"{rule} and not {TOO_SHORT}")),
+            setting, replace(work, pytest_args=("--rule", rule, "-k", f"not {TOO_SHORT}")),
             out_dir / rule, progress,
         ))
         for rule in RULES

@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--module", help="kernel module, such as mdriver_c; its device is /dev/MODULE")
     group.addoption("--module-path", type=Path, help="the file that holds it")
     group.addoption("--tester", choices=("c", "rust"), help="language of the tester")
+    group.addoption("--rule", action="append", default=[], help="only the tests of this rule")
     group.addoption("--long", action="store_true", help="many more rounds of what repeats itself")
     group.addoption("--marks", type=int, help="descriptor on which a long test marks its steps")
 
@@ -55,6 +56,20 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Let -k find a test by the numbers of its rules."""
     for marker in item.iter_markers("rule"):
         item.extra_keyword_matches.update(marker.args)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave only the tests of the rules that --rule names, when it names some."""
+    wanted = set(config.getoption("rule"))
+    if not wanted:
+        return
+    left: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for item in items:
+        rules = {rule for marker in item.iter_markers("rule") for rule in marker.args}
+        (left if rules & wanted else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = left
 
 
 @pytest.fixture(scope="session")

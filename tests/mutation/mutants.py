@@ -171,21 +171,6 @@ def plan_sources(
     return tuple(files.items())
 
 
-def plan_keyword(rules: Iterable[str], known: Iterable[str]) -> str:
-    """Return pytest's -k for the tests of some rules, and of no other whose number begins so.
-
-    Args:
-        rules: The rules that are wanted.
-        known: All rules of the contract: -k finds R1 in R10 too.
-    """
-    every = tuple(known)
-    parts = []
-    for rule in rules:
-        longer = [other for other in every if other.startswith(rule) and other != rule]
-        parts.append(f"({rule} and not ({' or '.join(longer)}))" if longer else rule)
-    return " or ".join(parts)
-
-
 def find_files(rules: Iterable[str], files: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     """Return the names of the matrix's files that have a test of some rules.
 
@@ -201,21 +186,19 @@ def find_files(rules: Iterable[str], files: tuple[tuple[str, str], ...]) -> tupl
 
 
 def plan_cell(
-    mutant: Mutant, module: str, rules: tuple[str, ...], known: tuple[str, ...],
-    files: tuple[tuple[str, str], ...],
-) -> Cell:  # fmt: skip
+    mutant: Mutant, module: str, rules: tuple[str, ...], files: tuple[tuple[str, str], ...]
+) -> Cell:
     """Return the cell that holds a mutant to the tests of some rules. One tester is enough: C's.
 
     Args:
         mutant: It.
         module: The kernel's name of the module.
         rules: Those that are wanted, () for all.
-        known: All rules of the contract.
         files: (name, text) of the matrix.
     """
     return Cell(
-        module=module, language=mutant.language, tester="c", variant=mutant.name,
-        keyword=plan_keyword(rules, known), files=find_files(rules, files),
+        module=module, language=mutant.language, tester="c", variant=mutant.name, rules=rules,
+        files=find_files(rules, files),
     )  # fmt: skip
 
 

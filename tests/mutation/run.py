@@ -133,7 +133,7 @@ class Bench:
         cells = {
             b.mutant: mutants.plan_cell(
                 b.mutant, self.config.find_module(b.mutant.language).name,
-                () if everything else b.mutant.rules, self.rules, self.files,
+                () if everything else b.mutant.rules, self.files,
             )
             for b in built if b.product
         }  # fmt: skip
@@ -207,11 +207,17 @@ def prepare_setting(config: Config, prepared: flow.Prepared, progress: Progress)
 def run_mutants(
     config: Config, selected: tuple[Mutant, ...], progress: Progress
 ) -> tuple[tuple[Verdict, ...], tuple[str, ...], str]:
-    """Build mutants, hold them to the matrix; return the verdicts, all rules, and the kernel."""
+    """Build mutants, hold them to the matrix; return the verdicts, all rules, and the kernel.
+
+    Raises:
+        ConfigError: The kernel can have no module in a language of the mutants.
+    """
     prepared = flow.run_setup(config, progress)
     out_dir = config.out_dir / "mutation"
     shutil.rmtree(out_dir / "runs", ignore_errors=True)
-    languages = tuple(sorted({mutant.language for mutant in selected}))
+    wanted = tuple(sorted({mutant.language for mutant in selected}))
+    languages = flow.require_languages(config, prepared.tree, wanted, progress)
+    selected = tuple(mutant for mutant in selected if mutant.language in languages)
     originals = flow.run_build(config, prepared, languages, progress)
     bench = Bench(
         config=config, setting=prepare_setting(config, prepared, progress),
@@ -260,7 +266,8 @@ def mutate(keyword: str, modules: tuple[str, ...], listing: bool, as_json: bool)
     config = read_config(find_project_dir(MUTANTS_PATH.parent))
     with flow.hold_checkout(config, progress):
         verdicts, rules, release = run_mutants(config, selected, progress)
-    idle = mutants.find_idle_rules(verdicts, rules, page.unmutated) if selected == every else ()
+    whole = len(verdicts) == len(every)
+    idle = mutants.find_idle_rules(verdicts, rules, page.unmutated) if whole else ()
     seconds = time.monotonic() - began
     document = mutants.plan_report(verdicts, release, idle, seconds)
     cache.write_atomically(

@@ -16,7 +16,8 @@ LIMIT_S = 30.0
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-#: (where, arguments); "none" is a folder of no project, "broken" one whose project is not valid.
+#: (where, arguments); "none" is a folder of no project, "broken" one whose project is not valid,
+#: "foreign" one with a driver of somebody who has never heard of twinmod.
 CALLS: dict[str, tuple[str, tuple[str, ...]]] = {
     "no increments": ("project", ("counter", "-n", "0")),
     "fewer than no threads": ("project", ("counter", "-w", "-1")),
@@ -28,6 +29,11 @@ CALLS: dict[str, tuple[str, tuple[str, ...]]] = {
     "a seed below zero": ("project", ("soak", "--seed", "-1")),
     "a script that is not there": ("project", ("test", "--replay", "nowhere.replay")),
     "a script and a selection": ("project", ("test", "--replay", "pyproject.toml", "-k", "R1")),
+    "a script and a rule": ("project", ("test", "--replay", "pyproject.toml", "--rule", "R1")),
+    "an unknown rule": ("none", ("test", "--rule", "R4", "--rule", "R99")),
+    "a rule in small letters": ("none", ("test", "--rule", "r7")),
+    "a rule like no other": ("none", ("test", "--kernel", "all", "--rule", "seek")),
+    "tests of a project without a contract": ("project", ("test", "--kernel", "all")),
     "less memory than a VM needs": ("project", ("test", "--memory", "255")),
     "memory that is no number": ("project", ("test", "--memory", "much")),
     "an unknown verb": ("project", ("tset",)),
@@ -37,6 +43,28 @@ CALLS: dict[str, tuple[str, tuple[str, ...]]] = {
     "a build of a broken project": ("broken", ("build", "--show")),
     "a doctor of a broken project": ("broken", ("doctor",)),
     "an unknown kernel where no project is": ("none", ("build", "--kernel", "nine")),
+    **{
+        f"{verb} of somebody else's driver": ("foreign", tuple(verb.split()))
+        for verb in (
+            "doctor",
+            "setup",
+            "build",
+            "build --show",
+            "test",
+            "soak",
+            "counter",
+            "bench",
+            "report",
+            "shell",
+            "gdb",
+            "matrix",
+            "zoo",
+            "zoo --list",
+            "lint-kernel",
+            "release",
+            "cache prune",
+        )
+    },
     "an unknown shell": ("none", ("completion", "cmd.exe")),
     "a new project in a folder that holds something": ("project", ("new", ".")),
     "a new project without a name": ("none", ("new",)),
@@ -94,16 +122,20 @@ def run_calls(calls: dict[str, tuple[Path, tuple[str, ...]]], cache_dir: Path) -
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
-    none, project, broken = map(tmp_path_factory.mktemp, ("none", "project", "broken"))
+    names = ("none", "project", "broken", "foreign")
+    folders = {name: tmp_path_factory.mktemp(name) for name in names}
+    none, project, broken = (folders[name] for name in names[:3])
     (project / "pyproject.toml").write_bytes((CHECKOUT / "pyproject.toml").read_bytes())
     (broken / "pyproject.toml").write_text("[tool.twinmod]\nkernel = 3\n")
-    folders = {"none": none, "project": project, "broken": broken}
+    (folders["foreign"] / "Kbuild").write_text("obj-m := hello.o\n")
     calls = {name: (folders[where], arguments) for name, (where, arguments) in CALLS.items()}
     calls["a missing source"] = (project, ("build",))
     calls["version"] = (none, ("--version",))
     calls["help"] = (none, ("counter", "--help"))
     calls["an empty cache"] = (none, ("cache", "list"))
     calls["completion"] = (none, ("completion", "fish"))
+    for verb in ("cache list", "completion bash", "manual", "--version", "test --help"):
+        calls[f"{verb} beside a driver"] = (folders["foreign"], tuple(verb.split()))
     calls["show before setup"] = (CHECKOUT, ("build", "--show"))
     calls["show without a project"] = (none, ("build", "--show"))
     cache_dir = none / "cache"
@@ -111,6 +143,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
     assert not cache_dir.exists(), "a call that was refused made a cache"
     assert [path.name for path in project.iterdir()] == ["pyproject.toml"]
     assert not list(none.iterdir())
+    assert [path.name for path in folders["foreign"].iterdir()] == ["Kbuild"]
     return found
 
 
@@ -137,6 +170,10 @@ def test_what_is_not_understood_is_refused_with_one_error(
         ("a missing source", "mdriver_c.c"), ("an unknown shell", "cmd.exe"),
         ("an unknown kernel where no project is", "there are: trixie-backports"),
         ("a new project in a folder that holds something", "empty folder"),
+        ("an unknown rule", "--rule R99: DEVICE.md has no such rule\n  nearest: R9 "),
+        ("a rule in small letters", "nearest: R7 R17\n  hint:    twinmod test --rule R7\n"),
+        ("a rule like no other", "rules: R1 R2 R3 "),
+        ("tests of a project without a contract", "the contract cannot be read"),
     ],
 )  # fmt: skip
 def test_an_error_names_what_was_wrong(name: str, word: str, ended: dict[str, Ended]) -> None:
@@ -158,7 +195,20 @@ def test_a_folder_without_a_project_is_as_good_as_the_one_that_twinmod_ships_wit
     assert call.stderr.split("\n", 1)[1] == other.stderr
 
 
-@pytest.mark.parametrize("name", ["version", "help", "an empty cache", "completion"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "version",
+        "help",
+        "an empty cache",
+        "completion",
+        "cache list beside a driver",
+        "completion bash beside a driver",
+        "manual beside a driver",
+        "--version beside a driver",
+        "test --help beside a driver",
+    ],
+)
 def test_what_asks_for_no_project_needs_none(name: str, ended: dict[str, Ended]) -> None:
     call = ended[name]
     assert (call.status, call.stderr) == (0, "")

@@ -8,9 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from twinmod import differential, flow
-from twinmod.config import Config, read_config
+from twinmod.config import LANGUAGES, Config, read_config
 from twinmod.errors import ConfigError, MissingToolError
-from twinmod.specs import Cell, CellResult
+from twinmod.specs import Cell, CellResult, TestResult
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -56,8 +56,8 @@ def config() -> Config:
     return read_config(CHECKOUT)
 
 
-def select(**narrowed: Any) -> flow.Selection:
-    return flow.Selection(languages=("c", "rust"), **{"testers": ("c", "rust"), **narrowed})
+def select(**values: Any) -> flow.Selection:
+    return flow.Selection(languages=LANGUAGES, **{"testers": LANGUAGES, **values})
 
 
 def test_a_run_carries_out_the_scripts_of_the_project_and_nothing_else(config: Config) -> None:
@@ -75,7 +75,10 @@ def test_a_run_carries_out_the_scripts_of_the_project_and_nothing_else(config: C
         assert sorted(scripts) == sorted(kept * len(testers))
 
 
-@pytest.mark.parametrize("narrowed", [{"keyword": "R1"}, {"record": True}])
+@pytest.mark.parametrize(
+    "narrowed",
+    [{"keyword": "R1"}, {"rules": ("R1",)}, {"record": True}],
+)
 def test_a_run_that_is_narrowed_carries_out_no_script(
     config: Config, narrowed: dict[str, Any]
 ) -> None:
@@ -90,3 +93,53 @@ def test_a_differential_without_scripts_is_an_error_that_says_where_to_get_them(
         flow.read_rounds(replace(config, matrix_dir=tmp_path), select())
     assert caught.value.facts == (("folder", str(tmp_path / "differential/corpus")),)
     assert "soak" in caught.value.hint
+
+
+# -- a part of the matrix ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("selection", "arguments", "expected"),
+    [
+        (select(), (), ("R1", "R2", "R10")),
+        (select(long=True), ("--long",), ("R1", "R2", "R10")),
+        (select(rules=("R1",)), ("--rule", "R1"), ("R1",)),
+        (select(rules=("R1", "R10")), ("--rule", "R1", "--rule", "R10"), ("R1", "R10")),
+        (select(keyword="R1"), ("-k", "R1"), ()),
+        (
+            select(rules=("R2",), keyword="fast", long=True),
+            ("--rule", "R2", "-k", "fast", "--long"),
+            (),
+        ),
+    ],
+)
+def test_a_run_of_some_rules_owes_an_outcome_of_just_those(
+    selection: flow.Selection, arguments: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    assert selection.pytest_args == arguments
+    assert selection.plan_expected(("R1", "R2", "R10")) == expected
+
+
+RULES = (("R1", "Open"), ("R2", "Close"), ("R10", "Atomic"))
+
+
+@pytest.mark.parametrize(
+    ("selection", "shown"),
+    [
+        (select(), ["R1", "R2", "R10"]),
+        # Its only test is one of R10's, too, of which most did not run.
+        (select(rules=("R1",)), ["R1"]),
+        (select(keyword="x"), ["R1", "R10"]),
+    ],
+)
+def test_the_table_has_the_rules_that_were_asked_for(
+    selection: flow.Selection, shown: list[str]
+) -> None:
+    test = TestResult(id="test_x", rules=("R1", "R10"), outcome="passed", duration_s=0.1)
+    ran = (CellResult(cell=PASSED[0].cell, outcome="passed", tests=(test,)),)
+    assert [rule for rule, _ in flow.plan_shown_rules(RULES, ran, selection)] == shown
+
+
+def test_a_narrowed_run_says_what_it_left_out(config: Config) -> None:
+    selection = select(rules=("R1", "R4"), keyword="one")
+    assert selection.render(config) == "--rule R1, --rule R4, -k 'one'"

@@ -127,11 +127,11 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
         "mode": "matrix", "port": "",
         "cells": [
             {"name": "c/c", "module": "mdriver_c", "tester": "c", "work": "matrix",
-             "path": "/twinmod/module/mdriver_c.ko", "keyword": "", "files": []},
+             "path": "/twinmod/module/mdriver_c.ko", "rules": [], "files": []},
             {"name": "c/rust", "module": "mdriver_c", "tester": "rust", "work": "matrix",
-             "path": "/twinmod/module/mdriver_c.ko", "keyword": "", "files": []},
+             "path": "/twinmod/module/mdriver_c.ko", "rules": [], "files": []},
             {"name": "differential", "module": "", "tester": "", "work": "differential",
-             "path": "", "keyword": "", "files": []},
+             "path": "", "rules": [], "files": []},
         ],
         "modules": {"mdriver_c": {"path": "/twinmod/module/mdriver_c.ko"}},
         "testers": {"c": "mdriver_tester_c", "rust": "mdriver_tester_rust"},
@@ -231,12 +231,12 @@ def test_several_builds_of_one_module_are_files_of_their_own(
     setting: guest.Setting, work: guest.Work, product: Product, tmp_path: Path
 ) -> None:
     other = replace(product, path=Path("/out/short.ko"), variant="short")
-    cell = replace(CELLS[0], variant="short", keyword="R4", files=("test_add.py",))
+    cell = replace(CELLS[0], variant="short", rules=("R4",), files=("test_add.py",))
     both = replace(work, cells=(CELLS[0], cell), products=(product, other))
     told = guest.plan_agent(setting, both)["cells"]
-    assert [(c["name"], c["path"], c["keyword"], c["files"]) for c in told] == [
-        ("c/c", "/twinmod/module/mdriver_c.ko", "", []),
-        ("c/c/short", "/twinmod/module/mdriver_c.short.ko", "R4", ["test_add.py"]),
+    assert [(c["name"], c["path"], c["rules"], c["files"]) for c in told] == [
+        ("c/c", "/twinmod/module/mdriver_c.ko", [], []),
+        ("c/c/short", "/twinmod/module/mdriver_c.short.ko", ["R4"], ["test_add.py"]),
     ]
     seen = {str(b.target_path): b.source_path for b in
             guest.plan_view(setting, both.products, tmp_path)}  # fmt: skip

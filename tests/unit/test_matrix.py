@@ -24,12 +24,12 @@ def pytest_collection_finish(session):
 """
 
 
-def collect(folder: Path, keyword: str = "") -> dict[str, list[str]]:
+def collect(folder: Path, *narrowing: str) -> dict[str, list[str]]:
     """Return the rules of every test that pytest collects from the matrix."""
     (folder / "lister.py").write_text(LISTER)
     argv = (
         sys.executable, "-m", "pytest", str(MATRIX), "--rootdir", str(MATRIX), "-c", "/dev/null",
-        "-p", "lister", "-p", "no:cacheprovider", "--collect-only", "-q", "-k", keyword,
+        "-p", "lister", "-p", "no:cacheprovider", "--collect-only", "-q", *narrowing,
         "--module", "none", "--module-path", "none", "--tester", "c",
     )  # fmt: skip
     command = Command(
@@ -77,5 +77,25 @@ def test_every_rule_has_a_test_and_every_test_a_rule(everything: dict[str, list[
 
 
 def test_a_rules_number_selects_its_tests(tmp_path: Path, everything: dict[str, list[str]]) -> None:
-    selected = collect(tmp_path, "R14")
+    selected = collect(tmp_path, "-k", "R14")
     assert selected == {test: named for test, named in everything.items() if "R14" in named}
+
+
+@pytest.mark.parametrize("rules", [("R1",), ("R2",), ("R1", "R20")])
+def test_a_rule_selects_its_tests_and_no_other_whose_number_begins_so(
+    rules: tuple[str, ...], tmp_path: Path, everything: dict[str, list[str]]
+) -> None:
+    selected = collect(tmp_path, *(f"--rule={rule}" for rule in rules))
+    assert selected == {
+        test: named for test, named in everything.items() if set(rules) & set(named)
+    }
+    assert len(selected) < len(everything) / 2
+
+
+def test_a_rule_and_a_keyword_leave_what_both_leave(
+    tmp_path: Path, everything: dict[str, list[str]]
+) -> None:
+    selected = collect(tmp_path, "--rule", "R4", "-k", "read")
+    own = {test for test, named in everything.items() if "R4" in named}
+    assert set(selected) < own
+    assert selected

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The mutants fit today's sources, name the contract's rules, and are judged by what they do."""
 
+import importlib.util
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from twinmod import kbuild, results
+from twinmod import flow, kbuild, results
 from twinmod.config import read_config
 from twinmod.errors import ConfigError
-from twinmod.specs import Cell, CellResult, TestResult
+from twinmod.specs import Cell, CellResult, KernelTree, Progress, TestResult
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/mutation"))
@@ -27,7 +30,7 @@ MUTANT = mutants.Mutant(
     edits=(mutants.Edit(text="a < b", new="a <= b"),), refused="",
 )  # fmt: skip
 FILES = (("memory.py", '"R4"'), ("test_a.py", 'rule("R4")'), ("test_b.py", 'rule("R40")'))
-CELL = mutants.plan_cell(MUTANT, "mdriver_c", MUTANT.rules, RULES, FILES)
+CELL = mutants.plan_cell(MUTANT, "mdriver_c", MUTANT.rules, FILES)
 
 
 def ran(outcomes: dict[str, str], outcome: str = "failed") -> CellResult:
@@ -119,13 +122,6 @@ def test_a_mutant_that_does_not_apply_is_an_error(
         mutants.plan_sources(MUTANT, sources)
 
 
-def test_a_keyword_finds_a_rule_and_none_whose_number_is_longer() -> None:
-    assert mutants.plan_keyword(("R2", "R10"), ("R1", "R2", "R10", "R20", "R24")) == (
-        "(R2 and not (R20 or R24)) or R10"
-    )
-    assert mutants.plan_keyword((), RULES) == ""
-
-
 def test_a_selection_goes_by_name_and_language() -> None:
     other = replace(MUTANT, language="rust")
     both = (MUTANT, other)
@@ -137,9 +133,9 @@ def test_a_selection_goes_by_name_and_language() -> None:
 
 
 def test_a_mutant_has_a_cell_of_its_own() -> None:
-    assert (CELL.name, CELL.keyword, CELL.files) == ("c/c/short", "R4 or R5", ("test_a.py",))
-    every = mutants.plan_cell(MUTANT, "mdriver_c", (), RULES, FILES)
-    assert (every.keyword, every.files) == ("", ())
+    assert (CELL.name, CELL.rules, CELL.files) == ("c/c/short", ("R4", "R5"), ("test_a.py",))
+    every = mutants.plan_cell(MUTANT, "mdriver_c", (), FILES)
+    assert (every.rules, every.files) == ((), ())
     assert Cell(module="mdriver_c", language="c", tester="c").name == "c/c"
 
 
@@ -251,3 +247,62 @@ def test_the_text_names_every_survivor() -> None:
     assert mutants.render_troubles(VERDICTS[:1], ()) == ""
     assert mutants.render_totals(VERDICTS, 60.2) == "2 mutants in 60 s: 1 caught, 1 survived"
     assert mutants.render_totals(VERDICTS[:1], 1.0) == "1 mutants in 1 s: 1 caught, 0 survived"
+
+
+# -- a run ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def script() -> Iterator[ModuleType]:
+    """The script, which is no part of the package."""
+    path = ROOT / "tests/mutation/run.py"
+    spec = importlib.util.spec_from_file_location("mutation_run", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["mutation_run"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["mutation_run"]
+
+
+def run_mutants(
+    script: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tree: KernelTree,
+    progress: Progress,
+    selected: tuple[mutants.Mutant, ...],
+) -> tuple[mutants.Mutant, ...]:
+    """Return the mutants that come as far as a VM, on a kernel without Rust."""
+    bare = replace(tree, proof=replace(tree.proof, rustc=""))
+    prepared = flow.Prepared(
+        chroot=tree.compilers, tree=bare, site_dir=Path("/site"), crates_dir=Path("/crates")
+    )
+    built: list[tuple[str, ...]] = []
+    monkeypatch.setattr(flow, "run_setup", lambda *_: prepared)
+    monkeypatch.setattr(flow, "run_build", lambda *arguments: built.append(arguments[2]))
+    for name in ("prepare_setting", "build_one", "require_originals"):
+        monkeypatch.setattr(script, name, lambda *_: None)
+    monkeypatch.setattr(script, "run_batches", lambda *arguments: arguments[2])
+    ran, _, _ = script.run_mutants(CONFIG, selected, progress)
+    assert built == [("c",)]
+    return tuple(ran)
+
+
+def test_mutants_that_a_kernel_cannot_have_are_left_out_and_named(
+    script: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tree: KernelTree,
+    progress: Progress,
+    told: list[str],
+) -> None:
+    both = (MUTANT, replace(MUTANT, language="rust"))
+    assert run_mutants(script, monkeypatch, tree, progress, both) == (MUTANT,)
+    assert any(line.startswith("mdriver_rust is absent: kernel") for line in told)
+
+
+def test_mutants_of_which_a_kernel_can_have_none_are_refused(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tree: KernelTree, progress: Progress
+) -> None:
+    with pytest.raises(ConfigError, match="nothing is left to do"):
+        run_mutants(script, monkeypatch, tree, progress, (replace(MUTANT, language="rust"),))

@@ -83,6 +83,89 @@ def test_a_checkout_is_what_its_own_twinmod_ships_with(tmp_path: Path, progress:
     assert (found.root_dir, found.out_dir) == (CHECKOUT, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Kbuild",
+        "Makefile",
+        "makefile",
+        "GNUmakefile",
+        "Kconfig",
+        "hello.c",
+        "hello.rs",
+        "hello.h",
+        "entry.S",
+        "src/hello.c",
+        "src/Kbuild",
+        "driver/hello.rs",
+        "Cargo.toml",
+        "dkms.conf",
+        "meson.build",
+        "CMakeLists.txt",
+        "pyproject.toml",
+        "build/Makefile",
+    ],
+)
+def test_somebody_elses_sources_are_not_taken_for_an_empty_folder(
+    name: str, tmp_path: Path, progress: Progress, told: list[str]
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("obj-m := hello.o\n")
+    with pytest.raises(ConfigError, match="holds sources and no") as caught:
+        project.read_project(tmp_path, progress)
+    assert caught.value.facts == (("folder", str(tmp_path)), ("found", name))
+    assert caught.value.hint.startswith("twinmod new FOLDER")
+    assert "[tool.twinmod]" in caught.value.hint
+    assert not told
+
+
+def test_a_few_of_many_sources_are_named(tmp_path: Path, progress: Progress) -> None:
+    for number in range(5):
+        (tmp_path / f"part{number}.c").touch()
+    with pytest.raises(ConfigError) as caught:
+        project.read_project(tmp_path, progress)
+    assert ("found", "part0.c, part1.c, part2.c and 2 more") in caught.value.facts
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "out/build/7.3.4/mdriver_c/mdriver_c.c",
+        "out/report.c",
+        "out/Makefile",
+        ".git/config.c",
+        ".venv/x.h",
+        "notes.txt",
+        "twinmod-0.1.0-py3-none-any.whl",
+        "hello.o",
+        "a/b/hello.c",
+        "Makefile/README",
+    ],
+)
+def test_what_is_nobodys_source_is_as_good_as_nothing(
+    name: str, tmp_path: Path, progress: Progress
+) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).touch()
+    assert project.read_project(tmp_path, progress).root_dir == CHECKOUT
+
+
+def test_a_project_one_folder_down_is_the_one_that_is_meant(
+    tmp_path: Path, progress: Progress
+) -> None:
+    project.write_new(tmp_path / "my driver")
+    with pytest.raises(ConfigError, match="but in my driver") as caught:
+        project.read_project(tmp_path, progress)
+    assert caught.value.hint == "cd 'my driver'"
+
+
+def test_sources_in_a_project_of_ones_own_are_its_own(tmp_path: Path, progress: Progress) -> None:
+    project.write_new(tmp_path / "mine")
+    (tmp_path / "mine/c_module/Makefile").touch()
+    found = project.read_project(tmp_path / "mine/c_module", progress)
+    assert found.root_dir == tmp_path / "mine"
+
+
 def test_a_project_of_ones_own_comes_first_and_is_not_remarked_on(
     tmp_path: Path, progress: Progress, told: list[str]
 ) -> None:

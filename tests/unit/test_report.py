@@ -3,6 +3,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import junitparser
 import pytest
@@ -259,3 +260,44 @@ def test_a_runs_notes_say_what_it_ran_on_and_how_it_differs_from_others() -> Non
     assert lines.splitlines() == [
         *plain.splitlines(), "narrowed to -k 'R2'", "long: many more rounds of what repeats itself",
     ]  # fmt: skip
+
+
+# -- again ------------------------------------------------------------------------------------
+
+
+def fail(cell: Cell, *rules: str) -> CellResult:
+    """Return a cell in which a test of each rule failed."""
+    tests = tuple(
+        specs.TestResult(id=f"test_{rule}", rules=(rule,), outcome="failed", duration_s=0.1)
+        for rule in rules
+    )
+    return CellResult(cell=cell, outcome="failed", tests=tests)
+
+
+@pytest.mark.parametrize(
+    ("results", "options", "again"),
+    [
+        ((fail(C), fail(RUST)), (), ""),
+        (
+            (fail(C), fail(RUST, "R4", "R4")),
+            (),
+            "--rule R4 --module rust --tester c",
+        ),
+        (
+            (fail(C, "R4"), fail(replace(RUST, tester="rust"), "R20")),
+            ("--kernel", "my own"),
+            "--rule R4 --rule R20 --kernel 'my own'",
+        ),
+        (
+            (fail(C, "R1", "R2", "R3", "R4", "R5"), fail(RUST, "R6", "R7")),
+            (),
+            "--rule R1 --rule R2 --rule R3 --rule R4 --rule R5 --module c --tester c",
+        ),
+        ((fail(specs.DIFFERENTIAL, "R1"),), (), ""),
+    ],
+)
+def test_the_rules_that_failed_can_be_run_again(
+    results: tuple[CellResult, ...], options: tuple[str, ...], again: str
+) -> None:
+    shown = f"run again: nox -s test -- {again}" if again else ""
+    assert report.render_again(results, options) == shown

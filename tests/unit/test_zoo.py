@@ -5,14 +5,15 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from twinmod import results, zoo, zoo_run
+from twinmod import flow, results, zoo, zoo_run
 from twinmod.config import Config, read_config
-from twinmod.errors import ConfigError
-from twinmod.specs import CellResult, KernelFault, TestResult
+from twinmod.errors import BuildError, ConfigError
+from twinmod.specs import CellResult, KernelFault, KernelTree, Progress, TestResult
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = read_config(ROOT)
@@ -52,7 +53,7 @@ def ran(outcome: str = "passed", **values: object) -> CellResult:
     return replace(made, **values)  # type: ignore[arg-type]
 
 
-def told(kind: str) -> CellResult:
+def complain(kind: str) -> CellResult:
     """Return a cell that the kernel complained in."""
     fault = KernelFault(kind=kind, lines=(f"BUG: {kind}",))
     return ran("crashed", kernel_faults=(fault,))
@@ -182,14 +183,14 @@ def test_a_selection_of_nothing_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", zoo.SANITIZERS)
 def test_what_a_kernel_was_built_to_look_for_is_a_sanitizers(kind: str) -> None:
-    verdict = zoo.judge(IN_C, told(kind))
+    verdict = zoo.judge(IN_C, complain(kind))
     assert (verdict.stopped_by, verdict.by) == ("sanitizer", kind)
     assert verdict.evidence == (f"BUG: {kind}",)
 
 
 @pytest.mark.parametrize("kind", ["oops", "panic", "bug", "hung task", "soft lockup", "warning"])
 def test_any_other_fault_is_a_crash(kind: str) -> None:
-    verdict = zoo.judge(IN_C, told(kind))
+    verdict = zoo.judge(IN_C, complain(kind))
     assert (verdict.stopped_by, verdict.by) == ("crash", kind)
 
 
@@ -251,15 +252,15 @@ def test_an_error_without_a_code_is_named_by_its_text() -> None:
     [expecting("rule", "R4"), expecting("sanitizer", "kcsan"), expecting("crash", "kasan")],
 )
 def test_another_expectation_is_not_met(attempt: zoo.Attempt) -> None:
-    assert zoo.judge(IN_C, told("kasan")).passed
-    assert not zoo.judge(attempt, told("kasan")).passed
+    assert zoo.judge(IN_C, complain("kasan")).passed
+    assert not zoo.judge(attempt, complain("kasan")).passed
 
 
 # -- the report -------------------------------------------------------------------------------
 
 
 def test_the_report_has_what_was_expected_and_seen() -> None:
-    good, bad = zoo.judge(IN_C, told("kasan")), zoo.judge(IN_RUST, ran())
+    good, bad = zoo.judge(IN_C, complain("kasan")), zoo.judge(IN_RUST, ran())
     document = zoo.plan_report((ENTRY,), (good, bad), {"kasan": "7.3.4"}, 12.34, 2)
     assert json.loads(json.dumps(document)) == document
     assert document["schema"] == "twinmod.zoo/1"
@@ -272,7 +273,7 @@ def test_the_report_has_what_was_expected_and_seen() -> None:
 
 
 def test_a_report_is_whole_with_all_attempts_and_no_mismatch() -> None:
-    good, bad = zoo.judge(IN_C, told("kasan")), zoo.judge(IN_RUST, ran())
+    good, bad = zoo.judge(IN_C, complain("kasan")), zoo.judge(IN_RUST, ran())
     document = zoo.plan_report((ENTRY,), (good,), {"kasan": "7.3.4"}, 1, 1)
     assert zoo.is_whole(document, 1)
     assert not zoo.is_whole(document, 2), "a part of the zoo vouches for nothing"
@@ -281,16 +282,16 @@ def test_a_report_is_whole_with_all_attempts_and_no_mismatch() -> None:
 
 
 def test_a_mismatch_is_said_with_both_sides() -> None:
-    text = zoo.render_troubles((zoo.judge(IN_C, told("oops")),))
+    text = zoo.render_troubles((zoo.judge(IN_C, complain("oops")),))
     assert text.startswith("bug/c: expected sanitizer (kasan), seen crash (oops)")
     assert "BUG: oops" in text
-    assert zoo.render_troubles((zoo.judge(IN_C, told("kasan")),)) == ""
+    assert zoo.render_troubles((zoo.judge(IN_C, complain("kasan")),)) == ""
 
 
 def test_the_table_has_a_line_for_each_bug_and_each_further_attempt() -> None:
     more = replace(IN_RUST, variant="rust_unsafe")
     verdicts = (
-        zoo.judge(IN_C, told("kasan")),
+        zoo.judge(IN_C, complain("kasan")),
         zoo.judge_refusal(IN_RUST, WORDS),
         zoo.judge(more, ran()),
     )
@@ -310,3 +311,73 @@ def test_a_refusal_is_remembered_for_exactly_the_same_attempt(tmp_path: Path) ->
     path.write_text(json.dumps({"digest": "a", "words": WORDS}))
     assert zoo_run.read_refusal(path, "a") == WORDS
     assert zoo_run.read_refusal(path, "b") == ""
+
+
+# -- a run ------------------------------------------------------------------------------------
+
+
+def run_zoo(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    progress: Progress,
+    tree: KernelTree,
+    attempts: tuple[zoo.Attempt, ...],
+    broken: str = "",
+) -> zoo_run.ZooRun:
+    """Run attempts on kernels without Rust, of which the setup of one may fail."""
+
+    def run_setup(config: Config, _: object) -> flow.Prepared:
+        if config.kernel.name == broken:
+            raise BuildError("the kernel did not build")
+        bare = replace(tree, proof=replace(tree.proof, rustc=""))
+        return flow.Prepared(
+            chroot=tree.compilers, tree=bare, site_dir=tmp_path, crates_dir=tmp_path
+        )
+
+    def run_built(*arguments: Any) -> tuple[tuple[zoo.Verdict, ...], int]:
+        return tuple(zoo.judge(b.attempt, complain(b.attempt.expected.by)) for b in arguments[2]), 1
+
+    def build_attempts(*arguments: Any) -> tuple[zoo_run.Built, ...]:
+        return tuple(zoo_run.Built(attempt=a, program_path=tmp_path) for a in arguments[2])
+
+    monkeypatch.setattr(flow, "run_setup", run_setup)
+    monkeypatch.setattr(zoo_run, "run_built", run_built)
+    monkeypatch.setattr(zoo_run, "build_attempts", build_attempts)
+    config = msgspec.structs.replace(CONFIG, out_dir=tmp_path / "out")
+    return zoo_run.run_zoo(config, (ENTRY,), attempts, progress)
+
+
+def test_attempts_that_a_kernel_cannot_have_are_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, progress: Progress, tree: KernelTree
+) -> None:
+    program = replace(IN_RUST, variant="rust_program", space="user")
+    run = run_zoo(tmp_path, monkeypatch, progress, tree, (IN_C, IN_RUST, program))
+    assert [verdict.attempt for verdict in run.verdicts] == [IN_C]
+    assert run.document["mismatches"] == []
+    assert [one["attempt"] for one in run.document["absent"]] == ["bug/rust", "bug/rust_program"]
+    assert all("built without Rust" in one["reason"] for one in run.document["absent"])
+    assert not zoo.is_whole(run.document, 3)
+
+
+def test_nothing_is_made_of_attempts_that_no_kernel_can_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, progress: Progress, tree: KernelTree
+) -> None:
+    with pytest.raises(ConfigError, match=r"nothing is left to do: kernel .* without Rust"):
+        run_zoo(tmp_path, monkeypatch, progress, tree, (IN_RUST,))
+    assert not (tmp_path / "out/zoo/report.json").exists()
+
+
+def test_a_kernel_that_fails_ends_no_attempts_of_another(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    progress: Progress,
+    tree: KernelTree,
+    told: list[str],
+) -> None:
+    stock = replace(IN_C, kernel="stock")
+    run = run_zoo(tmp_path, monkeypatch, progress, tree, (IN_C, stock), broken="kasan")
+    assert [verdict.attempt for verdict in run.verdicts] == [stock]
+    assert run.failed["kasan"].exit_code == 4
+    assert run.document["failed"] == {"kasan": "the kernel did not build"}
+    assert json.loads((tmp_path / "out/zoo/report.json").read_text()) == run.document
+    assert "kernel kasan: error: the kernel did not build" in told

@@ -374,7 +374,7 @@ def run_pytest(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream,
         "--strict-markers", "-q", "--no-header", "--color=no", *PYTEST_SAVINGS,
         "--module", cell["module"], "--module-path", cell["path"],
         "--tester", cell["tester"], "--marks", str(marks), *plan["pytest_args"],
-        *(("-k", cell["keyword"]) if cell["keyword"] else ()),
+        *(f"--rule={rule}" for rule in cell["rules"]),
     ]  # fmt: skip
     return int(pytest.main(arguments, plugins=[Reporter(stream, marks)]))
 

@@ -28,6 +28,7 @@ from twinmod.specs import (
     TURNS,
     YARDSTICKS,
     Bind,
+    Cell,
     CellResult,
     Chroot,
     Figure,
@@ -240,7 +241,9 @@ def run_bench(
         TwinmodError: See the steps.
     """
     prepared = flow.run_setup(config, progress)
-    products = flow.run_build(config, prepared, LANGUAGES, progress)
+    languages = flow.require_languages(config, prepared.tree, LANGUAGES, progress)
+    cells, absent = flow.plan_presence(plan_cells(config), prepared.tree)
+    products = flow.run_build(config, prepared, languages, progress)
     setting = flow.prepare_setting(config, prepared, progress)
     parameters = (*setting.tree.parameters, *wanted.parameters.split())
     setting = replace(
@@ -249,7 +252,7 @@ def run_bench(
     )  # fmt: skip
     out_dir = config.out_dir / "bench"
     shutil.rmtree(out_dir, ignore_errors=True)
-    measured, exact = _run_exact(config, wanted, setting, products, out_dir, progress)
+    measured, exact = _run_exact(wanted, setting, cells, products, out_dir, progress)
     timed, wall = _run_wall(wanted, setting, products, out_dir, progress)
     builds, whole = _run_builds(config, wanted, prepared, products, progress)
     document = costs.plan_report(
@@ -257,21 +260,21 @@ def run_bench(
         quick=wanted.quick, products=products, figures=measured.figures,
         turns=tuple(t for result in timed for t in result.turns),
         loops=tuple(loop for result in measured.results for loop in result.loops),
-        builds=builds, whole=whole, exact=exact, wall=wall,
+        builds=builds, whole=whole, exact=exact, wall=wall, absent=report.plan_absent(absent),
     )  # fmt: skip
     flow.write_json(out_dir / "report.json", document)
     return document, (*measured.results, *timed)
 
 
 def _run_exact(
-    config: Config, wanted: Wanted, setting: guest.Setting, products: tuple[Product, ...],
-    out_dir: Path, progress: Progress,
+    wanted: Wanted, setting: guest.Setting, cells: tuple[Cell, ...],
+    products: tuple[Product, ...], out_dir: Path, progress: Progress,
 ) -> tuple[Measured, dict[str, Any]]:  # fmt: skip
     if wanted.mode == "wall":
         return Measured(results=(), figures=(), boots=()), {}
     measurement = bench.plan_exact(quick=wanted.quick)
     work = guest.Work(
-        mode="measure", cells=(*plan_cells(config), YARDSTICKS), products=products,
+        mode="measure", cells=(*cells, YARDSTICKS), products=products,
         limit_s=LIMIT_S, measurement=measurement,
     )  # fmt: skip
     assert setting.native_dir is not None, "prepared by the caller"

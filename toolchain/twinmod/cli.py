@@ -11,8 +11,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import click
 from rich.console import Console
@@ -55,7 +56,10 @@ from twinmod.errors import (
     compare_exit_codes,
     render_error,
 )
+from twinmod.specs import AbsentCell
 from twinmod.terminal import TerminalProgress
+
+Result = TypeVar("Result")
 
 PROBE_TIMEOUT_S = 10.0
 
@@ -146,9 +150,16 @@ def doctor(state: State, as_json: bool, kernel: str) -> ExitCode:
 @pass_state
 def setup(state: State, kernel: str) -> ExitCode:
     """Make the chroot, the kernel tree and the userland, and prove the crates."""
-    for config in state.select_kernels(kernel):
+    configs = state.select_kernels(kernel)
+
+    def act(config: Config) -> None:
         _print_setup(flow.run_setup(config, state.progress))
-    return ExitCode.PASSED
+
+    done, failed = _run_each(configs, act)
+    if len(configs) > 1:
+        names = f"; failed: {' '.join(failed)}" if failed else ""
+        click.echo(f"{len(done)} of {len(configs)} kernels are set up{names}")
+    return compare_exit_codes(tuple(error.exit_code for error in failed.values()))
 
 
 def _print_setup(prepared: flow.Prepared) -> None:
@@ -182,11 +193,12 @@ def build(
     for module in config.modules:
         kbuild.read_sources(module, config.root_dir)
     if show:
-        click.echo(flow.render_builds(config, wanted))
+        click.echo(flow.render_builds(config, wanted, state.progress))
         return ExitCode.PASSED
     with flow.hold_checkout(config, state.progress):
         prepared = flow.run_setup(config, state.progress)
-        products = flow.run_build(config, prepared, wanted, state.progress)
+        present = flow.require_languages(config, prepared.tree, wanted, state.progress)
+        products = flow.run_build(config, prepared, present, state.progress)
     if as_json:
         _print_json(kbuild.plan_report(products, prepared.tree))
     else:
@@ -199,7 +211,16 @@ def build(
               help="Only the module in this language.")  # fmt: skip
 @click.option("--tester", "testers", multiple=True, type=click.Choice(LANGUAGES),
               help="Only this tester.")  # fmt: skip
-@click.option("-k", "keyword", default="", metavar="EXPR", help="Only tests that match, as pytest.")
+@click.option(
+    "--rule",
+    "rules",
+    multiple=True,
+    metavar="R1",
+    help="Only the tests of this rule; may be repeated.",
+)
+@click.option(
+    "-k", "keyword", default="", metavar="EXPR", help="Only tests whose names match, as pytest."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--long", "long", is_flag=True, help="Many more rounds of what repeats itself.")
 @click.option("--memory", "memory_mib", metavar="MIB", type=click.IntRange(min=MEMORY_MIN_MIB),
@@ -211,54 +232,132 @@ def build(
               help="Carry out a script that the differential left, and nothing else.")  # fmt: skip
 @pass_state
 def test(
-    state: State, modules: tuple[str, ...], testers: tuple[str, ...], keyword: str, as_json: bool,
-    long: bool, memory_mib: int | None, record: bool, kernel: str, script: TextIO | None,
+    state: State, modules: tuple[str, ...], testers: tuple[str, ...], rules: tuple[str, ...],
+    keyword: str, as_json: bool, long: bool, memory_mib: int | None, record: bool, kernel: str,
+    script: TextIO | None,
 ) -> ExitCode:  # fmt: skip
     """Run the matrix: every module with every tester, on the stock kernel."""
     if script is not None:
-        others = modules or testers or keyword or as_json or long or record
+        others = modules or testers or rules or keyword or as_json or long or record
         others = others or memory_mib is not None
         if others or kernel == "all":
             raise click.UsageError("--replay goes with --kernel NAME, and with nothing else")
         return _run_replay(state, state.select(kernel), script)
     selection = flow.Selection(
-        languages=modules or LANGUAGES, testers=testers or LANGUAGES, keyword=keyword, long=long,
-        record=record,
+        languages=modules or LANGUAGES, testers=testers or LANGUAGES,
+        rules=tuple(dict.fromkeys(rules)), keyword=keyword, long=long, record=record,
     )  # fmt: skip
     configs = state.select_kernels(kernel)
+    flow.require_parts(configs[0])
+    flow.require_rules(configs[0], selection.rules)
     if memory_mib is not None:
         configs = tuple(select_memory(config, memory_mib) for config in configs)
-    out_dir = configs[0].out_dir / "test"
-    several = len(configs) > 1
+    memory = ("--memory", str(memory_mib)) if memory_mib is not None else ()
+    options = ("--long", *memory) if long else memory
     with flow.hold_checkout(configs[0], state.progress):
-        if several:
-            shutil.rmtree(out_dir, ignore_errors=True)
-        runs = tuple(
-            _run_test(state, config, selection,
-                      out_dir / config.kernel.name if several else out_dir, quiet=as_json)
-            for config in configs
-        )  # fmt: skip
-        document = report.plan_runs_report(tuple(run.document for run in runs))
-        if several:
-            flow.write_json(out_dir / "report.json", document)
+        if len(configs) > 1:
+            return _run_kernels(state, configs, selection, options, as_json=as_json)
+        out_dir = configs[0].out_dir / "test"
+        prepared = _prepare(state, configs[0])
+        run = _run_test(state, configs[0], prepared, selection, out_dir, options, quiet=as_json)
     if as_json:
-        _print_json(document if several else runs[0].document)
+        _print_json(run.document)
     else:
+        click.echo(report.render_totals(run.document["totals"]))
+    return report.compare_outcomes(run.results)
+
+
+def _run_kernels(
+    state: State,
+    configs: tuple[Config, ...],
+    selection: flow.Selection,
+    options: tuple[str, ...],
+    *,
+    as_json: bool,
+) -> ExitCode:
+    """Run the matrix on each kernel, write the report of all of them, and show what came of it."""
+    out_dir = configs[0].out_dir / "test"
+    shutil.rmtree(out_dir, ignore_errors=True)
+
+    def act(config: Config) -> flow.Run | tuple[AbsentCell, ...]:
+        prepared = _prepare(state, config)
+        cells, absent = flow.plan_presence(selection.plan_cells(config), prepared.tree)
+        if not cells:
+            return absent
+        own_dir = out_dir / config.kernel.name
+        return _run_test(state, config, prepared, selection, own_dir, options, quiet=as_json)
+
+    done, failed = _run_each(configs, act)
+    kernels = tuple(
+        report.KernelRun(
+            kernel=name,
+            error=failed.get(name),
+            document=run.document if isinstance(run := done.get(name), flow.Run) else None,
+            absent=run if isinstance(run, tuple) else (),
+        )
+        for name in (config.kernel.name for config in configs)
+    )
+    document = report.plan_runs_report(kernels)
+    flow.write_json(out_dir / "report.json", document)
+    if as_json:
+        _print_json(document)
+    else:
+        click.echo(report.render_runs(document))
         click.echo(report.render_totals(document["totals"]))
-    return compare_exit_codes(tuple(report.compare_outcomes(run.results) for run in runs))
+    runs = tuple(run for run in done.values() if isinstance(run, flow.Run))
+    if not runs and not failed:
+        raise ConfigError("no kernel can have any of the selected cells", hint="nox -s matrix")
+    return compare_exit_codes(
+        (
+            *(report.compare_outcomes(run.results) for run in runs),
+            *(error.exit_code for error in failed.values()),
+        )
+    )
+
+
+def _run_each(
+    configs: tuple[Config, ...], act: Callable[[Config], Result]
+) -> tuple[dict[str, Result], dict[str, TwinmodError]]:
+    """Do the same on each kernel, and show at once why one failed; see flow.run_each."""
+
+    def guard(config: Config) -> Result:
+        try:
+            return act(config)
+        except OSError as error:
+            raise plan_os_error(error) from error
+
+    def tell(name: str, error: TwinmodError) -> None:
+        click.echo(f"kernel {name}: {name_commands(render_error(error))}", err=True)
+
+    return flow.run_each({one.kernel.name: partial(guard, one) for one in configs}, tell)
+
+
+def _prepare(state: State, config: Config) -> flow.Prepared:
+    """Set up the kernel of a run, whose phases begin here."""
+    state.progress.durations.clear()
+    return flow.run_setup(config, state.progress)
 
 
 def _run_test(
-    state: State, config: Config, selection: flow.Selection, out_dir: Path, *, quiet: bool
+    state: State,
+    config: Config,
+    prepared: flow.Prepared,
+    selection: flow.Selection,
+    out_dir: Path,
+    options: tuple[str, ...],
+    *,
+    quiet: bool,
 ) -> flow.Run:
     """Run the matrix on one kernel and show what came of it."""
-    state.progress.durations.clear()
-    prepared = flow.run_setup(config, state.progress)
     run = flow.run_test(config, prepared, selection, out_dir, state.progress, state.phases)
     if not quiet:
         Console(highlight=False).print(report.render_table(run.outcomes, run.rules, run.cells))
         troubles = report.render_troubles(run.results)
         click.echo(f"\n{troubles}\n" if troubles else "")
+        named = config.kernel.name != state.config.kernel.name
+        kernel = ("--kernel", config.kernel.name) if named else ()
+        if again := report.render_again(run.results, (*kernel, *options)):
+            click.echo(f"{name_commands(again)}\n")
         click.echo(report.render_run_notes(run.document, str(out_dir)))
     return run
 
@@ -491,18 +590,29 @@ def zoo_command(
         Console(highlight=False, soft_wrap=True).print(zoo.render_table(run.verdicts))
         troubles = zoo.render_troubles(run.verdicts)
         click.echo(f"\n{troubles}\n" if troubles else "")
+        for absent in run.document["absent"]:
+            click.echo(f"{absent['attempt']} is absent: {absent['reason']}")
+        for name, error in run.failed.items():
+            click.echo(f"kernel {name} FAILED: {error.message}")
         click.echo(zoo.render_totals(run.verdicts, run.seconds))
-    return ExitCode.TESTS_FAILED if run.document["mismatches"] else ExitCode.PASSED
+    mismatched = ExitCode.TESTS_FAILED if run.document["mismatches"] else ExitCode.PASSED
+    return compare_exit_codes((mismatched, *(e.exit_code for e in run.failed.values())))
 
 
 @cli.command("lint-kernel")
+@kernel_option("Check against this kernel of [tool.twinmod]; all: each.")
 @pass_state
-def lint_kernel(state: State) -> ExitCode:
+def lint_kernel(state: State, kernel: str) -> ExitCode:
     """Run checkpatch, the tree's rustfmt and clippy, with warnings as errors."""
-    with flow.hold_checkout(state.config, state.progress):
-        prepared = flow.run_setup(state.config, state.progress)
-        flow.run_lint(state.config, prepared, state.progress)
-    return ExitCode.PASSED
+    configs = state.select_kernels(kernel)
+
+    def act(config: Config) -> None:
+        prepared = flow.run_setup(config, state.progress)
+        flow.run_lint(config, prepared, state.progress)
+
+    with flow.hold_checkout(configs[0], state.progress):
+        _, failed = _run_each(configs, act)
+    return compare_exit_codes(tuple(error.exit_code for error in failed.values()))
 
 
 @cli.command("new")

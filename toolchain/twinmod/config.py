@@ -163,6 +163,12 @@ def select_memory(config: Config, memory_mib: int) -> Config:
     return msgspec.structs.replace(config, vm=replace(config.vm, memory_mib=memory_mib))
 
 
+def has_mark(path: Path) -> bool:
+    """Tell whether a file is a pyproject.toml that configures twinmod."""
+    named = path.name == "pyproject.toml" and path.is_file()
+    return named and MARK in path.read_text(errors="replace")
+
+
 def find_project_dir(start: Path) -> Path:
     """Return the nearest folder, from a start upwards, whose pyproject.toml configures twinmod.
 
@@ -170,8 +176,7 @@ def find_project_dir(start: Path) -> Path:
         NoProjectError: There is none.
     """
     for folder in (start, *start.parents):
-        path = folder / "pyproject.toml"
-        if path.is_file() and MARK in path.read_text(errors="replace"):
+        if has_mark(folder / "pyproject.toml"):
             return folder
     raise NoProjectError(
         f"no pyproject.toml with {MARK} here or in a folder above",

@@ -92,6 +92,7 @@ def plan_report(
     products: tuple[Product, ...], figures: tuple[Figure, ...], turns: tuple[Turns, ...],
     loops: tuple[Loop, ...], builds: tuple[Mapping[str, Any], ...],
     whole: Mapping[str, Any] | None, exact: Mapping[str, Any], wall: Mapping[str, Any],
+    absent: tuple[Mapping[str, str], ...] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Return the report of a benchmark: JSON's own types, schema ``twinmod.bench/1``.
 
@@ -108,6 +109,7 @@ def plan_report(
         whole: How far a build of the whole kernel's modules came.
         exact: How it was counted.
         wall: How it was timed.
+        absent: The cells that the kernel cannot have, as report.plan_absent has them.
     """
     languages = {product.module: product.language for product in products}
     found = summarize_figures(figures)
@@ -129,6 +131,7 @@ def plan_report(
         "modules": [{"module": p.module, "language": p.language, "sha256": p.sha256}
                     for p in products],
         "cells": [f"{language}/{tester}" for language in modules for tester in testers],
+        "absent": [dict(cell) for cell in absent],
         "results": [entry for entry in entries if entry["module"]],
         "yardsticks": [entry for entry in entries if not entry["module"]],
         "comparisons": plan_comparisons(turns, languages),
@@ -232,7 +235,7 @@ def plan_interval(interval: bench.Interval) -> dict[str, float]:
 
 def plan_counter_report(
     results: tuple[CellResult, ...], kernel: Mapping[str, str], accelerator: str,
-    counting: Mapping[str, Any],
+    counting: Mapping[str, Any], absent: tuple[Mapping[str, str], ...] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Return what a counter took, repeat by repeat: JSON's own types, ``twinmod.counter/1``.
 
@@ -241,6 +244,7 @@ def plan_counter_report(
         kernel: As report.plan_kernel has it.
         accelerator: What the VMs ran on.
         counting: threads, increments, method, repeats.
+        absent: The cells that the kernel cannot have, as report.plan_absent has them.
     """
     by_cell: dict[str, list[CellResult]] = {}
     for result in results:
@@ -255,7 +259,8 @@ def plan_counter_report(
                                 "verdict": ratio.verdict})  # fmt: skip
     return {
         "schema": COUNTER_SCHEMA, "kernel": dict(kernel), "accelerator": accelerator,
-        **counting, "cells": list(cells.values()), "comparisons": comparisons,
+        **counting, "cells": list(cells.values()), "absent": [dict(cell) for cell in absent],
+        "comparisons": comparisons,
     }  # fmt: skip
 
 

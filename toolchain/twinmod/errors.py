@@ -69,6 +69,10 @@ class NoProjectError(ConfigError):
     """No folder configures twinmod."""
 
 
+class SelectionError(ConfigError):
+    """What a caller narrowed a run to leaves nothing, whatever the kernel is."""
+
+
 class MissingToolError(TwinmodError):
     """The environment lacks something: a program, a namespace, disk, the network."""
 

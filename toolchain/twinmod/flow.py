@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The verbs: config -> chroot -> kernel tree -> plan -> act -> report, each step once."""
 
+import difflib
 import errno
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from twinmod import (
     __version__,
@@ -34,7 +35,14 @@ from twinmod import (
     userland,
 )
 from twinmod.config import LANGUAGES, Config, plan_cells, select_kernel
-from twinmod.errors import ConfigError, ExitCode, MissingToolError, TwinmodError
+from twinmod.errors import (
+    ConfigError,
+    ExitCode,
+    MissingToolError,
+    SelectionError,
+    TwinmodError,
+    VmLostError,
+)
 from twinmod.specs import (
     DIFFERENTIAL,
     AbsentCell,
@@ -48,6 +56,8 @@ from twinmod.specs import (
     Product,
     Progress,
 )
+
+Result = TypeVar("Result")
 
 #: What programs include of the C module: the uapi header.
 UAPI = "mdriver.h"
@@ -105,7 +115,44 @@ def look_for_tree(config: Config, root: Chroot | None) -> tuple[KernelTree | Non
         below = select_kernel(config, config.kernel.source)
         base_root = chroot.find_chroot(below.chroot)
         base, _ = kernel.look_for_tree(below.kernel, base_root)
-    return kernel.look_for_tree(config.kernel, root, base)
+    try:
+        return kernel.look_for_tree(config.kernel, root, base)
+    except OSError as error:
+        return None, MissingToolError(
+            f"kernel {config.kernel.name} cannot be read: {error.strerror or error}",
+            facts=(("file", str(error.filename)),) if error.filename else (),
+        )
+
+
+def run_each(
+    works: Mapping[str, Callable[[], Result]], tell: Callable[[str, TwinmodError], None]
+) -> tuple[dict[str, Result], dict[str, TwinmodError]]:
+    """Do something for each kernel; of several, one that fails ends none of the others.
+
+    Args:
+        works: What is done, by the name of the kernel.
+        tell: Told at once of a kernel that failed, and why.
+
+    Returns:
+        By the name of the kernel, what was done, and what it failed with.
+
+    Raises:
+        SelectionError: The caller asks for something that no kernel has.
+        TwinmodError: The only kernel failed.
+    """
+    if len(works) == 1:
+        return {name: work() for name, work in works.items()}, {}
+    done: dict[str, Result] = {}
+    failed: dict[str, TwinmodError] = {}
+    for name, work in works.items():
+        try:
+            done[name] = work()
+        except SelectionError:
+            raise
+        except TwinmodError as error:
+            failed[name] = error
+            tell(name, error)
+    return done, failed
 
 
 def ensure_out_dir(out_dir: Path) -> None:
@@ -140,6 +187,38 @@ def hold_checkout(config: Config, progress: Progress) -> Iterator[None]:
 # -- build ------------------------------------------------------------------------------------
 
 
+def find_languages(tree: KernelTree) -> tuple[str, ...]:
+    """Return the languages in which a kernel can have modules."""
+    return tuple(language for language in LANGUAGES if not kbuild.find_absence(language, tree))
+
+
+def require_languages(
+    config: Config, tree: KernelTree, wanted: tuple[str, ...], progress: Progress
+) -> tuple[str, ...]:
+    """Return the wanted languages in which a kernel can have modules.
+
+    Args:
+        config: Names the modules.
+        tree: The kernel.
+        wanted: What a caller asks for.
+        progress: Told which module is absent, and why.
+
+    Raises:
+        ConfigError: None is left.
+    """
+    found = tuple(language for language in wanted if language in find_languages(tree))
+    absent = {
+        config.find_module(language).name: kbuild.find_absence(language, tree)
+        for language in wanted
+        if language not in found
+    }
+    if not found:
+        raise ConfigError(f"nothing is left to do: {'; '.join(dict.fromkeys(absent.values()))}")
+    for name, reason in absent.items():
+        progress.note(f"{name} is absent: {reason}")
+    return found
+
+
 def plan_builds(
     config: Config, tree: KernelTree, languages: tuple[str, ...]
 ) -> tuple[kbuild.BuildPlan, ...]:
@@ -153,17 +232,18 @@ def plan_builds(
     )
 
 
-def render_builds(config: Config, languages: tuple[str, ...]) -> str:
+def render_builds(config: Config, languages: tuple[str, ...], progress: Progress) -> str:
     """Return the commands that would build modules; run and make nothing.
 
     Raises:
         MissingToolError: Setup has not been run, so there are no such commands yet.
+        ConfigError: The kernel can have none of the modules.
     """
     root = chroot.find_chroot(config.chroot)
     tree, error = look_for_tree(config, root)
     if tree is None:
         raise error
-    plans = plan_builds(config, tree, languages)
+    plans = plan_builds(config, tree, require_languages(config, tree, languages, progress))
     return "\n\n".join(kbuild.render_show(plan) for plan in plans)
 
 
@@ -212,8 +292,7 @@ def prepare_setting(config: Config, prepared: Prepared, progress: Progress) -> g
         ))
         for spec in config.testers
     )  # fmt: skip
-    if not config.matrix_dir.is_dir():
-        raise ConfigError("the matrix is missing", facts=(("folder", str(config.matrix_dir)),))
+    require_matrix(config)
     programs_dir = userland.ensure_programs(
         prepared.chroot, prepared.site_dir, config.matrix_dir, uapi, progress
     )
@@ -255,16 +334,29 @@ class Selection:
     languages: tuple[str, ...]
     testers: tuple[str, ...]
     keyword: str = ""
+    # Only the tests of these rules; () for those of all.
+    rules: tuple[str, ...] = ()
     # Many more rounds of what repeats itself.
     long: bool = False
     # Whether its VMs can be replayed; nothing comes in once they run, so no differential.
     record: bool = False
 
     @property
+    def narrowing(self) -> tuple[str, ...]:
+        """Arguments of pytest that leave only some tests, () when all of them run."""
+        rules = tuple(word for rule in self.rules for word in ("--rule", rule))
+        return (*rules, "-k", self.keyword) if self.keyword else rules
+
+    @property
     def pytest_args(self) -> tuple[str, ...]:
-        """What pytest is told of it."""
-        narrowed = ("-k", self.keyword) if self.keyword else ()
-        return (*narrowed, "--long") if self.long else narrowed
+        """All arguments of pytest for it."""
+        return (*self.narrowing, "--long") if self.long else self.narrowing
+
+    def plan_expected(self, known: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the rules that every cell must have an outcome for, of those of the contract."""
+        if self.keyword:
+            return ()
+        return self.rules or known
 
     def plan_cells(self, config: Config) -> tuple[Cell, ...]:
         """Return the cells that it leaves."""
@@ -279,6 +371,7 @@ class Selection:
         words = []
         if len(cells) < len(plan_cells(config)):
             words.append("cells " + " ".join(cell.name for cell in cells))
+        words += [f"--rule {rule}" for rule in self.rules]
         if self.keyword:
             words.append(f"-k {self.keyword!r}")
         if self.record:
@@ -311,30 +404,66 @@ class Run:
 
 
 def plan_presence(
-    config: Config, tree: KernelTree, selection: Selection
+    cells: tuple[Cell, ...], tree: KernelTree
 ) -> tuple[tuple[Cell, ...], tuple[AbsentCell, ...]]:
-    """Return the selected cells that a kernel can have, and those that it cannot.
-
-    Raises:
-        ConfigError: None is left.
-    """
-    reasons = {cell: kbuild.find_absence(cell.language, tree)
-               for cell in selection.plan_cells(config)}  # fmt: skip
-    cells = tuple(cell for cell, reason in reasons.items() if not reason)
+    """Return the cells that a kernel can have, and those that it cannot."""
+    reasons = {cell: kbuild.find_absence(cell.language, tree) for cell in cells}
+    present = tuple(cell for cell, reason in reasons.items() if not reason)
     absent = tuple(
         AbsentCell(cell=cell, reason=reason) for cell, reason in reasons.items() if reason
     )
-    if not cells:
-        raise ConfigError(f"there is nothing to test: {absent[0].reason}")
-    return cells, absent
+    return present, absent
+
+
+def require_parts(config: Config) -> None:
+    """Refuse a project that lacks a part of what the matrix needs, before anything is made.
+
+    Raises:
+        ConfigError: The contract, the matrix, a module's source or a tester is missing.
+    """
+    read_rules(config)
+    require_matrix(config)
+    for module in config.modules:
+        kbuild.read_sources(module, config.root_dir)
+    for tester in config.testers:
+        userland.read_project(config.root_dir / tester.project)
+
+
+def require_matrix(config: Config) -> None:
+    """Refuse a project without tests.
+
+    Raises:
+        ConfigError: The folder of the matrix is missing.
+    """
+    if not config.matrix_dir.is_dir():
+        raise ConfigError("the matrix is missing", facts=(("folder", str(config.matrix_dir)),))
+
+
+def require_rules(config: Config, wanted: Iterable[str]) -> None:
+    """Refuse a rule that the contract does not have.
+
+    Raises:
+        SelectionError: There is one; the nearest that it has are among the facts.
+        ConfigError: See read_rules.
+    """
+    known = tuple(number for number, _ in read_rules(config))
+    for rule in wanted:
+        if rule not in known:
+            near = difflib.get_close_matches(rule.upper(), known)
+            raise SelectionError(
+                f"--rule {rule}: {config.contract_path.name} has no such rule",
+                facts=(("nearest" if near else "rules", " ".join(near or known)),),
+                hint=f"nox -s test -- --rule {(near or known)[0]}",
+            )
 
 
 def plan_shown_rules(
-    rules: tuple[tuple[str, str], ...], found: tuple[CellResult, ...], keyword: str
+    rules: tuple[tuple[str, str], ...], found: tuple[CellResult, ...], selection: Selection
 ) -> tuple[tuple[str, str], ...]:
-    """Return the rules that a table shows: all, or what a keyword left of them."""
+    """Return the rules that a table shows: all, or those that a selection left."""
     ran = {rule for result in found for test in result.tests for rule in test.rules}
-    return tuple((rule, title) for rule, title in rules if not keyword or rule in ran)
+    shown = set(selection.rules) or ran
+    return tuple((rule, title) for rule, title in rules if not selection.narrowing or rule in shown)
 
 
 def run_test(
@@ -348,18 +477,23 @@ def run_test(
         phases: What was done so far.
         products: The modules; those that the sources make now unless they are given.
         root_dir: What the VM has as its root instead of the chroot.
+
+    Raises:
+        ConfigError: The kernel can have none of the selected cells.
     """
     rules = read_rules(config)
     rounds = read_rounds(config, selection)
-    cells, absent = plan_presence(config, prepared.tree, selection)
+    cells, absent = plan_presence(selection.plan_cells(config), prepared.tree)
+    if not cells:
+        raise ConfigError(f"there is nothing to test: {absent[0].reason}")
     languages = tuple(sorted({cell.language for cell in cells}))
     products = products or run_build(config, prepared, languages, progress)
     setting = replace(prepare_setting(config, prepared, progress), root_dir=root_dir)
     if selection.record:
         setting = guest.plan_recorded(setting)
-    if selection.keyword:
+    if selection.narrowing:
         userland.require_tests(
-            prepared.chroot, prepared.site_dir, setting.userland.programs_dir, selection.keyword
+            prepared.chroot, prepared.site_dir, setting.userland.programs_dir, selection.narrowing
         )
     shutil.rmtree(out_dir, ignore_errors=True)
     work = guest.Work(
@@ -375,10 +509,10 @@ def run_test(
     )
     in_matrix = tuple(result for result in ended if result.cell != DIFFERENTIAL)
     numbers = tuple(rule for rule, _ in rules)
-    checked = results.compare_coverage(in_matrix, () if selection.keyword else numbers, numbers)
+    checked = results.compare_coverage(in_matrix, selection.plan_expected(numbers), numbers)
     explored = exploring.finish(ended[-1]) if exploring else None
     injected = read_injected(out_dir, products, prepared.tree)
-    if injected and not selection.keyword:
+    if injected and not selection.narrowing:
         checked = blame_missed(checked, injected)
     everything = (*checked, explored.result) if explored else checked
     document = report.plan_test_report(
@@ -392,7 +526,7 @@ def run_test(
     )  # fmt: skip
     write_json(out_dir / "report.json", document)
     cache.write_atomically(out_dir / "junit.xml", report.render_junit(everything))
-    shown = plan_shown_rules(rules, checked, selection.keyword)
+    shown = plan_shown_rules(rules, checked, selection)
     return Run(results=everything, document=document, rules=shown)
 
 
@@ -478,7 +612,7 @@ def read_rounds(config: Config, selection: Selection) -> tuple[differential.Roun
     Raises:
         ConfigError: The project's scripts are not all there, or not all scripts.
     """
-    if not config.differential or selection.keyword or selection.record:
+    if not config.differential or selection.narrowing or selection.record:
         return ()
     definition = differential.load_definition(config.matrix_dir, config.differential)
     folder = config.matrix_dir / config.differential / differential.CORPUS
@@ -533,7 +667,7 @@ def prepare_alone(
         life_s: How long the VM may live, in seconds.
         progress: Told of every phase.
     """
-    languages = tuple(lang for lang in LANGUAGES if not kbuild.find_absence(lang, prepared.tree))
+    languages = require_languages(config, prepared.tree, LANGUAGES, progress)
     products = run_build(config, prepared, languages, progress)
     setting = prepare_setting(config, prepared, progress)
     shutil.rmtree(out_dir, ignore_errors=True)
@@ -625,26 +759,35 @@ def run_counter(
 ) -> tuple[dict[str, Any], tuple[CellResult, ...]]:
     """Count up in every cell: threads x increments on one device, by a method of the testers.
 
-    All cells take their turn before the first one does so again: what drifts hits them all.
+    All cells take their turn before the first one does so again: what drifts hits them all. Of
+    several repeats, one whose VM does not boot ends none of the others.
     """
-    products = run_build(config, prepared, LANGUAGES, progress)
+    languages = require_languages(config, prepared.tree, LANGUAGES, progress)
+    cells, absent = plan_presence(plan_cells(config), prepared.tree)
+    products = run_build(config, prepared, languages, progress)
     setting = prepare_setting(config, prepared, progress)
     out_dir = config.out_dir / "counter"
     shutil.rmtree(out_dir, ignore_errors=True)
     work = guest.Work(
-        mode="count", cells=plan_cells(config), products=products, limit_s=counting.limit_s,
+        mode="count", cells=cells, products=products, limit_s=counting.limit_s,
         threads=counting.threads, increments=counting.increments, method=counting.method,
     )  # fmt: skip
     found: list[CellResult] = []
     for number in range(1, counting.repeats + 1):
         if counting.repeats > 1:
             progress.note(f"repeat {number} of {counting.repeats}")
-        ended, _ = guest.run_cells(setting, work, out_dir / f"repeat-{number}", progress)
+        try:
+            ended, _ = guest.run_cells(setting, work, out_dir / f"repeat-{number}", progress)
+        except VmLostError as error:
+            if counting.repeats == 1:
+                raise
+            ended = guest.plan_unreached(cells, error.message)
         found += ended
     document = costs.plan_counter_report(
         tuple(found), report.plan_kernel(prepared.tree), setting.accelerator.name,
         {"threads": counting.threads, "increments": counting.increments,
          "method": counting.method, "repeats": counting.repeats},
+        report.plan_absent(absent),
     )  # fmt: skip
     write_json(out_dir / "report.json", document)
     return document, tuple(found)
@@ -653,14 +796,15 @@ def run_counter(
 def run_shell(
     config: Config, prepared: Prepared, progress: Progress, *, gdb: bool = False
 ) -> ExitCode:
-    """Give a person a VM with both modules loaded and both testers importable.
+    """Give a person a VM with the modules that it can have loaded, and both testers importable.
 
     Raises:
         TwinmodError: A debugger is wanted that could make nothing of this kernel.
     """
     if gdb:
         debugger.require_debugger(prepared.tree, prepared.chroot)
-    products = run_build(config, prepared, LANGUAGES, progress)
+    languages = require_languages(config, prepared.tree, LANGUAGES, progress)
+    products = run_build(config, prepared, languages, progress)
     setting = prepare_setting(config, prepared, progress)
     out_dir = config.out_dir / "shell"
     shutil.rmtree(out_dir, ignore_errors=True)
@@ -681,7 +825,7 @@ def offer_gdb(
     """Let `nox -s gdb` find the VM of a folder until the context is left; see debugger.Sight."""
     sight = debugger.Sight(
         tree=prepared.tree, chroot=prepared.chroot, socket_dir=run_dir / "results",
-        builds=plan_builds(config, prepared.tree, LANGUAGES), unborn=unborn,
+        builds=plan_builds(config, prepared.tree, find_languages(prepared.tree)), unborn=unborn,
     )  # fmt: skip
     record_path = debugger.write_record(config.out_dir / "gdb", debugger.plan_gdb(sight))
     progress.note("in another terminal: nox -s gdb")
@@ -710,7 +854,8 @@ def run_recording(
     recording.require_same(recorded, prepared.tree, prepared.chroot)
     if gdb:
         debugger.require_debugger(prepared.tree, prepared.chroot)
-    products = run_build(config, prepared, LANGUAGES, progress)
+    languages = require_languages(config, prepared.tree, LANGUAGES, progress)
+    products = run_build(config, prepared, languages, progress)
     changed = [p.module for p in products if recorded.modules.get(p.module, p.sha256) != p.sha256]
     if changed:
         progress.note(f"{' and '.join(changed)} changed since: places in it are of what it is now")
@@ -811,7 +956,8 @@ def list_cells(config: Config) -> tuple[KernelCell, ...]:
 
 def run_lint(config: Config, prepared: Prepared, progress: Progress) -> None:
     """Hold the modules' and the Rust tester's sources to the kernel's and clippy's checks."""
-    for plan in plan_builds(config, prepared.tree, LANGUAGES):
+    languages = require_languages(config, prepared.tree, LANGUAGES, progress)
+    for plan in plan_builds(config, prepared.tree, languages):
         kbuild.lint(plan, progress)
     spec = next(spec for spec in config.testers if spec.name == "rust")
     userland.lint(

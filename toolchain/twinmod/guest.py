@@ -384,7 +384,7 @@ def plan_agent(setting: Setting, work: Work) -> dict[str, Any]:
         "cells": [
             {"name": cell.name, "module": cell.module, "tester": cell.tester,
              "work": "differential" if cell == DIFFERENTIAL else work.mode,
-             "path": paths.get((cell.module, cell.variant), ""), "keyword": cell.keyword,
+             "path": paths.get((cell.module, cell.variant), ""), "rules": list(cell.rules),
              "files": list(cell.files)}
             for cell in work.cells
         ],

@@ -2,15 +2,45 @@
 """The project that verbs work on: a person's own, the one twinmod ships with, or a copy of it."""
 
 import os
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from twinmod import cache, resources, userland
-from twinmod.config import MARK, OUT, Config, find_project_dir, read_config, render_project
+from twinmod.config import (
+    MARK,
+    OUT,
+    Config,
+    find_project_dir,
+    has_mark,
+    read_config,
+    render_project,
+)
 from twinmod.errors import ConfigError, MissingToolError, NoProjectError
 from twinmod.specs import Progress
 
 #: What a project has beside that which its configuration names.
 BESIDE = ("LICENSE", "tests/bench", "zoo")
+
+#: Names and suffixes of files that make a folder a project of somebody else's.
+FOREIGN_NAMES = frozenset(
+    (
+        "CMakeLists.txt",
+        "Cargo.toml",
+        "GNUmakefile",
+        "Kbuild",
+        "Kconfig",
+        "Makefile",
+        "dkms.conf",
+        "makefile",
+        "meson.build",
+        "pyproject.toml",
+    )
+)
+FOREIGN_SUFFIXES = frozenset((".S", ".c", ".h", ".mk", ".rs"))
+
+#: How many of them an error names.
+SHOWN_FILES = 3
 
 
 def read_project(start: Path, progress: Progress) -> Config:
@@ -21,14 +51,68 @@ def read_project(start: Path, progress: Progress) -> Config:
         progress: Told when it is the shipped one.
 
     Raises:
-        ConfigError: Its configuration is not valid, or this copy of twinmod is not whole.
+        ConfigError: Its configuration is not valid, or this copy of twinmod is not whole; or no
+            folder configures twinmod and this one holds somebody's sources.
     """
     try:
         return read_config(find_project_dir(start))
     except NoProjectError:
+        refuse_foreign(start)
         shipped = read_config(resources.find_shipped_dir(), start / OUT)
-    progress.note(f"no {MARK} here or above: this is the project that twinmod ships with")
+    progress.note(
+        f"no {MARK} here or above: working on mdriver, the project that twinmod ships with; "
+        f"results go to {OUT}/"
+    )
     return shipped
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse to build the shipped drivers in a folder that holds somebody's own.
+
+    Raises:
+        ConfigError: It, or a folder in it, holds sources or a build's description.
+    """
+    found = tuple(iterate_foreign(folder))
+    if not found:
+        return
+    projects = [name for name in found if has_mark(folder / name)]
+    if projects:
+        inner = str(Path(projects[0]).parent)
+        raise ConfigError(
+            f"no {MARK} here or above, but in {inner}",
+            facts=(("folder", str(folder)),),
+            hint=f"cd {shlex.quote(inner)}",
+        )
+    more = f" and {len(found) - SHOWN_FILES} more" if len(found) > SHOWN_FILES else ""
+    raise ConfigError(
+        f"this folder holds sources and no {MARK}: twinmod would build its own mdriver here, "
+        "not these",
+        facts=(("folder", str(folder)), ("found", ", ".join(found[:SHOWN_FILES]) + more)),
+        hint=f"twinmod new FOLDER, or add {MARK} to pyproject.toml in this folder",
+    )
+
+
+def iterate_foreign(folder: Path) -> Iterator[str]:
+    """Yield the paths, in a folder, of files that make it a project of somebody else's.
+
+    Folders in it count, one level deep; hidden ones and the folder of results do not.
+    """
+    inner = (
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and path.name != OUT and not path.name.startswith(".")
+    )
+    for path in (file for one in (folder, *inner) for file in _list_files(one)):
+        if path.name in FOREIGN_NAMES or path.suffix in FOREIGN_SUFFIXES:
+            yield str(path.relative_to(folder))
+
+
+def _list_files(folder: Path) -> tuple[Path, ...]:
+    """Return the files of a folder, sorted; none of one that this user may not read."""
+    try:
+        return tuple(path for path in sorted(folder.iterdir()) if path.is_file())
+    except OSError:
+        return ()
 
 
 def plan_parts(config: Config) -> tuple[str, ...]:

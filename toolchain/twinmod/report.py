@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A run as data, as JUnit, and as text; data first. Pure."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import junitparser
@@ -10,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from twinmod import faults, injection
-from twinmod.errors import ExitCode, compare_exit_codes
+from twinmod.errors import ExitCode, TwinmodError, compare_exit_codes
 from twinmod.specs import (
+    DIFFERENTIAL,
     AbsentCell,
     CellResult,
     Check,
@@ -31,6 +33,9 @@ MARKS = {
     "timeout": ("TIMEOUT", "bold red"),
     "lost": ("LOST", "bold red"),
 }
+
+#: How many failed rules the command that runs them again names.
+AGAIN_RULES = 5
 
 #: What the terminal shows of a failed test; the reports have all of it.
 MESSAGE_LINES = 3
@@ -136,12 +141,18 @@ def plan_test_report(
         "vm_phases": [{"vm": number, "title": title, "seconds": round(seconds, 2)}
                       for number, title, seconds in vm_phases],
         "cells": [plan_cell(result) for result in results],
-        "absent": [{"module": a.cell.module, "tester": a.cell.tester, "reason": a.reason}
-                   for a in absent],
+        "absent": list(plan_absent(absent)),
         "differential": differential,
         "injected": injected,
         "totals": dict(totals),
     }  # fmt: skip
+
+
+def plan_absent(absent: tuple[AbsentCell, ...]) -> tuple[dict[str, str], ...]:
+    """Return the cells that a kernel cannot have, as every report names them."""
+    return tuple(
+        {"module": a.cell.module, "tester": a.cell.tester, "reason": a.reason} for a in absent
+    )
 
 
 def plan_modules(products: tuple[Product, ...]) -> list[dict[str, Any]]:
@@ -169,12 +180,59 @@ def plan_soak_report(
     }
 
 
-def plan_runs_report(documents: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelRun:
+    """What a run on several kernels came to on one of them."""
+
+    kernel: str
+    # The report of its run; None when it has none.
+    document: dict[str, Any] | None = None
+    # The cells that it cannot have, when those are all.
+    absent: tuple[AbsentCell, ...] = ()
+    # What its setup, its builds or its VM failed with.
+    error: TwinmodError | None = None
+
+    @property
+    def outcome(self) -> str:
+        """tested, absent or failed."""
+        if self.error is not None:
+            return "failed"
+        return "absent" if self.document is None else "tested"
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """passed, failed and skipped: an error is one failure, an absent cell is skipped."""
+        if self.document is not None:
+            return dict(self.document["totals"])
+        return {"passed": 0, "failed": int(self.error is not None), "skipped": len(self.absent)}
+
+
+def plan_runs_report(runs: tuple[KernelRun, ...]) -> dict[str, Any]:
     """Return the report of one run on several kernels: schema ``twinmod.tests/1``."""
     return {
         "schema": "twinmod.tests/1",
-        "runs": list(documents),
-        "totals": sum_totals(tuple(document["totals"] for document in documents)),
+        "kernels": [
+            {
+                "kernel": run.kernel,
+                "outcome": run.outcome,
+                "totals": run.totals,
+                "absent": list(plan_absent(run.absent)),
+                "error": plan_error(run.error) if run.error is not None else None,
+            }
+            for run in runs
+        ],
+        "runs": [run.document for run in runs if run.document is not None],
+        "totals": sum_totals(tuple(run.totals for run in runs)),
+    }
+
+
+def plan_error(error: TwinmodError) -> dict[str, Any]:
+    """Return an error as JSON's own types."""
+    return {
+        "exit_code": int(error.exit_code),
+        "message": error.message,
+        "facts": [list(fact) for fact in error.facts],
+        "hint": error.hint,
     }
 
 
@@ -276,6 +334,35 @@ def render_troubles(results: tuple[CellResult, ...]) -> str:
     return "\n".join(lines)
 
 
+def render_again(results: tuple[CellResult, ...], options: tuple[str, ...]) -> str:
+    """Return the command that runs the first rules that failed again, "" when no test failed.
+
+    Args:
+        results: Of the run.
+        options: What it was run with beside a selection.
+    """
+    bad = tuple(
+        (result.cell, rule)
+        for result in results
+        if result.cell != DIFFERENTIAL
+        for test in result.tests
+        if test.outcome not in ("passed", "skipped")
+        for rule in test.rules
+    )
+    if not bad:
+        return ""
+    rules = tuple(dict.fromkeys(rule for _, rule in bad))[:AGAIN_RULES]
+    words = [word for rule in rules for word in ("--rule", rule)]
+    failed = {cell for cell, rule in bad if rule in rules}
+    for option, names in (
+        ("--module", {cell.language for cell in failed}),
+        ("--tester", {cell.tester for cell in failed}),
+    ):
+        if len(names) == 1:
+            words += [option, *names]
+    return f"run again: nox -s test -- {shlex.join((*words, *options))}"
+
+
 def render_faults(found: tuple[KernelFault, ...], modules: tuple[str, ...]) -> str:
     """Return faults as a person is shown them, or that there was none.
 
@@ -362,10 +449,7 @@ def render_run_notes(document: Mapping[str, Any], folder: str) -> str:
     lines = [f"kernel {kernel}, {document['accelerator']}, {memory_mib} MiB; {folder}"]
     lines += render_phases(document)
     lines += render_watchers(document["modules"])
-    lines += [
-        f"{cell['module']} with tester {cell['tester']} is absent: {cell['reason']}"
-        for cell in document["absent"]
-    ]
+    lines += render_absent(document["absent"])
     if document["differential"]:
         lines.append(render_differential(document["differential"]))
     if document["injected"]:
@@ -377,6 +461,14 @@ def render_run_notes(document: Mapping[str, Any], folder: str) -> str:
     if document["long"]:
         lines.append("long: many more rounds of what repeats itself")
     return "\n".join(lines)
+
+
+def render_absent(absent: Iterable[Mapping[str, str]]) -> list[str]:
+    """Return a line for each cell that a kernel cannot have, with the reason."""
+    return [
+        f"{cell['module']} with tester {cell['tester']} is absent: {cell['reason']}"
+        for cell in absent
+    ]
 
 
 def render_watchers(modules: list[Mapping[str, Any]]) -> list[str]:
@@ -426,6 +518,21 @@ def render_soak(document: Mapping[str, Any]) -> str:
     kernel = document["kernel"]["release"]
     lines.append(f"kernel {kernel}, {document['accelerator']}, seed {document['seed']}")
     return "\n".join((*lines, render_differential(found)))
+
+
+def render_runs(document: Mapping[str, Any]) -> str:
+    """Return a line for each kernel of a run on several: its totals, or why it has none."""
+    width = max(len(one["kernel"]) for one in document["kernels"])
+    lines = []
+    for one in document["kernels"]:
+        if one["outcome"] == "failed":
+            what = f"FAILED: {one['error']['message']}"
+        elif one["outcome"] == "absent":
+            what = f"absent: {'; '.join(dict.fromkeys(c['reason'] for c in one['absent']))}"
+        else:
+            what = render_totals(one["totals"])
+        lines.append(f"{one['kernel']:<{width}}  {what}")
+    return "\n".join(lines)
 
 
 def render_totals(totals: Mapping[str, int]) -> str:

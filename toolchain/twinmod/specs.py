@@ -231,8 +231,8 @@ class Cell:
     label: str = ""
     # Which build of the module, where a VM is given several.
     variant: str = ""
-    # Only the tests that match, as pytest's -k; "" leaves all that the run has.
-    keyword: str = ""
+    # Only the tests of these rules; () leaves all that the run has.
+    rules: tuple[str, ...] = ()
     # Only these files of the matrix; () is all of it.
     files: tuple[str, ...] = ()
 

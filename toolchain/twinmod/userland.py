@@ -6,6 +6,7 @@ All of it is made inside the chroot, once for each content, and needs no network
 
 import hashlib
 import os
+import shlex
 import shutil
 import tomllib
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from twinmod import cache, network, process, resources, sandbox
-from twinmod.errors import BuildError, ConfigError, MissingToolError
+from twinmod.errors import BuildError, ConfigError, MissingToolError, SelectionError
 from twinmod.specs import Bind, Chroot, Command, Progress, TesterSpec
 
 DOWNLOAD_TIMEOUT_S = 1800.0
@@ -420,36 +421,42 @@ def plan_compile(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     return (
         *programs,
         ("python3", "-m", "compileall", "-q", str(inside / "package")),
-        plan_collect(""),
+        plan_collect(()),
     )
 
 
-def plan_collect(keyword: str) -> tuple[str, ...]:
-    """Return pytest's argument vector that collects the matrix and runs nothing of it."""
+def plan_collect(narrowing: tuple[str, ...]) -> tuple[str, ...]:
+    """Return pytest's argument vector that collects the matrix and runs nothing of it.
+
+    Args:
+        narrowing: pytest's arguments that leave only some tests, () for all.
+    """
     matrix = str(sandbox.INSIDE / "matrix")
     return (
         "python3", "-m", "pytest", matrix, "--rootdir", matrix, "-p", "no:cacheprovider",
-        "--collect-only", "-q", "-q", "--strict-markers", "-k", keyword,
+        "--collect-only", "-q", "-q", "--strict-markers", *narrowing,
         "--module", "none", "--module-path", "none", "--tester", "c",
     )  # fmt: skip
 
 
-def require_tests(chroot: Chroot, site_dir: Path, programs_dir: Path, keyword: str) -> None:
-    """Refuse a keyword expression that selects no test, before a VM is booted for it.
+def require_tests(
+    chroot: Chroot, site_dir: Path, programs_dir: Path, narrowing: tuple[str, ...]
+) -> None:
+    """Refuse a selection that leaves no test, before a VM is booted for it.
 
     Raises:
-        ConfigError: It matches nothing, or is no expression.
+        SelectionError: It leaves none, or -k has no expression.
     """
-    command = _plan_program(chroot, site_dir, programs_dir, plan_collect(keyword), writable=False)
+    command = _plan_program(chroot, site_dir, programs_dir, plan_collect(narrowing), writable=False)
     status, output = process.run_unchecked(command)
     if status == 0:
         return
-    why = {4: "is no expression", 5: "matches no test"}.get(status, "cannot be collected")
+    why = {4: "is not an expression", 5: "matches no test"}.get(status, "cannot be collected")
     said = tuple(("pytest", line) for line in output.splitlines() if line.startswith("ERROR"))
-    raise ConfigError(
-        f"-k {keyword!r} {why}",
+    raise SelectionError(
+        f"{shlex.join(narrowing)} {why}",
         facts=said[:1],
-        hint="-k takes parts of test names and of rule numbers, as in: -k 'R4 and not R14'",
+        hint="--rule takes a rule's number, -k parts of test names: --rule R4 -k 'not short'",
     )
 
 

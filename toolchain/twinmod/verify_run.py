@@ -193,15 +193,16 @@ def try_to_load(
     config: Config, prepared: flow.Prepared, products: tuple[Product, ...], out_dir: Path,
     progress: Progress,
 ) -> dict[str, CellResult]:  # fmt: skip
-    """Return what became of each module on a kernel, by its name: one test where it loads."""
+    """Return what became of each module on a kernel, by its name: one rule where it loads."""
     setting = flow.prepare_setting(config, prepared, progress)
     wanted = {product.language for product in products}
     cells = tuple(
         cell for cell in plan_cells(config) if cell.language in wanted and cell.tester == "c"
     )
+    first_rule, _ = flow.read_rules(config)[0]
     work = guest.Work(
         mode="matrix", cells=cells, products=products, limit_s=config.vm.test_timeout_s,
-        pytest_args=("-k", "R1"),
+        pytest_args=("--rule", first_rule),
     )  # fmt: skip
     ended, _ = guest.run_cells(setting, work, out_dir, progress)
     return {result.cell.module: result for result in ended}

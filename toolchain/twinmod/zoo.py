@@ -5,12 +5,13 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
 from rich.table import Table
 
-from twinmod.errors import ConfigError
+from twinmod.errors import ConfigError, TwinmodError
 from twinmod.specs import Cell, CellResult, ModuleSpec
 
 #: The kernel of an entry that needs none of its own: the one that the configuration selects.
@@ -301,7 +302,8 @@ def plan_verdict(verdict: Verdict) -> dict[str, Any]:
 
 def plan_report(
     entries: tuple[Entry, ...], verdicts: tuple[Verdict, ...], releases: Mapping[str, str],
-    seconds: float, boots: int,
+    seconds: float, boots: int, absent: Mapping[Attempt, str] = MappingProxyType({}),
+    failed: Mapping[str, TwinmodError] = MappingProxyType({}),
 ) -> dict[str, Any]:  # fmt: skip
     """Return the report: JSON's own types, schema ``twinmod.zoo/1``.
 
@@ -311,6 +313,8 @@ def plan_report(
         releases: By the name of a kernel, its release.
         seconds: What all of it took.
         boots: How many VMs that were.
+        absent: By attempt that a kernel cannot have, why.
+        failed: By the name of a kernel, what its setup or its VMs failed with.
     """
     found = {(v.attempt.entry, v.attempt.variant): plan_verdict(v) for v in verdicts}
     names = {v.attempt.entry for v in verdicts}
@@ -326,6 +330,9 @@ def plan_report(
             for entry in entries if entry.name in names
         ],
         "mismatches": [v.attempt.name for v in verdicts if not v.passed],
+        "absent": [{"attempt": attempt.name, "reason": reason}
+                   for attempt, reason in absent.items()],
+        "failed": {name: error.message for name, error in failed.items()},
         "seconds": round(seconds, 1),
         "boots": boots,
     }  # fmt: skip

@@ -4,16 +4,17 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
 
 from twinmod import cache, flow, guest, kbuild, lanes, process, sandbox, zoo
-from twinmod.config import LANGUAGES, Config, select_kernel
-from twinmod.errors import BuildError, ConfigError
+from twinmod.config import Config, select_kernel
+from twinmod.errors import BuildError, ConfigError, TwinmodError, render_error
 from twinmod.specs import Bind, CellResult, Chroot, Command, Product, Progress
 from twinmod.zoo import Attempt, Entry, Verdict
 
@@ -48,12 +49,26 @@ class Built:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KernelRun:
+    """What the attempts of one kernel came to."""
+
+    verdicts: tuple[Verdict, ...]
+    # Attempts that the kernel cannot have, and why.
+    absent: Mapping[Attempt, str]
+    release: str
+    # How many VMs it took.
+    boots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ZooRun:
     """A finished run."""
 
     verdicts: tuple[Verdict, ...]
     document: dict[str, Any]
     seconds: float
+    # By the name of a kernel, what its setup or its VMs failed with.
+    failed: Mapping[str, TwinmodError]
 
 
 def read_entries(config: Config) -> tuple[Entry, ...]:
@@ -195,17 +210,20 @@ def prepare_setting(
 
 def run_kernel(
     config: Config, attempts: tuple[Attempt, ...], name: str, progress: Progress
-) -> tuple[tuple[Verdict, ...], str, int]:
-    """Build and run the attempts of one kernel; return verdicts, its release, and the boots."""
+) -> KernelRun:
+    """Build and run the attempts of one kernel; those that it cannot have are absent."""
     prepared = flow.run_setup(config, progress)
-    built = build_attempts(config, prepared, zoo.plan_order(attempts), progress)
+    reasons = {a: kbuild.find_absence(a.language, prepared.tree) for a in attempts}
+    absent = {attempt: reason for attempt, reason in reasons.items() if reason}
+    present = tuple(attempt for attempt in attempts if attempt not in absent)
+    built = build_attempts(config, prepared, zoo.plan_order(present), progress)
     running = tuple(b for b in built if b.runs)
-    verdicts = [zoo.judge_refusal(b.attempt, b.words) for b in built if not b.runs]
+    verdicts = tuple(zoo.judge_refusal(b.attempt, b.words) for b in built if not b.runs)
     total = 0
     if running:
         found, total = run_built(config, prepared, running, name, progress)
         verdicts += found
-    return tuple(verdicts), prepared.tree.release, total
+    return KernelRun(verdicts=verdicts, absent=absent, release=prepared.tree.release, boots=total)
 
 
 def run_built(
@@ -215,7 +233,7 @@ def run_built(
     """Run what was built, in lanes of VMs; return verdicts, and how many VMs they were."""
     products = tuple(b.product for b in running if b.product)
     if any(b.program_path for b in running):
-        products += flow.run_build(config, prepared, LANGUAGES, progress)
+        products += flow.run_build(config, prepared, flow.find_languages(prepared.tree), progress)
     drivers = {module.language: module.name for module in config.modules}
     cells = {b.attempt: zoo.plan_cell(b.attempt, drivers) for b in running}
     tests_dir = write_tests(config, dict.fromkeys(a.entry for a in cells), running)
@@ -245,21 +263,30 @@ def run_zoo(
     """Build and run attempts, kernel by kernel; write the report.
 
     Raises:
+        ConfigError: The kernels can have none of the attempts.
         TwinmodError: A step that is no attempt's doing failed.
     """
     began = time.monotonic()
     shutil.rmtree(config.out_dir / "zoo/runs", ignore_errors=True)
-    verdicts: dict[Attempt, Verdict] = {}
-    releases: dict[str, str] = {}
-    boots = 0
-    for name in dict.fromkeys(attempt.kernel for attempt in attempts):
+
+    def act(name: str) -> KernelRun:
         chosen = config if name == zoo.STOCK else select_kernel(config, name)
         own = tuple(attempt for attempt in attempts if attempt.kernel == name)
-        found, releases[name], total = run_kernel(chosen, own, name, progress)
-        verdicts.update({verdict.attempt: verdict for verdict in found})
-        boots += total
-    ordered = tuple(verdicts[attempt] for attempt in attempts)
+        return run_kernel(chosen, own, name, progress)
+
+    names = dict.fromkeys(attempt.kernel for attempt in attempts)
+    runs, failed = flow.run_each(
+        {name: partial(act, name) for name in names},
+        lambda name, error: progress.note(f"kernel {name}: {render_error(error)}"),
+    )
+    absent = {a: reason for run in runs.values() for a, reason in run.absent.items()}
+    verdicts = {v.attempt: v for run in runs.values() for v in run.verdicts}
+    if not verdicts and not failed:
+        raise ConfigError(f"nothing is left to do: {'; '.join(dict.fromkeys(absent.values()))}")
+    ordered = tuple(verdicts[attempt] for attempt in attempts if attempt in verdicts)
     seconds = time.monotonic() - began
-    document = zoo.plan_report(entries, ordered, releases, seconds, boots)
+    releases = {name: run.release for name, run in runs.items()}
+    boots = sum(run.boots for run in runs.values())
+    document = zoo.plan_report(entries, ordered, releases, seconds, boots, absent, failed)
     flow.write_json(config.out_dir / "zoo/report.json", document)
-    return ZooRun(verdicts=ordered, document=document, seconds=seconds)
+    return ZooRun(verdicts=ordered, document=document, seconds=seconds, failed=failed)
