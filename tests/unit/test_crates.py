@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """dkms.conf and the script that it asks, run by bash and sh against folders made here."""
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from twinmod import packages, process
+from twinmod.archives import File
 from twinmod.specs import Command, Release
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
@@ -18,6 +18,44 @@ RUSTC = "rustc 1.85.1 (4eb161250 2025-03-15) (built from a source tarball)"
 GCC = "x86_64-linux-gnu-gcc-14 (Debian 14.2.0-19) 14.2.0"
 VERSION = "7.3.4-1~bpo13+1"
 
+CLANG = "Debian clang version 19.1.7 (3+b1)"
+
+#: What the scripts need of a host; its compilers and package managers are not to be seen.
+PROGRAMS = (
+    "awk",
+    "basename",
+    "bash",
+    "cat",
+    "chmod",
+    "comm",
+    "cp",
+    "cut",
+    "diff",
+    "dirname",
+    "flock",
+    "grep",
+    "head",
+    "ln",
+    "ls",
+    "mkdir",
+    "mktemp",
+    "mv",
+    "nproc",
+    "readlink",
+    "rm",
+    "rmdir",
+    "sed",
+    "sh",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "tail",
+    "touch",
+    "tr",
+    "uname",
+    "wc",
+)
+
 #: What says of itself what the kernel was built by.
 TOOLS = {
     "rustc": f'if [ "$1" = --print ]; then echo "$ROOT/sysroot"; else echo "{RUSTC}"; fi',
@@ -25,10 +63,21 @@ TOOLS = {
     "bindgen": "echo bindgen 0.71.1",
     "pahole": "echo v1.30",
     "openssl": "echo OpenSSL 3.5.1",
+    "apt": "exit 1",
     **dict.fromkeys(("make", "flex", "bison", "bc", "xz"), "exit 1"),
 }
 
 CONFIG = f"""CONFIG_CC_VERSION_TEXT="{GCC}"
+CONFIG_RUSTC_VERSION=108501
+CONFIG_RUSTC_VERSION_TEXT="{RUSTC}"
+CONFIG_RUST=y
+"""
+
+CLANG_CONFIG = f"""CONFIG_CC_VERSION_TEXT="{CLANG}"
+CONFIG_CC_IS_CLANG=y
+CONFIG_CLANG_VERSION=190107
+CONFIG_AS_IS_LLVM=y
+CONFIG_LD_IS_LLD=y
 CONFIG_RUSTC_VERSION=108501
 CONFIG_RUSTC_VERSION_TEXT="{RUSTC}"
 CONFIG_RUST=y
@@ -53,7 +102,8 @@ class World:
     def environment(self) -> tuple[tuple[str, str], ...]:
         return (
             ("ROOT", str(self.root)),
-            ("MDRIVER_PATH", f"{self.root}/bin:{os.environ['PATH']}"),
+            ("MDRIVER_PATH", f"{self.root}/bin:{self.root}/host"),
+            ("MDRIVER_OS_RELEASE", f"{self.root}/os-release"),
             ("MDRIVER_CACHE", f"{self.root}/cache"),
             ("MDRIVER_STATE", f"{self.root}/state"),
             ("MDRIVER_MODULES", f"{self.root}/lib/modules"),
@@ -65,8 +115,12 @@ class World:
             Command(argv=argv, purpose="it", timeout_s=60, environment=self.environment)
         )
 
+    @property
+    def script(self) -> Path:
+        return self.root / "tree/mdriver-rust/crates"
+
     def crates(self, *arguments: str) -> tuple[int, str]:
-        return self.run("sh", str(self.root / "tree/mdriver-rust/crates"), *arguments)
+        return self.run("sh", str(self.script), *arguments)
 
     def check(self) -> tuple[int, str]:
         return self.crates("check", KERNEL, str(self.headers), "build")
@@ -88,7 +142,7 @@ class World:
             f"action={action} kernelver={kernel!r} kernel_source_dir={str(self.headers)!r}\n"
             f'. "{conf}" >/dev/null\n'
             'echo "$BUILD_EXCLUSIVE_KERNEL|$AUTOINSTALL|$PACKAGE_NAME|$PACKAGE_VERSION|'
-            '${BUILT_MODULE_NAME[0]}"\n'
+            '${BUILT_MODULE_NAME[0]}|$NO_WEAK_MODULES"\n'
         )
         argv = ("bash", str(script), action, *(("--kernelver", asked) if asked else ()))
         status, output = self.run(*argv)
@@ -113,6 +167,10 @@ def world(tmp_path: Path) -> World:
         write_tool(made, name, body)
     write_versions(made, VERSION, VERSION)
     write_tool(made, "df", "printf 'a\\nb 1 1 99999999 1 /\\n'")
+    write(tmp_path / "os-release", "ID=debian\nVERSION_CODENAME=trixie\n")
+    (tmp_path / "host").mkdir()
+    for name in PROGRAMS:
+        (tmp_path / "host" / name).symlink_to(process.find_program(name) or name)
     return made
 
 
@@ -143,7 +201,7 @@ def write_versions(world: World, headers: str, source: str) -> None:
 )  # fmt: skip
 def test_the_c_module_is_for_linux_6_12_on(world: World, kernel: str, served: bool) -> None:
     said, _ = world.source_conf("mdriver-c", kernel)
-    assert said == f"{'' if served else '^$'}|yes|mdriver-c|0.1.0|mdriver_c"
+    assert said == f"{'' if served else '^$'}|yes|mdriver-c|0.1.0|mdriver_c|yes"
 
 
 @pytest.mark.parametrize(("asked", "wanted"), [("6.1.0-44-amd64", ""), ("6.12.1", "yes")])
@@ -159,7 +217,7 @@ def test_an_old_dkms_that_names_no_kernel_does_not_install_it_for_the_wrong_one(
 
 def test_a_kernel_that_can_be_served_is_not_excluded(world: World) -> None:
     said, seen = world.source_conf("mdriver-rust", KERNEL)
-    assert said == "|yes|mdriver-rust|0.1.0|mdriver_rust"
+    assert said == "|yes|mdriver-rust|0.1.0|mdriver_rust|yes"
     assert seen == ""
     assert not (world.root / "state").exists()
 
@@ -184,7 +242,7 @@ def test_what_only_looks_is_told_nothing(world: World) -> None:
 
 def test_dkms_that_asks_for_no_kernel_is_told_no_more_than_names(world: World) -> None:
     said, seen = world.source_conf("mdriver-rust", "", "status")
-    assert said == "|yes|mdriver-rust|0.1.0|mdriver_rust"
+    assert said == "|yes|mdriver-rust|0.1.0|mdriver_rust|yes"
     assert seen == ""
 
 
@@ -241,6 +299,136 @@ def test_each_reason_is_exact_and_names_what_would_help(world: World, case: str)
     assert reason in world.record.read_text()
     # A package manager's hook goes on.
     assert world.crates("hook", KERNEL)[0] == 0
+
+
+#: os-release, the manager's program -> what helps where a kernel's headers and rustc are missing.
+DISTRIBUTIONS = {
+    "debian": (
+        "ID=debian",
+        "apt",
+        "apt install linux-headers-{}",
+        "apt install rustc rust-src bindgen",
+        "apt-cache policy rustc",
+    ),
+    "mint": (
+        "ID=linuxmint\nID_LIKE='ubuntu debian'",
+        "apt",
+        "apt install linux-headers-{}",
+        "apt install rustc rust-src bindgen",
+        "apt-cache policy rustc",
+    ),
+    "fedora": (
+        "ID=fedora",
+        "dnf",
+        "dnf install kernel-devel-{}",
+        "dnf install rust",
+        "dnf list --showduplicates rust",
+    ),
+    "rocky": (
+        'ID="rocky"\nID_LIKE="rhel centos fedora"',
+        "dnf",
+        "dnf install kernel-devel-{}",
+        "dnf install rust",
+        "dnf list --showduplicates rust",
+    ),
+    "arch": (
+        "ID=arch",
+        "pacman",
+        "pacman -S linux-zen-headers",
+        "pacman -S rust",
+        "pacman -Si rust",
+    ),
+    "tumbleweed": (
+        'ID="opensuse-tumbleweed"\nID_LIKE="opensuse suse"',
+        "zypper",
+        "zypper install kernel-default-devel",
+        "zypper install rust",
+        "zypper search -s -x rust",
+    ),
+    "gentoo": ("ID=gentoo", "emerge", "", "", ""),
+    "none": ("", "apt", "", "", ""),
+    # Its own package manager was removed, as from an image that is never changed.
+    "bare fedora": ("ID=fedora", "apt", "", "", ""),
+}
+
+#: What each calls a kernel.
+RELEASES = {
+    "fedora": "7.3.4-200.fc44.x86_64",
+    "rocky": "7.3.4-12.el11.x86_64",
+    "arch": "7.3.4-zen1-1-zen",
+    "tumbleweed": "7.3.4-1-default",
+}
+
+
+def become(world: World, distribution: str) -> str:
+    """Make the host one of another distribution, with one of its kernels; return its release."""
+    text, manager, *_ = DISTRIBUTIONS[distribution]
+    write(world.root / "os-release", f"NAME='An apt user'\n{text}\n")
+    (world.root / "bin/apt").unlink()
+    write_tool(world, manager, "exit 1")
+    release = RELEASES.get(distribution, KERNEL)
+    folder = world.root / "lib/modules" / release
+    if not folder.exists():
+        folder.mkdir()
+        (folder / "build").symlink_to(world.headers)
+    write(folder / "pkgbase", "linux-zen\n")
+    return release
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("what", ["headers", "no rustc", "another rustc"])
+def test_advice_is_that_of_the_distribution_or_none(
+    world: World, distribution: str, what: str
+) -> None:
+    release = become(world, distribution)
+    headers, rustc, versions = DISTRIBUTIONS[distribution][2:]
+    if what == "headers":
+        (world.headers / ".config").unlink()
+    elif what == "no rustc":
+        (world.root / "bin/rustc").unlink()
+    else:
+        write_tool(world, "rustc", "echo rustc 1.96.1")
+    status, output = world.crates("check", release, "", "build")
+    advice = {"headers": headers.format(release), "no rustc": rustc, "another rustc": versions}
+    helps = [line for line in output.splitlines() if "this may help" in line]
+    wanted = advice[what]
+    assert status == 1
+    assert helps == ([f"mdriver-rust: this may help: {wanted}"] if wanted else [])
+
+
+@pytest.mark.parametrize(
+    ("distribution", "release"),
+    [
+        ("fedora", "7.3.4-200.fc44.x86_64+debug"),
+        ("fedora", "7.3.4-mine"),
+        ("rocky", "7.3.4-1.el10.elrepo.x86_64"),
+        ("tumbleweed", "7.3.4"),
+        ("arch", "7.3.4-mine"),
+    ],
+)
+def test_a_kernel_whose_package_has_another_name_has_no_advice(
+    world: World, distribution: str, release: str
+) -> None:
+    become(world, distribution)
+    status, output = world.crates("check", release, "", "build")
+    assert (status, "its headers are not installed" in output) == (1, True)
+    assert "this may help" not in output
+
+
+@pytest.mark.parametrize("distribution", ["fedora", "arch", "tumbleweed", "gentoo"])
+@pytest.mark.parametrize("case", [*REASONS, "no rust"])
+def test_no_reason_advises_another_distributions_package_manager(
+    world: World, distribution: str, case: str
+) -> None:
+    release = become(world, distribution)
+    if case == "no rust":
+        write(world.headers / ".config", "")
+    else:
+        REASONS[case][0](world)
+    # A host of rpm can have dpkg too, which knows nothing of its kernels.
+    status, output = world.crates("check", release, "", "build")
+    assert (status, "skipped for" in output) == (1, True)
+    assert "apt" not in output
 
 
 def test_a_kernel_without_headers_is_refused_and_not_noted(world: World) -> None:
@@ -377,11 +565,166 @@ def test_crates_that_the_headers_hold_are_used(world: World) -> None:
     write_tool(world, "make", 'echo "$@"')
     assert world.check() == (0, "")
     assert world.crates("hook", KERNEL) == (0, "")
-    status, output = world.crates("build", KERNEL, str(world.headers), "LLVM=1")
+    status, output = world.crates("build", KERNEL, str(world.headers), "V=1")
     assert status == 0
     assert f"-C {world.headers} M=" in output
-    assert "LLVM=1 modules" in output
+    assert "V=1 modules" in output
     assert not (world.root / "cache" / KERNEL).exists()
+
+
+def make_clang_kernel(world: World, compilers: dict[str, str], config: str = CLANG_CONFIG) -> None:
+    """Let the kernel be one whose headers hold its crates, and that clang has built.
+
+    Args:
+        world: Where it is.
+        compilers: What each of the programs says of itself.
+        config: The kernel's configuration.
+    """
+    write(world.headers / ".config", config)
+    write(world.headers / "rust/libkernel.rmeta", "")
+    for name, text in compilers.items():
+        write_tool(world, name, f'echo "{text}"')
+    # As the kernel's makefiles: without being told, they call gcc, and its flags are not clang's.
+    write_tool(
+        world,
+        "make",
+        'case " $* " in *" LLVM="* | *" CC=clang"*) echo "$@" >>"$ROOT/made" ;;'
+        " *) echo gcc: unrecognized option; exit 2 ;; esac",
+    )
+
+
+#: What there is, the configuration's change -> what make is told.
+CLANGS: dict[str, tuple[dict[str, str], tuple[str, str], str]] = {
+    "its own": ({"clang": CLANG, "ld.lld": ""}, ("", ""), " LLVM=1 "),
+    "versioned": ({"clang-19": CLANG, "ld.lld-19": ""}, ("", ""), " LLVM=-19 "),
+    "beside another": (
+        {"clang": "clang version 20", "ld.lld": "", "clang-19": CLANG, "ld.lld-19": ""},
+        ("", ""),
+        " LLVM=-19 ",
+    ),
+    "its own first": (
+        {"clang": CLANG, "ld.lld": "", "clang-19": "clang version 19.1.0", "ld.lld-19": ""},
+        ("", ""),
+        " LLVM=1 ",
+    ),
+    "only another": ({"clang": "clang version 20", "ld.lld": ""}, ("", ""), " LLVM=1 "),
+    "ld": ({"clang": CLANG}, ("CONFIG_LD_IS_LLD=y\n", ""), " CC=clang "),
+    "versioned and ld": ({"clang-19": CLANG}, ("CONFIG_LD_IS_LLD=y\n", ""), " CC=clang-19 "),
+    "as": ({"clang": CLANG, "ld.lld": ""}, ("AS_IS_LLVM", "AS_IS_GNU"), " LLVM=1 LLVM_IAS=0 "),
+}
+
+
+@pytest.mark.parametrize("case", CLANGS)
+def test_a_kernel_that_clang_built_is_served_by_clang(world: World, case: str) -> None:
+    compilers, change, wanted = CLANGS[case]
+    make_clang_kernel(world, compilers, CLANG_CONFIG.replace(*change))
+    status, output = world.crates("prepare", KERNEL)
+    assert (status, output) == (0, "")
+    assert wanted in (world.root / "made").read_text()
+    assert "state: ready\n" in world.record.read_text()
+    assert world.check() == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("compilers", "config", "reason", "helps"),
+    [
+        ({}, CLANG_CONFIG, f"clang is not installed; the kernel was built by {CLANG}", "-19"),
+        ({"clang": CLANG}, CLANG_CONFIG, "ld.lld is not installed", ""),
+        ({"clang-19": CLANG}, CLANG_CONFIG, "ld.lld-19 is not installed", "-19"),
+    ],
+)
+def test_a_missing_clang_is_named_and_looked_for_again(
+    world: World, compilers: dict[str, str], config: str, reason: str, helps: str
+) -> None:
+    make_clang_kernel(world, compilers, config)
+    status, output = world.crates("prepare", KERNEL)
+    assert status == 1
+    assert reason in output
+    assert f"apt install clang{helps} lld{helps} llvm{helps}" in output
+    assert "state: skipped\n" in world.record.read_text()
+    make_clang_kernel(world, {"clang": CLANG, "ld.lld": ""}, config)
+    write_tool(world, "ld.lld-19", "")
+    assert world.crates("prepare", KERNEL) == (0, "")
+
+
+@pytest.mark.parametrize("said", [("LLVM=1",), ("CC=clang", "LD=ld.lld")])
+def test_dkms_own_words_for_clang_give_way_to_its_name(world: World, said: tuple[str, ...]) -> None:
+    make_clang_kernel(world, {"clang-19": CLANG, "ld.lld-19": ""})
+    status, _ = world.crates("build", KERNEL, str(world.headers), *said, "V=1")
+    assert status == 0
+    made = (world.root / "made").read_text()
+    assert (" LLVM=-19 " in made, " V=1 modules" in made) == (True, True)
+    assert not any(f" {word}" in made for word in said)
+
+
+def test_crates_of_a_kernel_that_clang_built_are_rebuilt_by_clang(world: World) -> None:
+    make_source(world, "_RNvsymbol")
+    write(world.headers / ".config", CLANG_CONFIG)
+    make = world.root / "bin/make"
+    make.write_text(make.read_text().replace("\n", '\necho "$@" >>"$ROOT/made"\n', 1))
+    for name in ("ld.lld", "llvm-ar", "llvm-nm", "llvm-objcopy", "llvm-strip"):
+        write_tool(world, f"{name}-19", "")
+    write_tool(world, "clang-19", "echo clang version 19.1.0")
+    status, output = world.crates("prepare", KERNEL)
+    assert status == 1
+    assert "clang-19 is another: it is clang version 19.1.0, the kernel was built by" in output
+    write_tool(world, "clang-19", f'echo "{CLANG}"')
+    status, output = world.crates("prepare", KERNEL)
+    assert (status, "proved: 1 symbols" in output) == (0, True)
+    lines = (world.root / "made").read_text().splitlines()
+    assert [line.split()[-1] for line in lines] == ["olddefconfig", "prepare", "modules"]
+    assert all(" LLVM=-19 " in line for line in lines)
+    (world.root / "bin/llvm-nm-19").unlink()
+    (world.root / "cache" / KERNEL / "key").write_text("")
+    assert "llvm-nm-19 is not installed" in world.check()[1]
+
+
+@pytest.mark.parametrize(("change", "told"), [("", False), ("CONFIG_LD_IS_LLD=y\n", True)])
+def test_a_kernel_that_gcc_built_is_not_served_by_clang(
+    world: World, change: str, *, told: bool
+) -> None:
+    write(world.headers / ".config", CONFIG + change)
+    write(world.headers / "rust/libkernel.rmeta", "")
+    write_tool(world, "clang", f'echo "{CLANG}"')
+    write_tool(world, "make", 'echo "$@ LLVM=$LLVM." >>"$ROOT/made"')
+    assert world.run("env", "LLVM=1", "sh", str(world.script), "prepare", KERNEL) == (0, "")
+    made = (world.root / "made").read_text()
+    assert ("LLVM=1" in made, " CC=" in made, " LD=ld.lld " in made) == (False, False, told)
+
+
+@pytest.mark.parametrize("changed", ["script", "gcc", "source"])
+def test_what_failed_is_tried_again_once_what_it_depends_on_has_changed(
+    world: World, changed: str
+) -> None:
+    write(world.headers / "rust/libkernel.rmeta", "")
+    write_tool(world, "make", "exit 2")
+    assert world.crates("prepare", KERNEL)[0] == 1
+    write_tool(world, "make", "exit 0")
+    world.crates("hook", KERNEL)
+    assert "state: failed\n" in world.record.read_text()
+    if changed == "gcc":
+        write_tool(world, "x86_64-linux-gnu-gcc-14", "echo gcc 14.3")
+    else:
+        path = world.script if changed == "script" else world.script.with_name("chardev.rs")
+        path.write_text(f"{path.read_text()}\n")
+    assert world.crates("hook", KERNEL) == (0, "")
+    assert "state: ready\n" in world.record.read_text()
+
+
+def test_the_module_is_tried_with_all_that_dkms_would_compile(world: World) -> None:
+    write(world.headers / "rust/libkernel.rmeta", "")
+    write_tool(
+        world,
+        "make",
+        'for word; do case $word in M=*) ls "${word#M=}" >"$ROOT/seen" ;; esac; done',
+    )
+    sources = packages.read_sources(PROJECT_DIR)
+    more = (*sources.rust, File(path="entry.S", content=b""), File(path="entry.h", content=b""))
+    for file in packages.plan_tree(RELEASE, replace(sources, rust=more), "mdriver-rust-dkms"):
+        write(world.script.with_name(file.path), file.content.decode())
+    assert world.crates("prepare", KERNEL) == (0, "")
+    names = [file.path for file in more]
+    assert (world.root / "seen").read_text().split() == sorted(["Kbuild", *names])
 
 
 def test_what_a_killed_rebuild_left_goes_with_the_next(world: World) -> None:

@@ -7,14 +7,17 @@ import itertools
 import json
 import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from twinmod import archives, packages, process, resources
+from twinmod import archives, kbuild, packages, process, resources
+from twinmod.config import read_config
 from twinmod.errors import ConfigError, MissingToolError
 from twinmod.packages import FORMATS, SUMMARIES, PackagePlan
+from twinmod.release import plan_package_name
 from twinmod.specs import Command, Release
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
@@ -151,8 +154,33 @@ def test_the_tarballs_unpack_to_what_dkms_looks_for() -> None:
 
 
 def test_a_missing_source_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"mdriver_c\.c"):
+    with pytest.raises(ConfigError, match="mdriver_c"):
         packages.read_sources(tmp_path)
+
+
+def test_a_package_has_every_file_that_the_vm_s_build_reads(tmp_path: Path) -> None:
+    project = read_config(PROJECT_DIR)
+    for module in project.modules:
+        shutil.copytree(PROJECT_DIR / module.sources, tmp_path / module.sources)
+        for suffix in kbuild.SOURCE_SUFFIXES:
+            (tmp_path / module.sources / f"extra{suffix}").write_text(f"/* {suffix} */\n")
+        (tmp_path / module.sources / "notes.txt").write_text("not for the kernel\n")
+    sources = packages.read_sources(tmp_path)
+    tarballs = packages.plan_tarballs(RELEASE, sources)
+    for module in project.modules:
+        name = plan_package_name(module.name)
+        built = dict(kbuild.read_sources(module, tmp_path))
+        assert f"extra{kbuild.SOURCE_SUFFIXES[-1]}" in built
+        trees = [packages.plan_tree(RELEASE, sources, f"{name}-dkms")]
+        trees += [plan.files for plan in tarballs if plan.file_name.startswith(f"{name}-0")]
+        trees += [
+            packages.plan_files(RELEASE, sources, f"{name}-dkms", kind, packages.MAINTAINER)
+            for kind in FORMATS
+        ]
+        for files in trees:
+            packed = {Path(file.path).name: file.content for file in files}
+            assert {path: packed.get(path) for path in built} == built
+            assert "notes.txt" not in packed
 
 
 @pytest.mark.parametrize("kind", ["deb", "rpm"])
@@ -162,6 +190,204 @@ def test_what_the_package_manager_runs_is_shell(name: str, kind: str, tmp_path: 
         (tmp_path / part).write_text(text)
         argv = ("sh", "-n", str(tmp_path / part))
         assert process.run(Command(argv=argv, purpose=part, timeout_s=30)) == ""
+
+
+# -- the package manager's scripts
+
+#: dkms as far as the scripts use it: a line for each version and kernel, and what was called.
+DKMS = r"""#!/bin/sh
+echo "$*" >>"$ROOT/calls"
+action=$1 name= version= kernel=$(uname -r)
+shift
+while [ $# -gt 0 ]; do
+	case $1 in
+	-m) name=$2; shift ;;
+	-v) version=$2; shift ;;
+	-k) kernel=$2; shift ;;
+	esac
+	shift
+done
+case $action in
+status)
+	sed -n "/^${name:-.*}\/${version:-.*}/p" "$ROOT/status"
+	;;
+add)
+	! grep -q "^$name/$version" "$ROOT/status" || exit 3
+	[ -d "$ROOT/usr/src/$name-$version" ] || exit 2
+	echo "$name/$version: added" >>"$ROOT/status"
+	;;
+install)
+	sed -i "\|^$name/[^,]*, $kernel,|d; \|^$name/$version: added|d" "$ROOT/status"
+	echo "$name/$version, $kernel, x86_64: installed" >>"$ROOT/status"
+	;;
+remove)
+	if [ -e "$ROOT/broken" ]; then rm "$ROOT/broken"; exit 1; fi
+	[ -d "$ROOT/usr/src/$name-$version" ] || exit 2
+	grep -q "^$name/$version" "$ROOT/status" || exit 3
+	sed -i "\|^$name/$version[,:]|d" "$ROOT/status"
+	;;
+esac
+"""
+
+RUNNING, OTHER = "6.12.1-running", "6.13.1-other"
+
+
+class Machine:
+    """A machine with dkms, on which a package's scripts are run as its package manager does."""
+
+    def __init__(self, root: Path, package: str, kind: str) -> None:
+        self.root, self.package, self.kind = root, package, kind
+        self.name = package.removesuffix("-dkms")
+        (root / "bin").mkdir()
+        (root / "status").touch()
+        common = f'dkms add -m "$1" -v "$2"; dkms install -m "$1" -v "$2" -k {RUNNING}\n'
+        for name, text in (
+            ("dkms", DKMS),
+            ("uname", f"#!/bin/sh\necho {RUNNING}\n"),
+            ("common.postinst", f"#!/bin/sh\n{common}"),
+            ("mdriver-rust-crates", "#!/bin/sh\nexit 1\n"),
+        ):
+            (root / "bin" / name).write_text(text)
+            (root / "bin" / name).chmod(0o755)
+
+    def script(self, part: str, version: str, *arguments: str) -> int:
+        """Run a script of a version; a part that the package lacks succeeds."""
+        what = replace(RELEASE, version=version)
+        text = dict(packages.plan_scripts(what, self.package, self.kind)).get(part, "")
+        # The one path that is not of ours.
+        text = text.replace("/usr/lib/dkms/common.postinst", f"{self.root}/bin/common.postinst")
+        text = text.replace("/var/", f"{self.root}/var/")
+        path = self.root / "script"
+        path.write_text(text)
+        status, _ = process.run_unchecked(
+            Command(
+                argv=("sh", str(path), *arguments),
+                purpose=part,
+                timeout_s=60,
+                environment=(
+                    ("ROOT", str(self.root)),
+                    ("PATH", f"{self.root}/bin:{os.environ['PATH']}"),
+                ),
+            )
+        )
+        return status
+
+    def unpack(self, version: str) -> None:
+        (self.root / f"usr/src/{self.name}-{version}").mkdir(parents=True, exist_ok=True)
+
+    def delete(self, version: str) -> None:
+        (self.root / f"usr/src/{self.name}-{version}").rmdir()
+
+    def status(self) -> list[str]:
+        return sorted((self.root / "status").read_text().splitlines())
+
+    def wanted(self, version: str, *kernels: str) -> list[str]:
+        return [f"{self.name}/{version}, {kernel}, x86_64: installed" for kernel in kernels]
+
+    def install_rpm(self, version: str, old: str = "") -> None:
+        """Install a version as rpm does, over another one or the same where there is one.
+
+        The order is that of rpm 4.18 and of its documentation on scriptlets: the new package's
+        files and %post, then %preun, the files and %postun of the old one.
+        """
+        self.unpack(version)
+        assert self.script("postinstall", version, "2" if old else "1") == 0
+        if old:
+            assert self.script("preremove", old, "1") == 0
+            if old != version:
+                self.delete(old)
+            assert self.script("postremove", old, "1") == 0
+
+    def erase_rpm(self, version: str) -> None:
+        assert self.script("preremove", version, "0") == 0
+        self.delete(version)
+        assert self.script("postremove", version, "0") == 0
+
+
+@pytest.fixture(params=["mdriver-c-dkms", "mdriver-rust-dkms"])
+def rpm_machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
+    return Machine(tmp_path, request.param, "rpm")
+
+
+@pytest.fixture(params=["mdriver-c-dkms", "mdriver-rust-dkms"])
+def deb_machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
+    return Machine(tmp_path, request.param, "deb")
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.1.1", "0.0.9"])
+def test_an_rpm_keeps_the_module_for_each_kernel_that_had_it(
+    rpm_machine: Machine, version: str
+) -> None:
+    rpm_machine.install_rpm("0.1.0")
+    assert rpm_machine.status() == rpm_machine.wanted("0.1.0", RUNNING)
+    # By the hook of that kernel, once.
+    with (rpm_machine.root / "status").open("a") as status:
+        status.write("".join(f"{line}\n" for line in rpm_machine.wanted("0.1.0", OTHER)))
+    rpm_machine.install_rpm(version, "0.1.0")
+    assert rpm_machine.status() == rpm_machine.wanted(version, RUNNING, OTHER)
+    if version == "0.1.0":
+        assert "remove" not in (rpm_machine.root / "calls").read_text()
+    kept = rpm_machine.root / "var/cache/mdriver-rust-dkms"
+    kept.mkdir(parents=True)
+    rpm_machine.erase_rpm(version)
+    assert rpm_machine.status() == []
+    assert kept.exists() == (rpm_machine.name == "mdriver-c")
+
+
+def test_an_rpm_leaves_a_module_of_another_name_alone(rpm_machine: Machine) -> None:
+    other = f"{rpm_machine.name}-like/0.0.1, {OTHER}, x86_64: installed"
+    (rpm_machine.root / "status").write_text(f"{other}\n")
+    rpm_machine.install_rpm("0.1.0")
+    rpm_machine.install_rpm("0.1.1", "0.1.0")
+    rpm_machine.erase_rpm("0.1.1")
+    assert rpm_machine.status() == [other]
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.1.1"])
+def test_a_deb_keeps_the_module_over_a_reinstallation_and_an_upgrade(
+    deb_machine: Machine, version: str
+) -> None:
+    deb_machine.unpack("0.1.0")
+    assert deb_machine.script("postinstall", "0.1.0", "configure", "") == 0
+    assert deb_machine.script("preremove", "0.1.0", "upgrade", version) == 0
+    deb_machine.unpack(version)
+    assert deb_machine.script("postinstall", version, "configure", "0.1.0") == 0
+    assert deb_machine.status() == deb_machine.wanted(version, RUNNING)
+    assert deb_machine.script("preremove", version, "remove") == 0
+    assert deb_machine.status() == []
+
+
+@pytest.mark.parametrize(
+    ("prerm", "postinst"),
+    [
+        (("upgrade", "0.1.1"), ("abort-upgrade", "0.1.1")),
+        (("remove",), ("abort-remove",)),
+        (("deconfigure", "in-favour", "x", "1"), ("abort-deconfigure", "in-favour", "x", "1")),
+    ],
+)
+def test_a_deb_that_stays_after_all_keeps_the_module(
+    deb_machine: Machine, prerm: tuple[str, ...], postinst: tuple[str, ...]
+) -> None:
+    deb_machine.unpack("0.1.0")
+    assert deb_machine.script("postinstall", "0.1.0", "configure", "") == 0
+    assert deb_machine.script("preremove", "0.1.0", *prerm) == 0
+    assert deb_machine.status() == []
+    assert deb_machine.script("postinstall", "0.1.0", *postinst) == 0
+    assert deb_machine.status() == deb_machine.wanted("0.1.0", RUNNING)
+
+
+def test_a_deb_removes_the_last_version_where_that_has_failed_to(deb_machine: Machine) -> None:
+    deb_machine.unpack("0.1.0")
+    assert deb_machine.script("postinstall", "0.1.0", "configure", "") == 0
+    (deb_machine.root / "broken").touch()
+    assert deb_machine.script("preremove", "0.1.0", "upgrade", "0.1.1") == 1
+    assert deb_machine.script("preremove", "0.1.1", "failed-upgrade", "0.1.0", "0.1.1") == 0
+    assert deb_machine.status() == []
+
+
+def test_the_version_that_dpkg_tells_a_script_is_that_of_dkms() -> None:
+    for what in (RELEASE, LATER):
+        assert packages.plan_package_version(what, "deb") == packages.plan_version(what)
 
 
 # -- the manual page

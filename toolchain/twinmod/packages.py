@@ -16,10 +16,10 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
-from twinmod import archives, process, resources
+from twinmod import archives, kbuild, process, resources
 from twinmod.archives import File
-from twinmod.errors import BuildError, ConfigError, MissingToolError
-from twinmod.specs import Command, Progress, Release
+from twinmod.errors import BuildError, MissingToolError
+from twinmod.specs import Command, ModuleSpec, Progress, Release
 
 #: How often a version was packaged; it never was twice. Debian's packages have none: they are made
 #: by those who write the sources.
@@ -39,8 +39,9 @@ FORMATS = ("deb", "rpm", "archlinux")
 #: nfpm takes less than a second for each.
 NFPM_TIMEOUT_S = 120.0
 
-#: What Kbuild and dkms read; all else that a folder of sources may hold is not shipped.
-SOURCE_SUFFIXES = (".c", ".h", ".rs")
+#: The modules that the packages bring; of their folders just what the VM's build reads is shipped.
+C_MODULE = ModuleSpec(name="mdriver_c", language="c", sources="c_module", subdirs="")
+RUST_MODULE = ModuleSpec(name="mdriver_rust", language="rust", sources="rust_module", subdirs="")
 
 SUMMARIES = {
     "mdriver-common": "group, header and manual of the mdriver kernel modules",
@@ -89,7 +90,7 @@ DEPENDS = {
 SOURCE_PACKAGES = "linux-source (>= 7.2) | linux-source-7.3 | linux-source-7.2"
 
 #: A change to any of these may make a kernel servable that was not.
-TRIGGERS = ("/usr/src", "/usr/bin/rustc", "/usr/bin/bindgen")
+TRIGGERS = ("/usr/src", "/usr/bin/rustc", "/usr/bin/bindgen", "/usr/bin/clang", "/usr/bin/ld.lld")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,22 +170,17 @@ def plan_file_name(name: str, version: str, kind: str) -> str:
 
 
 def read_sources(source_dir: Path) -> Sources:
-    """Return the modules' source files.
+    """Return the modules' source files: all that the VM's build of each reads.
 
     Raises:
         ConfigError: A folder or its main file is missing.
     """
-    return Sources(
-        c=_read_folder(source_dir / "c_module", "mdriver_c.c"),
-        rust=_read_folder(source_dir / "rust_module", "mdriver_rust.rs"),
-    )
+    return Sources(c=_read_module(C_MODULE, source_dir), rust=_read_module(RUST_MODULE, source_dir))
 
 
-def _read_folder(folder: Path, main: str) -> tuple[File, ...]:
-    if not (folder / main).is_file():
-        raise ConfigError(f"the source of {main} is missing", facts=(("folder", str(folder)),))
-    paths = sorted(path for path in folder.iterdir() if path.suffix in SOURCE_SUFFIXES)
-    return tuple(File(path=path.name, content=path.read_bytes()) for path in paths)
+def _read_module(module: ModuleSpec, source_dir: Path) -> tuple[File, ...]:
+    found = kbuild.read_sources(module, source_dir)
+    return tuple(File(path=name, content=content) for name, content in found)
 
 
 def _values(release: Release, package: str, maintainer: str) -> dict[str, object]:
@@ -213,7 +209,9 @@ def plan_tree(release: Release, sources: Sources, package: str) -> tuple[File, .
         *(sources.rust if package == "mdriver-rust-dkms" else sources.c),
     ]
     if package == "mdriver-rust-dkms":
-        crates = _render("crates", values)
+        # What the script compiles to try the module: all that dkms would.
+        names = " ".join(("Kbuild", *(file.path for file in sources.rust)))
+        crates = _render("crates", {**values, "sources": names})
         files.append(File(path="crates", content=crates, mode=archives.PROGRAM_MODE))
     return tuple(sorted(files, key=lambda file: file.path))
 
