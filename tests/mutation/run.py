@@ -72,7 +72,10 @@ def build_one(config: Config, prepared: flow.Prepared, mutant: Mutant, out_dir: 
     """Build a mutant in a stage of its own; one that did not change is there already."""
     module = config.find_module(mutant.language)
     sources = mutants.plan_sources(mutant, kbuild.read_sources(module, config.root_dir))
-    plan = kbuild.plan_build(module, prepared.tree, sources, out_dir / "mutants" / mutant.full_name)
+    plan = kbuild.plan_build(
+        module, prepared.tree, sources, out_dir / "mutants" / mutant.full_name,
+        flow.read_module_version(config),
+    )  # fmt: skip
     began = time.monotonic()
     try:
         product = kbuild.build(plan, Quiet())

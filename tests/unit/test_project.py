@@ -164,7 +164,7 @@ def test_a_copy_that_is_not_whole_says_what_it_lacks(
     data_dir.mkdir()
     (data_dir / "pyproject.toml").write_bytes((installed / "data/pyproject.toml").read_bytes())
     monkeypatch.setattr(resources, "PACKAGE_DIR", tmp_path)
-    with pytest.raises(ConfigError, match=r"lacks DEVICE\.md, LICENSE, c_module") as caught:
+    with pytest.raises(ConfigError, match=r"lacks DEVICE\.md, LICENSE, VERSION, c_module") as caught:
         project.write_new(tmp_path / "new")
     assert caught.value.hint.startswith("pip install")
     assert not (tmp_path / "new").exists()

@@ -132,13 +132,6 @@ def test_a_release_without_provenance_is_told_and_ends_in_no_trace() -> None:
 # -- the life of a machine --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("version", "later"), [("0.1.0", "0.1.1"), ("0.1.9+g1a2b3c4d5e6f.dirty", "0.1.10")]
-)
-def test_the_next_version_comes_after(version: str, later: str) -> None:
-    assert dkms_run.plan_next_version(version) == later
-
-
 def state(name: str, **changed: str) -> ModuleState:
     fields = {"version": "0.1.0", "release": "7.3.4", "state": "installed", **changed}
     return ModuleState(name=name, **fields)

@@ -18,7 +18,6 @@ import click
 from rich.console import Console
 
 from twinmod import (
-    __version__,
     bench_run,
     cache,
     differential,
@@ -32,6 +31,7 @@ from twinmod import (
     release,
     release_run,
     report,
+    resources,
     signing,
     tables,
     verify,
@@ -99,8 +99,17 @@ def kernel_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     return click.option("--kernel", "kernel", default="", metavar="NAME", help=text)
 
 
+def _print_version(context: click.Context, option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
+    # Not click's own option, which takes a version that is known when this file is imported.
+    del option
+    if wanted:
+        click.echo(f"{context.find_root().info_name}, version {resources.read_version()}")
+        context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False,
+              callback=_print_version, help="Show the version and exit.")  # fmt: skip
 def cli() -> None:
     """Write a Linux kernel module twice, in C and in Rust, and hold both to one matrix."""
 

@@ -20,6 +20,7 @@ from twinmod import (
     bench_run,
     compress,
     differing,
+    elf,
     flow,
     kbuild,
     packages,
@@ -27,6 +28,7 @@ from twinmod import (
     repository,
     sbom,
     signing,
+    versions,
     wheels,
     zoo,
     zoo_run,
@@ -90,21 +92,6 @@ class Done:
 # -- source -----------------------------------------------------------------------------------
 
 
-def read_version(source_dir: Path) -> str:
-    """Return the version that a project states.
-
-    Raises:
-        ConfigError: It states none.
-    """
-    try:
-        return str(tomllib.loads((source_dir / "pyproject.toml").read_text())["project"]["version"])
-    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(
-            "the project states no version",
-            facts=(("file", str(source_dir / "pyproject.toml")), ("why", repr(error))),
-        ) from error
-
-
 @contextmanager
 def open_source(root_dir: Path, wanted: Wanted, work_dir: Path) -> Iterator[tuple[Release, str]]:
     """Give what is released, and its tag, with a copy of its source until the context is left.
@@ -125,7 +112,7 @@ def open_source(root_dir: Path, wanted: Wanted, work_dir: Path) -> Iterator[tupl
     try:
         dirty = bool(head.changes)
         repository.export(root_dir, head, source_dir, with_changes=dirty)
-        base = read_version(source_dir)
+        base = versions.read_version(source_dir)
         tag = wanted.tag or release.choose_tag(head.tags, base)
         version = release.plan_version(base, head.commit, tag, dirty=dirty)
         yield Release(version=version, commit=head.commit, epoch=head.epoch,
@@ -157,6 +144,8 @@ def pack_modules(
     licence = (what.source_dir / "LICENSE").read_bytes()
     for product in products:
         content = product.path.read_bytes()
+        said = elf.parse_module(content).find_modinfo("version")
+        release.check_version(what.version, product.module, said)
         name = release.plan_module_name(what, product, tree.release)
         modinfo = release.plan_modinfo(what, product, content, tree)
         files = release.plan_module_files(product, content, modinfo, tree.release, licence)

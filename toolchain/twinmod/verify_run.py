@@ -10,7 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from twinmod import archives, cache, compress, dkms_run, flow, guest, release, signing, verify
+from twinmod import (
+    archives,
+    cache,
+    compress,
+    dkms_run,
+    elf,
+    flow,
+    guest,
+    release,
+    signing,
+    verify,
+)
 from twinmod.config import LANGUAGES, Config, plan_cells, select_kernel
 from twinmod.errors import ConfigError, NotPassedError, TwinmodError
 from twinmod.specs import CellResult, Product, Progress, Release
@@ -129,8 +140,10 @@ def unpack_modules(
 
     Raises:
         NotPassedError: A module is not the one that its description or the tests name.
+        ConfigError: One says another version than the release.
     """
     kernel_release = prepared.tree.release
+    version = verify.parse_index(files)["version"]
     found = []
     for path, data in files.items():
         if not path.endswith(f"-{kernel_release}-{release.ARCHITECTURE}.tar.zst"):
@@ -143,6 +156,8 @@ def unpack_modules(
             raise NotPassedError(f"{path}: {modinfo['name']!r} is none of {', '.join(names)}")
         if modinfo["sha256"] != digest:
             raise NotPassedError(f"{path}: the module is not the one of its modinfo.json")
+        said = elf.parse_module(module.content).find_modinfo("version")
+        release.check_version(version, modinfo["name"], said)
         target = work_dir / f"{modinfo['name']}.ko"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(module.content)
