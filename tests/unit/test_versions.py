@@ -34,9 +34,23 @@ def test_a_version_has_a_public_part_a_next_one_and_a_form_for_cargo(
 
 @pytest.mark.parametrize(
     "text",
-    ["", "v1", "0.1.0-dev", "0.1.0+", "0.1.0+G1", "1/2", "1\n", "2024.01", "1!0.1", "0.1.0.dev1",
-     "0.1.0.post1", "1.2.3.4", "0.1.0rc", "0.1.0-rc.1"],
-)  # fmt: skip
+    [
+        "",
+        "v1",
+        "0.1.0-dev",
+        "0.1.0+",
+        "0.1.0+G1",
+        "1/2",
+        "1\n",
+        "2024.01",
+        "1!0.1",
+        "0.1.0.dev1",
+        "0.1.0.post1",
+        "1.2.3.4",
+        "0.1.0rc",
+        "0.1.0-rc.1",
+    ],
+)
 def test_what_not_all_of_them_can_have_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="is no version"):
         versions.parse_version(text)
@@ -44,9 +58,15 @@ def test_what_not_all_of_them_can_have_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other", "same"),
-    [("0.1.0", "0.1.0", True), ("0.1", "0.1.0", True), ("0.10.0", "0.1.0", False),
-     ("0.1.0rc1", "0.1.0", False), ("", "0.1.0", False), ("driver 7", "0.1.0", False)],
-)  # fmt: skip
+    [
+        ("0.1.0", "0.1.0", True),
+        ("0.1", "0.1.0", True),
+        ("0.10.0", "0.1.0", False),
+        ("0.1.0rc1", "0.1.0", False),
+        ("", "0.1.0", False),
+        ("driver 7", "0.1.0", False),
+    ],
+)
 def test_versions_are_compared_and_not_their_texts(one: str, other: str, same: bool) -> None:
     assert versions.is_same(one, other) is same
 

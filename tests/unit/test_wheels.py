@@ -59,18 +59,30 @@ def test_cargos_copies_of_the_version_are_in_step_with_the_one_file() -> None:
 
 
 def test_nothing_else_of_the_project_states_the_version() -> None:
-    folders = ("c_module", "rust_module", "c_tester", "rust_tester", "templates", "tests/matrix",
-               "tests/mutation")  # fmt: skip
-    paths = [CHECKOUT / "pyproject.toml", CHECKOUT / "noxfile.py",
-             CHECKOUT / "toolchain/twinmod/__init__.py"]  # fmt: skip
+    folders = (
+        "c_module",
+        "rust_module",
+        "c_tester",
+        "rust_tester",
+        "templates",
+        "tests/matrix",
+        "tests/mutation",
+    )
+    paths = [
+        CHECKOUT / "pyproject.toml",
+        CHECKOUT / "noxfile.py",
+        CHECKOUT / "toolchain/twinmod/__init__.py",
+    ]
     for folder in folders:
         paths += (path for path in sorted((CHECKOUT / folder).rglob("*")) if path.is_file())
     stated = re.compile(rf"(?i)version\W*{re.escape(BASE)}(?![.\d])")
     own = [
-        str(path.relative_to(CHECKOUT)) for path in paths
-        if path.suffix not in (".so", ".pyc") and "target" not in path.parts
+        str(path.relative_to(CHECKOUT))
+        for path in paths
+        if path.suffix not in (".so", ".pyc")
+        and "target" not in path.parts
         and stated.search(path.read_text(errors="replace"))
-    ]  # fmt: skip
+    ]
     assert own == ["rust_tester/Cargo.lock", "rust_tester/Cargo.toml"]
 
 
@@ -107,9 +119,14 @@ def test_a_crate_of_another_version_is_refused_by_name(name: str, text: str, why
 def small(tmp_path: Path) -> Path:
     """A source with what the copy looks at, and with what builds leave."""
     source_dir = tmp_path / "a source"
-    for name in ("pyproject.toml", "LICENSE", "VERSION",
-                 *(f"{tester}/pyproject.toml" for tester in ("c_tester", "rust_tester")),
-                 "rust_tester/Cargo.toml", "rust_tester/Cargo.lock"):  # fmt: skip
+    for name in (
+        "pyproject.toml",
+        "LICENSE",
+        "VERSION",
+        *(f"{tester}/pyproject.toml" for tester in ("c_tester", "rust_tester")),
+        "rust_tester/Cargo.toml",
+        "rust_tester/Cargo.lock",
+    ):
         path = source_dir / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((CHECKOUT / name).read_bytes())
@@ -309,20 +326,28 @@ build.build_wheel(out)
 @pytest.mark.skipif(process.find_program("cc") is None, reason="this host has no C compiler")
 @pytest.mark.parametrize(
     ("gil_disabled", "tag", "extension"),
-    [("0", "cp311-abi3-", "_native.abi3.so"),
-     # What it says itself of its ABI has the "t" of a free-threaded one.
-     ("1", f"{PYTHON}-{PYTHON}-", f"_native{sysconfig.get_config_var('EXT_SUFFIX')}")],
-)  # fmt: skip
+    [
+        ("0", "cp311-abi3-", "_native.abi3.so"),
+        # What it says itself of its ABI has the "t" of a free-threaded one.
+        ("1", f"{PYTHON}-{PYTHON}-", f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"),
+    ],
+)
 def test_the_c_testers_wheel_is_of_the_projects_version_and_abi3_only_where_a_gil_is(
     gil_disabled: str, tag: str, extension: str, tmp_path: Path
 ) -> None:
     wheels.write_source(make_release(CHECKOUT), PROJECTS, tmp_path / "source")
-    argv = (sys.executable, "-c", C_TESTER, str(tmp_path / "source/c_tester"), str(tmp_path),
-            gil_disabled)  # fmt: skip
+    argv = (
+        sys.executable,
+        "-c",
+        C_TESTER,
+        str(tmp_path / "source/c_tester"),
+        str(tmp_path),
+        gil_disabled,
+    )
     beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    process.run(Command(
-        argv=argv, purpose="the wheel", timeout_s=120, environment=(("PATH", beside),)
-    ))  # fmt: skip
+    process.run(
+        Command(argv=argv, purpose="the wheel", timeout_s=120, environment=(("PATH", beside),))
+    )
     (path,) = tmp_path.glob("*.whl")
     assert path.name.startswith(f"mdriver_tester_c-{VERSION}-{tag}")
     names = zipfile.ZipFile(path).namelist()

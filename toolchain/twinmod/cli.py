@@ -99,7 +99,7 @@ def kernel_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     return click.option("--kernel", "kernel", default="", metavar="NAME", help=text)
 
 
-def _print_version(context: click.Context, option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
+def _print_version(context: click.Context, option: click.Parameter, wanted: bool) -> None:
     # Not click's own option, which takes a version that is known when this file is imported.
     del option
     if wanted:
@@ -108,8 +108,14 @@ def _print_version(context: click.Context, option: click.Parameter, wanted: bool
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False,
-              callback=_print_version, help="Show the version and exit.")  # fmt: skip
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
 def cli() -> None:
     """Write a Linux kernel module twice, in C and in Rust, and hold both to one matrix."""
 
@@ -190,6 +196,7 @@ def build(
     config, wanted = state.select(kernel), languages or LANGUAGES
     for module in config.modules:
         kbuild.read_sources(module, config.root_dir)
+    flow.read_module_version(config)
     if show:
         click.echo(flow.render_builds(config, wanted))
         return ExitCode.PASSED

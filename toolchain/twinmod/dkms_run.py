@@ -120,7 +120,9 @@ def require_installed(machine: Machine, version: str) -> str:
         )
         raise NotPassedError("; ".join(wrong), facts=(("records", records),))
     for name in machine.modules:
-        module = elf.parse_module(elf.decompress(find_module(machine, f"{name.replace('-', '_')}.ko")))
+        module = elf.parse_module(
+            elf.decompress(find_module(machine, f"{name.replace('-', '_')}.ko"))
+        )
         release.check_version(version, name, module.find_modinfo("version"))
     return f"{', '.join(machine.modules)} {version} installed for {machine.kernel_release}"
 

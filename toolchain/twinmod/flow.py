@@ -172,9 +172,8 @@ def run_build(
     config: Config, prepared: Prepared, languages: tuple[str, ...], progress: Progress
 ) -> tuple[Product, ...]:
     """Build modules, sign them for a kernel that wants that, and write the build report."""
-    products = build_unsigned(config, prepared, languages, progress)
-    if signing.SIG_ENFORCE in prepared.tree.parameters:
-        products = tuple(signing.sign_product(prepared.tree, product) for product in products)
+    built = build_unsigned(config, prepared, languages, progress)
+    products = tuple(signing.sign_product(prepared.tree, product) for product in built)
     document = kbuild.plan_report(products, prepared.tree)
     write_json(config.out_dir / "build/report.json", document)
     return products
@@ -235,8 +234,11 @@ def prepare_setting(config: Config, prepared: Prepared, progress: Progress) -> g
     )
     with progress.phase("accelerator"):
         accelerator = guest.find_accelerator(prepared.tree, prepared.chroot, config.vm)
+    tree = signing.sign_vm_modules(
+        prepared.tree, config.out_dir / "build" / prepared.tree.release / "vm"
+    )
     return guest.Setting(
-        tree=prepared.tree, chroot=prepared.chroot, vm=config.vm, accelerator=accelerator,
+        tree=tree, chroot=prepared.chroot, vm=config.vm, accelerator=accelerator,
         userland=guest.Userland(site_dir=prepared.site_dir, tester_dirs=testers,
                                 programs_dir=programs_dir),
         version=read_module_version(config),
@@ -855,8 +857,9 @@ def _find_entries_of(config: Config) -> tuple[tuple[str, str], ...]:
         if lock_path.exists():
             used.append(("crates", userland.plan_lock_digest(root, lock_path)))
         files = userland.read_project(config.root_dir / spec.project)
-        used.append(("tester", userland.plan_tester_name(
-            spec, root, site, (*files, *read_beside(config)))))  # fmt: skip
+        used.append(
+            ("tester", userland.plan_tester_name(spec, root, site, (*files, *read_beside(config))))
+        )
     files = userland.read_programs(config.matrix_dir, read_uapi(config))
     used.append(("programs", userland.plan_digest(root, site, files)))
     return tuple(used)

@@ -153,10 +153,10 @@ def plan_package_version(release: Release, kind: str) -> str:
     rpm has "^" for what comes after a version and before the next; dpkg and pacman take a "+"
     so. dpkg and rpm have "~" for what comes before a version, which pacman knows by its letters.
     """
-    version = plan_version(release)
+    base, plus, local = plan_version(release).partition("+")
     if kind != "archlinux":
-        version = re.sub(r"(?<=\d)(?=(a|b|rc)\d+(\+|$))", "~", version, count=1)
-    return version.replace("+", "^") if kind == "rpm" else version
+        base = re.sub(r"(?<=\d)(?=[a-z])", "~", base)
+    return base + ("^" if plus and kind == "rpm" else plus) + local
 
 
 def plan_file_name(name: str, version: str, kind: str) -> str:

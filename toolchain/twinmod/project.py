@@ -69,8 +69,9 @@ def read_shipped() -> tuple[tuple[str, bytes], ...]:
     version = versions.plan_base(versions.read_version(shipped_dir))
     files = (
         (name, f"{version}\n".encode() if name == versions.FILE else content)
-        for part in parts for name, content in read_part(shipped_dir, part)
-    )  # fmt: skip
+        for part in parts
+        for name, content in read_part(shipped_dir, part)
+    )
     return (("pyproject.toml", text.encode()), *files)
 
 

@@ -34,7 +34,7 @@ from twinmod import (
     zoo_run,
 )
 from twinmod.config import LANGUAGES, Config, read_config, select_kernel
-from twinmod.errors import ConfigError, NotPassedError
+from twinmod.errors import NotPassedError
 from twinmod.specs import KernelTree, Product, Progress, Release
 
 #: The folder of a release, in the checkout.
@@ -401,6 +401,7 @@ def run_release(
     with open_source(config.root_dir, wanted, config.out_dir / "release") as (what, tag):
         signing.require_keys(wanted.keys, flow.ensure_root(config, progress))
         made = make_artifacts(what, wanted, config.out_dir, progress)
+        require_signable(wanted.keys, made)
         differences = compare_again(config, wanted, made, progress) if wanted.check else ()
         if differences:
             return Done(document={}, out_dir=config.root_dir / DIST, differences=differences)
@@ -425,6 +426,17 @@ def compare_again(
     return differing.find_differences(
         made.files, again, lambda data: compress.decompress_zstd(root, data)
     )
+
+
+def require_signable(keys: signing.Keys, made: Made) -> None:
+    """Refuse to sign modules for a kernel that checks no signature, before any of them is tested.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    if keys.module_key is not None:
+        for _, prepared, _ in made.built:
+            signing.read_hash(prepared.tree)
 
 
 def sign_modules(

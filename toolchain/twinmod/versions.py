@@ -51,9 +51,10 @@ def read_version(project_dir: Path) -> str:
         text = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            "the project states no version", facts=(("file", str(path)), ("why", str(error))),
+            "the project states no version",
+            facts=(("file", str(path)), ("why", str(error))),
             hint=f"echo 0.1.0 > {FILE}",
-        ) from error  # fmt: skip
+        ) from error
     try:
         return str(parse_version(text))
     except ConfigError as error:

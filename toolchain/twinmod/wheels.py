@@ -138,11 +138,12 @@ def _read_project(source_dir: Path, folder: str) -> Project:
 
 
 def list_crates(projects: tuple[Project, ...]) -> dict[str, str]:
-    """Return the files of a source that must have a copy of its version, and whose crate's it is."""
+    """Return the files that must have a copy of the version, with the crate that it is of."""
     return {
         str(Path(project.folder, name)): project.name
-        for project in projects for name in ("Cargo.toml", "Cargo.lock")
-    }  # fmt: skip
+        for project in projects
+        for name in ("Cargo.toml", "Cargo.lock")
+    }
 
 
 def write_source(release: Release, projects: tuple[Project, ...], target_dir: Path) -> None:
@@ -173,9 +174,7 @@ def write_source(release: Release, projects: tuple[Project, ...], target_dir: Pa
                 content = f"{release.version}\n".encode()
             elif relative in crates:
                 text = content.decode()
-                content = rewrite_crate(
-                    relative, text, crates[relative], release.version
-                ).encode()
+                content = rewrite_crate(relative, text, crates[relative], release.version).encode()
             (made / name).write_bytes(content)
             (made / name).chmod(PROGRAM_MODE if path.stat().st_mode & 0o100 else FILE_MODE)
     for project in projects:
