@@ -75,7 +75,8 @@ def test_nothing_else_of_the_project_states_the_version() -> None:
     ]
     for folder in folders:
         paths += (path for path in sorted((CHECKOUT / folder).rglob("*")) if path.is_file())
-    stated = re.compile(rf"(?i)version\W*{re.escape(BASE)}(?![.\d])")
+    texts = "|".join(map(re.escape, (BASE, versions.plan_cargo(BASE))))
+    stated = re.compile(rf"(?i)version\W*({texts})(?![.\d])")
     own = [
         str(path.relative_to(CHECKOUT))
         for path in paths

@@ -48,11 +48,11 @@ def read_version(project_dir: Path) -> str:
     """
     path = project_dir / FILE
     try:
-        text = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_bytes().decode(errors="replace").strip()
+    except OSError as error:
         raise ConfigError(
-            "the project states no version",
-            facts=(("file", str(path)), ("why", str(error))),
+            f"the project states no version: {error.strerror}",
+            facts=(("file", str(path)),),
             hint=f"echo 0.1.0 > {FILE}",
         ) from error
     try:
