@@ -23,7 +23,12 @@ def install(session: nox.Session, lock: str, *projects: str) -> None:
     """Install a lock, twinmod and other projects of ours, unless nothing of them changed."""
     lock_path = LOCKS / f"{lock}.txt"
     folders = tuple(ROOT / project for project in projects)
-    inputs = (lock_path, ROOT / "pyproject.toml", *environment.list_files(*folders))
+    inputs = (
+        lock_path,
+        ROOT / "pyproject.toml",
+        ROOT / "VERSION",
+        *environment.list_files(*folders),
+    )
     home = Path(session.virtualenv.location)
     if environment.is_current(home, inputs):
         return

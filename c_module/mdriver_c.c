@@ -508,4 +508,6 @@ module_exit(mdriver_exit);
 MODULE_AUTHOR("The twinmod authors");
 MODULE_DESCRIPTION("twinmod memory driver");
 MODULE_LICENSE("GPL");
-MODULE_VERSION("0.1.0");
+#ifdef PROJECT_VERSION
+MODULE_VERSION(PROJECT_VERSION);
+#endif

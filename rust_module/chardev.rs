@@ -66,9 +66,12 @@ use kernel::{
 
 /// The line that `MODULE_VERSION()` makes in C; `module!` has no key for it.
 #[cfg(MODULE)]
+const VERSION_LINE: &str = concat!("version=", env!("PROJECT_VERSION"), "\0");
+
+#[cfg(MODULE)]
 #[link_section = ".modinfo"]
 #[used(compiler)]
-static VERSION: [u8; 14] = *b"version=0.1.0\0";
+static VERSION: [u8; VERSION_LINE.len()] = *VERSION_LINE.as_bytes().first_chunk().unwrap();
 
 /// The lines and the entry that `module_param()` and `MODULE_PARM_DESC()` make in C.
 #[cfg(MODULE)]

@@ -14,7 +14,18 @@ from typing import Any
 
 import click
 
-from twinmod import bench, bench_run, flow, guest, kbuild, report, results, userland, wording
+from twinmod import (
+    bench,
+    bench_run,
+    flow,
+    guest,
+    kbuild,
+    report,
+    results,
+    signing,
+    userland,
+    wording,
+)
 from twinmod.cli import State, kernel_option, run_guarded
 from twinmod.config import Config
 from twinmod.errors import ExitCode, compare_exit_codes
@@ -266,7 +277,10 @@ def build(
     languages = tuple(module.language for module in twins)
     products = (
         *flow.run_build(config, prepared, languages, progress),
-        *(kbuild.build(plan, progress) for plan in plan_builds(config, prepared)),
+        *(
+            signing.sign_product(prepared.tree, kbuild.build(plan, progress))
+            for plan in plan_builds(config, prepared)
+        ),
     )
     return plan_cells((*twins, *plan_modules())), products
 

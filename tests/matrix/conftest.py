@@ -30,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("matrix")
     group.addoption("--module", help="kernel module, such as mdriver_c; its device is /dev/MODULE")
     group.addoption("--module-path", type=Path, help="the file that holds it")
+    group.addoption("--module-version", default="", help="what the module says as its version")
     group.addoption("--tester", choices=("c", "rust"), help="language of the tester")
     group.addoption("--rule", action="append", default=[], help="only the tests of this rule")
     group.addoption("--long", action="store_true", help="many more rounds of what repeats itself")

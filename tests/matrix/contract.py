@@ -33,7 +33,6 @@ MODINFO = {
         f"size:bytes of memory: whole pages, {SIZE_MIN} to {SIZE_MAX} (default {SIZE})",
     ],
     "parmtype": ["size:u64"],
-    "version": ["0.1.0"],
 }
 
 # All but the last page. Tests of other rules than those of the end stay in it, so that a fault at

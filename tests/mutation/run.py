@@ -16,7 +16,7 @@ from rich.console import Console
 
 import mutants
 from mutants import Mutant, Verdict
-from twinmod import cache, cli, flow, guest, kbuild
+from twinmod import cache, cli, flow, guest, kbuild, signing
 from twinmod.config import LANGUAGES, Config, find_project_dir, read_config
 from twinmod.errors import BuildError, ExitCode
 from twinmod.specs import Cell, CellResult, Product, Progress
@@ -72,10 +72,16 @@ def build_one(config: Config, prepared: flow.Prepared, mutant: Mutant, out_dir: 
     """Build a mutant in a stage of its own; one that did not change is there already."""
     module = config.find_module(mutant.language)
     sources = mutants.plan_sources(mutant, kbuild.read_sources(module, config.root_dir))
-    plan = kbuild.plan_build(module, prepared.tree, sources, out_dir / "mutants" / mutant.full_name)
+    plan = kbuild.plan_build(
+        module,
+        prepared.tree,
+        sources,
+        out_dir / "mutants" / mutant.full_name,
+        flow.read_module_version(config),
+    )
     began = time.monotonic()
     try:
-        product = kbuild.build(plan, Quiet())
+        product = signing.sign_product(prepared.tree, kbuild.build(plan, Quiet()))
     except BuildError as error:
         words = dict(error.facts).get("output", error.message)
         return Built(

@@ -102,6 +102,7 @@ def setting(
         tree=replace(tree, vm_module_paths=(tmp_path / "9p.ko", tmp_path / "overlay.ko")),
         chroot=replace(root, root_dir=tmp_path / "root"), vm=vm,
         accelerator=guest.Accelerator(name="tcg", reason="this host has no /dev/kvm"),
+        version="0.1.0",
         userland=guest.Userland(
             site_dir=Path("/cache/site"), programs_dir=Path("/cache/programs"),
             tester_dirs=tuple((tester, Path(f"/cache/t-{tester.name}")) for tester in testers),
@@ -135,7 +136,7 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
         ],
         "modules": {"mdriver_c": {"path": "/twinmod/module/mdriver_c.ko"}},
         "testers": {"c": "mdriver_tester_c", "rust": "mdriver_tester_rust"},
-        "matrix": "/twinmod/matrix", "differential": "differential",
+        "matrix": "/twinmod/matrix", "version": "0.1.0", "differential": "differential",
         "pytest_args": ["-k", "R1"],
         "limit_s": 15.0, "threads": 0, "increments": 0, "method": "lock", "measurement": None,
         "marks": "/twinmod/native/marks.so", "loop": "/twinmod/native/loop",

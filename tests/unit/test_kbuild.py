@@ -53,6 +53,22 @@ def find_mounts(argv: tuple[str, ...]) -> tuple[str, ...]:
 # -- plan -------------------------------------------------------------------------------------
 
 
+def test_kbuild_gives_a_module_its_version_and_a_module_without_one_none(
+    c_module: ModuleSpec, tree: KernelTree, tmp_path: Path
+) -> None:
+    bare, first, later = (
+        kbuild.plan_build(c_module, tree, C_SOURCES, tmp_path, version)
+        for version in ("", "0.1.0", "0.1.1")
+    )
+    assert len({bare.digest, first.digest, later.digest}) == 3
+    assert "VERSION" not in dict(bare.files)["Kbuild"].decode()
+    lines = dict(first.files)["Kbuild"].decode().splitlines()
+    assert 'ccflags-y := -DPROJECT_VERSION=\\"0.1.0\\"' in lines
+    # rustc's environment is no part of what make compares.
+    assert "export PROJECT_VERSION := 0.1.0" in lines
+    assert "$(obj)/mdriver_c.o: $(src)/Kbuild" in lines
+
+
 def test_a_c_module_is_built_out_of_tree(c_plan: kbuild.BuildPlan, tmp_path: Path) -> None:
     stage = tmp_path / "out/build/7.3.4+deb13-amd64/mdriver_c"
     assert c_plan.stage_dir == stage

@@ -51,7 +51,7 @@ LAYERS = (
         "release",
         "repository",
     ),
-    ("explain", "injection", "measure", "wording"),
+    ("explain", "injection", "measure", "versions", "wording"),
     ("archives", "differing", "elf", "faults", "plot", "process", "cache", "network", "terminal"),
     ("specs",),
     ("errors",),

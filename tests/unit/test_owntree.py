@@ -171,11 +171,20 @@ def test_a_configuration_without_a_compiler_is_refused(own: Own, root: Chroot) -
 
 def test_all_that_a_vm_lacks_is_in_one_error(own: Own, root: Chroot) -> None:
     del own.config["CONFIG_PVH"], own.config["CONFIG_9P_FS"]
-    own.config["CONFIG_MODULE_SIG_FORCE"] = "y"
+    own.config["CONFIG_CMDLINE_OVERRIDE"] = "y"
     own.write_config(".config")
     error = refuse(own, root, ConfigError)
-    assert error.message.endswith("it lacks CONFIG_PVH, CONFIG_9P_FS, CONFIG_MODULE_SIG_FORCE=n")
-    assert "-e CONFIG_PVH -e CONFIG_9P_FS -d CONFIG_MODULE_SIG_FORCE && make" in error.hint
+    assert error.message.endswith("it lacks CONFIG_PVH, CONFIG_9P_FS, CONFIG_CMDLINE_OVERRIDE=n")
+    assert "-e CONFIG_PVH -e CONFIG_9P_FS -d CONFIG_CMDLINE_OVERRIDE && make" in error.hint
+
+
+@pytest.mark.parametrize("option", options.ENFORCING)
+def test_a_tree_that_takes_signed_modules_alone_is_a_kernel_too(
+    own: Own, root: Chroot, option: str
+) -> None:
+    own.config[option] = "y"
+    own.write_config()
+    assert owntree.find_tree(own.spec, root).release == RELEASE
 
 
 @pytest.mark.parametrize("name", [*owntree.OUTPUTS, *owntree.RUST_OUTPUTS, "9p.ko", "overlay.ko"])

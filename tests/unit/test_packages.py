@@ -86,13 +86,39 @@ def test_each_format_has_its_own_file_names(kind: str, tag: str, commit: str) ->
         assert packages.plan_file_name("x", version, kind) == name
 
 
+@pytest.mark.parametrize(
+    ("version", "kind", "wanted"),
+    [
+        ("0.2.0rc1", "deb", "0.2.0~rc1"),
+        ("0.2.0rc1", "rpm", "0.2.0~rc1"),
+        ("0.2.0rc1", "archlinux", "0.2.0rc1"),
+        ("0.2.0a1", "deb", "0.2.0~a1"),
+        ("0.2.0rc1+g1b2", "deb", "0.2.0~rc1+git20261127030026.g1b2"),
+        ("0.2.0rc1+g1b2", "rpm", "0.2.0~rc1^git20261127030026.g1b2"),
+        ("0.2.0+g1a2b3", "deb", "0.2.0+git20261127030026.g1a2b3"),
+    ],
+)
+def test_what_comes_before_a_version_is_named_so(version: str, kind: str, wanted: str) -> None:
+    assert packages.plan_package_version(replace(LATER, version=version), kind) == wanted
+
+
+@pytest.mark.parametrize("version", ["0.2.0rc1", "0.2.0rc1+g1a2b3c4d5e6f.dirty"])
+def test_a_module_that_dkms_builds_says_the_public_part_of_the_version(version: str) -> None:
+    for package in ("mdriver-c-dkms", "mdriver-rust-dkms"):
+        files = packages.plan_tree(replace(RELEASE, version=version), SOURCES, package)
+        (kbuild,) = (file.content.decode() for file in files if file.path == "Kbuild")
+        assert "export PROJECT_VERSION := 0.2.0rc1\n" in kbuild
+        assert 'ccflags-y := -DPROJECT_VERSION=\\"0.2.0rc1\\"\n' in kbuild
+
+
 @pytest.mark.skipif(process.find_program("dpkg") is None, reason="this host has no dpkg")
 def test_upgrades_order_correctly() -> None:
+    before = replace(RELEASE, version="0.1.0rc2")
     newest = replace(LATER, version="0.1.0+g0000000000aa", epoch=LATER.epoch + 1)
     following = replace(RELEASE, version="0.1.1")
     versions = [
         packages.plan_package_version(release, "deb")
-        for release in (RELEASE, LATER, newest, following)
+        for release in (before, RELEASE, LATER, newest, following)
     ]
     for older, newer in itertools.pairwise(versions):
         argv = ("dpkg", "--compare-versions", older, "lt", newer)

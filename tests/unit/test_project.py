@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """An empty folder is worked in with the project that twinmod ships with, or becomes one."""
 
+import shutil
 import sys
 import tomllib
 import zipfile
@@ -240,6 +241,18 @@ def test_a_new_project_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_copy_is_of_a_version_and_not_of_the_commit_of_its_wheel(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package_dir = tmp_path / "twinmod"
+    shutil.copytree(installed, package_dir)
+    (package_dir / "data/VERSION").write_text("0.3.0rc1+g1a2b3c4d5e6f.dirty\n")
+    monkeypatch.setattr(resources, "PACKAGE_DIR", package_dir)
+    assert resources.read_version() == "0.3.0rc1+g1a2b3c4d5e6f.dirty"
+    project.write_new(tmp_path / "new")
+    assert (tmp_path / "new/VERSION").read_text() == "0.3.0rc1\n"
+
+
 def test_a_copy_that_is_not_whole_says_what_it_lacks(
     installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,7 +260,9 @@ def test_a_copy_that_is_not_whole_says_what_it_lacks(
     data_dir.mkdir()
     (data_dir / "pyproject.toml").write_bytes((installed / "data/pyproject.toml").read_bytes())
     monkeypatch.setattr(resources, "PACKAGE_DIR", tmp_path)
-    with pytest.raises(ConfigError, match=r"lacks DEVICE\.md, LICENSE, c_module") as caught:
+    with pytest.raises(
+        ConfigError, match=r"lacks DEVICE\.md, LICENSE, VERSION, c_module"
+    ) as caught:
         project.write_new(tmp_path / "new")
     assert caught.value.hint.startswith("pip install")
     assert not (tmp_path / "new").exists()

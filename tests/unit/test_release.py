@@ -4,14 +4,21 @@
 import json
 import os
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from twinmod import release, release_run, sandbox
+from twinmod import flow, release, release_run, sandbox, signing
+from twinmod.config import read_config
 from twinmod.errors import ConfigError
-from twinmod.specs import Product, Release
+from twinmod.specs import KernelTree, Product, Progress, Release
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+MakeElf = Callable[[dict[str, str], tuple[str, ...], tuple[str, ...]], bytes]
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -34,6 +41,51 @@ def test_only_a_tagged_commit_has_the_bare_version(tag: str, dirty: bool, versio
 def test_a_tag_of_another_version_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"v0\.2\.0 is not the tag of version 0\.1\.0"):
         release.plan_version("0.1.0", COMMIT, "v0.2.0", dirty=False)
+
+
+def test_a_project_whose_version_has_a_commit_in_it_is_refused() -> None:
+    with pytest.raises(ConfigError, match="what follows the") as caught:
+        release.plan_version("0.1.0+g1a2b", COMMIT, "", dirty=False)
+    assert caught.value.hint == "echo 0.1.0 > VERSION"
+
+
+@pytest.mark.parametrize("said", ["0.1.0", "0.1"])
+@pytest.mark.parametrize("version", ["0.1.0", "0.1.0+g0123456789ab.dirty"])
+def test_a_module_says_the_public_part_of_its_releases_version(version: str, said: str) -> None:
+    release.check_version(version, "mdriver_c", said)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("0.1.1", "version 0.1.1"),
+        ("0.1.0rc1", "version 0.1.0rc1"),
+        ("", "none"),
+        ("7 of 9", "version 7 of 9"),
+        ("0.1.0+g0123456789ab", r"version 0.1.0\+g0123456789ab"),
+    ],
+)
+def test_a_module_of_another_version_is_not_packed(
+    said: str,
+    shown: str,
+    product: Product,
+    tree: KernelTree,
+    make_elf: MakeElf,
+    tmp_path: Path,
+    progress: Progress,
+) -> None:
+    (tmp_path / "LICENSE").write_text("GPL\n")
+    (tmp_path / "mdriver_c.ko").write_bytes(
+        make_elf({"version": said} if said else {"license": "GPL"}, (), ())
+    )
+    config = read_config(CHECKOUT, tmp_path)
+    prepared = flow.Prepared(
+        chroot=tree.compilers, tree=tree, site_dir=tmp_path, crates_dir=tmp_path
+    )
+    what = replace(WHAT, version="0.1.0+g0123456789ab", source_dir=tmp_path)
+    built = replace(product, path=tmp_path / "mdriver_c.ko")
+    with pytest.raises(ConfigError, match=f"^the release is 0.1.0, and mdriver_c says {shown}$"):
+        list(release_run.pack_modules(what, config, prepared, (built,), progress))
 
 
 def test_the_tag_of_a_version_is_found_among_others() -> None:
@@ -195,3 +247,20 @@ def test_a_signed_module_is_the_tested_one_with_something_behind_it(product: Pro
 def test_documents_are_written_alike() -> None:
     assert json.loads(release.render_json({"b": 1, "a": [2]})) == {"b": 1, "a": [2]}
     assert release.render_json({}).endswith(b"\n")
+
+
+def test_a_key_for_modules_is_refused_early_where_a_kernel_checks_no_signature(
+    tree: KernelTree, tmp_path: Path
+) -> None:
+    (tmp_path / ".config").write_text("CONFIG_MODULES=y\n")
+    prepared = flow.Prepared(
+        chroot=tree.compilers,
+        tree=replace(tree, build_dir=tmp_path),
+        site_dir=tmp_path,
+        crates_dir=tmp_path,
+    )
+    config = read_config(CHECKOUT, tmp_path)
+    made = release_run.Made(files={}, kernels=(), built=((config, prepared, ()),))
+    release_run.require_signable(signing.Keys(), made)
+    with pytest.raises(ConfigError, match="checks no signature"):
+        release_run.require_signable(signing.Keys(module_key=tmp_path / "key"), made)

@@ -17,7 +17,7 @@ ELSEWHERE = ("report.html.j2", "twinmod.1.j2")
 
 #: Every other template, with all that it may use. A space, a quote and a dollar are in the values.
 VALUES: dict[str, dict[str, object]] = {
-    "Kbuild.j2": {"module": "mdriver_c"},
+    "Kbuild.j2": {"module": "mdriver_c", "version": "0.1.0"},
     "Makefile.j2": {
         "module": "mdriver_c", "release": "7.3.4+deb13-amd64", "subdirs": "samples/rust/x",
         "command": shlex.join(("echo", "a folder/$HOME", "it's")).replace("$", "$$"),

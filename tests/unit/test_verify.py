@@ -3,17 +3,32 @@
 
 import json
 import tarfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from twinmod import dkms_run, release, verify, verify_run
-from twinmod.errors import ConfigError
+from twinmod import (
+    archives,
+    chroot,
+    compress,
+    dkms_run,
+    flow,
+    release,
+    verify,
+    verify_run,
+)
+from twinmod.archives import File
+from twinmod.config import Config, parse_config
+from twinmod.errors import ConfigError, MissingToolError, NotPassedError, TwinmodError
 from twinmod.proving import ModuleState
-from twinmod.specs import Release
+from twinmod.specs import Cell, CellResult, KernelTree, Release
 from twinmod.terminal import TerminalProgress
 from twinmod.verify import Step
+
+MakeElf = Callable[[dict[str, str], tuple[str, ...], tuple[str, ...]], bytes]
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -129,14 +144,237 @@ def test_a_release_without_provenance_is_told_and_ends_in_no_trace() -> None:
     assert steps.done[0].outcome == verify.FAILED
 
 
-# -- the life of a machine --------------------------------------------------------------------
+# -- which kernels a release is tried on ---------------------------------------------------
+
+
+class Kernels:
+    """Kernels that are there, or can be had, by name and release: "" for one that cannot."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tree: KernelTree) -> None:
+        self.ready: dict[str, str] = {}
+        self.offered: dict[str, str] = {}
+        self.set_up: list[str] = []
+        self._tree = tree
+        monkeypatch.setattr(flow, "look_for_tree", self._look)
+        monkeypatch.setattr(flow, "run_setup", self._set_up)
+        monkeypatch.setattr(chroot, "find_chroot", lambda spec: None)
+
+    def _look(self, config: Config, root: None) -> tuple[KernelTree | None, TwinmodError]:
+        release = self.ready.get(config.kernel.name)
+        found = replace(self._tree, release=release) if release else None
+        return found, MissingToolError("not set up")
+
+    def _set_up(self, config: Config, progress: object) -> flow.Prepared:
+        name = config.kernel.name
+        self.set_up.append(name)
+        release = {**self.offered, **self.ready}.get(name, "")
+        if not release:
+            raise MissingToolError(f"{name} is not served")
+        tree = replace(self._tree, release=release)
+        return flow.Prepared(
+            chroot=tree.compilers, tree=tree, site_dir=Path("/site"), crates_dir=Path("/crates")
+        )
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch, tree: KernelTree) -> Kernels:
+    return Kernels(monkeypatch, tree)
+
+
+SUITE = {"chroot": "one", "suite": "trixie-backports", "flavour": "amd64"}
+OWN = {"chroot": "one", "source": "stock"}
+
+
+def make_config(document: dict[str, Any], **tables: dict[str, Any]) -> Config:
+    """Return a project's configuration with these kernels beside the one that is checked."""
+    return parse_config(
+        document | {"kernel": "stock", "kernels": {"stock": SUITE, **tables}}, Path("/project")
+    )
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    return {
+        "contract": "DEVICE.md",
+        "matrix": "tests",
+        "lock": "guest.txt",
+        "chroots": {"one": {"suite": "trixie"}},
+        "modules": {
+            "m_c": {"language": "c", "sources": "c"},
+            "m_rust": {"language": "rust", "sources": "r", "subdirs": "samples/r"},
+        },
+        "testers": {
+            "c": {"project": "c", "package": "c"},
+            "rust": {"project": "r", "package": "r"},
+        },
+    }
+
+
+def find_other(config: Config, release: str = "7.3.4") -> str:
+    found = verify_run.find_other_kernel(config, release, TerminalProgress())
+    return found[0].kernel.name if found else ""
+
+
+def test_another_kernel_is_one_that_is_there_of_another_release(
+    kernels: Kernels, document: dict[str, Any]
+) -> None:
+    config = make_config(document, again=SUITE, old=SUITE | {"suite": "bookworm"}, debug=OWN)
+    kernels.ready = {"stock": "7.3.4", "again": "7.3.4", "debug": "7.3.4-debug"}
+    kernels.offered = {"old": "6.1"}
+    assert find_other(config) == "debug"
+    assert kernels.set_up == ["debug"]
+
+
+def test_another_kernel_is_set_up_and_one_of_another_suite_first(
+    kernels: Kernels, document: dict[str, Any]
+) -> None:
+    config = make_config(
+        document,
+        series=SUITE,
+        gone=SUITE | {"suite": "sid"},
+        old=SUITE | {"suite": "bookworm"},
+        debug=OWN,
+    )
+    kernels.offered = {"series": "7.2", "old": "6.1", "debug": "7.3.4-debug"}
+    assert find_other(config) == "old"
+    assert kernels.set_up == ["gone", "old"]
+
+
+def test_a_kernel_that_turns_out_to_be_of_the_same_release_is_no_other(
+    kernels: Kernels, document: dict[str, Any]
+) -> None:
+    kernels.offered = {"again": "7.3.4", "series": "7.2"}
+    assert find_other(make_config(document, again=SUITE, series=SUITE)) == "series"
+    kernels.offered["series"] = "7.3.4"
+    assert find_other(make_config(document, again=SUITE, series=SUITE)) == ""
+
+
+def test_a_kernel_that_could_not_be_had_is_an_error_and_none_is_not(
+    kernels: Kernels, document: dict[str, Any]
+) -> None:
+    with pytest.raises(MissingToolError, match="gone is not served"):
+        find_other(make_config(document, gone=SUITE))
+    # It would have to be built.
+    assert find_other(make_config(document, debug=OWN)) == ""
+    assert find_other(make_config(document)) == ""
+
+
+FORCED = OWN | {"options": ["MODULE_SIG", "MODULE_SIG_FORCE"]}
 
 
 @pytest.mark.parametrize(
-    ("version", "later"), [("0.1.0", "0.1.1"), ("0.1.9+g1a2b3c4d5e6f.dirty", "0.1.10")]
+    ("tables", "name"),
+    [
+        ({}, None),
+        ({"debug": OWN}, None),
+        # Nobody has the key of a stock kernel.
+        ({"locked": SUITE | {"parameters": ["module.sig_enforce=1"]}}, None),
+        ({"debug": OWN, "forced": FORCED}, "forced"),
+        ({"mine": OWN | {"options": ["MODULE_SIG"], "parameters": ["module.sig_enforce"]}}, "mine"),
+        (
+            {
+                "mine": OWN
+                | {
+                    "options": ["SECURITY", "SECURITY_LOCKDOWN_LSM"],
+                    "parameters": ["lockdown=integrity"],
+                }
+            },
+            "mine",
+        ),
+    ],
 )
-def test_the_next_version_comes_after(version: str, later: str) -> None:
-    assert dkms_run.plan_next_version(version) == later
+def test_a_kernel_that_takes_signed_modules_alone_is_found_by_what_it_is(
+    tables: dict[str, dict[str, Any]], name: str | None, document: dict[str, Any]
+) -> None:
+    found = verify_run.find_enforcing(make_config(document, **tables))
+    assert (found.kernel.name if found else None) == name
+
+
+def test_a_persons_own_tree_that_takes_signed_modules_alone_is_found(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
+    config = make_config(document, mine={"chroot": "one", "tree": str(tmp_path)})
+    assert verify_run.find_enforcing(config) is None
+    (tmp_path / ".config").write_text("CONFIG_MODULE_SIG=y\nCONFIG_MODULE_SIG_FORCE=y\n")
+    found = verify_run.find_enforcing(config)
+    assert found is not None
+    assert found.kernel.name == "mine"
+
+
+def test_what_a_project_has_no_kernel_for_is_absent_and_says_so(
+    kernels: Kernels, document: dict[str, Any], tmp_path: Path
+) -> None:
+    config, steps = make_config(document), verify_run.Steps(progress=TerminalProgress())
+    steps.take(
+        "other",
+        verify.VM,
+        lambda: verify_run.check_other_kernel(config, "7.3.4", (), tmp_path, steps.progress),
+    )
+    steps.take(
+        "enforcing",
+        verify.VM,
+        lambda: verify_run.check_enforcing(config, tmp_path, steps.progress, lambda: ()),
+    )
+    assert [step.outcome for step in steps.done] == [verify.ABSENT, verify.ABSENT]
+    assert "is of another release" in steps.done[0].detail
+    assert "takes signed modules alone" in steps.done[1].detail
+    assert verify.plan_report({"version": "1", "commit": COMMIT}, steps.done)["passed"]
+
+
+@pytest.mark.parametrize("said", verify_run.NO_SIGNATURE)
+def test_a_refusal_is_one_whichever_way_a_kernel_wants_signatures(said: str) -> None:
+    cell = Cell(module="m", language="c", tester="c")
+    problems = (f"m did not load: EPERM; the kernel says: a; {said}; b",)
+    results = {"m": CellResult(cell=cell, outcome="failed", problems=problems)}
+    assert verify_run.require_refusal(results, verify_run.NO_SIGNATURE) == said
+    with pytest.raises(NotPassedError, match="was not refused"):
+        verify_run.require_refusal(results, verify_run.OTHER_RELEASE)
+
+
+# -- the version of its modules ---------------------------------------------------------------
+
+
+def pack(content: bytes, module_version: str) -> dict[str, bytes]:
+    """Return a release with one module, whose description says a version."""
+    modinfo = {
+        "name": "mdriver_c",
+        "language": "c",
+        "sha256": release.read_digest(content),
+        "vermagic": "",
+        "module_version": module_version,
+    }
+    tar = archives.plan_tar(
+        (
+            File(path="lib/mdriver_c.ko", content=content),
+            File(path="doc/modinfo.json", content=release.render_json(modinfo)),
+        ),
+        7,
+    )
+    return make_release() | {f"mdriver-c-0.1.0-{TREE}-x86_64.tar.zst": tar}
+
+
+TREE = "7.3.4+deb13-amd64"
+
+
+@pytest.mark.parametrize(("said", "shown"), [("0.2.0", "version 0.2.0"), ("", "none")])
+def test_a_prebuilt_module_of_another_version_is_refused(
+    said: str,
+    shown: str,
+    make_elf: MakeElf,
+    tree: KernelTree,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compress, "decompress_zstd", lambda root, data: data)
+    prepared = flow.Prepared(
+        chroot=tree.compilers, tree=tree, site_dir=tmp_path, crates_dir=tmp_path
+    )
+    content = make_elf({"version": said} if said else {"license": "GPL"}, (), ())
+    with pytest.raises(ConfigError, match=rf"^the release is 0\.1\.0, and mdriver_c says {shown}$"):
+        verify_run.unpack_modules(pack(content, "0.1.0"), ("mdriver_c",), prepared, tmp_path)
+
+
+# -- the life of a machine --------------------------------------------------------------------
 
 
 def state(name: str, **changed: str) -> ModuleState:

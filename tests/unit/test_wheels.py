@@ -1,24 +1,37 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Wheels: of one version, whole, and of nothing that is of this machine."""
 
+import os
+import re
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
 import pytest
 
-import twinmod
-from twinmod import archives, process, sandbox, wheels
+from twinmod import archives, process, sandbox, versions, wheels
 from twinmod.errors import BuildError, ConfigError, MissingToolError
 from twinmod.specs import Chroot, Command, Progress, Release
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-VERSION = "0.1.0+g1a2b3c4d5e6f"
+BASE = versions.read_version(CHECKOUT)
+
+VERSION = f"{BASE}+g1a2b3c4d5e6f"
+
+#: This Python, as the tag of a wheel has it.
+PYTHON = f"cp{sys.version_info.major}{sys.version_info.minor}"
 
 PROJECTS = wheels.read_projects(CHECKOUT)
 
-SOURCE = '[project]\nname = "x"\nversion = "0.1.0"\n[tool.x]\nversion = "7"\n'
+CRATES = wheels.list_crates(PROJECTS)
+
+MANIFEST = '[package]\nname = "x"\nversion = "0.2.0-rc.1"\n[dependencies]\nversion = "7"\n'
+LOCK = (
+    'version = 4\n\n[[package]]\nname = "a"\nversion = "0.2.0-rc.1"\n\n'
+    '[[package]]\nname = "x"\nversion = "0.2.0-rc.1"\n'
+)
 
 
 @pytest.fixture
@@ -37,61 +50,67 @@ def test_the_projects_are_ours_and_the_testers() -> None:
     ]
 
 
-def test_everything_of_this_source_is_of_one_version() -> None:
-    for name in wheels.list_versioned(PROJECTS):
+def test_cargos_copies_of_the_version_are_in_step_with_the_one_file() -> None:
+    found = {name: crate for name, crate in CRATES.items() if (CHECKOUT / name).is_file()}
+    assert sorted(found) == ["rust_tester/Cargo.lock", "rust_tester/Cargo.toml"]
+    for name, crate in found.items():
         text = (CHECKOUT / name).read_text()
-        assert wheels.rewrite_version(name, text, twinmod.__version__) == text
-    wheels.check_crate("Cargo.toml", (CHECKOUT / "rust_tester/Cargo.toml").read_text(), VERSION)
+        assert wheels.rewrite_crate(name, text, crate, BASE) == text
 
 
-@pytest.mark.parametrize(
-    ("version", "base"),
-    [("0.1.0", "0.1.0"), ("1.2rc1", "1.2rc1"), (VERSION, "0.1.0"),
-     ("0.1.0+g1a2b3c4d5e6f.dirty", "0.1.0")],
-)  # fmt: skip
-def test_a_version_has_a_public_part(version: str, base: str) -> None:
-    assert wheels.plan_base(version) == base
+def test_nothing_else_of_the_project_states_the_version() -> None:
+    folders = (
+        "c_module",
+        "rust_module",
+        "c_tester",
+        "rust_tester",
+        "templates",
+        "tests/matrix",
+        "tests/mutation",
+    )
+    paths = [
+        CHECKOUT / "pyproject.toml",
+        CHECKOUT / "noxfile.py",
+        CHECKOUT / "toolchain/twinmod/__init__.py",
+    ]
+    for folder in folders:
+        paths += (path for path in sorted((CHECKOUT / folder).rglob("*")) if path.is_file())
+    texts = "|".join(map(re.escape, (BASE, versions.plan_cargo(BASE))))
+    stated = re.compile(rf"(?i)version\W*({texts})(?![.\d])")
+    own = [
+        str(path.relative_to(CHECKOUT))
+        for path in paths
+        if path.suffix not in (".so", ".pyc")
+        and "target" not in path.parts
+        and stated.search(path.read_text(errors="replace"))
+    ]
+    assert own == ["rust_tester/Cargo.lock", "rust_tester/Cargo.toml"]
 
 
-@pytest.mark.parametrize("version", ["", "v1", "0.1.0-dev", "0.1.0+", "0.1.0+G1", "1/2", "1\n"])
-def test_what_is_no_version_is_refused(version: str) -> None:
-    with pytest.raises(ConfigError, match="is no version"):
-        wheels.plan_base(version)
-
-
-def test_only_the_projects_own_version_is_rewritten() -> None:
-    rewritten = wheels.rewrite_version("x/pyproject.toml", SOURCE, VERSION)
-    assert rewritten == SOURCE.replace('"0.1.0"', f'"{VERSION}"')
-    package = wheels.rewrite_version("twinmod/__init__.py", '__version__ = "0.1.0"\n', VERSION)
-    assert package == f'__version__ = "{VERSION}"\n'
+def test_only_the_crates_own_version_is_rewritten() -> None:
+    wanted = "0.2.0-rc.1+g1a2b3c4d5e6f"
+    manifest = wheels.rewrite_crate("x/Cargo.toml", MANIFEST, "x", "0.2.0rc1+g1a2b3c4d5e6f")
+    assert manifest == MANIFEST.replace("0.2.0-rc.1", wanted)
+    lock = wheels.rewrite_crate("x/Cargo.lock", LOCK, "x", "0.2.0rc1+g1a2b3c4d5e6f")
+    assert lock == f'{LOCK.rpartition("0.2.0-rc.1")[0]}{wanted}"\n'
 
 
 @pytest.mark.parametrize(
     ("name", "text", "why"),
     [
-        ("c/pyproject.toml", SOURCE.replace("0.1.0", "0.2.0"), "and c/pyproject.toml says '0.2.0'"),
-        ("c/pyproject.toml", '[project]\nname = "x"\n', "has no version"),
-        (
-            "c/pyproject.toml",
-            '[project]\nname = "x"\n[tool.x]\nversion = "0.1.0"\n',
-            "has no version",
-        ),
-        ("c/pyproject.toml", '[tool.x]\nversion = "0.1.0"\n', "has no version"),
-        ("twinmod/__init__.py", '__version__ = "0.1.0.dev1"\n', "says '0.1.0.dev1'"),
-        ("twinmod/__init__.py", "", "has no version"),
+        ("x/Cargo.toml", MANIFEST.replace("-rc.1", ""), "and x/Cargo.toml says '0.2.0'"),
+        ("x/Cargo.toml", MANIFEST.replace("0.2.0-rc.1", "0.2.0rc1"), "says '0.2.0rc1'"),
+        ("x/Cargo.toml", '[package]\nname = "x"\n[lib]\nversion = "0.2.0-rc.1"\n', "no version"),
+        ("x/Cargo.toml", "", "no version"),
+        ("x/Cargo.lock", LOCK.replace('"x"', '"y"'), "no version"),
     ],
 )
-def test_a_file_of_another_version_is_refused_by_name(name: str, text: str, why: str) -> None:
+def test_a_crate_of_another_version_is_refused_by_name(name: str, text: str, why: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        wheels.rewrite_version(name, text, VERSION)
+        wheels.rewrite_crate(name, text, "x", "0.2.0rc1")
     assert why in caught.value.message
     assert name in caught.value.message
-    assert 'version = "0.1.0"' in caught.value.hint
-
-
-def test_a_crate_of_another_version_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"says '0\.3\.0'"):
-        wheels.check_crate("Cargo.toml", '[package]\nname = "x"\nversion = "0.3.0"\n', VERSION)
+    assert 'version = "0.2.0-rc.1"' in caught.value.hint
 
 
 # -- the source -------------------------------------------------------------------------------
@@ -101,9 +120,14 @@ def test_a_crate_of_another_version_is_refused() -> None:
 def small(tmp_path: Path) -> Path:
     """A source with what the copy looks at, and with what builds leave."""
     source_dir = tmp_path / "a source"
-    for name in ("pyproject.toml", "LICENSE", "toolchain/twinmod/__init__.py",
-                 *(f"{tester}/pyproject.toml" for tester in ("c_tester", "rust_tester")),
-                 "rust_tester/Cargo.toml"):  # fmt: skip
+    for name in (
+        "pyproject.toml",
+        "LICENSE",
+        "VERSION",
+        *(f"{tester}/pyproject.toml" for tester in ("c_tester", "rust_tester")),
+        "rust_tester/Cargo.toml",
+        "rust_tester/Cargo.lock",
+    ):
         path = source_dir / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((CHECKOUT / name).read_bytes())
@@ -126,26 +150,23 @@ def test_the_copy_has_the_version_the_licence_and_our_modes(small: Path, tmp_pat
     wheels.write_source(make_release(small), PROJECTS, copy_dir)
     files = {str(p.relative_to(copy_dir)): p for p in copy_dir.rglob("*") if p.is_file()}
     assert sorted(files) == [
-        "LICENSE", "c_tester/LICENSE", "c_tester/pyproject.toml", "pyproject.toml", "run",
-        "rust_tester/Cargo.toml", "rust_tester/LICENSE", "rust_tester/pyproject.toml",
-        "toolchain/twinmod/__init__.py",
+        "LICENSE", "VERSION", "c_tester/LICENSE", "c_tester/pyproject.toml", "pyproject.toml",
+        "run", "rust_tester/Cargo.lock", "rust_tester/Cargo.toml", "rust_tester/LICENSE",
+        "rust_tester/pyproject.toml",
     ]  # fmt: skip
     assert {path.stat().st_mode & 0o777 for path in files.values()} == {0o644, 0o755}
-    for name in wheels.list_versioned(PROJECTS):
-        assert f'version = "{VERSION}"' in files[name].read_text() or (
-            f'__version__ = "{VERSION}"' in files[name].read_text()
-        )
-        assert VERSION not in (small / name).read_text()
+    assert files["VERSION"].read_text() == f"{VERSION}\n"
+    for name in ("rust_tester/Cargo.toml", "rust_tester/Cargo.lock"):
+        assert f'version = "{versions.plan_cargo(VERSION)}"' in files[name].read_text()
+    assert (small / "VERSION").read_text() == f"{BASE}\n"
 
 
-@pytest.mark.parametrize(
-    "name", [*wheels.list_versioned(PROJECTS), "rust_tester/Cargo.toml"]
-)  # fmt: skip
+@pytest.mark.parametrize("name", ["VERSION", "rust_tester/Cargo.toml", "rust_tester/Cargo.lock"])
 def test_a_source_of_two_versions_is_refused(name: str, small: Path, tmp_path: Path) -> None:
     text = (small / name).read_text()
-    (small / name).write_text(text.replace('version = "0.1.0"', 'version = "0.2.0"').replace(
-        '__version__ = "0.1.0"', '__version__ = "0.2.0"'))  # fmt: skip
-    with pytest.raises(ConfigError, match=f"{name} says '0.2.0'"):
+    own = versions.plan_cargo(BASE)
+    (small / name).write_text(text.replace(f'"{own}"', '"7.2.0"').replace(f"{BASE}\n", "7.2.0\n"))
+    with pytest.raises(ConfigError, match=rf"{name} says '7\.2\.0'"):
         wheels.write_source(make_release(small), PROJECTS, tmp_path / "copy")
 
 
@@ -232,7 +253,7 @@ def test_what_is_lacking_or_too_much_is_refused(change: str, tmp_path: Path) -> 
         wheels.find_made(PROJECTS, "0.1.0", tmp_path)
 
 
-@pytest.mark.parametrize("version", ["0.2.0", "v0.1.0"])
+@pytest.mark.parametrize("version", ["7.2.0", f"v{BASE}"])
 def test_a_release_of_another_version_leaves_nothing(
     version: str, small: Path, root: Chroot, tmp_path: Path, progress: Progress,
     monkeypatch: pytest.MonkeyPatch,
@@ -281,5 +302,54 @@ def test_a_source_distribution_makes_the_wheel_that_the_tree_makes(tmp_path: Pat
         for folder in ("of sdist", "of tree")
     )
     assert made[0] == made[1]
-    (init,) = (f for f in archives.parse_zip(made[0]) if f.path == "twinmod/__init__.py")
-    assert f'__version__ = "{VERSION}"' in init.content.decode()
+    (stated,) = (f for f in archives.parse_zip(made[0]) if f.path == "twinmod/data/VERSION")
+    assert stated.content.decode() == f"{VERSION}\n"
+    (metadata,) = (f for f in archives.parse_zip(made[0]) if f.path.endswith("/METADATA"))
+    assert f"Version: {VERSION}" in metadata.content.decode().splitlines()
+
+
+#: Makes an sdist of the tester in C and a wheel of that, by a Python that has a GIL or says that it
+#: has none.
+C_TESTER = """\
+import os, sys, sysconfig, tarfile
+project, out, gil_disabled = sys.argv[1:]
+sysconfig.get_config_vars()["Py_GIL_DISABLED"] = int(gil_disabled)
+from scikit_build_core import build
+os.chdir(project)
+sdist = build.build_sdist(out)
+with tarfile.open(f"{out}/{sdist}") as tar:
+    tar.extractall(out, filter="data")
+os.chdir(f"{out}/{sdist.removesuffix('.tar.gz')}")
+build.build_wheel(out)
+"""
+
+
+@pytest.mark.skipif(process.find_program("cc") is None, reason="this host has no C compiler")
+@pytest.mark.parametrize(
+    ("gil_disabled", "tag", "extension"),
+    [
+        ("0", "cp311-abi3-", "_native.abi3.so"),
+        # What it says itself of its ABI has the "t" of a free-threaded one.
+        ("1", f"{PYTHON}-{PYTHON}-", f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"),
+    ],
+)
+def test_the_c_testers_wheel_is_of_the_projects_version_and_abi3_only_where_a_gil_is(
+    gil_disabled: str, tag: str, extension: str, tmp_path: Path
+) -> None:
+    wheels.write_source(make_release(CHECKOUT), PROJECTS, tmp_path / "source")
+    argv = (
+        sys.executable,
+        "-c",
+        C_TESTER,
+        str(tmp_path / "source/c_tester"),
+        str(tmp_path),
+        gil_disabled,
+    )
+    beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    process.run(
+        Command(argv=argv, purpose="the wheel", timeout_s=120, environment=(("PATH", beside),))
+    )
+    (path,) = tmp_path.glob("*.whl")
+    assert path.name.startswith(f"mdriver_tester_c-{VERSION}-{tag}")
+    names = zipfile.ZipFile(path).namelist()
+    assert [name for name in names if name.endswith(".so")] == [f"mdriver_tester_c/{extension}"]

@@ -4,5 +4,3 @@
 This file stays empty of imports: the program inside the VM imports the package too, with
 nothing but the standard library, on an emulated processor.
 """
-
-__version__ = "0.1.0"

@@ -373,7 +373,8 @@ def run_pytest(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream,
         "--rootdir", plan["matrix"], "-p", "no:cacheprovider", "--tb=short",
         "--strict-markers", "-q", "--no-header", "--color=no", *PYTEST_SAVINGS,
         "--module", cell["module"], "--module-path", cell["path"],
-        "--tester", cell["tester"], "--marks", str(marks), *plan["pytest_args"],
+        "--tester", cell["tester"], "--marks", str(marks),
+        "--module-version", plan["version"], *plan["pytest_args"],
         *(f"--rule={rule}" for rule in cell["rules"]),
     ]  # fmt: skip
     return int(pytest.main(arguments, plugins=[Reporter(stream, marks)]))

@@ -142,10 +142,11 @@ def time_build(
     """
     (module,) = (m for m in config.modules if m.name == product.module)
     sources = kbuild.read_sources(module, config.root_dir)
+    version = flow.read_module_version(config)
     out_dir = config.out_dir / "bench/builds"
 
     def build(files: tuple[tuple[str, bytes], ...]) -> float:
-        plan = kbuild.plan_build(module, prepared.tree, files, out_dir)
+        plan = kbuild.plan_build(module, prepared.tree, files, out_dir, version)
         began = time.monotonic()
         kbuild.build(plan, progress)
         return time.monotonic() - began

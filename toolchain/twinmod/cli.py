@@ -19,7 +19,6 @@ import click
 from rich.console import Console
 
 from twinmod import (
-    __version__,
     bench_run,
     cache,
     differential,
@@ -33,6 +32,7 @@ from twinmod import (
     release,
     release_run,
     report,
+    resources,
     signing,
     tables,
     verify,
@@ -103,8 +103,23 @@ def kernel_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     return click.option("--kernel", "kernel", default="", metavar="NAME", help=text)
 
 
+def _print_version(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    # Not click's own option, which takes a version that is known when this file is imported.
+    del option
+    if wanted:
+        click.echo(f"{context.find_root().info_name}, version {resources.read_version()}")
+        context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
 def cli() -> None:
     """Write a Linux kernel module twice, in C and in Rust, and hold both to one matrix."""
 
@@ -192,6 +207,7 @@ def build(
     config, wanted = state.select(kernel), languages or LANGUAGES
     for module in config.modules:
         kbuild.read_sources(module, config.root_dir)
+    flow.read_module_version(config)
     if show:
         click.echo(flow.render_builds(config, wanted, state.progress))
         return ExitCode.PASSED

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from twinmod import elf, flow, packages, proving, release
+from twinmod import elf, flow, packages, proving, release, versions
 from twinmod.config import Config
 from twinmod.errors import NotPassedError
 from twinmod.proving import ModuleState
@@ -109,7 +109,8 @@ def require_installed(machine: Machine, version: str) -> str:
     """Return what dkms has for the kernel, all of it of one version.
 
     Raises:
-        NotPassedError: A module is missing, or is of another version.
+        NotPassedError: A module is missing, or dkms has another version of it.
+        ConfigError: A module says another version.
     """
     found = find_states(proving.read_status(machine.root), machine.kernel_release)
     wrong = find_wrong_states(found, machine.modules, version)
@@ -118,6 +119,11 @@ def require_installed(machine: Machine, version: str) -> str:
             f"{r.release} {r.state} {r.reason}" for r in proving.read_records(machine.root)
         )
         raise NotPassedError("; ".join(wrong), facts=(("records", records),))
+    for name in machine.modules:
+        module = elf.parse_module(
+            elf.decompress(find_module(machine, f"{name.replace('-', '_')}.ko"))
+        )
+        release.check_version(version, name, module.find_modinfo("version"))
     return f"{', '.join(machine.modules)} {version} installed for {machine.kernel_release}"
 
 
@@ -131,6 +137,19 @@ def install(machine: Machine, what: Release) -> str:
     return require_installed(machine, packages.plan_version(what))
 
 
+def find_module(machine: Machine, file_name: str) -> Path:
+    """Return the file that dkms has put into the root for a module, compressed or not.
+
+    Raises:
+        NotPassedError: There is none.
+    """
+    folder = machine.root.root_dir / "usr/lib/modules" / machine.kernel_release / "updates/dkms"
+    paths = sorted(folder.glob(f"{file_name}*"))
+    if not paths:
+        raise NotPassedError(f"there is no {file_name} in {folder}")
+    return paths[0]
+
+
 def find_products(machine: Machine, products: tuple[Product, ...]) -> tuple[Product, ...]:
     """Return the modules that dkms has put into the root, decompressed.
 
@@ -141,13 +160,9 @@ def find_products(machine: Machine, products: tuple[Product, ...]) -> tuple[Prod
     Raises:
         NotPassedError: There is none.
     """
-    folder = machine.root.root_dir / "usr/lib/modules" / machine.kernel_release / "updates/dkms"
     found = []
     for product in products:
-        paths = sorted(folder.glob(f"{product.file_name}*"))
-        if not paths:
-            raise NotPassedError(f"there is no {product.file_name} in {folder}")
-        content = elf.decompress(paths[0])
+        content = elf.decompress(find_module(machine, product.file_name))
         target = machine.work_dir / "modules" / product.file_name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
@@ -161,12 +176,6 @@ def find_products(machine: Machine, products: tuple[Product, ...]) -> tuple[Prod
     return tuple(found)
 
 
-def plan_next_version(version: str) -> str:
-    """Return a version that comes after another one: "0.1.1" after "0.1.0"."""
-    *head, last = version.partition("+")[0].split(".")
-    return ".".join((*head, str(int(last) + 1)))
-
-
 def upgrade(machine: Machine, config: Config, what: Release, progress: Progress) -> str:
     """Install packages of the next version over those that are there.
 
@@ -174,7 +183,7 @@ def upgrade(machine: Machine, config: Config, what: Release, progress: Progress)
         NotPassedError: dkms has not both modules of just that version afterwards.
     """
     later = Release(
-        version=plan_next_version(what.version), commit=what.commit, epoch=what.epoch + 1,
+        version=versions.plan_next(what.version), commit=what.commit, epoch=what.epoch + 1,
         source_dir=config.root_dir,
     )  # fmt: skip
     folder = machine.work_dir / "next"

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from twinmod import (
-    __version__,
     cache,
     chroot,
     costs,
@@ -33,6 +32,7 @@ from twinmod import (
     results,
     signing,
     userland,
+    versions,
 )
 from twinmod.config import LANGUAGES, Config, plan_cells, select_kernel
 from twinmod.errors import (
@@ -224,9 +224,10 @@ def plan_builds(
 ) -> tuple[kbuild.BuildPlan, ...]:
     """Plan the build of the modules in some languages."""
     modules = [module for module in config.modules if module.language in languages]
+    version = read_module_version(config)
     return tuple(
         kbuild.plan_build(
-            module, tree, kbuild.read_sources(module, config.root_dir), config.out_dir
+            module, tree, kbuild.read_sources(module, config.root_dir), config.out_dir, version
         )
         for module in modules
     )
@@ -251,9 +252,8 @@ def run_build(
     config: Config, prepared: Prepared, languages: tuple[str, ...], progress: Progress
 ) -> tuple[Product, ...]:
     """Build modules, sign them for a kernel that wants that, and write the build report."""
-    products = build_unsigned(config, prepared, languages, progress)
-    if signing.SIG_ENFORCE in prepared.tree.parameters:
-        products = tuple(signing.sign_product(prepared.tree, product) for product in products)
+    built = build_unsigned(config, prepared, languages, progress)
+    products = tuple(signing.sign_product(prepared.tree, product) for product in built)
     document = kbuild.plan_report(products, prepared.tree)
     write_json(config.out_dir / "build/report.json", document)
     return products
@@ -275,6 +275,15 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
 # -- the VM -----------------------------------------------------------------------------------
 
 
+def read_module_version(config: Config) -> str:
+    """Return what both modules say as their version: the public part of the project's.
+
+    Raises:
+        ConfigError: The project states none.
+    """
+    return versions.plan_base(versions.read_version(config.root_dir))
+
+
 def read_uapi(config: Config) -> tuple[tuple[str, bytes], ...]:
     """Return (path in the checkout, content) of the uapi header, as far as it is there."""
     module = config.find_module("c")
@@ -282,12 +291,18 @@ def read_uapi(config: Config) -> tuple[tuple[str, bytes], ...]:
     return ((f"{module.sources}/{UAPI}", path.read_bytes()),) if path.exists() else ()
 
 
+def read_beside(config: Config) -> tuple[tuple[str, bytes], ...]:
+    """Return (path in the checkout, content) of what testers are built of beside their projects."""
+    version = versions.read_version(config.root_dir)
+    return (*read_uapi(config), (versions.FILE, f"{version}\n".encode()))
+
+
 def prepare_setting(config: Config, prepared: Prepared, progress: Progress) -> guest.Setting:
     """Return what every VM of a run is made of; builds the testers when they changed."""
-    uapi = read_uapi(config)
+    uapi, beside = read_uapi(config), read_beside(config)
     testers = tuple(
         (spec, userland.ensure_tester(
-            spec, prepared.chroot, config.root_dir, uapi, prepared.site_dir,
+            spec, prepared.chroot, config.root_dir, beside, prepared.site_dir,
             prepared.crates_dir if spec.name == "rust" else None, progress,
         ))
         for spec in config.testers
@@ -298,10 +313,14 @@ def prepare_setting(config: Config, prepared: Prepared, progress: Progress) -> g
     )
     with progress.phase("accelerator"):
         accelerator = guest.find_accelerator(prepared.tree, prepared.chroot, config.vm)
+    tree = signing.sign_vm_modules(
+        prepared.tree, config.out_dir / "build" / prepared.tree.release / "vm"
+    )
     return guest.Setting(
-        tree=prepared.tree, chroot=prepared.chroot, vm=config.vm, accelerator=accelerator,
+        tree=tree, chroot=prepared.chroot, vm=config.vm, accelerator=accelerator,
         userland=guest.Userland(site_dir=prepared.site_dir, tester_dirs=testers,
                                 programs_dir=programs_dir),
+        version=read_module_version(config),
     )  # fmt: skip
 
 
@@ -916,7 +935,7 @@ def run_report(config: Config) -> str:
     documents = read_reports(config)
     rules = read_rules(config)
     made = time.strftime("%Y-%m-%d")
-    values = page.plan_page(documents, rules, made, __version__)
+    values = page.plan_page(documents, rules, made, resources.read_version())
     text = resources.render_template("report.html.j2", values)
     cache.write_atomically(config.out_dir / "report/index.html", text)
     summary = page.render_summary(documents, rules, made)
@@ -992,8 +1011,9 @@ def _find_entries_of(config: Config) -> tuple[tuple[str, str], ...]:
         if lock_path.exists():
             used.append(("crates", userland.plan_lock_digest(root, lock_path)))
         files = userland.read_project(config.root_dir / spec.project)
-        used.append(("tester", userland.plan_tester_name(
-            spec, root, site, (*files, *read_uapi(config)))))  # fmt: skip
+        used.append(
+            ("tester", userland.plan_tester_name(spec, root, site, (*files, *read_beside(config))))
+        )
     files = userland.read_programs(config.matrix_dir, read_uapi(config))
     used.append(("programs", userland.plan_digest(root, site, files)))
     return tuple(used)

@@ -198,6 +198,8 @@ class Setting:
     userland: Userland
     vm: VmSpec
     accelerator: Accelerator
+    # What the modules say as theirs.
+    version: str
     # Holds profiler.so and marks.so, for VMs whose instructions are counted.
     native_dir: Path | None = None
     # What a VM has as its root instead of the chroot, whose Python it must have.
@@ -391,6 +393,7 @@ def plan_agent(setting: Setting, work: Work) -> dict[str, Any]:
         "modules": {p.module: {"path": paths[p.module, p.variant]} for p in work.products},
         "testers": {tester.name: tester.package for tester, _ in setting.userland.tester_dirs},
         "matrix": str(inside / "matrix"),
+        "version": setting.version,
         "differential": work.differential,
         "pytest_args": list(work.pytest_args),
         "limit_s": work.limit_s,

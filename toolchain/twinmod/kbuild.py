@@ -124,6 +124,7 @@ def plan_build(
     tree: KernelTree,
     sources: tuple[tuple[str, bytes], ...],
     out_dir: Path,
+    version: str = "",
 ) -> BuildPlan:
     """Plan the build of one module.
 
@@ -132,6 +133,7 @@ def plan_build(
         tree: The kernel to build it for, with the compilers that built it.
         sources: (name, content) of its files.
         out_dir: The checkout's folder for results.
+        version: What the module says as its version; "" for one that has none.
 
     Returns:
         The plan: stage, commands, and the digest of everything that the product depends on.
@@ -157,7 +159,7 @@ def plan_build(
         {"module": module.name, "release": tree.release, "subdirs": module.subdirs,
          "command": render_makefile_command(command)},
     )  # fmt: skip
-    kbuild = resources.render_template("Kbuild.j2", {"module": module.name})
+    kbuild = resources.render_template("Kbuild.j2", {"module": module.name, "version": version})
     files = (*sources, ("Kbuild", kbuild.encode()))
     subdirs_line = f"make SUBDIRS={module.subdirs} modules" if module.subdirs else ""
     return BuildPlan(

@@ -5,7 +5,7 @@ Source: Documentation/kbuild/kconfig-language.rst, kconfig.rst and llvm.rst, Lin
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 #: Modules that a VM can load before its root is there, with the option that builds each of them.
 VM_MODULES = (
@@ -35,12 +35,14 @@ VM_BUILTINS = (
     "CONFIG_SHMEM", "CONFIG_MEMFD_CREATE", "CONFIG_USERFAULTFD", "CONFIG_VM_EVENT_COUNTERS",
 )  # fmt: skip
 
-#: What a VM cannot do with: our modules are not signed and use what they like of the kernel, and
-#: our parameters must reach it.
-VM_OBSTACLES = (
+#: What a VM cannot do with: modules use what they like of the kernel, and our parameters must reach
+#: it.
+VM_OBSTACLES = ("CONFIG_TRIM_UNUSED_KSYMS", "CONFIG_CMDLINE_OVERRIDE")
+
+#: With any of these a kernel takes signed modules alone, whatever its command line says.
+ENFORCING = (
     "CONFIG_MODULE_SIG_FORCE", "CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY",
-    "CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY", "CONFIG_TRIM_UNUSED_KSYMS",
-    "CONFIG_CMDLINE_OVERRIDE",
+    "CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY",
 )  # fmt: skip
 
 #: What each kernel has that twinmod builds, beside its own options.
@@ -129,6 +131,37 @@ def find_lacking(options: Mapping[str, str]) -> tuple[str, ...]:
 def find_vm_modules(options: Mapping[str, str]) -> tuple[str, ...]:
     """Return the modules that a VM must load, those that are built in left out."""
     return tuple(name for name, option in VM_MODULES if options.get(option) == "m")
+
+
+def find_enforcement(options: Mapping[str, str], parameters: Iterable[str]) -> str:
+    """Return why a kernel takes signed modules alone: an option, or a word of its command line.
+
+    Args:
+        options: The kernel's; an unset one has Kconfig's default.
+        parameters: Added to its command line.
+
+    Returns:
+        "" when nothing does.
+
+    Source: kernel/module/Kconfig, kernel/module/signing.c and security/lockdown, Linux 7.3.
+    """
+    own = options.get("CONFIG_CMDLINE", "") if options.get("CONFIG_CMDLINE_BOOL") == "y" else ""
+    words = " ".join((own, *parameters)).split()
+    given = {name.replace("-", "_"): value for name, _, value in (w.partition("=") for w in words)}
+    has_lockdown = options.get("CONFIG_SECURITY_LOCKDOWN_LSM") == "y"
+    in_order = "lockdown" in given.get("lsm", options.get("CONFIG_LSM", "lockdown")).split(",")
+    locks = has_lockdown and (in_order or options.get("CONFIG_SECURITY_LOCKDOWN_LSM_EARLY") == "y")
+    forced = [name for name in ENFORCING if options.get(name) == "y"]
+    if "module.sig_enforce" in given and (has_lockdown or options.get("CONFIG_MODULE_SIG") == "y"):
+        # As the kernel reads a parameter that is yes or no; it cannot be switched off again.
+        forced += [
+            word
+            for word in words
+            if re.fullmatch(r"module[.]sig[-_]enforce(=([1yYtTeE].*|[oO][nN].*))?", word)
+        ]
+    if locks and given.get("lockdown") in ("integrity", "confidentiality"):
+        forced.append(f"lockdown={given['lockdown']}")
+    return forced[0] if forced else ""
 
 
 def plan_compilers(options: Mapping[str, str]) -> tuple[tuple[str, tuple[str, ...]], ...]:

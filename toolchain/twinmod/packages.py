@@ -8,6 +8,7 @@ Source: nfpm 2.48, deb-version(7), dkms(8) 3.0.10 and 3.4, Debian Policy 4.7.
 """
 
 import json
+import re
 import sys
 import tempfile
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
-from twinmod import archives, kbuild, process, resources
+from twinmod import archives, kbuild, process, resources, versions
 from twinmod.archives import File
 from twinmod.errors import BuildError, MissingToolError
 from twinmod.specs import Command, ModuleSpec, Progress, Release
@@ -151,10 +152,12 @@ def plan_package_version(release: Release, kind: str) -> str:
     """Return a release's version by a format's own rules, without the package's revision.
 
     rpm has "^" for what comes after a version and before the next; dpkg and pacman take a "+"
-    so.
+    so. dpkg and rpm have "~" for what comes before a version, which pacman knows by its letters.
     """
-    version = plan_version(release)
-    return version.replace("+", "^") if kind == "rpm" else version
+    base, plus, local = plan_version(release).partition("+")
+    if kind != "archlinux":
+        base = re.sub(r"(?<=\d)(?=[a-z])", "~", base)
+    return base + ("^" if plus and kind == "rpm" else plus) + local
 
 
 def plan_file_name(name: str, version: str, kind: str) -> str:
@@ -202,7 +205,10 @@ def _render(template: str, values: dict[str, object]) -> bytes:
 def plan_tree(release: Release, sources: Sources, package: str) -> tuple[File, ...]:
     """Return what lies in /usr/src/NAME-VERSION, with its paths below that folder."""
     values = _values(release, package, MAINTAINER)
-    kbuild = resources.render_template("Kbuild.j2", {"module": values["module"]}).encode()
+    kbuild = resources.render_template(
+        "Kbuild.j2",
+        {"module": values["module"], "version": versions.plan_base(release.version)},
+    ).encode()
     files = [
         File(path="dkms.conf", content=_render("dkms.conf", values)),
         File(path="Kbuild", content=kbuild),

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from twinmod import cache, resources, userland
+from twinmod import cache, resources, userland, versions
 from twinmod.config import (
     MARK,
     OUT,
@@ -20,7 +20,7 @@ from twinmod.errors import ConfigError, MissingToolError, NoProjectError
 from twinmod.specs import Progress
 
 #: What a project has beside that which its configuration names.
-BESIDE = ("LICENSE", "tests/bench", "zoo")
+BESIDE = ("LICENSE", versions.FILE, "tests/bench", "zoo")
 
 #: Names and suffixes of files that make a folder a project of somebody else's.
 FOREIGN_NAMES = frozenset(
@@ -149,7 +149,13 @@ def read_shipped() -> tuple[tuple[str, bytes], ...]:
             facts=(("folder", str(shipped_dir)),), hint=resources.REINSTALL,
         )  # fmt: skip
     text = render_project((shipped_dir / "pyproject.toml").read_text())
-    files = (file for part in parts for file in read_part(shipped_dir, part))
+    # A copy is not of the commit that a wheel between two releases has in its version.
+    version = versions.plan_base(versions.read_version(shipped_dir))
+    files = (
+        (name, f"{version}\n".encode() if name == versions.FILE else content)
+        for part in parts
+        for name, content in read_part(shipped_dir, part)
+    )
     return (("pyproject.toml", text.encode()), *files)
 
 

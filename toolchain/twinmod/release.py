@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from twinmod import elf
+from twinmod import elf, versions
 from twinmod.archives import File
 from twinmod.errors import ConfigError
 from twinmod.specs import KernelTree, Product, Release
@@ -47,13 +47,18 @@ def plan_version(base: str, commit: str, tag: str, *, dirty: bool) -> str:
         dirty: Whether the tree has changes that no commit has.
 
     Raises:
-        ConfigError: The tag is not the one of this version.
+        ConfigError: The tag is not the one of this version, or the version has a commit in it.
     """
+    if base != versions.plan_base(base):
+        raise ConfigError(
+            f"the project states version {base}, and what follows the + is the release's to add",
+            hint=f"echo {versions.plan_base(base)} > {versions.FILE}",
+        )
     if tag and tag != f"v{base}":
         raise ConfigError(
             f"tag {tag} is not the tag of version {base}",
-            facts=(("version", f"{base}, in pyproject.toml"), ("its tag", f"v{base}")),
-            hint="set the version in pyproject.toml, commit, and tag that commit",
+            facts=(("version", f"{base}, in {versions.FILE}"), ("its tag", f"v{base}")),
+            hint=f"set the version in {versions.FILE}, commit, and tag that commit",
         )
     if tag and not dirty:
         return base
@@ -66,6 +71,27 @@ def choose_tag(tags: Iterable[str], base: str) -> str:
 
 
 # -- modules ----------------------------------------------------------------------------------
+
+
+def check_version(version: str, module: str, said: str) -> None:
+    """Refuse a module that says another version than the release it is in, or none.
+
+    Args:
+        version: Of the release; a module says its public part.
+        module: The module's name.
+        said: What ``modinfo -F version`` shows, "" for nothing.
+
+    Raises:
+        ConfigError: It does.
+    """
+    base = versions.plan_base(version)
+    if not versions.is_same(said, base):
+        raise ConfigError(
+            f"the release is {base}, and {module} says {f'version {said}' if said else 'none'}",
+            facts=(("version", version), ("MODULE_VERSION", said or "(missing)")),
+            hint="a module's version is PROJECT_VERSION, which its Kbuild sets: in C "
+            "MODULE_VERSION(PROJECT_VERSION)",
+        )
 
 
 def plan_package_name(module: str) -> str:

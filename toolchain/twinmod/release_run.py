@@ -20,6 +20,7 @@ from twinmod import (
     bench_run,
     compress,
     differing,
+    elf,
     flow,
     kbuild,
     packages,
@@ -27,12 +28,13 @@ from twinmod import (
     repository,
     sbom,
     signing,
+    versions,
     wheels,
     zoo,
     zoo_run,
 )
 from twinmod.config import LANGUAGES, Config, read_config, select_kernel
-from twinmod.errors import ConfigError, NotPassedError
+from twinmod.errors import NotPassedError
 from twinmod.specs import KernelTree, Product, Progress, Release
 
 #: The folder of a release, in the checkout.
@@ -90,21 +92,6 @@ class Done:
 # -- source -----------------------------------------------------------------------------------
 
 
-def read_version(source_dir: Path) -> str:
-    """Return the version that a project states.
-
-    Raises:
-        ConfigError: It states none.
-    """
-    try:
-        return str(tomllib.loads((source_dir / "pyproject.toml").read_text())["project"]["version"])
-    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(
-            "the project states no version",
-            facts=(("file", str(source_dir / "pyproject.toml")), ("why", repr(error))),
-        ) from error
-
-
 @contextmanager
 def open_source(root_dir: Path, wanted: Wanted, work_dir: Path) -> Iterator[tuple[Release, str]]:
     """Give what is released, and its tag, with a copy of its source until the context is left.
@@ -125,7 +112,7 @@ def open_source(root_dir: Path, wanted: Wanted, work_dir: Path) -> Iterator[tupl
     try:
         dirty = bool(head.changes)
         repository.export(root_dir, head, source_dir, with_changes=dirty)
-        base = read_version(source_dir)
+        base = versions.read_version(source_dir)
         tag = wanted.tag or release.choose_tag(head.tags, base)
         version = release.plan_version(base, head.commit, tag, dirty=dirty)
         yield Release(version=version, commit=head.commit, epoch=head.epoch,
@@ -157,6 +144,8 @@ def pack_modules(
     licence = (what.source_dir / "LICENSE").read_bytes()
     for product in products:
         content = product.path.read_bytes()
+        said = elf.parse_module(content).find_modinfo("version")
+        release.check_version(what.version, product.module, said)
         name = release.plan_module_name(what, product, tree.release)
         modinfo = release.plan_modinfo(what, product, content, tree)
         files = release.plan_module_files(product, content, modinfo, tree.release, licence)
@@ -409,6 +398,7 @@ def run_release(
     with open_source(config.root_dir, wanted, config.out_dir / "release") as (what, tag):
         signing.require_keys(wanted.keys, flow.ensure_root(config, progress))
         made = make_artifacts(what, wanted, config.out_dir, progress)
+        require_signable(wanted.keys, made)
         differences = compare_again(config, wanted, made, progress) if wanted.check else ()
         if differences:
             return Done(document={}, out_dir=config.root_dir / DIST, differences=differences)
@@ -433,6 +423,17 @@ def compare_again(
     return differing.find_differences(
         made.files, again, lambda data: compress.decompress_zstd(root, data)
     )
+
+
+def require_signable(keys: signing.Keys, made: Made) -> None:
+    """Refuse to sign modules for a kernel that checks no signature, before any of them is tested.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    if keys.module_key is not None:
+        for _, prepared, _ in made.built:
+            signing.read_hash(prepared.tree)
 
 
 def sign_modules(

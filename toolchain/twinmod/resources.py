@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jinja2
 
+from twinmod import versions
 from twinmod.errors import ConfigError
 
 PACKAGE_DIR = Path(__file__).resolve().parent
@@ -32,6 +33,15 @@ def find_shipped_dir() -> Path:
         "this copy of twinmod lacks its project", facts=(("package", str(PACKAGE_DIR)),),
         hint=REINSTALL,
     )  # fmt: skip
+
+
+def read_version() -> str:
+    """Return the version of twinmod itself.
+
+    Raises:
+        ConfigError: This copy of twinmod is not whole.
+    """
+    return versions.read_version(find_shipped_dir())
 
 
 def find_resource_dir(name: str) -> Path:

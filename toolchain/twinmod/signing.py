@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from twinmod import process, sandbox
+from twinmod import options, process, sandbox
 from twinmod.errors import ConfigError, MissingToolError
 from twinmod.specs import Bind, Chroot, Command, KernelTree, Product
 
@@ -17,16 +17,21 @@ TIMEOUT_S = 60.0
 #: What ssh-keygen(1) calls the purpose of a signature.
 NAMESPACE = "twinmod-release"
 
-HASH = "sha256"
-
-#: The parameter of a kernel that takes only modules which a key signed that it trusts.
-SIG_ENFORCE = "module.sig_enforce=1"
-
-#: Where a kernel's build left the key that it made for itself and trusts, and its certificate.
-KERNEL_KEY, KERNEL_CERTIFICATE = Path("certs/signing_key.pem"), Path("certs/signing_key.x509")
+#: Where a kernel's build left the certificate that it trusts.
+KERNEL_CERTIFICATE = Path("certs/signing_key.x509")
 
 #: The folder of signed modules, beside the unsigned ones.
 SIGNED = "signed"
+
+#: The end of a signed module: MODULE_SIGNATURE_MARKER of include/linux/module_signature.h.
+SIGNATURE_MARK = b"~Module signature appended~\n"
+
+#: What a person can do who lacks the key of a kernel: of a distribution's, and of their own.
+STOCK_HINT = (
+    "only its distribution has the key of a stock kernel: name one with `source` and `options`, or "
+    "with `tree`, in [tool.twinmod]"
+)
+OWN_HINT = "keep the file of the key beside the build, and build the kernel with it"
 
 _KEY, _CERTIFICATE, _PASSPHRASE = (
     sandbox.INSIDE / "keys" / name for name in ("key", "certificate", "passphrase")
@@ -163,7 +168,7 @@ def _require_success(
 
 
 def sign_module(keys: Keys, tree: KernelTree, module: Path, target_dir: Path) -> Path:
-    """Sign a module as the kernel checks it, by the kernel's own program.
+    """Sign a module as the kernel checks it, by the kernel's own program and with its hash.
 
     Args:
         keys: With a key for modules; see require_keys.
@@ -174,12 +179,15 @@ def sign_module(keys: Keys, tree: KernelTree, module: Path, target_dir: Path) ->
     Returns:
         The signed module.
 
+    Raises:
+        ConfigError: The kernel checks no signature.
+
     Source: Documentation/admin-guide/module-signing.rst, Linux 7.3.
     """
     inside = sandbox.INSIDE / "signed"
     script = (
         f'[ ! -e {_PASSPHRASE} ] || export KBUILD_SIGN_PIN="$(cat {_PASSPHRASE})"; '
-        f"exec {sandbox.BUILD}/scripts/sign-file {HASH} {_KEY} {_CERTIFICATE} "
+        f"exec {sandbox.BUILD}/scripts/sign-file {read_hash(tree)} {_KEY} {_CERTIFICATE} "
         f"{sandbox.INSIDE}/module.ko {inside}/{module.name}"
     )
     command = sandbox.plan_command(
@@ -195,24 +203,112 @@ def sign_module(keys: Keys, tree: KernelTree, module: Path, target_dir: Path) ->
     return target_dir / module.name
 
 
-def sign_product(tree: KernelTree, product: Product) -> Product:
-    """Return a module signed with the key of the kernel's own build; the unsigned one stays.
+# -- kernels that take signed modules alone ---------------------------------------------------
+
+
+def read_options(tree: KernelTree) -> dict[str, str]:
+    """Return the options that a kernel was built with."""
+    return options.parse_options((tree.build_dir / ".config").read_text())
+
+
+def read_hash(tree: KernelTree) -> str:
+    """Return the hash that a kernel's modules are signed with, as its programs call it.
 
     Raises:
-        ConfigError: That build left no key.
+        ConfigError: It checks no signature.
     """
-    keys = Keys(
-        module_key=tree.build_dir / KERNEL_KEY,
-        module_certificate=tree.build_dir / KERNEL_CERTIFICATE,
-    )
-    require_files(keys)
+    config = read_options(tree)
+    found = config.get("CONFIG_MODULE_SIG_HASH", "")
+    if config.get("CONFIG_MODULE_SIG") != "y" or not found:
+        raise ConfigError(
+            f"modules for kernel {tree.release} cannot be signed: it checks no signature "
+            "(CONFIG_MODULE_SIG is not set)",
+            hint="leave the key out, or name another kernel",
+        )
+    return found
+
+
+def find_enforcement(tree: KernelTree) -> str:
+    """Return what makes a kernel take signed modules alone, "" when nothing does."""
+    return options.find_enforcement(read_options(tree), tree.parameters)
+
+
+def find_keys(tree: KernelTree) -> Keys:
+    """Return the key that a kernel's own build signs modules with, and its certificate.
+
+    Raises:
+        ConfigError: They are not there, so that no module can be signed for it.
+
+    Source: scripts/Makefile.modinst, Linux 6.12 and 7.3: a relative path is below the build's
+        folder, or that of the sources.
+    """
+    name = read_options(tree).get("CONFIG_MODULE_SIG_KEY", "")
+    certificate = tree.build_dir / KERNEL_CERTIFICATE
+    paths = [folder / name for folder in (tree.build_dir, tree.source_dir) if name]
+    key = next((path for path in paths if path.is_file()), None)
+    if key is None or not certificate.is_file():
+        raise ConfigError(
+            f"kernel {tree.release} takes signed modules alone, and the key that it trusts is not "
+            "here",
+            facts=(
+                ("enforced by", find_enforcement(tree)),
+                ("CONFIG_MODULE_SIG_KEY", name),
+                ("certificate", str(certificate)),
+            ),
+            hint=STOCK_HINT if tree.origin == "stock" else OWN_HINT,
+        )
+    return Keys(module_key=key, module_certificate=certificate)
+
+
+def sign_product(tree: KernelTree, product: Product) -> Product:
+    """Return a module as a kernel takes it, signed where it takes no other; the file given stays.
+
+    Raises:
+        ConfigError: The key that the kernel trusts is not there.
+    """
+    if not find_enforcement(tree):
+        return product
     target_dir = product.path.parent / SIGNED
     target_dir.mkdir(exist_ok=True)
-    path = sign_module(keys, tree, product.path, target_dir)
+    path = sign_module(find_keys(tree), tree, product.path, target_dir)
     content = path.read_bytes()
     return replace(
         product, path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
     )
+
+
+def sign_vm_modules(tree: KernelTree, target_dir: Path) -> KernelTree:
+    """Return a kernel of which the VM's own modules are signed, where it takes no others.
+
+    make signs modules when it installs them, and nobody has installed those of a person's own tree.
+    That tree is never written to. A distribution's are signed.
+
+    Args:
+        tree: The kernel.
+        target_dir: Gets the signed modules.
+
+    Raises:
+        ConfigError: The key that the kernel trusts is not there.
+    """
+    paths = tree.vm_module_paths
+    if not find_enforcement(tree) or all(is_signed(path) for path in paths):
+        return tree
+    keys = find_keys(tree)
+    target_dir.mkdir(parents=True, exist_ok=True)
+    return replace(
+        tree,
+        vm_module_paths=tuple(
+            path if is_signed(path) else sign_module(keys, tree, path, target_dir) for path in paths
+        ),
+    )
+
+
+def is_signed(path: Path) -> bool:
+    """Tell whether a module's file has a signature, by whomever."""
+    return path.read_bytes().endswith(SIGNATURE_MARK)
+
+
+# -- a release's sums -------------------------------------------------------------------------
 
 
 def sign_file(keys: Keys, path: Path) -> Path:

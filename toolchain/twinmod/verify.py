@@ -24,7 +24,7 @@ class Step:
     name: str
     # HERE, ROOT or VM.
     where: str
-    # PASSED, FAILED, or ABSENT for what this release has nothing of.
+    # PASSED, FAILED, or ABSENT for what this release, or the project, has nothing of.
     outcome: str
     seconds: float
     # What was seen, in words.

@@ -10,25 +10,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from twinmod import archives, cache, compress, dkms_run, flow, guest, release, signing, verify
+from twinmod import (
+    archives,
+    cache,
+    chroot,
+    compress,
+    dkms_run,
+    elf,
+    flow,
+    guest,
+    kbuild,
+    options,
+    release,
+    signing,
+    verify,
+)
 from twinmod.config import LANGUAGES, Config, plan_cells, select_kernel
 from twinmod.errors import ConfigError, NotPassedError, TwinmodError
 from twinmod.specs import CellResult, Product, Progress, Release
 from twinmod.verify import HERE, ROOT, VM, Step
 
-#: What a kernel of another release says of a module, and one that wants a signature; Linux 7.3,
-#: kernel/module/main.c and signing.c.
-OTHER_RELEASE = "version magic"
-NO_SIGNATURE = "Loading of unsigned module is rejected"
-
-#: Of [tool.twinmod]: a kernel of another release, and one that wants signatures.
-OTHER_KERNEL = "trixie"
-ENFORCING_KERNEL = "enforcing"
+#: What a kernel of another release says of a module, and one that wants a signature, by itself or
+#: because it is locked down; Linux 7.3, kernel/module/main.c and signing.c, security/security.c.
+OTHER_RELEASE = ("version magic",)
+NO_SIGNATURE = (
+    "Loading of unsigned module is rejected",
+    "unsigned module loading is restricted",
+)
 
 #: What reading a stranger's documents and archives ends with when they are not what they claim.
 MALFORMED = (KeyError, ValueError, TypeError, StopIteration, tarfile.TarError)
 
 Phases = Callable[[], tuple[tuple[str, float], ...]]
+
+
+class AbsentError(Exception):
+    """The project has nothing that a step could be done with: no failure, and it is counted."""
 
 
 @dataclass(kw_only=True)
@@ -39,12 +56,17 @@ class Steps:
     done: list[Step] = field(default_factory=list)
 
     def take(self, name: str, where: str, act: Callable[[], str]) -> None:
-        """Do a step; its act returns what was seen, "" when this release has nothing of it."""
+        """Do a step; its act returns what was seen, "" when this release has nothing of it.
+
+        What the project lacks for it the act raises, as AbsentError.
+        """
         began = time.monotonic()
         try:
             with self.progress.phase(f"verify: {name}"):
                 detail = act()
             outcome = verify.PASSED if detail else verify.ABSENT
+        except AbsentError as why:
+            detail, outcome = str(why), verify.ABSENT
         except TwinmodError as error:
             facts = "; ".join(f"{name} {value}" for name, value in error.facts)
             detail, outcome = error.message + (f" ({facts})" if facts else ""), verify.FAILED
@@ -129,8 +151,10 @@ def unpack_modules(
 
     Raises:
         NotPassedError: A module is not the one that its description or the tests name.
+        ConfigError: One says another version than the release.
     """
     kernel_release = prepared.tree.release
+    version = verify.parse_index(files)["version"]
     found = []
     for path, data in files.items():
         if not path.endswith(f"-{kernel_release}-{release.ARCHITECTURE}.tar.zst"):
@@ -143,6 +167,8 @@ def unpack_modules(
             raise NotPassedError(f"{path}: {modinfo['name']!r} is none of {', '.join(names)}")
         if modinfo["sha256"] != digest:
             raise NotPassedError(f"{path}: the module is not the one of its modinfo.json")
+        said = elf.parse_module(module.content).find_modinfo("version")
+        release.check_version(version, modinfo["name"], said)
         target = work_dir / f"{modinfo['name']}.ko"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(module.content)
@@ -208,8 +234,12 @@ def try_to_load(
     return {result.cell.module: result for result in ended}
 
 
-def require_refusal(results: Mapping[str, CellResult], words: str) -> str:
+def require_refusal(results: Mapping[str, CellResult], reasons: tuple[str, ...]) -> str:
     """Return what a kernel said when it refused modules.
+
+    Args:
+        results: By module.
+        reasons: What it says, one of them.
 
     Raises:
         NotPassedError: It took one, or said something else.
@@ -217,39 +247,110 @@ def require_refusal(results: Mapping[str, CellResult], words: str) -> str:
     said = []
     for module, result in results.items():
         text = " ".join(result.problems)
-        if "did not load" not in text or words not in text:
+        words = next((reason for reason in reasons if reason in text), "")
+        if "did not load" not in text or not words:
             raise NotPassedError(
-                f"{module} was not refused with {words!r}: {result.outcome} {text}".strip()
+                f"{module} was not refused with {reasons[0]!r}: {result.outcome} {text}".strip()
             )
         lines = re.sub(r".*the kernel says: ", "", text).split("; ")
         said.append(next(line for line in lines if words in line))
     return "; ".join(said)
 
 
+def find_other_kernel(
+    config: Config, kernel_release: str, progress: Progress
+) -> tuple[Config, flow.Prepared] | None:
+    """Return a kernel of the project that is of another release, None when there is none.
+
+    One that was set up is taken first, then one that can be downloaded: none is built for this.
+
+    Raises:
+        TwinmodError: There may be one, and none of them could be set up; the last one's error.
+    """
+    others = [
+        select_kernel(config, kernel.name)
+        for kernel in config.kernels
+        if kernel.name != config.kernel.name
+    ]
+    trees = [
+        (other, flow.look_for_tree(other, chroot.find_chroot(other.chroot))[0]) for other in others
+    ]
+    ready = [other for other, tree in trees if tree and tree.release != kernel_release]
+    # Two of one suite may be of one release.
+    absent = sorted(
+        (other for other, tree in trees if tree is None and other.kernel.suite),
+        key=lambda other: other.kernel.suite == config.kernel.suite,
+    )
+    refused: TwinmodError | None = None
+    for other in (*ready, *absent):
+        try:
+            prepared = flow.run_setup(other, progress)
+        except TwinmodError as error:
+            refused = error
+            continue
+        if prepared.tree.release != kernel_release:
+            return other, prepared
+    if refused is not None:
+        raise refused
+    return None
+
+
 def check_other_kernel(
-    config: Config, products: tuple[Product, ...], out_dir: Path, progress: Progress
+    config: Config,
+    kernel_release: str,
+    products: tuple[Product, ...],
+    out_dir: Path,
+    progress: Progress,
 ) -> str:
-    """Offer modules to a kernel of another release, which must refuse them and say why."""
-    other = select_kernel(config, OTHER_KERNEL)
-    prepared = flow.run_setup(other, progress)
-    found = try_to_load(other, prepared, products, out_dir, progress)
-    return require_refusal(found, OTHER_RELEASE)
+    """Offer modules to a kernel of another release, which must refuse them and say why.
+
+    Raises:
+        AbsentError: The project has none.
+    """
+    other = find_other_kernel(config, kernel_release, progress)
+    if other is None:
+        raise AbsentError("no kernel of [tool.twinmod.kernels] is of another release")
+    found = try_to_load(*other, products, out_dir, progress)
+    return f"{other[1].tree.release}: {require_refusal(found, OTHER_RELEASE)}"
+
+
+def find_enforcing(config: Config) -> Config | None:
+    """Return a kernel of the project that takes signed modules alone, None when there is none.
+
+    It is built here, or by a person, so that its key can be: nobody has that of a stock kernel.
+    """
+    for kernel in config.kernels:
+        if kernel.source:
+            found = options.parse_options("\n".join(map(options.plan_line, kernel.options)))
+        elif kernel.build_dir and (kernel.build_dir / ".config").is_file():
+            found = options.parse_options((kernel.build_dir / ".config").read_text())
+        else:
+            continue
+        if options.find_enforcement(found, kernel.parameters):
+            return select_kernel(config, kernel.name)
+    return None
 
 
 def check_enforcing(config: Config, out_dir: Path, progress: Progress, phases: Phases) -> str:
-    """Offer modules without and with a signature to a kernel that wants one.
+    """Offer modules without and with a signature to a kernel that takes signed ones alone.
 
-    It is a kernel of our own, which trusts the key that its build made; modules are built for it
+    It is one of the project's, which trusts the key that its build made; modules are built for it
     from this project's sources.
+
+    Raises:
+        AbsentError: The project has none.
     """
-    chosen = select_kernel(config, ENFORCING_KERNEL)
+    chosen = find_enforcing(config)
+    if chosen is None:
+        raise AbsentError("no kernel of [tool.twinmod.kernels] takes signed modules alone")
     prepared = flow.run_setup(chosen, progress)
-    built = flow.build_unsigned(chosen, prepared, LANGUAGES, progress)
+    languages = tuple(name for name in LANGUAGES if not kbuild.find_absence(name, prepared.tree))
+    built = flow.build_unsigned(chosen, prepared, languages, progress)
     unsigned = try_to_load(chosen, prepared, built, out_dir / "unsigned", progress)
     refused = require_refusal(unsigned, NO_SIGNATURE)
-    signed = flow.run_build(chosen, prepared, LANGUAGES, progress)
+    signed = flow.run_build(chosen, prepared, languages, progress)
     seen = check_matrix(chosen, prepared, signed, out_dir / "test", progress, phases)
-    return f"unsigned: {refused}; signed: {seen}"
+    return f"{chosen.kernel.name}: unsigned: {refused}; signed: {seen}"
 
 
 # -- the whole --------------------------------------------------------------------------------
@@ -307,7 +408,7 @@ def _check_modules(
     ))  # fmt: skip
     _check_dkms(config, prepared, files, index, shipped, steps, phases, out_dir / "dkms")
     steps.take("another kernel refuses them", VM, lambda: check_other_kernel(
-        config, shipped, out_dir / "other", progress
+        config, prepared.tree.release, shipped, out_dir / "other", progress
     ))  # fmt: skip
     steps.take("a kernel that wants signatures", VM, lambda: check_enforcing(
         config, out_dir / "enforcing", progress, phases

@@ -15,7 +15,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from twinmod import cache, process, resources, sandbox, userland
+from twinmod import cache, process, resources, sandbox, userland, versions
 from twinmod.archives import FILE_MODE, FOLDER_MODE, PROGRAM_MODE
 from twinmod.config import read_config
 from twinmod.errors import BuildError, ConfigError, MissingToolError
@@ -28,15 +28,11 @@ IGNORED = (".git", "out", "dist", ".nox", "target", "__pycache__")
 
 LICENSE = "LICENSE"
 
-#: A public or local version in its normal form, as a file's name has it.
-_VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\+[a-z0-9]+(\.[a-z0-9]+)*)?")
-
-#: Where a version is written, and how: of a distribution, and of the package itself.
-_PROJECT_VERSION = re.compile(
-    r'(?m)^\[project\]\n(?:(?!\[).*\n)*?version = "(?P<version>[^"\n]*)"$'
+#: Where a crate's own version is written: in its manifest, and, by its name, in its lock.
+_MANIFEST_VERSION = re.compile(
+    r'(?m)^\[package\]\n(?:(?!\[).*\n)*?version = "(?P<version>[^"\n]*)"$'
 )
-_CRATE_VERSION = re.compile(r'(?m)^\[package\]\n(?:(?!\[).*\n)*?version = "(?P<version>[^"\n]*)"$')
-_PACKAGE_VERSION = re.compile(r'(?m)^__version__ = "(?P<version>[^"\n]*)"$')
+_LOCK_VERSION = r'(?m)^name = "{name}"\nversion = "(?P<version>[^"\n]*)"$'
 
 #: Runs in the chroot: a source distribution of a project, and a wheel of that.
 HOOKS = """\
@@ -82,59 +78,35 @@ class Project:
 # -- versions ---------------------------------------------------------------------------------
 
 
-def plan_base(version: str) -> str:
-    """Return the public part of a version: "0.1.0" of "0.1.0+g1a2b3c4d5e6f".
+def rewrite_crate(name: str, text: str, crate: str, version: str) -> str:
+    """Return a crate's manifest or lock with the version of a release in the place of its own.
 
-    Raises:
-        ConfigError: It is no version in its normal form.
-    """
-    if not _VERSION.fullmatch(version):
-        raise ConfigError(
-            f"{version!r} is no version that a distribution can have",
-            hint="a version is like 0.1.0, 0.2.0rc1 or 0.1.0+g1a2b3c4d5e6f",
-        )
-    return version.partition("+")[0]
-
-
-def rewrite_version(name: str, text: str, version: str) -> str:
-    """Return a file's text with the version of a release in the place of its own.
+    cargo wants a copy of the version in both, and maturin gives it to the wheel.
 
     Args:
-        name: Its path in the source, which says where its version is.
+        name: The file's path in the source.
         text: Its content.
+        crate: The crate's name.
         version: Of the release; its public part must be what the file says.
 
     Raises:
         ConfigError: The file has no version, or is of another one.
     """
-    pattern = _PROJECT_VERSION if name.endswith("pyproject.toml") else _PACKAGE_VERSION
-    found = _find_version(name, text, pattern, version)
-    start, end = found.span("version")
-    return text[:start] + version + text[end:]
-
-
-def check_crate(name: str, text: str, version: str) -> None:
-    """Refuse a crate of another version than the release; what is built of it tells its own.
-
-    Raises:
-        ConfigError: It has no version, or another one.
-    """
-    _find_version(name, text, _CRATE_VERSION, version)
-
-
-def _find_version(
-    name: str, text: str, pattern: re.Pattern[str], version: str
-) -> re.Match[str]:  # fmt: skip
-    base = plan_base(version)
-    found = pattern.search(text)
+    manifest = name.endswith(".toml")
+    pattern = _MANIFEST_VERSION if manifest else _LOCK_VERSION.format(name=re.escape(crate))
+    base = versions.plan_base(version)
+    wanted = versions.plan_cargo(base)
+    found = re.search(pattern, text)
+    hint = f'write it there: version = "{wanted}"'
     if found is None:
-        raise ConfigError(f"{name} has no version", hint=f'write it there: version = "{base}"')
-    if found["version"] != base:
+        raise ConfigError(f"{name} has no version", hint=hint)
+    if found["version"] != wanted:
         raise ConfigError(
             f"the release is {base}, and {name} says {found['version']!r}",
-            facts=(("version", version),), hint=f'write it there: version = "{base}"',
+            facts=(("version", version),), hint=hint,
         )  # fmt: skip
-    return found
+    start, end = found.span("version")
+    return text[:start] + versions.plan_cargo(version) + text[end:]
 
 
 # -- the source -------------------------------------------------------------------------------
@@ -165,10 +137,13 @@ def _read_project(source_dir: Path, folder: str) -> Project:
         ) from error
 
 
-def list_versioned(projects: tuple[Project, ...]) -> tuple[str, ...]:
-    """Return the files of a source that say its version."""
-    own = tuple(str(Path(project.folder, "pyproject.toml")) for project in projects)
-    return (*own, "toolchain/twinmod/__init__.py")
+def list_crates(projects: tuple[Project, ...]) -> dict[str, str]:
+    """Return the files that must have a copy of the version, with the crate that it is of."""
+    return {
+        str(Path(project.folder, name)): project.name
+        for project in projects
+        for name in ("Cargo.toml", "Cargo.lock")
+    }
 
 
 def write_source(release: Release, projects: tuple[Project, ...], target_dir: Path) -> None:
@@ -177,10 +152,15 @@ def write_source(release: Release, projects: tuple[Project, ...], target_dir: Pa
     The licence goes to each project: what is given away alone carries it.
 
     Raises:
-        ConfigError: A file that says a version lacks it, or says another one.
+        ConfigError: The source, or a crate of it, says another version, or none.
     """
-    versioned = list_versioned(projects)
-    crates = tuple(str(Path(project.folder, "Cargo.toml")) for project in projects)
+    stated = versions.read_version(release.source_dir)
+    if stated != versions.plan_base(release.version):
+        raise ConfigError(
+            f"the release is {release.version}, and {versions.FILE} says {stated!r}",
+            facts=(("file", str(release.source_dir / versions.FILE)),),
+        )
+    crates = list_crates(projects)
     for folder, names, file_names in os.walk(release.source_dir):
         names[:] = sorted(name for name in names if name not in IGNORED)
         inner = Path(folder).relative_to(release.source_dir)
@@ -190,11 +170,11 @@ def write_source(release: Release, projects: tuple[Project, ...], target_dir: Pa
         for name in file_names:
             path = Path(folder, name)
             content, relative = path.read_bytes(), str(inner / name)
-            if relative in versioned:
-                text = rewrite_version(relative, content.decode(), release.version)
-                content = text.encode()
+            if relative == versions.FILE:
+                content = f"{release.version}\n".encode()
             elif relative in crates:
-                check_crate(relative, content.decode(), release.version)
+                text = content.decode()
+                content = rewrite_crate(relative, text, crates[relative], release.version).encode()
             (made / name).write_bytes(content)
             (made / name).chmod(PROGRAM_MODE if path.stat().st_mode & 0o100 else FILE_MODE)
     for project in projects:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from twinmod import cache, flow, guest, kbuild, lanes, process, sandbox, zoo
+from twinmod import cache, flow, guest, kbuild, lanes, process, sandbox, signing, zoo
 from twinmod.config import Config, select_kernel
 from twinmod.errors import BuildError, ConfigError, TwinmodError, render_error
 from twinmod.specs import Bind, CellResult, Chroot, Command, Product, Progress
@@ -118,6 +118,13 @@ def build_module(plan: kbuild.BuildPlan, attempt: Attempt, progress: Progress) -
         return Built(attempt=attempt, words=words)
 
 
+def sign(prepared: flow.Prepared, built: Built) -> Built:
+    """Return an attempt whose module, if there is one, is as its kernel takes it."""
+    if built.product is None:
+        return built
+    return replace(built, product=signing.sign_product(prepared.tree, built.product))
+
+
 def read_refusal(path: Path, digest: str) -> str:
     """Return the compiler's words on exactly the same attempt, "" when there are none."""
     try:
@@ -177,7 +184,7 @@ def build_attempts(
     return tuple(
         build_program(config, prepared.chroot, attempt, progress)
         if attempt.space == "user"
-        else build_module(plan_build(config, prepared, attempt), attempt, progress)
+        else sign(prepared, build_module(plan_build(config, prepared, attempt), attempt, progress))
         for attempt in attempts
     )
 
