@@ -58,8 +58,11 @@ def add_array(number: int, count: int) -> RawType:
     return (Kind.ARRAY, "", 0, (number, U32, count), 0, False)
 
 
+Compare = Callable[[tuple[RawType, ...], tuple[RawType, ...]], btf.Comparison]
+
+
 @pytest.fixture
-def compare(make_btf: MakeBtf) -> Callable[[tuple[RawType, ...], tuple[RawType, ...]], btf.Comparison]:  # noqa: E501
+def compare(make_btf: MakeBtf) -> Compare:
     """Return what compares the types of two kernels, each of which has BASE first."""
 
     def run(here: tuple[RawType, ...], there: tuple[RawType, ...]) -> btf.Comparison:
@@ -68,8 +71,6 @@ def compare(make_btf: MakeBtf) -> Callable[[tuple[RawType, ...], tuple[RawType, 
 
     return run
 
-
-Compare = Callable[[tuple[RawType, ...], tuple[RawType, ...]], btf.Comparison]
 
 PAGE = add_record("page", 16, ("flags", U64, 0), ("refs", U32, 8), ("order", U8, 12))
 
@@ -84,20 +85,25 @@ def test_a_type_of_the_same_members_at_the_same_offsets_is_equal(compare: Compar
 
 def test_what_a_value_may_be_used_for_is_no_part_of_its_layout(compare: Compare) -> None:
     qualified = (
-        refer(Kind.CONST, 5), refer(Kind.VOLATILE, 6), refer(Kind.TYPE_TAG, U64, "user"),
+        refer(Kind.CONST, 5),
+        refer(Kind.VOLATILE, 6),
+        refer(Kind.TYPE_TAG, U64, "user"),
         add_record("page", 8, ("flags", 4, 0)),
-    )  # fmt: skip
+    )
     found = compare(qualified, (add_record("page", 8, ("flags", U64, 0)),))
     assert (found.equal, found.differing) == (("struct page",), ())
 
 
 def test_the_other_types_of_a_kernel_are_not_looked_at(compare: Compare) -> None:
     others = (
-        refer(Kind.FWD, 0, "gone"), (Kind.FUNC_PROTO, "", U32, ("a", U64), 1, False),
-        refer(Kind.FUNC, 5, "f"), (Kind.VAR, "v", U32, (0,), 0, False),
-        (Kind.DATASEC, ".data", 4, (7, 0, 4), 1, False), refer(Kind.FLOAT, 8, "double"),
+        refer(Kind.FWD, 0, "gone"),
+        (Kind.FUNC_PROTO, "", U32, ("a", U64), 1, False),
+        refer(Kind.FUNC, 5, "f"),
+        (Kind.VAR, "v", U32, (0,), 0, False),
+        (Kind.DATASEC, ".data", 4, (7, 0, 4), 1, False),
+        refer(Kind.FLOAT, 8, "double"),
         (Kind.DECL_TAG, "tag", 7, (0,), 0, False),
-    )  # fmt: skip
+    )
     found = compare((*others, PAGE), (PAGE, *others))
     assert (found.equal, found.unknown) == (("struct page",), ())
 
@@ -107,85 +113,127 @@ def test_the_other_types_of_a_kernel_are_not_looked_at(compare: Compare) -> None
 
 DIFFERENCES: dict[str, tuple[tuple[RawType, ...], tuple[RawType, ...], str]] = {
     "size": (
-        (add_record("a", 8, ("x", U32, 0)),), (add_record("a", 16, ("x", U32, 0)),),
-        "struct a: size: 8 bytes, not 16 bytes"),
+        (add_record("a", 8, ("x", U32, 0)),),
+        (add_record("a", 16, ("x", U32, 0)),),
+        "struct a: size: 8 bytes, not 16 bytes",
+    ),
     "offset": (
         (add_record("a", 16, ("x", U32, 0), ("y", U64, 8)),),
         (add_record("a", 16, ("x", U32, 4), ("y", U64, 8)),),
-        "struct a: .x: byte 0, u32, 4 bytes, not byte 4, u32, 4 bytes"),
+        "struct a: .x: byte 0, u32, 4 bytes, not byte 4, u32, 4 bytes",
+    ),
     "a member more": (
-        (add_record("a", 8, ("x", U32, 0)),), (add_record("a", 8, ("x", U32, 0), ("y", U32, 4)),),
-        "struct a: .y: none, not byte 4, u32, 4 bytes"),
+        (add_record("a", 8, ("x", U32, 0)),),
+        (add_record("a", 8, ("x", U32, 0), ("y", U32, 4)),),
+        "struct a: .y: none, not byte 4, u32, 4 bytes",
+    ),
     "a member fewer": (
-        (add_record("a", 8, ("x", U32, 0), ("y", U32, 4)),), (add_record("a", 8, ("x", U32, 0)),),
-        "struct a: .y: byte 4, u32, 4 bytes, not none"),
+        (add_record("a", 8, ("x", U32, 0), ("y", U32, 4)),),
+        (add_record("a", 8, ("x", U32, 0)),),
+        "struct a: .y: byte 4, u32, 4 bytes, not none",
+    ),
     "another type": (
-        (add_record("a", 8, ("x", U32, 0)),), (add_record("a", 8, ("x", U64, 0)),),
-        "struct a: .x: byte 0, u32, 4 bytes, not byte 0, u64, 8 bytes"),
+        (add_record("a", 8, ("x", U32, 0)),),
+        (add_record("a", 8, ("x", U64, 0)),),
+        "struct a: .x: byte 0, u32, 4 bytes, not byte 0, u64, 8 bytes",
+    ),
     "the same name, another size": (
         (add_record("in", 4), add_record("a", 8, ("x", 4, 0))),
         (add_record("in", 8), add_record("a", 8, ("x", 4, 0))),
-        "struct a: .x: byte 0, struct in, 4 bytes, not byte 0, struct in, 8 bytes"),
+        "struct a: .x: byte 0, struct in, 4 bytes, not byte 0, struct in, 8 bytes",
+    ),
     "a union": (
         (add_record("a", 8, ("x", U32, 0), ("y", U64, 0), kind=Kind.UNION),),
         (add_record("a", 8, ("x", U32, 0), ("y", U32, 0), kind=Kind.UNION),),
-        "union a: .y: byte 0, u64, 8 bytes, not byte 0, u32, 4 bytes"),
+        "union a: .y: byte 0, u64, 8 bytes, not byte 0, u32, 4 bytes",
+    ),
     "in an anonymous member": (
         (add_record("", 8, ("y", U32, 4)), add_record("a", 16, ("x", U64, 0), ("", 4, 8))),
         (add_record("", 8, ("y", U32, 0)), add_record("a", 16, ("x", U64, 0), ("", 4, 8))),
-        "struct a: .y: byte 12, u32, 4 bytes, not byte 8, u32, 4 bytes"),
+        "struct a: .y: byte 12, u32, 4 bytes, not byte 8, u32, 4 bytes",
+    ),
     "in an anonymous type of a named member": (
         (add_record("", 8, ("y", U32, 4)), add_record("a", 8, ("x", 4, 0))),
         (add_record("", 8, ("y", U32, 0)), add_record("a", 8, ("x", 4, 0))),
-        "struct a: .x: byte 0, struct {.y byte 4, u32, 4 bytes}, 8 bytes, not "
-        "byte 0, struct {.y byte 0, u32, 4 bytes}, 8 bytes"),
+        (
+            "struct a: .x: byte 0, struct {.y byte 4, u32, 4 bytes}, 8 bytes, not "
+            "byte 0, struct {.y byte 0, u32, 4 bytes}, 8 bytes"
+        ),
+    ),
     "an array": (
         (add_array(U32, 2), add_record("a", 8, ("x", 4, 0))),
         (add_array(U32, 1), add_record("a", 8, ("x", 4, 0))),
-        "struct a: .x: byte 0, u32[2], 8 bytes, not byte 0, u32[1], 4 bytes"),
+        "struct a: .x: byte 0, u32[2], 8 bytes, not byte 0, u32[1], 4 bytes",
+    ),
     "what a pointer points to": (
         (refer(Kind.PTR, U32), add_record("a", 8, ("x", 4, 0))),
         (refer(Kind.PTR, VOID), add_record("a", 8, ("x", 4, 0))),
-        "struct a: .x: byte 0, u32 *, 8 bytes, not byte 0, void *, 8 bytes"),
+        "struct a: .x: byte 0, u32 *, 8 bytes, not byte 0, void *, 8 bytes",
+    ),
     "a function's parameter": (
-        ((Kind.FUNC_PROTO, "", U32, ("p", U64), 1, False), refer(Kind.PTR, 4),
-         add_record("a", 8, ("x", 5, 0))),
-        ((Kind.FUNC_PROTO, "", U32, ("p", U8), 1, False), refer(Kind.PTR, 4),
-         add_record("a", 8, ("x", 5, 0))),
-        "struct a: .x: byte 0, u32 (u64) *, 8 bytes, not byte 0, u32 (u8) *, 8 bytes"),
+        (
+            (Kind.FUNC_PROTO, "", U32, ("p", U64), 1, False),
+            refer(Kind.PTR, 4),
+            add_record("a", 8, ("x", 5, 0)),
+        ),
+        (
+            (Kind.FUNC_PROTO, "", U32, ("p", U8), 1, False),
+            refer(Kind.PTR, 4),
+            add_record("a", 8, ("x", 5, 0)),
+        ),
+        "struct a: .x: byte 0, u32 (u64) *, 8 bytes, not byte 0, u32 (u8) *, 8 bytes",
+    ),
     "a bitfield's place": (
-        (add_bitfields("a", 4, ("x", U32, 1, 3)),), (add_bitfields("a", 4, ("x", U32, 2, 3)),),
-        "struct a: .x: bit 1, 3 bits of u32, not bit 2, 3 bits of u32"),
+        (add_bitfields("a", 4, ("x", U32, 1, 3)),),
+        (add_bitfields("a", 4, ("x", U32, 2, 3)),),
+        "struct a: .x: bit 1, 3 bits of u32, not bit 2, 3 bits of u32",
+    ),
     "a bitfield's width": (
-        (add_bitfields("a", 4, ("x", U32, 1, 3)),), (add_bitfields("a", 4, ("x", U32, 1, 4)),),
-        "struct a: .x: bit 1, 3 bits of u32, not bit 1, 4 bits of u32"),
+        (add_bitfields("a", 4, ("x", U32, 1, 3)),),
+        (add_bitfields("a", 4, ("x", U32, 1, 4)),),
+        "struct a: .x: bit 1, 3 bits of u32, not bit 1, 4 bits of u32",
+    ),
     "no bitfield any more": (
-        (add_bitfields("a", 4, ("x", U32, 0, 8)),), (add_bitfields("a", 4, ("x", U32, 0, 0)),),
-        "struct a: .x: bit 0, 8 bits of u32, not byte 0, u32, 4 bytes"),
+        (add_bitfields("a", 4, ("x", U32, 0, 8)),),
+        (add_bitfields("a", 4, ("x", U32, 0, 0)),),
+        "struct a: .x: bit 0, 8 bits of u32, not byte 0, u32, 4 bytes",
+    ),
     "a constant": (
-        (add_enum("e", ("A", 0), ("B", -1)),), (add_enum("e", ("A", 0), ("B", 2)),),
-        "enum e: B: -1, not 2"),
+        (add_enum("e", ("A", 0), ("B", -1)),),
+        (add_enum("e", ("A", 0), ("B", 2)),),
+        "enum e: B: -1, not 2",
+    ),
     "a constant of 64 bits": (
-        (add_enum64("e", ("A", 1 << 40)),), (add_enum64("e", ("A", -(1 << 40))),),
-        "enum e: A: 1099511627776, not -1099511627776"),
+        (add_enum64("e", ("A", 1 << 40)),),
+        (add_enum64("e", ("A", -(1 << 40))),),
+        "enum e: A: 1099511627776, not -1099511627776",
+    ),
     "an enum's size": (
-        (add_enum("e", ("A", 1)),), (add_enum64("e", ("A", 1)),),
-        "enum e: size: 4 bytes, not 8 bytes"),
+        (add_enum("e", ("A", 1)),),
+        (add_enum64("e", ("A", 1)),),
+        "enum e: size: 4 bytes, not 8 bytes",
+    ),
     "a constant of an anonymous enum": (
-        (add_enum("", ("A", 0), ("B", 1)),), (add_enum("", ("A", 0), ("NEW", 1), ("B", 2)),),
-        "enum {A, ...}: B: 1, not 2"),
+        (add_enum("", ("A", 0), ("B", 1)),),
+        (add_enum("", ("A", 0), ("NEW", 1), ("B", 2)),),
+        "enum {A, ...}: B: 1, not 2",
+    ),
     "before the constants of an anonymous enum": (
-        (add_enum("", ("A", 0)),), (add_enum("", ("NEW", 0), ("A", 1)),),
-        "enum {A, ...}: A: 0, not 1"),
+        (add_enum("", ("A", 0)),),
+        (add_enum("", ("NEW", 0), ("A", 1)),),
+        "enum {A, ...}: A: 0, not 1",
+    ),
     "a typedef": (
-        (refer(Kind.TYPEDEF, U32, "t"),), (refer(Kind.TYPEDEF, U64, "t"),),
-        "typedef t: type: u32, not u64"),
+        (refer(Kind.TYPEDEF, U32, "t"),),
+        (refer(Kind.TYPEDEF, U64, "t"),),
+        "typedef t: type: u32, not u64",
+    ),
     "a typedef of an anonymous struct": (
         (add_record("", 4, ("x", U32, 0)), refer(Kind.TYPEDEF, 4, "t")),
         (add_record("", 4, ("y", U32, 0)), refer(Kind.TYPEDEF, 4, "t")),
-        "typedef t: type: struct {.x byte 0, u32, 4 bytes}, not "
-        "struct {.y byte 0, u32, 4 bytes}"),
-}  # fmt: skip
+        "typedef t: type: struct {.x byte 0, u32, 4 bytes}, not struct {.y byte 0, u32, 4 bytes}",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", DIFFERENCES)
@@ -208,9 +256,14 @@ def test_what_differs_is_equal_to_itself(compare: Compare, case: str) -> None:
 
 @pytest.mark.parametrize(
     "there",
-    [(), (add_record("pages", 16),), (add_record("page", 16, kind=Kind.UNION),),
-     (refer(Kind.FWD, 0, "page"),), (refer(Kind.TYPEDEF, U64, "page"),)],
-)  # fmt: skip
+    [
+        (),
+        (add_record("pages", 16),),
+        (add_record("page", 16, kind=Kind.UNION),),
+        (refer(Kind.FWD, 0, "page"),),
+        (refer(Kind.TYPEDEF, U64, "page"),),
+    ],
+)
 def test_a_type_that_is_not_there_is_counted_and_named(
     compare: Compare, there: tuple[RawType, ...]
 ) -> None:
@@ -235,8 +288,10 @@ def test_one_of_several_types_of_a_name_has_to_be_the_same(
 ) -> None:
     found = compare((PAGE,), there)
     assert (found.equal, found.ambiguous, found.differing) == (
-        ("struct page",), ("struct page",), (),
-    )  # fmt: skip
+        ("struct page",),
+        ("struct page",),
+        (),
+    )
 
 
 def test_a_type_that_is_none_of_several_differs(compare: Compare) -> None:

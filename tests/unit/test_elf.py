@@ -44,6 +44,18 @@ def test_what_is_no_elf_file_is_a_build_error(data: bytes) -> None:
         elf.parse_module(data)
 
 
+def test_a_section_is_read_whole_and_one_that_is_not_there_is_empty(
+    make_elf: MakeElf, tmp_path: Path
+) -> None:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(make_elf({"a": "b"}, (), ()))
+    assert elf.read_section(path, ".modinfo") == b"a=b\0"
+    assert elf.read_section(path, ".BTF") == b""
+    path.write_bytes(b"")
+    with pytest.raises(BuildError, match="vmlinux is not an ELF file"):
+        elf.read_section(path, ".BTF")
+
+
 @given(st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1)))
 def test_strings_come_back_from_a_section_whatever_pads_it(texts: list[str]) -> None:
     data = b"\0\0".join(text.encode() for text in texts)

@@ -280,7 +280,7 @@ RUST = {"CONFIG_RUST": "y", "CONFIG_RUSTC_VERSION_TEXT": "rustc 1.85.1 (4eb16125
         ("rustc 1.85.1 (4eb161250 2025-03-15)", (), "0"),
         ("rustc 1.85.1 (1111aaaa 2025-03-15)", ("misc_register",), "rustc 1.85.1 (1111aaaa"),
     ],
-)  # fmt: skip
+)
 def test_crates_of_another_rustc_or_with_other_names_are_refused(
     root: Chroot, monkeypatch: pytest.MonkeyPatch, rustc: str, exports: tuple[str, ...], fact: str
 ) -> None:
@@ -337,9 +337,13 @@ NOT_MADE = MissingToolError("not set up", hint="nox -s setup")
 
 @pytest.mark.parametrize(
     ("origin", "uncompared", "ok", "fix"),
-    [("stock", "", True, ""), ("stock", proof.PENDING, False, "nox -s setup"),
-     ("stock", "the kernel has no BTF", False, ""), ("built", "one make built both", True, "")],
-)  # fmt: skip
+    [
+        ("stock", "", True, ""),
+        ("stock", proof.PENDING, False, "nox -s setup"),
+        ("stock", "the kernel has no BTF", False, ""),
+        ("built", "one make built both", True, ""),
+    ],
+)
 def test_the_doctor_says_whether_layouts_were_compared(
     tree: KernelTree, kernel_spec: KernelSpec, origin: str, uncompared: str, ok: bool, fix: str
 ) -> None:

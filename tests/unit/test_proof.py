@@ -28,9 +28,7 @@ MUTEX, WIDER, OTHER = add_lock("mutex", 24, 0), add_lock("mutex", 32, 8), add_lo
 
 
 @pytest.fixture
-def commands(
-    tree: KernelTree, make_btf: MakeBtf, monkeypatch: pytest.MonkeyPatch
-) -> list[Command]:
+def commands(tree: KernelTree, make_btf: MakeBtf, monkeypatch: pytest.MonkeyPatch) -> list[Command]:
     """Let the tree's compilers find MUTEX and OTHER; return what is run."""
     ran: list[Command] = []
 
@@ -45,9 +43,7 @@ def commands(
     return ran
 
 
-def set_image(
-    tree: KernelTree, monkeypatch: pytest.MonkeyPatch, content: bytes
-) -> None:
+def set_image(tree: KernelTree, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     """Let the image that a VM boots have a BTF."""
     sections = {(tree.image_path, ".BTF"): content}
     monkeypatch.setattr(elf, "read_section", lambda path, name: sections[path, name])
@@ -55,16 +51,17 @@ def set_image(
 
 def plan_unproved(tree: KernelTree) -> KernelTree:
     """Return a tree as it was before its layouts were compared."""
-    proved = replace(
-        tree.proof, equal_layouts=0, unknown_layouts=(), uncompared=proof.PENDING
-    )
+    proved = replace(tree.proof, equal_layouts=0, unknown_layouts=(), uncompared=proof.PENDING)
     return replace(tree, proof=proved)
 
 
 def test_equal_types_are_counted_and_the_others_named(
-    tree: KernelTree, tmp_path: Path, make_btf: MakeBtf, commands: list[Command],
+    tree: KernelTree,
+    tmp_path: Path,
+    make_btf: MakeBtf,
+    commands: list[Command],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     set_image(tree, monkeypatch, make_btf((U64, MUTEX, WIDER)))
     proved = proof.prove_layouts(plan_unproved(tree), tmp_path)
     assert (proved.equal_layouts, proved.unknown_layouts) == (1, ("struct drm",))
@@ -77,8 +74,9 @@ def test_equal_types_are_counted_and_the_others_named(
     assert make[0] == "make"
     assert {*tree.make_flags, "M=/twinmod/layouts", "layouts.o"} < set(make)
     assert pahole[-2:] == (
-        "--btf_encode_detached=/twinmod/layouts/layouts.btf", "/twinmod/layouts/layouts.o",
-    )  # fmt: skip
+        "--btf_encode_detached=/twinmod/layouts/layouts.btf",
+        "/twinmod/layouts/layouts.o",
+    )
     assert "bindings/bindings_helper.h" in (tmp_path / "layouts.c").read_text()
     assert "-fno-eliminate-unused-debug-types" in (tmp_path / "Kbuild").read_text()
 
@@ -91,8 +89,10 @@ def test_a_type_that_differs_is_refused_and_shown(
     with pytest.raises(BuildError) as caught:
         proof.prove_layouts(plan_unproved(tree), tmp_path)
     assert render_error(caught.value).splitlines()[:3] == [
-        "error: the rebuilt Rust crates are not those of the stock kernel: 1 of 2 types are laid "
-        "out differently",
+        (
+            "error: the rebuilt Rust crates are not those of the stock kernel: 1 of 2 types are "
+            "laid out differently"
+        ),
         "  differs:  struct mutex: .owner: byte 0, u64, 8 bytes, not byte 8, u64, 8 bytes",
         "  compared: 2 types; 0 are not in the kernel's BTF",
     ]
@@ -121,11 +121,20 @@ def write_entry(folder: Path, tree: KernelTree) -> None:
     (folder / "vm").mkdir(parents=True)
     (folder / "vm/vmlinux").write_text("image")
     record = {
-        "release": tree.release, "version": tree.version, "suite": tree.suite,
-        "cc": "x86_64-linux-gnu-gcc-14", "vm_modules": ["9p.ko"], "vital": {"vm/vmlinux": 5},
-        "proof": {"reference": "the stock kernel", "config_identical": True, "missing": [],
-                  "rustc": tree.proof.rustc, "checked_symbols": 690},
-    }  # fmt: skip
+        "release": tree.release,
+        "version": tree.version,
+        "suite": tree.suite,
+        "cc": "x86_64-linux-gnu-gcc-14",
+        "vm_modules": ["9p.ko"],
+        "vital": {"vm/vmlinux": 5},
+        "proof": {
+            "reference": "the stock kernel",
+            "config_identical": True,
+            "missing": [],
+            "rustc": tree.proof.rustc,
+            "checked_symbols": 690,
+        },
+    }
     (folder / "record.json").write_text(json.dumps(record))
 
 
@@ -137,9 +146,15 @@ def entry_dir(cache_dir: Path, kernel_spec: KernelSpec, root: Chroot, tree: Kern
 
 
 def test_a_tree_that_an_older_twinmod_made_is_compared_once(
-    entry_dir: Path, tree: KernelTree, kernel_spec: KernelSpec, root: Chroot, progress: Progress,
-    make_btf: MakeBtf, commands: list[Command], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    entry_dir: Path,
+    tree: KernelTree,
+    kernel_spec: KernelSpec,
+    root: Chroot,
+    progress: Progress,
+    make_btf: MakeBtf,
+    commands: list[Command],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     found = kernel.find_tree(kernel_spec, root)
     assert found is not None
     assert found.proof.uncompared == proof.PENDING
@@ -155,9 +170,12 @@ def test_a_tree_that_an_older_twinmod_made_is_compared_once(
 
 @pytest.mark.usefixtures("commands", "entry_dir")
 def test_a_tree_that_is_refused_is_refused_again(
-    kernel_spec: KernelSpec, root: Chroot, progress: Progress, make_btf: MakeBtf,
+    kernel_spec: KernelSpec,
+    root: Chroot,
+    progress: Progress,
+    make_btf: MakeBtf,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     found = kernel.find_tree(kernel_spec, root)
     assert found is not None
     set_image(found, monkeypatch, make_btf((U64, WIDER)))
@@ -169,9 +187,12 @@ def test_a_tree_that_is_refused_is_refused_again(
 
 @pytest.mark.usefixtures("commands", "entry_dir")
 def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(
-    kernel_spec: KernelSpec, root: Chroot, progress: Progress, make_btf: MakeBtf,
+    kernel_spec: KernelSpec,
+    root: Chroot,
+    progress: Progress,
+    make_btf: MakeBtf,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     found = kernel.find_tree(kernel_spec, root)
     assert found is not None
     set_image(found, monkeypatch, make_btf((U64, MUTEX)))

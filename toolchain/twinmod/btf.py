@@ -43,10 +43,17 @@ class Kind(IntEnum):
 
 #: 32-bit words that follow a type: (once, for each of its members, constants or parameters).
 EXTRA_WORDS = {
-    Kind.INT: (1, 0), Kind.ARRAY: (3, 0), Kind.STRUCT: (0, 3), Kind.UNION: (0, 3),
-    Kind.ENUM: (0, 2), Kind.FUNC_PROTO: (0, 2), Kind.VAR: (1, 0), Kind.DATASEC: (0, 3),
-    Kind.DECL_TAG: (1, 0), Kind.ENUM64: (0, 3),
-}  # fmt: skip
+    Kind.INT: (1, 0),
+    Kind.ARRAY: (3, 0),
+    Kind.STRUCT: (0, 3),
+    Kind.UNION: (0, 3),
+    Kind.ENUM: (0, 2),
+    Kind.FUNC_PROTO: (0, 2),
+    Kind.VAR: (1, 0),
+    Kind.DATASEC: (0, 3),
+    Kind.DECL_TAG: (1, 0),
+    Kind.ENUM64: (0, 3),
+}
 
 #: They say how a value may be used, and nothing about its layout.
 QUALIFIERS = (Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG)
@@ -180,8 +187,9 @@ class Types:
     def _iter_constants(self, found: Type) -> Iterator[tuple[str, str]]:
         step = EXTRA_WORDS[found.kind][1]
         for index in range(0, len(found.words), step):
-            value = sum(word << 32 * i for i, word in enumerate(found.words[index + 1:index + step]))
-            bits = 32 * (step - 1)
+            words = found.words[index + 1 : index + step]
+            value = sum(word << 32 * place for place, word in enumerate(words))
+            bits = 32 * len(words)
             if found.flag and value >> (bits - 1):
                 value -= 1 << bits
             yield self.read_name(found.words[index]), str(value)
@@ -197,8 +205,13 @@ class Types:
             elif bits:
                 yield name, f"bit {base + offset}, {bits} bits of {self.render(number)}"
             else:
-                yield name, (f"byte {(base + offset) // 8}, {self.render(number)}, "
-                             f"{self.measure(number)} bytes")  # fmt: skip
+                yield (
+                    name,
+                    (
+                        f"byte {(base + offset) // 8}, {self.render(number)}, "
+                        f"{self.measure(number)} bytes"
+                    ),
+                )
 
 
 def plan_word(found: Type) -> str:
@@ -293,9 +306,11 @@ def _compare(here: Types, there: Types) -> Comparison:
         else:
             differing.append(find_difference(layout, others[0]))
     return Comparison(
-        equal=tuple(equal), differing=tuple(differing), unknown=tuple(unknown),
+        equal=tuple(equal),
+        differing=tuple(differing),
+        unknown=tuple(unknown),
         ambiguous=tuple(ambiguous),
-    )  # fmt: skip
+    )
 
 
 def find_difference(here: Layout, there: Layout) -> Difference:
@@ -305,6 +320,8 @@ def find_difference(here: Layout, there: Layout) -> Difference:
         if seen != wanted:
             return Difference(name=here.name, part=part, here=seen, there=wanted)
     return Difference(
-        name=here.name, part="size", here=f"{here.size_bytes} bytes",
+        name=here.name,
+        part="size",
+        here=f"{here.size_bytes} bytes",
         there=f"{there.size_bytes} bytes",
-    )  # fmt: skip
+    )

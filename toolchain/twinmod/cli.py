@@ -146,7 +146,7 @@ def doctor(state: State, as_json: bool, kernel: str) -> ExitCode:
 @kernel_option("Set up this kernel of [tool.twinmod]; all: each.")
 @pass_state
 def setup(state: State, kernel: str) -> ExitCode:
-    """Make the chroot, the kernel tree and the userland, and prove the crates."""
+    """Make the chroot, the kernel tree and the userland, and compare the crates."""
     for config in state.select_kernels(kernel):
         _print_setup(flow.run_setup(config, state.progress))
     return ExitCode.PASSED

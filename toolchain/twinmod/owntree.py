@@ -261,7 +261,7 @@ def find_compilers(
     )
 
 
-# -- what is proved of it ---------------------------------------------------------------------
+# -- what is compared -------------------------------------------------------------------------
 
 
 def parse_banner(image: bytes) -> tuple[str, str, str]:

@@ -45,12 +45,14 @@ def read_proof(record: Mapping[str, Any], uncompared: str) -> CrateProof:
         uncompared: Why none was compared where the record says nothing.
     """
     return CrateProof(
-        reference=record["reference"], rustc=record["rustc"],
-        checked_symbols=record["checked_symbols"], equal_layouts=record.get("equal_layouts", 0),
+        reference=record["reference"],
+        rustc=record["rustc"],
+        checked_symbols=record["checked_symbols"],
+        equal_layouts=record.get("equal_layouts", 0),
         unknown_layouts=tuple(record.get("unknown_layouts", ())),
         ambiguous_layouts=tuple(record.get("ambiguous_layouts", ())),
         uncompared=record.get("uncompared", uncompared),
-    )  # fmt: skip
+    )
 
 
 def render_layouts(proved: CrateProof) -> str:
@@ -75,8 +77,12 @@ def plan_commands(tree: KernelTree, folder: Path) -> tuple[Command, ...]:
     compile_it = sandbox.plan_make(
         tree.make_flags, f"M={FOLDER}", "layouts.o", in_place=tree.in_place
     )
-    encode = ("pahole", "--btf_features=default", f"--btf_encode_detached={FOLDER}/layouts.btf",
-              f"{FOLDER}/layouts.o")  # fmt: skip
+    encode = (
+        "pahole",
+        "--btf_features=default",
+        f"--btf_encode_detached={FOLDER}/layouts.btf",
+        f"{FOLDER}/layouts.o",
+    )
     binds = (
         Bind(source_path=tree.source_dir, target_path=sandbox.LINUX),
         Bind(source_path=tree.build_dir, target_path=sandbox.BUILD),
@@ -84,11 +90,14 @@ def plan_commands(tree: KernelTree, folder: Path) -> tuple[Command, ...]:
     )
     return tuple(
         sandbox.plan_command(
-            tree.compilers, argv, binds=binds, timeout_s=COMPILE_TIMEOUT_S,
+            tree.compilers,
+            argv,
+            binds=binds,
+            timeout_s=COMPILE_TIMEOUT_S,
             purpose="the layouts of the kernel's types were not found",
         )
         for argv in (compile_it, encode)
-    )  # fmt: skip
+    )
 
 
 def prove_layouts(tree: KernelTree, folder: Path) -> CrateProof:
@@ -114,9 +123,12 @@ def prove_layouts(tree: KernelTree, folder: Path) -> CrateProof:
     found = btf.compare(btf.parse((folder / "layouts.btf").read_bytes()), btf.parse(booted))
     require_equal(found, tree.proof.reference)
     return replace(
-        tree.proof, equal_layouts=len(found.equal), unknown_layouts=found.unknown,
-        ambiguous_layouts=found.ambiguous, uncompared="",
-    )  # fmt: skip
+        tree.proof,
+        equal_layouts=len(found.equal),
+        unknown_layouts=found.unknown,
+        ambiguous_layouts=found.ambiguous,
+        uncompared="",
+    )
 
 
 def require_equal(found: btf.Comparison, reference: str) -> None:
