@@ -74,9 +74,7 @@ def plan_sources() -> tuple[tuple[str, str], ...]:
 
 def plan_commands(tree: KernelTree, folder: Path) -> tuple[Command, ...]:
     """Return the commands that compile the helper and leave its BTF, layouts.btf, in a folder."""
-    compile_it = sandbox.plan_make(
-        tree.make_flags, f"M={FOLDER}", "layouts.o", in_place=tree.in_place
-    )
+    compile_it = sandbox.plan_make(tree.make_flags, f"M={FOLDER}", "layouts.o")
     encode = (
         "pahole",
         "--btf_features=default",
@@ -104,7 +102,7 @@ def prove_layouts(tree: KernelTree, folder: Path) -> CrateProof:
     """Compare the types that a tree's crates are generated from with the BTF of its image.
 
     Args:
-        tree: A kernel with Rust.
+        tree: A stock kernel with Rust.
         folder: An empty one, to work in.
 
     Returns:
