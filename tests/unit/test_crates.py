@@ -516,10 +516,17 @@ def make_source(world: World, symbol: str) -> None:
     write(world.headers / "scripts/Kbuild.include", "")
 
 
-def test_proven_crates_are_kept_beside_links_to_the_headers(world: World) -> None:
+def test_rebuilt_crates_are_kept_beside_links_to_the_headers(world: World) -> None:
     make_source(world, "_RNvsymbol")
     status, output = world.crates("prepare", KERNEL)
-    assert (status, "proved: 1 symbols" in output) == (0, True)
+    assert status == 0
+    said = (
+        f"rebuilt: the source is {VERSION}, as the headers; the configuration is identical; "
+        f"{RUSTC}; all 1 names of the crates are in its Module.symvers; "
+        "no layout was compared: pahole finds no BTF in its headers"
+    )
+    assert said in output
+    assert said.removeprefix("rebuilt: ") in world.crates("status")[1]
     tree = world.root / "cache" / KERNEL / "tree"
     assert sorted(path.name for path in (tree / "rust").iterdir()) == [
         "libkernel.rmeta",
@@ -533,7 +540,7 @@ def test_proven_crates_are_kept_beside_links_to_the_headers(world: World) -> Non
     assert names == [KERNEL, "lock"]
 
 
-def test_what_was_proved_serves_on_when_the_source_is_that_of_the_next_kernel(
+def test_what_is_kept_serves_on_when_the_source_is_that_of_the_next_kernel(
     world: World,
 ) -> None:
     make_source(world, "_RNvsymbol")
@@ -545,6 +552,128 @@ def test_what_was_proved_serves_on_when_the_source_is_that_of_the_next_kernel(
     # Not for another kernel of the same name, nor by another compiler.
     write(world.headers / "Module.symvers", "0x0\t_RNvother\tvmlinux\tEXPORT_SYMBOL_GPL\t\n")
     assert world.check()[0] == 1
+
+
+#: As pahole prints types from BTF; FILE.enums is what it prints with --compile.
+TYPES = """struct mutex {
+	atomic_long_t              owner;                /*     0     8 */
+	struct {
+		unsigned int       tail:16;              /*     8: 0  4 */
+		unsigned int       :0;
+
+		u32                wait;                 /*    12     4 */
+	};                                               /*     8     8 */
+
+	/* XXX 8 bytes hole, try to pack */
+
+	struct list_head           list;                 /*    24    16 */
+
+	/* size: 40, cachelines: 1, members: 3 */
+	/* last cacheline: 40 bytes */
+};
+union drm {
+	u32                        a;                    /*     0     4 */
+};
+"""
+
+ENUMS = """typedef int pid_t;
+enum state {
+	IDLE = 0,
+	BUSY = -1,
+};
+struct mutex {
+	atomic_long_t              owner;                /*     0     8 */
+};
+"""
+
+
+def make_btf(world: World, types: str = TYPES, enums: str = ENUMS) -> None:
+    """Let the kernel's headers have a BTF, and pahole find TYPES and ENUMS in what is compiled."""
+    make_source(world, "_RNvsymbol")
+    make = world.root / "bin/make"
+    make.write_text(
+        make.read_text().replace(
+            "#!/bin/sh\n",
+            "#!/bin/sh\ncase $* in *layouts.o*)\n"
+            "for word; do case $word in M=*) folder=${word#M=} ;; esac; done\n"
+            'grep -q bindings/bindings_helper.h "$folder/layouts.c" &&\n'
+            'grep -q -e -fno-eliminate-unused-debug-types "$folder/Kbuild"; exit ;; esac\n',
+            1,
+        )
+    )
+    write_tool(
+        world,
+        "pahole",
+        'case "$*" in "-F btf --compile "*) cat "$4.enums" ;; "-F btf "*) cat "$3" ;;\n'
+        "*--btf_encode_detached=*) for word; do case $word in *detached=*) out=${word#*=} ;; esac\n"
+        'done; cp "$ROOT/here" "$out"; cp "$ROOT/here.enums" "$out.enums" ;; *) echo v1.30 ;; esac',
+    )
+    write(world.root / "here", TYPES)
+    write(world.root / "here.enums", ENUMS)
+    write(world.headers / "vmlinux", types)
+    write(world.headers / "vmlinux.enums", enums)
+
+
+GUESSES = TYPES.replace("};\nunion", "} __attribute__((__packed__));\nunion").replace(
+    "list;                 /*", "list __attribute__((__aligned__(8))); /*"
+)
+
+
+@pytest.mark.parametrize(
+    ("types", "compared", "unknown"),
+    [
+        (TYPES, 3, 0),
+        (TYPES[: TYPES.index("union")], 2, 1),
+        (GUESSES, 3, 0),
+        # Two source files may give one name to two types.
+        (TYPES.replace("12     4", "16     4") + TYPES, 3, 0),
+        (TYPES + TYPES.replace("12     4", "16     4"), 3, 0),
+    ],
+)
+def test_types_that_the_kernel_lays_out_alike_are_counted(
+    world: World, types: str, compared: int, unknown: int
+) -> None:
+    make_btf(world, types)
+    status, output = world.crates("prepare", KERNEL)
+    assert status == 0
+    said = f"{compared} types were compared with its BTF, {unknown} are not in it"
+    assert said in output
+    assert said in world.crates("status")[1]
+
+
+DIFFERENCES = {
+    "size": (TYPES.replace("size: 40", "size: 48"), ENUMS, "struct mutex"),
+    "offset": (TYPES.replace("24    16", "16    16"), ENUMS, "struct mutex"),
+    "type": (TYPES.replace("atomic_long_t", "spinlock_t   "), ENUMS, "struct mutex"),
+    "nested": (TYPES.replace("12     4", "16     4"), ENUMS, "struct mutex"),
+    "bitfield": (TYPES.replace("tail:16", "tail:15"), ENUMS, "struct mutex"),
+    "member": (TYPES.replace("u32                        a;  ", "u32  b;"), ENUMS, "union drm"),
+    "constant": (TYPES, ENUMS.replace("-1", "1"), "enum state"),
+}
+
+
+@pytest.mark.parametrize("case", DIFFERENCES)
+def test_a_type_that_the_kernel_lays_out_differently_is_refused(world: World, case: str) -> None:
+    types, enums, name = DIFFERENCES[case]
+    make_btf(world, types, enums)
+    status, output = world.crates("prepare", KERNEL)
+    assert status == 1
+    assert (
+        "its rebuilt Rust crates are not the kernel's: 1 types are laid out differently, the first "
+        f"is {name}; 3 types were compared with its BTF, 0 are not in it"
+    ) in output
+    assert not (world.root / "cache" / KERNEL).exists()
+    assert f"\n{name}\n" in (world.record.parent / "log").read_text()
+    assert world.source_conf("mdriver-rust", KERNEL)[0].startswith("^$|")
+
+
+def test_layouts_that_are_not_found_are_refused(world: World) -> None:
+    make_btf(world)
+    (world.root / "here").write_text("")
+    (world.root / "here.enums").write_text("")
+    status, output = world.crates("prepare", KERNEL)
+    assert status == 1
+    assert "the layouts of its types were not found" in output
 
 
 def test_a_configuration_that_differs_is_refused(world: World) -> None:

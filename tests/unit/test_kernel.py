@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which packages are one kernel, and what proves that its rebuilt crates are its own."""
+"""Which packages are one kernel, and what its rebuilt crates are compared with."""
 
 import hashlib
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from twinmod import kernel, options
+from twinmod import kernel, options, process, proof
 from twinmod.errors import BuildError, ConfigError, MissingToolError
 from twinmod.specs import Chroot, CrateProof, KernelSpec, KernelTree
 
@@ -266,11 +266,37 @@ SYMVERS = "0x12345678\tmisc_register\tvmlinux\tEXPORT_SYMBOL\t\n"
 
 
 def test_a_kernel_without_rust_needs_no_proof(root: Chroot) -> None:
-    proof = kernel.prove_crates(root, {}, (), SYMVERS)
-    assert proof == CrateProof(
-        reference="the stock kernel", config_identical=True, rustc="", checked_symbols=0,
-        missing=(),
-    )  # fmt: skip
+    found = kernel.prove_crates(root, {}, (), SYMVERS)
+    assert found == CrateProof(reference="the stock kernel", rustc="", checked_symbols=0)
+
+
+RUST = {"CONFIG_RUST": "y", "CONFIG_RUSTC_VERSION_TEXT": "rustc 1.85.1 (4eb161250 2025-03-15)"}
+
+
+@pytest.mark.parametrize(
+    ("rustc", "exports", "fact"),
+    [
+        ("rustc 1.85.1 (4eb161250 2025-03-15)", ("misc_register", "_RNvother"), "_RNvother"),
+        ("rustc 1.85.1 (4eb161250 2025-03-15)", (), "0"),
+        ("rustc 1.85.1 (1111aaaa 2025-03-15)", ("misc_register",), "rustc 1.85.1 (1111aaaa"),
+    ],
+)
+def test_crates_of_another_rustc_or_with_other_names_are_refused(
+    root: Chroot, monkeypatch: pytest.MonkeyPatch, rustc: str, exports: tuple[str, ...], fact: str
+) -> None:
+    monkeypatch.setattr(process, "run", lambda _: f"{rustc}\n")
+    with pytest.raises(BuildError, match="not those of the stock kernel") as caught:
+        kernel.prove_crates(root, RUST, exports, SYMVERS)
+    assert any(value.startswith(fact) for _, value in caught.value.facts)
+
+
+def test_crates_with_the_same_names_still_have_their_layouts_to_be_compared(
+    root: Chroot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "run", lambda _: RUST["CONFIG_RUSTC_VERSION_TEXT"])
+    found = kernel.prove_crates(root, RUST, ("misc_register",), SYMVERS)
+    assert (found.checked_symbols, found.equal_layouts) == (1, 0)
+    assert found.uncompared == proof.PENDING
 
 
 # -- what is kept -----------------------------------------------------------------------------
@@ -296,8 +322,9 @@ def test_a_tree_is_read_back_as_it_was_recorded(
     (folder / "record.json").write_text(
         f'{{"release": "{RELEASE}", "version": "{VERSION}", "suite": "trixie-backports",'
         ' "cc": "x86_64-linux-gnu-gcc-14", "vm_modules": ["9p.ko"], "vital": {}, "proof":'
-        f' {{"config_identical": true, "rustc": "{tree.proof.rustc}", "checked_symbols": 690,'
-        ' "missing": []}}'
+        f' {{"reference": "the stock kernel", "rustc": "{tree.proof.rustc}",'
+        ' "checked_symbols": 690, "equal_layouts": 3102, "ambiguous_layouts": [],'
+        ' "unknown_layouts": ["struct drm_device", "typedef gpu_t"], "uncompared": ""}}'
     )
     assert kernel.find_tree(kernel_spec, root) == replace(
         tree, key=folder.name, source_dir=folder / "linux", build_dir=folder / "build",
@@ -309,14 +336,24 @@ NOT_MADE = MissingToolError("not set up", hint="nox -s setup")
 
 
 @pytest.mark.parametrize(
-    ("checked", "missing", "ok"), [(690, (), True), (0, (), False), (690, ("_RNv",), False)]
+    ("origin", "uncompared", "ok", "fix"),
+    [
+        ("stock", "", True, ""),
+        ("stock", proof.PENDING, False, "nox -s setup"),
+        ("stock", "the kernel has no BTF", False, ""),
+        ("built", "one make built both", True, ""),
+    ],
 )
-def test_the_doctor_believes_only_a_proof_with_symbols_and_none_missing(
-    tree: KernelTree, kernel_spec: KernelSpec, checked: int, missing: tuple[str, ...], ok: bool
+def test_the_doctor_says_whether_layouts_were_compared(
+    tree: KernelTree, kernel_spec: KernelSpec, origin: str, uncompared: str, ok: bool, fix: str
 ) -> None:
-    proof = replace(tree.proof, checked_symbols=checked, missing=missing)
-    checks = kernel.check_tree(kernel_spec, replace(tree, proof=proof), NOT_MADE)
-    assert {check.name: check.ok for check in checks}["crates"] is ok
+    equal = 0 if uncompared else 3102
+    proved = replace(tree.proof, equal_layouts=equal, uncompared=uncompared)
+    checks = kernel.check_tree(kernel_spec, replace(tree, origin=origin, proof=proved), NOT_MADE)
+    found = {check.name: check for check in checks}["layouts"]
+    assert (found.ok, found.required, found.fix) == (ok, False, fix)
+    assert uncompared in found.found
+    assert ("3102 types equal, 2 not in its BTF" in found.found) == (not uncompared)
 
 
 def test_the_doctor_does_not_fail_for_a_tree_that_setup_will_make(

@@ -36,7 +36,7 @@ LAYERS = (
         "verify",
         "zoo",
     ),
-    ("goals",),
+    ("goals", "proof"),
     (
         "bench",
         "config",
@@ -52,7 +52,18 @@ LAYERS = (
         "repository",
     ),
     ("explain", "injection", "measure", "versions", "wording"),
-    ("archives", "differing", "elf", "faults", "plot", "process", "cache", "network", "terminal"),
+    (
+        "archives",
+        "btf",
+        "differing",
+        "elf",
+        "faults",
+        "plot",
+        "process",
+        "cache",
+        "network",
+        "terminal",
+    ),
     ("specs",),
     ("errors",),
 )

@@ -149,8 +149,8 @@ def world(tmp_path: Path, root: Chroot, tree: KernelTree, monkeypatch: pytest.Mo
         accelerator=guest.Accelerator(name="tcg", reason="none"),
         userland=guest.Userland(
             site_dir=Path("/cache/site"), tester_dirs=(), programs_dir=Path("/cache/programs")
-        version="0.1.0",
         ),
+        version="0.1.0",
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NOX_CURRENT_SESSION", raising=False)

@@ -28,6 +28,7 @@ from twinmod import (
     manual,
     process,
     project,
+    proof,
     recording,
     release,
     release_run,
@@ -164,7 +165,7 @@ def doctor(state: State, as_json: bool, kernel: str) -> ExitCode:
 @kernel_option("Set up this kernel of [tool.twinmod]; all: each.")
 @pass_state
 def setup(state: State, kernel: str) -> ExitCode:
-    """Make the chroot, the kernel tree and the userland, and prove the crates."""
+    """Make the chroot, the kernel tree and the userland, and compare the crates."""
     configs = state.select_kernels(kernel)
 
     def act(config: Config) -> None:
@@ -178,20 +179,21 @@ def setup(state: State, kernel: str) -> ExitCode:
 
 
 def _print_setup(prepared: flow.Prepared) -> None:
-    proof = prepared.tree.proof
+    proved = prepared.tree.proof
     click.echo(f"kernel   {prepared.tree.release}, version {prepared.tree.version}")
     if prepared.tree.origin == "built":
         click.echo("config   has every option that was asked for")
     else:
-        click.echo(f"config   identical to that of {proof.reference}")
-    if not proof.rustc:
+        click.echo(f"config   identical to that of {proved.reference}")
+    if not proved.rustc:
         click.echo("Rust     none: the kernel was built without it")
         return
-    click.echo(f"rustc    {proof.rustc}, that of {proof.reference}")
+    click.echo(f"rustc    {proved.rustc}, that of {proved.reference}")
     click.echo(
-        f"crates   {proof.checked_symbols} exported symbols checked against the Module.symvers "
-        f"of {proof.reference}, {len(proof.missing)} missing"
+        f"names    {proved.checked_symbols} exported by the crates, each in the Module.symvers of "
+        f"{proved.reference}"
     )
+    click.echo(f"layouts  {proof.render_layouts(proved)}")
 
 
 @cli.command()

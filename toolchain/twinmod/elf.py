@@ -106,6 +106,20 @@ def count_text(data: bytes) -> int:
     )
 
 
+def read_section(path: Path, name: str) -> bytes:
+    """Return the content of a file's section, empty where it has none.
+
+    Raises:
+        BuildError: It is not an ELF file.
+    """
+    try:
+        with path.open("rb") as file:
+            section = ELFFile(file).get_section_by_name(name)
+            return bytes(section.data()) if section is not None else b""
+    except ELFError as error:
+        raise BuildError(f"{path} is not an ELF file: {error}") from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Symbol:
     """A function of a module's file."""
@@ -277,8 +291,8 @@ def read_exports(build_dir: Path) -> tuple[str, ...]:
 def compare_symbols(exports: tuple[str, ...], symvers: str) -> tuple[str, ...]:
     """Return the exported symbols that a kernel's Module.symvers does not have.
 
-    A crate's hash is part of each of its mangled names, so one missing name means that the
-    crate is another one.
+    A missing name shows another set of exports, crate name or rustc. That none is missing shows
+    no more than the same ones: neither configuration nor source is part of a name.
     """
     known = {line.split("\t")[1] for line in symvers.splitlines() if "\t" in line}
     return tuple(symbol for symbol in exports if symbol not in known)

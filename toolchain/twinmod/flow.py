@@ -65,7 +65,7 @@ UAPI = "mdriver.h"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What setup leaves: a chroot, a proven kernel tree, and the userland's parts."""
+    """What setup leaves: a chroot, a kernel tree, and the userland's parts."""
 
     chroot: Chroot
     tree: KernelTree

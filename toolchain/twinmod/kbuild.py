@@ -330,16 +330,18 @@ def find_language(found: elf.ModuleFile) -> str:
 
 
 def plan_report(products: tuple[Product, ...], tree: KernelTree) -> dict[str, Any]:
-    """Return the build report: JSON's own types, schema ``twinmod.build/1``."""
+    """Return the build report: JSON's own types, schema ``twinmod.build/2``."""
     return {
-        "schema": "twinmod.build/1",
+        "schema": "twinmod.build/2",
         "kernel": {"release": tree.release, "version": tree.version, "origin": tree.origin,
                    "suite": tree.suite, "make_flags": list(tree.make_flags),
                    "compilers": tree.compilers.name, "rustc": tree.proof.rustc},
         "crates": {"reference": tree.proof.reference,
                    "checked_symbols": tree.proof.checked_symbols,
-                   "missing": list(tree.proof.missing),
-                   "config_identical": tree.proof.config_identical},
+                   "equal_layouts": tree.proof.equal_layouts,
+                   "unknown_layouts": list(tree.proof.unknown_layouts),
+                   "ambiguous_layouts": list(tree.proof.ambiguous_layouts),
+                   "uncompared": tree.proof.uncompared},
         "products": [{**asdict(product), "path": str(product.path)} for product in products],
     }  # fmt: skip
 

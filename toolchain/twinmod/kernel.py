@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A distribution's own kernel as a tree that Rust modules can be built in, or a person's own.
 
-Debian's header packages hold no Rust crate. They are rebuilt here from the distribution's
-source, config and compiler, and proved to be those that the running kernel was built with.
+Debian's header packages hold no Rust crate. They are rebuilt here from the source package of the
+same version, the same configuration and the same compilers, and refused where any of them, a name
+that they export or a type's layout is not that of the kernel.
 """
 
+import contextlib
 import difflib
 import hashlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from twinmod import built, cache, elf, network, owntree, process, sandbox
+from twinmod import built, cache, elf, network, owntree, process, proof, sandbox
 from twinmod.errors import BuildError, ConfigError, MissingToolError, TwinmodError
 from twinmod.options import VM_MODULES, find_lacking, parse_options
 from twinmod.specs import Bind, Check, Chroot, Command, CrateProof, KernelSpec, KernelTree, Progress
@@ -350,7 +353,7 @@ def configure_tree(chroot: Chroot, entry_dir: Path, spec: KernelSpec) -> Mapping
 
 
 def build_crates(chroot: Chroot, entry_dir: Path, options: Mapping[str, str]) -> CrateProof:
-    """Build the tree's scripts, headers and Rust crates, and prove the crates.
+    """Build the tree's scripts, headers and Rust crates; compare rustc and exported names.
 
     Raises:
         BuildError: They do not build, or are not those of the stock kernel.
@@ -370,15 +373,15 @@ def build_crates(chroot: Chroot, entry_dir: Path, options: Mapping[str, str]) ->
 def prove_crates(
     chroot: Chroot, options: Mapping[str, str], exports: tuple[str, ...], symvers: str
 ) -> CrateProof:
-    """Return the evidence that rebuilt crates are the stock kernel's.
+    """Return what shows that the stock kernel's rustc built the crates, and the same ones.
+
+    The layouts of types are not part of it yet: see ensure_layouts.
 
     Raises:
-        BuildError: They are not; the difference is among the facts.
+        BuildError: It did not; the difference is among the facts.
     """
     if options.get("CONFIG_RUST") != "y":
-        return CrateProof(
-            reference=REFERENCE, config_identical=True, rustc="", checked_symbols=0, missing=()
-        )
+        return CrateProof(reference=REFERENCE, rustc="", checked_symbols=0)
     wanted = options["CONFIG_RUSTC_VERSION_TEXT"]
     command = sandbox.plan_command(
         chroot, ("rustc", "--version"), purpose="rustc does not run", timeout_s=60
@@ -393,9 +396,8 @@ def prove_crates(
             hint="name the suite that built this kernel as its chroot in [tool.twinmod]",
         )  # fmt: skip
     return CrateProof(
-        reference=REFERENCE, config_identical=True, rustc=rustc, checked_symbols=len(exports),
-        missing=missing,
-    )  # fmt: skip
+        reference=REFERENCE, rustc=rustc, checked_symbols=len(exports), uncompared=proof.PENDING
+    )
 
 
 # -- what the VM boots ------------------------------------------------------------------------
@@ -444,12 +446,13 @@ def make_tree(
     with progress.phase("kernel configuration"):
         options = configure_tree(chroot, entry_dir, spec)
     with progress.phase("kernel headers and Rust crates"):
-        proof = build_crates(chroot, entry_dir, options)
+        proved = build_crates(chroot, entry_dir, options)
     cache.remove_tree(work_dir)
     record = {
         "release": packages.release, "version": packages.version, "suite": spec.suite,
         "chroot": chroot.key, "cc": options["CONFIG_CC_VERSION_TEXT"].split()[0],
-        "vm_modules": modules, "proof": asdict(proof),
+        "vm_modules": modules,
+        "proof": asdict(proved),
     }  # fmt: skip
     vital = ("vm/vmlinux", *(f"vm/{name}" for name in modules), "build/Module.symvers",
              "build/.config", "build/scripts/mod/modpost")  # fmt: skip
@@ -495,7 +498,29 @@ def ensure_tree(
         return make_tree(spec, chroot, mirror, entry_dir, progress)
 
     entry = cache.ensure_entry("kernel", plan_key(spec, chroot), make, progress, keep=("work",))
-    return _read_tree(spec, chroot, entry)
+    return ensure_layouts(_read_tree(spec, chroot, entry), entry, progress)
+
+
+def ensure_layouts(tree: KernelTree, entry: cache.Entry, progress: Progress) -> KernelTree:
+    """Return a stock kernel whose types are laid out as in its image's BTF.
+
+    They are compared once; a tree that an older twinmod made need not be made again for it.
+
+    Raises:
+        BuildError: A type is laid out differently.
+    """
+    if not tree.proof.rustc or tree.proof.uncompared != proof.PENDING:
+        return tree
+    with (
+        progress.phase("layouts of the kernel's types"),
+        tempfile.TemporaryDirectory(prefix="twinmod-") as folder,
+    ):
+        proved = proof.prove_layouts(tree, Path(folder))
+    record = {**entry.record, "proof": {**entry.record["proof"], **asdict(proved)}}
+    # Where others own the cache, it is done again the next time.
+    with contextlib.suppress(OSError):
+        cache.write_record(entry.path, record, tuple(entry.record["vital"]))
+    return replace(tree, proof=proved)
 
 
 def find_tree(
@@ -529,7 +554,6 @@ def look_for_tree(
 
 def _read_tree(spec: KernelSpec, chroot: Chroot, entry: cache.Entry) -> KernelTree:
     record = entry.record
-    proof = record["proof"]
     return KernelTree(
         name=spec.name, release=record["release"], version=record["version"], origin="stock",
         suite=record["suite"], source_dir=entry.path / "linux", build_dir=entry.path / "build",
@@ -537,11 +561,7 @@ def _read_tree(spec: KernelSpec, chroot: Chroot, entry: cache.Entry) -> KernelTr
         vm_module_paths=tuple(entry.path / "vm" / name for name in record["vm_modules"]),
         compilers=chroot, make_flags=(f"CC={record['cc']}",), key=entry.name,
         parameters=spec.parameters,
-        proof=CrateProof(
-            reference=REFERENCE, config_identical=proof["config_identical"],
-            rustc=proof["rustc"], checked_symbols=proof["checked_symbols"],
-            missing=tuple(proof["missing"]),
-        ),
+        proof=proof.read_proof(record["proof"], proof.PENDING),
     )  # fmt: skip
 
 
@@ -570,18 +590,23 @@ def check_tree(
               found=f"{tree.release}, version {tree.version}"),
         Check(group="C", name="compiler", needed="the kernel's own", ok=True,
               found=f"{' '.join(tree.make_flags)} of {tree.compilers.name}"),
-        *_check_crates(tree.proof),
+        *_check_crates(tree),
     )  # fmt: skip
 
 
-def _check_crates(proof: CrateProof) -> tuple[Check, ...]:
-    if not proof.rustc:
+def _check_crates(tree: KernelTree) -> tuple[Check, ...]:
+    proved = tree.proof
+    if not proved.rustc:
         return (Check(group="Rust", name="rustc", found="none: the kernel was built without it",
                       needed="the kernel's own", ok=True),)  # fmt: skip
+    stock = tree.origin == "stock"
     return (
-        Check(group="Rust", name="rustc", found=proof.rustc, needed="the kernel's own", ok=True),
-        Check(group="Rust", name="crates",
-              needed=f"all in the Module.symvers of {proof.reference}",
-              found=f"{proof.checked_symbols} symbols checked, {len(proof.missing)} missing",
-              ok=proof.checked_symbols > 0 and not proof.missing),
+        Check(group="Rust", name="rustc", found=proved.rustc, needed="the kernel's own", ok=True),
+        Check(group="Rust", name="crates", found=f"{proved.checked_symbols} names, all there",
+              needed=f"names in the Module.symvers of {proved.reference}",
+              ok=proved.checked_symbols > 0),
+        Check(group="Rust", name="layouts", found=proof.render_layouts(proved), required=False,
+              needed=f"as in the BTF of {proved.reference}" if stock else "none to compare with",
+              ok=proved.equal_layouts > 0 or not stock,
+              fix="nox -s setup" if proved.uncompared == proof.PENDING else ""),
     )  # fmt: skip

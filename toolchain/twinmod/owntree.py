@@ -14,15 +14,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from twinmod import cache, elf, options, process, sandbox
+from twinmod import cache, elf, options, process, proof, sandbox
 from twinmod.errors import ConfigError, MissingToolError
 from twinmod.specs import Chroot, CrateProof, KernelSpec, KernelTree, Progress
 
 #: Changed when the same tree must be looked at again.
-FORMAT = "1"
+FORMAT = "2"
 
 #: What the crates of a tree are compared with: there is no other kernel to compare them with.
 REFERENCE = "the tree's own last build"
+
+#: Why no layout is.
+UNCOMPARED = "the tree's own make built the crates and the image"
 
 PROBE_TIMEOUT_S = 60.0
 
@@ -258,7 +261,7 @@ def find_compilers(
     )
 
 
-# -- what is proved of it ---------------------------------------------------------------------
+# -- what is compared -------------------------------------------------------------------------
 
 
 def parse_banner(image: bytes) -> tuple[str, str, str]:
@@ -293,10 +296,10 @@ def require_image(spec: KernelSpec, config: Mapping[str, str], release: str) -> 
 
 
 def prove_crates(spec: KernelSpec, config: Mapping[str, str]) -> CrateProof:
-    """Return the evidence that a tree's crates are those of its image.
+    """Return what is known of a tree's crates: its own make built them, as it did its image.
 
     Raises:
-        MissingToolError: They were built after it, or before.
+        MissingToolError: Module.symvers lacks a name that they export: they are of another build.
     """
     _, build_dir = find_dirs(spec)
     _, flags = options.plan_compilers(config)[0]
@@ -310,8 +313,8 @@ def prove_crates(spec: KernelSpec, config: Mapping[str, str]) -> CrateProof:
             hint=render_make(spec, flags, JOBS),
         )
     return CrateProof(
-        reference=REFERENCE, config_identical=True, rustc=rustc, checked_symbols=len(exports),
-        missing=missing,
+        reference=REFERENCE, rustc=rustc, checked_symbols=len(exports),
+        uncompared=UNCOMPARED,
     )  # fmt: skip
 
 
@@ -421,7 +424,6 @@ def plan_tree(spec: KernelSpec, chroot: Chroot, record: Mapping[str, Any]) -> Ke
     content = "\n".join(
         (record["release"], *(f"{n} {d}" for n, d in sorted(record["digests"].items())))
     )
-    proof = record["proof"]
     return KernelTree(
         name=spec.name, release=record["release"], version=record["version"], origin="tree",
         suite="", source_dir=source_dir, build_dir=build_dir, image_path=build_dir / "vmlinux",
@@ -429,5 +431,5 @@ def plan_tree(spec: KernelSpec, chroot: Chroot, record: Mapping[str, Any]) -> Ke
         compilers=read_host() if record["on_host"] else chroot,
         make_flags=tuple(record["make_flags"]), parameters=spec.parameters,
         key=f"{spec.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}",
-        proof=CrateProof(**{**proof, "missing": tuple(proof["missing"])}),
+        proof=proof.read_proof(record["proof"], UNCOMPARED),
     )  # fmt: skip

@@ -17,7 +17,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
-from twinmod import archives, kbuild, process, resources, versions
+from twinmod import archives, kbuild, process, proof, resources, versions
 from twinmod.archives import File
 from twinmod.errors import BuildError, MissingToolError
 from twinmod.specs import Command, ModuleSpec, Progress, Release
@@ -65,8 +65,9 @@ DESCRIPTIONS = {
         "The module mdriver_rust gives a character device backed by kernel memory.",
         "DKMS builds it for each kernel from Linux 7.2 on that has Rust. The kernel's",
         "own Rust crates, which Debian's headers lack, are rebuilt from the kernel's",
-        "source package and proved to be its own. A kernel that cannot be served is",
-        "skipped, and mdriver-rust-crates(8) tells why.",
+        "source package, and compared with it by configuration, names and layouts of",
+        "types. A kernel that cannot be served is skipped, and mdriver-rust-crates(8)",
+        "tells why.",
     ),
 }
 
@@ -194,7 +195,7 @@ def _values(release: Release, package: str, maintainer: str) -> dict[str, object
         "package": package, "name": name, "module": name.replace("-", "_"),
         "version": plan_version(release), "group": GROUP, "commit": release.commit,
         "maintainer": maintainer, "date": moment.date().isoformat(),
-        "changed": format_datetime(moment), "year": moment.year,
+        "changed": format_datetime(moment), "year": moment.year, "layout_flags": proof.FLAGS,
     }  # fmt: skip
 
 

@@ -104,16 +104,27 @@ class KernelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrateProof:
-    """Evidence that the Rust crates are those of the kernel that is booted."""
+    """What the Rust crates of a tree were compared with, and how much of them could be.
 
-    # What configuration, rustc and symbols were compared with.
+    A tree whose source package, configuration or compilers are not the kernel's own, or one of
+    whose names or types differs, is refused: it has no proof.
+    """
+
+    # What configuration, rustc, names and layouts were compared with.
     reference: str
-    config_identical: bool
     # "" for a kernel without Rust.
     rustc: str
+    # Names that the crates export, each in the reference's Module.symvers: they show the same
+    # crates' names and the same rustc, and nothing of configuration, source or layout.
     checked_symbols: int
-    # Symbols that the crates export and the reference's Module.symvers does not have.
-    missing: tuple[str, ...]
+    # Types that are laid out as in the BTF of the booted image.
+    equal_layouts: int = 0
+    # Names of types that could not be compared: that BTF does not have them.
+    unknown_layouts: tuple[str, ...] = ()
+    # Names, of types that are laid out equally, which stand for other types there too.
+    ambiguous_layouts: tuple[str, ...] = ()
+    # Why no layout was compared, "" when some were.
+    uncompared: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
