@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
+from twinmod import commands
 from twinmod.specs import (
     Chroot,
     CrateProof,
@@ -31,6 +32,12 @@ RELEASE = "7.3.4+deb13-amd64"
 
 #: Takes (modinfo, comments, symbols), returns an ELF file that says exactly that.
 MakeElf = Callable[[dict[str, str], tuple[str, ...], tuple[str, ...]], bytes]
+
+
+@pytest.fixture(autouse=True)
+def _language(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name commands as outside nox, although these tests may run in a session of it."""
+    monkeypatch.delenv(commands.NOX_SESSION, raising=False)
 
 
 @pytest.fixture

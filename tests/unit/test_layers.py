@@ -53,8 +53,8 @@ LAYERS = (
     ),
     ("explain", "injection", "measure", "wording"),
     ("archives", "differing", "elf", "faults", "plot", "process", "cache", "network", "terminal"),
-    ("specs",),
-    ("errors",),
+    ("bugs", "specs"),
+    ("commands", "errors"),
 )
 
 RANKS = {name: rank for rank, row in enumerate(LAYERS) for name in row}

@@ -36,7 +36,7 @@ EXAMPLES = 60
 SHRINK_S = 150.0
 
 #: The first line of a script.
-HEADER = "# twinmod replay: nox -s test -- --replay FILE"
+HEADER = "# twinmod replay: for `test --replay FILE`"
 
 #: The call that a script starts with: which device, and which tester.
 DEVICE = "device"
@@ -173,7 +173,7 @@ def parse_script(text: str, definition: Definition, testers: tuple[str, ...]) ->
     """
     try:
         body = ast.parse(text).body
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"the script is not one call a line: {error}") from error
     (size, tester), calls = _parse_device(body, testers), body[1:]
     steps: list[Step] = []
@@ -203,8 +203,11 @@ def _parse_call(node: ast.stmt) -> Step:
     call = node.value if isinstance(node, ast.Expr) else None
     if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args:
         try:
-            return call.func.id, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-        except ValueError:
+            arguments = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+            # The agent is told in JSON.
+            json.dumps(arguments)
+            return call.func.id, arguments
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             pass
     raise ConfigError(f"line {node.lineno}: not a call such as size(file=0)")
 
@@ -217,7 +220,7 @@ def _check_steps(definition: Definition, size: int, steps: list[Step], line: int
     """
     try:
         kept, _ = definition.expect(size, steps)
-    except (TypeError, IndexError, KeyError, ValueError) as error:
+    except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError) as error:
         why = str(error).replace("Model._", "")
         raise ConfigError(f"line {line}: {render_step(steps[-1])}: {why}") from error
     if len(kept) < len(steps):
@@ -587,7 +590,7 @@ def find_problems(exploration: Exploration, definition: Definition) -> tuple[str
 
 
 def plan_result(
-    ended: CellResult, exploration: Exploration, problems: tuple[str, ...], replay: str
+    ended: CellResult, exploration: Exploration, problems: tuple[str, ...], script: str
 ) -> CellResult:
     """Return the result of the cell DIFFERENTIAL: a test for each round.
 
@@ -595,7 +598,7 @@ def plan_result(
         ended: How it ended in the VM where it began.
         exploration: What came of it.
         problems: From find_problems.
-        replay: The command that replays the failure, "" without one.
+        script: The file that the failure was kept in, "" without one.
     """
     failure = exploration.failure
     last = len(exploration.rounds) - 1
@@ -603,7 +606,7 @@ def plan_result(
         TestResult(
             id=one.name, rules=(), duration_s=round(seconds, 2),
             outcome=failure.outcome if failure and number == last else "passed",
-            message=_render_failure(failure, replay) if failure and number == last else "",
+            message=_render_failure(failure, script) if failure and number == last else "",
         )
         for number, (one, seconds, _) in enumerate(exploration.rounds)
     )  # fmt: skip
@@ -613,10 +616,10 @@ def plan_result(
     return replace(ended, outcome=outcome, tests=tests, problems=(*ended.problems, *problems))
 
 
-def _render_failure(failure: Failure, replay: str) -> str:
+def _render_failure(failure: Failure, script: str) -> str:
     steps = len(failure.sequence.steps)
     again = "" if failure.again else "; it did not fail once more"
-    return f"{failure.message}\n{steps} steps{again}: {replay}"
+    return f"{failure.message}\n{steps} steps in {script}{again}"
 
 
 def plan_report(exploration: Exploration, script: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 import os
 from pathlib import Path
 
-from twinmod import cache, resources, userland
+from twinmod import cache, commands, resources, userland
 from twinmod.config import MARK, OUT, Config, find_project_dir, read_config, render_project
 from twinmod.errors import ConfigError, MissingToolError, NoProjectError
 from twinmod.specs import Progress
@@ -79,7 +79,7 @@ def write_new(target_dir: Path) -> None:
     if target_dir.exists() and not (target_dir.is_dir() and not any(target_dir.iterdir())):
         raise ConfigError(
             "a new project needs a new or an empty folder", facts=(("folder", str(target_dir)),),
-            hint="twinmod new ANOTHER-FOLDER",
+            hint=commands.render("new", "ANOTHER-FOLDER"),
         )  # fmt: skip
     files = read_shipped()
     # An empty folder stays the one that a person may be in; it may be a mount, too.
@@ -98,7 +98,7 @@ def write_new(target_dir: Path) -> None:
     except OSError as error:
         raise MissingToolError(
             f"the new project cannot be written: {error.strerror}",
-            facts=(("folder", str(target_dir)),), hint="twinmod new ANOTHER-FOLDER",
+            facts=(("folder", str(target_dir)),), hint=commands.render("new", "ANOTHER-FOLDER"),
         ) from error  # fmt: skip
     finally:
         cache.remove_tree(partial_dir)

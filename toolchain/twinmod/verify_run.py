@@ -10,7 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from twinmod import archives, cache, compress, dkms_run, flow, guest, release, signing, verify
+from twinmod import (
+    archives,
+    cache,
+    commands,
+    compress,
+    dkms_run,
+    flow,
+    guest,
+    release,
+    signing,
+    verify,
+)
 from twinmod.config import LANGUAGES, Config, plan_cells, select_kernel
 from twinmod.errors import ConfigError, NotPassedError, TwinmodError
 from twinmod.specs import CellResult, Product, Progress, Release
@@ -26,7 +37,16 @@ OTHER_KERNEL = "trixie"
 ENFORCING_KERNEL = "enforcing"
 
 #: What reading a stranger's documents and archives ends with when they are not what they claim.
-MALFORMED = (KeyError, ValueError, TypeError, StopIteration, tarfile.TarError)
+MALFORMED = (
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    StopIteration,
+    RecursionError,
+    EOFError,
+    tarfile.TarError,
+)
 
 Phases = Callable[[], tuple[tuple[str, float], ...]]
 
@@ -106,7 +126,7 @@ def check_signature(folder: Path, allowed: Path | None) -> str:
             raise NotPassedError("the sums are not signed")
         return ""
     if allowed is None:
-        return "signed; by whom was not asked: -- --allowed-signers FILE"
+        return "signed; by whom was not asked: no --allowed-signers FILE"
     name = signing.find_signer(path, signature, allowed)
     if not name:
         raise NotPassedError("the sums are signed by nobody of the file of allowed signers")
@@ -288,7 +308,7 @@ def _check_modules(
         raise ConfigError(
             f"the release has nothing for kernel {prepared.tree.release}",
             facts=(("its kernels", " ".join(kernel["release"] for kernel in index["kernels"])),),
-            hint="-- --kernel NAME, of [tool.twinmod]",
+            hint=commands.render("release", "--verify", "DIR", "--kernel", "NAME"),
         )
     products: list[Product] = []
 
