@@ -12,15 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 import mutants
 from mutants import Mutant, Verdict
-from twinmod import cache, cli, flow, guest, kbuild, signing
+from twinmod import cache, cli, commands, flow, guest, kbuild, signing
 from twinmod.config import LANGUAGES, Config, find_project_dir, read_config
 from twinmod.errors import BuildError, ExitCode
 from twinmod.specs import Cell, CellResult, Product, Progress
-from twinmod.terminal import TerminalProgress
+from twinmod.terminal import Console, TerminalProgress
 
 MUTANTS_PATH = Path(__file__).with_name("mutants.toml")
 
@@ -162,7 +161,7 @@ def require_originals(bench: Bench, products: tuple[Product, ...]) -> None:
             raise BuildError(
                 f"{result.cell.module} fails with no fault in it, so no mutant can be judged",
                 facts=(("tests", " ".join(bad)), ("problems", "; ".join(result.problems))),
-                hint="nox -s test",
+                hint=commands.render("test"),
             )
 
 
@@ -291,4 +290,4 @@ def mutate(keyword: str, modules: tuple[str, ...], listing: bool, as_json: bool)
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_guarded(lambda: mutate(standalone_mode=False)))
+    sys.exit(cli.run_guarded(lambda: mutate(prog_name="nox -s mutate --", standalone_mode=False)))

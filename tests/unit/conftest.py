@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
+from twinmod import commands
 from twinmod.specs import (
     Chroot,
     CrateProof,
@@ -35,6 +36,12 @@ MakeElf = Callable[[dict[str, str], tuple[str, ...], tuple[str, ...]], bytes]
 #: Takes types, numbered from 1 on: (kind, name, size or type, words that follow, how many parts
 #: those are, flag). A word that is text becomes its offset among the strings.
 MakeBtf = Callable[[tuple[tuple[int, str, int, tuple[int | str, ...], int, bool], ...]], bytes]
+
+
+@pytest.fixture(autouse=True)
+def _language(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name commands as outside nox, although these tests may run in a session of it."""
+    monkeypatch.delenv(commands.NOX_SESSION, raising=False)
 
 
 @pytest.fixture

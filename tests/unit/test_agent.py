@@ -375,6 +375,91 @@ print("status", agent.Child(stepping).wait(agent.Stream(1), log, 30))
     assert {json.loads(beat)["event"] for beat in beats} == {"alive"}
 
 
+# -- why a cell's process ended ----------------------------------------------------------------
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that the process of a cell writes to."""
+    monkeypatch.setattr(agent, "RESULTS", tmp_path)
+    return tmp_path / "rust-c.pytest.log"
+
+
+CELL = {"name": "rust/c", "work": "matrix"}
+
+USAGE_ERROR = """\
+ERROR: usage: python3 -m pytest [options] [file_or_dir] [file_or_dir] [...]
+python3 -m pytest: error: unrecognized arguments: --module mdriver_rust
+
+"""
+
+
+def test_a_process_that_pytest_refused_to_begin_says_so_in_pytests_words(log: Path) -> None:
+    log.write_text(USAGE_ERROR)
+    first, *rest = agent.find_problem(CELL, 4).splitlines()
+    assert first == (
+        "the cell's process ended with status 4: pytest was called in a way that it refuses; "
+        "rust-c.pytest.log ends with"
+    )
+    assert rest == [
+        "ERROR: usage: python3 -m pytest [options] [file_or_dir] [file_or_dir] [...]",
+        "python3 -m pytest: error: unrecognized arguments: --module mdriver_rust",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("work", "status", "words"),
+    [
+        ("matrix", 2, "status 2: pytest was interrupted"),
+        ("matrix", 3, "status 3: pytest itself failed"),
+        ("matrix", 5, "status 5: pytest collected no test"),
+        ("matrix", 120, "status 120: an exception"),
+        ("count", 120, "status 120: an exception"),
+        ("count", 5, "status 5"),
+        ("matrix", -9, "signal 9 ended the cell's process (Killed)"),
+    ],
+)
+def test_a_status_is_said_in_words(log: Path, work: str, status: int, words: str) -> None:
+    problem = agent.find_problem({"name": "c/c", "work": work}, status)
+    assert words in problem
+    assert problem.count("\n") == 0, "there is no log"
+    assert ("pytest" in problem) == ("pytest" in words)
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_tests_that_failed_are_no_problem_of_the_process(log: Path, status: int) -> None:
+    log.write_text("noise")
+    assert agent.find_problem(CELL, status) == ""
+
+
+def test_the_end_of_a_log_is_what_is_repeated(log: Path) -> None:
+    log.write_bytes(b"first\n" * 10_000 + b"\n\xff\n  last\n\n")
+    lines = agent.read_tail(log)
+    assert len(lines) == agent.LOG_LINES
+    assert lines[-2:] == ("\N{REPLACEMENT CHARACTER}", "  last")
+
+
+def test_an_exception_of_the_work_is_in_the_log_whole(log: Path) -> None:
+    script = f"""
+import os
+from pathlib import Path
+from twinmod import agent
+agent.RESULTS = Path({str(log.parent)!r})
+cell = {CELL!r}
+def break_off(marks):
+    agent.redirect_output(agent.plan_log_path(cell))
+    print("before")
+    raise OSError(19, "No such device")
+log = agent.KernelLog(os.pipe()[0], ())
+status = agent.Child(break_off).wait(agent.Stream(1), log, 30)
+print(agent.find_problem(cell, status))
+"""
+    first, *rest = run_script(script).splitlines()
+    assert first.endswith("ended with status 120: an exception; rust-c.pytest.log ends with")
+    assert "before" in rest
+    assert "OSError: [Errno 19] No such device" in rest
+
+
 # -- a module --------------------------------------------------------------------------------
 
 

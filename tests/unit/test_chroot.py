@@ -124,9 +124,9 @@ def test_the_doctor_asks_the_mirror_for_the_suite(cache_dir: Path, answers: bool
         asked.append(url)
         return answers
 
-    whole, mirror = chroot.check_chroot(SPEC, "http://mirror.example/debian", probe)
+    whole, mirror = chroot.check_chroot(SPEC, "http://mirror.example/debian", probe, "sid")
     assert asked == ["http://mirror.example/debian/dists/trixie/InRelease"]
-    assert (whole.ok, whole.required, whole.fix) == (False, False, "nox -s setup")
+    assert (whole.ok, whole.required, whole.fix) == (False, False, "twinmod setup --kernel sid")
     assert (mirror.ok, mirror.required) == (answers, True)
     assert not cache_dir.exists()
 

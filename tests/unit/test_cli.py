@@ -26,6 +26,10 @@ CALLS: dict[str, tuple[str, tuple[str, ...]]] = {
     "an unknown language": ("project", ("build", "zig")),
     "no method of counting": ("project", ("counter", "--method", "hope")),
     "no minutes": ("project", ("soak", "--minutes", "0")),
+    "minutes that are no number": ("project", ("soak", "--minutes", "nan")),
+    "a share that is no number": ("project", ("bench", "--share", "nan")),
+    "minutes without an end": ("project", ("soak", "--minutes", "inf")),
+    "a comparison with what is no text": ("project", ("bench", "--compare", sys.executable)),
     "a seed below zero": ("project", ("soak", "--seed", "-1")),
     "a script that is not there": ("project", ("test", "--replay", "nowhere.replay")),
     "a script and a selection": ("project", ("test", "--replay", "pyproject.toml", "-k", "R1")),
@@ -183,7 +187,7 @@ def test_an_error_names_what_was_wrong(name: str, word: str, ended: dict[str, En
 def test_what_needs_a_setup_says_so_with_the_code_of_its_own(ended: dict[str, Ended]) -> None:
     call = ended["show before setup"]
     assert (call.status, call.stdout) == (3, "")
-    assert "hint: twinmod setup\n" in call.stderr
+    assert "hint: twinmod setup --kernel trixie-backports\n" in call.stderr
 
 
 def test_a_folder_without_a_project_is_as_good_as_the_one_that_twinmod_ships_with(

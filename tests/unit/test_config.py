@@ -247,11 +247,20 @@ def test_a_folder_without_a_project_above_is_an_error_that_names_it(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "content", [b"[tool.twinmod\n", b"\xff\xfe", b"", b"[tool]\ntwinmod = 3\n"], ids=str
+    "content",
+    [b"[tool.twinmod\n", b"\xff\xfe", b"", b"[tool]\ntwinmod = 3\n", b"x = " + b"[" * 5000],
+    ids=["half a table", "no text", "nothing", "no table", "too deep"],
 )
 def test_a_file_that_cannot_be_read_is_a_config_error(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_bytes(content)
     with pytest.raises(ConfigError):
+        config.read_config(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["matrix", "kernel"])
+def test_a_null_character_is_in_no_name(path: str, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(f'[tool.twinmod]\n{path} = ["a\\u0000b"]\n')
+    with pytest.raises(ConfigError, match="null character"):
         config.read_config(tmp_path)
 
 

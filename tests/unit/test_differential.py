@@ -58,7 +58,7 @@ def test_a_script_gives_back_its_sequence(data: st.DataObject) -> None:
 def test_a_script_is_one_call_a_line_below_what_failed() -> None:
     step = ("pwrite", {"file": 0, "seed": 5, "size": 1, "offset": 4095})
     assert differential.render_script(make_sequence(step, READ), ("it differs",)) == (
-        "# twinmod replay: nox -s test -- --replay FILE\n"
+        "# twinmod replay: for `test --replay FILE`\n"
         "# it differs\n"
         "device(size=4096, tester='c')\n"
         "pwrite(file=0, seed=5, size=1, offset=4095)\n"
@@ -77,6 +77,10 @@ DEVICE = "device(size=4096, tester='c')\n"
         ("device(size=4096, tester='go')\nsize(file=0)\n", "does not begin with its device"),
         ("device(size='4096', tester='c')\nsize(file=0)\n", "does not begin with its device"),
         (DEVICE, "has no step"),
+        (DEVICE + "size(file={[]: 1})\n", "line 2: not a call such as"),
+        (DEVICE + "size(file={1})\n", "line 2: not a call such as"),
+        (DEVICE + "size(file=b'x')\n", "line 2: not a call such as"),
+        (DEVICE + f"size(file={'-' * 5000}1)\n", "not one call a line"),
         (DEVICE + "sized(file=0)\n", "line 2: there is no step 'sized'"),
         (DEVICE + "size(file=0)\nsize\n", "line 3: not a call"),
         (DEVICE + "size(0)\n", "line 2: not a call"),
@@ -459,9 +463,9 @@ def test_each_round_is_a_test_and_the_one_that_failed_says_how_to_replay_it() ->
         ("differential[4096-c]", "passed"), ("differential[8192-c]", "passed"),
     ]  # fmt: skip
     assert passed.outcome == "passed"
-    failed = differential.plan_result(ENDED, make_exploration(FAILURE), (), "nox ... FILE")
+    failed = differential.plan_result(ENDED, make_exploration(FAILURE), (), "out/x.replay")
     assert [test.outcome for test in failed.tests] == ["passed", "failed"]
-    assert failed.tests[1].message == "step 1 differs\n1 steps: nox ... FILE"
+    assert failed.tests[1].message == "step 1 differs\n1 steps in out/x.replay"
     assert failed.outcome == "failed"
 
 

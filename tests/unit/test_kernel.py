@@ -332,14 +332,14 @@ def test_a_tree_is_read_back_as_it_was_recorded(
     )  # fmt: skip
 
 
-NOT_MADE = MissingToolError("not set up", hint="nox -s setup")
+NOT_MADE = MissingToolError("not set up", hint="twinmod setup")
 
 
 @pytest.mark.parametrize(
     ("origin", "uncompared", "ok", "fix"),
     [
         ("stock", "", True, ""),
-        ("stock", proof.PENDING, False, "nox -s setup"),
+        ("stock", proof.PENDING, False, "twinmod setup"),
         ("stock", "the kernel has no BTF", False, ""),
         ("built", "one make built both", True, ""),
     ],
@@ -360,7 +360,7 @@ def test_the_doctor_does_not_fail_for_a_tree_that_setup_will_make(
     kernel_spec: KernelSpec,
 ) -> None:
     for check in kernel.check_tree(kernel_spec, None, NOT_MADE):
-        assert (check.ok, check.required, check.fix) == (False, False, "nox -s setup")
+        assert (check.ok, check.required, check.fix) == (False, False, "twinmod setup")
 
 
 def test_the_doctor_wants_no_crates_of_a_kernel_without_rust(

@@ -20,8 +20,8 @@ LAYERS = (
     ("bench_run", "dkms_run", "zoo_run"),
     ("flow",),
     ("differential",),
-    ("debugger", "page", "project", "recording", "wheels"),
-    ("chroot", "kernel", "kbuild", "guest", "packages", "proving", "userland"),
+    ("debugger", "packages", "page", "project", "recording", "wheels"),
+    ("chroot", "kernel", "kbuild", "guest", "proving", "userland"),
     ("tables",),
     (
         "built",
@@ -36,7 +36,7 @@ LAYERS = (
         "verify",
         "zoo",
     ),
-    ("goals", "proof"),
+    ("bugs", "goals", "proof"),
     (
         "bench",
         "config",
@@ -65,7 +65,7 @@ LAYERS = (
         "terminal",
     ),
     ("specs",),
-    ("errors",),
+    ("commands", "errors"),
 )
 
 RANKS = {name: rank for rank, row in enumerate(LAYERS) for name in row}

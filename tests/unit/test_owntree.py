@@ -363,4 +363,4 @@ def test_a_tree_that_cannot_be_used_is_the_persons_to_mend(own: Own, root: Chroo
 def test_without_a_chroot_a_tree_is_not_set_up(own: Own) -> None:
     tree, error = kernel.look_for_tree(own.spec, None)
     assert tree is None
-    assert error.message == "not set up: nox -s setup -- --kernel mine"
+    assert (error.message, error.hint) == ("not set up", "twinmod setup --kernel mine")

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The page says what a reader needs, also when not all of it is there."""
 
+import copy
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,12 +12,14 @@ from typing import Any
 
 import pytest
 
-from twinmod import costs, flow, page, resources
+from twinmod import costs, flow, page, resources, tables
 from twinmod.config import Config, read_config
 from twinmod.errors import ConfigError
 from twinmod.specs import (
     TMPFS_FILE,
     YARDSTICKS,
+    Cell,
+    CellResult,
     Figure,
     Loop,
     Product,
@@ -90,6 +94,24 @@ def test() -> dict[str, Any]:
         "kernel": {"release": "7.3.4"}, "accelerator": "tcg", "narrowed": "",
         "differential": {"steps": 5571, "outcome": "passed"},
     }  # fmt: skip
+
+
+@pytest.fixture
+def counter() -> dict[str, Any]:
+    cells = tuple(
+        CellResult(
+            cell=Cell(module=f"mdriver_{language}", language=language, tester="c"),
+            outcome="passed" if count else "lost",
+            count=count,
+        )
+        for language, count in (
+            ("c", {"target": 9, "actual": 9, "real_s": 1.0, "user_s": 0.1, "system_s": 0.2}),
+            ("rust", {"target": 9, "actual": 9, "real_s": 2.0, "user_s": 0.1, "system_s": 0.2}),
+            ("go", None),
+        )
+    )
+    counting = {"threads": 3, "increments": 3, "method": "lock", "repeats": 1}
+    return costs.plan_counter_report(cells, {"release": "7.3.4"}, "tcg", counting)
 
 
 @pytest.fixture
@@ -193,6 +215,133 @@ def test_the_summary_fits_on_a_screen(
     assert "The Rust compiler refused 1 of 1 kinds of bugs" in text
 
 
+# -- reports of less than everything -----------------------------------------------------------
+
+
+def plan_bench(
+    languages: tuple[str, ...],
+    mode: str,
+    counted: tuple[Figure, ...] = (),
+    timed: tuple[Turns, ...] = (),
+) -> dict[str, Any]:
+    products = tuple(
+        Product(
+            module=f"mdriver_{name}",
+            language=name,
+            path=Path("x.ko"),
+            size_bytes=1,
+            sha256="ab",
+            vermagic="x",
+            seconds=0.0,
+            command="",
+            up_to_date=True,
+        )
+        for name in languages
+    )
+    document: dict[str, Any] = json.loads(
+        json.dumps(
+            costs.plan_report(
+                kernel={"release": "6.12", "version": "1", "origin": "stock", "rustc": ""},
+                parameters="",
+                mode=mode,
+                quick=True,
+                products=products,
+                figures=counted,
+                turns=timed,
+                loops=(),
+                builds=(),
+                whole=None,
+                exact={}
+                if mode == "wall"
+                else {"vms": 2, "loads": 2, "rounds": 7, "qemu": "QEMU 10", "machine": "-icount"},
+                wall={}
+                if mode == "exact"
+                else {"accelerator": "tcg", "turns": 2, "processors": 2, "reason": "no KVM"},
+            )
+        )
+    )
+    return document
+
+
+def take(language: str, tester: str, *latency_ns: float) -> Turns:
+    return Turns(
+        timing=Timing(operation="pread", size_bytes=1),
+        module=f"mdriver_{language}",
+        tester=tester,
+        calls=9,
+        latency_ns=latency_ns,
+        minor_faults=0,
+    )
+
+
+def count(cell: str, timing: Timing) -> Figure:
+    return Figure(timing=timing, cell=cell, load=1, user=9, kernel=99, minor_faults=1)
+
+
+ONE = Timing(operation="pread", size_bytes=1)
+
+#: What a benchmark can come to beside all of it.
+PARTIAL = {
+    "nothing at all": plan_bench(("c", "rust"), "both"),
+    "nothing by a clock": plan_bench(("c", "rust"), "wall"),
+    "one module": plan_bench(("c",), "both", (count("c/c", ONE),), (take("c", "c", 9.0),)),
+    "the other module": plan_bench(
+        ("rust",), "both", (count("rust/c", ONE),), (take("rust", "c", 9.0),)
+    ),
+    "another language": plan_bench(("go",), "both", (count("go/c", ONE),), (take("go", "c", 9.0),)),
+    "the other tester": plan_bench(
+        ("c", "rust"),
+        "both",
+        (count("c/rust", ONE),),
+        (take("c", "rust", 9.0), take("rust", "rust", 9.0)),
+    ),
+    "one module timed": plan_bench(("c", "rust"), "wall", (), (take("c", "c", 9.0, 8.0),)),
+    "no time that a clock tells": plan_bench(
+        ("c", "rust"), "wall", (), (take("c", "c", 0.0), take("rust", "c", 0.0))
+    ),
+    "fresh pages alone": plan_bench(
+        ("c", "rust"), "exact", (count("c/c", replace(ONE, buffers="fresh")),)
+    ),
+    "an operation of its own": plan_bench(
+        ("c", "rust"), "exact", (count("c/c", Timing(operation="open")),)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PARTIAL)
+def test_a_benchmark_of_less_than_everything_is_shown(name: str) -> None:
+    document = PARTIAL[name]
+    assert "out/bench/report.json" in tables.render_report(document, "out/bench")
+    assert "6.12" in read(render({"bench": document}))
+    assert page.render_summary({"bench": document}, RULES, "2026-11-26").endswith("machine.\n")
+
+
+def test_a_module_without_a_twin_is_shown_alone() -> None:
+    document = PARTIAL["one module"]
+    text = tables.render_report(document, "out/bench")
+    assert re.search(
+        r"^ns of a call, tester c +C +Rust/C +95 % interval +verdict$", text, re.MULTILINE
+    )
+    assert re.search(r"^pread 1 B +9 +- +- +-$", text, re.MULTILINE)
+    shown = read(render({"bench": document}))
+    assert "pread 1 B 9 - - -" in shown
+    summary = page.render_summary({"bench": document}, RULES, "2026-11-26")
+    assert (
+        "| instructions of a call | C | Rust / C |\n|---|---:|---:|\n| pread 1 B | 108 | - |"
+        in summary
+    )
+
+
+def test_what_was_not_measured_is_said() -> None:
+    text = tables.render_report(PARTIAL["nothing at all"], "out/bench")
+    assert "no call was counted" in text
+    assert "no call was timed" in text
+
+
+def test_times_of_nothing_are_not_compared() -> None:
+    assert PARTIAL["no time that a clock tells"]["comparisons"] == []
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     checkout = Path(__file__).resolve().parents[2]
@@ -222,3 +371,106 @@ def test_the_page_and_the_summary_are_written(config: Config, zoo: dict[str, Any
     summary = flow.run_report(config)
     assert (config.out_dir / "report/summary.md").read_text() == summary
     assert "double free" in (config.out_dir / "report/index.html").read_text()
+
+
+def test_of_a_run_on_several_kernels_the_configured_one_is_shown(
+    config: Config, test: dict[str, Any]
+) -> None:
+    several = {"schema": "twinmod.tests/1", "runs": [test], "totals": test["totals"]}
+    for name, document in (("", several), (config.kernel.name, test)):
+        path = config.out_dir / "test" / name / "report.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document))
+    assert "1 cells: 2 passed, 1 failed" in flow.run_report(config)
+
+
+# -- damaged reports ---------------------------------------------------------------------------
+
+#: What a part of a report may be instead of what it is; ... takes it out.
+WRONG: tuple[object, ...] = (..., None, "x", {}, 0)
+
+
+def iterate_damaged(document: Any, wrong: object) -> Iterator[tuple[str, Any]]:
+    """Yield (where, a copy in which a part is wrong) for each part, of equal ones the first."""
+
+    def walk(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+        pairs = value.items() if isinstance(value, dict) else enumerate(value[:1])
+        for key, inner in pairs:
+            yield (*path, key)
+            if isinstance(inner, dict | list):
+                yield from walk(inner, (*path, key))
+
+    for path in walk(document, ()):
+        damaged = copy.deepcopy(document)
+        inner = damaged
+        for key in path[:-1]:
+            inner = inner[key]
+        if wrong is ...:
+            del inner[path[-1]]
+        else:
+            inner[path[-1]] = wrong
+        yield "/".join(map(str, path)), damaged
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+@pytest.mark.parametrize("name", ["test", "bench", "counter", "zoo"])
+def test_a_damaged_report_is_shown_or_refused_in_one_error(
+    name: str, wrong: object, config: Config, request: pytest.FixtureRequest
+) -> None:
+    path = config.out_dir / name / "report.json"
+    path.parent.mkdir(parents=True)
+    whole = json.loads(json.dumps(request.getfixturevalue(name)))
+    refused = []
+    for where, damaged in iterate_damaged(whole, wrong):
+        path.write_text(json.dumps(damaged))
+        try:
+            flow.run_report(config)
+        except ConfigError as error:
+            refused.append((where, error.message, error.hint))
+    assert "schema" in [where for where, _, _ in refused]
+    said = f"the report of `{name}` is not whole, or of another version of twinmod"
+    assert {(message, hint) for _, message, hint in refused} == {(said, f"twinmod {name}")}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe\x00", b"[" * 100_000, b'{"schema": "twinmod.test/1", "cells": NaN}'],
+    ids=["no text", "too deep", "not a number"],
+)
+def test_a_report_that_cannot_be_read_is_named(config: Config, content: bytes) -> None:
+    path = config.out_dir / "test/report.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="the report of `test` is not whole"):
+        flow.run_report(config)
+
+
+def test_a_contract_that_is_no_text_is_named(config: Config) -> None:
+    config.contract_path.write_bytes(b"## R1 \xff")
+    with pytest.raises(ConfigError, match="the contract cannot be read"):
+        flow.read_rules(config)
+
+
+def test_a_message_that_is_no_text_is_in_the_page(config: Config, test: dict[str, Any]) -> None:
+    test["narrowed"] = "-k '\udcff'"
+    path = config.out_dir / "test/report.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(test))
+    flow.run_report(config)
+    assert "\\udcff" in (config.out_dir / "report/index.html").read_text()
+
+
+def test_what_is_made_is_the_same_however_it_is_run(
+    config: Config, zoo: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = config.out_dir / "zoo/report.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(zoo))
+    made = []
+    for session in ("", "report"):
+        if session:
+            monkeypatch.setenv("NOX_CURRENT_SESSION", session)
+        flow.run_report(config)
+        files = sorted((config.out_dir / "report").iterdir())
+        made.append([(file.name, file.read_bytes()) for file in files])
+    assert made[0] == made[1]

@@ -17,6 +17,11 @@ QEMU = ["qemu-system-x86_64", "-icount", "shift=1,rr=record,rrfile=/twinmod/reco
 WriteRun = Callable[[str, str], Path]
 
 
+def spoil_record(run_dir: Path, **values: object) -> None:
+    path = run_dir / "recording.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
 @pytest.fixture
 def write_run(tmp_path: Path, tree: KernelTree, root: Chroot) -> WriteRun:
     """A function that writes the folder of a recorded VM: its console, its events."""
@@ -95,6 +100,12 @@ def test_what_changed_since_is_named(write_run: WriteRun, tree: KernelTree, root
         (lambda run_dir: (run_dir / "recording.json").unlink(), "nothing was recorded there"),
         (lambda run_dir: (run_dir / "recording.json").write_text("[]"), "not one of ours"),
         (lambda run_dir: (run_dir / "recording.json").write_text("{"), "not one of ours"),
+        (lambda run_dir: spoil_record(run_dir, qemu=[1]), "not one of ours"),
+        (lambda run_dir: spoil_record(run_dir, modules=["mdriver_c"]), "not one of ours"),
+        (lambda run_dir: spoil_record(run_dir, kernel=None), "not one of ours"),
+        (lambda run_dir: (run_dir / "recording.json").write_bytes(b"\xff"), "not one of ours"),
+        (lambda run_dir: (run_dir / "results/plan.json").write_text("["), "not one of ours"),
+        (lambda run_dir: (run_dir / "results/plan.json").unlink(), "not whole: no results/plan"),
         (lambda run_dir: (run_dir / "initramfs").unlink(), "not whole: no initramfs"),
         (lambda run_dir: (run_dir / "recording/execution").unlink(), "no recording/execution"),
     ],

@@ -204,6 +204,22 @@ def test_a_report_of_the_matrix_is_used_only_where_it_vouches_for_the_modules(
     assert release_run.find_tested((product,), folders[:3]) is None
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"cells": []},
+        {"cells": 3, "modules": 3},
+        {"cells": [], "modules": [{}]},
+        {"cells": [], "modules": {"module": 1}},
+    ],
+)
+def test_a_damaged_report_vouches_for_nothing(
+    document: object, product: Product, tmp_path: Path
+) -> None:
+    (tmp_path / "report.json").write_text(json.dumps(document))
+    assert release_run.find_tested((product,), (tmp_path,)) is None
+
+
 def test_who_publishes_is_the_projects_first_maintainer_with_an_address(tmp_path: Path) -> None:
     path = tmp_path / "pyproject.toml"
     path.write_text('[project]\nname = "x"\n')

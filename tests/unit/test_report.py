@@ -11,7 +11,15 @@ from rich.console import Console
 
 from twinmod import report, specs
 from twinmod.errors import ExitCode
-from twinmod.specs import Cell, CellResult, Check, KernelFault, KernelTree, Product
+from twinmod.specs import (
+    Cell,
+    CellResult,
+    Check,
+    KernelCell,
+    KernelFault,
+    KernelTree,
+    Product,
+)
 
 C = Cell(module="mdriver_c", language="c", tester="c")
 RUST = Cell(module="mdriver_rust", language="rust", tester="c")
@@ -195,6 +203,46 @@ def test_troubles_are_tests_problems_and_the_kernels_own_lines() -> None:
     ]
 
 
+def test_a_problem_of_several_lines_is_an_indented_block() -> None:
+    cell = Cell(module="mdriver_c", language="c", tester="c")
+    broken = CellResult(cell=cell, outcome="failed", problems=("status 4; log ends with\nERROR",))
+    assert report.render_troubles((broken,)) == "c/c failed: status 4; log ends with\n    ERROR"
+
+
+def test_a_kernel_that_is_not_there_is_shown_with_what_cures_that() -> None:
+    cell = Cell(module="mdriver_c", language="c", tester="c")
+    cells = tuple(
+        KernelCell(kernel=name, release=release, cell=cell, reason=reason, fix=fix)
+        for name, release, reason, fix in (
+            ("one", "7.3", "", ""),
+            ("two", "", "not set up", "twinmod setup --kernel two"),
+            ("three", "6.12", "built without Rust", ""),
+        )
+    )
+    assert report.render_matrix(cells).splitlines()[-2:] == [
+        "two c/c: not set up; fix: twinmod setup --kernel two",
+        "three c/c: built without Rust",
+    ]
+    shown = json.dumps(report.plan_matrix_report(cells))
+    assert "setup" not in shown, "a document names no command"
+
+
+def test_a_differential_that_failed_is_shown_with_the_command_that_repeats_it() -> None:
+    found = {
+        "outcome": "failed",
+        "sequences": 1,
+        "sequences_sha256": "ab" * 32,
+        "steps": 2,
+        "seconds": 1.0,
+        "steps_per_s": 2.0,
+        "failure": {"script": "out/replays/ab.replay"},
+    }
+    first, second = report.render_differential(found).splitlines()
+    assert first.startswith("differential: failed, ")
+    assert second.endswith(": twinmod test --replay out/replays/ab.replay")
+    assert "\n" not in report.render_differential({**found, "failure": None})
+
+
 def test_a_product_is_one_line(product: Product) -> None:
     assert report.render_products((product,)) == (
         f"/checkout/out/mdriver_c.ko  415752 bytes  1.3 s  sha256:{'ab' * 32}"
@@ -299,5 +347,5 @@ def fail(cell: Cell, *rules: str) -> CellResult:
 def test_the_rules_that_failed_can_be_run_again(
     results: tuple[CellResult, ...], options: tuple[str, ...], again: str
 ) -> None:
-    shown = f"run again: nox -s test -- {again}" if again else ""
+    shown = f"run again: twinmod test {again}" if again else ""
     assert report.render_again(results, options) == shown

@@ -35,12 +35,14 @@ PACKAGE = {
     "version": "0.1.0", "group": "mdriver", "commit": "1a2b", "year": 2026,
     "maintainer": "A Name <name@host.example>", "date": "2026-11-27",
     "changed": "Fri, 27 Nov 2026 03:00:26 +0000", "layout_flags": "-g",
+    "sources": "Kbuild mdriver_rust.rs",
 }  # fmt: skip
 
 #: The names of PACKAGE that each of them uses.
 USED = {
     "60-mdriver.rules": ("group",), "changelog": ("package", "version", "commit",
-    "maintainer", "changed"), "copyright": ("year",), "crates": ("version", "layout_flags"),
+    "maintainer", "changed"), "copyright": ("year",),
+    "crates": ("version", "layout_flags", "sources"),
     "deb.postinst": ("package", "name", "version"), "deb.postrm": ("package",),
     "deb.prerm": ("name", "version"), "dkms.conf": ("name", "module", "version"), "hook": (),
     "mdriver-rust-crates": ("version",), "mdriver-rust-crates.8": ("date", "version"),

@@ -1,16 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the VM's programs are made of, and what makes them new."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from twinmod import specs, userland
-from twinmod.errors import ConfigError
+from twinmod import process, specs, userland
+from twinmod.errors import BuildError, ConfigError, render_error
 from twinmod.specs import Chroot
 
 SITE = Path("/cache/python/abc/site")
+
+#: A conftest.py that takes what the matrix is told.
+OPTIONS = """\
+def pytest_addoption(parser):
+    for name in ("--module", "--module-path", "--tester", "--marks"):
+        parser.addoption(name)
+"""
 
 
 def write(folder: Path, *names: str) -> None:
@@ -110,13 +118,72 @@ def test_a_tester_is_built_without_any_network(
 
 def test_a_c_file_of_the_matrix_becomes_a_static_32_bit_program_and_no_other_file_does() -> None:
     names = ("matrix/compat32.c", "matrix/compat.py", "uapi/mdriver.h", "package/twinmod/x.c")
-    program, *others = userland.plan_compile(names)
+    program, compiled = userland.plan_compile(names)
     assert program == (
         "gcc", "-m32", "-static", "-nostdlib", "-ffreestanding", "-fno-pie", "-no-pie",
         "-fno-stack-protector", "-O2", "-Wall", "-Wextra", "-Werror", "-I/twinmod/uapi",
         "-o", "/twinmod/matrix/compat32", "/twinmod/matrix/compat32.c",
     )  # fmt: skip
-    assert {argv[0] for argv in others} == {"python3"}
+    assert compiled[:3] == ("python3", "-m", "compileall")
+
+
+# -- a matrix that pytest does not collect ------------------------------------------------------
+
+
+def test_a_matrix_without_a_test_is_a_project_that_lacks_one(tmp_path: Path) -> None:
+    error = userland.plan_collect_error(tmp_path, 5, "no tests collected in 0.01s\n")
+    assert isinstance(error, ConfigError)
+    assert error.message == "the matrix has no test"
+    assert error.facts == (("folder", str(tmp_path)),)
+    assert "test_NAME.py" in error.hint
+
+
+def test_tests_that_do_not_import_are_named_as_their_author_knows_them(tmp_path: Path) -> None:
+    write(tmp_path, "test_x.py")
+    output = 'E     File "/twinmod/matrix/test_x.py", line 1\nE   SyntaxError: invalid syntax\n'
+    output += "ERROR twinmod/matrix/test_x.py\n"
+    error = userland.plan_collect_error(tmp_path, 2, output)
+    assert isinstance(error, BuildError)
+    text = render_error(error)
+    assert f'File "{tmp_path}/test_x.py", line 1' in text
+    assert "SyntaxError: invalid syntax" in text
+    assert f"ERROR {tmp_path}/test_x.py" in text
+    assert "bwrap" not in text
+
+
+@pytest.mark.parametrize(
+    ("files", "status", "words"),
+    [
+        ({}, 4, "the matrix has no test"),
+        ({"conftest.py": OPTIONS}, 5, "the matrix has no test"),
+        ({"test_x.py": "def test_x(): pass"}, 4, "must take the options --module, "),
+        ({"conftest.py": OPTIONS, "test_x.py": "def test_x(: pass"}, 2, "SyntaxError"),
+        (
+            {"conftest.py": "import nothing_such", "test_x.py": ""},
+            4,
+            "No module named 'nothing_such'",
+        ),
+    ],
+)
+def test_what_pytest_says_of_a_matrix_is_in_the_error(
+    files: dict[str, str], status: int, words: str, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    argv = (sys.executable, *userland.plan_collect(())[1:])
+    argv = tuple(part.replace("/twinmod/matrix", str(tmp_path)) for part in argv)
+    command = specs.Command(
+        argv=argv,
+        purpose="pytest",
+        timeout_s=60,
+        environment=(
+            ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),
+            ("PYTHONDONTWRITEBYTECODE", "1"),
+        ),
+    )
+    found, output = process.run_unchecked(command)
+    assert found == status
+    assert words in render_error(userland.plan_collect_error(tmp_path, found, output))
 
 
 def test_the_programs_are_as_old_as_the_headers_that_they_include(tmp_path: Path) -> None:

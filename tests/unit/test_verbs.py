@@ -138,6 +138,9 @@ def pass_cell(cell: Cell) -> CellResult:
 
 @pytest.fixture
 def world(tmp_path: Path, root: Chroot, tree: KernelTree, monkeypatch: pytest.MonkeyPatch) -> World:
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/.config").touch()
+    tree = replace(tree, build_dir=tmp_path / "build")
     prepared = flow.Prepared(
         chroot=root, tree=tree, site_dir=Path("/cache/site"), crates_dir=Path("/cache/crates")
     )

@@ -109,6 +109,27 @@ def test_a_folder_without_a_release_is_refused(files: dict[str, bytes]) -> None:
         verify.parse_index(files)
 
 
+@pytest.mark.parametrize("key", ["version", "commit", "epoch", "kernels", "artifacts"])
+@pytest.mark.parametrize("wrong", [..., None, [{}], {}], ids=repr)
+def test_an_index_without_what_a_check_needs_is_refused(key: str, wrong: object) -> None:
+    index = {
+        "schema": release.SCHEMA,
+        "version": "0.1.0",
+        "commit": COMMIT,
+        "epoch": 7,
+        "kernels": [{"release": "7.3.4"}],
+        "artifacts": [{"path": "a", "sha256": "b"}],
+    }
+    assert verify.parse_index({release.INDEX: json.dumps(index).encode()}) == index
+    damaged = {
+        name: wrong if name == key else value
+        for name, value in index.items()
+        if name != key or wrong is not ...
+    }
+    with pytest.raises(ConfigError, match="has no release"):
+        verify.parse_index({release.INDEX: json.dumps(damaged).encode()})
+
+
 def test_one_step_that_failed_fails_a_verification_and_one_that_is_absent_does_not() -> None:
     index = {"version": "0.1.0", "commit": COMMIT}
     step = Step(name="s", where=verify.HERE, outcome=verify.ABSENT, seconds=1.0, detail="d")

@@ -33,7 +33,7 @@ by = "kasan"
 stopped_by = "compile"
 by = "E0382"
 """
-ENTRY = zoo.parse_entry("bug", TEXT)
+ENTRY = zoo.parse_entry("bug", TEXT.encode())
 IN_C, IN_RUST = ENTRY.attempts
 CELL = zoo.plan_cell(IN_C, {})
 
@@ -144,7 +144,7 @@ def replace_root(root: Path) -> Config:
 )
 def test_a_wrong_entry_is_refused_and_says_why(old: str, new: str, why: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(why)):
-        zoo.parse_entry("bug", TEXT.replace(old, new, 1))
+        zoo.parse_entry("bug", TEXT.replace(old, new, 1).encode())
 
 
 # -- plans ------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import select
+import signal
 import sys
 import time
 import traceback
@@ -57,6 +58,33 @@ PYTEST_SAVINGS = (
         "setupplan", "stepwise", "threadexception", "unraisableexception", "warnings",
     )),
 )  # fmt: skip
+
+#: Where what a cell leaves for the host goes.
+RESULTS = Path("/results")
+
+#: How the name of the file ends that a cell's process writes to, by its work.
+LOGS = {
+    "matrix": ".pytest.log",
+    "count": ".count.log",
+    "measure": ".measure.log",
+    "turns": ".measure.log",
+    "differential": ".log",
+}
+
+#: How much of its end a problem repeats.
+LOG_LINES = 12
+LOG_BYTES = 4096
+
+#: What a cell's process exits with after an exception.
+BROKEN = 120
+
+#: What pytest's exit status says beside that tests passed or failed; pytest.ExitCode.
+PYTEST_ENDS = {
+    2: "pytest was interrupted, or could not collect the tests",
+    3: "pytest itself failed",
+    4: "pytest was called in a way that it refuses",
+    5: "pytest collected no test",
+}
 
 #: linux/reboot.h
 LINUX_REBOOT_CMD_POWER_OFF = 0x4321FEDC
@@ -302,10 +330,13 @@ class Child:
 
 def _run_guarded(work: Callable[[int], int], marks: int) -> int:
     try:
-        return work(marks)
+        status = work(marks)
     except BaseException:
         traceback.print_exc()
-        return 120
+        status = BROKEN
+    # os._exit() writes nothing that is left.
+    sys.stdout.flush()
+    return status
 
 
 class Reporter:
@@ -366,8 +397,7 @@ def _find_message(report: Any) -> str:
 def run_pytest(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int) -> int:
     """Run the matrix in this process against one cell; return pytest's exit status."""
     pytest = importlib.import_module("pytest")
-    log_path = Path("/results") / f"{cell['name'].replace('/', '-')}.pytest.log"
-    redirect_output(log_path)
+    redirect_output(plan_log_path(cell))
     arguments = [
         *([f"{plan['matrix']}/{name}" for name in cell["files"]] or [plan["matrix"]]),
         "--rootdir", plan["matrix"], "-p", "no:cacheprovider", "--tb=short",
@@ -383,6 +413,7 @@ def run_pytest(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream,
 def run_count(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int) -> int:
     """Count up with one cell's tester on its module, and say what it took."""
     del marks
+    redirect_output(plan_log_path(cell))
     tester = importlib.import_module(plan["testers"][cell["tester"]])
     with tester.Device(f"/dev/{cell['module']}") as device:
         count = device.count_up(plan["threads"], plan["increments"], method=plan["method"])
@@ -396,8 +427,7 @@ def run_differential(
     plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int
 ) -> int:
     """Carry out the host's sequences of steps on every module, until it says that it is done."""
-    del cell
-    redirect_output(Path("/results/differential.log"))
+    redirect_output(plan_log_path(cell))
     gc.enable()
     sys.path.insert(0, plan["matrix"])
     executor = importlib.import_module(f"{plan['differential']}.executor")
@@ -422,7 +452,7 @@ def run_measure(
     plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int
 ) -> int:
     """Make the calls that QEMU counts, after each of several loads of the module."""
-    redirect_output(Path(f"/results/{cell['name'].replace('/', '-')}.measure.log"))
+    redirect_output(plan_log_path(cell))
     gc.disable()
     measurement = measure.parse_measurement(plan["measurement"])
     tester = importlib.import_module(plan["testers"][cell["tester"]])
@@ -450,7 +480,7 @@ def run_measure(
 
 def run_turns(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int) -> int:
     """Let a clock tell what the calls of all modules take, in turns, with each tester."""
-    redirect_output(Path(f"/results/{cell['name']}.measure.log"))
+    redirect_output(plan_log_path(cell))
     gc.disable()
     measurement = measure.parse_measurement(plan["measurement"])
     library = ctypes.CDLL(plan["marks"])
@@ -511,6 +541,42 @@ def redirect_output(path: Path) -> None:
         os.dup2(log.fileno(), 2)
 
 
+def plan_log_path(cell: Mapping[str, str]) -> Path:
+    """Return the file that a cell's process writes to."""
+    return RESULTS / (cell["name"].replace("/", "-") + LOGS[cell["work"]])
+
+
+def find_problem(cell: Mapping[str, str], status: int) -> str:
+    """Return why a cell's process ended other than it should, with the end of its log; or "".
+
+    Args:
+        cell: Of the plan.
+        status: Its exit status, negative for a signal. 0 and 1 are what its work came to.
+    """
+    if status in (0, 1):
+        return ""
+    if status < 0:
+        how = f"signal {-status} ended the cell's process ({signal.strsignal(-status)})"
+    else:
+        why = {**(PYTEST_ENDS if cell["work"] == "matrix" else {}), BROKEN: "an exception"}
+        how = f"the cell's process ended with status {status}"
+        how += f": {why[status]}" if status in why else ""
+    log_path = plan_log_path(cell)
+    lines = read_tail(log_path)
+    return "\n".join((f"{how}; {log_path.name} ends with", *lines)) if lines else how
+
+
+def read_tail(path: Path) -> tuple[str, ...]:
+    """Return the last lines of a log that say something; () for a log that is not there."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
+            text = log.read().decode(errors="replace")
+    except OSError:
+        return ()
+    return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-LOG_LINES:]
+
+
 WORKS = {
     "matrix": run_pytest, "count": run_count, "measure": run_measure,
     "turns": run_turns, "differential": run_differential,
@@ -541,7 +607,9 @@ def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -
         problem = f"no step within {plan['limit_s']:.0f} s"
         stream.emit("cell_end", outcome="timeout", problems=[problem])
         return False
-    problems = [] if status in (0, 1) else [f"the cell's process ended with status {status}"]
+    assert isinstance(status, int), "neither stuck nor at fault"
+    problem = find_problem(cell, status)
+    problems = [problem] if problem else []
     names = [cell["module"]] if cell["module"] else [n for n in plan["modules"] if is_loaded(n)]
     left = [f"did not unload: {problem}" for problem in map(unload, names) if problem]
     if cell["module"] and not left:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from twinmod import cache, network, process, sandbox
+from twinmod import cache, commands, network, process, sandbox
 from twinmod.errors import MissingToolError, TwinmodError
 from twinmod.specs import Check, Chroot, ChrootSpec, Command, Progress
 
@@ -306,7 +306,7 @@ def _check_disk() -> Check:
     return Check(
         group="host", name="disk for the cache", found=f"{free_bytes / 1e9:.1f} GB free",
         needed=f"{needed_bytes / 1e9:.1f} GB", ok=free_bytes >= needed_bytes,
-        fix="" if free_bytes >= needed_bytes else "nox -s cache -- prune",
+        fix="" if free_bytes >= needed_bytes else commands.render("cache", "prune"),
     )  # fmt: skip
 
 
@@ -319,13 +319,16 @@ def _check_memory() -> Check:
     )  # fmt: skip
 
 
-def check_chroot(spec: ChrootSpec, mirror: str, probe: Callable[[str], bool]) -> tuple[Check, ...]:
+def check_chroot(
+    spec: ChrootSpec, mirror: str, probe: Callable[[str], bool], kernel: str
+) -> tuple[Check, ...]:
     """Return what the doctor says of the chroot and of where it would come from.
 
     Args:
         spec: The configured chroot.
         mirror: The configured mirror, or "".
         probe: Tells whether a URL answers.
+        kernel: The name of the kernel that it is for.
     """
     chroot = find_chroot(spec)
     used = network.find_mirror(mirror)
@@ -334,7 +337,8 @@ def check_chroot(spec: ChrootSpec, mirror: str, probe: Callable[[str], bool]) ->
     whose = "configured" if mirror else "the host's own" if used else "mmdebstrap's default"
     return (
         Check(group="chroot", name=f"Debian {spec.suite}", found=found, needed="complete",
-              ok=chroot is not None, required=False, fix="" if chroot else "nox -s setup"),
+              ok=chroot is not None, required=False,
+              fix="" if chroot else commands.render("setup", "--kernel", kernel)),
         Check(group="chroot", name="mirror", ok=answers, required=chroot is None,
               found=f"{whose}{', answers' if answers and used else '' if answers else ', silent'}",
               needed="answers until setup is done", fix=""),

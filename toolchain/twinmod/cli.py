@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The command ``twinmod``: arguments in, text and an exit code out."""
 
+import io
 import json
-import os
+import math
 import secrets
 import shlex
 import shutil
@@ -16,11 +17,12 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import click
-from rich.console import Console
 
 from twinmod import (
     bench_run,
+    bugs,
     cache,
+    commands,
     differential,
     flow,
     gate,
@@ -38,7 +40,6 @@ from twinmod import (
     tables,
     verify,
     verify_run,
-    wording,
     zoo,
     zoo_run,
 )
@@ -58,7 +59,7 @@ from twinmod.errors import (
     render_error,
 )
 from twinmod.specs import AbsentCell
-from twinmod.terminal import TerminalProgress
+from twinmod.terminal import Console, TerminalProgress
 
 Result = TypeVar("Result")
 
@@ -112,7 +113,45 @@ def _print_version(context: click.Context, option: click.Parameter, wanted: bool
         context.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Context(click.Context):
+    """Where a command line is; it calls the verbs what the person calls them."""
+
+    @property
+    def command_path(self) -> str:
+        """How the command line began, up to the verb's own arguments."""
+        verb = self.info_name or ""
+        is_verb = self.parent is not None and self.parent.parent is None
+        return commands.render_prefix(verb) if is_verb else super().command_path
+
+
+class Verb(click.Command):
+    """A verb of the command."""
+
+    context_class = Context
+
+
+class Verbs(click.Group):
+    """The command itself, and a verb that has verbs."""
+
+    context_class = Context
+    command_class = Verb
+    group_class = type
+
+
+class Number(click.FloatRange):
+    """A number in a range; "nan" is in none, and compares with nothing."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number that an argument is."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version",
     is_flag=True,
@@ -123,11 +162,6 @@ def _print_version(context: click.Context, option: click.Parameter, wanted: bool
 )
 def cli() -> None:
     """Write a Linux kernel module twice, in C and in Rust, and hold both to one matrix."""
-
-
-def name_commands(text: str) -> str:
-    """Return text whose advice is the command that the person runs: nox, or this one itself."""
-    return text if "NOX_CURRENT_SESSION" in os.environ else wording.name_commands(text)
 
 
 def _print_json(document: dict[str, Any]) -> None:
@@ -157,7 +191,7 @@ def doctor(state: State, as_json: bool, kernel: str) -> ExitCode:
     if as_json:
         _print_json(document)
     else:
-        click.echo(name_commands(report.render_checks(checks)))
+        click.echo(report.render_checks(checks))
     return ExitCode.PASSED if document["ready"] else ExitCode.ENVIRONMENT
 
 
@@ -244,7 +278,7 @@ def build(
 @click.option("--memory", "memory_mib", metavar="MIB", type=click.IntRange(min=MEMORY_MIN_MIB),
               help="Memory of the VM, for this run.")  # fmt: skip
 @click.option("--record", "record", is_flag=True,
-              help="On one processor, so that `twinmod replay RUN` repeats it.")  # fmt: skip
+              help="On one processor, so that the verb `replay` can repeat it.")  # fmt: skip
 @kernel_option("Run on this kernel of [tool.twinmod]; all: on each.")
 @click.option("--replay", "script", type=click.File(encoding="utf-8"), metavar="FILE",
               help="Carry out a script that the differential left, and nothing else.")  # fmt: skip
@@ -324,7 +358,9 @@ def _run_kernels(
         click.echo(report.render_totals(document["totals"]))
     runs = tuple(run for run in done.values() if isinstance(run, flow.Run))
     if not runs and not failed:
-        raise ConfigError("no kernel can have any of the selected cells", hint="nox -s matrix")
+        raise ConfigError(
+            "no kernel can have any of the selected cells", hint=commands.render("matrix")
+        )
     return compare_exit_codes(
         (
             *(report.compare_outcomes(run.results) for run in runs),
@@ -345,7 +381,7 @@ def _run_each(
             raise plan_os_error(error) from error
 
     def tell(name: str, error: TwinmodError) -> None:
-        click.echo(f"kernel {name}: {name_commands(render_error(error))}", err=True)
+        click.echo(f"kernel {name}: {render_error(error)}", err=True)
 
     return flow.run_each({one.kernel.name: partial(guard, one) for one in configs}, tell)
 
@@ -375,7 +411,7 @@ def _run_test(
         named = config.kernel.name != state.config.kernel.name
         kernel = ("--kernel", config.kernel.name) if named else ()
         if again := report.render_again(run.results, (*kernel, *options)):
-            click.echo(f"{name_commands(again)}\n")
+            click.echo(f"{again}\n")
         click.echo(report.render_run_notes(run.document, str(out_dir)))
     return run
 
@@ -399,7 +435,7 @@ def _run_replay(state: State, config: Config, script: TextIO) -> ExitCode:
 
 @cli.command()
 @click.option("--minutes", default=20.0, show_default=True, metavar="N",
-              type=click.FloatRange(min=0, min_open=True, max=10_000),
+              type=Number(min=0, min_open=True, max=10_000),
               help="How long.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), metavar="N",
               help="Seed hypothesis with N, not with a fresh number. What it draws depends on the "
@@ -484,7 +520,7 @@ def counter(
               help="Say what changed since another report; exit 1 when a count grew.")  # fmt: skip
 @click.option("--save", "saved", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
               help="Keep the exact counts for a later --compare.")  # fmt: skip
-@click.option("--share", default=0.01, show_default=True, type=click.FloatRange(min=0.0),
+@click.option("--share", default=0.01, show_default=True, type=Number(min=0.0),
               help="By how much a count may grow with --compare.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @kernel_option("Measure on this kernel of [tool.twinmod].")
@@ -495,7 +531,7 @@ def bench(
 ) -> ExitCode:  # fmt: skip
     """Count what each call costs in instructions, time it by a clock, and say why."""
     config = state.select(kernel)
-    before = gate.parse_report(compared.read_text(), str(compared)) if compared else None
+    before = gate.parse_report(compared.read_bytes(), str(compared)) if compared else None
     if (compared or saved) and mode == "wall":
         raise ConfigError("--compare and --save need exact counts: --mode wall has none")
     wanted = bench_run.Wanted(mode=mode, quick=quick, parameters=parameters)
@@ -534,7 +570,7 @@ def render_report(state: State, markdown: bool) -> ExitCode:
 @cli.command()
 @kernel_option("Boot this kernel of [tool.twinmod].")
 @click.option("--gdb", "gdb", is_flag=True,
-              help="Let `twinmod gdb` in another terminal debug it and its modules.")  # fmt: skip
+              help="Let the verb `gdb` in another terminal debug it and its modules.")  # fmt: skip
 @pass_state
 def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
     """Boot a VM with both modules loaded and give its console to you."""
@@ -547,7 +583,7 @@ def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
 @cli.command()
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--gdb", "gdb", is_flag=True,
-              help="Wait for `twinmod gdb` in another terminal before it begins.")  # fmt: skip
+              help="Wait for the verb `gdb` in another terminal before it begins.")  # fmt: skip
 @pass_state
 def replay(state: State, run_dir: Path, gdb: bool) -> ExitCode:
     """Repeat, instruction for instruction, a VM that `test --record` left in the folder RUN."""
@@ -640,7 +676,8 @@ def new_project(state: State, folder: Path) -> ExitCode:
     """Make FOLDER, a project of your own: a copy of the drivers, testers, rules and tests."""
     target_dir = folder.absolute()
     project.write_new(target_dir)
-    state.progress.note(f"made {folder}; next: cd {shlex.quote(str(folder))} && twinmod build")
+    enter = f"cd {shlex.quote(str(folder))}"
+    state.progress.note(f"made {folder}; next: {enter} && {commands.render('build')}")
     return ExitCode.PASSED
 
 
@@ -761,22 +798,48 @@ def cache_prune(state: State, everything: bool) -> ExitCode:
 
 def run_guarded(act: Callable[[], object]) -> int:
     """Run a verb; turn whatever ends it into one message and the documented exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A path may hold bytes that are no text, and a strict stream refuses them.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with process.interrupt_on_sigterm():
             code = act()
-    except TwinmodError as error:
-        click.echo(name_commands(render_error(error)), err=True)
-        return error.exit_code
-    except click.ClickException as error:
-        click.echo(name_commands(render_error(plan_usage_error(error))), err=True)
-        return ExitCode.USAGE
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        return ExitCode.INTERRUPTED
-    except OSError as error:
-        click.echo(name_commands(render_error(plan_os_error(error))), err=True)
-        return ExitCode.ENVIRONMENT
+    except (KeyboardInterrupt, SystemExit, Exception) as error:
+        return _end(error)
     return code if isinstance(code, int) else ExitCode.PASSED
+
+
+def _end(error: BaseException) -> int:
+    """Say why a verb ended, if anybody reads it; return the exit code."""
+    # click makes Abort of an EOFError, and SystemExit of a broken pipe.
+    if isinstance(error, click.Abort) and isinstance(error.__cause__, EOFError):
+        error = error.__cause__
+    if isinstance(error, BrokenPipeError | SystemExit) and process.find_unread():
+        message, code = "", ExitCode.UNREAD
+    elif isinstance(error, SystemExit):
+        raise error
+    elif isinstance(error, KeyboardInterrupt | click.Abort):
+        message, code = "interrupted", ExitCode.INTERRUPTED
+    else:
+        found = plan_error(error)
+        message, code = render_error(found), found.exit_code
+    process.drop_unwritable()
+    if message:
+        with suppress(OSError):
+            click.echo(message, err=True)
+    return code
+
+
+def plan_error(error: BaseException) -> TwinmodError:
+    """Return what ended a verb in the form of all errors."""
+    if isinstance(error, TwinmodError):
+        return error
+    if isinstance(error, click.ClickException):
+        return plan_usage_error(error)
+    if isinstance(error, OSError):
+        return plan_os_error(error)
+    return bugs.plan_error(error, bugs.keep_traceback(error))
 
 
 def plan_usage_error(error: click.ClickException) -> ConfigError:
@@ -796,7 +859,7 @@ def plan_os_error(error: OSError) -> TwinmodError:
         facts.append(("free here", f"{free_bytes / 1e9:.2f} GB"))
     return MissingToolError(
         f"the system refused: {error.strerror or error}", facts=tuple(facts),
-        hint="nox -s doctor",
+        hint=commands.render("doctor"),
     )  # fmt: skip
 
 

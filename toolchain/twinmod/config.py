@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from twinmod import commands
 from twinmod.errors import ConfigError, NoProjectError
 from twinmod.specs import Cell, ChrootSpec, KernelSpec, ModuleSpec, TesterSpec, VmSpec
 
@@ -181,7 +182,7 @@ def find_project_dir(start: Path) -> Path:
     raise NoProjectError(
         f"no pyproject.toml with {MARK} here or in a folder above",
         facts=(("folder", str(start)),),
-        hint="twinmod new FOLDER",
+        hint=commands.render("new", "FOLDER"),
     )
 
 
@@ -215,15 +216,26 @@ def read_config(project_dir: Path, out_dir: Path | None = None) -> Config:
     path = project_dir / "pyproject.toml"
     try:
         document = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(
             f"pyproject.toml cannot be read: {error}", facts=(("file", str(path)),)
         ) from error
+    if _has_null(document):
+        raise _refuse("pyproject.toml has a null character in a string", project_dir)
     tool = document.get("tool")
     table = tool.get("twinmod") if isinstance(tool, dict) else None
     if not isinstance(table, dict):
         raise _refuse("pyproject.toml has no table [tool.twinmod]", project_dir)
     return parse_config(table, project_dir, out_dir)
+
+
+def _has_null(value: object) -> bool:
+    """Tell whether there is a null character in a value of TOML, which no path and no name has."""
+    if isinstance(value, dict):
+        return any(_has_null(part) for pair in value.items() for part in pair)
+    if isinstance(value, list):
+        return any(map(_has_null, value))
+    return isinstance(value, str) and "\0" in value
 
 
 def parse_config(

@@ -9,7 +9,14 @@ from typing import Any
 
 from twinmod import bench, explain
 from twinmod.bench import Cost
-from twinmod.goals import Costs, is_plain, plan_goal, plan_goals, plan_scaling_goals
+from twinmod.goals import (
+    Costs,
+    find_plain,
+    is_plain,
+    plan_goal,
+    plan_goals,
+    plan_scaling_goals,
+)
 from twinmod.specs import YARDSTICKS, CellResult, Figure, Loop, Product, Timing, Turns
 
 COUNTER_SCHEMA = "twinmod.counter/1"
@@ -58,7 +65,7 @@ def plan_turns(turns: Turns) -> dict[str, Any]:
         **plan_timing(turns.timing),
         "instructions_per_call": None, "ns_per_call": middle,
         "minor_faults": turns.minor_faults,
-        "spread": round((ordered[-1 - quarter] - ordered[quarter]) / middle, 4),
+        "spread": round((ordered[-1 - quarter] - ordered[quarter]) / middle, 4) if middle else 0.0,
         "samples": list(turns.latency_ns),
     }  # fmt: skip
 
@@ -77,7 +84,8 @@ def plan_comparisons(turns: Iterable[Turns], languages: Mapping[str, str]) -> li
             pair[languages[taken.module]] = taken
     found = []
     for (tester, timing), pair in by_key.items():
-        if len(pair) < 2:
+        # A coarse clock may tell no time at all.
+        if not {"c", "rust"} <= pair.keys() or not all(pair["c"].latency_ns):
             continue
         ratio = bench.compare_samples(pair["c"].latency_ns, pair["rust"].latency_ns)
         found.append({
@@ -165,7 +173,9 @@ def explain_cold(costs: Costs) -> list[dict[str, Any]]:
     for (cell, timing), cold in costs.items():
         if timing.buffers != "fresh":
             continue
-        warm = costs[cell, Timing(operation=timing.operation, size_bytes=timing.size_bytes)]
+        warm = find_plain(costs, cell, timing.operation, timing.size_bytes)
+        if warm is None:
+            continue
         more = cold.instructions - warm.instructions
         found.append({
             "cell": cell, "operation": timing.operation, "size_bytes": timing.size_bytes,
@@ -253,8 +263,9 @@ def plan_counter_report(
     comparisons = []
     for tester in dict.fromkeys(result.cell.tester for result in results):
         c, rust = (cells.get(f"{language}/{tester}", {}) for language in ("c", "rust"))
-        if c.get("real_s") and len(c["real_s"]) == len(rust.get("real_s", ())):
-            ratio = bench.compare_samples(c["real_s"], rust["real_s"])
+        times = c.get("real_s", ())
+        if times and all(times) and len(times) == len(rust.get("real_s", ())):
+            ratio = bench.compare_samples(times, rust["real_s"])
             comparisons.append({"tester": tester, "ratio": plan_interval(ratio),
                                 "verdict": ratio.verdict})  # fmt: skip
     return {

@@ -11,9 +11,8 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from twinmod import cache, guest, kbuild, process, sandbox
+from twinmod import cache, commands, guest, kbuild, process, sandbox
 from twinmod.errors import ConfigError, MissingToolError
 from twinmod.specs import Bind, Chroot, Command, KernelTree
 
@@ -52,7 +51,7 @@ def require_debugger(tree: KernelTree, chroot: Chroot) -> None:
     if lacking:
         raise ConfigError(
             f"kernel {tree.name} cannot be debugged: its build has no {' and no '.join(lacking)}",
-            hint="nox -s shell -- --kernel kasan --gdb",
+            hint=commands.render("shell", "--kernel", "kasan", "--gdb"),
         )
     if not (chroot.root_dir / "usr/bin/gdb").exists():
         raise MissingToolError(
@@ -108,14 +107,12 @@ def run(folder: Path, arguments: tuple[str, ...]) -> int:
         ConfigError: There is no VM that waits for it.
     """
     try:
-        record: dict[str, Any] = json.loads((folder / RECORD).read_text())
-    except (OSError, ValueError) as error:
+        argv = tuple(json.loads((folder / RECORD).read_text())["argv"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             "there is no VM to debug",
             facts=(("folder", str(folder)),),
-            hint="nox -s shell -- --kernel kasan --gdb",
+            hint=commands.render("shell", "--kernel", "kasan", "--gdb"),
         ) from error
-    command = Command(
-        argv=(*record["argv"], *arguments), purpose="gdb did not run", timeout_s=float("inf")
-    )
+    command = Command(argv=(*argv, *arguments), purpose="gdb did not run", timeout_s=float("inf"))
     return process.run_interactive(command)

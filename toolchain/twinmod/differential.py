@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from twinmod import faults, guest, results
+from twinmod import commands, faults, guest, results
 from twinmod.errors import ConfigError
 from twinmod.specs import DIFFERENTIAL, CellResult, TestResult
 
@@ -37,6 +37,10 @@ SEED = 69
 #: Sequences that hypothesis draws for each size of the device and each tester.
 EXAMPLES = 60
 
+#: Sequences that hypothesis draws at most when it looks for one that is smaller than a script. They
+#: have the kinds of steps of the script alone, and so few of them fail.
+SMALLER_EXAMPLES = 1000
+
 #: Of the first sequences that a soak draws for a size, so many are kept for a corpus.
 KEPT = 30
 
@@ -44,7 +48,7 @@ KEPT = 30
 SHRINK_S = 150.0
 
 #: The first line of a script.
-HEADER = "# twinmod replay: nox -s test -- --replay FILE"
+HEADER = "# twinmod replay: for `test --replay FILE`"
 
 #: The call that a script starts with: which device, and which tester.
 DEVICE = "device"
@@ -205,7 +209,7 @@ def parse_script(text: str, definition: Definition, testers: tuple[str, ...]) ->
     """
     try:
         body = ast.parse(text).body
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"the script is not one call a line: {error}") from error
     (size, tester), calls = _parse_device(body, testers), body[1:]
     if not calls:
@@ -257,7 +261,7 @@ def read_corpus(
         raise ConfigError(
             f"the differential has no script for a device of {sizes} bytes",
             facts=(("folder", str(folder)),),
-            hint=f"nox -s soak, then copy out/soak/{CORPUS}/*{SUFFIX} to that folder",
+            hint=f"{commands.render('soak')}, then copy out/soak/{CORPUS}/*{SUFFIX} to that folder",
         )
     return tuple(found)
 
@@ -277,10 +281,17 @@ def _parse_call(node: ast.stmt) -> Step:
     call = node.value if isinstance(node, ast.Expr) else None
     if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args:
         try:
-            return call.func.id, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-        except ValueError:
+            arguments = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+            # The agent is told in JSON.
+            json.dumps(arguments)
+            return call.func.id, arguments
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             pass
     raise ConfigError(f"line {node.lineno}: not a call such as size(file=0)")
+
+
+#: What a model raises for a step that it cannot take.
+UNFIT = (TypeError, AttributeError, LookupError, ValueError, ArithmeticError)
 
 
 def _fit_steps(
@@ -292,7 +303,7 @@ def _fit_steps(
         ConfigError: One lacks an argument, has one too many, or one that means nothing there; the
             message names its line.
     """
-    with suppress(TypeError, IndexError, KeyError, ValueError):
+    with suppress(*UNFIT):
         kept, _ = definition.expect(size, steps)
         if len(kept) == len(steps):
             return kept
@@ -300,7 +311,7 @@ def _fit_steps(
         shown = f"line {line}: {render_step(steps[count - 1])}"
         try:
             kept, _ = definition.expect(size, steps[:count])
-        except (TypeError, IndexError, KeyError, ValueError) as error:
+        except UNFIT as error:
             raise ConfigError(f"{shown}: {str(error).replace('Model._', '')}") from error
         if len(kept) < count:
             raise ConfigError(f"{shown} means nothing here")
@@ -493,7 +504,7 @@ class Search:
     def _find(self) -> None:
         """Carry out sequences until one fails."""
         if not self.round.corpus:
-            self._draw()
+            self._draw(self.round.examples)
         for steps in self.round.corpus:
             with suppress(DisagreementError):
                 self._try(list(steps))
@@ -505,18 +516,18 @@ class Search:
         self._prune()
         if self.round.corpus:
             self.kinds = frozenset(name for name, _ in self._steps())
-            self._draw()
+            self._draw(SMALLER_EXAMPLES)
             self._prune()
 
-    def _draw(self) -> None:
-        """Let hypothesis draw sequences until one fails, and make that smaller.
+    def _draw(self, examples: int) -> None:
+        """Let hypothesis draw some sequences until one fails, and make that smaller.
 
         Source: hypothesis's documentation, "Settings": what it does between two examples.
         """
         import hypothesis  # noqa: PLC0415 - a third of a second, for two verbs of many
 
         settings = hypothesis.settings(
-            max_examples=self.round.examples, database=None, deadline=None, print_blob=False,
+            max_examples=examples, database=None, deadline=None, print_blob=False,
             report_multiple_bugs=False, suppress_health_check=list(hypothesis.HealthCheck),
             phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
         )  # fmt: skip
@@ -721,7 +732,7 @@ def find_problems(exploration: Exploration, definition: Definition) -> tuple[str
 
 
 def plan_result(
-    ended: CellResult, exploration: Exploration, problems: tuple[str, ...], replay: str
+    ended: CellResult, exploration: Exploration, problems: tuple[str, ...], script: str
 ) -> CellResult:
     """Return the result of the cell DIFFERENTIAL: a test for each round.
 
@@ -729,7 +740,7 @@ def plan_result(
         ended: How it ended in the VM where it began.
         exploration: What came of it.
         problems: From find_problems.
-        replay: The command that replays the failure, "" without one.
+        script: The file that the failure was kept in, "" without one.
     """
     failure = exploration.failure
     last = len(exploration.rounds) - 1
@@ -737,7 +748,7 @@ def plan_result(
         TestResult(
             id=one.name, rules=(), duration_s=round(seconds, 2),
             outcome=failure.outcome if failure and number == last else "passed",
-            message=_render_failure(failure, replay) if failure and number == last else "",
+            message=_render_failure(failure, script) if failure and number == last else "",
         )
         for number, (one, seconds, _) in enumerate(exploration.rounds)
     )  # fmt: skip
@@ -747,10 +758,10 @@ def plan_result(
     return replace(ended, outcome=outcome, tests=tests, problems=(*ended.problems, *problems))
 
 
-def _render_failure(failure: Failure, replay: str) -> str:
+def _render_failure(failure: Failure, script: str) -> str:
     steps = len(failure.sequence.steps)
     again = "" if failure.again else "; it did not fail once more"
-    return f"{failure.message}\n{steps} steps{again}: {replay}"
+    return f"{failure.message}\n{steps} steps in {script}{again}"
 
 
 def plan_report(exploration: Exploration, script: str) -> dict[str, Any]:

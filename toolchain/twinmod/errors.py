@@ -14,12 +14,18 @@ class ExitCode(IntEnum):
     BUILD_FAILED = 4
     VM_LOST = 5
     KERNEL_FAULT = 6
+    # sysexits.h: EX_SOFTWARE
+    INTERNAL = 70
     INTERRUPTED = 130
+    # 128 + SIGPIPE
+    UNREAD = 141
 
 
 #: When several apply, the first of these is the one that is reported.
 PRECEDENCE = (
     ExitCode.INTERRUPTED,
+    ExitCode.UNREAD,
+    ExitCode.INTERNAL,
     ExitCode.USAGE,
     ExitCode.ENVIRONMENT,
     ExitCode.BUILD_FAILED,
@@ -95,6 +101,12 @@ class VmLostError(TwinmodError):
     """A VM ended, or fell silent, before it had said how its work ended."""
 
     exit_code = ExitCode.VM_LOST
+
+
+class InternalError(TwinmodError):
+    """A bug of twinmod: an exception that it does not expect."""
+
+    exit_code = ExitCode.INTERNAL
 
 
 def render_error(error: TwinmodError) -> str:

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from twinmod import (
+    bugs,
     cache,
     chroot,
+    commands,
     costs,
     debugger,
     decode,
@@ -299,6 +301,7 @@ def read_beside(config: Config) -> tuple[tuple[str, bytes], ...]:
 
 def prepare_setting(config: Config, prepared: Prepared, progress: Progress) -> guest.Setting:
     """Return what every VM of a run is made of; builds the testers when they changed."""
+    require_matrix(config)
     uapi, beside = read_uapi(config), read_beside(config)
     testers = tuple(
         (spec, userland.ensure_tester(
@@ -307,7 +310,6 @@ def prepare_setting(config: Config, prepared: Prepared, progress: Progress) -> g
         ))
         for spec in config.testers
     )  # fmt: skip
-    require_matrix(config)
     programs_dir = userland.ensure_programs(
         prepared.chroot, prepared.site_dir, config.matrix_dir, uapi, progress
     )
@@ -332,9 +334,9 @@ def read_rules(config: Config) -> tuple[tuple[str, str], ...]:
     """
     try:
         text = config.contract_path.read_text()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"the contract cannot be read: {error.strerror}",
+            f"the contract cannot be read: {error}",
             facts=(("file", str(config.contract_path)),),
         ) from error
     rules = results.parse_rules(text)
@@ -455,7 +457,11 @@ def require_matrix(config: Config) -> None:
         ConfigError: The folder of the matrix is missing.
     """
     if not config.matrix_dir.is_dir():
-        raise ConfigError("the matrix is missing", facts=(("folder", str(config.matrix_dir)),))
+        raise ConfigError(
+            "the matrix is missing",
+            facts=(("folder", str(config.matrix_dir)),),
+            hint="write its tests there, or correct `matrix` of [tool.twinmod]",
+        )
 
 
 def require_rules(config: Config, wanted: Iterable[str]) -> None:
@@ -472,7 +478,7 @@ def require_rules(config: Config, wanted: Iterable[str]) -> None:
             raise SelectionError(
                 f"--rule {rule}: {config.contract_path.name} has no such rule",
                 facts=(("nearest" if near else "rules", " ".join(near or known)),),
-                hint=f"nox -s test -- --rule {(near or known)[0]}",
+                hint=commands.render("test", "--rule", (near or known)[0]),
             )
 
 
@@ -607,9 +613,8 @@ class Exploring:
         path = self._write_script(exploration.failure) if exploration.failure else None
         shown = str(path.relative_to(self.config.out_dir.parent)) if path else ""
         result = differential.plan_result(
-            ended, exploration, problems if ended.outcome == "passed" else (),
-            f"nox -s test -- --replay {shown}",
-        )  # fmt: skip
+            ended, exploration, problems if ended.outcome == "passed" else (), shown
+        )
         document = {
             "outcome": result.outcome, "problems": list(result.problems),
             "kernel_faults": [report.plan_fault(fault) for fault in result.kernel_faults],
@@ -708,7 +713,7 @@ def run_soak(
     if not config.differential:
         raise ConfigError(
             "there is nothing to soak: [tool.twinmod] names no differential",
-            hint="nox -s test",
+            hint=commands.render("test"),
         )
     out_dir = config.out_dir / "soak"
     life_s = minutes * 60 + guest.RUN_TIMEOUT_S
@@ -841,13 +846,13 @@ def run_shell(
 def offer_gdb(
     config: Config, prepared: Prepared, run_dir: Path, progress: Progress, *, unborn: bool = False
 ) -> Iterator[None]:
-    """Let `nox -s gdb` find the VM of a folder until the context is left; see debugger.Sight."""
+    """Let the verb `gdb` find the VM of a folder until the context is left; see debugger.Sight."""
     sight = debugger.Sight(
         tree=prepared.tree, chroot=prepared.chroot, socket_dir=run_dir / "results",
         builds=plan_builds(config, prepared.tree, find_languages(prepared.tree)), unborn=unborn,
     )  # fmt: skip
     record_path = debugger.write_record(config.out_dir / "gdb", debugger.plan_gdb(sight))
-    progress.note("in another terminal: nox -s gdb")
+    progress.note(f"in another terminal: {commands.render('gdb')}")
     try:
         yield
     finally:
@@ -900,45 +905,75 @@ def run_recording(
 REPORTS = ("test", "bench", "counter", "zoo")
 
 
-def read_reports(config: Config) -> dict[str, dict[str, Any]]:
-    """Return what earlier runs left, by verb.
+#: What making a page of a document ends in that is damaged, or of another version of twinmod.
+MALFORMED = (
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    resources.TemplateError,
+)
+
+Rules = tuple[tuple[str, str], ...]
+
+
+def find_report(config: Config, name: str) -> Path | None:
+    """Return the report that a verb left; of a run on several kernels, the configured one's."""
+    folder = config.out_dir / name
+    paths = (folder / config.kernel.name / "report.json", folder / "report.json")
+    return next((path for path in paths if path.exists()), None)
+
+
+def read_reports(config: Config, rules: Rules, made: str) -> dict[str, dict[str, Any]]:
+    """Return what earlier runs left, by verb; a page can be made of each.
 
     Raises:
         ConfigError: One of them is not whole, or there is none.
     """
     found = {}
     for name in REPORTS:
-        path = config.out_dir / name / "report.json"
-        if not path.exists():
+        path = find_report(config, name)
+        if path is None:
             continue
         try:
-            document = json.loads(path.read_text())
+            document = json.loads(path.read_bytes())
             if document["schema"] != f"twinmod.{name}/1":
                 raise ValueError(f"schema {document['schema']!r}")
-        except (ValueError, KeyError, TypeError) as error:
+            render_pages({name: document}, rules, made)
+        except MALFORMED as error:
             raise ConfigError(
-                f"the report of `{name}` is not whole",
-                facts=(("file", str(path)), ("why", repr(error))),
-                hint=f"nox -s {name}",
+                f"the report of `{name}` is not whole, or of another version of twinmod",
+                facts=(("file", str(path)), ("why", bugs.render_words(error))),
+                hint=commands.render(name),
             ) from error
         found[name] = document
     if not found:
         raise ConfigError(
             "there is nothing to report yet", facts=(("folder", str(config.out_dir)),),
-            hint="nox -s test, then nox -s bench",
+            hint=f"{commands.render('test')}, then {commands.render('bench')}",
         )  # fmt: skip
     return found
 
 
-def run_report(config: Config) -> str:
-    """Write the page and the summary to out/report; return the summary."""
-    documents = read_reports(config)
-    rules = read_rules(config)
-    made = time.strftime("%Y-%m-%d")
+def render_pages(
+    documents: Mapping[str, Mapping[str, Any]], rules: Rules, made: str
+) -> tuple[str, str]:
+    """Return the page and the summary of some reports, as text that has a form in UTF-8."""
     values = page.plan_page(documents, rules, made, resources.read_version())
     text = resources.render_template("report.html.j2", values)
+    pages = (text, page.render_summary(documents, rules, made))
+    first, second = (text.encode(errors="backslashreplace").decode() for text in pages)
+    return first, second
+
+
+def run_report(config: Config) -> str:
+    """Write the page and the summary to out/report; return the summary."""
+    rules = read_rules(config)
+    made = time.strftime("%Y-%m-%d")
+    text, summary = render_pages(read_reports(config, rules, made), rules, made)
     cache.write_atomically(config.out_dir / "report/index.html", text)
-    summary = page.render_summary(documents, rules, made)
     cache.write_atomically(config.out_dir / "report/summary.md", summary)
     return summary
 
@@ -953,7 +988,7 @@ def run_doctor(config: Config, probe: Callable[[str], bool]) -> tuple[Check, ...
     accelerator = guest.find_accelerator(tree, root, config.vm, remember=False)
     return (
         *chroot.check_host(),
-        *chroot.check_chroot(config.chroot, config.mirror, probe),
+        *chroot.check_chroot(config.chroot, config.mirror, probe, config.kernel.name),
         *kernel.check_tree(config.kernel, tree, error),
         *guest.check_vm(accelerator),
     )
@@ -968,8 +1003,15 @@ def list_cells(config: Config) -> tuple[KernelCell, ...]:
         tree, error = look_for_tree(selected, root)
         for cell in plan_cells(config):
             reason = kbuild.find_absence(cell.language, tree) if tree else error.message
-            release = tree.release if tree else ""
-            found.append(KernelCell(kernel=spec.name, release=release, cell=cell, reason=reason))
+            found.append(
+                KernelCell(
+                    kernel=spec.name,
+                    release=tree.release if tree else "",
+                    cell=cell,
+                    reason=reason,
+                    fix="" if tree else error.hint,
+                )
+            )
     return tuple(found)
 
 

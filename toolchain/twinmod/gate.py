@@ -4,14 +4,56 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from twinmod import bench, explain
+import msgspec
+
+from twinmod import bench, commands, explain
 from twinmod.errors import ConfigError, ExitCode
 from twinmod.wording import render_entry
 
 #: What identifies an entry of results, in two reports alike.
 KEYS = ("module", "tester", "operation", "size_bytes", "threads", "buffers", "loop", "path")
+
+
+class Exact(msgspec.Struct, kw_only=True):
+    """What a comparison uses of an exact entry of a report."""
+
+    module: str
+    tester: str
+    operation: str
+    size_bytes: int
+    # Instructions are counted on one processor.
+    threads: Literal[1]
+    buffers: str
+    loop: str
+    path: str
+    instructions_per_call: Annotated[float, msgspec.Meta(gt=0)]
+    functions: list[tuple[str, float]] = []
+
+
+class Ground(msgspec.Struct, kw_only=True):
+    """The kernel that a report is of."""
+
+    version: str
+    rustc: str
+
+
+class Counting(msgspec.Struct, kw_only=True):
+    """How it was counted."""
+
+    qemu: str
+
+
+class Compared(msgspec.Struct, kw_only=True):
+    """What a comparison uses of a report, beside its entries."""
+
+    quick: bool
+    parameters: str
+    kernel: Ground
+    exact: Counting
+    results: list[dict[str, Any]]
+    yardsticks: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,23 +191,22 @@ def compare_settled(document: Mapping[str, Any]) -> ExitCode:
     return ExitCode.TESTS_FAILED if find_unsettled(document) else ExitCode.PASSED
 
 
-def parse_report(text: str, path: str) -> dict[str, Any]:
-    """Return an earlier report.
+def parse_report(content: str | bytes, path: str) -> dict[str, Any]:
+    """Return an earlier report, of which all that a comparison uses is there.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: It is none, or has no exact counts.
     """
     try:
-        document = json.loads(text)
+        document = json.loads(content)
         if document["schema"] != bench.SCHEMA:
             raise ValueError(f"schema {document['schema']!r}, not {bench.SCHEMA!r}")
-        index_results(document)
-        find_other_ground(document, document)
-        find_lost(document, document)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        msgspec.convert(document, Compared)
+        msgspec.convert(list(index_results(document).values()), list[Exact])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
-            "this is no report of a benchmark",
+            "this is no report of a benchmark with exact counts",
             facts=(("file", path), ("why", repr(error))),
-            hint="nox -s bench writes one to out/bench/report.json",
+            hint=f"{commands.render('bench')} writes one to out/bench/report.json",
         ) from error
     return dict(document)

@@ -124,7 +124,7 @@ def plan_scaling_goals(turns: Iterable[Turns], languages: Mapping[str, str]) -> 
     goals = []
     for (module, timing), two_ns in found.items():
         alone = replace(timing, threads=1, regions="one")
-        if timing.threads != 2 or timing.regions != "disjoint" or (module, alone) not in found:
+        if timing.threads != 2 or timing.regions != "disjoint" or not found.get((module, alone)):
             continue
         what = f"{timing.operation} of {render_size(timing.size_bytes)}"
         goals.append(Goal(

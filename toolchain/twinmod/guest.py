@@ -15,7 +15,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from twinmod import cache, decode, faults, initramfs, process, resources, results, sandbox
+from twinmod import (
+    cache,
+    commands,
+    decode,
+    faults,
+    initramfs,
+    process,
+    resources,
+    results,
+    sandbox,
+)
 from twinmod.errors import BuildError, VmLostError
 from twinmod.specs import (
     DIFFERENTIAL,
@@ -362,7 +372,7 @@ def plan_recorded(setting: Setting) -> Setting:
 
     Source: docs/system/replay.rst, QEMU 10.0: one processor, and no device that it does not know.
     """
-    why = "on one processor, with everything in memory, for `nox -s replay`"
+    why = "on one processor, with everything in memory, so that it can be replayed"
     return replace(
         setting, accelerator=Accelerator(name="record", reason=why),
         vm=plan_patience(replace(setting.vm, processors=1), RECORD_PATIENCE),
@@ -796,7 +806,7 @@ def plan_boot_error(plan: BootPlan, end: VmEnd) -> VmLostError:
             ("console", "(its last lines)\n" + tail),
             ("folder", str(plan.run_dir)),
         ),
-        hint="nox -s doctor",
+        hint=commands.render("doctor"),
     )
 
 

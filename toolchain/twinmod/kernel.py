@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from twinmod import built, cache, elf, network, owntree, process, proof, sandbox
+from twinmod import built, cache, commands, elf, network, owntree, process, proof, sandbox
 from twinmod.errors import BuildError, ConfigError, MissingToolError, TwinmodError
 from twinmod.options import VM_MODULES, find_lacking, parse_options
 from twinmod.specs import Bind, Check, Chroot, Command, CrateProof, KernelSpec, KernelTree, Progress
@@ -543,9 +543,7 @@ def look_for_tree(
     spec: KernelSpec, chroot: Chroot | None, base: KernelTree | None = None
 ) -> tuple[KernelTree | None, TwinmodError]:
     """Return a kernel tree, or None, and the error that a step which needs it would end with."""
-    missing = MissingToolError(
-        f"not set up: nox -s setup -- --kernel {spec.name}", hint="nox -s setup"
-    )
+    missing = MissingToolError("not set up", hint=commands.render("setup", "--kernel", spec.name))
     try:
         return (find_tree(spec, chroot, base) if chroot else None), missing
     except TwinmodError as error:
@@ -608,5 +606,5 @@ def _check_crates(tree: KernelTree) -> tuple[Check, ...]:
         Check(group="Rust", name="layouts", found=proof.render_layouts(proved), required=False,
               needed=f"as in the BTF of {proved.reference}" if stock else "none to compare with",
               ok=proved.equal_layouts > 0 or not stock,
-              fix="nox -s setup" if proved.uncompared == proof.PENDING else ""),
+              fix=commands.render("setup") if proved.uncompared == proof.PENDING else ""),
     )  # fmt: skip

@@ -23,7 +23,9 @@ MEANINGS = {
     ExitCode.BUILD_FAILED: "a build failed",
     ExitCode.VM_LOST: "the VM was lost or ran out of time",
     ExitCode.KERNEL_FAULT: "a kernel fault",
+    ExitCode.INTERNAL: "a bug of twinmod itself",
     ExitCode.INTERRUPTED: "interrupted",
+    ExitCode.UNREAD: "whoever read the output closed it",
 }
 
 

@@ -177,7 +177,9 @@ def require_outputs(
             facts=(("folder", str(build_dir)),),
             hint=render_make(spec, flags, JOBS),
         )
-    built = options.parse_options((build_dir / "include/config/auto.conf").read_text())
+    built = options.parse_options(
+        (build_dir / "include/config/auto.conf").read_text(errors="replace")
+    )
     changed = options.compare_options(config, built)
     if changed:
         raise MissingToolError(

@@ -9,7 +9,14 @@ from typing import Any
 
 from twinmod import explain, plot
 from twinmod.specs import TMPFS_FILE
-from twinmod.wording import KIB, label_accelerator, render_count, render_entry, render_size
+from twinmod.wording import (
+    KIB,
+    LANGUAGES,
+    label_accelerator,
+    render_count,
+    render_entry,
+    render_size,
+)
 
 Document = Mapping[str, Any]
 
@@ -26,8 +33,6 @@ SUMMARY_SIZES = (1, 4 * KIB, 64 * KIB, 512 * KIB)
 
 #: An outcome as the page shows it.
 MARKS = {"passed": "pass", "failed": "FAIL", "skipped": "skip", "missing": "none"}
-
-LANGUAGES = {"c": "C", "rust": "Rust"}
 
 #: Rows of a difference that the page shows.
 SHOWN_ROWS = 12
@@ -56,7 +61,10 @@ def plan_matrix(test: Document, rules: Iterable[tuple[str, str]]) -> dict[str, A
         outcomes = [find_outcome(cell, rule) for cell in test["cells"]]
         shown = [(outcome, MARKS.get(outcome, outcome.upper())) for outcome in outcomes]
         rows.append({"rule": rule, "title": title, "outcomes": shown})
-    names = [f"{languages[cell['module']]}/{cell['tester']}" for cell in test["cells"]]
+    names = [
+        f"{languages.get(cell['module'], cell['module'])}/{cell['tester']}"
+        for cell in test["cells"]
+    ]
     faults = [
         {"cell": name, "lines": fault["lines"], "test": fault["test"]}
         for name, cell in zip(names, test["cells"], strict=True)
@@ -89,16 +97,29 @@ def find_modules(document: Document) -> dict[str, str]:
     return {language: module for module, language in document["languages"].items()}
 
 
-def plan_operation(document: Document, operation: str) -> dict[str, Any]:
-    """Return what reads or writes cost by size: a plot, and the table of its points."""
-    modules = find_modules(document)
+def plan_operation(document: Document, operation: str) -> dict[str, Any] | None:
+    """Return what reads or writes cost by size: a plot, and the table of its points.
+
+    Returns:
+        None where no module's were counted.
+    """
     floor = "/dev/zero" if operation == "pread" else "/dev/null"
-    found = (
-        ("C", "c", find_counts(document, operation, module=modules["c"])),
-        ("Rust", "rust", find_counts(document, operation, module=modules["rust"])),
+    own = {
+        language: find_counts(document, operation, module=module)
+        for language, module in find_modules(document).items()
+    }
+    sizes = sorted({size for entries in own.values() for size in entries})
+    if not sizes:
+        return None
+    columns = (
+        *(
+            (LANGUAGES.get(language, language), language, entries)
+            for language, entries in own.items()
+        ),
         ("tmpfs", "tmpfs", find_counts(document, operation, path=TMPFS_FILE)),
         (floor, "floor", find_counts(document, operation, path=floor)),
     )
+    found = [column for column in columns if column[2]]
     lines = [
         plot.Line(name=name, style=style, points=tuple(
             (size, entry["instructions_per_call"]) for size, entry in sorted(entries.items())))
@@ -111,10 +132,10 @@ def plan_operation(document: Document, operation: str) -> dict[str, Any]:
     rows = [
         [render_size(size), *(render_count(entries[size]["instructions_per_call"])
                               if size in entries else "-" for *_, entries in found),
-         _render_ratio(found[0][2], found[1][2], size)]
-        for size in sorted(found[0][2])
+         _render_ratio(own, size)]
+        for size in sizes
     ]  # fmt: skip
-    return {"title": title, "svg": svg, "rows": rows,
+    return {"operation": operation, "title": title, "svg": svg, "rows": rows,
             "head": ["size", *(name for name, *_ in found), "Rust / C"]}  # fmt: skip
 
 
@@ -126,19 +147,22 @@ def _render_power(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _render_ratio(c: Mapping[int, Document], rust: Mapping[int, Document], size: int) -> str:
-    if size not in c or size not in rust:
+def _render_ratio(own: Mapping[str, Mapping[int, Document]], size: int) -> str:
+    c, rust = (own.get(language, {}).get(size) for language in ("c", "rust"))
+    if c is None or rust is None:
         return "-"
-    return f"{rust[size]['instructions_per_call'] / c[size]['instructions_per_call']:.3f}"
+    return f"{rust['instructions_per_call'] / c['instructions_per_call']:.3f}"
 
 
-def plan_parts(document: Document) -> dict[str, Any]:
-    """Return what calls consist of: bars of shares, and their table."""
+def plan_parts(document: Document) -> dict[str, Any] | None:
+    """Return what calls consist of: bars of shares, and their table; None without counts."""
     chosen = [
         entry for entry in document["explanations"]["parts"]
         if entry["cell"] in ("c/c", "rust/c") and entry["size_bytes"] in (0, *SUMMARY_SIZES)
         and not entry["path"]
     ]  # fmt: skip
+    if not chosen:
+        return None
     bars = [
         plot.Bar(
             label=name_call(entry),
@@ -184,14 +208,20 @@ def plan_differences(document: Document) -> list[dict[str, Any]]:
 # -- why reads looked slow --------------------------------------------------------------------
 
 
-def plan_loops(document: Document) -> dict[str, Any]:
-    """Return what a first benchmark sees, pass by pass, with the faults that explain it."""
+def plan_loops(document: Document) -> dict[str, Any] | None:
+    """Return what a first benchmark sees, pass by pass, with the faults that explain it.
+
+    Returns:
+        None where nobody ran it.
+    """
     found = document["explanations"]["loops"]
+    if not found:
+        return None
     bars = []
     for entry in found:
-        language, tester = entry["cell"].split("/")
+        language, _, tester = entry["cell"].partition("/")
         if tester == language and entry["buffers"] == "fresh":
-            bars += _plan_passes(entry, LANGUAGES[language])
+            bars += _plan_passes(entry, LANGUAGES.get(language, language))
     rows = [
         [entry["cell"], entry["buffers"],
          *(" ".join(_render_power(n) for n in entry[name]) for name in ("read_ns", "write_ns")),
@@ -215,7 +245,7 @@ def plan_loops(document: Document) -> dict[str, Any]:
                                  if entry["cell"].startswith(f"{language}/")]))
             for language, name in LANGUAGES.items()
         ],
-        "size": render_size(found[0]["size_bytes"]) if found else "",
+        "size": render_size(found[0]["size_bytes"]),
     }  # fmt: skip
 
 
@@ -241,8 +271,8 @@ def _render_span(values: list[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def plan_cold(document: Document) -> dict[str, Any]:
-    """Return what page faults are of calls whose buffer was never touched."""
+def plan_cold(document: Document) -> dict[str, Any] | None:
+    """Return what page faults are of calls whose buffer was never touched; None without any."""
     rows = [
         [entry["cell"], f"{entry['operation']} {render_size(entry['size_bytes'])}",
          render_count(entry["cold"]), render_count(entry["warm"]),
@@ -251,6 +281,8 @@ def plan_cold(document: Document) -> dict[str, Any]:
         for entry in document["explanations"]["cold"]
         if entry["cell"] in ("c/c", "rust/c")
     ]  # fmt: skip
+    if not rows:
+        return None
     return {"rows": rows, "head": ["cell", "call", "cold", "warm", "faults", "share of faults",
                                    "instructions per fault"]}  # fmt: skip
 
@@ -258,36 +290,51 @@ def plan_cold(document: Document) -> dict[str, Any]:
 # -- by a clock -------------------------------------------------------------------------------
 
 
-def plan_clock(document: Document) -> dict[str, Any]:
-    """Return how Rust compares with C by a clock: a plot of intervals, and its table."""
-    found = [entry for entry in document["comparisons"] if entry["tester"] == "c"]
+def plan_clock(document: Document) -> dict[str, Any] | None:
+    """Return how Rust compares with C by a clock: a plot of intervals, and its table.
+
+    Returns:
+        None where the C tester timed no call.
+    """
+    found = {
+        render_entry(entry): entry for entry in document["comparisons"] if entry["tester"] == "c"
+    }
     ranges = [
-        plot.Range(label=render_entry(entry), low=entry["interval"][0],
+        plot.Range(label=name, low=entry["interval"][0],
                    middle=entry["ratio"], high=entry["interval"][1])
-        for entry in found
+        for name, entry in found.items()
     ]  # fmt: skip
     times = {
-        (entry["module"], render_entry(entry)): entry
+        (entry["module"], render_entry(entry)): entry["ns_per_call"]
         for entry in document["results"]
         if entry["mode"] == "wall" and entry["tester"] == "c"
     }
+    if not times:
+        return None
     modules = find_modules(document)
-    rows = []
-    for entry in found:
-        name = render_entry(entry)
-        rows.append([
-            name, *(render_count(times[modules[language], name]["ns_per_call"])
-                    for language in ("c", "rust")),
-            f"{entry['ratio']:.3f}", f"{entry['interval'][0]:.3f} to {entry['interval'][1]:.3f}",
-            entry["verdict"],
-        ])  # fmt: skip
+    rows = [
+        [
+            name,
+            *(render_count(times.get((module, name))) for module in modules.values()),
+            *_render_comparison(found.get(name)),
+        ]
+        for name in dict.fromkeys(name for _, name in times)
+    ]
     title = "How long Rust takes, as a share of C"
     return {
         "title": title, "svg": plot.render_ranges(ranges, title, 1.0) if ranges else "",
         "rows": rows, "wall": document["wall"],
         "label": label_accelerator(document["wall"]["accelerator"]),
-        "head": ["call", "C ns", "Rust ns", "Rust / C", "95 % interval", "verdict"],
+        "head": ["call", *(f"{LANGUAGES.get(language, language)} ns" for language in modules),
+                 "Rust / C", "95 % interval", "verdict"],
     }  # fmt: skip
+
+
+def _render_comparison(entry: Document | None) -> tuple[str, str, str]:
+    if entry is None:
+        return "-", "-", "-"
+    low, high = entry["interval"]
+    return f"{entry['ratio']:.3f}", f"{low:.3f} to {high:.3f}", entry["verdict"]
 
 
 def plan_counter(document: Document) -> dict[str, Any]:
@@ -342,8 +389,10 @@ def plan_builds(document: Document) -> dict[str, Any]:
     return {"rows": rows, "head": head, "whole": document["whole_kernel"]}
 
 
-def plan_goals(document: Document) -> dict[str, Any]:
-    """Return what was to be reached, and what is."""
+def plan_goals(document: Document) -> dict[str, Any] | None:
+    """Return what was to be reached, and what is; None without any goal."""
+    if not document["goals"]:
+        return None
     rows = [
         [goal["goal"], LANGUAGES.get(goal["module"], goal["module"]), f"{goal['reached']:.3f}",
          f"{goal['limit']:.2f}", "met" if goal["met"] else "not met"]
@@ -372,8 +421,8 @@ def plan_page(
         "made": made, "version": version, "missing": missing,
         "matrix": plan_matrix(documents["test"], rules) if "test" in documents else None,
         "bench": found,
-        "operations": [plan_operation(found, name) for name in ("pread", "pwrite")]
-        if found and exact else [],
+        "operations": [operation for name in ("pread", "pwrite")
+                       if (operation := plan_operation(found, name))] if found and exact else [],
         "parts": plan_parts(found) if found and exact else None,
         "differences": plan_differences(found) if found and exact else [],
         "loops": plan_loops(found) if found and exact else None,
@@ -400,7 +449,7 @@ def render_summary(
         head = f"{len(rules)} rules, {len(test['cells'])} cells: {counts}"
         lines += [f"**{head}** on {test['kernel']['release']}.", ""]
     if (found := documents.get("bench")) and found["mode"] != "wall":
-        lines += [*_render_costs(found), ""]
+        lines += _render_costs(found)
     if zoo := documents.get("zoo"):
         stops = [entry["rust"]["stopped_by"] for entry in zoo["entries"] if entry["rust"]]
         refused = f"{stops.count('compile')} of {len(stops)} kinds of bugs"
@@ -412,16 +461,24 @@ def render_summary(
 
 
 def _render_costs(document: Document) -> list[str]:
+    """Return the table of a summary, with an empty line behind it; nothing without counts."""
     modules = find_modules(document)
-    lines = ["| instructions of a call | C | Rust | Rust / C |", "|---|---:|---:|---:|"]
+    rows = []
     for operation in ("pread", "pwrite"):
-        c, rust = (find_counts(document, operation, module=modules[language])
-                   for language in ("c", "rust"))  # fmt: skip
-        lines += [
-            f"| {operation} {render_size(size)} | "
-            f"{render_count(c[size]['instructions_per_call'])} | "
-            f"{render_count(rust[size]['instructions_per_call'])} | "
-            f"{_render_ratio(c, rust, size)} |"
-            for size in SUMMARY_SIZES if size in c and size in rust
+        own = {
+            language: find_counts(document, operation, module=module)
+            for language, module in modules.items()
+        }
+        rows += [
+            [f"{operation} {render_size(size)}",
+             *(render_count(entries[size]["instructions_per_call"]) if size in entries else "-"
+               for entries in own.values()),
+             _render_ratio(own, size)]
+            for size in SUMMARY_SIZES if any(size in entries for entries in own.values())
         ]  # fmt: skip
-    return lines
+    if not rows:
+        return []
+    head = ["instructions of a call", *(LANGUAGES.get(name, name) for name in modules), "Rust / C"]
+    rule = "|".join(("|---", *("---:" for _ in head[1:]), ""))
+    table = [f"| {' | '.join(row)} |" for row in (head, *rows)]
+    return [table[0], rule, *table[1:], ""]

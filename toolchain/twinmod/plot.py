@@ -126,8 +126,11 @@ def render_lines(
 
 
 def render_bars(bars: Sequence[Bar], title: str) -> str:
-    """Return rows of bars, whose parts stand side by side; the longest fills its row."""
-    longest = max(sum(amount for *_, amount in bar.parts) for bar in bars)
+    """Return rows of bars, at least one, whose parts stand side by side; the longest fills its row.
+
+    None is longer than nothing where all are 0.
+    """
+    longest = max(sum(amount for *_, amount in bar.parts) for bar in bars) or 1.0
     inner = WIDTH - LABEL - BAR_RIGHT
     parts = []
     for number, bar in enumerate(bars):
@@ -146,7 +149,7 @@ def render_bars(bars: Sequence[Bar], title: str) -> str:
 
 
 def render_ranges(ranges: Sequence[Range], title: str, reference: float) -> str:
-    """Return rows of intervals on one axis, with a line at a reference."""
+    """Return rows of intervals, at least one, on one axis, with a line at a reference."""
     low = min(*(r.low for r in ranges), reference)
     high = max(*(r.high for r in ranges), reference)
     margin = (high - low) * 0.05 or 0.01

@@ -10,6 +10,7 @@ import select
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Self
 
+from twinmod import commands
 from twinmod.errors import BuildError, MissingToolError, TwinmodError
 from twinmod.specs import Command
 
@@ -102,7 +104,7 @@ def start(
         raise MissingToolError(
             f"{command.purpose}: {why}",
             facts=(("command", render_command(command)),),
-            hint="nox -s doctor",
+            hint=commands.render("doctor"),
         ) from error
     _alive.add(process)
     try:
@@ -316,6 +318,36 @@ def run_pipeline(producer: Command, consumer: Command) -> None:
     if consumer_status != 0:
         raise plan_failure(consumer, _render_status(consumer_status), consumer_output,
                            error=MissingToolError)  # fmt: skip
+
+
+#: Standard output and standard error.
+OUTPUTS = (1, 2)
+
+
+def find_unread() -> tuple[int, ...]:
+    """Return which of OUTPUTS are pipes whose reader has closed them."""
+    poll = select.poll()
+    for descriptor in OUTPUTS:
+        poll.register(descriptor, 0)
+    return tuple(descriptor for descriptor, event in poll.poll(0) if event & select.POLLERR)
+
+
+def drop_unwritable() -> None:
+    """Write what is left of our output, and let the null device have it where that fails.
+
+    What stays in a stream fails once more when the program ends, and changes its exit status.
+    """
+    failed = set(find_unread())
+    for descriptor, stream in zip(OUTPUTS, (sys.stdout, sys.stderr), strict=True):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            failed.add(descriptor)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in failed:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from twinmod import cache, resources, userland, versions
+from twinmod import cache, commands, resources, userland, versions
 from twinmod.config import (
     MARK,
     OUT,
@@ -88,7 +88,7 @@ def refuse_foreign(folder: Path) -> None:
         f"this folder holds sources and no {MARK}: twinmod would build its own mdriver here, "
         "not these",
         facts=(("folder", str(folder)), ("found", ", ".join(found[:SHOWN_FILES]) + more)),
-        hint=f"twinmod new FOLDER, or add {MARK} to pyproject.toml in this folder",
+        hint=f"{commands.render('new', 'FOLDER')}, or add {MARK} to pyproject.toml in this folder",
     )
 
 
@@ -169,7 +169,7 @@ def write_new(target_dir: Path) -> None:
     if target_dir.exists() and not (target_dir.is_dir() and not any(target_dir.iterdir())):
         raise ConfigError(
             "a new project needs a new or an empty folder", facts=(("folder", str(target_dir)),),
-            hint="twinmod new ANOTHER-FOLDER",
+            hint=commands.render("new", "ANOTHER-FOLDER"),
         )  # fmt: skip
     files = read_shipped()
     # An empty folder stays the one that a person may be in; it may be a mount, too.
@@ -188,7 +188,7 @@ def write_new(target_dir: Path) -> None:
     except OSError as error:
         raise MissingToolError(
             f"the new project cannot be written: {error.strerror}",
-            facts=(("folder", str(target_dir)),), hint="twinmod new ANOTHER-FOLDER",
+            facts=(("folder", str(target_dir)),), hint=commands.render("new", "ANOTHER-FOLDER"),
         ) from error  # fmt: skip
     finally:
         cache.remove_tree(partial_dir)

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from twinmod import network, process, sandbox
+from twinmod import commands, network, process, sandbox
 from twinmod.errors import BuildError, MissingToolError
 from twinmod.specs import Bind, Chroot, Command
 
@@ -176,7 +176,7 @@ def make_root(
     if os.geteuid() != 0:
         raise MissingToolError(
             "packages are installed in a throwaway root by root alone",
-            hint="sudo nox -s release -- --verify DIR",
+            hint=f"sudo {commands.render('release', '--verify', 'DIR')}",
         )
     process.run(plan_root(suite, mirror, apt_options, root_dir, packages), error=MissingToolError)
     (root_dir / sandbox.INSIDE.relative_to("/")).mkdir(exist_ok=True)

@@ -8,18 +8,25 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from twinmod import guest, sandbox
+import msgspec
+
+from twinmod import commands, guest, sandbox
 from twinmod.errors import ConfigError
 from twinmod.specs import Bind, Chroot, Command, KernelTree, VmSpec
 
 #: What both VMs wrote, relative to their folders.
 SAID = ("results/console.log", "events.jsonl")
 
+#: What its agent was told.
+AGENT_PLAN = "results/plan.json"
+
 #: How long a person may think about a line.
 GDB_TIMEOUT_S = 86400.0
 
-HINT = "nox -s test -- --record, then nox -s replay -- out/test/vm-1"
+#: Where the first VM of a recorded run of the matrix lies.
+EXAMPLE = "out/test/vm-1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,21 +64,27 @@ def read_recording(run_dir: Path) -> Recording:
     """
     path = run_dir / guest.RECORDING_FILE
     facts = (("folder", str(run_dir)),)
+    made, again = commands.render("test", "--record"), commands.render("replay", EXAMPLE)
+    hint = f"{made}, then {again}"
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_bytes())
         if values.pop("schema") != guest.RECORDING_SCHEMA:
             raise ValueError
-        values["qemu"] = tuple(values["qemu"])
-        recording = Recording(run_dir=run_dir, **values)
+        recording = msgspec.convert(
+            {**values, "run_dir": run_dir}, Recording, dec_hook=lambda kind, value: kind(value)
+        )
+        agent_path = run_dir / AGENT_PLAN
+        if agent_path.exists():
+            msgspec.json.decode(agent_path.read_bytes(), type=dict[str, Any])
     except OSError as error:
-        raise ConfigError("nothing was recorded there", facts=facts, hint=HINT) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path.name} is not one of ours", facts=facts, hint=HINT) from error
-    needed = ("initramfs", f"recording/{guest.EXECUTION.name}", *SAID)
+        raise ConfigError("nothing was recorded there", facts=facts, hint=hint) from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{path.name} is not one of ours", facts=facts, hint=hint) from error
+    needed = ("initramfs", f"recording/{guest.EXECUTION.name}", AGENT_PLAN, *SAID)
     missing = [name for name in needed if not (run_dir / name).is_file()]
     if missing:
         raise ConfigError(
-            f"the recording is not whole: no {', no '.join(missing)}", facts=facts, hint=HINT
+            f"the recording is not whole: no {', no '.join(missing)}", facts=facts, hint=hint
         )
     return recording
 
@@ -87,7 +100,7 @@ def require_same(recording: Recording, tree: KernelTree, chroot: Chroot) -> None
     if changed:
         raise ConfigError(
             "it cannot be repeated: what it ran on has changed since", facts=tuple(changed),
-            hint="nox -s test -- --record",
+            hint=commands.render("test", "--record"),
         )  # fmt: skip
 
 
@@ -118,7 +131,7 @@ def plan_replay(
         timeout_s=GDB_TIMEOUT_S if gdb else guest.RUN_TIMEOUT_S * guest.REPLAY_PATIENCE,
         log_path=out_dir / "qemu.log",
     )  # fmt: skip
-    agent_plan = json.loads((recording.run_dir / "results/plan.json").read_text())
+    agent_plan = json.loads((recording.run_dir / AGENT_PLAN).read_text())
     return guest.BootPlan(
         command=command, initramfs=None, agent_plan=agent_plan, run_dir=out_dir,
         boot_timeout_s=GDB_TIMEOUT_S if gdb else patient.boot_timeout_s,

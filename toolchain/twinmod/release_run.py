@@ -310,18 +310,28 @@ def make_again(
 def read_report(path: Path) -> dict[str, Any] | None:
     """Return a report that an earlier run left, None when there is none that can be read."""
     try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError):
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
+
+
+def vouches(document: Mapping[str, Any] | None, check: Callable[[Mapping[str, Any]], bool]) -> bool:
+    """Tell whether there is an earlier report that passes a check; a damaged one does not."""
+    try:
+        return document is not None and check(document)
+    except flow.MALFORMED:
+        return False
 
 
 def find_tested(products: tuple[Product, ...], folders: tuple[Path, ...]) -> Path | None:
     """Return the folder with a report of the matrix that vouches for modules, None for none."""
     for folder in folders:
-        found = read_report(folder / "report.json")
         # That of several kernels has a report for each instead.
-        if found is not None and "cells" in found and not release.find_test_flaw(found, products):
+        if vouches(
+            read_report(folder / "report.json"),
+            lambda found: "cells" in found and not release.find_test_flaw(found, products),
+        ):
             return folder
     return None
 
@@ -356,8 +366,7 @@ def ensure_counted(made: Made, progress: Progress) -> Iterator[tuple[str, bytes]
     """Yield the benchmark of just these modules, on the first kernel; count where there is none."""
     config, _, products = made.built[0]
     path = config.out_dir / "bench/report.json"
-    found = read_report(path)
-    if found is None or not _is_benchmark(found, products):
+    if not vouches(read_report(path), lambda found: _is_benchmark(found, products)):
         bench_run.run_bench(config, bench_run.Wanted(mode="exact", quick=True), progress)
     yield "bench.json", path.read_bytes()
 
@@ -374,9 +383,8 @@ def find_zoo(checkout: Config) -> Iterator[tuple[str, bytes]]:
     It is not run for a release: it takes a debug kernel, and its bugs are not these modules.
     """
     path = checkout.out_dir / "zoo/report.json"
-    document = read_report(path)
     wanted = zoo.select_attempts(zoo_run.read_entries(checkout), "", LANGUAGES)
-    if document is not None and zoo.is_whole(document, len(wanted)):
+    if vouches(read_report(path), lambda found: zoo.is_whole(found, len(wanted))):
         yield "zoo.json", path.read_bytes()
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A run as data, as JUnit, and as text; data first. Pure."""
 
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +9,7 @@ import junitparser
 from rich.table import Table
 from rich.text import Text
 
-from twinmod import faults, injection
+from twinmod import commands, faults, injection
 from twinmod.errors import ExitCode, TwinmodError, compare_exit_codes
 from twinmod.specs import (
     DIFFERENTIAL,
@@ -324,8 +323,10 @@ def render_troubles(results: tuple[CellResult, ...]) -> str:
                 lines.append(f"{result.cell.name} {test.outcome}: {rules} {test.id}")
                 shown = test.message.splitlines()[:MESSAGE_LINES]
                 lines.extend(f"    {line[:MESSAGE_WIDTH]}" for line in shown)
-        lines.extend(f"{result.cell.name} {result.outcome}: {problem}"
-                     for problem in result.problems)  # fmt: skip
+        for problem in result.problems:
+            first, *rest = problem.splitlines() or [""]
+            lines.append(f"{result.cell.name} {result.outcome}: {first}")
+            lines.extend(f"    {line[:MESSAGE_WIDTH]}" for line in rest)
         for fault in result.kernel_faults:
             during = f" during {fault.test}" if fault.test else ""
             lines.append(f"{result.cell.name} kernel fault{during}:")
@@ -360,7 +361,7 @@ def render_again(results: tuple[CellResult, ...], options: tuple[str, ...]) -> s
     ):
         if len(names) == 1:
             words += [option, *names]
-    return f"run again: nox -s test -- {shlex.join((*words, *options))}"
+    return f"run again: {commands.render('test', *words, *options)}"
 
 
 def render_faults(found: tuple[KernelFault, ...], modules: tuple[str, ...]) -> str:
@@ -437,9 +438,9 @@ def render_matrix(cells: tuple[KernelCell, ...]) -> str:
     lines = ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
              for row in rows]  # fmt: skip
     for name, found in by_kernel.items():
-        for reason in dict.fromkeys(cell.reason for cell in found if cell.reason):
+        for reason, fix in dict.fromkeys((cell.reason, cell.fix) for cell in found if cell.reason):
             which = " ".join(cell.cell.name for cell in found if cell.reason == reason)
-            lines.append(f"{name} {which}: {reason}")
+            lines.append(f"{name} {which}: {reason}{fix and f'; fix: {fix}'}")
     return "\n".join(lines)
 
 
@@ -500,13 +501,17 @@ def _join_phases(phases: list[Mapping[str, Any]]) -> str:
 
 
 def render_differential(differential: Mapping[str, Any]) -> str:
-    """Return how far a differential went, and how it ended, as one line."""
-    return (
+    """Return how far a differential went, how it ended, and the command that repeats a failure."""
+    line = (
         f"differential: {differential['outcome']}, {differential['sequences']} sequences "
         f"(sha256 {differential['sequences_sha256'][:12]}), "
         f"{differential['steps']} steps on each module, {differential['seconds']:.1f} s, "
         f"{differential['steps_per_s']:.0f} steps/s"
     )
+    if not differential["failure"]:
+        return line
+    again = commands.render("test", "--replay", differential["failure"]["script"])
+    return f"{line}\nto see the failure again, step by step: {again}"
 
 
 def render_soak(document: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from twinmod import archives, process
+from twinmod import archives, commands, process
 from twinmod.errors import ConfigError, MissingToolError
 from twinmod.specs import Command
 
@@ -104,7 +104,8 @@ def require_clean(head: Head) -> None:
         raise ConfigError(
             "the tree has changes that no commit has, so nobody could make this release again",
             facts=(("changed", shown + (f"\n{more} more" if more > 0 else "")),),
-            hint="commit them, or try it with -- --dev, which marks every version as dirty",
+            hint=f"commit them, or try {commands.render('release', '--dev')}, which marks every "
+            "version as dirty",
         )
 
 

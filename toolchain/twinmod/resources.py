@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What ships with twinmod, in a checkout or an installed wheel; templates, rendered strictly."""
 
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -59,6 +60,26 @@ def find_resource_dir(name: str) -> Path:
     )  # fmt: skip
 
 
+@cache
+def _make_environment(folder: Path) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # "{#" stands in shell's ${#x}; no template of ours has comments of that form.
+        comment_start_string="{##",
+        comment_end_string="##}",
+        # Makefiles and shell scripts would not want it.
+        autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",)),
+    )
+
+
+class TemplateError(ConfigError):
+    """A template is not there, or uses a value that it was not given."""
+
+
 def render_template(name: str, values: dict[str, object]) -> str:
     """Render one of our templates; a name it uses and is not given is an error.
 
@@ -70,23 +91,12 @@ def render_template(name: str, values: dict[str, object]) -> str:
         The text, with the template's own trailing newline.
 
     Raises:
-        ConfigError: The template does not exist, or uses a value that was not given.
+        TemplateError: It does not exist, or uses a value that was not given.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(find_resource_dir("templates")),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        # "{#" stands in shell's ${#x}; no template of ours has comments of that form.
-        comment_start_string="{##",
-        comment_end_string="##}",
-        # Makefiles and shell scripts would not want it.
-        autoescape=name.endswith(".html.j2"),
-    )
+    environment = _make_environment(find_resource_dir("templates"))
     try:
         return environment.get_template(name).render(values)
     except jinja2.TemplateError as error:
-        raise ConfigError(
+        raise TemplateError(
             f"template {name} does not render: {error.message}", facts=(("template", name),)
         ) from error

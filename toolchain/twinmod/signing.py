@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from twinmod import options, process, sandbox
+from twinmod import commands, options, process, sandbox
 from twinmod.errors import ConfigError, MissingToolError
 from twinmod.specs import Bind, Chroot, Command, KernelTree, Product
 
@@ -69,7 +69,7 @@ def require_files(keys: Keys) -> None:
     if (keys.module_key is None) != (keys.module_certificate is None):
         raise ConfigError(
             "modules are signed with a key and its certificate, and one of them is not named",
-            hint="-- --sign-key KEY.pem --sign-cert CERTIFICATE.pem",
+            hint=commands.render("release", "--sign-key", "KEY", "--sign-cert", "CERTIFICATE"),
         )
 
 
@@ -92,9 +92,7 @@ def require_keys(keys: Keys, root: Chroot) -> None:
             raise MissingToolError("ssh-keygen is missing, and signs the sums",
                                    hint="apt install openssh-client")  # fmt: skip
         with _open_passphrase(keys) as environment:
-            _require_success(
-                ("ssh-keygen", "-y", "-f", str(keys.ssh_key)), environment, keys.ssh_key
-            )
+            _require_success(("ssh-keygen", "-y", "-f", str(keys.ssh_key)), environment, keys)
 
 
 def _require_pair(keys: Keys, root: Chroot) -> None:
@@ -136,7 +134,7 @@ def _refuse_key(path: Path, passphrase: Path | None) -> ConfigError:
     return ConfigError(
         f"the key does not open: {what}",
         facts=(("key", str(path)), *((("passphrase", str(passphrase)),) if passphrase else ())),
-        hint="" if passphrase else "-- --passphrase-file FILE",
+        hint=_plan_passphrase_hint(passphrase),
     )
 
 
@@ -153,7 +151,7 @@ def _open_passphrase(keys: Keys) -> Iterator[tuple[tuple[str, str], ...]]:
 
 
 def _require_success(
-    argv: tuple[str, ...], environment: tuple[tuple[str, str], ...], key: Path
+    argv: tuple[str, ...], environment: tuple[tuple[str, str], ...], keys: Keys
 ) -> None:
     command = Command(
         argv=argv, purpose="ssh-keygen", timeout_s=TIMEOUT_S, environment=environment
@@ -162,9 +160,13 @@ def _require_success(
     if status != 0:
         raise ConfigError(
             "the key does not open, or does not sign",
-            facts=(("key", str(key)), ("ssh-keygen", output.strip().splitlines()[-1])),
-            hint="-- --passphrase-file FILE",
+            facts=(("key", str(keys.ssh_key)), ("ssh-keygen", process.render_tail(output, 1))),
+            hint=_plan_passphrase_hint(keys.passphrase),
         )
+
+
+def _plan_passphrase_hint(given: Path | None) -> str:
+    return "" if given else commands.render("release", "--passphrase-file", "FILE")
 
 
 def sign_module(keys: Keys, tree: KernelTree, module: Path, target_dir: Path) -> Path:
@@ -320,7 +322,7 @@ def sign_file(keys: Keys, path: Path) -> Path:
     assert keys.ssh_key is not None
     with _open_passphrase(keys) as environment:
         argv = ("ssh-keygen", "-Y", "sign", "-n", NAMESPACE, "-f", str(keys.ssh_key), str(path))
-        _require_success(argv, environment, keys.ssh_key)
+        _require_success(argv, environment, keys)
     return path.with_name(f"{path.name}.sig")
 
 

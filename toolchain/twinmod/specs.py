@@ -274,6 +274,8 @@ class KernelCell:
     cell: Cell
     # Why it cannot be run, "" when it can.
     reason: str
+    # What cures that, "" for nothing that a person can do.
+    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from twinmod import bench
 from twinmod.gate import Change, find_unsettled
 from twinmod.specs import TMPFS_FILE
 from twinmod.wording import (
+    LANGUAGES,
     label_accelerator,
     render_columns,
     render_count,
@@ -36,6 +37,8 @@ def render_exact(document: Mapping[str, Any]) -> list[str]:
                   lambda e: f"{document['languages'][e['module']]}/{e['tester']}")  # fmt: skip
     yards = _pivot((e for e in document["yardsticks"] if e["mode"] == "exact"),
                    lambda e: e["path"])  # fmt: skip
+    if not rows:
+        return ["no call was counted"]
     paths = [path for path, _ in bench.YARDSTICKS]
     lines = [("instructions of a call", *cells, *("tmpfs" if p == TMPFS_FILE else p for p in paths),
               "faults")]  # fmt: skip
@@ -54,22 +57,42 @@ def render_exact(document: Mapping[str, Any]) -> list[str]:
 
 
 def render_wall(document: Mapping[str, Any]) -> list[str]:
-    """Return the table of a clock."""
-    rows = _pivot((e for e in document["results"] if e["mode"] == "wall"),
-                  lambda e: f"{document['languages'][e['module']]}/{e['tester']}")  # fmt: skip
-    compared = {(e["tester"], render_entry(e)): e for e in document["comparisons"]}
-    tester = document["comparisons"][0]["tester"]
-    lines = [(f"ns of a call, tester {tester}", "C", "Rust", "Rust/C", "95 % interval", "verdict")]
-    for name, by_cell in rows.items():
-        verdict = compared.get((tester, name))
-        if verdict is None:
-            continue
-        low, high = verdict["interval"]
-        lines.append((
-            name, *(render_count(by_cell[f"{letter}/{tester}"]["ns_per_call"])
-                    for letter in ("c", "rust")),
-            f"{verdict['ratio']:.3f}", f"{low:.3f} to {high:.3f}", verdict["verdict"],
-        ))  # fmt: skip
+    """Return the table of a clock, by one tester; how Rust compares with C where both ran."""
+    timed = [entry for entry in document["results"] if entry["mode"] == "wall"]
+    testers = [entry["tester"] for entry in (*document["comparisons"], *timed)]
+    if not testers:
+        return ["no call was timed"]
+    tester, languages = testers[0], dict.fromkeys(document["languages"].values())
+    rows = _pivot(
+        (entry for entry in timed if entry["tester"] == tester),
+        lambda entry: document["languages"][entry["module"]],
+    )
+    compared = {render_entry(e): e for e in document["comparisons"] if e["tester"] == tester}
+    lines = [
+        (
+            f"ns of a call, tester {tester}",
+            *(LANGUAGES.get(name, name) for name in languages),
+            "Rust/C",
+            "95 % interval",
+            "verdict",
+        )
+    ]
+    for name, by_language in rows.items():
+        verdict = compared.get(name)
+        shown = (
+            ("-", "-", "-")
+            if verdict is None
+            else (
+                f"{verdict['ratio']:.3f}",
+                "{:.3f} to {:.3f}".format(*verdict["interval"]),
+                verdict["verdict"],
+            )
+        )
+        times = (
+            by_language[language]["ns_per_call"] if language in by_language else None
+            for language in languages
+        )
+        lines.append((name, *map(render_count, times), *shown))
     return render_columns(lines)
 
 
@@ -124,6 +147,8 @@ def render_differences(document: Mapping[str, Any]) -> list[str]:
 
 def render_goals(document: Mapping[str, Any]) -> list[str]:
     """Return what was to be reached, and what is."""
+    if not document["goals"]:
+        return []
     rows = [("goal", "module", "reached", "at most", "")]
     rows += [
         (goal["goal"], goal["module"], f"{goal['reached']:.3f}", f"{goal['limit']:.2f}",

@@ -1,15 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Progress on standard error: a line that moves on a terminal, plain lines elsewhere."""
 
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+import rich.console
 
 #: Seconds between the lines that say, where no terminal shows it, that a phase still runs.
 HEARTBEAT_S = 20.0
+
+
+class Console(rich.console.Console):
+    """A console whose caller decides what happens when its reader has closed the pipe."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what rich would end the program for, with the status of failed tests."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 class TerminalProgress:

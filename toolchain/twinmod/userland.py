@@ -6,6 +6,7 @@ All of it is made inside the chroot, once for each content, and needs no network
 
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import tomllib
@@ -14,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from twinmod import cache, network, process, resources, sandbox
-from twinmod.errors import BuildError, ConfigError, MissingToolError, SelectionError
+from twinmod.errors import (
+    BuildError,
+    ConfigError,
+    MissingToolError,
+    SelectionError,
+    TwinmodError,
+)
 from twinmod.specs import Bind, Chroot, Command, Progress, TesterSpec
 
 DOWNLOAD_TIMEOUT_S = 1800.0
@@ -22,6 +29,15 @@ BUILD_TIMEOUT_S = 900.0
 
 #: (what is made of the sources of native/, the option that makes it that)
 NATIVE = (("marks.so", "-shared"), ("profiler.so", "-shared"), ("loop", "-pie"))
+
+#: pytest's exit status when it collected nothing; pytest.ExitCode.NO_TESTS_COLLECTED.
+NO_TESTS = 5
+
+#: What the matrix is told of the cell that it is held to.
+OPTIONS = ("--module", "--module-path", "--module-version", "--tester", "--marks")
+
+#: How many of pytest's last lines an error shows.
+COLLECT_LINES = 20
 
 #: Left by builds in a checkout; no part of a project.
 IGNORED = ("target", "build", "dist", "__pycache__", "*.so", "*.egg-info", ".*")
@@ -383,6 +399,7 @@ def ensure_programs(
 
     Raises:
         BuildError: A test does not import, two are in conflict, a program does not compile.
+        ConfigError: There is no test.
     """
     files = read_programs(matrix_dir, uapi)
     digest = plan_digest(chroot, site_dir.parent.name, files)
@@ -392,10 +409,12 @@ def ensure_programs(
             path = work_dir / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        (work_dir / "uapi").mkdir(exist_ok=True)
+        for name in ("matrix", "uapi"):
+            (work_dir / name).mkdir(exist_ok=True)
         with progress.phase("agent and matrix"):
             for argv in plan_compile(tuple(name for name, _ in files)):
                 process.run(_plan_program(chroot, site_dir, work_dir, argv, writable=True))
+            _collect(chroot, site_dir, work_dir, matrix_dir)
         return {}, ("package/twinmod/agent.py",)
 
     return cache.ensure_entry("programs", digest, make, progress).path
@@ -421,7 +440,6 @@ def plan_compile(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     return (
         *programs,
         ("python3", "-m", "compileall", "-q", str(inside / "package")),
-        plan_collect(()),
     )
 
 
@@ -439,6 +457,47 @@ def plan_collect(narrowing: tuple[str, ...]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def _collect(chroot: Chroot, site_dir: Path, work_dir: Path, matrix_dir: Path) -> None:
+    """Collect the matrix, which compiles its tests; see ensure_programs for the errors."""
+    command = _plan_program(chroot, site_dir, work_dir, plan_collect(()), writable=True)
+    status, output = process.run_unchecked(command)
+    if status != 0:
+        raise plan_collect_error(matrix_dir, status, output)
+
+
+def plan_collect_error(matrix_dir: Path, status: int, output: str) -> TwinmodError:
+    """Return the error of a matrix that pytest does not collect.
+
+    Args:
+        matrix_dir: The folder that a person knows.
+        status: pytest's.
+        output: What it said, of the folder inside the chroot.
+    """
+    facts = (("folder", str(matrix_dir)),)
+    # Without a conftest.py pytest refuses our options before it looks for tests.
+    if status == NO_TESTS or not any(map(_is_test, matrix_dir.rglob("*.py"))):
+        return ConfigError(
+            "the matrix has no test",
+            facts=facts,
+            hint="write test_NAME() in a file test_NAME.py there, or correct `matrix` of "
+            "[tool.twinmod]",
+        )
+    # pytest shortens paths to what they are below its working folder, which is the root.
+    inside = rf"(?<!\w)/?{re.escape(str(sandbox.INSIDE / 'matrix').removeprefix('/'))}\b"
+    own = re.sub(inside, lambda _: str(matrix_dir), output)
+    said = process.render_tail(own, COLLECT_LINES)
+    lacking = "unrecognized arguments" in output
+    return BuildError(
+        f"pytest does not collect the matrix: it exited with status {status}",
+        facts=(*facts, ("output", "(its last lines)\n" + said)),
+        hint=f"conftest.py there must take the options {', '.join(OPTIONS)}" if lacking else "",
+    )
+
+
+def _is_test(path: Path) -> bool:
+    return path.name.startswith("test_") or path.stem.endswith("_test")
+
+
 def require_tests(
     chroot: Chroot, site_dir: Path, programs_dir: Path, narrowing: tuple[str, ...]
 ) -> None:
@@ -451,7 +510,9 @@ def require_tests(
     status, output = process.run_unchecked(command)
     if status == 0:
         return
-    why = {4: "is not an expression", 5: "matches no test"}.get(status, "cannot be collected")
+    why = {4: "is not an expression", NO_TESTS: "matches no test"}.get(
+        status, "cannot be collected"
+    )
     said = tuple(("pytest", line) for line in output.splitlines() if line.startswith("ERROR"))
     raise SelectionError(
         f"{shlex.join(narrowing)} {why}",

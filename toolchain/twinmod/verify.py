@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from twinmod import release
+import msgspec
+
+from twinmod import commands, release
 from twinmod.errors import ConfigError
 
 SCHEMA = "twinmod.verify/1"
@@ -15,6 +17,29 @@ SCHEMA = "twinmod.verify/1"
 HERE, ROOT, VM = "this host", "a throwaway root", "a VM"
 
 PASSED, FAILED, ABSENT = "passed", "failed", "absent"
+
+
+class Artifact(msgspec.Struct, kw_only=True):
+    """An entry of an index."""
+
+    path: str
+    sha256: str
+
+
+class IndexKernel(msgspec.Struct, kw_only=True):
+    """A kernel of an index."""
+
+    release: str
+
+
+class Index(msgspec.Struct, kw_only=True):
+    """What checking a release uses of its index."""
+
+    version: str
+    commit: str
+    epoch: int
+    kernels: list[IndexKernel]
+    artifacts: list[Artifact]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +66,11 @@ def parse_index(files: Mapping[str, bytes]) -> dict[str, Any]:
         index = json.loads(files[release.INDEX])
         if index["schema"] != release.SCHEMA:
             raise ValueError(f"schema {index['schema']!r}, not {release.SCHEMA!r}")
-    except (KeyError, ValueError, TypeError) as error:
+        msgspec.convert(index, Index)
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"this folder has no release: {release.INDEX} is missing or not what it should be",
-            facts=(("why", repr(error)),), hint="nox -s release",
+            facts=(("why", repr(error)),), hint=commands.render("release"),
         ) from error  # fmt: skip
     return dict(index)
 

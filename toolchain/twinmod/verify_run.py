@@ -14,6 +14,7 @@ from twinmod import (
     archives,
     cache,
     chroot,
+    commands,
     compress,
     dkms_run,
     elf,
@@ -39,7 +40,16 @@ NO_SIGNATURE = (
 )
 
 #: What reading a stranger's documents and archives ends with when they are not what they claim.
-MALFORMED = (KeyError, ValueError, TypeError, StopIteration, tarfile.TarError)
+MALFORMED = (
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    StopIteration,
+    RecursionError,
+    EOFError,
+    tarfile.TarError,
+)
 
 Phases = Callable[[], tuple[tuple[str, float], ...]]
 
@@ -128,7 +138,7 @@ def check_signature(folder: Path, allowed: Path | None) -> str:
             raise NotPassedError("the sums are not signed")
         return ""
     if allowed is None:
-        return "signed; by whom was not asked: -- --allowed-signers FILE"
+        return "signed; by whom was not asked: no --allowed-signers FILE"
     name = signing.find_signer(path, signature, allowed)
     if not name:
         raise NotPassedError("the sums are signed by nobody of the file of allowed signers")
@@ -390,7 +400,7 @@ def _check_modules(
         raise ConfigError(
             f"the release has nothing for kernel {prepared.tree.release}",
             facts=(("its kernels", " ".join(kernel["release"] for kernel in index["kernels"])),),
-            hint="-- --kernel NAME, of [tool.twinmod]",
+            hint=commands.render("release", "--verify", "DIR", "--kernel", "NAME"),
         )
     products: list[Product] = []
 

@@ -15,7 +15,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from twinmod import cache, process, resources, sandbox, userland, versions
+from twinmod import cache, commands, process, resources, sandbox, userland, versions
 from twinmod.archives import FILE_MODE, FOLDER_MODE, PROGRAM_MODE
 from twinmod.config import read_config
 from twinmod.errors import BuildError, ConfigError, MissingToolError
@@ -294,7 +294,7 @@ def require_programs() -> None:
         if not os.access(programs_dir / name, os.X_OK):
             raise MissingToolError(
                 f"{name} is not installed beside twinmod", facts=(("folder", str(programs_dir)),),
-                hint="nox -s release",
+                hint=commands.render("release"),
             )  # fmt: skip
 
 

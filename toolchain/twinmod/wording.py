@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Counts, sizes and calls as a person says them. Pure."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 KIB, MIB = 1024, 1024 * 1024
+
+#: Languages as people write them.
+LANGUAGES = {"c": "C", "rust": "Rust"}
 
 
 def render_size(size_bytes: int) -> str:
@@ -15,11 +17,6 @@ def render_size(size_bytes: int) -> str:
     if size_bytes < MIB:
         return f"{size_bytes // KIB} KiB"
     return f"{size_bytes // MIB} MiB"
-
-
-def name_commands(text: str) -> str:
-    """Return text with the command's own verbs in the place of nox sessions."""
-    return re.sub(r"\bnox -s ([a-z-]+)(?: --(?= ))?", r"twinmod \1", text)
 
 
 def render_entry(entry: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 from rich.table import Table
 
+from twinmod import commands
 from twinmod.errors import ConfigError, TwinmodError
 from twinmod.specs import Cell, CellResult, ModuleSpec
 
@@ -136,19 +137,19 @@ class Verdict:
 # -- the data ---------------------------------------------------------------------------------
 
 
-def parse_entry(name: str, text: str) -> Entry:
+def parse_entry(name: str, content: bytes) -> Entry:
     """Return the entry that a ``zoo.toml`` describes.
 
     Args:
         name: The folder's.
-        text: The file's.
+        content: The file's.
 
     Raises:
         ConfigError: An unknown key, a missing one, a wrong value, an expectation that is half.
     """
     try:
-        page = msgspec.convert(tomllib.loads(text), Page)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        page = msgspec.convert(tomllib.loads(content.decode()), Page)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"zoo/{name}/zoo.toml is not valid: {error}") from error
     entry = Entry(name=name, page=page)
     for attempt in entry.attempts:
@@ -192,7 +193,9 @@ def select_attempts(
         if attempt.language in languages and keyword in attempt.name
     )
     if not found:
-        raise ConfigError(f"-k {keyword} leaves nothing of the zoo", hint="nox -s zoo -- --list")
+        raise ConfigError(
+            f"-k {keyword} leaves nothing of the zoo", hint=commands.render("zoo", "--list")
+        )
     return found
 
 

@@ -83,7 +83,7 @@ def read_entries(config: Config) -> tuple[Entry, ...]:
         raise ConfigError(
             "the zoo is empty: no zoo/NAME/zoo.toml", facts=(("folder", str(zoo_dir)),)
         )
-    entries = tuple(zoo.parse_entry(path.parent.name, path.read_text()) for path in paths)
+    entries = tuple(zoo.parse_entry(path.parent.name, path.read_bytes()) for path in paths)
     for entry in entries:
         names = (f"test_{entry.name}.py", *(attempt.file_name for attempt in entry.attempts))
         missing = [name for name in names if not (zoo_dir / entry.name / name).is_file()]
