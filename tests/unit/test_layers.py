@@ -55,6 +55,7 @@ LAYERS = (
     ("archives", "differing", "elf", "faults", "plot", "process", "cache", "network", "terminal"),
     ("specs",),
     ("errors",),
+    ("visible",),
 )
 
 RANKS = {name: rank for rank, row in enumerate(LAYERS) for name in row}

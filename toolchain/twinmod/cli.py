@@ -55,7 +55,7 @@ from twinmod.errors import (
     compare_exit_codes,
     render_error,
 )
-from twinmod.terminal import TerminalProgress
+from twinmod.terminal import TerminalProgress, accept_all_text
 
 PROBE_TIMEOUT_S = 10.0
 
@@ -673,4 +673,5 @@ def plan_os_error(error: OSError) -> TwinmodError:
 
 def main() -> None:
     """Entry point of the command."""
+    accept_all_text()
     sys.exit(run_guarded(lambda: cli(standalone_mode=False)))

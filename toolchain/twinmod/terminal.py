@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Progress on standard error: a line that moves on a terminal, plain lines elsewhere."""
 
+import io
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +12,17 @@ from rich.console import Console
 
 #: Seconds between the lines that say, where no terminal shows it, that a phase still runs.
 HEARTBEAT_S = 20.0
+
+
+def accept_all_text() -> None:
+    """Let standard output and error show what their encoding lacks as its escape.
+
+    A test's words, a folder's name or a kernel's log may hold any character, and the caller's
+    locale may know few.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class TerminalProgress:
