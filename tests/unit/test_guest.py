@@ -343,6 +343,15 @@ def test_a_vm_that_did_not_come_as_far_as_a_cell_shows_how_far_it_came(
     assert error.exit_code == 5
 
 
+def test_what_a_program_wrote_to_the_log_ends_no_cell(product: Product) -> None:
+    line = "[    1.000000][    T9] kernel BUG at x.c:1!"
+    (fault,), _ = guest.find_faults(f"{line}\n", (product,), Path("/out/vm-1"))
+    assert fault.kind == "bug"
+    assert guest.find_faults(f"{line}\n", (product,), Path("/out/vm-1"), (line,)) == ((), 0)
+    event = json.dumps({"event": "by_program", "line": line})
+    assert results.parse_program_lines(results.parse_events((event,))) == (line,)
+
+
 def plan_end(end: str, console: str = "", *, booted: bool = False) -> guest.VmEnd:
     transcript = results.Transcript(booted=booted, release="", cells=(), running=None)
     return guest.VmEnd(transcript=transcript, end=end, console=console, qemu_log="")

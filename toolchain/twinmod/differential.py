@@ -304,7 +304,7 @@ def _classify_death(vm: guest.Vm) -> CellResult:
     """Return how the cell ended in a VM that did not answer."""
     vm.wait_for_end()
     end = guest.read_end(vm, (DIFFERENTIAL,))
-    found = faults.parse_faults(end.console)
+    found = faults.parse_faults(end.console, end.by_programs)
     transcript = replace(
         end.transcript,
         cells=tuple(c for c in end.transcript.cells if c.cell == DIFFERENTIAL),

@@ -48,6 +48,7 @@ from twinmod.specs import (
     Product,
     Progress,
 )
+from twinmod.visible import make_visible
 
 #: What programs include of the C module: the uapi header.
 UAPI = "mdriver.h"
@@ -715,9 +716,11 @@ def run_recording(
         stack.enter_context(progress.phase(f"replay of {recorded.run_dir.name}"))
         if gdb:
             stack.enter_context(offer_gdb(config, prepared, out_dir, progress, unborn=True))
-        with guest.run_vm(plan, guest.Watch(progress)):
+        with guest.run_vm(plan, guest.Watch(progress)) as vm:
             pass
-    found, _ = guest.find_faults(guest.read_console(out_dir), products, out_dir)
+    by_programs = results.parse_program_lines(results.parse_events(vm.lines))
+    console = guest.read_console(out_dir)
+    found, _ = guest.find_faults(console, products, out_dir, by_programs)
     decoded = decode.decode_faults(found, products, prepared.tree.compilers)
     return recording.compare_runs(recorded.run_dir, out_dir), decoded
 
@@ -765,8 +768,8 @@ def run_report(config: Config) -> str:
     made = time.strftime("%Y-%m-%d")
     values = page.plan_page(documents, rules, made, __version__)
     text = resources.render_template("report.html.j2", values)
-    cache.write_atomically(config.out_dir / "report/index.html", text)
-    summary = page.render_summary(documents, rules, made)
+    cache.write_atomically(config.out_dir / "report/index.html", make_visible(text))
+    summary = make_visible(page.render_summary(documents, rules, made))
     cache.write_atomically(config.out_dir / "report/summary.md", summary)
     return summary
 

@@ -230,6 +230,8 @@ class VmEnd:
     console: str
     # What QEMU itself had to say.
     qemu_log: str
+    # The console's lines that a program wrote and that look like the begin of a kernel's report.
+    by_programs: tuple[str, ...] = ()
     # (title, seconds) of what it spent its time on.
     phases: tuple[tuple[str, float], ...] = ()
 
@@ -599,7 +601,7 @@ def run_vm(plan: BootPlan, watch: Callable[[str], None]) -> Iterator[Vm]:
     with (
         write_run_dir(plan),
         (plan.run_dir / "qemu.log").open("wb") as log,
-        (plan.run_dir / "events.jsonl").open("w") as kept,
+        (plan.run_dir / "events.jsonl").open("w", encoding="utf-8") as kept,
         process.start(plan.command, stdin=process.PIPE, stderr=log) as qemu,
     ):
         vm = Vm(plan, qemu, kept, watch)
@@ -634,7 +636,7 @@ def read_end(vm: Vm, cells: tuple[Cell, ...]) -> VmEnd:
     return VmEnd(
         transcript=results.parse_transcript(events, cells), end=vm.end, console=console,
         qemu_log=(run_dir / "qemu.log").read_text(errors="replace"),
-        phases=results.parse_phases(events),
+        by_programs=results.parse_program_lines(events), phases=results.parse_phases(events),
     )  # fmt: skip
 
 
@@ -732,7 +734,9 @@ def run_cells(
             boots = replace(boots, stalled=boots.stalled + 1)
             progress.note(f"the VM did not boot within {plan.boot_timeout_s:.0f} s; once more")
             continue
-        found_faults, tolerated = find_faults(end.console, work.products, plan.run_dir)
+        found_faults, tolerated = find_faults(
+            end.console, work.products, plan.run_dir, end.by_programs
+        )
         if tolerated:
             progress.note(f"{tolerated} data races in the kernel's own code, none in a module")
         ended = results.classify(end.transcript, end.end, found_faults)
@@ -748,12 +752,12 @@ def run_cells(
 
 
 def find_faults(
-    console: str, products: tuple[Product, ...], run_dir: Path
+    console: str, products: tuple[Product, ...], run_dir: Path, by_programs: tuple[str, ...] = ()
 ) -> tuple[tuple[KernelFault, ...], int]:
-    """Return the faults that end a cell, and how many others a VM's kernel told of."""
+    """Return the faults that end a cell, and how many others a VM's kernel reported."""
     modules = tuple(product.module for product in products)
     log = str(run_dir / "results/console.log")
-    told = faults.parse_faults(console)
+    told = faults.parse_faults(console, by_programs)
     bad = tuple(
         replace(fault, log=log) for fault in told if not faults.is_tolerated(fault, modules)
     )
