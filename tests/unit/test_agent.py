@@ -279,6 +279,46 @@ def test_a_record_of_the_log_is_a_line_of_the_console() -> None:
     assert agent.parse_record("cut") == "[    0.000000] "
 
 
+def test_a_record_of_several_lines_has_a_stamp_before_each() -> None:
+    record = "4,339,5140900,-,caller=T17;\\x0aother\\x09caf\\xc3\\xa9 \\xff\n SUBSYSTEM=x\n"
+    stamp = "[    5.140900][   T17] "
+    assert agent.parse_record(record) == f"{stamp}\n{stamp}other\tcaf\xe9 \ufffd"
+
+
+@pytest.mark.parametrize(
+    ("priority", "begins", "told"), [(4, True, 0), (12, False, 1), (4 | 3 << 3, False, 1)]
+)
+def test_only_what_the_kernel_itself_says_ends_a_cell(
+    priority: int, begins: bool, told: int
+) -> None:
+    records, kernel = os.pipe()
+    os.set_blocking(records, False)
+    by_programs: list[str] = []
+    log = agent.KernelLog(records, ("mdriver_c",), by_programs.append)
+    for text in ("kernel BUG at x.c:1!", "hello"):
+        os.write(kernel, f"{priority},339,5140900,-;{text}\n".encode())
+        assert log.read() is (begins and text != "hello")
+    assert log.has_fault() is begins
+    assert log.complaint == ("the kernel complained: kernel BUG at x.c:1!" if begins else "")
+    assert by_programs == ["[    5.140900] kernel BUG at x.c:1!"] * told
+    os.close(records)
+    os.close(kernel)
+
+
+def test_what_the_agent_copies_into_the_log_is_taken_as_the_kernels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(agent, "Path", lambda _: tmp_path / "kmsg")
+    agent.say("unreferenced object 0xffff888004f33200 (size 256):")
+    prefix, _, text = (tmp_path / "kmsg").read_text().removeprefix("<").partition(">")
+    records, kernel = os.pipe()
+    os.set_blocking(records, False)
+    os.write(kernel, f"{prefix},339,5140900,-;{text}".encode())
+    assert agent.KernelLog(records, ()).read()
+    os.close(records)
+    os.close(kernel)
+
+
 @pytest.mark.parametrize(
     ("said", "begins"),
     [

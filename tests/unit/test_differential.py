@@ -355,19 +355,42 @@ def test_what_fails_in_a_script_is_made_small(explore: Explore) -> None:
     assert failure is not None
     assert (failure.outcome, failure.again, len(vms)) == ("failed", True, 1)
     assert len(exploration.rounds) == 1
-    # Neither the seek of the script nor its bytes are needed to come to the end.
-    assert failure.sequence.steps == (("write", {"file": 0, "seed": 0, "size": SIZE}),)
+    # One byte is enough to come to the end, whatever it is.
+    assert failure.sequence.steps == (
+        ("seek", {"file": 1, "offset": -1, "whence": 2}),
+        ("write", {"file": 1, "seed": 0, "size": 1}),
+    )
 
 
-def test_a_script_that_hypothesis_finds_nothing_smaller_for_is_left_without_needless_steps(
+def test_a_script_is_left_without_needless_steps_and_with_the_numbers_that_it_needs(
     explore: Explore,
 ) -> None:
     far = ("write", {"file": 1, "seed": 55, "size": 4095})
     script = (far, READ, ("write", {"file": 1, "seed": 1, "size": 1}), READ)
-    lone = replace(SCRIPTED, corpus=(script,), examples=1)
+    lone = replace(SCRIPTED, corpus=(script,))
     failure = explore({"c": ForgetfulModel}, rounds=(lone,))[0].failure
     assert failure is not None
-    assert failure.sequence.steps == (script[0], script[2])
+    assert failure.sequence.steps == (
+        ("write", {"file": 1, "seed": 0, "size": 4095}),
+        ("write", {"file": 1, "seed": 0, "size": 1}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "lower"),
+    [
+        (0, []),
+        (1, [0]),
+        (2, [0, 1]),
+        (900, [0, 450, 899]),
+        (-3, [0, -1, -2]),
+        ((2, 1), [(0, 1), (1, 1), (2, 0)]),
+        ([5], [[0], [2], [4]]),
+        ("text", []),
+    ],
+)
+def test_a_number_is_lowered_towards_zero(value: object, lower: list[object]) -> None:
+    assert list(differential.iterate_lower(value)) == lower
 
 
 def test_a_vm_that_dies_is_replaced_until_the_sequence_is_small(explore: Explore) -> None:

@@ -71,6 +71,11 @@ def test_a_fact_of_several_lines_is_an_indented_block() -> None:
     )  # fmt: skip
 
 
+def test_what_a_terminal_would_obey_is_shown_as_its_escape() -> None:
+    error = ConfigError("no \udcff", facts=(("log", "\x1b[2J\r\nx\x00"),))
+    assert render_error(error) == "error: no \\udcff\n  log: \\x1b[2J\n    x\\x00"
+
+
 def test_a_fact_without_text_still_has_its_line() -> None:
     assert render_error(ConfigError("no", facts=(("log", ""),))) == "error: no\n  log: "
 

@@ -17,6 +17,13 @@ DATA = Path(__file__).parent / "data"
 LOGS = sorted(DATA.glob("*.log"))
 
 
+def read_first_lines() -> list[tuple[str, str]]:
+    """Return (line, kind) of first-lines.txt; "" is the kind of what begins no report."""
+    parts = [line.split("|", 1) for line in (DATA / "first-lines.txt").read_text().splitlines()
+             if line and not line.startswith("#")]  # fmt: skip
+    return [(text.strip(), kind.strip().replace("none", "")) for kind, text in parts]
+
+
 @pytest.mark.parametrize("path", LOGS, ids=lambda path: path.stem)
 def test_a_captured_log_tells_of_just_these_faults(path: Path) -> None:
     wanted: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
@@ -42,11 +49,50 @@ def test_a_captured_log_tells_of_just_these_faults(path: Path) -> None:
         ("Kernel panic - not syncing: hung_task: blocked tasks", "panic"),
     ],
 )
-@pytest.mark.parametrize("stamp", ["", "[   12.345678] ", "<4>[   12.345678] ", "[ 1.2][  T123] "])
+@pytest.mark.parametrize(
+    "stamp", ["", "[   12.345678] ", "<4>[   12.345678] ", "[ 1.2][  T123] ", "[  T123] "]
+)
 def test_other_faults_are_known_by_their_first_line(line: str, kind: str, stamp: str) -> None:
     (fault,) = faults.parse_faults(f"{stamp}mdriver_c: 4096 bytes\n{stamp}{line}\n")
     assert fault.kind == kind
     assert fault.lines == (line,)
+
+
+@pytest.mark.parametrize(("line", "kind"), read_first_lines())
+def test_what_the_kernel_prints_first_names_the_kind_and_nothing_else_does(
+    line: str, kind: str
+) -> None:
+    assert faults.find_kind(line) == kind
+    found = faults.parse_faults(f"[    1.000000] mdriver_c: hello\n[    2.000000][   T7] {line}\n")
+    assert [(fault.kind, fault.lines) for fault in found] == ([(kind, (line,))] if kind else [])
+
+
+def test_every_kind_has_a_first_line_that_is_known() -> None:
+    assert {kind for _, kind in read_first_lines()} == {"", *(kind for kind, _ in faults.FAULTS)}
+
+
+def test_a_report_after_the_words_of_a_program_on_the_same_line_is_seen() -> None:
+    (fault,) = faults.parse_faults("[    1.000000] x\n/ # [    2.500000] BUG: KASAN: x in f\n")
+    assert (fault.lines, fault.at_s) == (("BUG: KASAN: x in f",), 2.5)
+
+
+def test_what_a_program_wrote_to_the_log_is_no_report() -> None:
+    line = "[    2.500000][    T9] kernel BUG at x.c:1!"
+    log = f"{line}\n[    3.500000][    T9] kernel BUG at x.c:2!\n"
+    assert len(faults.parse_faults(line)) == 1
+    (fault,) = faults.parse_faults(log, (line,))
+    assert fault.lines == ("kernel BUG at x.c:2!",)
+
+
+def test_a_reports_lines_are_visible() -> None:
+    (fault,) = faults.parse_faults("kernel BUG at x.c:1!\nComm: \x1b[2J\x00\n")
+    assert fault.lines[1] == r"Comm: \x1b[2J\x00"
+
+
+def test_where_memory_that_kfence_watches_was_allocated_and_freed_is_told() -> None:
+    (fault,) = faults.parse_faults(read("kfence"))
+    assert [stack.label for stack in fault.stacks] == ["at", "allocated", "freed"]
+    assert fault.modules == ("mdriver_c",)
 
 
 def test_the_agents_own_death_is_no_drivers_fault() -> None:

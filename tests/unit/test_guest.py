@@ -19,7 +19,7 @@ CELLS = (
 # -- QEMU -------------------------------------------------------------------------------------
 
 PARAMETERS = (
-    "console=ttyS0 loglevel=5 panic=-1 oops=panic panic_on_warn=1 "
+    "console=ttyS0 loglevel=5 panic=-1 oops=panic "
     "random.trust_cpu=on rcupdate.rcu_expedited=1 printk.devkmsg=on"
 )
 
@@ -336,12 +336,74 @@ def test_a_vm_that_did_not_come_as_far_as_a_cell_shows_how_far_it_came(
     nothing = results.parse_transcript((), CELLS)
     end = guest.VmEnd(transcript=nothing, end="silent", console="a\nb\n", qemu_log="")
     error = guest.plan_boot_error(plan, end)
-    assert error.message == "the VM fell silent before its first cell"
+    last = "the last line of its console is: b"
+    assert error.message == f"the VM fell silent before its first cell; {last}"
     facts = dict(error.facts)
     assert facts["QEMU"] == "(nothing)"
     assert facts["console"].endswith("\na\nb")
     assert facts["folder"] == str(plan.run_dir)
     assert error.exit_code == 5
+
+
+def test_a_vm_that_said_nothing_is_said_to(
+    setting: guest.Setting, work: guest.Work, tmp_path: Path
+) -> None:
+    error = guest.plan_boot_error(guest.plan_boot(setting, work, tmp_path), plan_end("exited"))
+    assert error.message == "the VM ended before its first cell; it said nothing"
+    assert dict(error.facts)["console"] == "(nothing)"
+
+
+WARNING = "WARNING: arch/x86/kernel/x.c:7 at x86_init+0x1/0x2, CPU#0: swapper/0"
+PANIC = "Kernel panic - not syncing: No working init found."
+PROBE = f"[    1.000000] {guest.PROBE_MARK}\n"
+MSR = "qemu-system-x86_64: error: failed to set MSR 0x345 to 0x2000"
+ASSERTION = "qemu-system-x86_64: kvm.c:3301: kvm_buf_set_msrs: Assertion failed."
+
+
+@pytest.mark.parametrize(
+    ("console", "output", "status", "name", "words"),
+    [
+        (PROBE, "", 0, "kvm", ("a guest booted with it",)),
+        # It runs a guest: what it warns of is said, and does not make it 20 times slower.
+        (f"[    0.1] {WARNING}\n{PROBE}", "", 0, "kvm", ("a guest booted with it", WARNING)),
+        (f"[    0.1] {WARNING}\n", "", None, "tcg", ("within 10 s", f"its kernel said: {WARNING}")),
+        (f"[    0.1] {WARNING}\n[    0.2] {PANIC}\n", "", 0, "tcg", (WARNING, PANIC)),
+        (f"[    0.2] {PANIC}\n", "", 0, "tcg", (f"its kernel said: {PANIC}",)),
+        ("[    0.2] Kernel panic - not syncing: Attempted to kill init! exitcode=0x100\n", "", 0,
+         "tcg", ("Attempted to kill init!",)),
+        ("[    0.1] Booting\x1b\n[    0.2] ACPI: x\x1b\n", "", None, "tcg",
+         ("the last line of its console is: ACPI: x\\x1b",)),
+        ("", f"{MSR}\n{ASSERTION}\n", 134, "tcg",
+         ("QEMU ended with status 134", MSR, ASSERTION, "the guest said nothing")),
+        ("", "", 0, "tcg", ("triple fault", "the guest said nothing")),
+        ("", "", None, "tcg", ("within 10 s", "the guest said nothing")),
+        ("", "", -9, "tcg", ("QEMU ended with status -9",)),
+    ],
+)  # fmt: skip
+def test_why_a_host_has_no_kvm_is_said_with_the_words_of_those_who_saw_it(
+    console: str, output: str, status: int | None, name: str, words: tuple[str, ...]
+) -> None:
+    found = guest.plan_accelerator(console, output, status)
+    assert found.name == name
+    assert all(word in found.reason for word in words), found.reason
+    assert ("said nothing" in found.reason) is ("the guest said nothing" in words or status == -9)
+
+
+def test_no_kernel_panics_on_what_it_warns_of_before_the_agent(setting: guest.Setting) -> None:
+    assert not any("panic_on_warn" in parameter for parameter in guest.KERNEL_PARAMETERS)
+    init = dict(guest.plan_first_content(setting).files)["init"].decode()
+    assert init.index("> /proc/sys/kernel/panic_on_warn") < init.index("switch_root")
+    # A kernel whose parameters say otherwise keeps what they say.
+    assert "grep -q panic_on_warn= /proc/cmdline ||" in init
+
+
+def test_what_a_program_wrote_to_the_log_ends_no_cell(product: Product) -> None:
+    line = "[    1.000000][    T9] kernel BUG at x.c:1!"
+    (fault,), _ = guest.find_faults(f"{line}\n", (product,), Path("/out/vm-1"))
+    assert fault.kind == "bug"
+    assert guest.find_faults(f"{line}\n", (product,), Path("/out/vm-1"), (line,)) == ((), 0)
+    event = json.dumps({"event": "by_program", "line": line})
+    assert results.parse_program_lines(results.parse_events((event,))) == (line,)
 
 
 def plan_end(end: str, console: str = "", *, booted: bool = False) -> guest.VmEnd:

@@ -66,6 +66,7 @@ LAYERS = (
     ),
     ("specs",),
     ("commands", "errors"),
+    ("visible",),
 )
 
 RANKS = {name: rank for rank, row in enumerate(LAYERS) for name in row}

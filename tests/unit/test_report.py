@@ -3,6 +3,7 @@
 
 import io
 import json
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import junitparser
@@ -20,6 +21,7 @@ from twinmod.specs import (
     KernelTree,
     Product,
 )
+from twinmod.visible import make_visible
 
 C = Cell(module="mdriver_c", language="c", tester="c")
 RUST = Cell(module="mdriver_rust", language="rust", tester="c")
@@ -151,6 +153,26 @@ def test_junit_has_an_error_for_what_no_test_is_to_blame_for() -> None:
         assert isinstance(case.result[0], junitparser.Error)
         assert case.result[0].type == "crashed"
     assert itself.result[0].message == "the kernel died: BUG: x"
+
+
+UNSEEN = ["\x00", "\x01", "\x1b", "\x7f", "\x9b", "\r", "\ufffe", "\uffff", "\udcff", "\ud800"]
+
+
+@pytest.mark.parametrize("unseen", UNSEEN, ids=ascii)
+@pytest.mark.parametrize("outcome", ["skipped", "failed", "crashed"])
+def test_whatever_a_test_says_junit_can_be_read(unseen: str, outcome: str) -> None:
+    text = f"before {unseen} after <&>\n\u2603"
+    cell = CellResult(
+        cell=Cell(module="m", language="c", tester=text), outcome=outcome,
+        tests=(run_test(text, outcome, text),), problems=(text,),
+    )  # fmt: skip
+    root = ET.fromstring(report.render_junit((cell,)).encode())  # noqa: S314 - it is ours
+    shown = make_visible(text)
+    assert unseen not in shown
+    assert [case.get("name") for case in root.iter("testcase")] == [shown, "the cell itself"]
+    told = [end.get("message") for case in root.iter("testcase") for end in case]
+    assert told == [shown, shown]
+    assert [suite.get("name") for suite in root.iter("testsuite")] == [f"c/{shown}"]
 
 
 # -- text -------------------------------------------------------------------------------------

@@ -166,6 +166,25 @@ def test_a_crash_says_what_the_kernel_said_first() -> None:
     assert result.problems == ("the kernel complained: BUG: unable to handle page fault",)
 
 
+def test_a_crash_that_the_agent_told_of_too_is_one_problem() -> None:
+    why = "the kernel complained: BUG: unable to handle page fault"
+    lines = [BOOT, begin("c/c"), say("test", id="a", rules=["R1"]), end_cell("crashed", why)]
+    (result,) = read(lines, "exited", (OOPS,))
+    assert (result.outcome, result.problems) == ("crashed", (why,))
+    assert [(test.outcome, test.message) for test in result.tests] == [("crashed", why)]
+
+
+def test_what_a_vm_says_is_kept_so_that_every_report_can_hold_it() -> None:
+    result_event = say("result", id="a\udcff", rules=["R1"], outcome="failed", duration_s=0.1,
+                       message="x\x1b[2J\ud800\n\u2603")  # fmt: skip
+    lines = [BOOT, begin("c/c"), say("test", id="a\udcff", rules=["R1"]), result_event,
+             end_cell("failed", "did not unload: \x00")]  # fmt: skip
+    (result,) = read(lines)
+    (test,) = result.tests
+    assert (test.id, test.message) == (r"a\udcff", "x\\x1b[2J\\ud800\n\u2603")
+    assert result.problems == (r"did not unload: \x00",)
+
+
 def test_only_the_cell_that_the_vm_died_in_is_blamed() -> None:
     lines = [BOOT, begin("c/c"), *run_test("a"), end_cell(), begin("rust/c")]
     assert find_outcomes(read(lines)) == [("c/c", "passed"), ("rust/c", "lost")]

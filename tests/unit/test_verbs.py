@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -264,8 +265,8 @@ def test_a_recording_on_a_kernel_without_rust_is_repeated(
     )
 
     @contextmanager
-    def run_vm(*_: object) -> Iterator[None]:
-        yield
+    def run_vm(*_: object) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(lines=[])
 
     monkeypatch.setattr(recording, "read_recording", lambda _: recorded)
     monkeypatch.setattr(recording, "plan_replay", lambda *_, **__: None)

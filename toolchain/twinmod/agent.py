@@ -10,6 +10,7 @@ import gc
 import importlib
 import json
 import os
+import re
 import select
 import signal
 import sys
@@ -166,15 +167,23 @@ class KernelLog:
     Args:
         descriptor: Of /dev/kmsg, that does not block.
         modules: Those under test; a data race of the kernel's own code is no fault of theirs.
+        tell: Called with each line that a program wrote to /dev/kmsg and that looks like the first
+            one of a report. On the console nothing tells it from the kernel's own.
     """
 
-    def __init__(self, descriptor: int, modules: tuple[str, ...]) -> None:
+    def __init__(
+        self, descriptor: int, modules: tuple[str, ...],
+        tell: Callable[[str], object] = lambda line: None,
+    ) -> None:  # fmt: skip
         self.descriptor = descriptor
         self.modules = modules
+        self.tell = tell
         self.lines: list[str] = []
+        # What the fault that has_fault found is, in one line.
+        self.complaint = ""
 
     def read(self) -> bool:
-        """Read what is new; return whether a report begins in it."""
+        """Read what is new; return whether a report of the kernel begins in it."""
         begun = False
         while True:
             try:
@@ -186,9 +195,15 @@ class KernelLog:
                 continue
             if not record:
                 return begun
-            line = parse_record(record.decode(errors="replace"))
-            self.lines.append(line)
-            begun = begun or bool(faults.find_kind(faults.parse_line(line).text))
+            text = record.decode(errors="replace")
+            lines = parse_record(text).split("\n")
+            firsts = [line for line in lines if faults.find_kind(faults.parse_line(line).text)]
+            if find_facility(text) not in (KERNEL, AGENT):
+                for line in firsts:
+                    self.tell(line)
+                continue
+            self.lines += lines
+            begun = begun or bool(firsts)
 
     def has_fault(self) -> bool:
         """Wait until the reports that have begun are whole, and tell whether one ends a cell."""
@@ -198,7 +213,17 @@ class KernelLog:
         while time.monotonic() < deadline and poll.poll(REPORT_PAUSE_S * 1000):
             self.read()
         found = faults.parse_faults("\n".join(self.lines))
-        return any(not faults.is_tolerated(fault, self.modules) for fault in found)
+        bad = [fault for fault in found if not faults.is_tolerated(fault, self.modules)]
+        self.complaint = faults.render_complaint(bad[0]) if bad else ""
+        return bool(bad)
+
+
+#: Facilities of syslog(3), which a record of /dev/kmsg has: 0 is the kernel, and programs have 1
+#: unless they name another one, as the agent does with LOG_LOCAL0.
+KERNEL, AGENT = 0, 16
+
+#: How /dev/kmsg writes a byte that is not printable, and a backslash.
+_ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
 
 
 def open_log() -> int:
@@ -209,7 +234,7 @@ def open_log() -> int:
 
 
 def parse_record(record: str) -> str:
-    """Return a record of /dev/kmsg as a line of the console.
+    """Return a record of /dev/kmsg as the lines of the console that it is.
 
     Source: Documentation/ABI/testing/dev-kmsg, Linux 7.3.
     """
@@ -218,13 +243,25 @@ def parse_record(record: str) -> str:
     at_us = int(fields[2]) if len(fields) > 2 else 0
     caller = next((f.removeprefix("caller=") for f in fields if f.startswith("caller=")), "")
     stamp = f"[{at_us // 1_000_000:5d}.{at_us % 1_000_000:06d}]"
-    said = text.partition("\n")[0]
-    return f"{stamp}[{caller:>6}] {said}" if caller else f"{stamp} {said}"
+    prefix = f"{stamp}[{caller:>6}] " if caller else f"{stamp} "
+    said = _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), text.partition("\n")[0])
+    # Each escape is a byte of UTF-8.
+    said = said.encode("latin-1", "replace").decode(errors="replace")
+    return "\n".join(prefix + line for line in said.split("\n"))
+
+
+def find_facility(record: str) -> int:
+    """Return who wrote a record of /dev/kmsg. A program cannot say that it is the kernel.
+
+    Source: devkmsg_write() in kernel/printk/printk.c, Linux 7.3.
+    """
+    priority = record.partition(",")[0]
+    return int(priority) >> 3 if priority.isdecimal() else KERNEL
 
 
 def say(text: str) -> None:
-    """Put a line into the kernel's log, where the console shows it."""
-    Path("/dev/kmsg").write_text(f"<4>{text}\n")
+    """Put a line into the kernel's log as a warning, where the console shows it."""
+    Path("/dev/kmsg").write_text(f"<{AGENT << 3 | 4}>{text}\n")
 
 
 def scan_leaks() -> str:
@@ -586,7 +623,9 @@ WORKS = {
 def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -> bool:
     """Run one cell; return whether this VM can be trusted with another one."""
     stream.emit("cell", cell=cell["name"])
-    log = KernelLog(open_log(), tuple(plan["modules"]))
+    log = KernelLog(
+        open_log(), tuple(plan["modules"]), lambda line: stream.emit("by_program", line=line)
+    )
     # The differential loads what it needs, as it needs it.
     problem = load(cell["path"]) if cell["path"] else ""
     if problem:
@@ -600,7 +639,7 @@ def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -
     child = Child(lambda marks: work(plan, cell, stream, marks))
     status = child.wait(stream, log, plan["limit_s"])
     if status == FAULT:
-        stream.emit("cell_end", outcome="crashed", problems=[])
+        stream.emit("cell_end", outcome="crashed", problems=[log.complaint])
         return False
     if status == STUCK:
         write_stacks(child.pid)
@@ -615,7 +654,8 @@ def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -
     if cell["module"] and not left:
         tell_leaks(place)
     if log.read() and log.has_fault():
-        stream.emit("cell_end", outcome="crashed", problems=problems + left)
+        problems += [*left, log.complaint]
+        stream.emit("cell_end", outcome="crashed", problems=problems)
         return False
     outcome = "passed" if status == 0 and not problems + left else "failed"
     stream.emit("cell_end", outcome=outcome, problems=problems + left)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The command ``twinmod``: arguments in, text and an exit code out."""
 
-import io
 import json
 import math
 import secrets
@@ -59,7 +58,7 @@ from twinmod.errors import (
     render_error,
 )
 from twinmod.specs import AbsentCell
-from twinmod.terminal import Console, TerminalProgress
+from twinmod.terminal import Console, TerminalProgress, accept_all_text
 
 Result = TypeVar("Result")
 
@@ -798,10 +797,7 @@ def cache_prune(state: State, everything: bool) -> ExitCode:
 
 def run_guarded(act: Callable[[], object]) -> int:
     """Run a verb; turn whatever ends it into one message and the documented exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        # A path may hold bytes that are no text, and a strict stream refuses them.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    accept_all_text()
     try:
         with process.interrupt_on_sigterm():
             code = act()

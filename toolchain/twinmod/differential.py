@@ -37,10 +37,6 @@ SEED = 69
 #: Sequences that hypothesis draws for each size of the device and each tester.
 EXAMPLES = 60
 
-#: Sequences that hypothesis draws at most when it looks for one that is smaller than a script. They
-#: have the kinds of steps of the script alone, and so few of them fail.
-SMALLER_EXAMPLES = 1000
-
 #: Of the first sequences that a soak draws for a size, so many are kept for a corpus.
 KEPT = 30
 
@@ -397,7 +393,7 @@ def _classify_death(vm: guest.Vm) -> CellResult:
     """Return how the cell ended in a VM that did not answer."""
     vm.wait_for_end()
     end = guest.read_end(vm, (DIFFERENTIAL,))
-    found = faults.parse_faults(end.console)
+    found = faults.parse_faults(end.console, end.by_programs)
     transcript = replace(
         end.transcript,
         cells=tuple(c for c in end.transcript.cells if c.cell == DIFFERENTIAL),
@@ -490,8 +486,6 @@ class Search:
         self.known: dict[str, DisagreementError] = {}
         self.smallest: tuple[Sequence, DisagreementError] | None = None
         self.deadline = 0.0
-        # The kinds of steps that are left in what hypothesis draws; empty: all.
-        self.kinds: frozenset[str] = frozenset()
 
     def run(self) -> Failure | None:
         """Explore; return the smallest failure that was found until the time was up."""
@@ -504,7 +498,7 @@ class Search:
     def _find(self) -> None:
         """Carry out sequences until one fails."""
         if not self.round.corpus:
-            self._draw(self.round.examples)
+            self._draw()
         for steps in self.round.corpus:
             with suppress(DisagreementError):
                 self._try(list(steps))
@@ -512,22 +506,20 @@ class Search:
                 break
 
     def _make_smaller(self) -> None:
-        """Leave out steps; where they are a script's, let hypothesis draw smaller ones as well."""
+        """Leave out steps; where they are a script's, which hypothesis cannot, lower the rest."""
         self._prune()
         if self.round.corpus:
-            self.kinds = frozenset(name for name, _ in self._steps())
-            self._draw(SMALLER_EXAMPLES)
-            self._prune()
+            self._lower()
 
-    def _draw(self, examples: int) -> None:
-        """Let hypothesis draw some sequences until one fails, and make that smaller.
+    def _draw(self) -> None:
+        """Let hypothesis draw sequences until one fails, and make that smaller.
 
         Source: hypothesis's documentation, "Settings": what it does between two examples.
         """
         import hypothesis  # noqa: PLC0415 - a third of a second, for two verbs of many
 
         settings = hypothesis.settings(
-            max_examples=examples, database=None, deadline=None, print_blob=False,
+            max_examples=self.round.examples, database=None, deadline=None, print_blob=False,
             report_multiple_bugs=False, suppress_health_check=list(hypothesis.HealthCheck),
             phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
         )  # fmt: skip
@@ -536,7 +528,7 @@ class Search:
         @settings
         @hypothesis.given(self.explorer.definition.make_strategy(self.round.size))
         def explore(steps: list[Step]) -> None:
-            self._try([step for step in steps if not self.kinds or step[0] in self.kinds])
+            self._try(steps)
 
         try:
             explore()
@@ -553,6 +545,27 @@ class Search:
             with suppress(DisagreementError):
                 self._try([*steps[:number], *steps[number + 1 :]])
             number = min(number, len(self._steps()))
+
+    def _lower(self) -> None:
+        """Bring the numbers of each step as near to zero as the failure allows, one at a time."""
+        number = 0
+        while number < len(self._steps()):
+            if not self._lower_step(number):
+                number += 1
+
+    def _lower_step(self, number: int) -> bool:
+        """Try smaller numbers of a step; return whether the failure was seen with one of them."""
+        steps = self._steps()
+        name, arguments = steps[number]
+        for key, value in arguments.items():
+            for lower in iterate_lower(value):
+                # A step of the project may take no such number.
+                with suppress(DisagreementError, *UNFIT):
+                    step = (name, {**arguments, key: lower})
+                    self._try([*steps[:number], step, *steps[number + 1 :]])
+                if self._steps() != steps:
+                    return True
+        return False
 
     def _steps(self) -> tuple[Step, ...]:
         """Return the steps of the smallest sequence that failed."""
@@ -580,7 +593,7 @@ class Search:
         if self.smallest is None:
             self.deadline = time.monotonic() + SHRINK_S
         self.known[key] = error
-        if self.smallest is None or len(key) < len(render_calls(self.smallest[0])):
+        if self.smallest is None or measure(key) < measure(render_calls(self.smallest[0])):
             self.smallest = (sequence, error)
             self.explorer.found(sequence, error.message)
 
@@ -610,6 +623,24 @@ class Search:
             sequence=sequence, outcome=error.outcome, message=error.message,
             again=again is not None,
         )  # fmt: skip
+
+
+def measure(calls: str) -> tuple[int, str]:
+    """Return what orders sequences: fewer and shorter calls first, then smaller digits."""
+    return len(calls), calls
+
+
+def iterate_lower(value: object) -> Iterator[object]:
+    """Yield what is nearer to zero than a number, or than one of a list; the nearest first."""
+    if isinstance(value, int) and value != 0:
+        sign = 1 if value > 0 else -1
+        yield from dict.fromkeys(
+            lower for lower in (0, sign * (abs(value) // 2), value - sign) if lower != value
+        )
+    elif isinstance(value, list | tuple):
+        for number, part in enumerate(value):
+            for lower in iterate_lower(part):
+                yield type(value)((*value[:number], lower, *value[number + 1 :]))
 
 
 def pick_sequences(drawn: list[Sequence]) -> list[Sequence]:

@@ -3,6 +3,8 @@
 
 from enum import IntEnum
 
+from twinmod.visible import make_visible
+
 
 class ExitCode(IntEnum):
     """Exit status of every ``twinmod`` verb."""
@@ -118,10 +120,10 @@ def render_error(error: TwinmodError) -> str:
     Returns:
         Lines without a trailing newline; a fact of several lines is indented as a block.
     """
-    lines = [f"error: {error.message}"]
+    lines = [f"error: {make_visible(error.message)}"]
     width = max((len(name) for name, _ in error.facts), default=0) + 1
     for name, value in error.facts:
-        first, *rest = value.splitlines() or [""]
+        first, *rest = map(make_visible, value.splitlines() or [""])
         lines.append(f"  {name + ':':<{width}} {first}")
         lines.extend(f"    {line}" for line in rest)
     if error.hint:

@@ -1,51 +1,120 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a kernel's log tells of what no driver may cause. Pure, and the VM's agent uses it too.
+"""A kernel's log becomes faults: what no driver may cause. Pure, and the VM's agent uses it too.
 
-Source: lib/dump_stack.c, mm/kasan/report.c, kernel/kcsan/report.c, lib/ubsan.c, mm/kmemleak.c,
-kernel/locking/lockdep.c, kernel/panic.c, Linux 7.3.
+Source: every "BUG: ", "WARNING: ", "INFO: " and "Oops: " of kernel/, mm/, lib/ and arch/x86/, with
+mm/kmemleak.c, lib/kobject.c, kernel/irq/spurious.c and arch/arm64/{kernel/traps,mm/fault}.c, Linux
+6.12, 7.2 and 7.3; kernel/printk/printk.c for the stamps.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from twinmod.specs import Frame, KernelFault, Stack
+from twinmod.visible import make_visible
 
-#: First lines of what no driver may cause, with its kind. The first that fits names a line.
-FAULTS = (
-    # It may name what it ends a report of.
-    ("panic", re.compile(r"Kernel panic - not syncing")),
-    ("bug", re.compile(r"kernel BUG at ")),
-    ("kasan", re.compile(r"BUG: KASAN: ")),
-    ("kcsan", re.compile(r"BUG: KCSAN: ")),
-    ("ubsan", re.compile(r"UBSAN: ")),
-    ("soft lockup", re.compile(r"BUG: soft lockup")),
-    ("hard lockup", re.compile(r"Watchdog detected hard LOCKUP")),
-    ("atomic sleep", re.compile(r"BUG: (?:scheduling while atomic|sleeping function called)")),
-    ("oops", re.compile(r"BUG: (?:kernel NULL pointer|unable to handle)|\bOops: ")),
-    ("oops", re.compile(r"general protection fault|stack segment:")),
-    (
-        "lockdep",
-        re.compile(
-            r"WARNING: (?:possible (?:circular|recursive) locking|inconsistent lock state"
-            r"|possible irq lock inversion|bad unlock balance|held lock freed"
-            r"|lock held when returning to user space|suspicious RCU usage"
-            r"|nested lock was not taken|.* still has locks held|.*-safe -> .*-unsafe lock order)"
-            r"|BUG: Invalid wait context|\[ BUG: Invalid wait context"
-        ),
-    ),
-    ("bug", re.compile(r"\bBUG: ")),
-    # SLUB names the cache: "BUG kmalloc-64 (Tainted: G): Right Redzone overwritten".
-    ("slub", re.compile(r"^BUG [\w-]+ \(")),
-    ("warning", re.compile(r"\bWARNING: ")),
-    ("hung task", re.compile(r"INFO: task .* blocked for more than")),
-    (
-        "rcu stall",
-        re.compile(r"rcu: INFO: .*(?:detected (?:expedited )?stalls|self-detected stall)"),
-    ),
-    # As the agent copies it from debugfs.
-    ("kmemleak", re.compile(r"^unreferenced object 0x")),
+#: An address as the kernel prints it with %pS: a symbol, or a number where it knows none.
+_PLACE = r"(?:\S+\+0x[0-9a-f]+/0x[0-9a-f]+|0x[0-9a-f]+)"
+
+#: What die() says of a fault; older kernels say it without "Oops: " before it.
+_TRAPS = (
+    "(?:segment-related )?general protection fault|stack segment|invalid opcode|divide error"
+    "|double fault|int3|bounds|overflow|invalid TSS|segment not present|Bad pagetable"
+    "|coprocessor segment overrun|stack guard page|control protection fault"
 )
+
+#: How the first line of a report of the kernel begins, by the kind of its fault. A pattern holds
+#: all that the kernel's format string has there: a driver that logs "WARNING: low on memory" has
+#: reported nothing.
+_FIRST_LINES = {
+    "panic": ("Kernel panic - not syncing: ", "PANIC: early exception 0x"),
+    "kasan": ("BUG: KASAN: .+ in ", "BUG: KASAN: invalid-access"),
+    "kcsan": ("BUG: KCSAN: .+ in ",),
+    "kfence": ("BUG: KFENCE: .+ in ",),
+    "kmsan": ("BUG: KMSAN: .+ in ",),
+    "ubsan": (r"UBSAN: .+ in .+:\d+", "traps: UBSAN: .+ at "),
+    "soft lockup": (r"(?:(?:NMI )?watchdog: )?BUG: soft lockup - CPU#\d+ stuck for \d+s!",),
+    "hard lockup": (r"(?:NMI )?watchdog: (?:CPU\d+: )?Watchdog detected hard LOCKUP on cpu \d",),
+    "atomic sleep": (
+        "BUG: scheduling while atomic: ",
+        "BUG: scheduling in a non-blocking section: ",
+        "BUG: sleeping function called from invalid context at ",
+    ),
+    "oops": (
+        "BUG: kernel NULL pointer dereference",
+        "BUG: unable to handle (?:page fault|kernel)",
+        "BUG: .+ stack guard page was hit at ",
+        "BUG: invalid or fatal FRED event; ",
+        r"Oops: .+: [0-9a-f]{4} \[#\d+\]",
+        "Oops: Split lock detected",
+        rf"(?:{_TRAPS}).*: [0-9a-f]{{4}} \[#\d+\]",
+        "traps: PANIC: double fault, ",
+        r"Internal error: .+ \[#\d+\]",
+        "Unable to handle kernel .+ at virtual address ",
+    ),
+    "lockdep": (
+        "WARNING: possible circular locking dependency detected",
+        "WARNING: possible recursive locking detected",
+        "WARNING: possible irq lock inversion dependency detected",
+        "WARNING: inconsistent lock state",
+        "WARNING: .+-safe -> .+-unsafe lock order detected",
+        "WARNING: bad (?:unlock balance|contention) detected!",
+        "WARNING: Nested lock was not taken",
+        "WARNING: held lock freed!",
+        r"WARNING: .+/\d+ still has locks held!",
+        "WARNING: lock held when returning to user space!",
+        "WARNING: suspicious RCU usage",
+        "WARNING: chain_key collision",
+        r"\[ BUG: Invalid wait context \]",
+        r"INFO: trying to register non-static key\.",
+        r"BUG: key \S+ has not been registered!",
+        r"BUG: looking up invalid subclass: \d",
+        r"BUG: MAX_\w+ too low!",
+    ),
+    "bug": (
+        r"kernel BUG at (?:.+:\d+!|.+ \[verbose debug info unavailable\])",
+        r"BUG: failure at .+:\d+/",
+        r"BUG: Bad page (?:state|map|cache)(?: in process |: \d+ messages suppressed)",
+        "BUG: Bad rss-counter state mm:",
+        "BUG: non-zero pgtables_bytes on freeing mm: ",
+        "BUG: assuming (?:atomic|non migratable) context at ",
+        r"BUG: using \S+\(\) in preemptible \[",
+        r"BUG: (?:spin|rw)lock .+ on CPU#\d",
+        "BUG: workqueue (?:leaked atomic, |lockup - pool)",
+        "BUG: mempool element poison mismatch",
+        "BUG: arch topology borken",
+        "BUG: not (?:creating|updating) mapping for ",
+        "BUG: Bad current_user_events",
+        "BUG: Auto-delete engaged on persistent event",
+        "pagealloc: (?:memory corruption|single bit error)",
+        r"softirq: huh, entered softirq \d",
+    ),
+    # SLUB names the cache: "BUG kmalloc-64 (Tainted: G): Right Redzone overwritten".
+    "slub": (r"BUG .+ \((?:Not tainted|Tainted: [^)]*)\): ",),
+    "warning": (
+        rf"WARNING: (?:.+:\d+ )?at {_PLACE}",
+        # 6.12 names the processor first.
+        r"WARNING: CPU: \d+ PID: \d+ at ",
+        "WARNING: kernel stack (?:regs|frame pointer) at ",
+        r"WARNING: stack recursion on stack type \d",
+        "WARNING: WARNING: (?:bad lookup|Bad or missing|Corrupt)",
+        "WARNING: Flushing system-wide workqueues will be prohibited",
+        "kobject: kobject .+: tried to (?:init an initialized|add an uninitialized) object, ",
+        r"irq \d+: nobody cared ",
+        r"irq event \d+: bogus return value ",
+    ),
+    # "in I/O wait" since 7.1.
+    "hung task": (r"INFO: task .+:\d+ blocked(?: in I/O wait)? for more than \d+ seconds\.",),
+    "rcu stall": (
+        r"(?:rcu: )?INFO: rcu_\w+ self-detected stall on CPU",
+        r"(?:rcu: )?INFO: rcu_\w+ detected (?:expedited )?stalls?(?: on |, but suppressed |\? )",
+    ),
+    # As the agent copies it from debugfs, and as kmemleak.verbose=1 has it.
+    "kmemleak": (r"(?:kmemleak: )?unreferenced object (?:\((?:phys|percpu)\) )?0x",),
+}
+
+#: Each kind of fault with the pattern of its first lines, which has to match at a line's begin.
+FAULTS = tuple((kind, re.compile("|".join(begins))) for kind, begins in _FIRST_LINES.items())
 
 #: The kernel's words when the agent itself ended: the VM is lost, no driver is at fault.
 AGENT_DIED = "Attempted to kill init"
@@ -60,7 +129,10 @@ DEFAULT_REACH = 60
 #: What ends a report, by kind. Of lockdep's many traces the last one ends it.
 _END_TRACE = re.compile(r"^---\[ end trace ")
 _RULER = re.compile(r"^={20,}$")
-_ENDS = {"kasan": _RULER, "kcsan": _RULER, "ubsan": re.compile(r"^---\[ end trace |^={20,}$")}
+_ENDS = {
+    **dict.fromkeys(("kasan", "kcsan", "kfence", "kmsan"), _RULER),
+    "ubsan": re.compile(r"^---\[ end trace |^={20,}$"),
+}
 _LAST_TRACE = re.compile(r"^stack backtrace:|^hardirqs last")
 
 #: What stands in every fault's report and tells a person nothing: registers, code bytes, hardware,
@@ -74,7 +146,13 @@ _NOISE = re.compile(
 #: What Rust's panic handler says before the BUG that it ends in.
 _PANIC = re.compile(r"^rust_kernel: panicked at ")
 
-_STAMP = re.compile(r"^(?:<\d+>)?\[ *(\d+\.\d+)\](?:\[ *([TC]\d+)\]|\[[^]]*\])? ?")
+#: What a kernel puts before a line: the time, and who said it, as far as it was built to.
+_STAMP = re.compile(
+    r"^(?:<\d+>)?(?:\[ *(\d+\.\d+)\](?:\[ *([TC]\d+)\]|\[[^]]*\])?|\[ *([TC]\d+)\]) ?"
+)
+
+#: A stamp after the words of a program, which did not end its line on the console.
+_LATE_STAMP = re.compile(r"\[ *\d+\.\d{6}\](?:\[ *[TC]\d+\])? ")
 
 #: ``name+0x12/0x40 [module]``; a module's build-id may follow its name.
 _FRAME = re.compile(
@@ -86,8 +164,9 @@ _IN_TITLE = re.compile(r"\[(\w+)(?: [0-9a-f]+)?\]")
 
 #: What begins a stack, with what a person would call it.
 _LABELS = (
-    (re.compile(r"^Allocated by task"), "allocated"),
-    (re.compile(r"^Freed by task"), "freed"),
+    (re.compile(r"^[Aa]llocated by task|^Uninit was created at:"), "allocated"),
+    (re.compile(r"^[Ff]reed by task"), "freed"),
+    (re.compile(r"^Uninit was stored to memory at:"), "stored"),
     (re.compile(r"^backtrace \("), "allocated"),
     (re.compile(r"^-> #\d+ \(([^)]*)\)"), "took {}"),
     (re.compile(r"^((?:read|write|read-write)(?: \(\w+\))?) to 0x\S+ of (\d+ bytes)"), "{} of {}"),
@@ -107,36 +186,53 @@ class Line:
 
 
 def parse_line(text: str) -> Line:
-    """Return a line of a console or of a log, without its stamp."""
+    """Return a line of a console or of a log, without its stamp and what stands before it."""
     stamp = _STAMP.match(text)
+    late = None if stamp else _LATE_STAMP.search(text)
+    if late:
+        text = text[late.start() :]
+        stamp = _STAMP.match(text)
+    if stamp is None:
+        return Line(text=text.rstrip(), at_s=None, speaker="")
+    at, speaker, speaker_alone = stamp.groups()
     return Line(
-        text=_STAMP.sub("", text.rstrip()), at_s=float(stamp.group(1)) if stamp else None,
-        speaker=(stamp.group(2) or "") if stamp else "",
+        text=text[stamp.end() :].rstrip(), at_s=float(at) if at else None,
+        speaker=speaker or speaker_alone or "",
     )  # fmt: skip
 
 
 def find_kind(text: str) -> str:
-    """Return the kind of the fault whose report begins with a line, "" for any other line."""
+    """Return the kind of the fault whose report begins with a line, "" for any other line.
+
+    Args:
+        text: Without its stamp.
+    """
     if AGENT_DIED in text:
         return ""
-    return next((kind for kind, pattern in FAULTS if pattern.search(text)), "")
+    return next((kind for kind, pattern in FAULTS if pattern.match(text)), "")
 
 
-def parse_faults(console: str) -> tuple[KernelFault, ...]:
-    """Return the faults that a kernel's log tells of.
+def parse_faults(console: str, by_programs: Iterable[str] = ()) -> tuple[KernelFault, ...]:
+    """Return the faults that a kernel's log reports.
 
     Args:
         console: The log, with or without time stamps, whole or cut.
+        by_programs: Lines of it, with their stamps, that a program wrote to /dev/kmsg.
 
     Returns:
         One fault for each report, in the order in which they begin. Reports of two processors
-        that come line by line in turn are told apart where the log says who spoke.
+        that come line by line in turn are told apart where the log says who spoke. In a log with
+        time stamps a line without one is not the kernel's, and begins no report.
     """
     lines = [parse_line(text) for text in console.splitlines()]
+    stamped = any(line.at_s is not None for line in lines)
+    others = {parse_line(text) for text in by_programs}
     found: list[KernelFault] = []
     claimed: set[int] = set()
     for number, line in enumerate(lines):
-        kind = "" if number in claimed else find_kind(line.text)
+        if number in claimed or line in others or (stamped and line.at_s is None):
+            continue
+        kind = find_kind(line.text)
         # An oops is followed by its own "Oops:", its warning, and the panic that ends the VM.
         if not kind or (kind == "panic" and found):
             continue
@@ -180,7 +276,7 @@ def _is_same_leak(fault: KernelFault, other: KernelFault) -> bool:
 
 def plan_fault(kind: str, lines: tuple[Line, ...]) -> KernelFault:
     """Return the fault that a report's lines tell of."""
-    told = [line.text.strip() for line in lines]
+    told = [make_visible(line.text.strip()) for line in lines]
     stacks = parse_stacks(told)
     named = [name for text in told[:3] for name in _IN_TITLE.findall(text)]
     named += [frame.module for stack in stacks for frame in stack.frames if frame.module]
@@ -251,6 +347,11 @@ def is_tolerated(fault: KernelFault, modules: tuple[str, ...]) -> bool:
 
 
 # -- for a person -----------------------------------------------------------------------------
+
+
+def render_complaint(fault: KernelFault) -> str:
+    """Return a fault as the problem of a cell that it ended."""
+    return f"the kernel complained: {fault.lines[0]}"
 
 
 def render_fault(fault: KernelFault, modules: tuple[str, ...]) -> tuple[str, ...]:

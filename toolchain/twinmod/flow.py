@@ -58,6 +58,7 @@ from twinmod.specs import (
     Product,
     Progress,
 )
+from twinmod.visible import make_visible
 
 Result = TypeVar("Result")
 
@@ -892,9 +893,11 @@ def run_recording(
         stack.enter_context(progress.phase(f"replay of {recorded.run_dir.name}"))
         if gdb:
             stack.enter_context(offer_gdb(config, prepared, out_dir, progress, unborn=True))
-        with guest.run_vm(plan, guest.Watch(progress)):
+        with guest.run_vm(plan, guest.Watch(progress)) as vm:
             pass
-    found, _ = guest.find_faults(guest.read_console(out_dir), products, out_dir)
+    by_programs = results.parse_program_lines(results.parse_events(vm.lines))
+    console = guest.read_console(out_dir)
+    found, _ = guest.find_faults(console, products, out_dir, by_programs)
     decoded = decode.decode_faults(found, products, prepared.tree.compilers)
     return recording.compare_runs(recorded.run_dir, out_dir), decoded
 
@@ -963,9 +966,7 @@ def render_pages(
     """Return the page and the summary of some reports, as text that has a form in UTF-8."""
     values = page.plan_page(documents, rules, made, resources.read_version())
     text = resources.render_template("report.html.j2", values)
-    pages = (text, page.render_summary(documents, rules, made))
-    first, second = (text.encode(errors="backslashreplace").decode() for text in pages)
-    return first, second
+    return make_visible(text), make_visible(page.render_summary(documents, rules, made))
 
 
 def run_report(config: Config) -> str:

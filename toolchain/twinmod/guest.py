@@ -43,6 +43,7 @@ from twinmod.specs import (
     TesterSpec,
     VmSpec,
 )
+from twinmod.visible import make_visible
 
 VIEW = PurePosixPath("/view")
 VIEW_INSIDE = VIEW / "twinmod"
@@ -64,6 +65,12 @@ GDB_SOCKET = RESULTS / "gdb.sock"
 PROBE_MARK = "twinmod: the guest runs"
 PROBE_TIMEOUT_S = 10.0
 
+#: Changed when the probe may find something else on the same host.
+PROBE_FORMAT = "2"
+
+#: How many of QEMU's last lines say why it did not boot a guest: an assertion follows its reason.
+QEMU_WORDS = 2
+
 #: After its last event, or after the host gave up.
 POWER_OFF_TIMEOUT_S = 10.0
 
@@ -77,7 +84,7 @@ STALLED_BOOTS = 2
 #: Expedited grace periods: loads and unloads, of which the matrix makes a hundred a cell, wait
 #: for several each.
 KERNEL_PARAMETERS = (
-    "console=ttyS0", "loglevel=5", "panic=-1", "oops=panic", "panic_on_warn=1",
+    "console=ttyS0", "loglevel=5", "panic=-1", "oops=panic",
     "random.trust_cpu=on", "rcupdate.rcu_expedited=1",
     # What the agent says is as whole as what the kernel says.
     "printk.devkmsg=on",
@@ -242,6 +249,8 @@ class VmEnd:
     console: str
     # What QEMU itself had to say.
     qemu_log: str
+    # The console's lines that a program wrote and that look like the begin of a kernel's report.
+    by_programs: tuple[str, ...] = ()
     # (title, seconds) of what it spent its time on.
     phases: tuple[tuple[str, float], ...] = ()
 
@@ -612,7 +621,7 @@ def run_vm(plan: BootPlan, watch: Callable[[str], None]) -> Iterator[Vm]:
     with (
         write_run_dir(plan),
         (plan.run_dir / "qemu.log").open("wb") as log,
-        (plan.run_dir / "events.jsonl").open("w") as kept,
+        (plan.run_dir / "events.jsonl").open("w", encoding="utf-8") as kept,
         process.start(plan.command, stdin=process.PIPE, stderr=log) as qemu,
     ):
         vm = Vm(plan, qemu, kept, watch)
@@ -647,7 +656,7 @@ def read_end(vm: Vm, cells: tuple[Cell, ...]) -> VmEnd:
     return VmEnd(
         transcript=results.parse_transcript(events, cells), end=vm.end, console=console,
         qemu_log=(run_dir / "qemu.log").read_text(errors="replace"),
-        phases=results.parse_phases(events),
+        by_programs=results.parse_program_lines(events), phases=results.parse_phases(events),
     )  # fmt: skip
 
 
@@ -743,9 +752,13 @@ def run_cells(
         boots = replace(boots, phases=(*boots.phases, *spent))
         if is_stalled(end) and boots.stalled < STALLED_BOOTS:
             boots = replace(boots, stalled=boots.stalled + 1)
-            progress.note(f"the VM did not boot within {plan.boot_timeout_s:.0f} s; once more")
+            words = find_words(end.console) or "it said nothing"
+            late = f"the VM did not boot within {plan.boot_timeout_s:.0f} s"
+            progress.note(f"{late}, {words}; once more")
             continue
-        found_faults, tolerated = find_faults(end.console, work.products, plan.run_dir)
+        found_faults, tolerated = find_faults(
+            end.console, work.products, plan.run_dir, end.by_programs
+        )
         if tolerated:
             progress.note(f"{tolerated} data races in the kernel's own code, none in a module")
         ended = results.classify(end.transcript, end.end, found_faults)
@@ -754,19 +767,19 @@ def run_cells(
         if not ended and not found:
             raise plan_boot_error(plan, end)
         # What earlier VMs found is kept when a later one does not come as far as a cell.
-        found += ended or plan_unreached(pending, plan_boot_error(plan, end).message)
+        found += ended or plan_unreached(pending, render_unreached(end))
         done = {result.cell for result in found}
         pending = tuple(cell for cell in pending if cell not in done)
     return tuple(found), boots
 
 
 def find_faults(
-    console: str, products: tuple[Product, ...], run_dir: Path
+    console: str, products: tuple[Product, ...], run_dir: Path, by_programs: tuple[str, ...] = ()
 ) -> tuple[tuple[KernelFault, ...], int]:
-    """Return the faults that end a cell, and how many others a VM's kernel told of."""
+    """Return the faults that end a cell, and how many others a VM's kernel reported."""
     modules = tuple(product.module for product in products)
     log = str(run_dir / "results/console.log")
-    told = faults.parse_faults(console)
+    told = faults.parse_faults(console, by_programs)
     bad = tuple(
         replace(fault, log=log) for fault in told if not faults.is_tolerated(fault, modules)
     )
@@ -794,16 +807,22 @@ def plan_unreached(cells: tuple[Cell, ...], why: str) -> tuple[CellResult, ...]:
     return tuple(CellResult(cell=cell, outcome="lost", problems=(why,)) for cell in cells)
 
 
+def render_unreached(end: VmEnd) -> str:
+    """Return why a VM's cells have no result: how it ended, and what its kernel said last."""
+    why = "fell silent" if end.end == "silent" else "ended"
+    words = find_words(end.console) or "it said nothing"
+    return f"the VM {why} before its first cell; {words}"
+
+
 def plan_boot_error(plan: BootPlan, end: VmEnd) -> VmLostError:
     """Return the error of a VM that did not come as far as a cell."""
-    why = "fell silent" if end.end == "silent" else "ended"
     tail = process.render_tail(end.console, plan.command.tail_lines)
     return VmLostError(
-        f"the VM {why} before its first cell",
+        render_unreached(end),
         facts=(
             ("command", process.render_command(plan.command)),
             ("QEMU", process.render_tail(end.qemu_log, plan.command.tail_lines) or "(nothing)"),
-            ("console", "(its last lines)\n" + tail),
+            ("console", "(its last lines)\n" + tail if tail else "(nothing)"),
             ("folder", str(plan.run_dir)),
         ),
         hint=commands.render("doctor"),
@@ -840,7 +859,7 @@ def find_accelerator(
     if tree is None or chroot is None:
         return Accelerator(name="tcg", reason="KVM is tried with a real guest after setup")
     path = cache.find_cache_dir() / "accelerator.json"
-    identity = f"{_read_boot_id()} {tree.key}"
+    identity = f"{_read_boot_id()} {tree.key} {PROBE_FORMAT}"
     try:
         known = json.loads(path.read_text())
         if known["identity"] == identity:
@@ -895,16 +914,51 @@ def probe_kvm(tree: KernelTree, chroot: Chroot, vm: VmSpec) -> Accelerator:
         entered = sandbox.plan_enter(
             chroot, plan_qemu(vm, "kvm"), binds=binds, devices=("/dev/kvm",)
         )
-        command = Command(argv=entered, purpose="KVM probe", timeout_s=PROBE_TIMEOUT_S)
+        log_path = run_dir / "qemu.log"
+        command = Command(
+            argv=entered, purpose="KVM probe", timeout_s=PROBE_TIMEOUT_S, log_path=log_path
+        )
         try:
-            _, output = process.run_unchecked(command)
-            why = output.strip().splitlines()[-1] if output.strip() else "the guest said nothing"
+            status: int | None = process.run_unchecked(command)[0]
         except BuildError:
-            why = f"the guest said nothing within {PROBE_TIMEOUT_S:.0f} s"
-        console = run_dir / "results/console.log"
-        if console.exists() and PROBE_MARK in console.read_text(errors="replace"):
-            return Accelerator(name="kvm", reason="a guest booted with it")
+            status = None
+        output = log_path.read_text(errors="replace")
+        return plan_accelerator(read_console(run_dir), output, status)
+
+
+def plan_accelerator(console: str, qemu_output: str, status: int | None) -> Accelerator:
+    """Return what a VM runs on, from what came of a guest that was booted with KVM.
+
+    Args:
+        console: What its kernel said.
+        qemu_output: What QEMU said.
+        status: QEMU's exit status, None when it had to be ended.
+    """
+    if PROBE_MARK in console:
+        warned = find_words(console) if faults.parse_faults(console) else ""
+        reason = f"a guest booted with it, and {warned}" if warned else "a guest booted with it"
+        return Accelerator(name="kvm", reason=reason)
+    how = (
+        f"it did not reach its first program within {PROBE_TIMEOUT_S:.0f} s" if status is None
+        # -no-reboot: QEMU ends as if all were well.
+        else "the guest reset itself or powered off, as after a triple fault" if status == 0
+        else f"QEMU ended with status {status}"
+    )  # fmt: skip
+    said = [line.strip() for line in qemu_output.splitlines() if line.strip()][-QEMU_WORDS:]
+    words = find_words(console) or "the guest said nothing"
+    why = "; ".join((how, *(f"QEMU said: {line}" for line in said), words))
     return Accelerator(name="tcg", reason=f"/dev/kvm opens, but no guest boots with it: {why}")
+
+
+def find_words(console: str) -> str:
+    """Return what a kernel said that did not come far: its faults, or its last line, or ""."""
+    lines = [line.text for line in map(faults.parse_line, console.splitlines()) if line.text]
+    told = [fault.lines[0] for fault in faults.parse_faults(console)[:1]]
+    # What follows a warning may have ended it for another reason.
+    told += [line for line in lines if line.startswith("Kernel panic - not syncing: ")][:1]
+    if told:
+        return f"its kernel said: {'; '.join(dict.fromkeys(told))}"
+    return f"the last line of its console is: {make_visible(lines[-1])}" if lines else ""
 
 
 def check_vm(accelerator: Accelerator) -> tuple[Check, ...]:

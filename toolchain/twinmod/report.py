@@ -21,6 +21,7 @@ from twinmod.specs import (
     KernelTree,
     Product,
 )
+from twinmod.visible import make_visible
 
 #: How an outcome looks in the table.
 MARKS = {
@@ -263,22 +264,24 @@ def plan_doctor_report(checks: tuple[Check, ...]) -> dict[str, Any]:
 
 
 def render_junit(results: tuple[CellResult, ...]) -> str:
-    """Return a run as JUnit XML: a suite for each cell."""
+    """Return a run as JUnit XML: a suite for each cell, whatever its tests said."""
     document = junitparser.JUnitXml("twinmod")
     for result in results:
-        suite = junitparser.TestSuite(result.cell.name)
+        cell = make_visible(result.cell.name)
+        suite = junitparser.TestSuite(cell)
         for test in result.tests:
-            case = junitparser.TestCase(test.id, result.cell.name, test.duration_s)
+            case = junitparser.TestCase(make_visible(test.id), cell, test.duration_s)
+            message = make_visible(test.message)
             if test.outcome == "skipped":
-                case.result = [junitparser.Skipped(test.message)]
+                case.result = [junitparser.Skipped(message)]
             elif test.outcome == "failed":
-                case.result = [junitparser.Failure(test.message, "failed")]
+                case.result = [junitparser.Failure(message, "failed")]
             elif test.outcome != "passed":
-                case.result = [junitparser.Error(test.message, test.outcome)]
+                case.result = [junitparser.Error(message, test.outcome)]
             suite.add_testcase(case)
         for problem in result.problems:
-            case = junitparser.TestCase("the cell itself", result.cell.name, 0.0)
-            case.result = [junitparser.Error(problem, result.outcome)]
+            case = junitparser.TestCase("the cell itself", cell, 0.0)
+            case.result = [junitparser.Error(make_visible(problem), result.outcome)]
             suite.add_testcase(case)
         document.add_testsuite(suite)
     text: bytes = document.tostring()  # type: ignore[no-untyped-call]

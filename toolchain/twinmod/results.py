@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from twinmod.faults import render_complaint
 from twinmod.specs import (
     AbsentCell,
     Cell,
@@ -24,6 +25,7 @@ from twinmod.specs import (
     Timing,
     Turns,
 )
+from twinmod.visible import make_visible
 
 #: How a VM can end. "silent": the host gave up on it.
 ENDS = ("exited", "silent")
@@ -61,6 +63,11 @@ def parse_events(lines: Iterable[str]) -> tuple[dict[str, Any], ...]:
     return tuple(events)
 
 
+def parse_program_lines(events: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the lines of the console that look like a report of the kernel and are a program's."""
+    return tuple(str(event["line"]) for event in events if event["event"] == "by_program")
+
+
 def parse_transcript(events: Iterable[Mapping[str, Any]], cells: tuple[Cell, ...]) -> Transcript:
     """Return what a VM said, by cell.
 
@@ -78,7 +85,7 @@ def parse_transcript(events: Iterable[Mapping[str, Any]], cells: tuple[Cell, ...
     sections = 0
     for event in events:
         if event["event"] in ("cell", "test", "result"):
-            now = str(event["id"]) if event["event"] == "test" else ""
+            now = make_visible(event["id"]) if event["event"] == "test" else ""
             steps.append((float(event.get("at_s", 0.0)), now))
         match event["event"]:
             case "boot":
@@ -147,8 +154,9 @@ def parse_phases(events: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, float]
 
 def _parse_test(event: Mapping[str, Any]) -> TestResult:
     return TestResult(
-        id=event["id"], rules=tuple(event["rules"]), outcome=event.get("outcome", ""),
-        duration_s=event.get("duration_s", 0.0), message=event.get("message", ""),
+        id=make_visible(event["id"]), rules=tuple(event["rules"]),
+        outcome=event.get("outcome", ""), duration_s=event.get("duration_s", 0.0),
+        message=make_visible(event.get("message", "")),
     )  # fmt: skip
 
 
@@ -182,10 +190,10 @@ def _end_cell(
 ) -> CellResult:
     outcome = str(event["outcome"])
     tests = result.tests
+    problems = tuple(map(make_visible, event["problems"]))
     if running is not None:
-        message = "; ".join(event["problems"])
-        tests = (*tests, replace(running, outcome=outcome, message=message))
-    return replace(result, outcome=outcome, tests=tests, problems=tuple(event["problems"]))
+        tests = (*tests, replace(running, outcome=outcome, message="; ".join(problems)))
+    return replace(result, outcome=outcome, tests=tests, problems=problems)
 
 
 # -- outcomes ---------------------------------------------------------------------------------
@@ -246,14 +254,15 @@ def _classify_cell(
         return replace(result, kernel_faults=faults)
     outcome = "crashed" if faults else "timeout" if end == "silent" else "lost"
     why = {
-        "crashed": f"the kernel complained: {faults[0].lines[0]}" if faults else "",
+        "crashed": render_complaint(faults[0]) if faults else "",
         "timeout": "the VM fell silent",
         "lost": "the VM was gone before the cell ended",
     }[outcome]
     tests = result.tests
     if running is not None:
         tests = (*tests, replace(running, outcome=outcome, message=why))
-    problems = (*result.problems, why)
+    # The agent may have said the same.
+    problems = tuple(dict.fromkeys((*result.problems, why)))
     return replace(result, outcome=outcome, tests=tests, kernel_faults=faults, problems=problems)
 
 

@@ -2,7 +2,9 @@
 """Progress on standard error: a line that moves on a terminal, plain lines elsewhere."""
 
 import errno
+import io
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +22,17 @@ class Console(rich.console.Console):
     def on_broken_pipe(self) -> None:
         """Raise what rich would end the program for, with the status of failed tests."""
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+def accept_all_text() -> None:
+    """Let standard output and error show what their encoding lacks as its escape.
+
+    A test's words, a folder's name or a kernel's log may hold any character, and the caller's
+    locale may know few.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class TerminalProgress:

@@ -23,7 +23,9 @@ RACING = "kcsan"
 
 #: Kinds of faults that the kernel tells of because it was built to look for them. Others are a
 #: crash.
-SANITIZERS = ("kasan", "kcsan", "ubsan", "lockdep", "kmemleak", "atomic sleep", "slub")
+SANITIZERS = (
+    "kasan", "kcsan", "kfence", "kmsan", "ubsan", "lockdep", "kmemleak", "atomic sleep", "slub",
+)  # fmt: skip
 
 #: Outcomes of a test in which it said no.
 FAILED = ("failed",)
