@@ -337,7 +337,7 @@ def read_rules(config: Config) -> tuple[tuple[str, str], ...]:
         text = config.contract_path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"the contract cannot be read: {error}",
+            f"the contract cannot be read: {getattr(error, 'strerror', error)}",
             facts=(("file", str(config.contract_path)),),
         ) from error
     rules = results.parse_rules(text)
