@@ -816,7 +816,12 @@ def test_a_kernel_that_gcc_built_is_not_served_by_clang(
     write(world.headers / "rust/libkernel.rmeta", "")
     write_tool(world, "clang", f'echo "{CLANG}"')
     write_tool(world, "make", 'echo "$@ LLVM=$LLVM." >>"$ROOT/made"')
-    assert world.run("env", "LLVM=1", "sh", str(world.script), "prepare", KERNEL) == (0, "")
+    argv = ("env", "LLVM=1", "sh", str(world.script), "prepare", KERNEL)
+    status, output = world.run(*argv)
+    assert (status, "ld.lld is not installed" in output) == (int(told), told)
+    assert ("apt install lld" in output) == told
+    write_tool(world, "ld.lld", "")
+    assert world.run(*argv) == (0, "")
     made = (world.root / "made").read_text()
     assert ("LLVM=1" in made, " CC=" in made, " LD=ld.lld " in made) == (False, False, told)
 
