@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """How the network is reached: the host's mirror, proxies and authorities."""
 
-from pathlib import Path
-
 import pytest
 
 from twinmod import network
@@ -90,20 +88,17 @@ def test_any_other_failed_download_stays_what_it_is() -> None:
     assert network.plan_suite_error(error, "trixie") is error
 
 
-def test_only_proxies_and_indexes_of_the_caller_are_carried_in() -> None:
-    caller = {"https_proxy": "http://p", "PIP_INDEX_URL": "https://i", "TOKEN": "x", "PATH": "/"}
+def test_only_proxies_of_the_caller_are_carried_in() -> None:
+    caller = {
+        "https_proxy": "http://p",
+        "ALL_PROXY": "socks5://q",
+        "PIP_INDEX_URL": "https://i",
+        "TOKEN": "x",
+        "PATH": "/",
+    }
     assert dict(network.plan_environment(caller)) == {
-        "https_proxy": "http://p", "PIP_INDEX_URL": "https://i",
+        "https_proxy": "http://p", "ALL_PROXY": "socks5://q",
     }  # fmt: skip
-
-
-def test_the_users_pip_configuration_goes_before_an_older_one(tmp_path: Path) -> None:
-    for name in (".config/pip/pip.conf", ".pip/pip.conf"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_text("")
-    assert network.find_pip_config(tmp_path) == tmp_path / ".config/pip/pip.conf"
-    (tmp_path / ".config/pip/pip.conf").unlink()
-    assert network.find_pip_config(tmp_path) == tmp_path / ".pip/pip.conf"
 
 
 def test_everything_carried_in_is_there_and_read_only() -> None:

@@ -167,8 +167,12 @@ def test_no_setting_of_a_person_enters_a_copy_of_a_tag(
 def test_a_setting_of_the_checkout_itself_does_not_enter_either(
     checkout: Path, tmp_path: Path, home: Path
 ) -> None:
-    for name, text in (("core.autocrlf", "true"), ("core.eol", "crlf"), ("tar.umask", "0077"),
-                       ("log.showSignature", "true")):  # fmt: skip
+    for name, text in (
+        ("core.autocrlf", "true"),
+        ("core.eol", "crlf"),
+        ("tar.umask", "0077"),
+        ("log.showSignature", "true"),
+    ):
         git(checkout, "config", name, text)
     head = repository.read_head(checkout, "v1")
     repository.export(checkout, head, tmp_path / "copy", with_changes=False)
@@ -192,8 +196,11 @@ def test_a_replaced_object_is_not_what_was_committed(
 def test_a_clone_with_other_line_ends_is_clean_and_its_changes_are_as_git_commits_them(
     place: str, checkout: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = {"HOME": home / ".gitconfig", "XDG_CONFIG_HOME": home / "xdg/git/config",
-            "GIT_CONFIG_GLOBAL": home / "mine"}[place]  # fmt: skip
+    path = {
+        "HOME": home / ".gitconfig",
+        "XDG_CONFIG_HOME": home / "xdg/git/config",
+        "GIT_CONFIG_GLOBAL": home / "mine",
+    }[place]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(CRLF)
     if place != "HOME":

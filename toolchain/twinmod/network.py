@@ -17,10 +17,16 @@ CA_BUNDLES = (
     Path("/etc/ssl/ca-bundle.pem"),
 )
 
-#: pip reads these itself on the host; inside the chroot they must be carried in.
-PIP_SETTINGS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_PROXY")
-
-PROXY_SETTINGS = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+PROXY_SETTINGS = (
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+)
 
 
 def plan_binds() -> tuple[Bind, ...]:
@@ -35,15 +41,8 @@ def plan_binds() -> tuple[Bind, ...]:
 
 
 def plan_environment(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return the proxies and indexes that the caller uses."""
-    names = (*PROXY_SETTINGS, *PIP_SETTINGS)
-    return tuple((name, environment[name]) for name in names if name in environment)
-
-
-def find_pip_config(home: Path) -> Path | None:
-    """Return the pip configuration that pip would read on the host, user's before system's."""
-    paths = (home / ".config/pip/pip.conf", home / ".pip/pip.conf", Path("/etc/pip.conf"))
-    return next((path for path in paths if path.is_file()), None)
+    """Return the proxies that the caller uses."""
+    return tuple((name, environment[name]) for name in PROXY_SETTINGS if name in environment)
 
 
 def parse_mirror(sources: str) -> str | None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What git says of a checkout, and a copy of one of its commits.
 
-A release is the same whoever makes it, so a commit is read from an empty repository that borrows the
-checkout's objects: no configuration, attributes, hooks or replaced objects of a person reach it. The
-person's own git is asked for one thing alone: which tree ``git add --all`` would give, since a
-working tree is as that person's git has written it (line ends, filters, modes).
+A release is the same whoever makes it, so a commit is read from an empty repository that borrows
+the checkout's objects: no configuration, attributes, hooks or replaced objects of a person reach
+it. Their own git is asked one thing alone, which tree ``git add --all`` would give: their working
+tree is as that git has written it (line ends, filters, modes).
 
 Source: git(1), git-config(1), gitattributes(5), gitrepository-layout(5), git 2.47.
 """
@@ -25,9 +25,13 @@ GIT_TIMEOUT_S = 60.0
 
 #: Neither a person's files nor the system's are read; /dev/null has nothing below it.
 ISOLATED = (
-    ("HOME", os.devnull), ("XDG_CONFIG_HOME", os.devnull), ("GIT_CONFIG_NOSYSTEM", "1"),
-    ("GIT_ATTR_NOSYSTEM", "1"), ("GIT_NO_REPLACE_OBJECTS", "1"), ("GIT_OPTIONAL_LOCKS", "0"),
-)  # fmt: skip
+    ("HOME", os.devnull),
+    ("XDG_CONFIG_HOME", os.devnull),
+    ("GIT_CONFIG_NOSYSTEM", "1"),
+    ("GIT_ATTR_NOSYSTEM", "1"),
+    ("GIT_NO_REPLACE_OBJECTS", "1"),
+    ("GIT_OPTIONAL_LOCKS", "0"),
+)
 
 #: Where a person's git finds their configuration, beside HOME.
 PERSONAL = ("GIT_CONFIG", "XDG_CONFIG_HOME")
@@ -38,9 +42,13 @@ READ_SETTINGS = ("safe.directory=*", "log.showSignature=false")
 #: What a person's git must not do while it writes a tree for us: start other programs, refuse line
 #: ends, take time to compress, or change files of the checkout.
 WRITE_SETTINGS = (
-    "safe.directory=*", "core.fsmonitor=false", f"core.hooksPath={os.devnull}",
-    "core.safecrlf=false", "core.compression=0", "core.splitIndex=false",
-)  # fmt: skip
+    "safe.directory=*",
+    "core.fsmonitor=false",
+    f"core.hooksPath={os.devnull}",
+    "core.safecrlf=false",
+    "core.compression=0",
+    "core.splitIndex=false",
+)
 
 #: How many changed files an error names.
 SHOWN_CHANGES = 10
@@ -82,12 +90,17 @@ def plan_own_git(
     return Command(
         argv=("git", "-C", str(root_dir), *settings, *arguments),
         purpose="git cannot say what has changed since the commit",
-        environment=(*own, ("GIT_INDEX_FILE", str(reader_dir / "index")),
-                     ("GIT_OBJECT_DIRECTORY", str(reader_dir / "objects")),
-                     # Its own log of events could go to where its answer does.
-                     ("GIT_TRACE2", "0"), ("GIT_TRACE2_PERF", "0"), ("GIT_TRACE2_EVENT", "0")),
+        environment=(
+            *own,
+            ("GIT_INDEX_FILE", str(reader_dir / "index")),
+            ("GIT_OBJECT_DIRECTORY", str(reader_dir / "objects")),
+            # Its own log of events could go to where its answer does.
+            ("GIT_TRACE2", "0"),
+            ("GIT_TRACE2_PERF", "0"),
+            ("GIT_TRACE2_EVENT", "0"),
+        ),
         timeout_s=GIT_TIMEOUT_S,
-    )  # fmt: skip
+    )
 
 
 def _require_checkout(root_dir: Path) -> None:
@@ -142,8 +155,15 @@ def _open_reader(root_dir: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="twinmod-") as name:
         reader_dir = Path(name) / "reader.git"
         kind = _ask(root_dir, "rev-parse", "--show-object-format").strip()
-        _ask(Path(name), "init", "--quiet", "--bare", "--template=", f"--object-format={kind}",
-             str(reader_dir))  # fmt: skip
+        _ask(
+            Path(name),
+            "init",
+            "--quiet",
+            "--bare",
+            "--template=",
+            f"--object-format={kind}",
+            str(reader_dir),
+        )
         # Relative to the checkout, unless it is a second working tree.
         objects_dir = root_dir / _ask(root_dir, "rev-parse", "--git-path", "objects").rstrip("\n")
         info_dir = reader_dir / "objects/info"
@@ -201,10 +221,16 @@ def export(root_dir: Path, head: Head, target_dir: Path, *, with_changes: bool) 
     with _open_reader(root_dir) as reader_dir:
         tree = _write_tree(root_dir, reader_dir) if with_changes else head.commit
         tar_path = reader_dir.with_name("files.tar")
-        process.run(plan_git(
-            reader_dir, "archive", "--format=tar", f"--output={tar_path}", tree,
-            purpose="the commit's files cannot be read",
-        ))  # fmt: skip
+        process.run(
+            plan_git(
+                reader_dir,
+                "archive",
+                "--format=tar",
+                f"--output={tar_path}",
+                tree,
+                purpose="the commit's files cannot be read",
+            )
+        )
         files = archives.parse_tar(tar_path.read_bytes())
     for file in files:
         path = target_dir / file.path
