@@ -77,7 +77,7 @@ def test_the_configured_mirror_goes_first() -> None:
 )
 def test_a_suite_that_the_mirror_lacks_is_the_users_to_mend(output: str) -> None:
     facts = (("command", "mmdebstrap"), ("output", output))
-    found = network.plan_suite_error(MissingToolError("x", facts=facts), "nosuch")
+    found = network.plan_suite_error(MissingToolError("x", facts=facts), "nosuch", "upgrade")
     assert isinstance(found, ConfigError)
     assert found.message == "the mirror has no suite 'nosuch'"
     assert found.facts == facts
@@ -85,7 +85,7 @@ def test_a_suite_that_the_mirror_lacks_is_the_users_to_mend(output: str) -> None
 
 def test_any_other_failed_download_stays_what_it_is() -> None:
     error = MissingToolError("x", facts=(("output", "Could not resolve 'mirror.example'"),))
-    assert network.plan_suite_error(error, "trixie") is error
+    assert network.plan_suite_error(error, "trixie", "upgrade") is error
 
 
 def test_only_proxies_of_the_caller_are_carried_in() -> None:

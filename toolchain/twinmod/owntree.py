@@ -244,17 +244,19 @@ def find_kept(environment: Mapping[str, str]) -> tuple[Path, ...]:
         rustup / "toolchains",
         Path(environment.get("CARGO_HOME", home / ".cargo")),
     )
-    named = [folder for folder in folders if folder.is_absolute() and folder.is_dir()]
+    named = [folder for folder in folders if folder.is_absolute() and os.access(folder, os.X_OK)]
     links = [path for folder in named for path in _list_links(folder)]
-    passed = (path for start in (*named, *links) for path in trace_path(start))
-    return tuple(sorted({path for path in passed if path.parent in HIDDEN_DIRS and path.exists()}))
+    passed = {path for start in (*named, *links) for path in trace_path(start)}
+    return tuple(
+        sorted(path for path in passed if path.parent in HIDDEN_DIRS and os.access(path, os.F_OK))
+    )
 
 
 def _list_links(folder: Path) -> tuple[Path, ...]:
     try:
         with os.scandir(folder) as entries:
             return tuple(Path(entry.path) for entry in entries if entry.is_symlink())
-    except PermissionError:
+    except OSError:
         return ()
 
 
@@ -269,11 +271,12 @@ def trace_path(path: Path) -> Iterator[Path]:
             continue
         passed = here / part
         yield passed
-        if not passed.is_symlink():
+        try:
+            target = passed.readlink()
+        except OSError:
             here = passed
             continue
         links += 1
-        target = passed.readlink()
         if target.is_absolute():
             here = Path("/")
         pending += reversed(target.parts[1:] if target.is_absolute() else target.parts)

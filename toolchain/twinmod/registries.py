@@ -92,11 +92,15 @@ def find_pip_configs(environment: Mapping[str, str]) -> tuple[Path, ...]:
     folders = (
         *map(Path, system.split(os.pathsep)),
         SYSTEM_DIR,
-        *(() if named and Path(named).exists() else user),
+        *(() if named and os.access(named, os.F_OK) else user),
         Path(sys.prefix),
     )
     paths = (*(folder / "pip.conf" for folder in folders), *((Path(named),) if named else ()))
-    return tuple(path for path in paths if path.is_file())
+    return tuple(path for path in paths if _is_readable(path))
+
+
+def _is_readable(path: Path) -> bool:
+    return os.access(path, os.R_OK) and path.is_file()
 
 
 def parse_pip_config(text: str) -> dict[tuple[str, str], str]:
@@ -197,7 +201,7 @@ def find_cargo_configs(project_dir: Path, environment: Mapping[str, str]) -> tup
     folders = dict.fromkeys((home, *above))
     # Of two in one folder cargo takes the one without a suffix.
     pairs = ((folder / "config", folder / "config.toml") for folder in folders)
-    found = (next((path for path in pair if path.is_file()), None) for pair in pairs)
+    found = (next((path for path in pair if _is_readable(path)), None) for pair in pairs)
     return tuple(path for path in found if path)
 
 
