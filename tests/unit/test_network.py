@@ -83,6 +83,33 @@ def test_a_suite_that_the_mirror_lacks_is_the_users_to_mend(output: str) -> None
     assert found.facts == facts
 
 
+#: What apt says where the keys do not fit, with gpgv and with sqv.
+OLD_KEYS = (
+    "W: GPG error: http://x/debian trixie InRelease: The following signatures couldn't be verified "
+    "because the public key is not available: NO_PUBKEY 6ED0E7B82643E131\n"
+    "E: The repository 'http://x/debian trixie InRelease' is not signed.",
+    "E: The following signatures were invalid: EXPKEYSIG 648ACFD622F3D138 Debian Archive Key",
+    "Err:1 http://x/debian sid InRelease\n  Sub-process /usr/bin/sqv returned an error code (1), "
+    "error message is: Missing key 05AB90340C0C5E797F44A8C8254CF3B5AEC0A8F0, which is needed to "
+    "verify signature.",
+    "error message is: The primary key is not live\n  because: Expired on 2026-02-01T00:00:00Z",
+)
+
+
+@pytest.mark.parametrize("output", OLD_KEYS)
+def test_keys_older_than_the_suite_are_named_with_what_upgrades_them(output: str) -> None:
+    facts = (("command", "mmdebstrap"), ("output", output))
+    found = network.plan_suite_error(MissingToolError("x", facts=facts), "trixie", "upgrade")
+    assert isinstance(found, MissingToolError)
+    assert "debian-archive-keyring must be upgraded" in found.message
+    assert (found.facts, found.hint) == (facts, "upgrade")
+
+
+def test_a_mirror_without_a_signature_has_no_old_keys() -> None:
+    error = MissingToolError("x", facts=(("output", "E: The repository 'x' is not signed."),))
+    assert network.plan_suite_error(error, "trixie", "upgrade") is error
+
+
 def test_any_other_failed_download_stays_what_it_is() -> None:
     error = MissingToolError("x", facts=(("output", "Could not resolve 'mirror.example'"),))
     assert network.plan_suite_error(error, "trixie", "upgrade") is error

@@ -131,10 +131,15 @@ def plan_lock_error(path: Path, error: OSError) -> MissingToolError:
     if error.errno in NO_LOCKS:
         why = f"its file system has no locks ({why})"
     own = find_cache_dir() in path.parents
-    hint = "export TWINMOD_CACHE_DIR=/a/folder/on/a/local/disk" if own else "cd to a local disk"
+    if own:
+        what, folder = "the cache directory", find_cache_dir()
+        hint = "export TWINMOD_CACHE_DIR=/a/folder/on/a/local/disk"
+    else:
+        what, folder = "the folder of results", path.parent
+        hint = "copy the project to a local disk, and run this there"
     return MissingToolError(
-        f"a file of {'the cache directory' if own else 'this folder'} cannot be locked: {why}",
-        facts=(("folder", str(find_cache_dir() if own else path.parent)), ("lock", str(path))),
+        f"a file of {what} cannot be locked: {why}",
+        facts=(("folder", str(folder)), ("lock", str(path))),
         hint=hint,
     )
 

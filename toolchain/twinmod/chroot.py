@@ -410,7 +410,7 @@ def read_subids() -> Check | None:
 
 
 def _is_understood() -> bool:
-    """Tell whether mmdebstrap finds the caller's ids; before 1.4 it looks for the name alone."""
+    """Tell whether mmdebstrap finds the caller's ids; 1.3.5 looks for their name alone."""
     if process.find_program("mmdebstrap") is None:
         return True
     command = Command(
