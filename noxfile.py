@@ -18,6 +18,9 @@ nox.options.error_on_missing_interpreters = True
 
 LOCKS = ROOT / "toolchain" / "locks"
 
+# A person's pip may install for the user by default, which no virtual environment can.
+PIP = {"PIP_USER": "0"}
+
 
 def install(session: nox.Session, lock: str, *projects: str) -> None:
     """Install a lock, twinmod and other projects of ours, unless nothing of them changed."""
@@ -32,10 +35,10 @@ def install(session: nox.Session, lock: str, *projects: str) -> None:
     home = Path(session.virtualenv.location)
     if environment.is_current(home, inputs):
         return
-    session.install("--require-hashes", "-r", str(lock_path))
+    session.install("--require-hashes", "-r", str(lock_path), env=PIP)
     session.install(
         "--no-build-isolation", "--no-deps", "-e", str(ROOT), *map(str, folders),
-        env={"CARGO_TARGET_DIR": str(ROOT / "out" / "cargo")},
+        env={"CARGO_TARGET_DIR": str(ROOT / "out" / "cargo"), **PIP},
     )  # fmt: skip
     environment.mark_current(home, inputs)
 

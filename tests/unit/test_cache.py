@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What outlives a run is whole, or is made again; two runs never make it at once."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -232,6 +234,41 @@ def test_a_lock_is_free_again_after_an_error(
         fail()
     with cache.hold_lock(tmp_path / "lock", "it", progress):
         assert told == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_cache_whose_file_system_has_no_locks_is_named_with_what_to_do(
+    cache_dir: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch, number: int, waits: bool
+) -> None:
+    held = [False] if waits else []
+
+    def flock(descriptor: int, operation: int) -> None:
+        if held:
+            held.pop()
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(MissingToolError, match="its file system has no locks") as caught:
+        ensure(Maker(), progress)
+    assert caught.value.facts[0] == ("folder", str(cache_dir))
+    assert "export TWINMOD_CACHE_DIR=" in caught.value.hint
+
+
+def test_a_checkout_whose_file_system_has_no_locks_is_not_told_of_the_cache(
+    cache_dir: Path, tmp_path: Path
+) -> None:
+    error = OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    found = cache.plan_lock_error(tmp_path / "out/.lock", error)
+    assert found.facts[0] == ("folder", str(tmp_path / "out"))
+    assert "TWINMOD_CACHE_DIR" not in found.hint
+
+
+def test_another_reason_why_a_file_cannot_be_locked_is_said_as_it_is(cache_dir: Path) -> None:
+    error = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    found = cache.plan_lock_error(cache_dir / "locks/x.lock", error)
+    assert found.message.endswith("cannot be locked: Read-only file system")
 
 
 # -- files ------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from twinmod import chroot
-from twinmod.specs import ChrootSpec
+from twinmod import cache, chroot
+from twinmod.errors import MissingToolError
+from twinmod.specs import Check, ChrootSpec, Progress
 
 SPEC = ChrootSpec(name="trixie", suite="trixie", packages=("make", "rustc"))
 
@@ -101,7 +102,11 @@ def test_the_order_of_packages_is_no_content() -> None:
         ("", "0", False, "sysctl -w kernel.unprivileged_userns_clone=1"),
         ("1", "1", False, "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"),
         ("1", "0", True, "sysctl -w kernel.unprivileged_userns_clone=1"),
+        ("1", "1", True, "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"),
+        ("1", "1", True, "docker run --privileged"),
+        ("", "0", True, "docker run --privileged"),
         ("0", "1", True, "docker run --security-opt"),
+        ("", "", True, "--security-opt systempaths=unconfined"),
         ("", "", False, "sysctl -w user.max_user_namespaces="),
     ],
 )
@@ -109,6 +114,129 @@ def test_the_fix_for_namespaces_fits_what_forbids_them(
     apparmor: str, sysctl: str, in_container: bool, fix: str
 ) -> None:
     assert fix in chroot.find_namespace_fix(apparmor, sysctl, in_container)
+
+
+def test_what_the_host_of_a_container_forbids_is_not_said_to_be_the_containers_to_allow() -> None:
+    fix = chroot.find_namespace_fix("1", "1", True)
+    assert fix.startswith("on the container's host: sudo sysctl -w kernel.apparmor_")
+    forbidden = chroot.find_namespace_fix("", "", True, maximum="0", runner="podman")
+    assert "on the container's host: sudo sysctl -w user.max_user_namespaces=" in forbidden
+    assert "podman run --privileged" in forbidden
+    assert "podman run --security-opt seccomp=unconfined --security-opt unmask=ALL" in (
+        chroot.find_namespace_fix("0", "1", True, maximum="15000", runner="podman")
+    )
+
+
+@pytest.mark.parametrize(
+    ("marker", "init", "runner"),
+    [
+        ("", "PATH=/bin\0HOME=/\0", ""),
+        ("", "", ""),
+        ("", "notcontainer=podman\0", ""),
+        ("/.dockerenv", "", "docker"),
+        ("/run/.containerenv", "", "podman"),
+        ("/run/systemd/container", "", "docker"),
+        # containerd, as under Kubernetes, leaves no other trace.
+        ("/proc/sys", "PATH=/bin\0", "docker"),
+        ("", "PATH=/bin\0container=podman\0", "podman"),
+        ("", "container=lxc\0", "docker"),
+    ],
+)
+def test_a_container_is_seen_by_what_it_was_given(marker: str, init: str, runner: str) -> None:
+    names = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container", "/proc/sys")
+    assert chroot.find_container({name: name == marker for name in names}, init) == runner
+
+
+# -- subordinate ids --------------------------------------------------------------------------
+
+BOTH = "--add-subuids 100000-165535 --add-subgids 100000-165535"
+
+
+def plan_subids(subuid: str, subgid: str, uid: str = "1000") -> Check:
+    return chroot.plan_subids({"/etc/subuid": subuid, "/etc/subgid": subgid}, "alice", uid=uid)
+
+
+@pytest.mark.parametrize(
+    ("subuid", "subgid", "options"),
+    [
+        ("alice:100000:65536\n", "alice:100000:65536\n", ""),
+        ("bob:1:65536\nalice:100000:65536", "alice:100000:100000\n", ""),
+        ("1000:100000:65536\n", "alice:100000:65536\n", ""),
+        ("", "", BOTH),
+        (
+            "# alice:100000:65536\n\nalice\nalice:x:65536\n",
+            "alice-2:100000:65536\n",
+            "--add-subuids 165536-231071 --add-subgids 165536-231071",
+        ),
+        ("alice:100000:65536\n", "", "--add-subgids 165536-231071"),
+        ("", "alice:200000:65536\n", "--add-subuids 100000-165535"),
+        # The ranges of others stay theirs, and a gap that is too small stays one.
+        (
+            "bob:100000:65536\ncarol:240000:65536\n",
+            "",
+            "--add-subuids 165536-231071 --add-subgids 165536-231071",
+        ),
+        (
+            "bob:100000:65536\ncarol:231000:65536\n",
+            "",
+            "--add-subuids 296536-362071 --add-subgids 296536-362071",
+        ),
+        # mmdebstrap takes the first line, so one that is too short must go.
+        (
+            "alice:100000:1000\nalice:200000:65536\n",
+            "alice:100000:65536\n",
+            "--del-subuids 100000-100999 --add-subuids 265536-331071",
+        ),
+    ],
+)
+def test_a_user_with_too_few_subordinate_ids_is_told_how_to_get_more(
+    subuid: str, subgid: str, options: str
+) -> None:
+    check = plan_subids(subuid, subgid)
+    assert (check.ok, check.required) == (not options, True)
+    assert check.fix == (f"sudo usermod {options} alice" if options else "")
+
+
+def test_what_a_user_has_is_said_of_each_file() -> None:
+    check = plan_subids("alice:100000:65536\n", "")
+    assert check.found == "65536 in /etc/subuid, none in /etc/subgid"
+
+
+def test_an_old_mmdebstrap_finds_no_number_of_a_user() -> None:
+    line = "1000:100000:65536\n"
+    assert plan_subids(line, line).ok
+    assert plan_subids(line, line, uid="").fix.endswith(
+        "--add-subuids 165536-231071 --add-subgids 165536-231071 alice"
+    )
+
+
+@pytest.mark.parametrize("lacks", ["namespace", "ids", ""])
+def test_a_chroot_is_not_begun_where_none_can_be_made(
+    lacks: str, cache_dir: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    def make_chroot(*_: object) -> dict[str, object]:
+        begun.append("made")
+        raise MissingToolError("made")
+
+    works = (lacks != "namespace", "bwrap: Creating new namespace failed")
+    monkeypatch.setattr(chroot, "probe_namespace", lambda: works)
+    line = "" if lacks == "ids" else "alice:100000:65536\n"
+    monkeypatch.setattr(chroot, "read_subids", lambda: plan_subids(line, line))
+    monkeypatch.setattr(chroot, "make_chroot", make_chroot)
+    monkeypatch.setattr(cache, "require_disk", lambda *_: None)
+    with pytest.raises(MissingToolError) as caught:
+        chroot.ensure_chroot(SPEC, "http://mirror.example/debian", progress)
+    assert begun == ([] if lacks else ["made"])
+    if lacks:
+        assert (
+            caught.value.hint
+            == {
+                "namespace": chroot.read_namespace_fix(),
+                "ids": f"sudo usermod {BOTH} alice",
+            }[lacks]
+        )
 
 
 def test_a_chroot_that_was_not_made_is_not_found_and_not_made(cache_dir: Path) -> None:

@@ -31,6 +31,7 @@ LAYERS = (
         "gate",
         "manual",
         "owntree",
+        "registries",
         "sbom",
         "signing",
         "verify",

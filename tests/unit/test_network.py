@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """How the network is reached: the host's mirror, proxies and authorities."""
 
-from pathlib import Path
-
 import pytest
 
 from twinmod import network
@@ -79,31 +77,59 @@ def test_the_configured_mirror_goes_first() -> None:
 )
 def test_a_suite_that_the_mirror_lacks_is_the_users_to_mend(output: str) -> None:
     facts = (("command", "mmdebstrap"), ("output", output))
-    found = network.plan_suite_error(MissingToolError("x", facts=facts), "nosuch")
+    found = network.plan_suite_error(MissingToolError("x", facts=facts), "nosuch", "upgrade")
     assert isinstance(found, ConfigError)
     assert found.message == "the mirror has no suite 'nosuch'"
     assert found.facts == facts
 
 
+#: What apt says where the keys do not fit, with gpgv and with sqv.
+OLD_KEYS = (
+    (
+        "W: GPG error: http://x/debian trixie InRelease: The following signatures couldn't be "
+        "verified because the public key is not available: NO_PUBKEY 6ED0E7B82643E131\n"
+        "E: The repository 'http://x/debian trixie InRelease' is not signed."
+    ),
+    "E: The following signatures were invalid: EXPKEYSIG 648ACFD622F3D138 Debian Archive Key",
+    (
+        "Err:1 http://x/debian sid InRelease\n  Sub-process /usr/bin/sqv returned an error code "
+        "(1), error message is: Missing key 05AB90340C0C5E797F44A8C8254CF3B5AEC0A8F0, which is "
+        "needed to verify signature."
+    ),
+    "error message is: The primary key is not live\n  because: Expired on 2026-02-01T00:00:00Z",
+)
+
+
+@pytest.mark.parametrize("output", OLD_KEYS)
+def test_keys_older_than_the_suite_are_named_with_what_upgrades_them(output: str) -> None:
+    facts = (("command", "mmdebstrap"), ("output", output))
+    found = network.plan_suite_error(MissingToolError("x", facts=facts), "trixie", "upgrade")
+    assert isinstance(found, MissingToolError)
+    assert "debian-archive-keyring must be upgraded" in found.message
+    assert (found.facts, found.hint) == (facts, "upgrade")
+
+
+def test_a_mirror_without_a_signature_has_no_old_keys() -> None:
+    error = MissingToolError("x", facts=(("output", "E: The repository 'x' is not signed."),))
+    assert network.plan_suite_error(error, "trixie", "upgrade") is error
+
+
 def test_any_other_failed_download_stays_what_it_is() -> None:
     error = MissingToolError("x", facts=(("output", "Could not resolve 'mirror.example'"),))
-    assert network.plan_suite_error(error, "trixie") is error
+    assert network.plan_suite_error(error, "trixie", "upgrade") is error
 
 
-def test_only_proxies_and_indexes_of_the_caller_are_carried_in() -> None:
-    caller = {"https_proxy": "http://p", "PIP_INDEX_URL": "https://i", "TOKEN": "x", "PATH": "/"}
+def test_only_proxies_of_the_caller_are_carried_in() -> None:
+    caller = {
+        "https_proxy": "http://p",
+        "ALL_PROXY": "socks5://q",
+        "PIP_INDEX_URL": "https://i",
+        "TOKEN": "x",
+        "PATH": "/",
+    }
     assert dict(network.plan_environment(caller)) == {
-        "https_proxy": "http://p", "PIP_INDEX_URL": "https://i",
+        "https_proxy": "http://p", "ALL_PROXY": "socks5://q",
     }  # fmt: skip
-
-
-def test_the_users_pip_configuration_goes_before_an_older_one(tmp_path: Path) -> None:
-    for name in (".config/pip/pip.conf", ".pip/pip.conf"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_text("")
-    assert network.find_pip_config(tmp_path) == tmp_path / ".config/pip/pip.conf"
-    (tmp_path / ".config/pip/pip.conf").unlink()
-    assert network.find_pip_config(tmp_path) == tmp_path / ".pip/pip.conf"
 
 
 def test_everything_carried_in_is_there_and_read_only() -> None:

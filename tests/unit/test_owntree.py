@@ -283,6 +283,169 @@ def test_the_host_as_a_root_leaves_room_beside_what_it_has() -> None:
     assert dict(host.environment)["PATH"] == os.environ["PATH"]
 
 
+@pytest.mark.parametrize(
+    ("output", "toolchain"),
+    [
+        ("stable-x86_64-unknown-linux-gnu (default)\n", ""),
+        (
+            "nightly-x86_64-unknown-linux-gnu (directory override for '/home/me/linux')\n",
+            "nightly-x86_64-unknown-linux-gnu",
+        ),
+        (
+            "1.85.0-x86_64-unknown-linux-gnu (overridden by '/a (b)/rust-toolchain.toml')\n",
+            "1.85.0-x86_64-unknown-linux-gnu",
+        ),
+        ("/opt/rust (overridden by environment variable RUSTUP_TOOLCHAIN)\n", "/opt/rust"),
+        ("info: syncing (all)\nmine (directory override for '/x')\n", "mine"),
+        ("error: no active toolchain\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_toolchain_that_rustup_names_is_taken_unless_it_is_the_default(
+    output: str, toolchain: str
+) -> None:
+    assert owntree.parse_toolchain(output) == toolchain
+
+
+@pytest.mark.parametrize("place", ["source", "build"])
+def test_a_toolchain_that_was_chosen_for_a_tree_is_found_and_remembered(
+    own: Own, root: Chroot, progress: Progress, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    folder = own.source if place == "source" else own.build
+    monkeypatch.setattr(owntree, "read_toolchain", lambda path: "mine" if path == folder else "")
+    own.versions = {
+        ("this host", "gcc"): CC,
+        ("this host", "rustc"): "rustc 1.90.0",
+        ("this host, mine", "gcc"): CC,
+        ("this host, mine", "rustc"): RUSTC,
+    }
+    tree = owntree.ensure_tree(own.spec, root, progress)
+    assert dict(tree.compilers.environment)["RUSTUP_TOOLCHAIN"] == "mine"
+    monkeypatch.setattr(owntree, "read_toolchain", lambda path: "")
+    own.asked.clear()
+    assert owntree.ensure_tree(own.spec, root, progress) == tree
+    assert own.asked == ["this host, mine"]
+
+
+def test_rustup_is_asked_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rustup = tmp_path / "bin/rustup"
+    rustup.parent.mkdir()
+    rustup.write_text('#!/bin/sh\necho "$PWD $RUSTUP_HOME $RUSTUP_AUTO_INSTALL (override for x)"\n')
+    rustup.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{rustup.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("RUSTUP_HOME", "/rustup")
+    folder = tmp_path / "linux"
+    folder.mkdir()
+    assert owntree.read_toolchain(folder) == f"{folder} /rustup 0"
+    rustup.write_text("#!/bin/sh\nexit 1\n")
+    assert owntree.read_toolchain(folder) == ""
+
+
+def test_without_rustc_nobody_asks_rustup(
+    own: Own, root: Chroot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owntree, "read_toolchain", lambda path: pytest.fail("asked"))
+    del own.config["CONFIG_RUST"]
+    roots = list(owntree.list_roots(own.spec, own.config, root))
+    assert [found.name for found in roots] == ["trixie", "this host"]
+
+
+def test_where_no_rustc_fits_the_hint_names_how_to_choose_one(own: Own, root: Chroot) -> None:
+    own.versions["this host", "gcc"] = CC
+    del own.versions["trixie", "rustc"]
+    hint = refuse(own, root, MissingToolError).hint
+    assert f"rustup override set --path {own.build} TOOLCHAIN" in hint
+    del own.versions["trixie", "gcc"], own.config["CONFIG_RUST"], own.versions["this host", "gcc"]
+    own.write_config()
+    assert "rustup" not in refuse(own, root, MissingToolError).hint
+
+
+def test_what_stands_in_for_a_compiler_only_starts_it() -> None:
+    settings = dict(owntree.read_host().environment)
+    assert settings["CCACHE_DISABLE"] == "1"
+    assert (settings["DISTCC_HOSTS"], settings["ICECC"]) == ("localhost", "disable")
+
+
+# -- compilers in folders that a sandbox has of its own ----------------------------------------
+
+
+@pytest.fixture
+def hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that stands for /run."""
+    path = tmp_path / "run"
+    path.mkdir()
+    monkeypatch.setattr(owntree, "HIDDEN_DIRS", (path,))
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, str]:
+    """The settings of a person whose compilers are elsewhere."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "bin").mkdir()
+    return {"HOME": str(tmp_path / "home"), "PATH": f"{tmp_path / 'bin'}:relative:"}
+
+
+def test_nothing_of_a_hidden_folder_is_kept_that_leads_to_no_compiler(
+    hidden: Path, settings: dict[str, str]
+) -> None:
+    (hidden / "docker.sock").write_text("")
+    (Path(settings["HOME"]) / "socket").symlink_to(hidden / "docker.sock")
+    assert owntree.find_kept(settings) == ()
+
+
+def test_a_folder_of_path_below_a_hidden_one_is_kept_whole(
+    hidden: Path, settings: dict[str, str]
+) -> None:
+    (hidden / "gcc-15/usr/bin").mkdir(parents=True)
+    settings["PATH"] += f":{hidden / 'gcc-15/usr/bin'}:{hidden / 'gone/bin'}"
+    assert owntree.find_kept(settings) == (hidden / "gcc-15",)
+
+
+def test_a_link_below_a_hidden_folder_is_kept_as_on_nixos(
+    hidden: Path, settings: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "nix/store/system/sw/bin").mkdir(parents=True)
+    (hidden / "current-system").symlink_to(tmp_path / "nix/store/system")
+    settings["PATH"] += f":{hidden / 'current-system/sw/bin'}"
+    assert owntree.find_kept(settings) == (hidden / "current-system",)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_program_that_links_to_a_hidden_folder_is_kept_with_all_links_on_the_way(
+    hidden: Path, settings: dict[str, str], tmp_path: Path, relative: bool
+) -> None:
+    for name in ("first", "second", "unused"):
+        (hidden / name / "bin").mkdir(parents=True)
+    (hidden / "second/bin/gcc").write_text("")
+    (hidden / "first/bin/gcc").symlink_to("../../second/bin/gcc")
+    target = hidden / "first/bin/gcc"
+    link = Path("..") / target.relative_to(tmp_path) if relative else target
+    (tmp_path / "bin/gcc").symlink_to(link)
+    assert owntree.find_kept(settings) == (hidden / "first", hidden / "second")
+
+
+@pytest.mark.parametrize("name", ["home/.rustup", "home/.cargo", "rustup/toolchains/mine"])
+def test_a_toolchain_of_rustup_in_a_hidden_folder_is_kept(
+    hidden: Path, settings: dict[str, str], tmp_path: Path, name: str
+) -> None:
+    (hidden / "rust/bin").mkdir(parents=True)
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).symlink_to(hidden / "rust")
+    if name.startswith("rustup"):
+        settings["RUSTUP_HOME"] = str(tmp_path / "rustup")
+    assert owntree.find_kept(settings) == (hidden / "rust",)
+
+
+def test_links_that_go_in_circles_or_nowhere_are_passed_over(
+    hidden: Path, settings: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "bin/a").symlink_to("b")
+    (tmp_path / "bin/b").symlink_to("a")
+    (tmp_path / "bin/gone").symlink_to(hidden / "gone/bin/gcc")
+    assert owntree.find_kept(settings) == ()
+
+
 # -- what is remembered -----------------------------------------------------------------------
 
 

@@ -367,6 +367,17 @@ def test_a_program_is_found_where_the_path_leads(
     assert process.find_program("twinmod-tool") == str(program)
 
 
+def test_a_folder_of_the_path_that_cannot_be_looked_into_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No folder can have such a name; another user's home is as little to be looked into.
+    monkeypatch.setenv("PATH", f"/{'x' * 300}:{tmp_path}")
+    program = tmp_path / "twinmod-tool"
+    program.write_text("")
+    program.chmod(0o755)
+    assert process.find_program("twinmod-tool") == str(program)
+
+
 # -- what was found wrong once ----------------------------------------------------------------
 
 

@@ -111,6 +111,16 @@ def test_the_host_as_a_root_is_mounted_part_by_part_and_never_writable(root: Chr
     )  # fmt: skip
 
 
+def test_what_a_host_keeps_of_the_sandboxs_own_folders_is_mounted_over_them(root: Chroot) -> None:
+    kept = (Path("/run/current-system"), Path("/tmp/gcc-15"))
+    argv = sandbox.plan_enter(replace(root, kept=kept), ("make",), devices=("/dev/kvm",))
+    for path in kept:
+        place = argv.index(str(path))
+        assert argv[place - 1 : place + 2] == ("--ro-bind", str(path), str(path))
+        assert place > argv.index("/tmp")
+        assert place > argv.index("/run")
+
+
 def test_jobs_are_as_many_as_a_person_says_or_as_there_are_processors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -5,6 +5,7 @@ An entry is a folder with a ``record.json`` that was written last, and that name
 the files which matter: an entry without it, or whose files do not fit it, is made again.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -28,6 +29,9 @@ SCRATCH = "cargo-target"
 
 #: How long one run waits for another that makes the same entry.
 LOCK_TIMEOUT_S = 3600.0
+
+#: What flock(2) says where there are none: of NFS without its lock service, FUSE, 9p.
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 #: Standard text: https://bford.info/cachedir/
 CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by twinmod.\n"
@@ -92,16 +96,17 @@ def hold_lock(path: Path, what: str, progress: Progress) -> Iterator[None]:
     """Hold a lock file; say so when another run holds it, and wait for that run.
 
     Raises:
-        MissingToolError: The other run did not end within LOCK_TIMEOUT_S.
+        MissingToolError: The other run did not end within LOCK_TIMEOUT_S, or the file system has no
+            locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        _acquire(lock, path, 0)
     except filelock.Timeout:
         progress.note(f"another run holds {what}; waiting for it")
         try:
-            lock.acquire(timeout=LOCK_TIMEOUT_S)
+            _acquire(lock, path, LOCK_TIMEOUT_S)
         except filelock.Timeout as error:
             raise MissingToolError(
                 f"another run has held {what} for {LOCK_TIMEOUT_S:.0f} s",
@@ -112,6 +117,34 @@ def hold_lock(path: Path, what: str, progress: Progress) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _acquire(lock: filelock.BaseFileLock, path: Path, timeout_s: float) -> None:
+    try:
+        lock.acquire(timeout=timeout_s)
+    except filelock.Timeout:
+        raise
+    except OSError as error:
+        raise plan_lock_error(path, error) from error
+
+
+def plan_lock_error(path: Path, error: OSError) -> MissingToolError:
+    """Return the error of a lock that cannot be taken, whoever holds it."""
+    why = error.strerror or str(error)
+    if error.errno in NO_LOCKS:
+        why = f"its file system has no locks ({why})"
+    own = find_cache_dir() in path.parents
+    if own:
+        what, folder = "the cache directory", find_cache_dir()
+        hint = "export TWINMOD_CACHE_DIR=/a/folder/on/a/local/disk"
+    else:
+        what, folder = "the folder of results", path.parent
+        hint = "copy the project to a local disk, and run this there"
+    return MissingToolError(
+        f"a file of {what} cannot be locked: {why}",
+        facts=(("folder", str(folder)), ("lock", str(path))),
+        hint=hint,
+    )
 
 
 def remove_tree(path: Path) -> None:

@@ -6,6 +6,7 @@ Made once as a tar by mmdebstrap and unpacked as the calling user, who can then 
 
 import hashlib
 import os
+import pwd
 import re
 import shutil
 import tempfile
@@ -30,6 +31,21 @@ KEYRINGS = (
     Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
     Path("/usr/share/keyrings/debian-archive-keyring.pgp"),
 )
+
+#: Where mmdebstrap reads which subordinate ids a user has, and usermod's word for them; subuid(5).
+SUBID_FILES = (("/etc/subuid", "subuids"), ("/etc/subgid", "subgids"))
+
+#: How many a chroot takes, up to Debian's nobody (65534), and where shadow begins to give them out.
+SUBIDS = 65536
+FIRST_SUBID = 100_000
+
+#: What a container must be allowed before bubblewrap can work in it, by who runs it: namespaces,
+#: mounts, and a /proc without covered parts. Source: github.com/containers/bubblewrap/issues/505.
+CONTAINER_OPTIONS = {
+    "docker": "--security-opt seccomp=unconfined --security-opt apparmor=unconfined "
+    "--security-opt systempaths=unconfined",
+    "podman": "--security-opt seccomp=unconfined --security-opt unmask=ALL",
+}
 
 #: Nobody reads manuals in a VM that lives for seconds.
 UNWANTED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
@@ -173,7 +189,8 @@ def make_chroot(
     try:
         process.run_pipeline(producer, plan_unpack(root_dir))
     except TwinmodError as error:
-        raise network.plan_suite_error(error, spec.suite) from error
+        upgrade = render_install(("debian-archive-keyring",))
+        raise network.plan_suite_error(error, spec.suite, upgrade) from error
     for folder in (sandbox.INSIDE, PurePosixPath("/view")):
         (root_dir / folder.relative_to("/")).mkdir()
     # Without a mirror of ours, mmdebstrap has written its default there.
@@ -188,12 +205,13 @@ def ensure_chroot(spec: ChrootSpec, mirror: str, progress: Progress) -> Chroot:
     """Return a chroot, made first when it is not there.
 
     Raises:
-        MissingToolError: No disk, no network, no namespaces.
+        MissingToolError: No disk, no network, no namespaces, no subordinate ids.
         ConfigError: The mirror has no such suite.
     """
     key = plan_key(spec)
 
     def make(partial_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        require_namespaces()
         what = f"the chroot of Debian {spec.suite}"
         cache.require_disk(partial_dir, SETUP_BYTES, what)
         temporary_dir = plan_temporary_dir(partial_dir, is_root=os.geteuid() == 0)
@@ -239,29 +257,169 @@ def probe_namespace() -> tuple[bool, str]:
     return False, output.strip().splitlines()[-1] if output.strip() else f"status {status}"
 
 
-def find_namespace_fix(apparmor: str, sysctl: str, in_container: bool) -> str:
-    """Return the command that allows user namespaces where something forbids them.
+def find_namespace_fix(
+    apparmor: str, sysctl: str, in_container: bool, *, maximum: str = "", runner: str = "docker"
+) -> str:
+    """Return what allows user namespaces where something forbids them.
 
     Args:
         apparmor: kernel.apparmor_restrict_unprivileged_userns, "" where there is none.
         sysctl: kernel.unprivileged_userns_clone, "" where there is none.
-        in_container: Whether this is a container.
+        in_container: Whether this is a container: what the host forbids is read-only there.
+        maximum: user.max_user_namespaces.
+        runner: What runs the container, of CONTAINER_OPTIONS.
+
+    Returns:
+        A command; in a container on a host that forbids them, the command for the host and the
+        container's option that does without.
     """
-    if sysctl == "0":
-        return "sudo sysctl -w kernel.unprivileged_userns_clone=1"
-    if apparmor == "1":
-        return "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
-    if in_container:
-        return "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined ..."
-    return "sudo sysctl -w user.max_user_namespaces=15000"
+    causes = (
+        (sysctl == "0", "kernel.unprivileged_userns_clone=1"),
+        (apparmor == "1", "kernel.apparmor_restrict_unprivileged_userns=0"),
+        (maximum == "0" or not in_container, "user.max_user_namespaces=15000"),
+    )
+    setting = next((setting for forbids, setting in causes if forbids), "")
+    if not in_container:
+        return f"sudo sysctl -w {setting}"
+    if not setting:
+        return f"{runner} run {CONTAINER_OPTIONS[runner]} ..."
+    return (
+        f"on the container's host: sudo sysctl -w {setting}; or start the container with all "
+        f"rights: {runner} run --privileged ..."
+    )
+
+
+def find_container(markers: Mapping[str, bool], init: str) -> str:
+    """Return what runs the container that this is, "" for none.
+
+    Args:
+        markers: Whether each of "/.dockerenv", "/run/.containerenv" and "/run/systemd/container" is
+            there, and whether "/proc/sys" is mounted read-only.
+        init: The environment of process 1, "" when it cannot be read.
+    """
+    kind = re.search(r"(?:^|\0)container=([^\0]+)", init)
+    if markers["/run/.containerenv"] or (kind and kind.group(1) == "podman"):
+        return "podman"
+    return "docker" if kind or any(markers.values()) else ""
+
+
+def read_container() -> str:
+    """Return what runs the container that this is, "" for none; see find_container."""
+    names = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
+    read_only = bool(os.statvfs("/proc/sys").f_flag & os.ST_RDONLY)
+    try:
+        init = Path("/proc/1/environ").read_text(errors="replace")
+    except OSError:
+        init = ""
+    return find_container(
+        {name: Path(name).exists() for name in names} | {"/proc/sys": read_only}, init
+    )
 
 
 def read_namespace_fix() -> str:
-    """Return the command that would allow user namespaces on this host; see find_namespace_fix."""
-    in_container = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
-    apparmor = _read_sysctl("kernel/apparmor_restrict_unprivileged_userns")
-    clone = _read_sysctl("kernel/unprivileged_userns_clone")
-    return find_namespace_fix(apparmor, clone, in_container)
+    """Return what would allow user namespaces on this host; see find_namespace_fix."""
+    container = read_container()
+    return find_namespace_fix(
+        _read_sysctl("kernel/apparmor_restrict_unprivileged_userns"),
+        _read_sysctl("kernel/unprivileged_userns_clone"),
+        bool(container),
+        maximum=_read_sysctl("user/max_user_namespaces"),
+        runner=container or "docker",
+    )
+
+
+def require_namespaces() -> None:
+    """Refuse a host on which no chroot can be made or entered, before anything is fetched.
+
+    Raises:
+        MissingToolError: It has no user namespaces, or its user too few subordinate ids.
+    """
+    works, seen = probe_namespace()
+    if not works:
+        raise MissingToolError(
+            "bubblewrap cannot make a user namespace",
+            facts=(("bwrap", seen),),
+            hint=read_namespace_fix(),
+        )
+    subids = read_subids()
+    if subids is not None and not subids.ok:
+        raise MissingToolError(
+            "mmdebstrap needs subordinate ids to make a chroot, and you have too few",
+            facts=(("yours", subids.found), ("needed", subids.needed)),
+            hint=subids.fix,
+        )
+
+
+def parse_subids(text: str) -> tuple[tuple[str, int, int], ...]:
+    """Return (user, first id, how many) of each line of /etc/subuid or /etc/subgid; subuid(5)."""
+    pattern = re.compile(r"^([^:#\n]+):(\d+):(\d+)\s*$", re.MULTILINE)
+    return tuple((name, int(first), int(count)) for name, first, count in pattern.findall(text))
+
+
+def plan_subids(texts: Mapping[str, str], user: str, *, uid: str) -> Check:
+    """Return what the doctor says of the subordinate ids that a user has.
+
+    Args:
+        texts: The content of each of SUBID_FILES, "" for one that is not there.
+        user: Their name.
+        uid: Their number, which a line may have instead; "" where it may not.
+    """
+    lines = {path: parse_subids(text) for path, text in texts.items()}
+    taken = sorted((first, count) for found in lines.values() for _, first, count in found)
+    free = FIRST_SUBID
+    for first, count in taken:
+        if first < free + SUBIDS and first + count > free:
+            free = first + count
+    seen, options = [], []
+    for path, word in SUBID_FILES:
+        # mmdebstrap takes the first line that is the user's.
+        own = next(
+            ((first, count) for name, first, count in lines[path] if name in (user, uid)), None
+        )
+        seen.append(f"{own[1] if own else 'none'} in {path}")
+        if own is None or own[1] < SUBIDS:
+            if own:
+                options.append(f"--del-{word} {own[0]}-{sum(own) - 1}")
+            options.append(f"--add-{word} {free}-{free + SUBIDS - 1}")
+    return Check(
+        group="host",
+        name="subordinate ids",
+        found=", ".join(seen),
+        needed=f"{SUBIDS} in both",
+        ok=not options,
+        fix=f"sudo usermod {' '.join(options)} {user}" if options else "",
+    )
+
+
+def read_subids() -> Check | None:
+    """Return what the doctor says of the caller's subordinate ids, None for root: it needs none."""
+    if os.geteuid() == 0:
+        return None
+    uid = str(os.getuid())
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = uid
+    paths = {name: Path(name) for name, _ in SUBID_FILES}
+    texts = {
+        name: path.read_text(errors="replace") if path.is_file() else ""
+        for name, path in paths.items()
+    }
+    check = plan_subids(texts, user, uid=uid)
+    return check if not check.ok or _is_understood() else plan_subids(texts, user, uid="")
+
+
+def _is_understood() -> bool:
+    """Tell whether mmdebstrap finds the caller's ids; 1.3.5 looks for their name alone."""
+    if process.find_program("mmdebstrap") is None:
+        return True
+    command = Command(
+        argv=("mmdebstrap", "--unshare-helper", "true"),
+        timeout_s=20.0,
+        purpose="mmdebstrap did not say which ids it finds",
+    )
+    status, output = process.run_unchecked(command, error=MissingToolError)
+    return status == 0 or "/etc/sub" not in output
 
 
 def _read_sysctl(name: str) -> str:
@@ -287,6 +445,9 @@ def check_host() -> tuple[Check, ...]:
             Check(group="host", name="newuidmap", found="yes" if found["newuidmap"] else "no",
                   needed="yes", ok=found["newuidmap"], fix="" if found["newuidmap"] else fix)
         )  # fmt: skip
+    subids = read_subids()
+    if subids is not None:
+        checks.append(subids)
     works, seen = probe_namespace()
     cure = read_namespace_fix() if found["bwrap"] else fix
     checks.append(

@@ -185,7 +185,9 @@ def read_packages(spec: KernelSpec, chroot: Chroot, mirror: str, work_dir: Path)
     try:
         run_apt("apt-get", "update", "--error-on=any")
     except MissingToolError as error:
-        raise network.plan_suite_error(error, spec.suite) from error
+        # The keys are the chroot's own.
+        upgrade = f"{commands.render('cache', 'prune', '--all')} && {commands.render('setup')}"
+        raise network.plan_suite_error(error, spec.suite, upgrade) from error
     names = plan_package_names(tuple(run_apt("apt-cache", "pkgnames", "linux-").split()))
     if not names:
         raise ConfigError(f"suite {spec.suite} serves no kernel", facts=(("mirror", mirror),))

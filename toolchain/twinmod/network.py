@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from twinmod.errors import ConfigError, TwinmodError
+from twinmod.errors import ConfigError, MissingToolError, TwinmodError
 from twinmod.specs import Bind
 
 CA_BUNDLES = (
@@ -17,10 +17,23 @@ CA_BUNDLES = (
     Path("/etc/ssl/ca-bundle.pem"),
 )
 
-#: pip reads these itself on the host; inside the chroot they must be carried in.
-PIP_SETTINGS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_PROXY")
+PROXY_SETTINGS = (
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+)
 
-PROXY_SETTINGS = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+#: What apt says of a signature by a key that it does not have, or that has expired there: with
+#: gpgv, then with sqv.
+_MISSING_KEY = re.compile(
+    r"NO_PUBKEY|EXPKEYSIG|REVKEYSIG|KEYEXPIRED|public key is not available"
+    r"|Missing key|primary key is not live|Expired on"
+)
 
 
 def plan_binds() -> tuple[Bind, ...]:
@@ -35,15 +48,8 @@ def plan_binds() -> tuple[Bind, ...]:
 
 
 def plan_environment(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return the proxies and indexes that the caller uses."""
-    names = (*PROXY_SETTINGS, *PIP_SETTINGS)
-    return tuple((name, environment[name]) for name in names if name in environment)
-
-
-def find_pip_config(home: Path) -> Path | None:
-    """Return the pip configuration that pip would read on the host, user's before system's."""
-    paths = (home / ".config/pip/pip.conf", home / ".pip/pip.conf", Path("/etc/pip.conf"))
-    return next((path for path in paths if path.is_file()), None)
+    """Return the proxies that the caller uses."""
+    return tuple((name, environment[name]) for name in PROXY_SETTINGS if name in environment)
 
 
 def parse_mirror(sources: str) -> str | None:
@@ -99,14 +105,30 @@ def find_mirror(configured: str) -> str | None:
     return configured or read_host_mirror()
 
 
-def plan_suite_error(error: TwinmodError, suite: str) -> TwinmodError:
-    """Return a failed download's error; a suite that the mirror lacks is the user's to mend."""
+def plan_suite_error(error: TwinmodError, suite: str, upgrade: str) -> TwinmodError:
+    """Return a failed download's error, with what apt says of a suite as its cause.
+
+    Args:
+        error: The download's.
+        suite: What was asked for.
+        upgrade: What gives newer keys to whoever checks the suite's signature.
+
+    Returns:
+        A ConfigError for a suite that the mirror lacks, which is the user's to mend; an error that
+        names the keys when they are too old; the same error otherwise.
+    """
     text = "\n".join(value for _, value in error.facts)
-    missing = re.search(r"does not have a Release file|404 +Not Found", text)
-    if missing is None:
-        return error
-    return ConfigError(
-        f"the mirror has no suite {suite!r}",
-        facts=error.facts,
-        hint="correct the suite in [tool.twinmod], or name another mirror there",
-    )
+    if _MISSING_KEY.search(text):
+        return MissingToolError(
+            f"the Debian keys here are older than those that sign suite {suite!r}: "
+            "the package debian-archive-keyring must be upgraded",
+            facts=error.facts,
+            hint=upgrade,
+        )
+    if re.search(r"does not have a Release file|404 +Not Found", text):
+        return ConfigError(
+            f"the mirror has no suite {suite!r}",
+            facts=error.facts,
+            hint="correct the suite in [tool.twinmod], or name another mirror there",
+        )
+    return error

@@ -9,14 +9,14 @@ import hashlib
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from twinmod import cache, elf, options, process, proof, sandbox
 from twinmod.errors import ConfigError, MissingToolError
-from twinmod.specs import Chroot, CrateProof, KernelSpec, KernelTree, Progress
+from twinmod.specs import Chroot, Command, CrateProof, KernelSpec, KernelTree, Progress
 
 #: Changed when the same tree must be looked at again.
 FORMAT = "2"
@@ -48,13 +48,31 @@ VM_MODULE_DIRS = ("fs", "net/9p")
 #: A person's PATH leads to their compilers, and rustup's programs look for the real ones at home.
 HOST_SETTINGS = ("PATH", "HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "CARGO_HOME")
 
+#: What stands in for a compiler must do no more than start it: a cache is read-only in a sandbox,
+#: and other machines are out of reach. Source: ccache(1), distcc(1), icecc(7).
+HOST_FIXED = (
+    ("CCACHE_DISABLE", "1"),
+    ("DISTCC_HOSTS", "localhost"),
+    ("DISTCC_DIR", "/tmp"),
+    ("ICECC", "disable"),
+)
+
 #: Not of the host's top: what every sandbox has of its own.
 SANDBOX_DIRS = ("dev", "proc", "tmp", "run", sandbox.INSIDE.name)
+
+#: Folders of these that a person's compilers may lie in.
+HIDDEN_DIRS = (Path("/dev/shm"), Path("/run"), Path("/tmp"))
+
+#: How many links the kernel follows in one path; path_resolution(7).
+MAX_LINKS = 40
 
 #: Prints, for each program, its name and the first line of its version.
 VERSIONS = (
     'for name; do echo "version of $name: $("$name" --version 2>/dev/null | head -n 1)"; done'
 )
+
+#: The toolchain that `rustup show active-toolchain` names, unless it is the default one.
+_TOOLCHAIN = re.compile(r"(?m)^(?!(?:info|warning|error): )(.+?) \((?!default\b)")
 
 _BANNER = re.compile(rb"Linux version (\S+) \([^\n\0]*\) \(([^\n\0]*)\) (#\d[^\n\0]*)\n")
 
@@ -199,16 +217,114 @@ def require_outputs(
 # -- its compilers ----------------------------------------------------------------------------
 
 
-def read_host() -> Chroot:
-    """Return this host as a root: read-only, with its user's own way to compilers."""
+def read_host(toolchain: str = "") -> Chroot:
+    """Return this host as a root: read-only, with its user's own way to compilers.
+
+    Args:
+        toolchain: What rustup's programs shall be of, "" for what they choose themselves.
+    """
     entries = sorted(path for path in Path("/").iterdir() if path.name not in SANDBOX_DIRS)
+    own = {name: os.environ[name] for name in HOST_SETTINGS if name in os.environ}
+    chosen = {"RUSTUP_TOOLCHAIN": toolchain} if toolchain else {}
     return Chroot(
-        name="this host", suite="", root_dir=Path("/"), key="host", mirror="",
+        name=f"this host, {toolchain}" if toolchain else "this host", suite="",
+        root_dir=Path("/"), key="host", mirror="",
         top=tuple((path.name, str(path.readlink()) if path.is_symlink() else "")
                   for path in entries if path.is_symlink() or path.is_dir()),
-        environment=tuple((name, os.environ[name]) for name in HOST_SETTINGS
-                          if name in os.environ),
+        kept=find_kept(own), environment=(*{**own, **chosen}.items(), *HOST_FIXED),
     )  # fmt: skip
+
+
+def find_kept(environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return what lies in HIDDEN_DIRS and leads to the caller's compilers, by whatever links.
+
+    Args:
+        environment: With PATH, HOME and rustup's settings.
+    """
+    home = Path(environment.get("HOME", "/"))
+    rustup = Path(environment.get("RUSTUP_HOME", home / ".rustup"))
+    folders = (
+        *map(Path, environment.get("PATH", "").split(os.pathsep)),
+        rustup,
+        rustup / "toolchains",
+        Path(environment.get("CARGO_HOME", home / ".cargo")),
+    )
+    named = [folder for folder in folders if folder.is_absolute() and os.access(folder, os.X_OK)]
+    links = [path for folder in named for path in _list_links(folder)]
+    passed = {path for start in (*named, *links) for path in trace_path(start)}
+    return tuple(
+        sorted(path for path in passed if path.parent in HIDDEN_DIRS and os.access(path, os.F_OK))
+    )
+
+
+def _list_links(folder: Path) -> tuple[Path, ...]:
+    try:
+        with os.scandir(folder) as entries:
+            return tuple(Path(entry.path) for entry in entries if entry.is_symlink())
+    except OSError:
+        return ()
+
+
+def trace_path(path: Path) -> Iterator[Path]:
+    """Yield what the kernel passes on its way along a path: each folder, and where links lead."""
+    here, links = Path("/"), 0
+    pending = [*reversed(path.parts[1:])]
+    while pending and links < MAX_LINKS:
+        part = pending.pop()
+        if part == "..":
+            here = here.parent
+            continue
+        passed = here / part
+        yield passed
+        try:
+            target = passed.readlink()
+        except OSError:
+            here = passed
+            continue
+        links += 1
+        if target.is_absolute():
+            here = Path("/")
+        pending += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+
+
+def read_toolchain(folder: Path) -> str:
+    """Return the toolchain that rustup takes in a folder, "" for its default one or without rustup.
+
+    ``rustup override set`` and ``rust-toolchain.toml`` choose one for a folder; in a sandbox the
+    tree lies elsewhere.
+    """
+    if process.find_program("rustup") is None:
+        return ""
+    own = ((name, os.environ[name]) for name in HOST_SETTINGS if name in os.environ)
+    command = Command(
+        argv=("rustup", "show", "active-toolchain"),
+        purpose="rustup did not say which toolchain it takes",
+        environment=(*own, ("RUSTUP_AUTO_INSTALL", "0")),
+        working_dir=folder,
+        timeout_s=PROBE_TIMEOUT_S,
+    )
+    status, output = process.run_unchecked(command, error=MissingToolError)
+    return parse_toolchain(output) if status == 0 else ""
+
+
+def parse_toolchain(output: str) -> str:
+    """Return the toolchain that rustup has active for a reason, "" for the default one."""
+    match = _TOOLCHAIN.search(output)
+    return match.group(1) if match else ""
+
+
+def list_roots(spec: KernelSpec, config: Mapping[str, str], chroot: Chroot) -> Iterator[Chroot]:
+    """Yield where a tree's compilers may be, the likeliest first.
+
+    On this host, rustc is the one of the folder where the tree was built, then that of its sources,
+    then the caller's default.
+    """
+    yield chroot
+    source_dir, build_dir = find_dirs(spec)
+    folders = (build_dir, source_dir) if options.find_rustc(config) else ()
+    found = (read_toolchain(folder) for folder in dict.fromkeys(folders))
+    chosen = dict.fromkeys(toolchain for toolchain in found if toolchain)
+    yield from map(read_host, (*chosen, ""))
 
 
 def read_versions(root: Chroot, programs: tuple[str, ...]) -> tuple[str, ...]:
@@ -229,7 +345,7 @@ def parse_versions(output: str, programs: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def find_compilers(
-    spec: KernelSpec, config: Mapping[str, str], roots: tuple[Chroot, ...]
+    spec: KernelSpec, config: Mapping[str, str], roots: Iterable[Chroot]
 ) -> Compilers:
     """Return the compilers that configured a tree: those of the first root that has them.
 
@@ -258,9 +374,15 @@ def find_compilers(
         f"the compilers that configured the tree of kernel {spec.name} are neither in its chroot "
         "nor on this host",
         facts=tuple(facts),
-        hint="put them first in PATH, or configure and build the tree again with those that are "
-        "there",
+        hint=f"put them first in PATH, {_render_override(spec) if rustc else ''}or configure and "
+        "build the tree again with those that are there",
     )
+
+
+def _render_override(spec: KernelSpec) -> str:
+    _, build_dir = find_dirs(spec)
+    command = shlex.join(("rustup", "override", "set", "--path", str(build_dir)))
+    return f"or name rustc's toolchain with {command} TOOLCHAIN, "
 
 
 # -- what is compared -------------------------------------------------------------------------
@@ -367,11 +489,12 @@ def read_record(spec: KernelSpec, chroot: Chroot, known: Mapping[str, Any]) -> d
     require_options(spec, config)
     names, modules = require_outputs(spec, config)
     stamps = read_stamps(build_dir, names)
-    compilers = find_compilers(spec, config, (chroot, read_host()))
+    compilers = find_compilers(spec, config, list_roots(spec, config, chroot))
     release = (build_dir / "include/config/kernel.release").read_text().strip()
     version = require_image(spec, config, release)
     return {
         "release": release, "version": version, "on_host": bool(compilers.root.top),
+        "toolchain": dict(compilers.root.environment).get("RUSTUP_TOOLCHAIN", ""),
         "make_flags": compilers.flags, "versions": [list(pair) for pair in compilers.versions],
         "proof": asdict(prove_crates(spec, config)), "stamps": stamps,
         "vm_modules": [str(path.relative_to(build_dir)) for path in modules],
@@ -385,7 +508,12 @@ def is_current(spec: KernelSpec, record: Mapping[str, Any]) -> bool:
     if not record or read_stamps(build_dir, tuple(record["stamps"])) != record["stamps"]:
         return False
     programs, wanted = zip(*record["versions"], strict=True)
-    return not record["on_host"] or read_versions(read_host(), programs) == wanted
+    return not record["on_host"] or read_versions(_read_root(record), programs) == wanted
+
+
+def _read_root(record: Mapping[str, Any]) -> Chroot:
+    """Return this host as it was when a tree was looked at."""
+    return read_host(record["toolchain"])
 
 
 def find_record(spec: KernelSpec, chroot: Chroot) -> Mapping[str, Any]:
@@ -430,7 +558,7 @@ def plan_tree(spec: KernelSpec, chroot: Chroot, record: Mapping[str, Any]) -> Ke
         name=spec.name, release=record["release"], version=record["version"], origin="tree",
         suite="", source_dir=source_dir, build_dir=build_dir, image_path=build_dir / "vmlinux",
         vm_module_paths=tuple(build_dir / name for name in record["vm_modules"]),
-        compilers=read_host() if record["on_host"] else chroot,
+        compilers=_read_root(record) if record["on_host"] else chroot,
         make_flags=tuple(record["make_flags"]), parameters=spec.parameters,
         key=f"{spec.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}",
         proof=proof.read_proof(record["proof"], UNCOMPARED),

@@ -8,6 +8,7 @@ and a limit; whatever ends the caller (a timeout, Ctrl-C, an error) ends its who
 import os
 import select
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -380,7 +381,6 @@ def _terminal() -> dict[str, str]:
 
 def find_program(name: str) -> str | None:
     """Return the path of a program of the host, or None."""
-    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     # Debian keeps some of what is needed where an ordinary user's PATH does not look.
-    paths = (Path(folder) / name for folder in (*folders, "/usr/sbin", "/sbin"))
-    return next((str(path) for path in paths if path.is_file() and os.access(path, os.X_OK)), None)
+    folders = (os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin")
+    return shutil.which(name, path=os.pathsep.join(folders))

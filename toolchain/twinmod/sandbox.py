@@ -119,6 +119,7 @@ def plan_enter(
         *plan_root(chroot, writable=writable),
         "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run",
         "--tmpfs", str(INSIDE),
+        *(part for path in chroot.kept for part in ("--ro-bind", str(path), str(path))),
         *(part for device in devices for part in ("--dev-bind", device, device)),
         *_plan_mounts(binds, hidden),
         "--clearenv", *settings, "--chdir", working_dir, "--", *argv,

@@ -72,6 +72,8 @@ class Chroot:
     # Of this host, (name, where it links to or "") of what lies at its top: mounted one by one,
     # because INSIDE needs a place beside them. A root of our own is mounted whole.
     top: tuple[tuple[str, str], ...] = ()
+    # Of this host, what stays visible of folders that a sandbox has of its own, such as /run.
+    kept: tuple[Path, ...] = ()
     # (name, value) beside the fixed environment: how this host's user finds their compilers.
     environment: tuple[tuple[str, str], ...] = ()
 

@@ -9,12 +9,12 @@ import os
 import re
 import shlex
 import shutil
-import tomllib
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from twinmod import cache, network, process, resources, sandbox
+from twinmod import cache, network, process, registries, resources, sandbox
 from twinmod.errors import (
     BuildError,
     ConfigError,
@@ -56,33 +56,44 @@ def ensure_site(chroot: Chroot, lock_path: Path, progress: Progress) -> Path:
 
     Raises:
         MissingToolError: The index cannot be reached, or a package is not what was locked.
+        ConfigError: The caller's settings of pip cannot be read, or name what is not there.
     """
     digest = plan_lock_digest(chroot, lock_path)
 
     def make(partial_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-        with progress.phase("Python packages of the VM"):
-            process.run(_plan_pip(chroot, lock_path, partial_dir), error=MissingToolError)
+        settings = registries.read_pip(os.environ)
+        with (
+            progress.phase("Python packages of the VM"),
+            tempfile.TemporaryDirectory(prefix="twinmod-") as name,
+        ):
+            config_path = Path(name) / "pip.conf"
+            config_path.write_text(settings.text)
+            command = _plan_pip(chroot, lock_path, partial_dir, config_path, settings.binds)
+            process.run(command, error=MissingToolError)
         return {"chroot": chroot.key}, ("site/pytest/__init__.py",)
 
     return cache.ensure_entry("python", digest, make, progress).path / "site"
 
 
-def _plan_pip(chroot: Chroot, lock_path: Path, partial_dir: Path) -> Command:
+def _plan_pip(
+    chroot: Chroot, lock_path: Path, partial_dir: Path, config_path: Path, binds: tuple[Bind, ...]
+) -> Command:
     inside = sandbox.INSIDE
-    binds = [Bind(source_path=partial_dir, target_path=inside / "out", writable=True),
-             Bind(source_path=lock_path, target_path=inside / "lock.txt")]  # fmt: skip
-    settings = [*network.plan_environment(os.environ), ("PIP_DISABLE_PIP_VERSION_CHECK", "1")]
-    config_path = network.find_pip_config(Path.home())
-    if config_path is not None:
-        binds.append(Bind(source_path=config_path, target_path=inside / "pip.conf"))
-        settings.append(("PIP_CONFIG_FILE", str(inside / "pip.conf")))
     argv = ("python3", "-m", "pip", "install", "--quiet", "--no-cache-dir", "--only-binary=:all:",
             "--require-hashes", "--root-user-action=ignore", "--target", str(inside / "out/site"),
             "-r", str(inside / "lock.txt"))  # fmt: skip
     return sandbox.plan_command(
         chroot, argv, purpose="the VM's Python packages were not installed",
-        timeout_s=DOWNLOAD_TIMEOUT_S, network=True, environment=tuple(settings),
-        binds=(*network.plan_binds(), *binds),
+        timeout_s=DOWNLOAD_TIMEOUT_S, network=True,
+        environment=(*network.plan_environment(os.environ),
+                     ("PIP_CONFIG_FILE", str(registries.PIP_CONFIG)),
+                     ("PIP_DISABLE_PIP_VERSION_CHECK", "1")),
+        binds=(
+            *network.plan_binds(), *binds,
+            Bind(source_path=partial_dir, target_path=inside / "out", writable=True),
+            Bind(source_path=lock_path, target_path=inside / "lock.txt"),
+            Bind(source_path=config_path, target_path=registries.PIP_CONFIG),
+        ),
     )  # fmt: skip
 
 
@@ -91,7 +102,8 @@ def ensure_crates(chroot: Chroot, project_dir: Path, progress: Progress) -> Path
 
     Raises:
         MissingToolError: The crate registry cannot be reached.
-        ConfigError: The project has no Cargo.lock.
+        ConfigError: The project has no Cargo.lock; the caller's settings of cargo cannot be read,
+            or name what is not there.
     """
     lock_path = project_dir / "Cargo.lock"
     if not lock_path.is_file():
@@ -104,37 +116,35 @@ def ensure_crates(chroot: Chroot, project_dir: Path, progress: Progress) -> Path
     def make(partial_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
         home_dir = partial_dir / "cargo"
         home_dir.mkdir()
-        config_path = Path.home() / ".cargo/config.toml"
-        if config_path.is_file():
-            _write_cargo_sources(config_path, home_dir / "config.toml")
+        settings = registries.read_cargo(project_dir.absolute(), os.environ)
+        registries.write_cargo_sources(settings, lock_path.read_text(), home_dir)
+        command = _plan_cargo_fetch(chroot, project_dir, home_dir, settings)
         with progress.phase("crates of the Rust tester"):
-            process.run(_plan_cargo_fetch(chroot, project_dir, home_dir), error=MissingToolError)
+            process.run(command, error=MissingToolError)
+        registries.forget_tokens(home_dir)
         return {"chroot": chroot.key}, ()
 
     return cache.ensure_entry("crates", digest, make, progress).path / "cargo"
 
 
-def _write_cargo_sources(config_path: Path, target_path: Path) -> None:
-    """Carry over where cargo finds crates, and nothing else of the user's configuration."""
-    config = tomllib.loads(config_path.read_text())
-    if {"source", "registries"} & config.keys():
-        shutil.copy(config_path, target_path)
-
-
-def _plan_cargo_fetch(chroot: Chroot, project_dir: Path, home_dir: Path) -> Command:
+def _plan_cargo_fetch(
+    chroot: Chroot, project_dir: Path, home_dir: Path, settings: registries.CargoSettings
+) -> Command:
     inside = sandbox.INSIDE
-    binds = (Bind(source_path=project_dir, target_path=inside / "project"),
-             Bind(source_path=home_dir, target_path=inside / "cargo", writable=True))  # fmt: skip
+    environment, binds = registries.plan_cargo_trust(settings)
     argv = ("cargo", "fetch", "--locked", "--manifest-path", str(inside / "project/Cargo.toml"))
     return sandbox.plan_command(
         chroot, argv, purpose="the Rust tester's crates were not fetched",
         timeout_s=DOWNLOAD_TIMEOUT_S, network=True,
         environment=(
-            ("CARGO_HOME", str(inside / "cargo")),
-            ("CARGO_HTTP_CAINFO", str(network.CA_BUNDLES[0])),
+            ("CARGO_HOME", str(registries.CARGO_HOME)), *environment,
             *network.plan_environment(os.environ),
         ),
-        binds=(*network.plan_binds(), *binds),
+        binds=(
+            *network.plan_binds(), *binds,
+            Bind(source_path=project_dir, target_path=inside / "project"),
+            Bind(source_path=home_dir, target_path=registries.CARGO_HOME, writable=True),
+        ),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from twinmod import cache, commands, process, resources, sandbox, userland, versions
+from twinmod import cache, commands, process, registries, resources, sandbox, userland, versions
 from twinmod.archives import FILE_MODE, FOLDER_MODE, PROGRAM_MODE
 from twinmod.config import read_config
 from twinmod.errors import BuildError, ConfigError, MissingToolError
@@ -60,7 +60,7 @@ for path in map(Path, sys.argv[2:]):
 #: Where the private copy of the source, and what becomes of it, appear inside the chroot.
 SCRATCH = sandbox.INSIDE / "scratch"
 PACKAGE = sandbox.INSIDE / "package"
-CRATES = sandbox.INSIDE / "cargo"
+CRATES = registries.CARGO_HOME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,14 +190,21 @@ def plan_flags(crate_folders: tuple[str, ...]) -> str:
     """Return what rustc is told so that no path of a build, or name of a mirror, stays in it.
 
     Args:
-        crate_folders: The names of the folders with crates, one for each registry.
+        crate_folders: The folders with crates in CARGO_HOME, one for each registry or source.
     """
     prefixes = (
         (str(sandbox.INSIDE), "/build"),
         # The last that fits is taken.
-        *((str(CRATES / "registry/src" / folder), "/crates") for folder in crate_folders),
+        *((str(CRATES / folder), "/crates") for folder in crate_folders),
     )
     return " ".join(f"--remap-path-prefix={path}={name}" for path, name in prefixes)
+
+
+def find_crate_folders(crates_dir: Path) -> tuple[str, ...]:
+    """Return the folders with crates in a CARGO_HOME, relative to it."""
+    patterns = ("registry/src/*", f"{registries.SOURCES}/*")
+    found = (path for pattern in patterns for path in sorted(crates_dir.glob(pattern)))
+    return tuple(str(path.relative_to(crates_dir)) for path in found)
 
 
 def plan_environment(epoch: int, crate_folders: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -225,7 +232,7 @@ def plan_hooks(
         crates_dir: CARGO_HOME with the crates.
         work_dir: Has ``source/``, ``unpacked/``, ``target/`` and ``raw/``, which gets both.
     """
-    folders = tuple(sorted(path.name for path in crates_dir.glob("registry/src/*")))
+    folders = find_crate_folders(crates_dir)
     argv = ("python3", "-c", HOOKS, project.backend, str(SCRATCH / "source" / project.folder),
             str(SCRATCH / "raw"), str(SCRATCH / "unpacked"))  # fmt: skip
     return sandbox.plan_command(
