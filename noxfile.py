@@ -37,18 +37,20 @@ def install(session: nox.Session, lock: str, *projects: str) -> None:
         return
     session.install("--require-hashes", "-r", str(lock_path), env=PIP)
     session.install(
-        "--no-build-isolation", "--no-deps", "-e", str(ROOT), *map(str, folders),
+        "--no-build-isolation",
+        "--no-deps",
+        "-e",
+        str(ROOT),
+        *map(str, folders),
         env={"CARGO_TARGET_DIR": str(ROOT / "out" / "cargo"), **PIP},
-    )  # fmt: skip
+    )
     environment.mark_current(home, inputs)
 
 
 def twinmod(session: nox.Session, *arguments: str) -> None:
     """Run a verb of the command; a VM may take a while to end after Ctrl-C."""
     install(session, "run")
-    session.run(
-        "twinmod", *arguments, *session.posargs, interrupt_timeout=15, terminate_timeout=10
-    )  # fmt: skip
+    session.run("twinmod", *arguments, *session.posargs, interrupt_timeout=15, terminate_timeout=10)
 
 
 @nox.session
@@ -110,9 +112,12 @@ def layouts(session: nox.Session) -> None:
     """Measure other layouts of the device's memory, and hold them to the rules."""
     install(session, "run")
     session.run(
-        "python", "tests/layouts/layouts.py", *session.posargs,
-        interrupt_timeout=15, terminate_timeout=10,
-    )  # fmt: skip
+        "python",
+        "tests/layouts/layouts.py",
+        *session.posargs,
+        interrupt_timeout=15,
+        terminate_timeout=10,
+    )
 
 
 @nox.session
@@ -120,9 +125,12 @@ def mutate(session: nox.Session) -> None:
     """Put small faults into the modules, and see that a rule of the matrix catches each."""
     install(session, "run")
     session.run(
-        "python", "tests/mutation/run.py", *session.posargs, interrupt_timeout=15,
+        "python",
+        "tests/mutation/run.py",
+        *session.posargs,
+        interrupt_timeout=15,
         terminate_timeout=10,
-    )  # fmt: skip
+    )
 
 
 @nox.session
@@ -147,9 +155,7 @@ def report(session: nox.Session) -> None:
 def release(session: nox.Session) -> None:
     """Make, in dist/, what a stranger can install and check; --check builds it twice."""
     install(session, "release")
-    session.run(
-        "twinmod", "release", *session.posargs, interrupt_timeout=15, terminate_timeout=10
-    )  # fmt: skip
+    session.run("twinmod", "release", *session.posargs, interrupt_timeout=15, terminate_timeout=10)
 
 
 @nox.session
@@ -203,8 +209,9 @@ def lint(session: nox.Session) -> None:
     session.run("mypy")
     for package in ("mdriver_tester_c", "mdriver_tester_rust"):
         session.run("python", "-m", "mypy.stubtest", package)
-    session.run("cargo", "fmt", "--check", "--manifest-path", "rust_tester/Cargo.toml",
-                external=True)  # fmt: skip
+    session.run(
+        "cargo", "fmt", "--check", "--manifest-path", "rust_tester/Cargo.toml", external=True
+    )
 
 
 @nox.session

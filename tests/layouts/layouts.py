@@ -59,12 +59,16 @@ BOOTS = 2
 
 MEASUREMENT = Measurement(
     timings=(
-        *(Timing(operation=operation, size_bytes=size)
-          for size in SIZES for operation in ("pread", "pwrite")),
+        *(
+            Timing(operation=operation, size_bytes=size)
+            for size in SIZES
+            for operation in ("pread", "pwrite")
+        ),
         *(Timing(operation="pread", size_bytes=size, path=YARDSTICK) for size in SIZES),
     ),
-    loads=2, rounds=bench.ROUNDS,
-)  # fmt: skip
+    loads=2,
+    rounds=bench.ROUNDS,
+)
 
 #: How many times as long as elsewhere a test may take: a call that hangs does so for good, and a
 #: busy host is not taken for one.
@@ -98,20 +102,26 @@ def plan_builds(config: Config, prepared: flow.Prepared) -> tuple[kbuild.BuildPl
     uapi = tuple((flow.UAPI, content) for _, content in flow.read_uapi(config))
     return tuple(
         kbuild.plan_build(
-            module, prepared.tree,
-            (*kbuild.read_sources(module, config.root_dir), *uapi), config.out_dir,
+            module,
+            prepared.tree,
+            (*kbuild.read_sources(module, config.root_dir), *uapi),
+            config.out_dir,
         )
         for module in plan_modules()
-    )  # fmt: skip
+    )
 
 
 def plan_cells(modules: tuple[ModuleSpec, ...]) -> tuple[Cell, ...]:
     """Return a cell with the C tester for each module, the twins' and the layouts'."""
     return tuple(
-        Cell(module=module.name, language=module.language, tester="c",
-             label=module.name.removeprefix("layout_"))
+        Cell(
+            module=module.name,
+            language=module.language,
+            tester="c",
+            label=module.name.removeprefix("layout_"),
+        )
         for module in modules
-    )  # fmt: skip
+    )
 
 
 def plan_result(
@@ -141,10 +151,16 @@ def summarize(figures: tuple[Figure, ...], cell: Cell) -> tuple[tuple[Timing, be
 def plan_costs(costs: tuple[tuple[Timing, bench.Cost], ...]) -> list[dict[str, Any]]:
     """Return costs as JSON's own types."""
     return [
-        {**asdict(timing), "instructions": cost.instructions, "user": cost.user,
-         "spread": cost.spread, "samples": list(cost.samples), "settled": cost.settled}
+        {
+            **asdict(timing),
+            "instructions": cost.instructions,
+            "user": cost.user,
+            "spread": cost.spread,
+            "samples": list(cost.samples),
+            "settled": cost.settled,
+        }
         for timing, cost in costs
-    ]  # fmt: skip
+    ]
 
 
 def compare_rule(ended: CellResult, rule: str) -> str:
@@ -156,18 +172,29 @@ def compare_rule(ended: CellResult, rule: str) -> str:
 def plan_rules(result: Result) -> list[dict[str, Any]]:
     """Return how a layout did with each rule, as JSON's own types."""
     return [
-        {"rule": rule, "outcome": compare_rule(ended, rule),
-         "failures": [{"id": test.id, "outcome": test.outcome, "message": test.message}
-                      for test in ended.tests if test.outcome not in ("passed", "skipped")],
-         "problems": list(ended.problems)}
+        {
+            "rule": rule,
+            "outcome": compare_rule(ended, rule),
+            "failures": [
+                {"id": test.id, "outcome": test.outcome, "message": test.message}
+                for test in ended.tests
+                if test.outcome not in ("passed", "skipped")
+            ],
+            "problems": list(ended.problems),
+        }
         for rule, ended in result.rules
-    ]  # fmt: skip
+    ]
 
 
 def plan_report(
-    found: tuple[Result, ...], figures: tuple[Figure, ...], tree: KernelTree,
-    accelerator: str, qemu: str, products: tuple[Product, ...], boots: tuple[guest.Boots, ...],
-) -> dict[str, Any]:  # fmt: skip
+    found: tuple[Result, ...],
+    figures: tuple[Figure, ...],
+    tree: KernelTree,
+    accelerator: str,
+    qemu: str,
+    products: tuple[Product, ...],
+    boots: tuple[guest.Boots, ...],
+) -> dict[str, Any]:
     """Return the report: JSON's own types, schema ``twinmod.layouts/1``.
 
     Args:
@@ -186,19 +213,26 @@ def plan_report(
         "boots": sum(taken.total for taken in boots),
         "stalled_boots": sum(taken.stalled for taken in boots),
         "exact": {
-            "qemu": qemu, "machine": " ".join(guest.COUNTING_MACHINE),
-            "parameters": " ".join(guest.ACCELERATOR_PARAMETERS["icount"]), "vms": BOOTS,
+            "qemu": qemu,
+            "machine": " ".join(guest.COUNTING_MACHINE),
+            "parameters": " ".join(guest.ACCELERATOR_PARAMETERS["icount"]),
+            "vms": BOOTS,
             **{name: value for name, value in asdict(MEASUREMENT).items() if name != "timings"},
         },
-        "modules": [{"module": p.module, "language": p.language, "sha256": p.sha256}
-                    for p in products],
+        "modules": [
+            {"module": p.module, "language": p.language, "sha256": p.sha256} for p in products
+        ],
         "yardsticks": plan_costs(summarize(figures, YARDSTICKS)),
         "layouts": [
-            {"layout": result.cell.label, "module": result.cell.module,
-             "costs": plan_costs(result.costs), "rules": plan_rules(result)}
+            {
+                "layout": result.cell.label,
+                "module": result.cell.module,
+                "costs": plan_costs(result.costs),
+                "rules": plan_rules(result),
+            }
             for result in found
         ],
-    }  # fmt: skip
+    }
 
 
 def compare_outcomes(
@@ -210,10 +244,13 @@ def compare_outcomes(
     """
     twins = tuple(ended for _, ended in held if not ended.cell.module.startswith("layout_"))
     settled = all(figure.settled for figure in measured.figures)
-    return compare_exit_codes((
-        report.compare_outcomes(measured.results), report.compare_outcomes(twins),
-        ExitCode.PASSED if settled else ExitCode.TESTS_FAILED,
-    ))  # fmt: skip
+    return compare_exit_codes(
+        (
+            report.compare_outcomes(measured.results),
+            report.compare_outcomes(twins),
+            ExitCode.PASSED if settled else ExitCode.TESTS_FAILED,
+        )
+    )
 
 
 # -- text -------------------------------------------------------------------------------------
@@ -221,8 +258,11 @@ def compare_outcomes(
 
 def render_costs(costs: list[dict[str, Any]], size_bytes: int) -> str:
     """Return the counts of one size, the read's before the write's; "?" marks one unsettled."""
-    shown = (f"{wording.render_count(c['instructions'])}{'' if c['settled'] else '?'}"
-             for c in costs if c["size_bytes"] == size_bytes)  # fmt: skip
+    shown = (
+        f"{wording.render_count(c['instructions'])}{'' if c['settled'] else '?'}"
+        for c in costs
+        if c["size_bytes"] == size_bytes
+    )
     return " / ".join(shown) or "-"
 
 
@@ -230,8 +270,9 @@ def render_broken(rules: list[dict[str, Any]]) -> str:
     """Return the rules that were not kept, each with its outcome where that is not "failed"."""
     shown = (
         rule["rule"] if rule["outcome"] == "failed" else f"{rule['rule']} ({rule['outcome']})"
-        for rule in rules if rule["outcome"] != "passed"
-    )  # fmt: skip
+        for rule in rules
+        if rule["outcome"] != "passed"
+    )
     return " ".join(shown) or "none"
 
 
@@ -239,14 +280,19 @@ def render_report(document: dict[str, Any]) -> str:
     """Return the table: instructions of a call, read / write, and the rules that broke."""
     rows = [("instructions, read / write", *map(wording.render_size, SIZES), "breaks")]
     rows += [
-        (layout["layout"], *(render_costs(layout["costs"], size) for size in SIZES),
-         render_broken(layout["rules"]))
+        (
+            layout["layout"],
+            *(render_costs(layout["costs"], size) for size in SIZES),
+            render_broken(layout["rules"]),
+        )
         for layout in document["layouts"]
-    ]  # fmt: skip
+    ]
     rows.append((YARDSTICK, *(render_costs(document["yardsticks"], size) for size in SIZES), ""))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
-             for row in rows]  # fmt: skip
+    lines = [
+        "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     exact = document["exact"]
     spread = max((c["spread"] for c in plan_all_costs(document)), default=0.0)
     lines += [
@@ -272,8 +318,11 @@ def build(
     config: Config, prepared: flow.Prepared, progress: Progress
 ) -> tuple[tuple[Cell, ...], tuple[Product, ...]]:
     """Build the twins, as far as the kernel can have them, and every layout."""
-    twins = tuple(module for module in config.modules
-                  if not kbuild.find_absence(module.language, prepared.tree))  # fmt: skip
+    twins = tuple(
+        module
+        for module in config.modules
+        if not kbuild.find_absence(module.language, prepared.tree)
+    )
     languages = tuple(module.language for module in twins)
     products = (
         *flow.run_build(config, prepared, languages, progress),
@@ -290,12 +339,17 @@ def hold(
 ) -> tuple[tuple[tuple[str, CellResult], ...], tuple[guest.Boots, ...]]:
     """Hold every cell to every rule; return (rule, how the cell ended), and what it took."""
     runs = tuple(
-        (rule, *guest.run_cells(
-            setting, replace(work, pytest_args=("--rule", rule, "-k", f"not {TOO_SHORT}")),
-            out_dir / rule, progress,
-        ))
+        (
+            rule,
+            *guest.run_cells(
+                setting,
+                replace(work, pytest_args=("--rule", rule, "-k", f"not {TOO_SHORT}")),
+                out_dir / rule,
+                progress,
+            ),
+        )
         for rule in RULES
-    )  # fmt: skip
+    )
     held = tuple((rule, result) for rule, ended, _ in runs for result in ended)
     return held, tuple(taken for _, _, taken in runs)
 
@@ -308,23 +362,32 @@ def run(config: Config, progress: Progress) -> tuple[dict[str, Any], ExitCode]:
     out_dir = config.out_dir / "layouts"
     shutil.rmtree(out_dir, ignore_errors=True)
     work = guest.Work(
-        mode="matrix", cells=cells, products=products,
+        mode="matrix",
+        cells=cells,
+        products=products,
         limit_s=PATIENCE * config.vm.test_timeout_s,
-    )  # fmt: skip
+    )
     native_dir = userland.ensure_native(prepared.chroot, progress)
     counting = replace(
-        work, mode="measure", cells=(*cells, YARDSTICKS), measurement=MEASUREMENT,
+        work,
+        mode="measure",
+        cells=(*cells, YARDSTICKS),
+        measurement=MEASUREMENT,
         limit_s=bench_run.LIMIT_S,
-    )  # fmt: skip
+    )
     measured = bench_run.measure(
         guest.plan_exact(setting, native_dir), counting, BOOTS, out_dir, progress
     )
     held, boots = hold(setting, work, out_dir, progress)
     document = plan_report(
-        tuple(plan_result(cell, measured.figures, held) for cell in cells), measured.figures,
-        prepared.tree, setting.accelerator.name, bench_run.read_qemu_version(prepared.chroot),
-        products, (*measured.boots, *boots),
-    )  # fmt: skip
+        tuple(plan_result(cell, measured.figures, held) for cell in cells),
+        measured.figures,
+        prepared.tree,
+        setting.accelerator.name,
+        bench_run.read_qemu_version(prepared.chroot),
+        products,
+        (*measured.boots, *boots),
+    )
     flow.write_json(out_dir / "report.json", document)
     return document, compare_outcomes(measured, held)
 
@@ -338,8 +401,12 @@ def lint(config: Config, progress: Progress) -> None:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--lint", "only_lint", is_flag=True,
-              help="Hold the sources to the kernel's own checks, and measure nothing.")  # fmt: skip
+@click.option(
+    "--lint",
+    "only_lint",
+    is_flag=True,
+    help="Hold the sources to the kernel's own checks, and measure nothing.",
+)
 @kernel_option("Measure on this kernel of [tool.twinmod].")
 def layouts(as_json: bool, only_lint: bool, kernel: str) -> ExitCode:
     """Say what other layouts of the device's memory cost, and which rules they break."""
@@ -355,6 +422,4 @@ def layouts(as_json: bool, only_lint: bool, kernel: str) -> ExitCode:
 
 
 if __name__ == "__main__":
-    sys.exit(
-        run_guarded(lambda: layouts(prog_name="nox -s layouts --", standalone_mode=False))
-    )  # fmt: skip
+    sys.exit(run_guarded(lambda: layouts(prog_name="nox -s layouts --", standalone_mode=False)))

@@ -42,9 +42,10 @@ DEPTH = 8
 
 #: Each kind, by the function that decides.
 DECISIONS = {
-    "should_failslab": "failslab", "should_fail_alloc_page": "fail_page_alloc",
+    "should_failslab": "failslab",
+    "should_fail_alloc_page": "fail_page_alloc",
     "should_fail_usercopy": "fail_usercopy",
-}  # fmt: skip
+}
 
 #: The address space, for a path that no code of a module must be in.
 EVERYWHERE = ("0", "0xffffffffffffffff")
@@ -169,9 +170,13 @@ def parse_event(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def iterate_failures(
-    path: str, call: Callable[[], object], mark_step: Callable[[], object], *, first: int = 1,
+    path: str,
+    call: Callable[[], object],
+    mark_step: Callable[[], object],
+    *,
+    first: int = 1,
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
-) -> Iterator[tuple[Failure, object]]:  # fmt: skip
+) -> Iterator[tuple[Failure, object]]:
     """Fail a path at its first point, at its second one, and so on to its last one.
 
     Args:
@@ -204,18 +209,23 @@ def iterate_failures(
 
 
 def iterate_rounds(
-    path: str, call: Callable[[], object], mark_step: Callable[[], object],
+    path: str,
+    call: Callable[[], object],
+    mark_step: Callable[[], object],
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
-) -> Iterator[tuple[Failure, object]]:  # fmt: skip
+) -> Iterator[tuple[Failure, object]]:
     """Fail a short path ROUNDS times as iterate_failures() does."""
     for _ in range(ROUNDS):
         yield from iterate_failures(path, call, mark_step, around=around)
 
 
 def iterate_thoroughly(
-    path: str, call: Callable[[], object], mark_step: Callable[[], object], module: str,
+    path: str,
+    call: Callable[[], object],
+    mark_step: Callable[[], object],
+    module: str,
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
-) -> Iterator[tuple[Failure, object]]:  # fmt: skip
+) -> Iterator[tuple[Failure, object]]:
     """Fail a long path as iterate_failures() does, and those of a module again.
 
     The kernel's caches are now full and now empty, so the same point has one number this time and

@@ -117,9 +117,11 @@ def test_each_failure_of_a_call_is_clean_while_another_has_the_spare_page(
 ) -> None:
     # A call that finds none asks for one, and leaves it behind for the next call.
     for failure, _ in failures.iterate_rounds(
-        f"{walk}, beside another one", lambda: WALKS[walk](device), mark_step,
+        f"{walk}, beside another one",
+        lambda: WALKS[walk](device),
+        mark_step,
         around=lambda: standing_still(device, "write"),
-    ):  # fmt: skip
+    ):
         keep(failure)
         assert failure.errno in CLEAN, failure
         require_usable(device, failure.nth)
@@ -139,9 +141,12 @@ def test_each_failure_of_open_is_clean(
 
 
 def test_each_failure_of_a_load_leaves_nothing(
-    unloaded: Module, open_device: "OpenDevice", keep: "Keep", mark_step: Callable[[], object],
+    unloaded: Module,
+    open_device: "OpenDevice",
+    keep: "Keep",
+    mark_step: Callable[[], object],
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     failures.prepare(failures.EVERYWHERE)
     # In memory: a read that fails in the file system below it is not ours to mend.
     copy = replace(unloaded, ko_path=Path(shutil.copy(unloaded.ko_path, tmp_path)))

@@ -102,13 +102,19 @@ def test_a_file_is_read_and_written_as_it_was_opened(
         os.write(memory, b"file")
         os.write(writer, b"pipe")
         for call, arguments in (
-            (source.write, (b"x",)), (source.pwrite, (b"x", 0)),
-            (os.writev, (source.fd, [b"x"])), (os.pwritev, (source.fd, [b"x"], 0)),
-            (os.sendfile, (source.fd, memory, 0, 4)), (os.splice, (reader, source.fd, 4)),
-            (sink.read, (1,)), (sink.pread, (1, 0)),
-            (os.readv, (sink.fd, [bytearray(1)])), (os.preadv, (sink.fd, [bytearray(1)], 0)),
-            (os.sendfile, (memory, sink.fd, 0, 4)), (os.splice, (sink.fd, writer, 4)),
-        ):  # fmt: skip
+            (source.write, (b"x",)),
+            (source.pwrite, (b"x", 0)),
+            (os.writev, (source.fd, [b"x"])),
+            (os.pwritev, (source.fd, [b"x"], 0)),
+            (os.sendfile, (source.fd, memory, 0, 4)),
+            (os.splice, (reader, source.fd, 4)),
+            (sink.read, (1,)),
+            (sink.pread, (1, 0)),
+            (os.readv, (sink.fd, [bytearray(1)])),
+            (os.preadv, (sink.fd, [bytearray(1)], 0)),
+            (os.sendfile, (memory, sink.fd, 0, 4)),
+            (os.splice, (sink.fd, writer, 4)),
+        ):
             assert errno_of(call, *arguments) == errno.EBADF, call
         assert os.read(reader, 9) == b"pipe"
         assert os.pread(memory, 9, 0) == b"file"

@@ -107,9 +107,13 @@ def test_the_kernel_answers_few_numbers_itself(device: "Device") -> None:
     answers = {number: errno_of(device.ioctl, number) for number in PLAIN}
     known = {number: code for number, code in answers.items() if code != errno.ENOTTY}
     assert known == {
-        FIGETBSZ: errno.EFAULT, FIONBIO: errno.EFAULT, FIONCLEX: 0, FIOCLEX: 0,
-        FIOASYNC: errno.EFAULT, IOC_CLEAR: 0,
-    }  # fmt: skip
+        FIGETBSZ: errno.EFAULT,
+        FIONBIO: errno.EFAULT,
+        FIONCLEX: 0,
+        FIOCLEX: 0,
+        FIOASYNC: errno.EFAULT,
+        IOC_CLEAR: 0,
+    }
 
 
 def test_close_on_exec_is_set_and_cleared(device: "Device") -> None:

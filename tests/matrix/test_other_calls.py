@@ -117,8 +117,10 @@ def test_nothing_is_cloned(
     neighbour = os.open(module.device_path.parent, os.O_RDWR | os.O_TMPFILE)
     try:
         for other, code in (
-            (file, errno.EXDEV), (neighbour, errno.EINVAL), (open_device().fd, errno.EINVAL),
-        ):  # fmt: skip
+            (file, errno.EXDEV),
+            (neighbour, errno.EINVAL),
+            (open_device().fd, errno.EINVAL),
+        ):
             for target, source in ((kept.fd, other), (other, kept.fd)):
                 assert errno_of(fcntl.ioctl, target, FICLONE, source) == code
                 whole = struct.pack("qQQQ", source, 0, PAGE, 0)
@@ -189,9 +191,7 @@ def test_a_lock_of_bytes_keeps_out_such_a_lock_and_nothing_else(
     other = open_device()
 
     def take(device: "Device", kind: int, start: int) -> int:
-        return errno_of(
-            fcntl.fcntl, device.fd, fcntl.F_OFD_SETLK, pack_lock(kind, start, PAGE)
-        )  # fmt: skip
+        return errno_of(fcntl.fcntl, device.fd, fcntl.F_OFD_SETLK, pack_lock(kind, start, PAGE))
 
     assert take(kept, fcntl.F_WRLCK, INNER) == 0
     assert take(other, fcntl.F_RDLCK, INNER + PAGE - 1) == errno.EAGAIN

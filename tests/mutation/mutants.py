@@ -118,14 +118,18 @@ def plan_mutants(page: Page) -> tuple[Mutant, ...]:
     """Return every mutant, fault by fault."""
     return tuple(
         Mutant(
-            name=fault.name, language=language, why=fault.why, rules=fault.rules,
-            fatal=fault.fatal, edits=fault.c if language == "c" else fault.rust,
+            name=fault.name,
+            language=language,
+            why=fault.why,
+            rules=fault.rules,
+            fatal=fault.fatal,
+            edits=fault.c if language == "c" else fault.rust,
             refused=fault.refused.get(language, ""),
         )
         for fault in page.faults
         for language in LANGUAGES
         if language not in fault.absent
-    )  # fmt: skip
+    )
 
 
 def select_mutants(
@@ -180,9 +184,10 @@ def find_files(rules: Iterable[str], files: tuple[tuple[str, str], ...]) -> tupl
     """
     marks = tuple(f'"{rule}"' for rule in rules)
     return tuple(
-        name for name, text in files
+        name
+        for name, text in files
         if name.startswith("test_") and any(mark in text for mark in marks)
-    )  # fmt: skip
+    )
 
 
 def plan_cell(
@@ -197,9 +202,13 @@ def plan_cell(
         files: (name, text) of the matrix.
     """
     return Cell(
-        module=module, language=mutant.language, tester="c", variant=mutant.name, rules=rules,
+        module=module,
+        language=mutant.language,
+        tester="c",
+        variant=mutant.name,
+        rules=rules,
         files=find_files(rules, files),
-    )  # fmt: skip
+    )
 
 
 def plan_batches(mutants: tuple[Mutant, ...], size: int) -> tuple[tuple[Mutant, ...], ...]:
@@ -239,9 +248,12 @@ def find_caught(result: CellResult, known: Iterable[str]) -> tuple[str, ...]:
 
 
 def judge(
-    mutant: Mutant, named: CellResult, every: CellResult | None, known: tuple[str, ...],
+    mutant: Mutant,
+    named: CellResult,
+    every: CellResult | None,
+    known: tuple[str, ...],
     build_s: float,
-) -> Verdict:  # fmt: skip
+) -> Verdict:
     """Return what became of a mutant that ran.
 
     Args:
@@ -258,9 +270,11 @@ def judge(
     return Verdict(
         mutant=mutant,
         outcome="caught" if own else "elsewhere" if caught_by else "survived",
-        caught_by=caught_by, tests=tests, detail="; ".join(cells[-1].problems),
+        caught_by=caught_by,
+        tests=tests,
+        detail="; ".join(cells[-1].problems),
         seconds=build_s + sum(test.duration_s for cell in cells for test in cell.tests),
-    )  # fmt: skip
+    )
 
 
 def judge_refusal(mutant: Mutant, output: str, build_s: float) -> Verdict:
@@ -274,9 +288,12 @@ def judge_refusal(mutant: Mutant, output: str, build_s: float) -> Verdict:
     codes = parse_compiler_errors(output)
     expected = bool(mutant.refused) and mutant.refused in codes
     return Verdict(
-        mutant=mutant, outcome="refused" if expected else "no build", caught_by=codes,
-        detail="" if expected else output.strip(), seconds=build_s,
-    )  # fmt: skip
+        mutant=mutant,
+        outcome="refused" if expected else "no build",
+        caught_by=codes,
+        detail="" if expected else output.strip(),
+        seconds=build_s,
+    )
 
 
 # -- the report -------------------------------------------------------------------------------
@@ -310,16 +327,23 @@ def plan_report(
         "schema": "twinmod.mutation/1",
         "release": release,
         "mutants": [
-            {"name": v.mutant.name, "module": v.mutant.language, "why": v.mutant.why,
-             "expected": [v.mutant.refused] if v.mutant.refused else list(v.mutant.rules),
-             "outcome": v.outcome, "caught_by": list(v.caught_by), "tests": list(v.tests),
-             "detail": v.detail, "seconds": round(v.seconds, 1)}
+            {
+                "name": v.mutant.name,
+                "module": v.mutant.language,
+                "why": v.mutant.why,
+                "expected": [v.mutant.refused] if v.mutant.refused else list(v.mutant.rules),
+                "outcome": v.outcome,
+                "caught_by": list(v.caught_by),
+                "tests": list(v.tests),
+                "detail": v.detail,
+                "seconds": round(v.seconds, 1),
+            }
             for v in verdicts
         ],
         "idle_rules": list(idle),
         "totals": count_verdicts(verdicts),
         "seconds": round(seconds, 1),
-    }  # fmt: skip
+    }
 
 
 def render_table(verdicts: tuple[Verdict, ...]) -> Table:
@@ -330,10 +354,13 @@ def render_table(verdicts: tuple[Verdict, ...]) -> Table:
     for verdict in verdicts:
         mutant = verdict.mutant
         table.add_row(
-            mutant.name, mutant.language, mutant.refused or " ".join(mutant.rules),
-            " ".join(verdict.caught_by) or "-", f"{verdict.seconds:.1f}",
+            mutant.name,
+            mutant.language,
+            mutant.refused or " ".join(mutant.rules),
+            " ".join(verdict.caught_by) or "-",
+            f"{verdict.seconds:.1f}",
             "" if verdict.outcome == "caught" else verdict.outcome,
-        )  # fmt: skip
+        )
     return table
 
 

@@ -83,13 +83,13 @@ def build_one(config: Config, prepared: flow.Prepared, mutant: Mutant, out_dir: 
         product = signing.sign_product(prepared.tree, kbuild.build(plan, Quiet()))
     except BuildError as error:
         words = dict(error.facts).get("output", error.message)
-        return Built(
-            mutant=mutant, product=None, words=words, seconds=time.monotonic() - began
-        )  # fmt: skip
+        return Built(mutant=mutant, product=None, words=words, seconds=time.monotonic() - began)
     return Built(
-        mutant=mutant, product=replace(product, variant=mutant.name), words="",
+        mutant=mutant,
+        product=replace(product, variant=mutant.name),
+        words="",
         seconds=time.monotonic() - began,
-    )  # fmt: skip
+    )
 
 
 def run_sure(
@@ -125,10 +125,12 @@ class Bench:
     ) -> dict[Cell, CellResult]:
         """Run cells, each until so many tests of it failed; 0: to its end."""
         work = guest.Work(
-            mode="matrix", cells=cells, products=products,
+            mode="matrix",
+            cells=cells,
+            products=products,
             limit_s=TEST_TIMEOUT_S,
             pytest_args=(f"--maxfail={failures}",) if failures else (),
-        )  # fmt: skip
+        )
         return run_sure(self.setting, work, self.out_dir / name, self.progress)
 
     def run_built(
@@ -137,11 +139,14 @@ class Bench:
         """Hold those that did build to the tests of their own rules, or to all."""
         cells = {
             b.mutant: mutants.plan_cell(
-                b.mutant, self.config.find_module(b.mutant.language).name,
-                () if everything else b.mutant.rules, self.files,
+                b.mutant,
+                self.config.find_module(b.mutant.language).name,
+                () if everything else b.mutant.rules,
+                self.files,
             )
-            for b in built if b.product
-        }  # fmt: skip
+            for b in built
+            if b.product
+        }
         products = tuple(b.product for b in built if b.product)
         found = self.run(name, tuple(cells.values()), products, failures)
         return {mutant: found[cell] for mutant, cell in cells.items()}
@@ -191,15 +196,17 @@ def run_batches(
         built.update({b.mutant: b for b in ready})
         named.update(bench.run_built(f"batch-{number}", ready, MAX_FAILURES))
     passed = tuple(
-        built[mutant] for mutant, result in named.items()
+        built[mutant]
+        for mutant, result in named.items()
         if not set(mutants.find_caught(result, bench.rules)) & set(mutant.rules)
-    )  # fmt: skip
+    )
     every = bench.run_built("all-tests", passed, 0, everything=True)
     return tuple(
         mutants.judge(m, named[m], every.get(m), bench.rules, built[m].seconds)
-        if m in named else mutants.judge_refusal(m, built[m].words, built[m].seconds)
+        if m in named
+        else mutants.judge_refusal(m, built[m].words, built[m].seconds)
         for m in selected
-    )  # fmt: skip
+    )
 
 
 def prepare_setting(config: Config, prepared: flow.Prepared, progress: Progress) -> guest.Setting:
@@ -225,12 +232,15 @@ def run_mutants(
     selected = tuple(mutant for mutant in selected if mutant.language in languages)
     originals = flow.run_build(config, prepared, languages, progress)
     bench = Bench(
-        config=config, setting=prepare_setting(config, prepared, progress),
+        config=config,
+        setting=prepare_setting(config, prepared, progress),
         rules=tuple(number for number, _ in flow.read_rules(config)),
-        files=tuple((path.name, path.read_text())
-                    for path in sorted(config.matrix_dir.glob("*.py"))),
-        out_dir=out_dir / "runs", progress=progress,
-    )  # fmt: skip
+        files=tuple(
+            (path.name, path.read_text()) for path in sorted(config.matrix_dir.glob("*.py"))
+        ),
+        out_dir=out_dir / "runs",
+        progress=progress,
+    )
     order = [mutant for batch in mutants.plan_batches(selected, BATCH) for mutant in batch]
     with ThreadPoolExecutor(BUILDERS) as pool:
         tasks = {m: pool.submit(build_one, config, prepared, m, out_dir) for m in order}
@@ -252,10 +262,20 @@ def render_list(selected: tuple[Mutant, ...]) -> str:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-k", "keyword", default="", metavar="NAME",
-              help="Only mutants whose name, such as c/end-short, has this part.")  # fmt: skip
-@click.option("--module", "modules", multiple=True, type=click.Choice(LANGUAGES),
-              help="Only the module in this language.")  # fmt: skip
+@click.option(
+    "-k",
+    "keyword",
+    default="",
+    metavar="NAME",
+    help="Only mutants whose name, such as c/end-short, has this part.",
+)
+@click.option(
+    "--module",
+    "modules",
+    multiple=True,
+    type=click.Choice(LANGUAGES),
+    help="Only the module in this language.",
+)
 @click.option("--list", "listing", is_flag=True, help="Print the mutants and run none.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def mutate(keyword: str, modules: tuple[str, ...], listing: bool, as_json: bool) -> ExitCode:

@@ -78,25 +78,38 @@ def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def root() -> Chroot:
     return Chroot(
-        name="trixie", suite="trixie", root_dir=Path("/cache/chroot/trixie-1/root"),
-        key="trixie-1", mirror="http://mirror.example/debian",
-    )  # fmt: skip
+        name="trixie",
+        suite="trixie",
+        root_dir=Path("/cache/chroot/trixie-1/root"),
+        key="trixie-1",
+        mirror="http://mirror.example/debian",
+    )
 
 
 @pytest.fixture
 def tree(root: Chroot) -> KernelTree:
     folder = Path("/cache/kernel/stock-1")
     return KernelTree(
-        name="stock", release=RELEASE, version="7.3.4-1~bpo13+1", origin="stock",
-        suite="trixie-backports", source_dir=folder / "linux", build_dir=folder / "build",
-        image_path=folder / "vm/vmlinux", vm_module_paths=(folder / "vm/9p.ko",),
-        compilers=root, make_flags=("CC=x86_64-linux-gnu-gcc-14",), key="stock-1",
+        name="stock",
+        release=RELEASE,
+        version="7.3.4-1~bpo13+1",
+        origin="stock",
+        suite="trixie-backports",
+        source_dir=folder / "linux",
+        build_dir=folder / "build",
+        image_path=folder / "vm/vmlinux",
+        vm_module_paths=(folder / "vm/9p.ko",),
+        compilers=root,
+        make_flags=("CC=x86_64-linux-gnu-gcc-14",),
+        key="stock-1",
         proof=CrateProof(
-            reference="the stock kernel", checked_symbols=690, equal_layouts=3102,
+            reference="the stock kernel",
+            checked_symbols=690,
+            equal_layouts=3102,
             rustc="rustc 1.85.1 (4eb161250 2025-03-15) (Debian)",
             unknown_layouts=("struct drm_device", "typedef gpu_t"),
         ),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -112,9 +125,11 @@ def c_module() -> ModuleSpec:
 @pytest.fixture
 def rust_module() -> ModuleSpec:
     return ModuleSpec(
-        name="mdriver_rust", language="rust", sources="rust_module",
+        name="mdriver_rust",
+        language="rust",
+        sources="rust_module",
         subdirs="samples/rust/mdriver_rust",
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -128,18 +143,27 @@ def testers() -> tuple[TesterSpec, ...]:
 @pytest.fixture
 def vm() -> VmSpec:
     return VmSpec(
-        memory_mib=1024, processors=2, boot_timeout_s=20.0, test_timeout_s=15.0,
+        memory_mib=1024,
+        processors=2,
+        boot_timeout_s=20.0,
+        test_timeout_s=15.0,
         silence_timeout_s=25.0,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
 def product() -> Product:
     return Product(
-        module="mdriver_c", language="c", path=Path("/checkout/out/mdriver_c.ko"),
-        size_bytes=415752, sha256="ab" * 32, vermagic=f"{RELEASE} SMP preempt mod_unload ",
-        seconds=1.3, command="make modules", up_to_date=False,
-    )  # fmt: skip
+        module="mdriver_c",
+        language="c",
+        path=Path("/checkout/out/mdriver_c.ko"),
+        size_bytes=415752,
+        sha256="ab" * 32,
+        vermagic=f"{RELEASE} SMP preempt mod_unload ",
+        seconds=1.3,
+        command="make modules",
+        up_to_date=False,
+    )
 
 
 @pytest.fixture
@@ -165,22 +189,35 @@ def _make_elf(
     comment = b"\0" + b"".join(text.encode() + b"\0" for text in comments)
     # (name, SHT_PROGBITS 1 / SHT_SYMTAB 2 / SHT_STRTAB 3, content, sh_link, sh_info, sh_entsize)
     sections = (
-        (b".modinfo", 1, info, 0, 0, 0), (b".comment", 1, comment, 0, 0, 1),
-        (b".symtab", 2, table, 4, 1, 24), (b".strtab", 3, strings, 0, 0, 0),
+        (b".modinfo", 1, info, 0, 0, 0),
+        (b".comment", 1, comment, 0, 0, 1),
+        (b".symtab", 2, table, 4, 1, 24),
+        (b".strtab", 3, strings, 0, 0, 0),
         (b".shstrtab", 3, names, 0, 0, 0),
-    )  # fmt: skip
+    )
     body = b""
     headers = struct.pack("<IIQQQQIIQQ", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     for name, kind, content, link, first, size in sections:
         headers += struct.pack(
-            "<IIQQQQIIQQ", names.index(name + b"\0"), kind, 0, 0, 64 + len(body), len(content),
-            link, first, 1, size,
-        )  # fmt: skip
+            "<IIQQQQIIQQ",
+            names.index(name + b"\0"),
+            kind,
+            0,
+            0,
+            64 + len(body),
+            len(content),
+            link,
+            first,
+            1,
+            size,
+        )
         body += content
     # ET_REL 1, EM_X86_64 62
-    header = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack(
-        "<HHIQQQIHHHHHH", 1, 62, 1, 0, 0, 64 + len(body), 0, 64, 0, 0, 64, 6, 5
-    )  # fmt: skip
+    header = (
+        b"\x7fELF\x02\x01\x01"
+        + bytes(9)
+        + struct.pack("<HHIQQQIHHHHHH", 1, 62, 1, 0, 0, 64 + len(body), 0, 64, 0, 0, 64, 6, 5)
+    )
     return header + body + headers
 
 

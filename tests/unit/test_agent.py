@@ -84,9 +84,11 @@ pytest.main([sys.argv[1], "-p", "no:cacheprovider", "--tb=short", "-q", "--rootd
 def run_script(script: str, *arguments: str) -> str:
     """Return what a script writes to its standard output alone."""
     command = Command(
-        argv=(sys.executable, "-c", script, *arguments), purpose="the script", timeout_s=LIMIT_S,
+        argv=(sys.executable, "-c", script, *arguments),
+        purpose="the script",
+        timeout_s=LIMIT_S,
         environment=(("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"), ("PYTHONDONTWRITEBYTECODE", "1")),
-    )  # fmt: skip
+    )
     with Path(os.devnull).open("wb") as nowhere, process.start(command, stderr=nowhere) as child:
         output, _ = child.communicate(timeout=LIMIT_S)
     assert child.returncode == 0
@@ -355,8 +357,10 @@ unreferenced object 0xffff888006cb7200 (size 64):
 def test_the_objects_that_leaked_are_counted_by_where_they_were_allocated() -> None:
     (first, count), (second, other) = agent.count_leaks("kmemleak: 2 new\n" + LEAKS + LEAKS)
     assert (first[0][-10:], first[-1], second[-1]) == (
-        "(size 64):", "    0xffffffffc0201010", "    vfs_read+0x1/0x2"
-    )  # fmt: skip
+        "(size 64):",
+        "    0xffffffffc0201010",
+        "    vfs_read+0x1/0x2",
+    )
     assert (count, other) == (2, 2)
 
 
@@ -521,8 +525,10 @@ def test_a_tool_that_did_its_work_has_no_complaint() -> None:
 
 @pytest.mark.parametrize(
     ("script", "complaint"),
-    [("echo 'insmod: ERROR: File exists' >&2; exit 1", "insmod: ERROR: File exists"),
-     ("exit 5", "sh: status 5")],
-)  # fmt: skip
+    [
+        ("echo 'insmod: ERROR: File exists' >&2; exit 1", "insmod: ERROR: File exists"),
+        ("exit 5", "sh: status 5"),
+    ],
+)
 def test_a_tool_that_failed_always_has_one(script: str, complaint: str) -> None:
     assert agent.run_tool("sh", "-c", script) == complaint

@@ -79,8 +79,11 @@ def test_a_record_names_every_file_with_its_digest_and_itself_without() -> None:
     record = next(f for f in archives.plan_record(WHEEL) if f.path.endswith("/RECORD"))
     lines = record.content.decode().splitlines()
     assert [line.partition(",")[0] for line in lines] == [
-        "x-1.dist-info/METADATA", "x/__init__.py", "x/native.so", "x-1.dist-info/RECORD",
-    ]  # fmt: skip
+        "x-1.dist-info/METADATA",
+        "x/__init__.py",
+        "x/native.so",
+        "x-1.dist-info/RECORD",
+    ]
     assert lines[1] == "x/__init__.py,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0"
     assert lines[-1] == "x-1.dist-info/RECORD,,"
 

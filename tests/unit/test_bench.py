@@ -116,8 +116,9 @@ def test_two_functions_that_a_person_knows_by_one_name_are_one() -> None:
     functions = (("_Ra [m]", 5.0), ("vfs_read", 4.0), ("_Rb [m]", 2.0))
     known = {"_Ra": "run::{closure#0}", "_Rb": "run::{closure#0}"}
     assert bench.rename_functions(functions, known) == (
-        ("run::{closure#0} [m]", 7.0), ("vfs_read", 4.0)
-    )  # fmt: skip
+        ("run::{closure#0} [m]", 7.0),
+        ("vfs_read", 4.0),
+    )
 
 
 def plan_figure(kernel: float, *, settled: bool = True) -> Figure:

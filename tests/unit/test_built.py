@@ -11,9 +11,13 @@ from twinmod.config import read_config
 from twinmod.specs import Chroot, KernelSpec, KernelTree, Progress
 
 SPEC = KernelSpec(
-    name="kasan", chroot="llvm", suite="", flavour="", source="stock",
+    name="kasan",
+    chroot="llvm",
+    suite="",
+    flavour="",
+    source="stock",
     options=("KASAN", "KASAN_INLINE", "KCSAN_SELFTEST=n"),
-)  # fmt: skip
+)
 
 
 def test_an_option_is_a_line_of_the_configuration() -> None:
@@ -35,8 +39,10 @@ def test_every_option_that_kconfig_dropped_or_changed_is_named() -> None:
     wanted = ("CONFIG_A=y", "CONFIG_B=y", "CONFIG_C=n", "CONFIG_D=n", 'CONFIG_E="x"', "CONFIG_F=20")
     config = {"CONFIG_A": "y", "CONFIG_D": "y", "CONFIG_E": "y", "CONFIG_F": "20"}
     assert built.find_lost(wanted, config) == (
-        "CONFIG_B=y, not n", "CONFIG_D=n, not y", "CONFIG_E=x, not y"
-    )  # fmt: skip
+        "CONFIG_B=y, not n",
+        "CONFIG_D=n, not y",
+        "CONFIG_E=x, not y",
+    )
 
 
 def test_another_source_option_or_compiler_is_another_kernel(

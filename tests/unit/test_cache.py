@@ -177,9 +177,11 @@ def test_a_second_run_says_that_it_waits_and_gets_what_the_first_made(cache_dir:
         "cache.ensure_entry('kind', 'name', make, Quiet())\n"
     )
     command = Command(
-        argv=(sys.executable, "-c", script), purpose="x", timeout_s=LIMIT_S,
+        argv=(sys.executable, "-c", script),
+        purpose="x",
+        timeout_s=LIMIT_S,
         environment=(("TWINMOD_CACHE_DIR", str(cache_dir)),),
-    )  # fmt: skip
+    )
     said: list[str] = []
     make = Maker("of the second run")
     with process.start(command, stdin=subprocess.PIPE) as first:

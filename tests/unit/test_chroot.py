@@ -23,8 +23,11 @@ def test_a_complete_host_lacks_nothing() -> None:
 
 def test_an_ordinary_user_needs_every_package() -> None:
     assert chroot.plan_host_packages(NOTHING, is_root=False) == (
-        "mmdebstrap", "bubblewrap", "debian-archive-keyring", "uidmap",
-    )  # fmt: skip
+        "mmdebstrap",
+        "bubblewrap",
+        "debian-archive-keyring",
+        "uidmap",
+    )
 
 
 def test_root_needs_no_newuidmap() -> None:
@@ -33,9 +36,13 @@ def test_root_needs_no_newuidmap() -> None:
 
 @pytest.mark.parametrize(
     ("program", "package"),
-    [("mmdebstrap", "mmdebstrap"), ("bwrap", "bubblewrap"), ("newuidmap", "uidmap"),
-     ("keyring", "debian-archive-keyring")],
-)  # fmt: skip
+    [
+        ("mmdebstrap", "mmdebstrap"),
+        ("bwrap", "bubblewrap"),
+        ("newuidmap", "uidmap"),
+        ("keyring", "debian-archive-keyring"),
+    ],
+)
 def test_only_the_package_of_what_is_missing_is_named(program: str, package: str) -> None:
     assert chroot.plan_host_packages(ALL | {program: False}, is_root=False) == (package,)
 
@@ -52,17 +59,30 @@ def test_the_host_is_looked_at_for_just_what_the_plan_asks() -> None:
 
 def test_the_command_that_makes_a_chroot() -> None:
     command = chroot.plan_mmdebstrap(
-        SPEC, "http://mirror.example/debian", Path("/cache/x.partial"),
-        (("Acquire::Check-Valid-Until", "false"),), is_root=False,
-    )  # fmt: skip
+        SPEC,
+        "http://mirror.example/debian",
+        Path("/cache/x.partial"),
+        (("Acquire::Check-Valid-Until", "false"),),
+        is_root=False,
+    )
     assert command.argv == (
-        "mmdebstrap", "--variant=minbase", "--mode=unshare", "--format=tar",
-        '--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Languages "none"',
-        '--aptopt=Acquire::Retries "3"', '--aptopt=Acquire::Check-Valid-Until "false"',
-        "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
-        "--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/info/*",
-        "--include=make,rustc", "trixie", "-", "http://mirror.example/debian",
-    )  # fmt: skip
+        "mmdebstrap",
+        "--variant=minbase",
+        "--mode=unshare",
+        "--format=tar",
+        '--aptopt=APT::Install-Recommends "false"',
+        '--aptopt=Acquire::Languages "none"',
+        '--aptopt=Acquire::Retries "3"',
+        '--aptopt=Acquire::Check-Valid-Until "false"',
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+        "--dpkgopt=path-exclude=/usr/share/man/*",
+        "--dpkgopt=path-exclude=/usr/share/locale/*",
+        "--dpkgopt=path-exclude=/usr/share/info/*",
+        "--include=make,rustc",
+        "trixie",
+        "-",
+        "http://mirror.example/debian",
+    )
     assert command.log_path == Path("/cache/x.partial/mmdebstrap.log")
 
 
@@ -79,8 +99,15 @@ def test_without_a_mirror_mmdebstrap_takes_its_own() -> None:
 def test_a_chroot_is_unpacked_as_the_calling_user() -> None:
     command = chroot.plan_unpack(Path("/cache/x/root"))
     assert command.argv == (
-        "tar", "-x", "-f", "-", "-C", "/cache/x/root", "--no-same-owner", "--exclude=./dev/*",
-    )  # fmt: skip
+        "tar",
+        "-x",
+        "-f",
+        "-",
+        "-C",
+        "/cache/x/root",
+        "--no-same-owner",
+        "--exclude=./dev/*",
+    )
 
 
 @pytest.mark.parametrize(
@@ -267,5 +294,6 @@ def test_only_the_freshness_of_a_mirror_is_taken_from_the_hosts_apt() -> None:
         'Acquire::AllowInsecureRepositories "true";\n'
     )
     assert chroot.parse_apt_options(dump) == (
-        ("Acquire::Check-Valid-Until", "false"), ("Acquire::Check-Date", "false"),
-    )  # fmt: skip
+        ("Acquire::Check-Valid-Until", "false"),
+        ("Acquire::Check-Date", "false"),
+    )

@@ -115,9 +115,11 @@ class Ended:
 def run_calls(calls: dict[str, tuple[Path, tuple[str, ...]]], cache_dir: Path) -> dict[str, Ended]:
     told = json.dumps({name: (str(folder), args) for name, (folder, args) in calls.items()})
     command = Command(
-        argv=(sys.executable, "-c", RUN, told), purpose="the calls", timeout_s=LIMIT_S,
+        argv=(sys.executable, "-c", RUN, told),
+        purpose="the calls",
+        timeout_s=LIMIT_S,
         environment=(("TWINMOD_CACHE_DIR", str(cache_dir)), ("NO_COLOR", "1")),
-    )  # fmt: skip
+    )
     with process.start(command, stderr=subprocess.PIPE) as child:
         output, errors = child.communicate(timeout=LIMIT_S)
     assert child.returncode == 0, errors.decode()
@@ -167,11 +169,17 @@ def test_what_is_not_understood_is_refused_with_one_error(
 @pytest.mark.parametrize(
     ("name", "word"),
     [
-        ("no increments", "0"), ("fewer than no threads", "-1"), ("an unknown tester", "go"),
-        ("an unknown language", "zig"), ("less memory than a VM needs", "255"),
-        ("memory that is no number", "much"), ("an unknown verb", "tset"),
-        ("an unknown option", "--fast"), ("a test of a broken project", "pyproject.toml"),
-        ("a missing source", "mdriver_c.c"), ("an unknown shell", "cmd.exe"),
+        ("no increments", "0"),
+        ("fewer than no threads", "-1"),
+        ("an unknown tester", "go"),
+        ("an unknown language", "zig"),
+        ("less memory than a VM needs", "255"),
+        ("memory that is no number", "much"),
+        ("an unknown verb", "tset"),
+        ("an unknown option", "--fast"),
+        ("a test of a broken project", "pyproject.toml"),
+        ("a missing source", "mdriver_c.c"),
+        ("an unknown shell", "cmd.exe"),
         ("an unknown kernel where no project is", "there are: trixie-backports"),
         ("a new project in a folder that holds something", "empty folder"),
         ("an unknown rule", "--rule R99: DEVICE.md has no such rule\n  nearest: R9 "),
@@ -179,7 +187,7 @@ def test_what_is_not_understood_is_refused_with_one_error(
         ("a rule like no other", "rules: R1 R2 R3 "),
         ("tests of a project without a contract", "the contract cannot be read"),
     ],
-)  # fmt: skip
+)
 def test_an_error_names_what_was_wrong(name: str, word: str, ended: dict[str, Ended]) -> None:
     assert word in ended[name].stderr
 

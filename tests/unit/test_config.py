@@ -32,7 +32,9 @@ GOOD: dict[str, Any] = {
     "modules": {
         "mdriver_c": {"language": "c", "sources": "c_module"},
         "mdriver_rust": {
-            "language": "rust", "sources": "rust_module", "subdirs": "samples/rust/mdriver_rust",
+            "language": "rust",
+            "sources": "rust_module",
+            "subdirs": "samples/rust/mdriver_rust",
         },
     },
     "testers": {
@@ -40,7 +42,7 @@ GOOD: dict[str, Any] = {
         "rust": {"project": "rust_tester", "package": "mdriver_tester_rust"},
     },
     "vm": {"memory-mib": 1024, "processors": 2},
-}  # fmt: skip
+}
 
 TABLES = (
     (),
@@ -52,12 +54,23 @@ TABLES = (
 )
 
 REQUIRED = (
-    ("kernel",), ("contract",), ("matrix",), ("lock",), ("chroots",), ("kernels",),
-    ("modules",), ("testers",), ("chroots", "trixie", "suite"),
-    ("kernels", "stock", "chroot"), ("kernels", "stock", "suite"), ("kernels", "stock", "flavour"),
-    ("modules", "mdriver_c", "language"), ("modules", "mdriver_c", "sources"),
-    ("testers", "c", "project"), ("testers", "c", "package"),
-)  # fmt: skip
+    ("kernel",),
+    ("contract",),
+    ("matrix",),
+    ("lock",),
+    ("chroots",),
+    ("kernels",),
+    ("modules",),
+    ("testers",),
+    ("chroots", "trixie", "suite"),
+    ("kernels", "stock", "chroot"),
+    ("kernels", "stock", "suite"),
+    ("kernels", "stock", "flavour"),
+    ("modules", "mdriver_c", "language"),
+    ("modules", "mdriver_c", "sources"),
+    ("testers", "c", "project"),
+    ("testers", "c", "package"),
+)
 
 
 def find_table(document: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
@@ -108,8 +121,11 @@ def test_the_cells_are_every_module_with_every_tester_in_order() -> None:
     cells = config.plan_cells(config.parse_config(GOOD, PROJECT))
     assert [cell.name for cell in cells] == ["c/c", "c/rust", "rust/c", "rust/rust"]
     assert [cell.module for cell in cells] == [
-        "mdriver_c", "mdriver_c", "mdriver_rust", "mdriver_rust",
-    ]  # fmt: skip
+        "mdriver_c",
+        "mdriver_c",
+        "mdriver_rust",
+        "mdriver_rust",
+    ]
 
 
 def test_this_project_is_configured() -> None:
@@ -141,14 +157,21 @@ def test_a_missing_key_is_refused_by_name(path: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("kernel",), 7), (("mirror",), ["http://x"]), (("chroots",), []),
-        (("chroots", "trixie", "packages"), "make"), (("chroots", "trixie", "packages"), ["a", 1]),
-        (("kernels", "stock", "suite"), None), (("modules", "mdriver_c"), "c_module"),
-        (("vm", "memory-mib"), "1024"), (("vm", "processors"), True),
-        (("vm", "processors"), 1.5), (("vm", "boot-timeout-s"), "20"), (("vm",), 3),
+        (("kernel",), 7),
+        (("mirror",), ["http://x"]),
+        (("chroots",), []),
+        (("chroots", "trixie", "packages"), "make"),
+        (("chroots", "trixie", "packages"), ["a", 1]),
+        (("kernels", "stock", "suite"), None),
+        (("modules", "mdriver_c"), "c_module"),
+        (("vm", "memory-mib"), "1024"),
+        (("vm", "processors"), True),
+        (("vm", "processors"), 1.5),
+        (("vm", "boot-timeout-s"), "20"),
+        (("vm",), 3),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_wrong_type_is_refused(path: tuple[str, ...], value: object) -> None:
     assert "is not valid" in refuse(change(path, value))
 
@@ -201,27 +224,41 @@ def test_no_modules_at_all_are_refused() -> None:
 @pytest.mark.parametrize(
     "limits",
     [
-        {"memory-mib": 255}, {"processors": 0}, {"boot-timeout-s": 0}, {"test-timeout-s": 0},
-        {"test-timeout-s": -1}, {"boot-timeout-s": math.nan}, {"silence-timeout-s": math.nan},
+        {"memory-mib": 255},
+        {"processors": 0},
+        {"boot-timeout-s": 0},
+        {"test-timeout-s": 0},
+        {"test-timeout-s": -1},
+        {"boot-timeout-s": math.nan},
+        {"silence-timeout-s": math.nan},
         # A silent VM must be the VM's fault, not that of a slow test.
         {"test-timeout-s": 25, "silence-timeout-s": 25},
         {"test-timeout-s": 30, "silence-timeout-s": 25},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_limit_that_cannot_work_is_refused(limits: dict[str, float]) -> None:
     assert "[tool.twinmod.vm] needs" in refuse(change(("vm",), limits))
 
 
 @given(
-    memory=st.integers(0, 600), processors=st.integers(-1, 3),
-    test=st.floats(-1, 30), silence=st.floats(-1, 30),
-)  # fmt: skip
+    memory=st.integers(0, 600),
+    processors=st.integers(-1, 3),
+    test=st.floats(-1, 30),
+    silence=st.floats(-1, 30),
+)
 def test_limits_are_accepted_exactly_when_they_can_work(
     memory: int, processors: int, test: float, silence: float
 ) -> None:
-    document = change(("vm",), {"memory-mib": memory, "processors": processors,
-                                "test-timeout-s": test, "silence-timeout-s": silence})  # fmt: skip
+    document = change(
+        ("vm",),
+        {
+            "memory-mib": memory,
+            "processors": processors,
+            "test-timeout-s": test,
+            "silence-timeout-s": silence,
+        },
+    )
     if memory >= 256 and processors >= 1 and 0 < test < silence:
         assert config.parse_config(document, PROJECT).vm.memory_mib == memory
     else:
@@ -340,11 +377,13 @@ def test_the_same_folder_said_in_two_ways_is_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "table",
     [
-        {"tree": "x", "suite": "sid"}, {"tree": "x", "flavour": "amd64"},
-        {"tree": "x", "series": "7.2"}, {"build": "x", "suite": "sid", "flavour": "amd64"},
+        {"tree": "x", "suite": "sid"},
+        {"tree": "x", "flavour": "amd64"},
+        {"tree": "x", "series": "7.2"},
+        {"build": "x", "suite": "sid", "flavour": "amd64"},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_kernel_is_a_tree_or_of_a_suite_and_not_both(table: dict[str, str]) -> None:
     assert "kernels.mine has `tree` or `build` beside `" in refuse(configure(**table))
 

@@ -31,41 +31,73 @@ TMPFS = replace(LARGE, path=TMPFS_FILE)
 def figure(cell: str, timing: Timing, kernel: float, faults: float = 0.0) -> Figure:
     function = "mdriver_read_iter [mdriver_c]" if cell[0] == "c" else "read_iter [mdriver_rust]"
     return Figure(
-        timing=timing, cell=cell, load=1, user=100, kernel=kernel, minor_faults=faults,
+        timing=timing,
+        cell=cell,
+        load=1,
+        user=100,
+        kernel=kernel,
+        minor_faults=faults,
         functions=((function, kernel - 500), ("vfs_read", 500.0)),
-    )  # fmt: skip
+    )
 
 
 FIGURES = (
-    figure("c/c", READ, 1000), figure("c/c", READ, 1001), figure("rust/c", READ, 1050),
-    figure("c/c", LARGE, 70000), figure("rust/c", LARGE, 70000),
-    figure("c/c", COLD, 210100, 128), figure("rust/c", COLD, 210100, 128),
-    figure(YARDSTICKS.name, ZERO, 700), figure(YARDSTICKS.name, TMPFS, 60000),
-)  # fmt: skip
+    figure("c/c", READ, 1000),
+    figure("c/c", READ, 1001),
+    figure("rust/c", READ, 1050),
+    figure("c/c", LARGE, 70000),
+    figure("rust/c", LARGE, 70000),
+    figure("c/c", COLD, 210100, 128),
+    figure("rust/c", COLD, 210100, 128),
+    figure(YARDSTICKS.name, ZERO, 700),
+    figure(YARDSTICKS.name, TMPFS, 60000),
+)
 
 TURNS = tuple(
     Turns(timing=READ, module=module, tester="c", calls=9, latency_ns=latency_ns, minor_faults=0)
-    for module, latency_ns in (("mdriver_c", (100.0, 102.0, 99.0)),
-                               ("mdriver_rust", (120.0, 121.0, 119.0)))
-)  # fmt: skip
+    for module, latency_ns in (
+        ("mdriver_c", (100.0, 102.0, 99.0)),
+        ("mdriver_rust", (120.0, 121.0, 119.0)),
+    )
+)
 
 
 LOOPS = (
-    Loop(cell="c/c", size_bytes=512, buffers="fresh", read_ns=(900, 300), write_ns=(200, 200),
-         read_faults=(128, 0), write_faults=(0, 0)),
-)  # fmt: skip
+    Loop(
+        cell="c/c",
+        size_bytes=512,
+        buffers="fresh",
+        read_ns=(900, 300),
+        write_ns=(200, 200),
+        read_faults=(128, 0),
+        write_faults=(0, 0),
+    ),
+)
 
 
 def plan(product: Product, figures: tuple[Figure, ...] = FIGURES) -> dict[str, Any]:
-    products = (replace(product, module="mdriver_c", language="c"),
-                replace(product, module="mdriver_rust", language="rust"))  # fmt: skip
-    document: dict[str, Any] = json.loads(json.dumps(costs.plan_report(
-        kernel={"release": "7.3.4", "version": "7.3.4-1", "rustc": "1.85"}, parameters="",
-        mode="both", quick=True, products=products,
-        figures=figures, turns=TURNS, loops=LOOPS, builds=(), whole=None,
-        exact={"vms": 1, "loads": 1, "rounds": 7, "qemu": "QEMU 10"},
-        wall={"accelerator": "tcg", "turns": 3},
-    )))  # fmt: skip
+    products = (
+        replace(product, module="mdriver_c", language="c"),
+        replace(product, module="mdriver_rust", language="rust"),
+    )
+    document: dict[str, Any] = json.loads(
+        json.dumps(
+            costs.plan_report(
+                kernel={"release": "7.3.4", "version": "7.3.4-1", "rustc": "1.85"},
+                parameters="",
+                mode="both",
+                quick=True,
+                products=products,
+                figures=figures,
+                turns=TURNS,
+                loops=LOOPS,
+                builds=(),
+                whole=None,
+                exact={"vms": 1, "loads": 1, "rounds": 7, "qemu": "QEMU 10"},
+                wall={"accelerator": "tcg", "turns": 3},
+            )
+        )
+    )
     return document
 
 
@@ -124,11 +156,15 @@ def test_rust_and_c_are_compared_by_a_clock_in_words(product: Product) -> None:
 def slower(product: Product) -> dict[str, Any]:
     """Return a report in which one function of the C module takes 50 instructions more."""
     changed = tuple(
-        replace(f, kernel=f.kernel + 50, functions=((f.functions[0][0], f.functions[0][1] + 50),
-                                                    *f.functions[1:]))
-        if (f.cell, f.timing) == ("c/c", READ) else f
+        replace(
+            f,
+            kernel=f.kernel + 50,
+            functions=((f.functions[0][0], f.functions[0][1] + 50), *f.functions[1:]),
+        )
+        if (f.cell, f.timing) == ("c/c", READ)
+        else f
         for f in FIGURES
-    )  # fmt: skip
+    )
     return plan(product, changed)
 
 
@@ -231,11 +267,20 @@ def count(language: str, real_s: float, actual: int = 169) -> CellResult:
 def test_a_counter_that_was_repeated_has_an_interval_and_a_verdict() -> None:
     results = tuple(
         count(language, factor * seconds)
-        for seconds in (1.0, 2.0, 1.5) for language, factor in (("c", 1.0), ("rust", 0.9))
-    )  # fmt: skip
-    document = costs.plan_counter_report(results, {}, "kvm", {
-        "threads": 2, "increments": 50, "method": "lock", "repeats": 3,
-    })  # fmt: skip
+        for seconds in (1.0, 2.0, 1.5)
+        for language, factor in (("c", 1.0), ("rust", 0.9))
+    )
+    document = costs.plan_counter_report(
+        results,
+        {},
+        "kvm",
+        {
+            "threads": 2,
+            "increments": 50,
+            "method": "lock",
+            "repeats": 3,
+        },
+    )
     assert document["schema"] == "twinmod.counter/1"
     c, rust = document["cells"]
     assert (c["real_s"], c["interval_s"]["median"]) == ([1.0, 2.0, 1.5], 1.5)
@@ -247,9 +292,11 @@ def test_a_counter_that_was_repeated_has_an_interval_and_a_verdict() -> None:
 
 def test_what_a_counter_lost_is_shown() -> None:
     document = costs.plan_counter_report(
-        (count("c", 1.0, actual=160), count("c", 1.0)), {}, "tcg",
+        (count("c", 1.0, actual=160), count("c", 1.0)),
+        {},
+        "tcg",
         {"threads": 2, "increments": 50, "method": "racy", "repeats": 2},
-    )  # fmt: skip
+    )
     row = tables.render_counter(document).splitlines()[1].split()
     assert row[:3] == ["c/c", "169", "9"]
 

@@ -195,10 +195,17 @@ def write_versions(world: World, headers: str, source: str) -> None:
 
 @pytest.mark.parametrize(
     ("kernel", "served"),
-    [("6.12.107+deb13-amd64", True), ("6.20.0", True), ("7.3.4+deb13-amd64", True),
-     ("10.0.0", True), ("6.11.9", False), ("6.9.1", False), ("6.1.0-44-amd64", False),
-     ("5.10.0", False)],
-)  # fmt: skip
+    [
+        ("6.12.107+deb13-amd64", True),
+        ("6.20.0", True),
+        ("7.3.4+deb13-amd64", True),
+        ("10.0.0", True),
+        ("6.11.9", False),
+        ("6.9.1", False),
+        ("6.1.0-44-amd64", False),
+        ("5.10.0", False),
+    ],
+)
 def test_the_c_module_is_for_linux_6_12_on(world: World, kernel: str, served: bool) -> None:
     said, _ = world.source_conf("mdriver-c", kernel)
     assert said == f"{'' if served else '^$'}|yes|mdriver-c|0.1.0|mdriver_c|yes"
@@ -261,31 +268,46 @@ def break_source(world: World) -> None:
 
 REASONS: dict[str, tuple[Callable[[World], None], str, str]] = {
     "no source": (
-        break_source, "its source package is not installed",
-        f"apt install linux-source-7.3={VERSION}"),
+        break_source,
+        "its source package is not installed",
+        f"apt install linux-source-7.3={VERSION}",
+    ),
     "another source": (
         lambda w: write_versions(w, VERSION, "7.3.5-1~bpo13+1"),
         f"linux-source-7.3 is 7.3.5-1~bpo13+1, the headers are {VERSION}",
-        f"apt install linux-source-7.3={VERSION}"),
+        f"apt install linux-source-7.3={VERSION}",
+    ),
     "headers by hand": (
-        lambda w: write_versions(w, "", VERSION), "its headers are of no Debian package", ""),
+        lambda w: write_versions(w, "", VERSION),
+        "its headers are of no Debian package",
+        "",
+    ),
     "another rustc": (
         lambda w: write_tool(w, "rustc", "echo rustc 1.96.1"),
-        f"rustc is another: it is rustc 1.96.1, the kernel was built by {RUSTC}", "rustc"),
+        f"rustc is another: it is rustc 1.96.1, the kernel was built by {RUSTC}",
+        "rustc",
+    ),
     "another gcc": (
         lambda w: write_tool(w, "x86_64-linux-gnu-gcc-14", "echo gcc 15"),
         f"x86_64-linux-gnu-gcc-14 is another: it is gcc 15, the kernel was built by {GCC}",
-        "gcc-14"),
+        "gcc-14",
+    ),
     "no rust-src": (
         lambda w: (w.root / "sysroot/lib/rustlib/src/rust/library/core/src/lib.rs").unlink(),
-        "rust-src is not installed", "apt install rust-src"),
+        "rust-src is not installed",
+        "apt install rust-src",
+    ),
     "no room": (
         lambda w: write_tool(w, "df", "printf 'a\\nb 1 1 1000000 1 /\\n'"),
-        "takes 1500 MB", ""),
+        "takes 1500 MB",
+        "",
+    ),
     "crates elsewhere": (
         lambda w: (w.headers / "rust").symlink_to("../linux-lib-rust"),
-        "its Rust crates are not installed", f"apt install linux-lib-rust-{KERNEL}"),
-}  # fmt: skip
+        "its Rust crates are not installed",
+        f"apt install linux-lib-rust-{KERNEL}",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", REASONS)
@@ -505,13 +527,14 @@ def make_source(world: World, symbol: str) -> None:
     line = f"EXPORT_SYMBOL_RUST_GPL({symbol});" if symbol else ""
     write_tool(world, "tar", "exit 0")
     write_tool(
-        world, "make",
-        'for word; do case $word in O=*) out=${word#O=} ;; modules) exit 0 ;; esac; done\n'
-        'case $* in *olddefconfig*) exit 0 ;; esac\n'
+        world,
+        "make",
+        "for word; do case $word in O=*) out=${word#O=} ;; modules) exit 0 ;; esac; done\n"
+        "case $* in *olddefconfig*) exit 0 ;; esac\n"
         'mkdir -p "$out/rust" "$out/scripts"; touch "$out/scripts/target.json"\n'
         'touch "$out/rust/libkernel.rmeta" "$out/rust/libmacros.so"\n'
         f'echo "{line}" >"$out/rust/exports_kernel_generated.h"',
-    )  # fmt: skip
+    )
     write(world.headers / "Makefile", "KBUILD_OUTPUT=/elsewhere\ninclude /common/Makefile\n")
     write(world.headers / "scripts/Kbuild.include", "")
 
@@ -679,9 +702,11 @@ def test_layouts_that_are_not_found_are_refused(world: World) -> None:
 def test_a_configuration_that_differs_is_refused(world: World) -> None:
     make_source(world, "_RNvsymbol")
     make = world.root / "bin/make"
-    make.write_text(make.read_text().replace(
-        "*olddefconfig*) exit", '*olddefconfig*) echo X=y >>"$out/.config"; exit'
-    ))  # fmt: skip
+    make.write_text(
+        make.read_text().replace(
+            "*olddefconfig*) exit", '*olddefconfig*) echo X=y >>"$out/.config"; exit'
+        )
+    )
     status, output = world.crates("prepare", KERNEL)
     assert status == 1
     assert "another configuration" in output
@@ -883,9 +908,12 @@ def test_an_interrupted_rebuild_leaves_nothing_and_is_no_failure(world: World) -
 
 @pytest.mark.parametrize(
     ("known", "state", "installs"),
-    [("mdriver-rust/0.1.0: added", "skipped", True), ("", "skipped", False),
-     ("mdriver-rust/0.1.0: added", "ready", False)],
-)  # fmt: skip
+    [
+        ("mdriver-rust/0.1.0: added", "skipped", True),
+        ("", "skipped", False),
+        ("mdriver-rust/0.1.0: added", "ready", False),
+    ],
+)
 def test_a_retry_installs_where_it_was_not_ready_and_dkms_knows_the_module(
     world: World, known: str, state: str, *, installs: bool
 ) -> None:

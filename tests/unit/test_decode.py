@@ -61,5 +61,6 @@ def test_output_that_is_cut_tells_of_what_is_whole() -> None:
 def test_a_name_has_no_hash_of_its_crate_and_keeps_its_types() -> None:
     said = "<mdriver_rust[a81a3639c81fbf1b]::Mdriver>::read_page\ncore::slice::<[u8]>::len\n"
     assert decode.parse_names(said) == (
-        "<mdriver_rust::Mdriver>::read_page", "core::slice::<[u8]>::len"
-    )  # fmt: skip
+        "<mdriver_rust::Mdriver>::read_page",
+        "core::slice::<[u8]>::len",
+    )

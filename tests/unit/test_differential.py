@@ -106,10 +106,12 @@ def test_the_name_of_a_script_follows_its_content() -> None:
     names = {
         differential.plan_script_name(sequence)
         for sequence in (
-            make_sequence(READ), make_sequence(READ, READ),
-            replace(make_sequence(READ), size=8192), replace(make_sequence(READ), tester="rust"),
+            make_sequence(READ),
+            make_sequence(READ, READ),
+            replace(make_sequence(READ), size=8192),
+            replace(make_sequence(READ), tester="rust"),
         )
-    }  # fmt: skip
+    }
     assert len(names) == 4
     assert differential.plan_script_name(make_sequence(READ)) in names
 
@@ -244,11 +246,16 @@ SCRIPTED = replace(
     ROUND,
     corpus=(
         (("size", {"file": 0}),),
-        (("seek", {"file": 1, "offset": -1, "whence": 2}), READ, ("clear", {"file": 2}),
-         ("write", {"file": 1, "seed": 55, "size": 900}), READ),
+        (
+            ("seek", {"file": 1, "offset": -1, "whence": 2}),
+            READ,
+            ("clear", {"file": 2}),
+            ("write", {"file": 1, "seed": 55, "size": 900}),
+            READ,
+        ),
         (READ,),
     ),
-)  # fmt: skip
+)
 
 Explore = Callable[..., tuple[differential.Exploration, list[ModelVm], list[str]]]
 
@@ -264,9 +271,11 @@ def explore(
     (tmp_path / "qemu.log").touch()
 
     def explore_one(
-        modules: Mapping[str, type[model.Model]], deadly: str = "", log: str = "",
+        modules: Mapping[str, type[model.Model]],
+        deadly: str = "",
+        log: str = "",
         rounds: tuple[differential.Round, ...] = (ROUND, replace(ROUND, seed=2)),
-    ) -> tuple[differential.Exploration, list[ModelVm], list[str]]:  # fmt: skip
+    ) -> tuple[differential.Exploration, list[ModelVm], list[str]]:
         (tmp_path / "results/console.log").write_text(log)
         vms = [ModelVm(tmp_path, modules, deadly)]
         found: list[str] = []
@@ -279,10 +288,12 @@ def explore(
             vms[-1].alive = False
 
         explorer = differential.Explorer(
-            definition, rounds, boot,
+            definition,
+            rounds,
+            boot,
             lambda sequence, message: found.append(differential.render_script(sequence)),
             lambda sequences, steps: None,
-        )  # fmt: skip
+        )
         explorer.converse(vms[0])
         return explorer.finish(), vms, found
 
@@ -309,8 +320,9 @@ def test_scripts_are_carried_out_as_they_are_and_nothing_else(explore: Explore) 
     assert vm.asked == exploration.sequences == 2 * len(SCRIPTED.corpus)
     calls = "".join(
         differential.render_calls(Sequence(size=SIZE, tester=tester, steps=steps))
-        for tester in TESTERS for steps in SCRIPTED.corpus
-    )  # fmt: skip
+        for tester in TESTERS
+        for steps in SCRIPTED.corpus
+    )
     assert exploration.sequences_sha256 == hashlib.sha256(calls.encode()).hexdigest()
     assert exploration.kept == ()
 
@@ -459,10 +471,13 @@ def make_exploration(
 ) -> differential.Exploration:
     carried_out = {name: 3 for name in strategy.NAMES if name != left_out}
     return differential.Exploration(
-        rounds=((ROUND, 1.5, 40), (replace(ROUND, size=8192), 0.5, 20)), carried_out=carried_out,
-        refused=dict.fromkeys(carried_out, 1), failure=failure, sequences_sha256="69",
+        rounds=((ROUND, 1.5, 40), (replace(ROUND, size=8192), 0.5, 20)),
+        carried_out=carried_out,
+        refused=dict.fromkeys(carried_out, 1),
+        failure=failure,
+        sequences_sha256="69",
         kept=(),
-    )  # fmt: skip
+    )
 
 
 FAILURE = differential.Failure(
@@ -483,8 +498,9 @@ def test_a_step_that_was_never_carried_out_fails_the_run(
 def test_each_round_is_a_test_and_the_one_that_failed_says_how_to_replay_it() -> None:
     passed = differential.plan_result(ENDED, make_exploration(None), (), "")
     assert [(test.id, test.outcome) for test in passed.tests] == [
-        ("differential[4096-c]", "passed"), ("differential[8192-c]", "passed"),
-    ]  # fmt: skip
+        ("differential[4096-c]", "passed"),
+        ("differential[8192-c]", "passed"),
+    ]
     assert passed.outcome == "passed"
     failed = differential.plan_result(ENDED, make_exploration(FAILURE), (), "out/x.replay")
     assert [test.outcome for test in failed.tests] == ["passed", "failed"]
@@ -525,8 +541,11 @@ def test_a_soak_goes_on_with_fresh_seeds_until_its_time_is_up(
 
 
 def replay(tmp_path: Path, definition: differential.Definition, vm: ModelVm) -> str:
-    steps = (("seek", {"file": 0, "offset": -1, "whence": 2}),
-             ("write", {"file": 0, "seed": 1, "size": 1}), READ)  # fmt: skip
+    steps = (
+        ("seek", {"file": 0, "offset": -1, "whence": 2}),
+        ("write", {"file": 0, "seed": 1, "size": 1}),
+        READ,
+    )
     replayer = differential.Replayer(definition, make_sequence(*steps))
     replayer.converse(vm)
     outcome = "passed" if vm.alive else "lost"

@@ -30,8 +30,9 @@ def test_what_is_the_same_differs_nowhere() -> None:
 
 def test_a_file_that_only_one_side_has_is_named() -> None:
     assert find({"a": b"", "b": b""}, {"b": b"", "c": b""}) == [
-        "a: is there before and not now", "c: is there now and not before",
-    ]  # fmt: skip
+        "a: is there before and not now",
+        "c: is there now and not before",
+    ]
 
 
 def test_a_line_of_a_text_in_a_tar_in_a_tar_is_found() -> None:

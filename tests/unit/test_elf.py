@@ -107,8 +107,9 @@ def test_a_diamond_is_loaded_from_its_bottom_each_module_once() -> None:
 
 def test_what_is_built_in_is_not_loaded() -> None:
     assert elf.plan_load_order({"9p": ("netfs", "9pnet"), "9pnet": ()}, ("9p", "overlay")) == (
-        "9pnet", "9p",
-    )  # fmt: skip
+        "9pnet",
+        "9p",
+    )
 
 
 @given(

@@ -55,8 +55,14 @@ def test_an_environment_that_was_moved_is_old(
 
 
 def test_what_builds_leave_is_no_input(tmp_path: Path) -> None:
-    names = ("src/lib.rs", "Cargo.toml", "target/x.rs", "build/y.c", "p/__pycache__/z.pyc",
-             "p/n.so")  # fmt: skip
+    names = (
+        "src/lib.rs",
+        "Cargo.toml",
+        "target/x.rs",
+        "build/y.c",
+        "p/__pycache__/z.pyc",
+        "p/n.so",
+    )
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")

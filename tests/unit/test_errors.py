@@ -64,11 +64,8 @@ def test_an_error_shows_what_then_facts_then_one_hint() -> None:
 def test_a_fact_of_several_lines_is_an_indented_block() -> None:
     error = BuildError("no", facts=(("output", "(its last lines)\na.c:1: error\n  ^~~"),))
     assert render_error(error) == (
-        "error: no\n"
-        "  output: (its last lines)\n"
-        "    a.c:1: error\n"
-        "      ^~~"
-    )  # fmt: skip
+        "error: no\n  output: (its last lines)\n    a.c:1: error\n      ^~~"
+    )
 
 
 def test_what_a_terminal_would_obey_is_shown_as_its_escape() -> None:

@@ -5,25 +5,40 @@ import pytest
 
 from twinmod import explain
 
-C = (("vfs_read", 100.0), ("mdriver_read_iter [mdriver_c]", 75.0), ("_raw_spin_lock", 8.0),
-     ("_raw_spin_unlock", 6.0), ("__check_object_size", 60.0))  # fmt: skip
-RUST = (("vfs_read", 100.0), ("<Mdriver>::read_iter [mdriver_rust]", 90.0),
-        ("_raw_spin_lock", 8.0), ("_raw_spin_unlock", 6.0),
-        ("rust_helper_spin_lock", 2.0))  # fmt: skip
+C = (
+    ("vfs_read", 100.0),
+    ("mdriver_read_iter [mdriver_c]", 75.0),
+    ("_raw_spin_lock", 8.0),
+    ("_raw_spin_unlock", 6.0),
+    ("__check_object_size", 60.0),
+)
+RUST = (
+    ("vfs_read", 100.0),
+    ("<Mdriver>::read_iter [mdriver_rust]", 90.0),
+    ("_raw_spin_lock", 8.0),
+    ("_raw_spin_unlock", 6.0),
+    ("rust_helper_spin_lock", 2.0),
+)
 
 
 @pytest.mark.parametrize(
     ("function", "part"),
     [
-        ("mdriver_read_iter [mdriver_c]", "driver"), ("rust_helper_spin_lock", "driver"),
+        ("mdriver_read_iter [mdriver_c]", "driver"),
+        ("rust_helper_spin_lock", "driver"),
         ("<mdriver_rust::Mdriver as CharDevice>::read_iter [mdriver_rust]", "driver"),
-        ("_raw_spin_unlock", "lock"), ("__check_object_size", "check"),
-        ("check_stack_object", "check"), ("rep_movs_alternative", "copy"),
-        ("copy_page_to_iter_nofault", "copy"), ("memcpy_orig", "copy"),
-        ("entry_SYSCALL_64_after_hwframe", "entry"), ("do_syscall_64", "entry"),
-        ("vfs_read", "file system"), ("aa_file_perm", "file system"),
+        ("_raw_spin_unlock", "lock"),
+        ("__check_object_size", "check"),
+        ("check_stack_object", "check"),
+        ("rep_movs_alternative", "copy"),
+        ("copy_page_to_iter_nofault", "copy"),
+        ("memcpy_orig", "copy"),
+        ("entry_SYSCALL_64_after_hwframe", "entry"),
+        ("do_syscall_64", "entry"),
+        ("vfs_read", "file system"),
+        ("aa_file_perm", "file system"),
     ],
-)  # fmt: skip
+)
 def test_a_function_belongs_to_a_part_of_the_call(function: str, part: str) -> None:
     assert explain.find_part(function) == part
 
@@ -44,8 +59,9 @@ def test_the_rows_add_up_to_the_difference_and_what_is_equal_has_none() -> None:
 
 def test_instructions_that_a_function_gained_move_its_row_alone() -> None:
     before = {r.function: r.difference for r in explain.plan_rows(C, RUST, 0, 0)}
-    slower = tuple((name, count + 50 * (name == "mdriver_read_iter [mdriver_c]"))
-                   for name, count in C)  # fmt: skip
+    slower = tuple(
+        (name, count + 50 * (name == "mdriver_read_iter [mdriver_c]")) for name, count in C
+    )
     after = {r.function: r.difference for r in explain.plan_rows(slower, RUST, 0, 0)}
     moved = {name: after[name] - before[name] for name in after if after[name] != before[name]}
     assert moved == {"mdriver_read_iter [mdriver_c]": -50.0}

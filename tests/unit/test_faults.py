@@ -19,8 +19,11 @@ LOGS = sorted(DATA.glob("*.log"))
 
 def read_first_lines() -> list[tuple[str, str]]:
     """Return (line, kind) of first-lines.txt; "" is the kind of what begins no report."""
-    parts = [line.split("|", 1) for line in (DATA / "first-lines.txt").read_text().splitlines()
-             if line and not line.startswith("#")]  # fmt: skip
+    parts = [
+        line.split("|", 1)
+        for line in (DATA / "first-lines.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     return [(text.strip(), kind.strip().replace("none", "")) for kind, text in parts]
 
 
@@ -198,9 +201,10 @@ def plan_frame(function: str, module: str = "", place: str = "") -> Frame:
 
 def test_a_fault_is_shown_where_it_came_from_in_the_module() -> None:
     fault = plan_fault(
-        plan_frame("memcpy"), plan_frame("mdriver_read", "mdriver_c", "mdriver_c.c:7"),
+        plan_frame("memcpy"),
+        plan_frame("mdriver_read", "mdriver_c", "mdriver_c.c:7"),
         plan_frame("vfs_read"),
-    )  # fmt: skip
+    )
     assert faults.render_fault(fault, ("mdriver_c",)) == (
         "kasan: BUG: KASAN: x",
         "  at: memcpy, called from mdriver_read (mdriver_c.c:7)",
@@ -222,9 +226,12 @@ def test_what_a_person_is_shown_is_twelve_lines_at_most(path: Path) -> None:
 
 def test_leaks_from_one_place_are_one_fault() -> None:
     leak = [
-        "unreferenced object 0xffff888006cb71e0 (size 64):", '  comm "insmod", pid 7, jiffies 1',
-        "  backtrace (crc 6b0d):", "    kmalloc_noprof+0x1/0x2", "    probe+0x3/0x9 [mdriver_c]",
-    ]  # fmt: skip
+        "unreferenced object 0xffff888006cb71e0 (size 64):",
+        '  comm "insmod", pid 7, jiffies 1',
+        "  backtrace (crc 6b0d):",
+        "    kmalloc_noprof+0x1/0x2",
+        "    probe+0x3/0x9 [mdriver_c]",
+    ]
     (fault,) = faults.parse_faults("\n".join((*leak, *leak)))
     assert fault.kind == "kmemleak"
     assert fault.stacks[0].label == "allocated"
@@ -234,10 +241,13 @@ def test_leaks_from_one_place_are_one_fault() -> None:
 @pytest.mark.parametrize(
     ("kind", "module", "tolerated"),
     [
-        ("kcsan", "", True), ("kcsan", "other", True), ("kcsan", "mdriver_c", False),
-        ("kasan", "", False), ("lockdep", "", False),
+        ("kcsan", "", True),
+        ("kcsan", "other", True),
+        ("kcsan", "mdriver_c", False),
+        ("kasan", "", False),
+        ("lockdep", "", False),
     ],
-)  # fmt: skip
+)
 def test_only_a_data_race_of_the_kernels_own_code_is_tolerated(
     kind: str, module: str, tolerated: bool
 ) -> None:

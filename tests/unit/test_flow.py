@@ -15,18 +15,28 @@ from twinmod.specs import Cell, CellResult, TestResult
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 PASSED = tuple(
-    CellResult(cell=Cell(module=f"mdriver_{letter}", language=letter, tester=tester),
-               outcome="passed")
-    for letter in ("c", "rust") for tester in ("c", "rust")
-)  # fmt: skip
+    CellResult(
+        cell=Cell(module=f"mdriver_{letter}", language=letter, tester=tester), outcome="passed"
+    )
+    for letter in ("c", "rust")
+    for tester in ("c", "rust")
+)
 
 
 def plan_injected(*hits: str) -> dict[str, Any]:
-    return {"paths": [], "sites": [
-        {"module": "mdriver_c", "place": f"mdriver_c.c:{line}", "function": "mdriver_init",
-         "address": f".text+{line:#x}", "hit_by": hit}
-        for line, hit in enumerate(hits, start=1)
-    ]}  # fmt: skip
+    return {
+        "paths": [],
+        "sites": [
+            {
+                "module": "mdriver_c",
+                "place": f"mdriver_c.c:{line}",
+                "function": "mdriver_init",
+                "address": f".text+{line:#x}",
+                "hit_by": hit,
+            }
+            for line, hit in enumerate(hits, start=1)
+        ],
+    }
 
 
 def test_a_place_that_never_failed_fails_the_last_cell_of_its_module() -> None:
@@ -69,8 +79,9 @@ def test_a_run_carries_out_the_scripts_of_the_project_and_nothing_else(config: C
             differential.render_script(
                 differential.Sequence(size=one.size, tester="c", steps=steps)
             )
-            for one in rounds for steps in one.corpus
-        ]  # fmt: skip
+            for one in rounds
+            for steps in one.corpus
+        ]
         kept = [path.read_text() for path in folder.iterdir()]
         assert sorted(scripts) == sorted(kept * len(testers))
 

@@ -24,19 +24,39 @@ PARAMETERS = (
 )
 
 HEAD = (
-    "-smp", "2", "-m", "1024",
-    "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
-    "-kernel", "/twinmod/vmlinux", "-initrd", "/twinmod/run/initramfs",
-    "-append", PARAMETERS,
-    "-virtfs", "local,path=/view,mount_tag=root,security_model=none,readonly=on,multidevs=remap",
-    "-virtfs", "local,path=/twinmod/run/results,mount_tag=results,security_model=none",
-)  # fmt: skip
+    "-smp",
+    "2",
+    "-m",
+    "1024",
+    "-nodefaults",
+    "-no-user-config",
+    "-display",
+    "none",
+    "-no-reboot",
+    "-nic",
+    "none",
+    "-kernel",
+    "/twinmod/vmlinux",
+    "-initrd",
+    "/twinmod/run/initramfs",
+    "-append",
+    PARAMETERS,
+    "-virtfs",
+    "local,path=/view,mount_tag=root,security_model=none,readonly=on,multidevs=remap",
+    "-virtfs",
+    "local,path=/twinmod/run/results,mount_tag=results,security_model=none",
+)
 
 EVENTS = (
-    "-serial", "file:/twinmod/run/results/console.log",
-    "-device", "virtio-serial-pci", "-chardev", "stdio,id=events,signal=off",
-    "-device", "virtserialport,chardev=events,name=twinmod",
-)  # fmt: skip
+    "-serial",
+    "file:/twinmod/run/results/console.log",
+    "-device",
+    "virtio-serial-pci",
+    "-chardev",
+    "stdio,id=events,signal=off",
+    "-device",
+    "virtserialport,chardev=events,name=twinmod",
+)
 
 
 def plan_head(parameters: str) -> tuple[str, ...]:
@@ -46,15 +66,30 @@ def plan_head(parameters: str) -> tuple[str, ...]:
 
 def test_a_vm_on_tcg(vm: VmSpec) -> None:
     assert guest.plan_qemu(vm, "tcg") == (
-        "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max",
-        *plan_head("tsc=reliable"), *EVENTS,
-    )  # fmt: skip
+        "qemu-system-x86_64",
+        "-M",
+        "q35",
+        "-accel",
+        "tcg,thread=multi",
+        "-cpu",
+        "max",
+        *plan_head("tsc=reliable"),
+        *EVENTS,
+    )
 
 
 def test_a_vm_on_kvm(vm: VmSpec) -> None:
     assert guest.plan_qemu(vm, "kvm") == (
-        "qemu-system-x86_64", "-M", "q35", "-accel", "kvm", "-cpu", "host", *HEAD, *EVENTS,
-    )  # fmt: skip
+        "qemu-system-x86_64",
+        "-M",
+        "q35",
+        "-accel",
+        "kvm",
+        "-cpu",
+        "host",
+        *HEAD,
+        *EVENTS,
+    )
 
 
 def test_a_vm_that_counts_instructions(vm: VmSpec) -> None:
@@ -69,9 +104,17 @@ def test_a_vm_that_counts_instructions(vm: VmSpec) -> None:
 
 def test_an_interactive_vm_has_the_callers_terminal_and_no_other_way_out(vm: VmSpec) -> None:
     assert guest.plan_qemu(vm, "tcg", interactive=True) == (
-        "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max",
-        *plan_head("tsc=reliable"), "-serial", "mon:stdio",
-    )  # fmt: skip
+        "qemu-system-x86_64",
+        "-M",
+        "q35",
+        "-accel",
+        "tcg,thread=multi",
+        "-cpu",
+        "max",
+        *plan_head("tsc=reliable"),
+        "-serial",
+        "mon:stdio",
+    )
 
 
 def test_parameters_are_added_to_the_kernels_own(vm: VmSpec) -> None:
@@ -100,14 +143,16 @@ def setting(
         (tmp_path / name).write_bytes(name.encode())
     return guest.Setting(
         tree=replace(tree, vm_module_paths=(tmp_path / "9p.ko", tmp_path / "overlay.ko")),
-        chroot=replace(root, root_dir=tmp_path / "root"), vm=vm,
+        chroot=replace(root, root_dir=tmp_path / "root"),
+        vm=vm,
         accelerator=guest.Accelerator(name="tcg", reason="this host has no /dev/kvm"),
         version="0.1.0",
         userland=guest.Userland(
-            site_dir=Path("/cache/site"), programs_dir=Path("/cache/programs"),
+            site_dir=Path("/cache/site"),
+            programs_dir=Path("/cache/programs"),
             tester_dirs=tuple((tester, Path(f"/cache/t-{tester.name}")) for tester in testers),
         ),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -125,31 +170,63 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
     )
     assert json.loads(json.dumps(told)) == told
     assert told == {
-        "mode": "matrix", "port": "",
+        "mode": "matrix",
+        "port": "",
         "cells": [
-            {"name": "c/c", "module": "mdriver_c", "tester": "c", "work": "matrix",
-             "path": "/twinmod/module/mdriver_c.ko", "rules": [], "files": []},
-            {"name": "c/rust", "module": "mdriver_c", "tester": "rust", "work": "matrix",
-             "path": "/twinmod/module/mdriver_c.ko", "rules": [], "files": []},
-            {"name": "differential", "module": "", "tester": "", "work": "differential",
-             "path": "", "rules": [], "files": []},
+            {
+                "name": "c/c",
+                "module": "mdriver_c",
+                "tester": "c",
+                "work": "matrix",
+                "path": "/twinmod/module/mdriver_c.ko",
+                "rules": [],
+                "files": [],
+            },
+            {
+                "name": "c/rust",
+                "module": "mdriver_c",
+                "tester": "rust",
+                "work": "matrix",
+                "path": "/twinmod/module/mdriver_c.ko",
+                "rules": [],
+                "files": [],
+            },
+            {
+                "name": "differential",
+                "module": "",
+                "tester": "",
+                "work": "differential",
+                "path": "",
+                "rules": [],
+                "files": [],
+            },
         ],
         "modules": {"mdriver_c": {"path": "/twinmod/module/mdriver_c.ko"}},
         "testers": {"c": "mdriver_tester_c", "rust": "mdriver_tester_rust"},
-        "matrix": "/twinmod/matrix", "version": "0.1.0", "differential": "differential",
+        "matrix": "/twinmod/matrix",
+        "version": "0.1.0",
+        "differential": "differential",
         "pytest_args": ["-k", "R1"],
-        "limit_s": 15.0, "threads": 0, "increments": 0, "method": "lock", "measurement": None,
-        "marks": "/twinmod/native/marks.so", "loop": "/twinmod/native/loop",
-    }  # fmt: skip
+        "limit_s": 15.0,
+        "threads": 0,
+        "increments": 0,
+        "method": "lock",
+        "measurement": None,
+        "marks": "/twinmod/native/marks.so",
+        "loop": "/twinmod/native/loop",
+    }
 
 
 def test_the_agent_is_told_what_to_measure_by_name(
     setting: guest.Setting, work: guest.Work
 ) -> None:
     measurement = specs.Measurement(
-        timings=(specs.Timing(operation="read", size_bytes=1),), loads=2, rounds=7, turns=3,
+        timings=(specs.Timing(operation="read", size_bytes=1),),
+        loads=2,
+        rounds=7,
+        turns=3,
         device_bytes=4096,
-    )  # fmt: skip
+    )
     told = guest.plan_agent(setting, replace(work, mode="measure", measurement=measurement))
     assert measure.parse_measurement(json.loads(json.dumps(told["measurement"]))) == measurement
 
@@ -161,21 +238,32 @@ def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_s
     assert exact.accelerator.name == "icount"
     assert exact.vm.boot_timeout_s > setting.vm.boot_timeout_s
     assert exact.vm.silence_timeout_s > setting.vm.silence_timeout_s
-    assert replace(
-        exact.vm, processors=2, boot_timeout_s=setting.vm.boot_timeout_s,
-        silence_timeout_s=setting.vm.silence_timeout_s,
-    ) == setting.vm  # fmt: skip
-    assert replace(
-        exact, accelerator=setting.accelerator, vm=setting.vm, native_dir=None
-    ) == setting  # fmt: skip
+    assert (
+        replace(
+            exact.vm,
+            processors=2,
+            boot_timeout_s=setting.vm.boot_timeout_s,
+            silence_timeout_s=setting.vm.silence_timeout_s,
+        )
+        == setting.vm
+    )
+    assert (
+        replace(exact, accelerator=setting.accelerator, vm=setting.vm, native_dir=None) == setting
+    )
     argv = guest.plan_boot(exact, work, tmp_path / "vm-1").command.argv
     assert argv[argv.index("-smp") + 1] == "1"
     assert "-icount" in argv
     assert argv[argv.index("-plugin") + 1].startswith("/twinmod/native/profiler.so,")
 
 
-RECORD = ("-accel", "tcg", "-icount", "shift=1,rr=record,rrfile=/twinmod/recording/execution",
-          "-cpu", "max")  # fmt: skip
+RECORD = (
+    "-accel",
+    "tcg",
+    "-icount",
+    "shift=1,rr=record,rrfile=/twinmod/recording/execution",
+    "-cpu",
+    "max",
+)
 
 
 def test_a_vm_that_is_recorded_has_one_processor_and_no_way_in(
@@ -191,9 +279,13 @@ def test_a_vm_that_is_recorded_has_one_processor_and_no_way_in(
     # Neither 9p nor virtio: QEMU records no more than it knows.
     assert not {"-virtfs", "-device"} & set(argv)
     assert argv[-6:] == (
-        "-serial", "file:/twinmod/run/results/console.log",
-        "-chardev", "stdio,id=events,signal=off", "-serial", "chardev:events",
-    )  # fmt: skip
+        "-serial",
+        "file:/twinmod/run/results/console.log",
+        "-chardev",
+        "stdio,id=events,signal=off",
+        "-serial",
+        "chardev:events",
+    )
     assert guest.plan_agent(recorded, work)["port"] == "/dev/ttyS1"
 
 
@@ -209,10 +301,13 @@ def test_a_recorded_vms_folder_keeps_what_a_replay_takes(
     assert json.loads((plan.run_dir / "recording.json").read_text()) == record
     told = guest.plan_recording(setting, work, ("qemu-system-x86_64", "-smp", "1"))
     assert told == {
-        "schema": "twinmod.recording/1", "kernel": setting.tree.name, "tree": setting.tree.key,
-        "chroot": setting.chroot.key, "qemu": ["qemu-system-x86_64", "-smp", "1"],
+        "schema": "twinmod.recording/1",
+        "kernel": setting.tree.name,
+        "tree": setting.tree.key,
+        "chroot": setting.chroot.key,
+        "qemu": ["qemu-system-x86_64", "-smp", "1"],
         "modules": {product.module: product.sha256},
-    }  # fmt: skip
+    }
     seen = guest.plan_recorded_view(setting, plan.run_dir)
     writable = {str(bind.target_path) for bind in seen if bind.writable}
     assert writable == {"/twinmod/run/results", "/twinmod/recording"}
@@ -239,8 +334,9 @@ def test_several_builds_of_one_module_are_files_of_their_own(
         ("c/c", "/twinmod/module/mdriver_c.ko", [], []),
         ("c/c/short", "/twinmod/module/mdriver_c.short.ko", ["R4"], ["test_add.py"]),
     ]
-    seen = {str(b.target_path): b.source_path for b in
-            guest.plan_view(setting, both.products, tmp_path)}  # fmt: skip
+    seen = {
+        str(b.target_path): b.source_path for b in guest.plan_view(setting, both.products, tmp_path)
+    }
     assert seen["/view/twinmod/module/mdriver_c.ko"] == product.path
     assert seen["/view/twinmod/module/mdriver_c.short.ko"] == other.path
 
@@ -369,17 +465,32 @@ ASSERTION = "qemu-system-x86_64: kvm.c:3301: kvm_buf_set_msrs: Assertion failed.
         (f"[    0.1] {WARNING}\n", "", None, "tcg", ("within 10 s", f"its kernel said: {WARNING}")),
         (f"[    0.1] {WARNING}\n[    0.2] {PANIC}\n", "", 0, "tcg", (WARNING, PANIC)),
         (f"[    0.2] {PANIC}\n", "", 0, "tcg", (f"its kernel said: {PANIC}",)),
-        ("[    0.2] Kernel panic - not syncing: Attempted to kill init! exitcode=0x100\n", "", 0,
-         "tcg", ("Attempted to kill init!",)),
-        ("[    0.1] Booting\x1b\n[    0.2] ACPI: x\x1b\n", "", None, "tcg",
-         ("the last line of its console is: ACPI: x\\x1b",)),
-        ("", f"{MSR}\n{ASSERTION}\n", 134, "tcg",
-         ("QEMU ended with status 134", MSR, ASSERTION, "the guest said nothing")),
+        (
+            "[    0.2] Kernel panic - not syncing: Attempted to kill init! exitcode=0x100\n",
+            "",
+            0,
+            "tcg",
+            ("Attempted to kill init!",),
+        ),
+        (
+            "[    0.1] Booting\x1b\n[    0.2] ACPI: x\x1b\n",
+            "",
+            None,
+            "tcg",
+            ("the last line of its console is: ACPI: x\\x1b",),
+        ),
+        (
+            "",
+            f"{MSR}\n{ASSERTION}\n",
+            134,
+            "tcg",
+            ("QEMU ended with status 134", MSR, ASSERTION, "the guest said nothing"),
+        ),
         ("", "", 0, "tcg", ("triple fault", "the guest said nothing")),
         ("", "", None, "tcg", ("within 10 s", "the guest said nothing")),
         ("", "", -9, "tcg", ("QEMU ended with status -9",)),
     ],
-)  # fmt: skip
+)
 def test_why_a_host_has_no_kvm_is_said_with_the_words_of_those_who_saw_it(
     console: str, output: str, status: int | None, name: str, words: tuple[str, ...]
 ) -> None:

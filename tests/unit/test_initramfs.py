@@ -101,9 +101,15 @@ def run(*argv: str, working_dir: Path | None = None) -> str:
 def chroot_dir(tmp_path: Path) -> Path:
     """A small root as Debian has it: merged /usr, links, a program with a library of its own."""
     root = tmp_path / "root"
-    for name in ("usr/bin", "usr/sbin", "usr/lib64", "usr/lib/x86_64-linux-gnu",
-                 "usr/lib/python3.13/test", "usr/lib/python3.13/__pycache__",
-                 "usr/lib/python3.13/config-3.13"):  # fmt: skip
+    for name in (
+        "usr/bin",
+        "usr/sbin",
+        "usr/lib64",
+        "usr/lib/x86_64-linux-gnu",
+        "usr/lib/python3.13/test",
+        "usr/lib/python3.13/__pycache__",
+        "usr/lib/python3.13/config-3.13",
+    ):
         (root / name).mkdir(parents=True)
     for name in ("bin", "sbin", "lib", "lib64"):
         (root / name).symlink_to(f"usr/{name}")
@@ -117,8 +123,16 @@ def chroot_dir(tmp_path: Path) -> Path:
     (root / "usr/lib64/ld-linux-x86-64.so.2").symlink_to(f"../lib/x86_64-linux-gnu/{loader.name}")
     source.write_text("int f(void); void _start(void) { f(); }")
     python = root / "usr/bin/python3.13"
-    run("gcc", "-nostdlib", "-pie", "-Wl,--dynamic-linker=/lib64/ld-linux-x86-64.so.2", "-o",
-        str(python), str(source), str(library))  # fmt: skip
+    run(
+        "gcc",
+        "-nostdlib",
+        "-pie",
+        "-Wl,--dynamic-linker=/lib64/ld-linux-x86-64.so.2",
+        "-o",
+        str(python),
+        str(source),
+        str(library),
+    )
     (root / "usr/bin/python3").symlink_to("python3.13")
     for name in ("busybox", "kmod"):
         (root / "usr/bin" / name).write_bytes(name.encode())
@@ -144,18 +158,27 @@ def test_a_whole_root_has_what_its_programs_load_and_no_more(
     )
     content = initramfs.read_root(chroot_dir, additions).plan_content()
     assert {name for name, _ in content.files} == {
-        "usr/bin/python3.13", "usr/bin/busybox", "usr/bin/kmod",
-        "usr/lib/x86_64-linux-gnu/libf.so.1.2", "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
-        "usr/lib/python3.13/os.py", "usr/lib/python3.13/__pycache__/os.cpython-313.pyc",
-        "twinmod/package/agent.py", "twinmod/module/x.ko",
-    }  # fmt: skip
+        "usr/bin/python3.13",
+        "usr/bin/busybox",
+        "usr/bin/kmod",
+        "usr/lib/x86_64-linux-gnu/libf.so.1.2",
+        "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
+        "usr/lib/python3.13/os.py",
+        "usr/lib/python3.13/__pycache__/os.cpython-313.pyc",
+        "twinmod/package/agent.py",
+        "twinmod/module/x.ko",
+    }
     assert dict(content.links) == {
-        "bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64",
-        "usr/bin/python3": "python3.13", "usr/sbin/insmod": "/usr/bin/kmod",
+        "bin": "usr/bin",
+        "sbin": "usr/sbin",
+        "lib": "usr/lib",
+        "lib64": "usr/lib64",
+        "usr/bin/python3": "python3.13",
+        "usr/sbin/insmod": "/usr/bin/kmod",
         "usr/sbin/rmmod": "/usr/bin/kmod",
         "usr/lib/x86_64-linux-gnu/libf.so.1": "libf.so.1.2",
         "usr/lib64/ld-linux-x86-64.so.2": "../lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
-    }  # fmt: skip
+    }
     made: set[str] = set()
     for name in content.folders:
         assert str(PurePosixPath(name).parent) in made | {"."}, "a folder before its parent"

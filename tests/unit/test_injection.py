@@ -22,8 +22,12 @@ SITES = (
 
 def render(path: str, nth: int, *stack: str, errno: int = 12, kind: str = "failslab") -> str:
     values: dict[str, Any] = {
-        "path": path, "nth": nth, "kind": kind, "errno": errno, "stack": stack
-    }  # fmt: skip
+        "path": path,
+        "nth": nth,
+        "kind": kind,
+        "errno": errno,
+        "stack": stack,
+    }
     return json.dumps(values) + "\n"
 
 
@@ -46,11 +50,18 @@ def plan(text: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "name",
     [
-        "__kvmalloc_node_noprof", "alloc_pages_noprof", "__kmalloc_cache_noprof", "kmemdup_noprof",
-        "rust_helper_alloc_pages", "rust_helper_kvrealloc_node_align", "krealloc_node_align_noprof",
-        "vmalloc_noprof", "kmem_cache_alloc_noprof", "kvcalloc",
+        "__kvmalloc_node_noprof",
+        "alloc_pages_noprof",
+        "__kmalloc_cache_noprof",
+        "kmemdup_noprof",
+        "rust_helper_alloc_pages",
+        "rust_helper_kvrealloc_node_align",
+        "krealloc_node_align_noprof",
+        "vmalloc_noprof",
+        "kmem_cache_alloc_noprof",
+        "kvcalloc",
     ],
-)  # fmt: skip
+)
 def test_what_gives_memory_is_an_allocator(name: str) -> None:
     assert injection.ALLOCATORS.match(name)
 
@@ -61,10 +72,17 @@ def test_what_does_not_is_none(name: str) -> None:
 
 
 def test_a_path_says_how_many_points_failed_in_whose_code_and_how() -> None:
-    assert plan(TEXT)["paths"] == [{
-        "module": "mdriver_c", "path": "open", "points": 3, "failures": 3, "own": 1,
-        "kinds": {"failslab": 2, "fail_usercopy": 1}, "errnos": {"0": 1, "12": 1, "14": 1},
-    }]  # fmt: skip
+    assert plan(TEXT)["paths"] == [
+        {
+            "module": "mdriver_c",
+            "path": "open",
+            "points": 3,
+            "failures": 3,
+            "own": 1,
+            "kinds": {"failslab": 2, "fail_usercopy": 1},
+            "errnos": {"0": 1, "12": 1, "14": 1},
+        }
+    ]
 
 
 def test_a_place_is_hit_where_a_failures_stack_goes_through_it() -> None:
@@ -106,10 +124,12 @@ def test_a_failures_stack_is_read_from_texts_that_run_into_each_other() -> None:
     assert failures.parse_event(EVENT) == (
         "fail_page_alloc",
         (
-            "should_fail_alloc_page+0x61/0x90", "__alloc_frozen_pages_noprof+0xda/0x330",
-            "mdriver_write_iter+0xce/0x590 [mdriver_c]", "vfs_write+0x44f/0x6d0",
+            "should_fail_alloc_page+0x61/0x90",
+            "__alloc_frozen_pages_noprof+0xda/0x330",
+            "mdriver_write_iter+0xce/0x590 [mdriver_c]",
+            "vfs_write+0x44f/0x6d0",
         ),
-    )  # fmt: skip
+    )
 
 
 def test_a_failure_that_nothing_tells_of_is_no_failure_of_ours() -> None:

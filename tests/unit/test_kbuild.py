@@ -75,15 +75,27 @@ def test_a_c_module_is_built_out_of_tree(c_plan: kbuild.BuildPlan, tmp_path: Pat
     assert c_plan.product_path == stage / "mdriver_c.ko"
     assert c_plan.command.log_path == stage / "build.log"
     assert find_inside(c_plan.command.argv) == (
-        "make", "-C", "/twinmod/linux", "O=/twinmod/build", "ARCH=x86",
-        "CC=x86_64-linux-gnu-gcc-14", f"-j{os.cpu_count()}", "M=/twinmod/module/mdriver_c",
+        "make",
+        "-C",
+        "/twinmod/linux",
+        "O=/twinmod/build",
+        "ARCH=x86",
+        "CC=x86_64-linux-gnu-gcc-14",
+        f"-j{os.cpu_count()}",
+        "M=/twinmod/module/mdriver_c",
         "modules",
-    )  # fmt: skip
+    )
     assert find_mounts(c_plan.command.argv) == (
-        "--ro-bind", "/cache/kernel/stock-1/linux", "/twinmod/linux",
-        "--ro-bind", "/cache/kernel/stock-1/build", "/twinmod/build",
-        "--bind", str(stage), "/twinmod/module/mdriver_c",
-    )  # fmt: skip
+        "--ro-bind",
+        "/cache/kernel/stock-1/linux",
+        "/twinmod/linux",
+        "--ro-bind",
+        "/cache/kernel/stock-1/build",
+        "/twinmod/build",
+        "--bind",
+        str(stage),
+        "/twinmod/module/mdriver_c",
+    )
     assert c_plan.subdirs_line == ""
 
 
@@ -92,16 +104,29 @@ def test_a_rust_module_is_built_in_its_folder_of_the_tree(
 ) -> None:
     stage = tmp_path / "out/build/7.3.4+deb13-amd64/mdriver_rust"
     assert find_inside(rust_plan.command.argv) == (
-        "make", "-C", "/twinmod/linux", "O=/twinmod/build", "ARCH=x86",
-        "CC=x86_64-linux-gnu-gcc-14", f"-j{os.cpu_count()}", "M=samples/rust/mdriver_rust",
+        "make",
+        "-C",
+        "/twinmod/linux",
+        "O=/twinmod/build",
+        "ARCH=x86",
+        "CC=x86_64-linux-gnu-gcc-14",
+        f"-j{os.cpu_count()}",
+        "M=samples/rust/mdriver_rust",
         "modules",
-    )  # fmt: skip
+    )
     assert find_mounts(rust_plan.command.argv) == (
-        "--ro-bind", "/cache/kernel/stock-1/linux", "/twinmod/linux",
-        "--ro-bind", "/cache/kernel/stock-1/build", "/twinmod/build",
-        "--tmpfs", "/twinmod/linux/samples/rust",
-        "--bind", str(stage), "/twinmod/linux/samples/rust/mdriver_rust",
-    )  # fmt: skip
+        "--ro-bind",
+        "/cache/kernel/stock-1/linux",
+        "/twinmod/linux",
+        "--ro-bind",
+        "/cache/kernel/stock-1/build",
+        "/twinmod/build",
+        "--tmpfs",
+        "/twinmod/linux/samples/rust",
+        "--bind",
+        str(stage),
+        "/twinmod/linux/samples/rust/mdriver_rust",
+    )
     assert rust_plan.subdirs_line == "make SUBDIRS=samples/rust/mdriver_rust modules"
 
 
@@ -111,9 +136,15 @@ def test_a_tree_that_was_built_in_itself_has_no_folder_of_outputs(
     in_place = replace(tree, build_dir=tree.source_dir, make_flags=("LLVM=1",))
     argv = find_inside(kbuild.plan_build(c_module, in_place, C_SOURCES, tmp_path).command.argv)
     assert argv == (
-        "make", "-C", "/twinmod/linux", "ARCH=x86", "LLVM=1", f"-j{os.cpu_count()}",
-        "M=/twinmod/module/mdriver_c", "modules",
-    )  # fmt: skip
+        "make",
+        "-C",
+        "/twinmod/linux",
+        "ARCH=x86",
+        "LLVM=1",
+        f"-j{os.cpu_count()}",
+        "M=/twinmod/module/mdriver_c",
+        "modules",
+    )
 
 
 def test_a_module_is_built_with_the_compilers_of_its_kernel(
@@ -160,9 +191,12 @@ def test_the_same_build_planned_elsewhere_has_the_same_digest(
     "what", ["content", "name", "header", "compiler", "tree", "chroot", "folder"]
 )
 def test_whatever_a_product_depends_on_changes_the_digest(
-    what: str, rust_module: ModuleSpec, tree: KernelTree, root: Chroot,
+    what: str,
+    rust_module: ModuleSpec,
+    tree: KernelTree,
+    root: Chroot,
     rust_plan: kbuild.BuildPlan,
-) -> None:  # fmt: skip
+) -> None:
     module = rust_module
     sources: tuple[tuple[str, bytes], ...] = RUST_SOURCES
     match what:
@@ -217,8 +251,10 @@ def test_sources_are_what_a_person_writes_sorted(c_module: ModuleSpec, tmp_path:
         (folder / name).write_text(name)
     found = kbuild.read_sources(c_module, tmp_path)
     assert found == (
-        ("entry.S", b"entry.S"), ("mdriver.h", b"mdriver.h"), ("mdriver_c.c", b"mdriver_c.c"),
-    )  # fmt: skip
+        ("entry.S", b"entry.S"),
+        ("mdriver.h", b"mdriver.h"),
+        ("mdriver_c.c", b"mdriver_c.c"),
+    )
 
 
 @pytest.mark.parametrize(("language", "name"), [("c", "mdriver_c.c"), ("rust", "mdriver_c.rs")])
@@ -264,9 +300,11 @@ def keep_product(plan: kbuild.BuildPlan, content: bytes, product: Product) -> Pr
     kbuild.write_stage(plan)
     plan.product_path.write_bytes(content)
     built = replace(
-        product, path=plan.product_path, size_bytes=len(content),
+        product,
+        path=plan.product_path,
+        size_bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
-    )  # fmt: skip
+    )
     record = {"digest": plan.digest, "product": {**asdict(built), "path": str(built.path)}}
     (plan.stage_dir / kbuild.MANIFEST).write_text(json.dumps(record))
     return built
@@ -346,9 +384,12 @@ def test_a_module_that_is_what_was_planned_is_accepted(
     ],
 )
 def test_a_module_that_is_something_else_is_refused_and_said_how(
-    modinfo: dict[str, str], comments: tuple[str, ...], what: str,
-    c_plan: kbuild.BuildPlan, make_elf: MakeElf,
-) -> None:  # fmt: skip
+    modinfo: dict[str, str],
+    comments: tuple[str, ...],
+    what: str,
+    c_plan: kbuild.BuildPlan,
+    make_elf: MakeElf,
+) -> None:
     with pytest.raises(BuildError, match="is not what it should be") as caught:
         kbuild.check_module(c_plan, elf.parse_module(make_elf(modinfo, comments, ())))
     facts = dict(caught.value.facts)
@@ -384,13 +425,22 @@ def test_the_build_report_is_json_with_a_schema(product: Product, tree: KernelTr
     assert document["schema"] == "twinmod.build/2"
     assert set(document) == {"schema", "kernel", "crates", "products"}
     assert set(document["kernel"]) == {
-        "release", "version", "origin", "suite", "compilers", "make_flags", "rustc",
-    }  # fmt: skip
+        "release",
+        "version",
+        "origin",
+        "suite",
+        "compilers",
+        "make_flags",
+        "rustc",
+    }
     assert document["crates"] == {
-        "reference": "the stock kernel", "checked_symbols": 690, "equal_layouts": 3102,
-        "unknown_layouts": ["struct drm_device", "typedef gpu_t"], "ambiguous_layouts": [],
+        "reference": "the stock kernel",
+        "checked_symbols": 690,
+        "equal_layouts": 3102,
+        "unknown_layouts": ["struct drm_device", "typedef gpu_t"],
+        "ambiguous_layouts": [],
         "uncompared": "",
-    }  # fmt: skip
+    }
     assert set(document["products"][0]) == set(Product.__dataclass_fields__)
 
 
@@ -406,8 +456,10 @@ def test_the_kernels_own_checks_are_run_on_what_a_person_wrote(
     assert list(checks) == ["checkpatch", "warnings"]
     inside = find_inside(checks["checkpatch"].argv)
     assert inside[-3:] == (
-        "-f", "/twinmod/module/mdriver_c/mdriver.h", "/twinmod/module/mdriver_c/mdriver_c.c",
-    )  # fmt: skip
+        "-f",
+        "/twinmod/module/mdriver_c/mdriver.h",
+        "/twinmod/module/mdriver_c/mdriver_c.c",
+    )
     assert {"W=1", "KCFLAGS=-Werror"} <= set(checks["warnings"].argv)
     checks = dict(kbuild.plan_lint(rust_module, tree, tmp_path))
     assert list(checks) == ["rustfmt", "clippy"]

@@ -111,24 +111,34 @@ def test_a_split_kernel_is_image_modules_headers_and_source_of_one_version(
 ) -> None:
     found = kernel.plan_packages(kernel_spec, sign(SPLIT))
     assert found == kernel.KernelPackages(
-        release=RELEASE, version=VERSION,
-        names=(f"linux-binary-{RELEASE}", f"linux-modules-{RELEASE}", f"linux-headers-{RELEASE}",
-               "linux-source-7.3"),
+        release=RELEASE,
+        version=VERSION,
+        names=(
+            f"linux-binary-{RELEASE}",
+            f"linux-modules-{RELEASE}",
+            f"linux-headers-{RELEASE}",
+            "linux-source-7.3",
+        ),
         digests=tuple(
             f"sha256 of {name} {VERSION}"
-            for name in (f"linux-binary-{RELEASE}", f"linux-modules-{RELEASE}",
-                         f"linux-headers-{RELEASE}", "linux-source-7.3")
+            for name in (
+                f"linux-binary-{RELEASE}",
+                f"linux-modules-{RELEASE}",
+                f"linux-headers-{RELEASE}",
+                "linux-source-7.3",
+            )
         ),
-    )  # fmt: skip
+    )
 
 
 def test_an_older_kernel_has_its_files_in_the_image(kernel_spec: KernelSpec) -> None:
     found = kernel.plan_packages(kernel_spec, sign(OLDER))
     assert found.release == "6.12.107+deb13-amd64"
     assert found.names == (
-        "linux-image-6.12.107+deb13-amd64", "linux-headers-6.12.107+deb13-amd64",
+        "linux-image-6.12.107+deb13-amd64",
+        "linux-headers-6.12.107+deb13-amd64",
         "linux-source-6.12",
-    )  # fmt: skip
+    )
 
 
 def test_a_flavour_is_not_another_one_that_ends_like_it(kernel_spec: KernelSpec) -> None:
@@ -169,21 +179,32 @@ def test_an_unknown_flavour_is_refused_by_name(kernel_spec: KernelSpec) -> None:
 
 def test_only_packages_that_a_kernel_is_made_of_are_asked_for() -> None:
     names = (
-        "linux-image-amd64", "linux-libc-dev", f"linux-image-{RELEASE}-dbg", "linux-source-7.3",
-        "linux-headers-amd64", f"linux-binary-{RELEASE}", f"linux-modules-{RELEASE}", "linux-doc",
-    )  # fmt: skip
+        "linux-image-amd64",
+        "linux-libc-dev",
+        f"linux-image-{RELEASE}-dbg",
+        "linux-source-7.3",
+        "linux-headers-amd64",
+        f"linux-binary-{RELEASE}",
+        f"linux-modules-{RELEASE}",
+        "linux-doc",
+    )
     assert kernel.plan_package_names(names) == (
-        f"linux-binary-{RELEASE}", "linux-headers-amd64", "linux-image-amd64",
-        f"linux-modules-{RELEASE}", "linux-source-7.3",
-    )  # fmt: skip
+        f"linux-binary-{RELEASE}",
+        "linux-headers-amd64",
+        "linux-image-amd64",
+        f"linux-modules-{RELEASE}",
+        "linux-source-7.3",
+    )
 
 
 def test_only_whole_packages_of_this_kernel_are_kept(tmp_path: Path) -> None:
     contents = {"linux-headers-x": b"whole", "linux-source-7.3": b"source"}
     packages = kernel.KernelPackages(
-        release="x", version=VERSION, names=tuple(contents),
+        release="x",
+        version=VERSION,
+        names=tuple(contents),
         digests=tuple(hashlib.sha256(content).hexdigest() for content in contents.values()),
-    )  # fmt: skip
+    )
     headers, source = tmp_path / "linux-headers-x_7_amd64.deb", tmp_path / "linux-source-7.3_7.deb"
     headers.write_bytes(b"whole")
     (absent,) = kernel.find_broken_packages(packages, tmp_path)
@@ -201,23 +222,42 @@ def test_apt_reads_our_sources_alone_and_keeps_its_state_in_our_folder(root: Chr
     command = kernel.plan_apt(root, ("apt-get", "update"), Path("/cache/work"), "not listed")
     inside = command.argv[command.argv.index("--") + 1 :]
     assert inside == (
-        "sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", "/twinmod/scratch/deb", "apt-get",
-        "-o", "Dir::Etc::SourceList=/twinmod/scratch/apt/debian.sources",
-        "-o", "Dir::Etc::SourceParts=/nonexistent",
-        "-o", "Dir::State::Lists=/twinmod/scratch/apt/lists",
-        "-o", "Dir::Cache=/twinmod/scratch/apt/cache",
-        "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3",
-        "-o", "Acquire::Languages=none", "update",
-    )  # fmt: skip
+        "sh",
+        "-c",
+        'cd "$1" && shift && exec "$@"',
+        "sh",
+        "/twinmod/scratch/deb",
+        "apt-get",
+        "-o",
+        "Dir::Etc::SourceList=/twinmod/scratch/apt/debian.sources",
+        "-o",
+        "Dir::Etc::SourceParts=/nonexistent",
+        "-o",
+        "Dir::State::Lists=/twinmod/scratch/apt/lists",
+        "-o",
+        "Dir::Cache=/twinmod/scratch/apt/cache",
+        "-o",
+        "APT::Sandbox::User=root",
+        "-o",
+        "Acquire::Retries=3",
+        "-o",
+        "Acquire::Languages=none",
+        "update",
+    )
     assert "--share-net" in command.argv
 
 
 def test_the_sources_name_mirror_suite_and_the_key_that_signs_it() -> None:
     text = kernel.render_sources("http://m/debian", "trixie-backports", "/k.gpg")
     assert kernel.parse_stanzas(text) == (
-        {"Types": "deb", "URIs": "http://m/debian", "Suites": "trixie-backports",
-         "Components": "main", "Signed-By": "/k.gpg"},
-    )  # fmt: skip
+        {
+            "Types": "deb",
+            "URIs": "http://m/debian",
+            "Suites": "trixie-backports",
+            "Components": "main",
+            "Signed-By": "/k.gpg",
+        },
+    )
 
 
 # -- configuration ----------------------------------------------------------------------------
@@ -327,9 +367,13 @@ def test_a_tree_is_read_back_as_it_was_recorded(
         ' "unknown_layouts": ["struct drm_device", "typedef gpu_t"], "uncompared": ""}}'
     )
     assert kernel.find_tree(kernel_spec, root) == replace(
-        tree, key=folder.name, source_dir=folder / "linux", build_dir=folder / "build",
-        image_path=folder / "vm/vmlinux", vm_module_paths=(folder / "vm/9p.ko",),
-    )  # fmt: skip
+        tree,
+        key=folder.name,
+        source_dir=folder / "linux",
+        build_dir=folder / "build",
+        image_path=folder / "vm/vmlinux",
+        vm_module_paths=(folder / "vm/9p.ko",),
+    )
 
 
 NOT_MADE = MissingToolError("not set up", hint="twinmod setup")

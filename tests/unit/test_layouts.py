@@ -39,9 +39,14 @@ def layouts() -> Iterator[ModuleType]:
 
 def count(cell: Cell, timing: Timing, total: int, *, settled: bool = True) -> Figure:
     return Figure(
-        timing=timing, cell=cell.name, load=1, user=90, kernel=total - 90, minor_faults=0,
+        timing=timing,
+        cell=cell.name,
+        load=1,
+        user=90,
+        kernel=total - 90,
+        minor_faults=0,
         settled=settled,
-    )  # fmt: skip
+    )
 
 
 def hold(cell: Cell, rule: str, outcome: str) -> tuple[str, CellResult]:
@@ -50,16 +55,24 @@ def hold(cell: Cell, rule: str, outcome: str) -> tuple[str, CellResult]:
 
 
 FIGURES = (
-    count(TWIN, READ, 1000), count(TWIN, WRITE, 900), count(YARDSTICKS, ZERO, 700),
-    count(MUTEX, READ, 800), count(MUTEX, WRITE, 800),
-    count(TWIN, READ, 1000), count(TWIN, WRITE, 900), count(YARDSTICKS, ZERO, 700),
-    count(MUTEX, READ, 808), count(MUTEX, WRITE, 800, settled=False),
-)  # fmt: skip
+    count(TWIN, READ, 1000),
+    count(TWIN, WRITE, 900),
+    count(YARDSTICKS, ZERO, 700),
+    count(MUTEX, READ, 800),
+    count(MUTEX, WRITE, 800),
+    count(TWIN, READ, 1000),
+    count(TWIN, WRITE, 900),
+    count(YARDSTICKS, ZERO, 700),
+    count(MUTEX, READ, 808),
+    count(MUTEX, WRITE, 800, settled=False),
+)
 
 HELD = (
-    hold(TWIN, "R10", "passed"), hold(MUTEX, "R10", "failed"),
-    hold(TWIN, "R11", "passed"), hold(MUTEX, "R11", "timeout"),
-)  # fmt: skip
+    hold(TWIN, "R10", "passed"),
+    hold(MUTEX, "R10", "failed"),
+    hold(TWIN, "R11", "passed"),
+    hold(MUTEX, "R11", "timeout"),
+)
 
 
 def end(*ended: CellResult, figures: tuple[Figure, ...] = ()) -> bench_run.Measured:
@@ -69,9 +82,14 @@ def end(*ended: CellResult, figures: tuple[Figure, ...] = ()) -> bench_run.Measu
 def plan(layouts: ModuleType, tree: KernelTree, product: Product) -> dict[str, object]:
     found = tuple(layouts.plan_result(cell, FIGURES, HELD) for cell in (TWIN, MUTEX))
     document: dict[str, object] = layouts.plan_report(
-        found, FIGURES, tree, "tcg", "QEMU 10", (product,),
+        found,
+        FIGURES,
+        tree,
+        "tcg",
+        "QEMU 10",
+        (product,),
         (guest.Boots(total=2), guest.Boots(total=4, stalled=1)),
-    )  # fmt: skip
+    )
     return document
 
 
@@ -138,11 +156,13 @@ def test_a_rule_that_no_test_came_to_is_said_to_end_as_its_cell(
 @pytest.mark.parametrize(
     ("measured", "held", "code"),
     [
-        ("passed", "passed", ExitCode.PASSED), ("failed", "passed", ExitCode.TESTS_FAILED),
-        ("passed", "failed", ExitCode.TESTS_FAILED), ("crashed", "passed", ExitCode.KERNEL_FAULT),
+        ("passed", "passed", ExitCode.PASSED),
+        ("failed", "passed", ExitCode.TESTS_FAILED),
+        ("passed", "failed", ExitCode.TESTS_FAILED),
+        ("crashed", "passed", ExitCode.KERNEL_FAULT),
         ("passed", "timeout", ExitCode.VM_LOST),
     ],
-)  # fmt: skip
+)
 def test_counts_must_settle_and_the_twins_keep_the_rules(
     layouts: ModuleType, measured: str, held: str, code: ExitCode
 ) -> None:

@@ -68,9 +68,13 @@ def test_a_shells_script_asks_the_command(shell: str) -> None:
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [(("twinmod", "cou"), ("counter",)), (("twinmod", "build", "--s"), ("--show",)),
-     (("twinmod", "build", "r"), ("rust",)), (("twinmod", "manu"), ())],
-)  # fmt: skip
+    [
+        (("twinmod", "cou"), ("counter",)),
+        (("twinmod", "build", "--s"), ("--show",)),
+        (("twinmod", "build", "r"), ("rust",)),
+        (("twinmod", "manu"), ()),
+    ],
+)
 def test_the_command_completes_what_bash_asks_for(
     words: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
@@ -79,8 +83,11 @@ def test_the_command_completes_what_bash_asks_for(
         "-c",
         "import sys; sys.argv = ['twinmod']; from twinmod import cli; cli.main()",
     )
-    asked = (("_TWINMOD_COMPLETE", "bash_complete"), ("COMP_WORDS", " ".join(words)),
-             ("COMP_CWORD", str(len(words) - 1)))  # fmt: skip
+    asked = (
+        ("_TWINMOD_COMPLETE", "bash_complete"),
+        ("COMP_WORDS", " ".join(words)),
+        ("COMP_CWORD", str(len(words) - 1)),
+    )
     found = run(*argv, environment=asked).split()
     assert tuple(line.split(",")[1] for line in found) == expected
 

@@ -28,14 +28,34 @@ def collect(folder: Path, *narrowing: str) -> dict[str, list[str]]:
     """Return the rules of every test that pytest collects from the matrix."""
     (folder / "lister.py").write_text(LISTER)
     argv = (
-        sys.executable, "-m", "pytest", str(MATRIX), "--rootdir", str(MATRIX), "-c", "/dev/null",
-        "-p", "lister", "-p", "no:cacheprovider", "--collect-only", "-q", *narrowing,
-        "--module", "none", "--module-path", "none", "--tester", "c",
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "pytest",
+        str(MATRIX),
+        "--rootdir",
+        str(MATRIX),
+        "-c",
+        "/dev/null",
+        "-p",
+        "lister",
+        "-p",
+        "no:cacheprovider",
+        "--collect-only",
+        "-q",
+        *narrowing,
+        "--module",
+        "none",
+        "--module-path",
+        "none",
+        "--tester",
+        "c",
+    )
     command = Command(
-        argv=argv, purpose="the matrix was not collected", timeout_s=60,
+        argv=argv,
+        purpose="the matrix was not collected",
+        timeout_s=60,
         environment=(("PYTHONPATH", str(folder)), ("PYTHONDONTWRITEBYTECODE", "1")),
-    )  # fmt: skip
+    )
     found = re.findall(r"^ITEM (.+)$", process.run(command), re.MULTILINE)
     return dict(json.loads(line) for line in found)
 
@@ -52,15 +72,39 @@ def test_a_long_test_marks_its_steps_where_it_is_told_to(tmp_path: Path) -> None
     (tmp_path / "test_long.py").write_text(LONG)
     marks_path = tmp_path / "marks"
     argv = (
-        "sh", "-c", 'exec "$@" 3>"$0"', str(marks_path),
-        sys.executable, "-m", "pytest", str(tmp_path), "--rootdir", str(tmp_path), "-c",
-        "/dev/null", "-p", "conftest", "-p", "no:cacheprovider", "-q", "--module", "none",
-        "--module-path", "none", "--tester", "c", "--long", "--marks", "3",
-    )  # fmt: skip
+        "sh",
+        "-c",
+        'exec "$@" 3>"$0"',
+        str(marks_path),
+        sys.executable,
+        "-m",
+        "pytest",
+        str(tmp_path),
+        "--rootdir",
+        str(tmp_path),
+        "-c",
+        "/dev/null",
+        "-p",
+        "conftest",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "--module",
+        "none",
+        "--module-path",
+        "none",
+        "--tester",
+        "c",
+        "--long",
+        "--marks",
+        "3",
+    )
     command = Command(
-        argv=argv, purpose="the long test did not pass", timeout_s=60,
+        argv=argv,
+        purpose="the long test did not pass",
+        timeout_s=60,
         environment=(("PYTHONPATH", str(MATRIX)), ("PYTHONDONTWRITEBYTECODE", "1")),
-    )  # fmt: skip
+    )
     process.run(command)
     assert marks_path.read_bytes() == b".."
 

@@ -103,8 +103,9 @@ def test_contenders_take_turns_and_none_is_always_first() -> None:
     found = list(measure.take_turns(Timing(operation="load"), contenders, 2))
     assert diary.lines == ["rust 1", "c 1", "c 1", "rust 1", "rust 1", "c 1"]
     assert [(entry["module"], len(entry["latency_ns"])) for entry in found] == [
-        ("c", 2), ("rust", 2)
-    ]  # fmt: skip
+        ("c", 2),
+        ("rust", 2),
+    ]
 
 
 MARKS = """\
@@ -131,8 +132,16 @@ def test_a_mark_does_nothing_and_is_made_of_the_bytes_that_the_profiler_knows(
     def run(*argv: str) -> str:
         return process.run(Command(argv=argv, purpose="marks", timeout_s=60))
 
-    run("gcc", "-O2", "-Wall", "-Werror", f"-I{native_dir}", "-o", str(program_path),
-        str(source_path))  # fmt: skip
+    run(
+        "gcc",
+        "-O2",
+        "-Wall",
+        "-Werror",
+        f"-I{native_dir}",
+        "-o",
+        str(program_path),
+        str(source_path),
+    )
     run("sh", "-c", f"head -c 9 /dev/zero > {tmp_path}/nine; {program_path} < {tmp_path}/nine")
     code = program_path.read_bytes()
     assert b"\x0f\x1f\x80mark" in code
@@ -147,9 +156,12 @@ def test_the_profiler_compiles_without_a_warning(tmp_path: Path) -> None:
 
 def test_a_measurement_comes_out_of_a_plan_as_it_went_in() -> None:
     values: dict[str, Any] = {
-        "timings": [{"operation": "pread", "size_bytes": 8}], "loads": 1, "rounds": 2, "turns": 3,
+        "timings": [{"operation": "pread", "size_bytes": 8}],
+        "loads": 1,
+        "rounds": 2,
+        "turns": 3,
         "device_bytes": 4096,
-    }  # fmt: skip
+    }
     parsed = measure.parse_measurement(values)
     assert parsed.timings == (Timing(operation="pread", size_bytes=8),)
     assert (parsed.loads, parsed.rounds, parsed.turns) == (1, 2, 3)
@@ -157,9 +169,11 @@ def test_a_measurement_comes_out_of_a_plan_as_it_went_in() -> None:
 
 def test_a_loop_is_a_number_of_each_kind_for_each_pass() -> None:
     assert measure.parse_loop("900 128 200 0\n300 0 210 1\n") == {
-        "read_ns": (900, 300), "read_faults": (128, 0), "write_ns": (200, 210),
+        "read_ns": (900, 300),
+        "read_faults": (128, 0),
+        "write_ns": (200, 210),
         "write_faults": (0, 1),
-    }  # fmt: skip
+    }
 
 
 class Shelf:
@@ -216,8 +230,13 @@ def test_the_host_looks_for_a_segment_where_its_calls_were_made() -> None:
     made.clear()
     first, faults = profiler.count(timing, calls, 2)
     counted = Counted(
-        timing=timing, cell="c/c", load=1, section=1, first=first,
-        lengths=measure.plan_lengths(timing), faults=faults,
-    )  # fmt: skip
+        timing=timing,
+        cell="c/c",
+        load=1,
+        section=1,
+        first=first,
+        lengths=measure.plan_lengths(timing),
+        faults=faults,
+    )
     # Marks are numbered from 0, and the one that ends a segment is the next that is made.
     assert made[-4:] == list(zip(bench.find_marks(counted), (4, 8, 4, 8), strict=True))

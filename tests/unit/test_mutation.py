@@ -26,9 +26,14 @@ CONFIG = read_config(ROOT)
 RULES = tuple(number for number, _ in results.parse_rules((ROOT / "DEVICE.md").read_text()))
 
 MUTANT = mutants.Mutant(
-    name="short", language="c", why="it stops early", rules=("R4", "R5"), fatal=False,
-    edits=(mutants.Edit(text="a < b", new="a <= b"),), refused="",
-)  # fmt: skip
+    name="short",
+    language="c",
+    why="it stops early",
+    rules=("R4", "R5"),
+    fatal=False,
+    edits=(mutants.Edit(text="a < b", new="a <= b"),),
+    refused="",
+)
 FILES = (("memory.py", '"R4"'), ("test_a.py", 'rule("R4")'), ("test_b.py", 'rule("R40")'))
 CELL = mutants.plan_cell(MUTANT, "mdriver_c", MUTANT.rules, FILES)
 
@@ -227,12 +232,23 @@ def test_the_report_says_what_was_expected_and_what_came() -> None:
     document = mutants.plan_report(VERDICTS, "7.3", ("R6",), 61.04)
     assert document["schema"] == "twinmod.mutation/1"
     assert document["mutants"][0] == {
-        "name": "short", "module": "c", "why": "it stops early", "expected": ["R4", "R5"],
-        "outcome": "caught", "caught_by": ["R4"], "tests": ["t"], "detail": "", "seconds": 1.3,
-    }  # fmt: skip
+        "name": "short",
+        "module": "c",
+        "why": "it stops early",
+        "expected": ["R4", "R5"],
+        "outcome": "caught",
+        "caught_by": ["R4"],
+        "tests": ["t"],
+        "detail": "",
+        "seconds": 1.3,
+    }
     assert document["totals"] == {
-        "caught": 1, "refused": 0, "elsewhere": 0, "survived": 1, "no build": 0,
-    }  # fmt: skip
+        "caught": 1,
+        "refused": 0,
+        "elsewhere": 0,
+        "survived": 1,
+        "no build": 0,
+    }
     assert (document["idle_rules"], document["seconds"]) == (["R6"], 61.0)
 
 

@@ -29,26 +29,44 @@ ONE_LINE_SECURITY = "deb http://security.example/debian-security trixie-security
     ("sources", "mirror"),
     [
         (DEB822, "https://mirror.example/debian"),
-        ("Types: deb\nURIs: http://a.example/debian http://b.example/debian\nComponents: main\n",
-         "http://a.example/debian"),
+        (
+            "Types: deb\nURIs: http://a.example/debian http://b.example/debian\nComponents: main\n",
+            "http://a.example/debian",
+        ),
         ("deb http://mirror.example/debian trixie main\n", "http://mirror.example/debian"),
         ("deb http://mirror.example/debian/ trixie main\n", "http://mirror.example/debian"),
-        ("deb [arch=amd64 signed-by=/k.gpg] http://x.example/debian trixie main\n",
-         "http://x.example/debian"),
+        (
+            "deb [arch=amd64 signed-by=/k.gpg] http://x.example/debian trixie main\n",
+            "http://x.example/debian",
+        ),
         ("deb http://x.example/pub/debian trixie main\n", "http://x.example/pub/debian"),
         # What comes before a mirror and is none.
         (SECURITY + "\n" + DEB822, "https://mirror.example/debian"),
-        (ONE_LINE_SECURITY + "deb http://mirror.example/debian trixie main\n",
-         "http://mirror.example/debian"),
-        ("# deb http://old.example/debian trixie main\ndeb http://x.example/debian trixie main\n",
-         "http://x.example/debian"),
+        (
+            ONE_LINE_SECURITY + "deb http://mirror.example/debian trixie main\n",
+            "http://mirror.example/debian",
+        ),
+        (
+            (
+                "# deb http://old.example/debian trixie main\n"
+                "deb http://x.example/debian trixie main\n"
+            ),
+            "http://x.example/debian",
+        ),
         # A vendor's path may end like a mirror's; its components are its own.
-        ("deb https://vendor.example/linux/debian trixie stable\n" + "\n" + DEB822,
-         "https://mirror.example/debian"),
-        ("Types: deb\nURIs: https://vendor.example/apt/debian/\nComponents: tools-8.0\n\n" + DEB822,
-         "https://mirror.example/debian"),
-        ("Enabled: no\n" + DEB822.replace("mirror", "old") + "\n" + DEB822,
-         "https://mirror.example/debian"),
+        (
+            "deb https://vendor.example/linux/debian trixie stable\n" + "\n" + DEB822,
+            "https://mirror.example/debian",
+        ),
+        (
+            "Types: deb\nURIs: https://vendor.example/apt/debian/\nComponents: tools-8.0\n\n"
+            + DEB822,
+            "https://mirror.example/debian",
+        ),
+        (
+            "Enabled: no\n" + DEB822.replace("mirror", "old") + "\n" + DEB822,
+            "https://mirror.example/debian",
+        ),
         ("deb-src http://src.example/debian trixie main\n", None),
         ("deb https://packages.microsoft.com/debian/12/prod bookworm main\n", None),
         ("deb https://apt.postgresql.org/pub/repos/apt trixie-pgdg main\n", None),
@@ -57,7 +75,7 @@ ONE_LINE_SECURITY = "deb http://security.example/debian-security trixie-security
         ("", None),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_the_first_debian_mirror_of_apts_sources_is_found(sources: str, mirror: str | None) -> None:
     assert network.parse_mirror(sources) == mirror
 
@@ -128,8 +146,9 @@ def test_only_proxies_of_the_caller_are_carried_in() -> None:
         "PATH": "/",
     }
     assert dict(network.plan_environment(caller)) == {
-        "https_proxy": "http://p", "ALL_PROXY": "socks5://q",
-    }  # fmt: skip
+        "https_proxy": "http://p",
+        "ALL_PROXY": "socks5://q",
+    }
 
 
 def test_everything_carried_in_is_there_and_read_only() -> None:

@@ -40,9 +40,12 @@ BOOTABLE = dict.fromkeys(options.VM_BUILTINS, "y") | {o: "m" for _, o in options
 def test_options_are_what_is_set_without_quotes() -> None:
     assert options.parse_options(CONFIG) == {
         "CONFIG_CC_VERSION_TEXT": "x86_64-linux-gnu-gcc-14 (Debian 14.2.0-19) 14.2.0",
-        "CONFIG_RUST": "y", "CONFIG_OVERLAY_FS": "m", "CONFIG_CMDLINE": 'a=b "c d" \\e',
-        "CONFIG_LOCALVERSION": "", "CONFIG_NR_CPUS": "8192",
-    }  # fmt: skip
+        "CONFIG_RUST": "y",
+        "CONFIG_OVERLAY_FS": "m",
+        "CONFIG_CMDLINE": 'a=b "c d" \\e',
+        "CONFIG_LOCALVERSION": "",
+        "CONFIG_NR_CPUS": "8192",
+    }
 
 
 def test_a_configuration_and_what_was_built_of_it_are_equal() -> None:
@@ -104,9 +107,10 @@ def test_the_fragment_in_the_docs_is_what_a_vm_needs_and_rust() -> None:
 GCC = {"CONFIG_CC_VERSION_TEXT": "gcc-14 (Debian 14.2.0-19) 14.2.0", "CONFIG_CC_IS_GCC": "y"}
 
 CLANG = {
-    "CONFIG_CC_VERSION_TEXT": "Debian clang version 19.1.7 (3+b1)", "CONFIG_CC_IS_CLANG": "y",
+    "CONFIG_CC_VERSION_TEXT": "Debian clang version 19.1.7 (3+b1)",
+    "CONFIG_CC_IS_CLANG": "y",
     "CONFIG_CLANG_VERSION": "190107",
-}  # fmt: skip
+}
 
 LLD = {"CONFIG_LD_IS_LLD": "y"}
 
@@ -119,12 +123,14 @@ GNU_AS = {"CONFIG_AS_IS_GNU": "y"}
         (GCC, (("gcc-14", ("CC=gcc-14",)),)),
         (GCC | GNU_AS | LLD, (("gcc-14", ("CC=gcc-14", "LD=ld.lld")),)),
         (CLANG | LLD, (("clang", ("LLVM=1",)), ("clang-19", ("LLVM=-19",)))),
-        (CLANG | LLD | GNU_AS,
-         (("clang", ("LLVM=1", "LLVM_IAS=0")), ("clang-19", ("LLVM=-19", "LLVM_IAS=0")))),
+        (
+            CLANG | LLD | GNU_AS,
+            (("clang", ("LLVM=1", "LLVM_IAS=0")), ("clang-19", ("LLVM=-19", "LLVM_IAS=0"))),
+        ),
         (CLANG, (("clang", ("CC=clang",)), ("clang-19", ("CC=clang-19",)))),
         ({}, ()),
     ],
-)  # fmt: skip
+)
 def test_make_is_told_of_the_compilers_that_the_configuration_names(
     config: dict[str, str], plans: tuple[tuple[str, tuple[str, ...]], ...]
 ) -> None:

@@ -86,8 +86,14 @@ def own(tmp_path: Path, make_elf: MakeElf, monkeypatch: pytest.MonkeyPatch) -> O
     found.write("vmlinux", BANNERS.format(cc=CC, release=RELEASE, version=VERSION))
     found.write("Module.symvers", f"0x1\t{SYMBOL}\tvmlinux\tEXPORT_SYMBOL_GPL\t\n")
     found.write("rust/exports_kernel_generated.h", f"EXPORT_SYMBOL_RUST_GPL({SYMBOL});\n")
-    needs = {"net/9p/9pnet": "", "net/9p/9pnet_virtio": "9pnet", "fs/netfs/netfs": "",
-             "fs/9p/9p": "9pnet,netfs", "fs/overlayfs/overlay": "", "fs/ext4/ext4": ""}  # fmt: skip
+    needs = {
+        "net/9p/9pnet": "",
+        "net/9p/9pnet_virtio": "9pnet",
+        "fs/netfs/netfs": "",
+        "fs/9p/9p": "9pnet,netfs",
+        "fs/overlayfs/overlay": "",
+        "fs/ext4/ext4": "",
+    }
     for name, depends in needs.items():
         found.write(f"{name}.ko", make_elf({"depends": depends}, (), ()))
 
@@ -123,9 +129,12 @@ def test_a_built_tree_is_a_kernel(own: Own, root: Chroot, progress: Progress) ->
     assert (tree.source_dir, tree.build_dir) == (own.source, own.build)
     assert tree.image_path == own.build / "vmlinux"
     assert [str(path.relative_to(own.build)) for path in tree.vm_module_paths] == [
-        "net/9p/9pnet.ko", "net/9p/9pnet_virtio.ko", "fs/netfs/netfs.ko", "fs/9p/9p.ko",
+        "net/9p/9pnet.ko",
+        "net/9p/9pnet_virtio.ko",
+        "fs/netfs/netfs.ko",
+        "fs/9p/9p.ko",
         "fs/overlayfs/overlay.ko",
-    ]  # fmt: skip
+    ]
     assert (tree.make_flags, tree.compilers) == (("CC=gcc",), root)
     assert (tree.proof.rustc, tree.proof.checked_symbols, tree.proof.equal_layouts) == (RUSTC, 1, 0)
     assert tree.proof.uncompared == owntree.UNCOMPARED
@@ -204,8 +213,9 @@ def test_a_configuration_that_changed_after_the_build_is_refused(own: Own, root:
     error = refuse(own, root, MissingToolError)
     assert "configured again after its last build" in error.message
     assert dict(error.facts)["changed"].splitlines() == [
-        "CONFIG_9P_FS: m was built, now y", "CONFIG_PREEMPT: n was built, now y",
-    ]  # fmt: skip
+        "CONFIG_9P_FS: m was built, now y",
+        "CONFIG_PREEMPT: n was built, now y",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -238,8 +248,12 @@ def test_crates_that_are_not_the_images_are_refused(own: Own, root: Chroot, expo
 
 
 def test_the_hosts_compilers_are_taken_when_the_chroots_are_others(own: Own, root: Chroot) -> None:
-    own.versions = {("trixie", "gcc"): "gcc (Debian 15.1) 15.1", ("trixie", "rustc"): RUSTC,
-                    ("this host", "gcc"): CC, ("this host", "rustc"): RUSTC}  # fmt: skip
+    own.versions = {
+        ("trixie", "gcc"): "gcc (Debian 15.1) 15.1",
+        ("trixie", "rustc"): RUSTC,
+        ("this host", "gcc"): CC,
+        ("this host", "rustc"): RUSTC,
+    }
     tree = owntree.find_tree(own.spec, root)
     assert tree.compilers == owntree.read_host()
     assert tree.make_flags == ("CC=gcc",)
@@ -262,8 +276,12 @@ def test_compilers_of_two_places_do_not_make_a_pair(own: Own, root: Chroot, prog
 
 def test_a_kernel_of_clang_is_told_so(own: Own, root: Chroot) -> None:
     text = "Debian clang version 19.1.7 (3+b1)"
-    own.config |= {"CONFIG_CC_VERSION_TEXT": text, "CONFIG_CC_IS_CLANG": "y",
-                   "CONFIG_LD_IS_LLD": "y", "CONFIG_CLANG_VERSION": "190107"}  # fmt: skip
+    own.config |= {
+        "CONFIG_CC_VERSION_TEXT": text,
+        "CONFIG_CC_IS_CLANG": "y",
+        "CONFIG_LD_IS_LLD": "y",
+        "CONFIG_CLANG_VERSION": "190107",
+    }
     own.write_config()
     own.write("vmlinux", BANNERS.format(cc=text, release=RELEASE, version=VERSION))
     own.versions[("trixie", "clang-19")] = text
@@ -461,8 +479,16 @@ def test_to_find_a_tree_leaves_nothing_behind(own: Own, root: Chroot, cache_dir:
     assert not cache_dir.exists()
 
 
-@pytest.mark.parametrize("name", ["vmlinux", "Module.symvers", "rust/libkernel.rmeta",
-                                  "fs/netfs/netfs.ko", "scripts/mod/modpost"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vmlinux",
+        "Module.symvers",
+        "rust/libkernel.rmeta",
+        "fs/netfs/netfs.ko",
+        "scripts/mod/modpost",
+    ],
+)
 def test_a_tree_that_was_built_again_is_another_kernel(
     own: Own, root: Chroot, progress: Progress, name: str
 ) -> None:

@@ -451,8 +451,9 @@ def test_the_manual_page_has_the_limits_and_the_structure_of_the_contract() -> N
     assert structure.group().replace("\t", "    ") in page
 
 
-@pytest.mark.parametrize("name", ["EFAULT", "EINVAL", "EACCES", "ENOMEM", "ENOSPC", "ENOTTY",
-                                  "EOPNOTSUPP"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["EFAULT", "EINVAL", "EACCES", "ENOMEM", "ENOSPC", "ENOTTY", "EOPNOTSUPP"]
+)
 def test_the_manual_page_names_the_errors_of_the_contract(name: str) -> None:
     assert name in (PROJECT_DIR / "DEVICE.md").read_text()
     assert f"\n.B {name}\n" in find_content("mdriver-common", "usr/share/man/man4/mdriver.4.gz")
@@ -512,8 +513,11 @@ def test_a_missing_nfpm_is_named_with_what_installs_it(
 def test_templates_of_the_packages_are_all_used() -> None:
     folder = resources.find_resource_dir("templates") / "dkms"
     source = Path(packages.__file__).read_text()
-    parts = {f"{fmt}.{part}" for fmt in ("deb", "rpm")
-             for part in ("postinst", "prerm", "postrm", "post", "preun", "postun")}  # fmt: skip
+    parts = {
+        f"{fmt}.{part}"
+        for fmt in ("deb", "rpm")
+        for part in ("postinst", "prerm", "postrm", "post", "preun", "postun")
+    }
     for path in folder.iterdir():
         name = path.name.removesuffix(".j2")
         assert f'"{name}"' in source or name in parts

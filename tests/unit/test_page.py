@@ -39,61 +39,120 @@ def figures() -> tuple[Figure, ...]:
             for cell, kernel in (("c/c", 1000 + size), ("rust/c", 1050 + size)):
                 functions = ((f"{operation} [{cell}]", float(kernel)),)
                 found += [
-                    Figure(timing=made, cell=cell, load=1, user=96, kernel=kernel * factor,
-                           minor_faults=faults, functions=functions)
+                    Figure(
+                        timing=made,
+                        cell=cell,
+                        load=1,
+                        user=96,
+                        kernel=kernel * factor,
+                        minor_faults=faults,
+                        functions=functions,
+                    )
                     for made, factor, faults in (
-                        (timing, 1, 0), (replace(timing, buffers="fresh"), 10, 3))
-                ]  # fmt: skip
+                        (timing, 1, 0),
+                        (replace(timing, buffers="fresh"), 10, 3),
+                    )
+                ]
             floor = "/dev/zero" if operation == "pread" else "/dev/null"
             found += [
-                Figure(timing=replace(timing, path=path), cell=YARDSTICKS.name, load=1, user=96,
-                       kernel=700, minor_faults=0)
+                Figure(
+                    timing=replace(timing, path=path),
+                    cell=YARDSTICKS.name,
+                    load=1,
+                    user=96,
+                    kernel=700,
+                    minor_faults=0,
+                )
                 for path in (floor, TMPFS_FILE)
-            ]  # fmt: skip
+            ]
     return tuple(found)
 
 
 @pytest.fixture
 def bench(product: Product) -> dict[str, Any]:
-    products = (replace(product, module="mdriver_c", language="c"),
-                replace(product, module="mdriver_rust", language="rust"))  # fmt: skip
+    products = (
+        replace(product, module="mdriver_c", language="c"),
+        replace(product, module="mdriver_rust", language="rust"),
+    )
     turns = tuple(
-        Turns(timing=Timing(operation="pread", size_bytes=1), module=name, tester="c", calls=9,
-              latency_ns=ns, minor_faults=0)
+        Turns(
+            timing=Timing(operation="pread", size_bytes=1),
+            module=name,
+            tester="c",
+            calls=9,
+            latency_ns=ns,
+            minor_faults=0,
+        )
         for name, ns in (("mdriver_c", (100.0, 101.0)), ("mdriver_rust", (120.0, 119.0)))
-    )  # fmt: skip
+    )
     loops = tuple(
-        Loop(cell=f"{language}/{language}", size_bytes=524288, buffers=buffers, read_ns=read_ns,
-             write_ns=(90, 90), read_faults=faults, write_faults=(0, 0))
+        Loop(
+            cell=f"{language}/{language}",
+            size_bytes=524288,
+            buffers=buffers,
+            read_ns=read_ns,
+            write_ns=(90, 90),
+            read_faults=faults,
+            write_faults=(0, 0),
+        )
         for language in ("c", "rust")
-        for buffers, read_ns, faults in (("fresh", (450, 90), (128, 0)),
-                                         ("reused", (90, 90), (0, 0)))
-    )  # fmt: skip
+        for buffers, read_ns, faults in (
+            ("fresh", (450, 90), (128, 0)),
+            ("reused", (90, 90), (0, 0)),
+        )
+    )
     return costs.plan_report(
         kernel={"release": "7.3.4", "version": "7.3.4-1", "origin": "stock", "rustc": "1.85"},
-        parameters="", mode="both", quick=False, products=products, figures=figures(),
-        turns=turns, loops=loops, builds=({
-            "module": "mdriver_c", "cold_s": 1.2, "changed_s": 1.1, "unchanged_s": 0.0,
-            "stripped_bytes": 9, "text_bytes": 8, "symbols": 7, "lines": 6},),
+        parameters="",
+        mode="both",
+        quick=False,
+        products=products,
+        figures=figures(),
+        turns=turns,
+        loops=loops,
+        builds=(
+            {
+                "module": "mdriver_c",
+                "cold_s": 1.2,
+                "changed_s": 1.1,
+                "unchanged_s": 0.0,
+                "stripped_bytes": 9,
+                "text_bytes": 8,
+                "symbols": 7,
+                "lines": 6,
+            },
+        ),
         whole={"seconds": 60, "modules": 4043, "compiled": 77, "linked": 0, "finished": False},
         exact={"vms": 2, "loads": 2, "rounds": 7, "qemu": "QEMU 10", "machine": "-icount"},
         wall={"accelerator": "tcg", "turns": 2, "processors": 2, "reason": "no KVM"},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
 def test() -> dict[str, Any]:
-    tests = [{"id": "a", "rule": "R1", "outcome": "passed"},
-             {"id": "b", "rule": "R2", "outcome": "failed"},
-             {"id": "c", "rule": "R1 R2", "outcome": "passed"}]  # fmt: skip
-    cell = {"module": "mdriver_c", "tester": "c", "tests": tests, "kernel_faults": [
-        {"lines": ["BUG: KASAN: use-after-free", "  at: mdriver_read"], "test": "b"}]}  # fmt: skip
+    tests = [
+        {"id": "a", "rule": "R1", "outcome": "passed"},
+        {"id": "b", "rule": "R2", "outcome": "failed"},
+        {"id": "c", "rule": "R1 R2", "outcome": "passed"},
+    ]
+    cell = {
+        "module": "mdriver_c",
+        "tester": "c",
+        "tests": tests,
+        "kernel_faults": [
+            {"lines": ["BUG: KASAN: use-after-free", "  at: mdriver_read"], "test": "b"}
+        ],
+    }
     return {
-        "schema": "twinmod.test/1", "modules": [{"module": "mdriver_c", "language": "c"}],
-        "cells": [cell], "totals": {"passed": 2, "failed": 1, "skipped": 0},
-        "kernel": {"release": "7.3.4"}, "accelerator": "tcg", "narrowed": "",
+        "schema": "twinmod.test/1",
+        "modules": [{"module": "mdriver_c", "language": "c"}],
+        "cells": [cell],
+        "totals": {"passed": 2, "failed": 1, "skipped": 0},
+        "kernel": {"release": "7.3.4"},
+        "accelerator": "tcg",
+        "narrowed": "",
         "differential": {"steps": 5571, "outcome": "passed"},
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture
@@ -119,10 +178,20 @@ def zoo() -> dict[str, Any]:
     stop = {"stopped_by": "sanitizer", "by": "kasan"}
     refused = {"stopped_by": "compile", "by": "E0382"}
     return {
-        "schema": "twinmod.zoo/1", "mismatches": [], "seconds": 1.0, "kernels": {},
-        "entries": [{"kind": "double free", "reference": "CVE-2017-6074", "c": stop,
-                     "rust": refused, "more": {"rust_unsafe": stop}}],
-    }  # fmt: skip
+        "schema": "twinmod.zoo/1",
+        "mismatches": [],
+        "seconds": 1.0,
+        "kernels": {},
+        "entries": [
+            {
+                "kind": "double free",
+                "reference": "CVE-2017-6074",
+                "c": stop,
+                "rust": refused,
+                "more": {"rust_unsafe": stop},
+            }
+        ],
+    }
 
 
 class Text(HTMLParser):
@@ -171,12 +240,27 @@ def test_the_page_has_all_that_was_measured(
     text = read(found)
     assert "script" not in found.tags
     for needed in (
-        "Its size & <limits>", "R2", "FAIL", "BUG: KASAN: use-after-free", "5571 random steps",
-        "Instructions of a pread by its size", "512 KiB", "1.046", "emulation, not time",
-        "Rust slower", "0 of 4043 modules", "double free",
-        "compile (E0382)", "CVE-2017-6074", "… unsafe",
-        "3.0 times", "1.0 times", "64.0 faults per read", "C 3.0, Rust 3.0.", "Not there: counter",
-    ):  # fmt: skip
+        "Its size & <limits>",
+        "R2",
+        "FAIL",
+        "BUG: KASAN: use-after-free",
+        "5571 random steps",
+        "Instructions of a pread by its size",
+        "512 KiB",
+        "1.046",
+        "emulation, not time",
+        "Rust slower",
+        "0 of 4043 modules",
+        "double free",
+        "compile (E0382)",
+        "CVE-2017-6074",
+        "… unsafe",
+        "3.0 times",
+        "1.0 times",
+        "64.0 faults per read",
+        "C 3.0, Rust 3.0.",
+        "Not there: counter",
+    ):
         assert needed in text, needed
 
 

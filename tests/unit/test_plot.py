@@ -23,9 +23,7 @@ def find(root: ET.Element, tag: str, style: str) -> list[ET.Element]:
 
 
 def draw() -> ET.Element:
-    return read(
-        plot.render_lines(LINES, 'by "size"', "bytes", "count", lambda x: f"{x:.0f}", str)
-    )  # fmt: skip
+    return read(plot.render_lines(LINES, 'by "size"', "bytes", "count", lambda x: f"{x:.0f}", str))
 
 
 def test_a_line_has_a_dot_for_each_value_and_a_larger_one_stands_higher() -> None:

@@ -24,13 +24,19 @@ LIMIT_S = 20.0
 
 
 def plan_sh(
-    script: str, *, timeout_s: float = LIMIT_S, log_path: Path | None = None,
+    script: str,
+    *,
+    timeout_s: float = LIMIT_S,
+    log_path: Path | None = None,
     environment: tuple[tuple[str, str], ...] = (),
-) -> Command:  # fmt: skip
+) -> Command:
     return Command(
-        argv=("sh", "-c", script), purpose="the script did not run", timeout_s=timeout_s,
-        log_path=log_path, environment=environment,
-    )  # fmt: skip
+        argv=("sh", "-c", script),
+        purpose="the script did not run",
+        timeout_s=timeout_s,
+        log_path=log_path,
+        environment=environment,
+    )
 
 
 @pytest.fixture
@@ -210,8 +216,10 @@ def test_sigterm_cleans_up_like_ctrl_c(fifo: Path, tmp_path: Path) -> None:
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     log_path = tmp_path / "log"
     # "up" is said when the caller is known to be reading: it has written the log.
-    inner = (f"echo in; until grep -qs in {log_path}; do :; done; "
-             f"exec 3>{fifo}; echo up >&3; exec sleep 100")  # fmt: skip
+    inner = (
+        f"echo in; until grep -qs in {log_path}; do :; done; "
+        f"exec 3>{fifo}; echo up >&3; exec sleep 100"
+    )
     script = (
         "import pathlib\n"
         "from twinmod import process\n"
@@ -302,9 +310,10 @@ def test_a_producer_that_fails_is_named_with_its_log(tmp_path: Path) -> None:
 def test_a_consumer_that_fails_is_named_with_its_output(tmp_path: Path) -> None:
     producer = plan_sh("echo x", log_path=tmp_path / "log")
     consumer = Command(
-        argv=("sh", "-c", "cat > /dev/null; echo full; exit 5"), purpose="it was not unpacked",
+        argv=("sh", "-c", "cat > /dev/null; echo full; exit 5"),
+        purpose="it was not unpacked",
         timeout_s=LIMIT_S,
-    )  # fmt: skip
+    )
     with pytest.raises(MissingToolError, match="it was not unpacked: sh exited") as caught:
         process.run_pipeline(producer, consumer)
     assert dict(caught.value.facts)["output"].rstrip().endswith("\nfull")
@@ -348,9 +357,11 @@ def test_an_interactive_process_has_the_callers_own_streams() -> None:
         "print(process.run_interactive(command))\n"
     )
     command = Command(
-        argv=(sys.executable, "-u", "-c", script), purpose="x", timeout_s=LIMIT_S,
+        argv=(sys.executable, "-u", "-c", script),
+        purpose="x",
+        timeout_s=LIMIT_S,
         environment=(("TERM", "vt100"), ("SECRET", "token")),
-    )  # fmt: skip
+    )
     with process.start(command, stdin=subprocess.PIPE) as caller:
         output, _ = caller.communicate(b"typed\n", timeout=LIMIT_S)
     assert output == b"typed vt100\n3\n"

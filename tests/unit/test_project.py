@@ -65,9 +65,12 @@ def test_nothing_that_a_build_left_is_in_the_wheel(wheel: zipfile.ZipFile) -> No
 
 
 def test_an_installed_copy_works_on_what_it_carries_and_writes_where_one_is(
-    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, progress: Progress,
+    installed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    progress: Progress,
     told: list[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(resources, "PACKAGE_DIR", installed)
     found = project.read_project(tmp_path, progress)
     assert found.root_dir == installed / "data"
@@ -199,9 +202,13 @@ def test_what_is_cut_out_of_a_pyproject_is_its_table_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("made", [False, True])
 def test_a_new_project_is_whole_and_stands_alone(
-    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, progress: Progress, *,
+    installed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    progress: Progress,
+    *,
     made: bool,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(resources, "PACKAGE_DIR", installed)
     target_dir = tmp_path / "my project"
     if made:

@@ -34,14 +34,20 @@ def throwaway(root: Chroot, tmp_path: Path) -> Chroot:
 
 def test_the_status_of_dkms_is_read_for_each_module_and_kernel() -> None:
     assert proving.parse_status(STATUS) == (
-        ModuleState(name="mdriver-c", version="0.1.0", release="7.3.4+deb13-amd64",
-                    state="installed"),
-        ModuleState(name="mdriver-rust", version="0.1.0+git20261127030026.g1a2b3c4d5e6f",
-                    release="7.3.4+deb13-amd64", state="built"),
+        ModuleState(
+            name="mdriver-c", version="0.1.0", release="7.3.4+deb13-amd64", state="installed"
+        ),
+        ModuleState(
+            name="mdriver-rust",
+            version="0.1.0+git20261127030026.g1a2b3c4d5e6f",
+            release="7.3.4+deb13-amd64",
+            state="built",
+        ),
         ModuleState(name="mdriver-old", version="1", release="", state="added"),
-        ModuleState(name="mdriver-c", version="0.1.0", release="6.12.117+deb13-amd64",
-                    state="installed"),
-    )  # fmt: skip
+        ModuleState(
+            name="mdriver-c", version="0.1.0", release="6.12.117+deb13-amd64", state="installed"
+        ),
+    )
 
 
 def test_records_are_read_with_reason_and_help(root: Chroot) -> None:
@@ -51,11 +57,12 @@ def test_records_are_read_with_reason_and_help(root: Chroot) -> None:
     path.write_text(RECORD)
     assert proving.read_records(root) == (
         KernelRecord(
-            release="6.12.1", state="skipped",
+            release="6.12.1",
+            state="skipped",
             reason="linux-source-7.3 is 7.3.5-1, the headers are 7.3.4-1: they differ",
             help="apt install linux-source-7.3=7.3.4-1",
         ),
-    )  # fmt: skip
+    )
 
 
 def test_what_is_left_is_what_was_not_there_before(root: Chroot) -> None:
@@ -72,9 +79,12 @@ def test_what_is_left_is_what_was_not_there_before(root: Chroot) -> None:
 
 def test_a_root_has_backports_and_settings_for_its_mirror() -> None:
     command = proving.plan_root(
-        "trixie", "http://mirror.example/debian", (("Acquire::Check-Date", "false"),),
-        Path("/x/root"), ("dkms",),
-    )  # fmt: skip
+        "trixie",
+        "http://mirror.example/debian",
+        (("Acquire::Check-Date", "false"),),
+        Path("/x/root"),
+        ("dkms",),
+    )
     assert command.argv[-3:] == (
         "/x/root",
         "deb http://mirror.example/debian trixie main",
@@ -95,8 +105,12 @@ def test_a_root_is_changed_from_inside_with_the_network_for_apt_alone(root: Chro
     assert "--unshare-net" not in argv
     assert argv[argv.index("/d") - 1 : argv.index("/d") + 2] == ("--ro-bind", "/d", "/twinmod/debs")
     assert argv[-5:] == (
-        "--yes", "--no-install-recommends", "--target-release", "trixie-backports", "x",
-    )  # fmt: skip
+        "--yes",
+        "--no-install-recommends",
+        "--target-release",
+        "trixie-backports",
+        "x",
+    )
 
 
 def test_an_ordinary_user_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,14 @@ def write_run(tmp_path: Path, tree: KernelTree, root: Chroot) -> WriteRun:
         run_dir = tmp_path / f"vm-{len(list(tmp_path.iterdir()))}"
         for name in ("results", "recording"):
             (run_dir / name).mkdir(parents=True)
-        record = {"schema": guest.RECORDING_SCHEMA, "kernel": tree.name, "tree": tree.key,
-                  "chroot": root.key, "qemu": QEMU, "modules": {"mdriver_c": "ab12"}}  # fmt: skip
+        record = {
+            "schema": guest.RECORDING_SCHEMA,
+            "kernel": tree.name,
+            "tree": tree.key,
+            "chroot": root.key,
+            "qemu": QEMU,
+            "modules": {"mdriver_c": "ab12"},
+        }
         (run_dir / "recording.json").write_text(json.dumps(record))
         (run_dir / "recording/execution").write_bytes(b"events of the machine")
         (run_dir / "initramfs").write_bytes(b"all of it")

@@ -164,10 +164,12 @@ def test_provenance_names_what_came_out_and_what_went_in() -> None:
 @pytest.fixture
 def tested(product: Product) -> dict[str, Any]:
     return {
-        "modules": [{"module": product.module, "sha256": product.sha256}], "narrowed": "",
-        "totals": {"passed": 7, "failed": 0, "skipped": 0}, "differential": {"outcome": "passed"},
+        "modules": [{"module": product.module, "sha256": product.sha256}],
+        "narrowed": "",
+        "totals": {"passed": 7, "failed": 0, "skipped": 0},
+        "differential": {"outcome": "passed"},
         "cells": [{"module": product.module, "tester": "c", "outcome": "passed"}],
-    }  # fmt: skip
+    }
 
 
 def test_a_whole_run_that_passed_on_the_same_file_vouches_for_it(

@@ -35,17 +35,30 @@ def run_test(name: str, outcome: str, message: str = "") -> specs.TestResult:
 
 RESULTS = (
     CellResult(
-        cell=C, outcome="failed",
-        tests=(run_test("a", "passed"), run_test("b", "failed", "t.py:3: 1 != 2 <&>"),
-               run_test("c", "skipped", "no swap")),
+        cell=C,
+        outcome="failed",
+        tests=(
+            run_test("a", "passed"),
+            run_test("b", "failed", "t.py:3: 1 != 2 <&>"),
+            run_test("c", "skipped", "no swap"),
+        ),
     ),
     CellResult(
-        cell=RUST, outcome="crashed", tests=(run_test("a", "crashed", "the kernel died"),),
-        kernel_faults=(KernelFault(kind="oops", lines=("BUG: x", "CR2: y"), test="a",
-                                   log="vm-1/console.log", modules=("mdriver_rust",)),),
+        cell=RUST,
+        outcome="crashed",
+        tests=(run_test("a", "crashed", "the kernel died"),),
+        kernel_faults=(
+            KernelFault(
+                kind="oops",
+                lines=("BUG: x", "CR2: y"),
+                test="a",
+                log="vm-1/console.log",
+                modules=("mdriver_rust",),
+            ),
+        ),
         problems=("the kernel died: BUG: x",),
     ),
-)  # fmt: skip
+)
 
 
 # -- exit codes -------------------------------------------------------------------------------
@@ -54,12 +67,16 @@ RESULTS = (
 @pytest.mark.parametrize(
     ("outcomes", "code"),
     [
-        (("passed", "passed"), ExitCode.PASSED), (("passed", "failed"), ExitCode.TESTS_FAILED),
-        (("lost",), ExitCode.VM_LOST), (("timeout",), ExitCode.VM_LOST),
-        (("crashed",), ExitCode.KERNEL_FAULT), (("failed", "lost"), ExitCode.VM_LOST),
-        (("failed", "timeout", "crashed"), ExitCode.KERNEL_FAULT), ((), ExitCode.PASSED),
+        (("passed", "passed"), ExitCode.PASSED),
+        (("passed", "failed"), ExitCode.TESTS_FAILED),
+        (("lost",), ExitCode.VM_LOST),
+        (("timeout",), ExitCode.VM_LOST),
+        (("crashed",), ExitCode.KERNEL_FAULT),
+        (("failed", "lost"), ExitCode.VM_LOST),
+        (("failed", "timeout", "crashed"), ExitCode.KERNEL_FAULT),
+        ((), ExitCode.PASSED),
     ],
-)  # fmt: skip
+)
 def test_the_exit_code_is_that_of_the_worst_cell(outcomes: tuple[str, ...], code: ExitCode) -> None:
     cells = tuple(CellResult(cell=C, outcome=outcome) for outcome in outcomes)
     assert report.compare_outcomes(cells) == code
@@ -70,44 +87,86 @@ def test_the_exit_code_is_that_of_the_worst_cell(outcomes: tuple[str, ...], code
 
 def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Product) -> None:
     document = report.plan_test_report(
-        RESULTS, tree, {"name": "tcg", "reason": "no KVM"},
-        {"passed": 1, "failed": 2, "skipped": 1}, narrowed="", long=True,
-        memory_mib=256, absent=(),
-        boots=2, stalled_boots=1, products=(product,),
-        phases=(("VM", 1.2345),), vm_phases=((1, "boot", 0.5), (2, "boot", 0.75)),
-        differential=None, injected=None,
-    )  # fmt: skip
+        RESULTS,
+        tree,
+        {"name": "tcg", "reason": "no KVM"},
+        {"passed": 1, "failed": 2, "skipped": 1},
+        narrowed="",
+        long=True,
+        memory_mib=256,
+        absent=(),
+        boots=2,
+        stalled_boots=1,
+        products=(product,),
+        phases=(("VM", 1.2345),),
+        vm_phases=((1, "boot", 0.5), (2, "boot", 0.75)),
+        differential=None,
+        injected=None,
+    )
     assert json.loads(json.dumps(document)) == document
     assert document["schema"] == "twinmod.test/1"
     assert set(document) == {
-        "schema", "kernel", "accelerator", "accelerator_reason", "narrowed", "long",
-        "memory_mib", "boots", "stalled_boots", "absent", "modules",
-        "phases", "vm_phases", "cells", "differential", "injected", "totals",
-    }  # fmt: skip
+        "schema",
+        "kernel",
+        "accelerator",
+        "accelerator_reason",
+        "narrowed",
+        "long",
+        "memory_mib",
+        "boots",
+        "stalled_boots",
+        "absent",
+        "modules",
+        "phases",
+        "vm_phases",
+        "cells",
+        "differential",
+        "injected",
+        "totals",
+    }
     assert document["kernel"] == {
-        "release": tree.release, "origin": "stock", "suite": "trixie-backports",
-        "rustc": tree.proof.rustc, "version": "7.3.4-1~bpo13+1",
-    }  # fmt: skip
+        "release": tree.release,
+        "origin": "stock",
+        "suite": "trixie-backports",
+        "rustc": tree.proof.rustc,
+        "version": "7.3.4-1~bpo13+1",
+    }
     assert document["modules"] == [
-        {"module": "mdriver_c", "language": "c", "sha256": product.sha256, "watched_by": [],
-         "not_seen_by": []}
-    ]  # fmt: skip
+        {
+            "module": "mdriver_c",
+            "language": "c",
+            "sha256": product.sha256,
+            "watched_by": [],
+            "not_seen_by": [],
+        }
+    ]
     assert document["phases"] == [{"title": "VM", "seconds": 1.23}]
     assert report.render_phases(document) == [
-        "time: VM 1.2 s", "in VM 1: boot 0.5 s", "in VM 2: boot 0.8 s",
-    ]  # fmt: skip
+        "time: VM 1.2 s",
+        "in VM 1: boot 0.5 s",
+        "in VM 2: boot 0.8 s",
+    ]
     assert (document["boots"], document["stalled_boots"]) == (2, 1)
     assert (document["long"], document["memory_mib"]) == (True, 256)
     first, second = document["cells"]
     assert set(first) == {"module", "tester", "outcome", "tests", "kernel_faults", "problems"}
     assert first["tests"][1] == {
-        "id": "b", "rule": "R1 R2", "outcome": "failed", "duration_s": 0.25,
+        "id": "b",
+        "rule": "R1 R2",
+        "outcome": "failed",
+        "duration_s": 0.25,
         "message": "t.py:3: 1 != 2 <&>",
-    }  # fmt: skip
-    assert second["kernel_faults"] == [{
-        "kind": "oops", "lines": ["BUG: x", "CR2: y"], "test": "a", "log": "vm-1/console.log",
-        "modules": ["mdriver_rust"], "stacks": [],
-    }]  # fmt: skip
+    }
+    assert second["kernel_faults"] == [
+        {
+            "kind": "oops",
+            "lines": ["BUG: x", "CR2: y"],
+            "test": "a",
+            "log": "vm-1/console.log",
+            "modules": ["mdriver_rust"],
+            "stacks": [],
+        }
+    ]
 
 
 def test_the_doctors_report_is_json_with_a_schema() -> None:
@@ -116,8 +175,14 @@ def test_the_doctors_report_is_json_with_a_schema() -> None:
     assert json.loads(json.dumps(document)) == document
     assert document["schema"] == "twinmod.doctor/1"
     assert set(document["checks"][0]) == {
-        "group", "name", "found", "needed", "ok", "required", "fix",
-    }  # fmt: skip
+        "group",
+        "name",
+        "found",
+        "needed",
+        "ok",
+        "required",
+        "fix",
+    }
 
 
 @pytest.mark.parametrize(
@@ -163,9 +228,11 @@ UNSEEN = ["\x00", "\x01", "\x1b", "\x7f", "\x9b", "\r", "\ufffe", "\uffff", "\ud
 def test_whatever_a_test_says_junit_can_be_read(unseen: str, outcome: str) -> None:
     text = f"before {unseen} after <&>\n\u2603"
     cell = CellResult(
-        cell=Cell(module="m", language="c", tester=text), outcome=outcome,
-        tests=(run_test(text, outcome, text),), problems=(text,),
-    )  # fmt: skip
+        cell=Cell(module="m", language="c", tester=text),
+        outcome=outcome,
+        tests=(run_test(text, outcome, text),),
+        problems=(text,),
+    )
     root = ET.fromstring(report.render_junit((cell,)).encode())  # noqa: S314 - it is ours
     shown = make_visible(text)
     assert unseen not in shown
@@ -186,8 +253,12 @@ def render(table: object) -> list[str]:
 
 
 def test_the_table_has_a_row_for_each_rule_and_a_column_for_each_cell() -> None:
-    outcomes = {("R1", "c/c"): "passed", ("R1", "rust/c"): "failed",
-                ("R12", "c/c"): "skipped", ("R12", "rust/c"): "missing"}  # fmt: skip
+    outcomes = {
+        ("R1", "c/c"): "passed",
+        ("R1", "rust/c"): "failed",
+        ("R12", "c/c"): "skipped",
+        ("R12", "rust/c"): "missing",
+    }
     rules = (("R1", "One device"), ("R12", "Two [bold]"))
     head, one, two, _, ends = (
         line.split() for line in render(report.render_table(outcomes, rules, RESULTS))
@@ -313,12 +384,22 @@ def test_the_doctor_shows_what_is_needed_and_a_fix_only_where_something_lacks() 
 
 
 def test_a_runs_notes_say_what_it_ran_on_and_how_it_differs_from_others() -> None:
-    document = {"kernel": {"release": "7.3.4"}, "accelerator": "tcg", "memory_mib": 1024,
-                "phases": [{"title": "VM", "seconds": 9.0}], "vm_phases": [],
-                "differential": None, "injected": None,
-                "absent": [], "stalled_boots": 0, "narrowed": "", "long": False,
-                "modules": [{"module": "mdriver_rust", "watched_by": ["KASAN", "lockdep"],
-                             "not_seen_by": ["UBSAN"]}]}  # fmt: skip
+    document = {
+        "kernel": {"release": "7.3.4"},
+        "accelerator": "tcg",
+        "memory_mib": 1024,
+        "phases": [{"title": "VM", "seconds": 9.0}],
+        "vm_phases": [],
+        "differential": None,
+        "injected": None,
+        "absent": [],
+        "stalled_boots": 0,
+        "narrowed": "",
+        "long": False,
+        "modules": [
+            {"module": "mdriver_rust", "watched_by": ["KASAN", "lockdep"], "not_seen_by": ["UBSAN"]}
+        ],
+    }
     watched = (
         "mdriver_rust was watched by KASAN, lockdep\n"
         "mdriver_rust was not watched by UBSAN: no code in it calls it, so its "
@@ -328,8 +409,10 @@ def test_a_runs_notes_say_what_it_ran_on_and_how_it_differs_from_others() -> Non
     assert report.render_run_notes(document, "out/test") == plain
     lines = report.render_run_notes({**document, "narrowed": "-k 'R2'", "long": True}, "out/test")
     assert lines.splitlines() == [
-        *plain.splitlines(), "narrowed to -k 'R2'", "long: many more rounds of what repeats itself",
-    ]  # fmt: skip
+        *plain.splitlines(),
+        "narrowed to -k 'R2'",
+        "long: many more rounds of what repeats itself",
+    ]
 
 
 # -- again ------------------------------------------------------------------------------------

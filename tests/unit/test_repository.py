@@ -11,10 +11,13 @@ from twinmod.errors import ConfigError
 from twinmod.specs import Command
 
 IDENTITY = (
-    ("GIT_AUTHOR_NAME", "a"), ("GIT_AUTHOR_EMAIL", "a@example.org"), ("GIT_COMMITTER_NAME", "a"),
-    ("GIT_COMMITTER_EMAIL", "a@example.org"), ("GIT_COMMITTER_DATE", "@1700000000 +0000"),
+    ("GIT_AUTHOR_NAME", "a"),
+    ("GIT_AUTHOR_EMAIL", "a@example.org"),
+    ("GIT_COMMITTER_NAME", "a"),
+    ("GIT_COMMITTER_EMAIL", "a@example.org"),
+    ("GIT_COMMITTER_DATE", "@1700000000 +0000"),
     ("GIT_AUTHOR_DATE", "@1700000000 +0000"),
-)  # fmt: skip
+)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -40,8 +43,11 @@ def checkout(tmp_path: Path) -> Path:
 def test_a_clean_head_has_its_commit_time_and_tags(checkout: Path) -> None:
     head = repository.read_head(checkout)
     assert (head.commit, head.epoch, head.tags, head.changes) == (
-        git(checkout, "rev-parse", "HEAD").strip(), 1700000000, ("v1",), ()
-    )  # fmt: skip
+        git(checkout, "rev-parse", "HEAD").strip(),
+        1700000000,
+        ("v1",),
+        (),
+    )
     repository.require_clean(head)
 
 

@@ -19,37 +19,59 @@ ELSEWHERE = ("report.html.j2", "twinmod.1.j2")
 VALUES: dict[str, dict[str, object]] = {
     "Kbuild.j2": {"module": "mdriver_c", "version": "0.1.0"},
     "Makefile.j2": {
-        "module": "mdriver_c", "release": "7.3.4+deb13-amd64", "subdirs": "samples/rust/x",
+        "module": "mdriver_c",
+        "release": "7.3.4+deb13-amd64",
+        "subdirs": "samples/rust/x",
         "command": shlex.join(("echo", "a folder/$HOME", "it's")).replace("$", "$$"),
     },
     "init.j2": {
-        "probe": "", "source_time": 0, "counted": True, "vm_modules": ("9p.ko", "overlay.ko"),
+        "probe": "",
+        "source_time": 0,
+        "counted": True,
+        "vm_modules": ("9p.ko", "overlay.ko"),
         "environment": (("PATH", "/usr/bin:/bin"), ("LC_ALL", "C.UTF-8")),
     },
-}  # fmt: skip
+}
 
 #: All that the templates of the packages use; each is rendered as a package, and shell among it
 #: read, in test_packages.py.
 PACKAGE = {
-    "package": "mdriver-rust-dkms", "name": "mdriver-rust", "module": "mdriver_rust",
-    "version": "0.1.0", "group": "mdriver", "commit": "1a2b", "year": 2026,
-    "maintainer": "A Name <name@host.example>", "date": "2026-11-27",
-    "changed": "Fri, 27 Nov 2026 03:00:26 +0000", "layout_flags": "-g",
+    "package": "mdriver-rust-dkms",
+    "name": "mdriver-rust",
+    "module": "mdriver_rust",
+    "version": "0.1.0",
+    "group": "mdriver",
+    "commit": "1a2b",
+    "year": 2026,
+    "maintainer": "A Name <name@host.example>",
+    "date": "2026-11-27",
+    "changed": "Fri, 27 Nov 2026 03:00:26 +0000",
+    "layout_flags": "-g",
     "sources": "Kbuild mdriver_rust.rs",
-}  # fmt: skip
+}
 
 #: The names of PACKAGE that each of them uses.
 USED = {
-    "60-mdriver.rules": ("group",), "changelog": ("package", "version", "commit",
-    "maintainer", "changed"), "copyright": ("year",),
+    "60-mdriver.rules": ("group",),
+    "changelog": ("package", "version", "commit", "maintainer", "changed"),
+    "copyright": ("year",),
     "crates": ("version", "layout_flags", "sources"),
-    "deb.postinst": ("package", "name", "version"), "deb.postrm": ("package",),
-    "deb.prerm": ("name", "version"), "dkms.conf": ("name", "module", "version"), "hook": (),
-    "mdriver-rust-crates": ("version",), "mdriver-rust-crates.8": ("date", "version"),
-    "mdriver.4": ("date", "version", "group"), "modprobe.conf": (), "modules-load.conf": (),
-    "rpm.post": ("package", "name", "version"), "rpm.postun": (), "rpm.preun": ("name", "version"),
-    "sysusers.conf": ("group",), "README": ("package", "module", "name", "version"),
-}  # fmt: skip
+    "deb.postinst": ("package", "name", "version"),
+    "deb.postrm": ("package",),
+    "deb.prerm": ("name", "version"),
+    "dkms.conf": ("name", "module", "version"),
+    "hook": (),
+    "mdriver-rust-crates": ("version",),
+    "mdriver-rust-crates.8": ("date", "version"),
+    "mdriver.4": ("date", "version", "group"),
+    "modprobe.conf": (),
+    "modules-load.conf": (),
+    "rpm.post": ("package", "name", "version"),
+    "rpm.postun": (),
+    "rpm.preun": ("name", "version"),
+    "sysusers.conf": ("group",),
+    "README": ("package", "module", "name", "version"),
+}
 
 VALUES |= {f"dkms/{name}.j2": {key: PACKAGE[key] for key in used} for name, used in USED.items()}
 

@@ -59,14 +59,26 @@ def test_a_vms_time_is_told_by_phase() -> None:
         return {"event": event, "at_s": at_s, **values}
 
     events = [
-        at(4, "boot"), at(6, "cell", cell="c/c"), at(7, "alive"), at(7.5, "test", id="a"),
-        at(8, "result", id="a"), at(9, "test", id="b"), at(10, "cell_end"),
-        at(10.5, "cell", cell="differential"), at(11, "ready"), at(15, "cell_end"), at(15, "end"),
-    ]  # fmt: skip
+        at(4, "boot"),
+        at(6, "cell", cell="c/c"),
+        at(7, "alive"),
+        at(7.5, "test", id="a"),
+        at(8, "result", id="a"),
+        at(9, "test", id="b"),
+        at(10, "cell_end"),
+        at(10.5, "cell", cell="differential"),
+        at(11, "ready"),
+        at(15, "cell_end"),
+        at(15, "end"),
+    ]
     assert results.parse_phases(events) == (
-        ("boot", 4.0), ("imports", 2.0), ("c/c preparation", 1.5), ("c/c", 2.5),
-        ("differential preparation", 0.5), ("differential", 4.0),
-    )  # fmt: skip
+        ("boot", 4.0),
+        ("imports", 2.0),
+        ("c/c preparation", 1.5),
+        ("c/c", 2.5),
+        ("differential preparation", 0.5),
+        ("differential", 4.0),
+    )
     assert results.parse_phases(events[:3]) == (("boot", 4.0), ("imports", 2.0))
 
 
@@ -75,9 +87,18 @@ def find_outcomes(found: tuple[CellResult, ...]) -> list[tuple[str, str]]:
 
 
 WHOLE = [
-    BOOT, begin("c/c"), *run_test("a"), ALIVE, *run_test("b", "skipped"), end_cell(),
-    begin("rust/c"), *run_test("a"), *run_test("b", "failed"), end_cell("failed"), END,
-]  # fmt: skip
+    BOOT,
+    begin("c/c"),
+    *run_test("a"),
+    ALIVE,
+    *run_test("b", "skipped"),
+    end_cell(),
+    begin("rust/c"),
+    *run_test("a"),
+    *run_test("b", "failed"),
+    end_cell("failed"),
+    END,
+]
 
 
 # -- lines ------------------------------------------------------------------------------------
@@ -125,10 +146,12 @@ def test_a_whole_run_is_what_the_agent_said() -> None:
 @pytest.mark.parametrize(
     ("end", "faults", "outcome"),
     [
-        ("exited", (), "lost"), ("silent", (), "timeout"),
-        ("exited", (OOPS,), "crashed"), ("silent", (OOPS,), "crashed"),
+        ("exited", (), "lost"),
+        ("silent", (), "timeout"),
+        ("exited", (OOPS,), "crashed"),
+        ("silent", (OOPS,), "crashed"),
     ],
-)  # fmt: skip
+)
 def test_a_test_that_the_vm_died_in_shares_the_end_of_its_cell(
     end: str, faults: tuple[KernelFault, ...], outcome: str
 ) -> None:
@@ -175,10 +198,21 @@ def test_a_crash_that_the_agent_told_of_too_is_one_problem() -> None:
 
 
 def test_what_a_vm_says_is_kept_so_that_every_report_can_hold_it() -> None:
-    result_event = say("result", id="a\udcff", rules=["R1"], outcome="failed", duration_s=0.1,
-                       message="x\x1b[2J\ud800\n\u2603")  # fmt: skip
-    lines = [BOOT, begin("c/c"), say("test", id="a\udcff", rules=["R1"]), result_event,
-             end_cell("failed", "did not unload: \x00")]  # fmt: skip
+    result_event = say(
+        "result",
+        id="a\udcff",
+        rules=["R1"],
+        outcome="failed",
+        duration_s=0.1,
+        message="x\x1b[2J\ud800\n\u2603",
+    )
+    lines = [
+        BOOT,
+        begin("c/c"),
+        say("test", id="a\udcff", rules=["R1"]),
+        result_event,
+        end_cell("failed", "did not unload: \x00"),
+    ]
     (result,) = read(lines)
     (test,) = result.tests
     assert (test.id, test.message) == (r"a\udcff", "x\\x1b[2J\\ud800\n\u2603")
@@ -203,9 +237,13 @@ def test_a_vm_that_came_as_far_as_no_cell_has_no_results(lines: list[str]) -> No
 
 def test_a_timeout_that_the_agent_saw_names_its_test() -> None:
     lines = [
-        BOOT, begin("c/c"), *run_test("a"), say("test", id="b", rules=["R2"]), ALIVE,
+        BOOT,
+        begin("c/c"),
+        *run_test("a"),
+        say("test", id="b", rules=["R2"]),
+        ALIVE,
         end_cell("timeout", "no step within 15 s"),
-    ]  # fmt: skip
+    ]
     (result,) = read(lines)
     assert result.outcome == "timeout"
     assert result.problems == ("no step within 15 s",)
@@ -240,12 +278,13 @@ def cell_result(
     cell: Cell, *tests: tuple[str, str, tuple[str, ...]], outcome: str = "passed"
 ) -> CellResult:
     return CellResult(
-        cell=cell, outcome=outcome,
+        cell=cell,
+        outcome=outcome,
         tests=tuple(
             specs.TestResult(id=name, rules=rules, outcome=end, duration_s=0.1)
             for name, end, rules in tests
         ),
-    )  # fmt: skip
+    )
 
 
 RULES = ("R1", "R2")
@@ -328,12 +367,16 @@ def test_a_cell_that_died_still_shows_what_the_others_lack() -> None:
 @pytest.mark.parametrize(
     ("outcomes", "rule"),
     [
-        (("passed",), "passed"), (("passed", "failed"), "failed"),
+        (("passed",), "passed"),
+        (("passed", "failed"), "failed"),
         (("passed", "skipped"), "passed"),
-        (("skipped",), "skipped"), (("failed", "crashed", "passed"), "crashed"),
-        (("failed", "timeout"), "timeout"), (("lost", "failed"), "lost"), ((), "missing"),
+        (("skipped",), "skipped"),
+        (("failed", "crashed", "passed"), "crashed"),
+        (("failed", "timeout"), "timeout"),
+        (("lost", "failed"), "lost"),
+        ((), "missing"),
     ],
-)  # fmt: skip
+)
 def test_a_rule_is_as_good_as_its_worst_test(outcomes: tuple[str, ...], rule: str) -> None:
     tests = tuple((str(number), end, ("R1",)) for number, end in enumerate(outcomes))
     result = cell_result(C, *tests, ("other", "crashed", ("R2",)))

@@ -19,8 +19,9 @@ jinja2==3.1.6 \\
 
 def test_a_lock_is_read_with_its_markers_and_sums() -> None:
     assert sbom.parse_lock(LOCK) == {
-        "click": ("8.5.0", ("a" * 64, "b" * 64)), "jinja2": ("3.1.6", ("a" * 64,)),
-    }  # fmt: skip
+        "click": ("8.5.0", ("a" * 64, "b" * 64)),
+        "jinja2": ("3.1.6", ("a" * 64,)),
+    }
 
 
 def test_our_own_lock_has_every_direct_dependency() -> None:
@@ -47,5 +48,6 @@ def test_a_document_names_its_wheel_and_is_the_same_each_time() -> None:
     own = made[0]["metadata"]["component"]
     assert (own["name"], own["purl"]) == ("mdriver-tester-c", "pkg:pypi/mdriver-tester-c@0.1.0")
     assert made[0]["dependencies"][0]["dependsOn"] == [
-        "pkg:pypi/click@8.5.0", "pkg:pypi/jinja2@3.1.6"
-    ]  # fmt: skip
+        "pkg:pypi/click@8.5.0",
+        "pkg:pypi/jinja2@3.1.6",
+    ]

@@ -12,8 +12,19 @@ SKIPPED = {".git", "out", "dist", ".nox", "target", "__pycache__", "build", "nod
 
 #: What a person writes in a language that has comments.
 SOURCES = {
-    ".py", ".pyi", ".c", ".h", ".rs", ".S", ".toml", ".j2", ".sh", ".yml", ".yaml", ".cfg",
-}  # fmt: skip
+    ".py",
+    ".pyi",
+    ".c",
+    ".h",
+    ".rs",
+    ".S",
+    ".toml",
+    ".j2",
+    ".sh",
+    ".yml",
+    ".yaml",
+    ".cfg",
+}
 
 NAMED_SOURCES = {"CMakeLists.txt", "Makefile", "Kbuild"}
 
@@ -24,8 +35,11 @@ def find_sources() -> list[Path]:
     found: list[Path] = []
     for folder, folders, names in os.walk(CHECKOUT):
         folders[:] = [n for n in folders if n not in SKIPPED and not n.startswith(".venv")]
-        found += [Path(folder, name) for name in names
-                  if Path(name).suffix in SOURCES or name in NAMED_SOURCES]  # fmt: skip
+        found += [
+            Path(folder, name)
+            for name in names
+            if Path(name).suffix in SOURCES or name in NAMED_SOURCES
+        ]
     return found
 
 
@@ -55,9 +69,10 @@ def test_both_testers_have_one_interface() -> None:
 def test_unsafe_code_is_in_one_file_of_the_rust_module() -> None:
     folder = CHECKOUT / "rust_module"
     with_unsafe = {
-        path.name for path in folder.glob("**/*.rs")
+        path.name
+        for path in folder.glob("**/*.rs")
         if re.search(r"\bunsafe\b", strip_comments(path.read_text()))
-    }  # fmt: skip
+    }
     assert with_unsafe == {"chardev.rs"}
 
 

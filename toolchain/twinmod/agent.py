@@ -54,11 +54,24 @@ MODULE_TIMEOUT_S = 20.0
 #: beside its own work, and an emulated processor makes each twenty times dearer.
 PYTEST_SAVINGS = (
     "--capture=no",
-    *(f"-pno:{name}" for name in (
-        "debugging", "doctest", "faulthandler", "junitxml", "logging", "pastebin", "setuponly",
-        "setupplan", "stepwise", "threadexception", "unraisableexception", "warnings",
-    )),
-)  # fmt: skip
+    *(
+        f"-pno:{name}"
+        for name in (
+            "debugging",
+            "doctest",
+            "faulthandler",
+            "junitxml",
+            "logging",
+            "pastebin",
+            "setuponly",
+            "setupplan",
+            "stepwise",
+            "threadexception",
+            "unraisableexception",
+            "warnings",
+        )
+    ),
+)
 
 #: Where what a cell leaves for the host goes.
 RESULTS = Path("/results")
@@ -172,9 +185,11 @@ class KernelLog:
     """
 
     def __init__(
-        self, descriptor: int, modules: tuple[str, ...],
+        self,
+        descriptor: int,
+        modules: tuple[str, ...],
         tell: Callable[[str], object] = lambda line: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.descriptor = descriptor
         self.modules = modules
         self.tell = tell
@@ -413,9 +428,13 @@ class Reporter:
         message = "" if report.passed else _find_message(report)
         rules = self.rules.pop(report.nodeid)
         self.stream.emit(
-            "result", id=report.nodeid, rules=rules, outcome=report.outcome,
-            duration_s=round(self.spent[report.nodeid], 4), message=message,
-        )  # fmt: skip
+            "result",
+            id=report.nodeid,
+            rules=rules,
+            outcome=report.outcome,
+            duration_s=round(self.spent[report.nodeid], 4),
+            message=message,
+        )
         os.write(self.marks, b".")
 
 
@@ -437,13 +456,29 @@ def run_pytest(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream,
     redirect_output(plan_log_path(cell))
     arguments = [
         *([f"{plan['matrix']}/{name}" for name in cell["files"]] or [plan["matrix"]]),
-        "--rootdir", plan["matrix"], "-p", "no:cacheprovider", "--tb=short",
-        "--strict-markers", "-q", "--no-header", "--color=no", *PYTEST_SAVINGS,
-        "--module", cell["module"], "--module-path", cell["path"],
-        "--tester", cell["tester"], "--marks", str(marks),
-        "--module-version", plan["version"], *plan["pytest_args"],
+        "--rootdir",
+        plan["matrix"],
+        "-p",
+        "no:cacheprovider",
+        "--tb=short",
+        "--strict-markers",
+        "-q",
+        "--no-header",
+        "--color=no",
+        *PYTEST_SAVINGS,
+        "--module",
+        cell["module"],
+        "--module-path",
+        cell["path"],
+        "--tester",
+        cell["tester"],
+        "--marks",
+        str(marks),
+        "--module-version",
+        plan["version"],
+        *plan["pytest_args"],
         *(f"--rule={rule}" for rule in cell["rules"]),
-    ]  # fmt: skip
+    ]
     return int(pytest.main(arguments, plugins=[Reporter(stream, marks)]))
 
 
@@ -615,9 +650,12 @@ def read_tail(path: Path) -> tuple[str, ...]:
 
 
 WORKS = {
-    "matrix": run_pytest, "count": run_count, "measure": run_measure,
-    "turns": run_turns, "differential": run_differential,
-}  # fmt: skip
+    "matrix": run_pytest,
+    "count": run_count,
+    "measure": run_measure,
+    "turns": run_turns,
+    "differential": run_differential,
+}
 
 
 def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -> bool:

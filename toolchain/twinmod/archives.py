@@ -103,11 +103,14 @@ def parse_zip(data: bytes) -> tuple[File, ...]:
     """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         return tuple(
-            File(path=member.filename, content=archive.read(member),
-                 mode=_plan_mode(member.external_attr >> 16))
+            File(
+                path=member.filename,
+                content=archive.read(member),
+                mode=_plan_mode(member.external_attr >> 16),
+            )
             for member in archive.infolist()
             if not member.is_dir()
-        )  # fmt: skip
+        )
 
 
 def _plan_mode(mode: int) -> int:

@@ -111,8 +111,9 @@ def plan_transfers(sizes: tuple[int, ...], *, quick: bool) -> tuple[Timing, ...]
     )
     cold = tuple(
         Timing(operation=operation, size_bytes=size, buffers="fresh")
-        for size in sizes for operation in ("pread", "pwrite")
-    )  # fmt: skip
+        for size in sizes
+        for operation in ("pread", "pwrite")
+    )
     return warm + cold
 
 
@@ -120,8 +121,10 @@ def plan_yardsticks(sizes: tuple[int, ...]) -> tuple[Timing, ...]:
     """Return the same calls on what has no driver of ours."""
     return tuple(
         Timing(operation=operation, size_bytes=size, path=path)
-        for path, operations in YARDSTICKS for size in sizes for operation in operations
-    )  # fmt: skip
+        for path, operations in YARDSTICKS
+        for size in sizes
+        for operation in operations
+    )
 
 
 def plan_exact(*, quick: bool) -> Measurement:
@@ -132,10 +135,19 @@ def plan_exact(*, quick: bool) -> Measurement:
     )
     last = (Timing(operation="load"), Timing(operation="unload"))
     return Measurement(
-        timings=(*plan_transfers(sizes, quick=quick), Timing(operation="add"),
-                 Timing(operation="open"), *bare, *last, *plan_yardsticks(sizes)),
-        loads=1 if quick else LOADS, rounds=ROUNDS, loop=True, device_bytes=DEVICE_BYTES,
-    )  # fmt: skip
+        timings=(
+            *plan_transfers(sizes, quick=quick),
+            Timing(operation="add"),
+            Timing(operation="open"),
+            *bare,
+            *last,
+            *plan_yardsticks(sizes),
+        ),
+        loads=1 if quick else LOADS,
+        rounds=ROUNDS,
+        loop=True,
+        device_bytes=DEVICE_BYTES,
+    )
 
 
 def plan_threads(processors: int) -> tuple[Timing, ...]:
@@ -154,12 +166,21 @@ def plan_turns(*, quick: bool, processors: int) -> Measurement:
     sizes = QUICK_SIZES if quick else SIZES
     threads = () if quick else plan_threads(processors)
     return Measurement(
-        timings=(*plan_transfers(sizes, quick=True), *threads, Timing(operation="add"),
-                 Timing(operation="open"),
-                 Timing(operation="count", threads=COUNTING_THREADS),
-                 Timing(operation="load"), Timing(operation="unload"), *plan_yardsticks(sizes)),
-        loads=1, rounds=0, turns=QUICK_TURNS if quick else TURNS, device_bytes=DEVICE_BYTES,
-    )  # fmt: skip
+        timings=(
+            *plan_transfers(sizes, quick=True),
+            *threads,
+            Timing(operation="add"),
+            Timing(operation="open"),
+            Timing(operation="count", threads=COUNTING_THREADS),
+            Timing(operation="load"),
+            Timing(operation="unload"),
+            *plan_yardsticks(sizes),
+        ),
+        loads=1,
+        rounds=0,
+        turns=QUICK_TURNS if quick else TURNS,
+        device_bytes=DEVICE_BYTES,
+    )
 
 
 # -- what was counted -------------------------------------------------------------------------
@@ -237,11 +258,14 @@ def _compare_segments(
     more = {name: count - short.kernel.get(name, 0) for name, count in long.kernel.items()}
     more |= {name: -count for name, count in short.kernel.items() if name not in long.kernel}
     return Figure(
-        timing=counted.timing, cell=counted.cell, load=counted.load,
-        user=(long.user - short.user) / calls, kernel=sum(more.values()) / calls,
+        timing=counted.timing,
+        cell=counted.cell,
+        load=counted.load,
+        user=(long.user - short.user) / calls,
+        kernel=sum(more.values()) / calls,
         minor_faults=more_faults / calls,
         functions=sort_functions((name, count / calls) for name, count in more.items()),
-    )  # fmt: skip
+    )
 
 
 def plan_figure(counted: Counted, segments: Mapping[tuple[int, int], Segment]) -> Figure:
@@ -262,9 +286,10 @@ def plan_figure(counted: Counted, segments: Mapping[tuple[int, int], Segment]) -
     second, agreed_long = find_quiet(long, tolerance)
     figure = _compare_segments(counted, first, second, median_low(more_faults))
     return replace(
-        figure, settled=agreed and agreed_long,
+        figure,
+        settled=agreed and agreed_long,
         elsewhere=fmean(segment.elsewhere for segment in long) / counted.lengths[1],
-    )  # fmt: skip
+    )
 
 
 def sort_functions(functions: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
@@ -299,11 +324,16 @@ def summarize(figures: tuple[Figure, ...]) -> Cost:
     samples = tuple(figure.instructions for figure in figures)
     middle = figures[samples.index(median_low(samples))]
     return Cost(
-        instructions=middle.instructions, user=middle.user, kernel=middle.kernel,
-        minor_faults=middle.minor_faults, elsewhere=middle.elsewhere,
-        spread=measure_spread(samples), samples=samples,
-        settled=all(figure.settled for figure in figures), functions=middle.functions,
-    )  # fmt: skip
+        instructions=middle.instructions,
+        user=middle.user,
+        kernel=middle.kernel,
+        minor_faults=middle.minor_faults,
+        elsewhere=middle.elsewhere,
+        spread=measure_spread(samples),
+        samples=samples,
+        settled=all(figure.settled for figure in figures),
+        functions=middle.functions,
+    )
 
 
 # -- what a clock told ------------------------------------------------------------------------

@@ -64,8 +64,9 @@ class Measured:
 def name_functions(figures: Iterable[Figure], compilers: Chroot) -> tuple[Figure, ...]:
     """Return figures with their functions as a person knows them: Rust's are mangled."""
     kept = tuple(figures)
-    mangled = {name.partition(" ")[0] for f in kept for name, _ in f.functions
-               if name.startswith("_R")}  # fmt: skip
+    mangled = {
+        name.partition(" ")[0] for f in kept for name, _ in f.functions if name.startswith("_R")
+    }
     known = decode.read_names(sorted(mangled), compilers)
     return tuple(
         replace(figure, functions=bench.rename_functions(figure.functions, known))
@@ -123,7 +124,7 @@ def measure(
         results=tuple(result for ended, _ in runs for result in ended),
         figures=name_functions(figures, setting.tree.compilers),
         boots=tuple(taken for _, taken in runs),
-    )  # fmt: skip
+    )
 
 
 # -- builds -----------------------------------------------------------------------------------
@@ -160,13 +161,17 @@ def time_build(
     shutil.rmtree(out_dir)
     data = product.path.read_bytes()
     return {
-        "module": module.name, "language": module.language, "cold_s": round(cold_s, 3),
-        "changed_s": round(changed_s, 3), "unchanged_s": round(unchanged_s, 3),
-        "size_bytes": len(data), "text_bytes": elf.count_text(data),
+        "module": module.name,
+        "language": module.language,
+        "cold_s": round(cold_s, 3),
+        "changed_s": round(changed_s, 3),
+        "unchanged_s": round(unchanged_s, 3),
+        "size_bytes": len(data),
+        "text_bytes": elf.count_text(data),
         "stripped_bytes": read_stripped_size(product, prepared.tree.compilers, config),
         "symbols": len(set(elf.parse_module(data).symbols)),
         "lines": sum(bool(line.strip()) for _, text in sources for line in text.splitlines()),
-    }  # fmt: skip
+    }
 
 
 def time_whole(
@@ -188,18 +193,24 @@ def time_whole(
             ("timeout", str(WHOLE_S), *sandbox.plan_make(tree.make_flags, "modules")),
             purpose="the kernel's modules did not build",
             timeout_s=WHOLE_S + TOOL_TIMEOUT_S,
-            binds=(Bind(source_path=tree.source_dir, target_path=sandbox.LINUX),
-                   Bind(source_path=work_dir, target_path=sandbox.BUILD, writable=True)),
+            binds=(
+                Bind(source_path=tree.source_dir, target_path=sandbox.LINUX),
+                Bind(source_path=work_dir, target_path=sandbox.BUILD, writable=True),
+            ),
         ),
         log_path=config.out_dir / "bench/whole.log",
-    )  # fmt: skip
+    )
     with progress.phase(f"all modules of {tree.release}, as far as they come in {WHOLE_S} s"):
         status, _ = process.run_unchecked(command)
     log = (config.out_dir / "bench/whole.log").read_text(errors="replace")
     wanted = (tree.build_dir / ".config").read_text().count("=m\n")
     shutil.rmtree(work_dir)
-    return {"seconds": WHOLE_S, "finished": status == 0, "modules": wanted,
-            **costs.parse_build_log(log)}  # fmt: skip
+    return {
+        "seconds": WHOLE_S,
+        "finished": status == 0,
+        "modules": wanted,
+        **costs.parse_build_log(log),
+    }
 
 
 def read_stripped_size(product: Product, compilers: Chroot, config: Config) -> int:
@@ -209,12 +220,20 @@ def read_stripped_size(product: Product, compilers: Chroot, config: Config) -> i
     inside = sandbox.INSIDE
     command = sandbox.plan_command(
         compilers,
-        ("strip", "--strip-debug", "-o", str(inside / "out" / product.file_name),
-         str(inside / product.file_name)),
-        purpose=f"{product.file_name} was not stripped", timeout_s=TOOL_TIMEOUT_S,
-        binds=(Bind(source_path=product.path, target_path=inside / product.file_name),
-               Bind(source_path=out_dir, target_path=inside / "out", writable=True)),
-    )  # fmt: skip
+        (
+            "strip",
+            "--strip-debug",
+            "-o",
+            str(inside / "out" / product.file_name),
+            str(inside / product.file_name),
+        ),
+        purpose=f"{product.file_name} was not stripped",
+        timeout_s=TOOL_TIMEOUT_S,
+        binds=(
+            Bind(source_path=product.path, target_path=inside / product.file_name),
+            Bind(source_path=out_dir, target_path=inside / "out", writable=True),
+        ),
+    )
     process.run(command)
     return (out_dir / product.file_name).stat().st_size
 
@@ -248,68 +267,95 @@ def run_bench(
     setting = flow.prepare_setting(config, prepared, progress)
     parameters = (*setting.tree.parameters, *wanted.parameters.split())
     setting = replace(
-        setting, native_dir=userland.ensure_native(prepared.chroot, progress),
+        setting,
+        native_dir=userland.ensure_native(prepared.chroot, progress),
         tree=replace(setting.tree, parameters=parameters),
-    )  # fmt: skip
+    )
     out_dir = config.out_dir / "bench"
     shutil.rmtree(out_dir, ignore_errors=True)
     measured, exact = _run_exact(wanted, setting, cells, products, out_dir, progress)
     timed, wall = _run_wall(wanted, setting, products, out_dir, progress)
     builds, whole = _run_builds(config, wanted, prepared, products, progress)
     document = costs.plan_report(
-        kernel=report.plan_kernel(prepared.tree), parameters=wanted.parameters, mode=wanted.mode,
-        quick=wanted.quick, products=products, figures=measured.figures,
+        kernel=report.plan_kernel(prepared.tree),
+        parameters=wanted.parameters,
+        mode=wanted.mode,
+        quick=wanted.quick,
+        products=products,
+        figures=measured.figures,
         turns=tuple(t for result in timed for t in result.turns),
         loops=tuple(loop for result in measured.results for loop in result.loops),
-        builds=builds, whole=whole, exact=exact, wall=wall, absent=report.plan_absent(absent),
-    )  # fmt: skip
+        builds=builds,
+        whole=whole,
+        exact=exact,
+        wall=wall,
+        absent=report.plan_absent(absent),
+    )
     flow.write_json(out_dir / "report.json", document)
     return document, (*measured.results, *timed)
 
 
 def _run_exact(
-    wanted: Wanted, setting: guest.Setting, cells: tuple[Cell, ...],
-    products: tuple[Product, ...], out_dir: Path, progress: Progress,
-) -> tuple[Measured, dict[str, Any]]:  # fmt: skip
+    wanted: Wanted,
+    setting: guest.Setting,
+    cells: tuple[Cell, ...],
+    products: tuple[Product, ...],
+    out_dir: Path,
+    progress: Progress,
+) -> tuple[Measured, dict[str, Any]]:
     if wanted.mode == "wall":
         return Measured(results=(), figures=(), boots=()), {}
     measurement = bench.plan_exact(quick=wanted.quick)
     work = guest.Work(
-        mode="measure", cells=(*cells, YARDSTICKS), products=products,
-        limit_s=LIMIT_S, measurement=measurement,
-    )  # fmt: skip
+        mode="measure",
+        cells=(*cells, YARDSTICKS),
+        products=products,
+        limit_s=LIMIT_S,
+        measurement=measurement,
+    )
     assert setting.native_dir is not None, "prepared by the caller"
     exact = guest.plan_exact(setting, setting.native_dir)
     measured = measure(exact, work, BOOTS, out_dir, progress)
     return measured, {
-        "qemu": read_qemu_version(setting.chroot), "machine": " ".join(guest.COUNTING_MACHINE),
-        "vms": BOOTS, "loads": measurement.loads, "rounds": measurement.rounds,
+        "qemu": read_qemu_version(setting.chroot),
+        "machine": " ".join(guest.COUNTING_MACHINE),
+        "vms": BOOTS,
+        "loads": measurement.loads,
+        "rounds": measurement.rounds,
         "stalled_boots": sum(boots.stalled for boots in measured.boots),
-    }  # fmt: skip
+    }
 
 
 def _run_wall(
-    wanted: Wanted, setting: guest.Setting, products: tuple[Product, ...], out_dir: Path,
+    wanted: Wanted,
+    setting: guest.Setting,
+    products: tuple[Product, ...],
+    out_dir: Path,
     progress: Progress,
-) -> tuple[tuple[CellResult, ...], dict[str, Any]]:  # fmt: skip
+) -> tuple[tuple[CellResult, ...], dict[str, Any]]:
     if wanted.mode == "exact":
         return (), {}
     measurement = bench.plan_turns(quick=wanted.quick, processors=setting.vm.processors)
     work = guest.Work(
         mode="turns", cells=(TURNS,), products=products, limit_s=LIMIT_S, measurement=measurement
-    )  # fmt: skip
+    )
     ended, boots = guest.run_cells(setting, work, out_dir / "wall", progress)
     return ended, {
-        "accelerator": setting.accelerator.name, "reason": setting.accelerator.reason,
-        "processors": setting.vm.processors, "turns": measurement.turns,
+        "accelerator": setting.accelerator.name,
+        "reason": setting.accelerator.reason,
+        "processors": setting.vm.processors,
+        "turns": measurement.turns,
         "stalled_boots": boots.stalled,
-    }  # fmt: skip
+    }
 
 
 def _run_builds(
-    config: Config, wanted: Wanted, prepared: flow.Prepared, products: tuple[Product, ...],
+    config: Config,
+    wanted: Wanted,
+    prepared: flow.Prepared,
+    products: tuple[Product, ...],
     progress: Progress,
-) -> tuple[tuple[dict[str, Any], ...], dict[str, Any] | None]:  # fmt: skip
+) -> tuple[tuple[dict[str, Any], ...], dict[str, Any] | None]:
     if wanted.quick or wanted.mode == "exact":
         return (), None
     builds = tuple(time_build(config, prepared, product, progress) for product in products)
@@ -319,7 +365,9 @@ def _run_builds(
 def read_qemu_version(chroot: Chroot) -> str:
     """Return what the chroot's QEMU says it is."""
     command = sandbox.plan_command(
-        chroot, ("qemu-system-x86_64", "--version"), purpose="QEMU does not start",
+        chroot,
+        ("qemu-system-x86_64", "--version"),
+        purpose="QEMU does not start",
         timeout_s=TOOL_TIMEOUT_S,
-    )  # fmt: skip
+    )
     return process.run(command).splitlines()[0]

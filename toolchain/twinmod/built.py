@@ -72,13 +72,16 @@ def plan_step(
 ) -> Command:
     """Return a command that works on a kernel that is being made."""
     command = sandbox.plan_command(
-        chroot, argv, purpose="the kernel was not built", timeout_s=BUILD_TIMEOUT_S,
+        chroot,
+        argv,
+        purpose="the kernel was not built",
+        timeout_s=BUILD_TIMEOUT_S,
         binds=(
             Bind(source_path=base.source_dir, target_path=sandbox.LINUX),
             Bind(source_path=entry_dir / "build", target_path=sandbox.BUILD, writable=True),
             Bind(source_path=entry_dir / "vm", target_path=sandbox.INSIDE / "vm", writable=True),
         ),
-    )  # fmt: skip
+    )
     return replace(command, log_path=entry_dir / log)
 
 
@@ -139,9 +142,11 @@ def prove_crates(build_dir: Path, config: Mapping[str, str]) -> CrateProof:
             facts=(("checked symbols", str(len(exports))), ("missing", "\n".join(missing[:20]))),
         )
     return CrateProof(
-        reference=REFERENCE, rustc=options.find_rustc(config), checked_symbols=len(exports),
+        reference=REFERENCE,
+        rustc=options.find_rustc(config),
+        checked_symbols=len(exports),
         uncompared=UNCOMPARED,
-    )  # fmt: skip
+    )
 
 
 def remove_objects(build_dir: Path) -> None:
@@ -169,19 +174,31 @@ def make_tree(
         argv = sandbox.plan_make(MAKE_FLAGS, *TARGETS)
         command = plan_step(chroot, base, entry_dir, argv, "build.log")
         process.run(command, watch=count_steps(progress))
-        strip = ("llvm-objcopy", "--strip-debug", f"{sandbox.BUILD}/vmlinux",
-                 str(sandbox.INSIDE / "vm/vmlinux"))  # fmt: skip
+        strip = (
+            "llvm-objcopy",
+            "--strip-debug",
+            f"{sandbox.BUILD}/vmlinux",
+            str(sandbox.INSIDE / "vm/vmlinux"),
+        )
         process.run(plan_step(chroot, base, entry_dir, strip, "strip.log"))
     proved = prove_crates(build_dir, config)
     remove_objects(build_dir)
     record = {
         "release": (build_dir / "include/config/kernel.release").read_text().strip(),
-        "version": base.version, "suite": base.suite, "chroot": chroot.key,
-        "options": len(plan_options(spec)), "proof": asdict(proved),
-    }  # fmt: skip
+        "version": base.version,
+        "suite": base.suite,
+        "chroot": chroot.key,
+        "options": len(plan_options(spec)),
+        "proof": asdict(proved),
+    }
     crates = (build_dir / "rust").glob("*.rmeta")
-    vital = ("vm/vmlinux", "build/vmlinux", "build/Module.symvers", "build/.config",
-             *(str(path.relative_to(entry_dir)) for path in crates))  # fmt: skip
+    vital = (
+        "vm/vmlinux",
+        "build/vmlinux",
+        "build/Module.symvers",
+        "build/.config",
+        *(str(path.relative_to(entry_dir)) for path in crates),
+    )
     return record, vital
 
 
@@ -216,9 +233,18 @@ def _read_tree(
 ) -> KernelTree:
     record = entry.record
     return KernelTree(
-        name=spec.name, release=record["release"], version=record["version"], origin="built",
-        suite=record["suite"], source_dir=base.source_dir, build_dir=entry.path / "build",
-        image_path=entry.path / "vm/vmlinux", vm_module_paths=(), compilers=chroot,
-        make_flags=MAKE_FLAGS, key=entry.name, parameters=spec.parameters,
+        name=spec.name,
+        release=record["release"],
+        version=record["version"],
+        origin="built",
+        suite=record["suite"],
+        source_dir=base.source_dir,
+        build_dir=entry.path / "build",
+        image_path=entry.path / "vm/vmlinux",
+        vm_module_paths=(),
+        compilers=chroot,
+        make_flags=MAKE_FLAGS,
+        key=entry.name,
+        parameters=spec.parameters,
         proof=proof.read_proof(record["proof"], UNCOMPARED),
-    )  # fmt: skip
+    )

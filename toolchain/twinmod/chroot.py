@@ -66,8 +66,11 @@ def plan_host_packages(found: Mapping[str, bool], *, is_root: bool) -> tuple[str
     Returns:
         Package names, in the order in which they are named to a person.
     """
-    wanted = [("mmdebstrap", "mmdebstrap"), ("bwrap", "bubblewrap"),
-              ("keyring", "debian-archive-keyring")]  # fmt: skip
+    wanted = [
+        ("mmdebstrap", "mmdebstrap"),
+        ("bwrap", "bubblewrap"),
+        ("keyring", "debian-archive-keyring"),
+    ]
     if not is_root:
         wanted.append(("newuidmap", "uidmap"))
     return tuple(package for program, package in wanted if not found[program])
@@ -138,26 +141,38 @@ def read_apt_options() -> tuple[tuple[str, str], ...]:
 
 
 def plan_mmdebstrap(
-    spec: ChrootSpec, mirror: str | None, partial_dir: Path,
-    apt_options: tuple[tuple[str, str], ...], *, is_root: bool,
-) -> Command:  # fmt: skip
+    spec: ChrootSpec,
+    mirror: str | None,
+    partial_dir: Path,
+    apt_options: tuple[tuple[str, str], ...],
+    *,
+    is_root: bool,
+) -> Command:
     """Return the command that writes a chroot as a tar to its standard output."""
-    options = ("APT::Install-Recommends \"false\"", "Acquire::Languages \"none\"",
-               "Acquire::Retries \"3\"",
-               *(f'{name} "{value}"' for name, value in apt_options))  # fmt: skip
+    options = (
+        'APT::Install-Recommends "false"',
+        'Acquire::Languages "none"',
+        'Acquire::Retries "3"',
+        *(f'{name} "{value}"' for name, value in apt_options),
+    )
     return Command(
         argv=(
-            "mmdebstrap", "--variant=minbase", f"--mode={'root' if is_root else 'unshare'}",
-            "--format=tar", *(f"--aptopt={option}" for option in options),
+            "mmdebstrap",
+            "--variant=minbase",
+            f"--mode={'root' if is_root else 'unshare'}",
+            "--format=tar",
+            *(f"--aptopt={option}" for option in options),
             *(f"--dpkgopt=path-exclude={path}" for path in UNWANTED),
-            f"--include={','.join(spec.packages)}", spec.suite, "-",
+            f"--include={','.join(spec.packages)}",
+            spec.suite,
+            "-",
             *((mirror,) if mirror else ()),
         ),
         purpose=f"the chroot of Debian {spec.suite} was not made",
         log_path=partial_dir / "mmdebstrap.log",
         environment=(("TMPDIR", str(plan_temporary_dir(partial_dir, is_root=is_root))),),
         timeout_s=DOWNLOAD_TIMEOUT_S,
-    )  # fmt: skip
+    )
 
 
 def plan_unpack(root_dir: Path) -> Command:
@@ -178,9 +193,11 @@ def plan_temporary_dir(partial_dir: Path, *, is_root: bool) -> Path:
 
 
 def make_chroot(
-    spec: ChrootSpec, mirror: str | None, apt_options: tuple[tuple[str, str], ...],
+    spec: ChrootSpec,
+    mirror: str | None,
+    apt_options: tuple[tuple[str, str], ...],
     partial_dir: Path,
-) -> Mapping[str, Any]:  # fmt: skip
+) -> Mapping[str, Any]:
     """Make a chroot in a folder; return what the cache records of it."""
     root_dir = partial_dir / "root"
     root_dir.mkdir()
@@ -196,9 +213,11 @@ def make_chroot(
     # Without a mirror of ours, mmdebstrap has written its default there.
     used = mirror or network.parse_mirror((root_dir / "etc/apt/sources.list").read_text())
     return {
-        "suite": spec.suite, "packages": list(spec.packages), "mirror": used or "",
+        "suite": spec.suite,
+        "packages": list(spec.packages),
+        "mirror": used or "",
         "apt_options": apt_options,
-    }  # fmt: skip
+    }
 
 
 def ensure_chroot(spec: ChrootSpec, mirror: str, progress: Progress) -> Chroot:
@@ -233,10 +252,13 @@ def find_chroot(spec: ChrootSpec) -> Chroot | None:
 
 def _read_chroot(spec: ChrootSpec, entry: cache.Entry) -> Chroot:
     return Chroot(
-        name=spec.name, suite=spec.suite, root_dir=entry.path / "root", key=entry.name,
+        name=spec.name,
+        suite=spec.suite,
+        root_dir=entry.path / "root",
+        key=entry.name,
         mirror=entry.record["mirror"],
         apt_options=tuple((name, value) for name, value in entry.record.get("apt_options", ())),
-    )  # fmt: skip
+    )
 
 
 # -- what the doctor asks ---------------------------------------------------------------------
@@ -247,10 +269,25 @@ def probe_namespace() -> tuple[bool, str]:
     if process.find_program("bwrap") is None:
         return False, "bwrap is not installed"
     command = Command(
-        argv=("bwrap", "--unshare-all", "--uid", "0", "--gid", "0", "--ro-bind", "/", "/",
-              "--dev", "/dev", "--proc", "/proc", "true"),
-        purpose="a user namespace was not made", timeout_s=20.0,
-    )  # fmt: skip
+        argv=(
+            "bwrap",
+            "--unshare-all",
+            "--uid",
+            "0",
+            "--gid",
+            "0",
+            "--ro-bind",
+            "/",
+            "/",
+            "--dev",
+            "/dev",
+            "--proc",
+            "/proc",
+            "true",
+        ),
+        purpose="a user namespace was not made",
+        timeout_s=20.0,
+    )
     status, output = process.run_unchecked(command)
     if status == 0:
         return True, "made one with bwrap"
@@ -435,25 +472,46 @@ def check_host() -> tuple[Check, ...]:
     found = read_host()
     fix = render_install(plan_host_packages(found, is_root=is_root) or ("bubblewrap",))
     checks = [
-        Check(group="host", name=name, found="yes" if found[program] else "no", needed="yes",
-              ok=found[program], fix="" if found[program] else fix)
-        for name, program in (("mmdebstrap", "mmdebstrap"), ("bubblewrap", "bwrap"),
-                              ("Debian keyring", "keyring"))
-    ]  # fmt: skip
+        Check(
+            group="host",
+            name=name,
+            found="yes" if found[program] else "no",
+            needed="yes",
+            ok=found[program],
+            fix="" if found[program] else fix,
+        )
+        for name, program in (
+            ("mmdebstrap", "mmdebstrap"),
+            ("bubblewrap", "bwrap"),
+            ("Debian keyring", "keyring"),
+        )
+    ]
     if not is_root:
         checks.append(
-            Check(group="host", name="newuidmap", found="yes" if found["newuidmap"] else "no",
-                  needed="yes", ok=found["newuidmap"], fix="" if found["newuidmap"] else fix)
-        )  # fmt: skip
+            Check(
+                group="host",
+                name="newuidmap",
+                found="yes" if found["newuidmap"] else "no",
+                needed="yes",
+                ok=found["newuidmap"],
+                fix="" if found["newuidmap"] else fix,
+            )
+        )
     subids = read_subids()
     if subids is not None:
         checks.append(subids)
     works, seen = probe_namespace()
     cure = read_namespace_fix() if found["bwrap"] else fix
     checks.append(
-        Check(group="host", name="user namespace", found=seen, needed="one made with bwrap",
-              ok=works, fix="" if works else cure)
-    )  # fmt: skip
+        Check(
+            group="host",
+            name="user namespace",
+            found=seen,
+            needed="one made with bwrap",
+            ok=works,
+            fix="" if works else cure,
+        )
+    )
     return (*checks, _check_disk(), _check_memory())
 
 
@@ -465,19 +523,25 @@ def _check_disk() -> Check:
     # A complete cache needs no more room.
     needed_bytes = SETUP_BYTES if not (cache.find_cache_dir() / "kernel").exists() else 10**9
     return Check(
-        group="host", name="disk for the cache", found=f"{free_bytes / 1e9:.1f} GB free",
-        needed=f"{needed_bytes / 1e9:.1f} GB", ok=free_bytes >= needed_bytes,
+        group="host",
+        name="disk for the cache",
+        found=f"{free_bytes / 1e9:.1f} GB free",
+        needed=f"{needed_bytes / 1e9:.1f} GB",
+        ok=free_bytes >= needed_bytes,
         fix="" if free_bytes >= needed_bytes else commands.render("cache", "prune"),
-    )  # fmt: skip
+    )
 
 
 def _check_memory() -> Check:
     match = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     available_mib = int(match.group(1)) // 1024 if match else 0
     return Check(
-        group="host", name="memory", found=f"{available_mib} MiB available", needed="2048 MiB",
+        group="host",
+        name="memory",
+        found=f"{available_mib} MiB available",
+        needed="2048 MiB",
         ok=available_mib >= 2048,
-    )  # fmt: skip
+    )
 
 
 def check_chroot(
@@ -497,10 +561,22 @@ def check_chroot(
     answers = used is None or probe(f"{used}/dists/{spec.suite}/InRelease")
     whose = "configured" if mirror else "the host's own" if used else "mmdebstrap's default"
     return (
-        Check(group="chroot", name=f"Debian {spec.suite}", found=found, needed="complete",
-              ok=chroot is not None, required=False,
-              fix="" if chroot else commands.render("setup", "--kernel", kernel)),
-        Check(group="chroot", name="mirror", ok=answers, required=chroot is None,
-              found=f"{whose}{', answers' if answers and used else '' if answers else ', silent'}",
-              needed="answers until setup is done", fix=""),
-    )  # fmt: skip
+        Check(
+            group="chroot",
+            name=f"Debian {spec.suite}",
+            found=found,
+            needed="complete",
+            ok=chroot is not None,
+            required=False,
+            fix="" if chroot else commands.render("setup", "--kernel", kernel),
+        ),
+        Check(
+            group="chroot",
+            name="mirror",
+            ok=answers,
+            required=chroot is None,
+            found=f"{whose}{', answers' if answers and used else '' if answers else ', silent'}",
+            needed="answers until setup is done",
+            fix="",
+        ),
+    )

@@ -258,10 +258,16 @@ def build(
 
 
 @cli.command()
-@click.option("--module", "modules", multiple=True, type=click.Choice(LANGUAGES),
-              help="Only the module in this language.")  # fmt: skip
-@click.option("--tester", "testers", multiple=True, type=click.Choice(LANGUAGES),
-              help="Only this tester.")  # fmt: skip
+@click.option(
+    "--module",
+    "modules",
+    multiple=True,
+    type=click.Choice(LANGUAGES),
+    help="Only the module in this language.",
+)
+@click.option(
+    "--tester", "testers", multiple=True, type=click.Choice(LANGUAGES), help="Only this tester."
+)
 @click.option(
     "--rule",
     "rules",
@@ -274,19 +280,41 @@ def build(
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--long", "long", is_flag=True, help="Many more rounds of what repeats itself.")
-@click.option("--memory", "memory_mib", metavar="MIB", type=click.IntRange(min=MEMORY_MIN_MIB),
-              help="Memory of the VM, for this run.")  # fmt: skip
-@click.option("--record", "record", is_flag=True,
-              help="On one processor, so that the verb `replay` can repeat it.")  # fmt: skip
+@click.option(
+    "--memory",
+    "memory_mib",
+    metavar="MIB",
+    type=click.IntRange(min=MEMORY_MIN_MIB),
+    help="Memory of the VM, for this run.",
+)
+@click.option(
+    "--record",
+    "record",
+    is_flag=True,
+    help="On one processor, so that the verb `replay` can repeat it.",
+)
 @kernel_option("Run on this kernel of [tool.twinmod]; all: on each.")
-@click.option("--replay", "script", type=click.File(encoding="utf-8"), metavar="FILE",
-              help="Carry out a script that the differential left, and nothing else.")  # fmt: skip
+@click.option(
+    "--replay",
+    "script",
+    type=click.File(encoding="utf-8"),
+    metavar="FILE",
+    help="Carry out a script that the differential left, and nothing else.",
+)
 @pass_state
 def test(
-    state: State, modules: tuple[str, ...], testers: tuple[str, ...], rules: tuple[str, ...],
-    keyword: str, as_json: bool, long: bool, memory_mib: int | None, record: bool, kernel: str,
+    state: State,
+    modules: tuple[str, ...],
+    testers: tuple[str, ...],
+    rules: tuple[str, ...],
+    keyword: str,
+    as_json: bool,
+    long: bool,
+    memory_mib: int | None,
+    record: bool,
+    kernel: str,
     script: TextIO | None,
-) -> ExitCode:  # fmt: skip
+) -> ExitCode:
     """Run the matrix: every module with every tester, on the stock kernel."""
     if script is not None:
         others = modules or testers or rules or keyword or as_json or long or record
@@ -295,9 +323,13 @@ def test(
             raise click.UsageError("--replay goes with --kernel NAME, and with nothing else")
         return _run_replay(state, state.select(kernel), script)
     selection = flow.Selection(
-        languages=modules or LANGUAGES, testers=testers or LANGUAGES,
-        rules=tuple(dict.fromkeys(rules)), keyword=keyword, long=long, record=record,
-    )  # fmt: skip
+        languages=modules or LANGUAGES,
+        testers=testers or LANGUAGES,
+        rules=tuple(dict.fromkeys(rules)),
+        keyword=keyword,
+        long=long,
+        record=record,
+    )
     configs = state.select_kernels(kernel)
     flow.require_parts(configs[0])
     flow.require_rules(configs[0], selection.rules)
@@ -433,12 +465,21 @@ def _run_replay(state: State, config: Config, script: TextIO) -> ExitCode:
 
 
 @cli.command()
-@click.option("--minutes", default=20.0, show_default=True, metavar="N",
-              type=Number(min=0, min_open=True, max=10_000),
-              help="How long.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), metavar="N",
-              help="Seed hypothesis with N, not with a fresh number. What it draws depends on the "
-                   "imported modules too: other code may draw other sequences.")  # fmt: skip
+@click.option(
+    "--minutes",
+    default=20.0,
+    show_default=True,
+    metavar="N",
+    type=Number(min=0, min_open=True, max=10_000),
+    help="How long.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=2**63 - 1),
+    metavar="N",
+    help="Seed hypothesis with N, not with a fresh number. What it draws depends on the "
+    "imported modules too: other code may draw other sequences.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @kernel_option("Run on this kernel of [tool.twinmod].")
 @pass_state
@@ -477,26 +518,44 @@ def soak(state: State, minutes: float, seed: int | None, as_json: bool, kernel: 
     type=click.IntRange(min=1, max=1024),
     help="Threads.",
 )
-@click.option("--method", default="lock", show_default=True,
-              type=click.Choice(("lock", "add", "racy")),
-              help="One lock of all threads, the ADD ioctl, or neither.")  # fmt: skip
-@click.option("--repeat", "repeats", default=1, show_default=True, type=click.IntRange(1, 1000),
-              help="So often, each time in a fresh VM, with intervals.")  # fmt: skip
+@click.option(
+    "--method",
+    default="lock",
+    show_default=True,
+    type=click.Choice(("lock", "add", "racy")),
+    help="One lock of all threads, the ADD ioctl, or neither.",
+)
+@click.option(
+    "--repeat",
+    "repeats",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="So often, each time in a fresh VM, with intervals.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @kernel_option("Count on this kernel of [tool.twinmod].")
 @pass_state
 def counter(
-    state: State, increments: int, threads: int, method: str, repeats: int, as_json: bool,
+    state: State,
+    increments: int,
+    threads: int,
+    method: str,
+    repeats: int,
+    as_json: bool,
     kernel: str,
-) -> ExitCode:  # fmt: skip
+) -> ExitCode:
     """Count up with threads on one device in every cell, as the report's multi_mdriver did."""
     config = state.select(kernel)
     with flow.hold_checkout(config, state.progress):
         prepared = flow.run_setup(config, state.progress)
         counting = flow.Counting(
-            threads=threads, increments=increments, method=method, repeats=repeats,
+            threads=threads,
+            increments=increments,
+            method=method,
+            repeats=repeats,
             limit_s=COUNTER_LIMIT_S,
-        )  # fmt: skip
+        )
         document, results = flow.run_counter(config, prepared, counting, state.progress)
     if as_json:
         _print_json(document)
@@ -510,24 +569,54 @@ def counter(
 
 @cli.command()
 @click.option("--quick", is_flag=True, help="Fewer sizes, loads and turns, and no builds.")
-@click.option("--mode", type=click.Choice(bench_run.MODES), default="both", show_default=True,
-              help="Instructions, a clock, or both.")  # fmt: skip
-@click.option("--parameters", default="", metavar="TEXT",
-              help="Add to the kernel's command line, as in hardened_usercopy=off.")  # fmt: skip
-@click.option("--compare", "compared", metavar="OLD.json",
-              type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="Say what changed since another report; exit 1 when a count grew.")  # fmt: skip
-@click.option("--save", "saved", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
-              help="Keep the exact counts for a later --compare.")  # fmt: skip
-@click.option("--share", default=0.01, show_default=True, type=Number(min=0.0),
-              help="By how much a count may grow with --compare.")  # fmt: skip
+@click.option(
+    "--mode",
+    type=click.Choice(bench_run.MODES),
+    default="both",
+    show_default=True,
+    help="Instructions, a clock, or both.",
+)
+@click.option(
+    "--parameters",
+    default="",
+    metavar="TEXT",
+    help="Add to the kernel's command line, as in hardened_usercopy=off.",
+)
+@click.option(
+    "--compare",
+    "compared",
+    metavar="OLD.json",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Say what changed since another report; exit 1 when a count grew.",
+)
+@click.option(
+    "--save",
+    "saved",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Keep the exact counts for a later --compare.",
+)
+@click.option(
+    "--share",
+    default=0.01,
+    show_default=True,
+    type=Number(min=0.0),
+    help="By how much a count may grow with --compare.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @kernel_option("Measure on this kernel of [tool.twinmod].")
 @pass_state
 def bench(
-    state: State, quick: bool, mode: str, parameters: str, compared: Path | None,
-    saved: Path | None, share: float, as_json: bool, kernel: str,
-) -> ExitCode:  # fmt: skip
+    state: State,
+    quick: bool,
+    mode: str,
+    parameters: str,
+    compared: Path | None,
+    saved: Path | None,
+    share: float,
+    as_json: bool,
+    kernel: str,
+) -> ExitCode:
     """Count what each call costs in instructions, time it by a clock, and say why."""
     config = state.select(kernel)
     before = gate.parse_report(compared.read_bytes(), str(compared)) if compared else None
@@ -568,8 +657,12 @@ def render_report(state: State, markdown: bool) -> ExitCode:
 
 @cli.command()
 @kernel_option("Boot this kernel of [tool.twinmod].")
-@click.option("--gdb", "gdb", is_flag=True,
-              help="Let the verb `gdb` in another terminal debug it and its modules.")  # fmt: skip
+@click.option(
+    "--gdb",
+    "gdb",
+    is_flag=True,
+    help="Let the verb `gdb` in another terminal debug it and its modules.",
+)
 @pass_state
 def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
     """Boot a VM with both modules loaded and give its console to you."""
@@ -581,8 +674,12 @@ def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
 
 @cli.command()
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--gdb", "gdb", is_flag=True,
-              help="Wait for the verb `gdb` in another terminal before it begins.")  # fmt: skip
+@click.option(
+    "--gdb",
+    "gdb",
+    is_flag=True,
+    help="Wait for the verb `gdb` in another terminal before it begins.",
+)
 @pass_state
 def replay(state: State, run_dir: Path, gdb: bool) -> ExitCode:
     """Repeat, instruction for instruction, a VM that `test --record` left in the folder RUN."""
@@ -619,10 +716,20 @@ def matrix(state: State, as_json: bool) -> ExitCode:
 
 
 @cli.command("zoo")
-@click.option("-k", "keyword", default="", metavar="NAME",
-              help="Only what has this part in its name, such as double_free/rust.")  # fmt: skip
-@click.option("--module", "modules", multiple=True, type=click.Choice(LANGUAGES),
-              help="Only what is written in this language.")  # fmt: skip
+@click.option(
+    "-k",
+    "keyword",
+    default="",
+    metavar="NAME",
+    help="Only what has this part in its name, such as double_free/rust.",
+)
+@click.option(
+    "--module",
+    "modules",
+    multiple=True,
+    type=click.Choice(LANGUAGES),
+    help="Only what is written in this language.",
+)
 @click.option("--list", "listing", is_flag=True, help="Print what there is and run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @pass_state
@@ -699,37 +806,73 @@ def print_manual() -> ExitCode:
 @click.option("--tag", default="", metavar="vX.Y.Z", help="Of this tag, not what is checked out.")
 @click.option("--dev", is_flag=True, help="A tree with changes will do; every version says so.")
 @click.option("--check", is_flag=True, help="Build all of it twice, elsewhere, and compare.")
-@click.option("--verify", "verified", metavar="DIR",
-              type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="Make none; check the one in a folder, by installing it.")  # fmt: skip
-@click.option("--allowed-signers", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              metavar="FILE", help="With --verify: who may have signed SHA256SUMS.")  # fmt: skip
-@click.option("--sign-key", type=click.Path(path_type=Path), metavar="FILE",
-              help="Sign modules with this key, beside the tested ones.")  # fmt: skip
-@click.option("--sign-cert", type=click.Path(path_type=Path), metavar="FILE",
-              help="The key's certificate.")  # fmt: skip
-@click.option("--ssh-key", type=click.Path(path_type=Path), metavar="FILE",
-              help="Sign SHA256SUMS with this SSH key.")  # fmt: skip
-@click.option("--passphrase-file", type=click.Path(path_type=Path), metavar="FILE",
-              help="Of keys that have a passphrase.")  # fmt: skip
-@click.option("--kernel", "kernels", multiple=True, metavar="NAME",
-              help="Modules for this kernel of [tool.twinmod]; may be repeated.")  # fmt: skip
+@click.option(
+    "--verify",
+    "verified",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Make none; check the one in a folder, by installing it.",
+)
+@click.option(
+    "--allowed-signers",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="With --verify: who may have signed SHA256SUMS.",
+)
+@click.option(
+    "--sign-key",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Sign modules with this key, beside the tested ones.",
+)
+@click.option(
+    "--sign-cert", type=click.Path(path_type=Path), metavar="FILE", help="The key's certificate."
+)
+@click.option(
+    "--ssh-key",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Sign SHA256SUMS with this SSH key.",
+)
+@click.option(
+    "--passphrase-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Of keys that have a passphrase.",
+)
+@click.option(
+    "--kernel",
+    "kernels",
+    multiple=True,
+    metavar="NAME",
+    help="Modules for this kernel of [tool.twinmod]; may be repeated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the index as JSON.")
 @pass_state
 def release_verb(
-    state: State, tag: str, dev: bool, check: bool, verified: Path | None,
-    sign_key: Path | None, sign_cert: Path | None, ssh_key: Path | None,
-    passphrase_file: Path | None, allowed_signers: Path | None, kernels: tuple[str, ...],
+    state: State,
+    tag: str,
+    dev: bool,
+    check: bool,
+    verified: Path | None,
+    sign_key: Path | None,
+    sign_cert: Path | None,
+    ssh_key: Path | None,
+    passphrase_file: Path | None,
+    allowed_signers: Path | None,
+    kernels: tuple[str, ...],
     as_json: bool,
-) -> ExitCode:  # fmt: skip
+) -> ExitCode:
     """Make a release of a commit in ``dist``: what was tested, and what proves it."""
     config = state.config
     for name in kernels:
         select_kernel(config, name)
     keys = signing.Keys(
-        module_key=sign_key, module_certificate=sign_cert, ssh_key=ssh_key,
+        module_key=sign_key,
+        module_certificate=sign_cert,
+        ssh_key=ssh_key,
         passphrase=passphrase_file,
-    )  # fmt: skip
+    )
     if verified is not None:
         if tag or dev or check or keys.paths or len(kernels) > 1:
             raise click.UsageError("--verify goes with --allowed-signers and one --kernel alone")
@@ -854,9 +997,10 @@ def plan_os_error(error: OSError) -> TwinmodError:
         free_bytes = shutil.disk_usage(Path.cwd()).free
         facts.append(("free here", f"{free_bytes / 1e9:.2f} GB"))
     return MissingToolError(
-        f"the system refused: {error.strerror or error}", facts=tuple(facts),
+        f"the system refused: {error.strerror or error}",
+        facts=tuple(facts),
         hint=commands.render("doctor"),
-    )  # fmt: skip
+    )
 
 
 def main() -> None:

@@ -26,9 +26,11 @@ def _filter(root: Chroot, argv: tuple[str, ...], data: bytes) -> bytes:
         (folder / "in").write_bytes(data)
         script = f"{' '.join(argv)} < {inside}/in > {inside}/out"
         command = sandbox.plan_command(
-            root, ("sh", "-c", script), purpose=f"{argv[0]} did not end well",
+            root,
+            ("sh", "-c", script),
+            purpose=f"{argv[0]} did not end well",
             timeout_s=TIMEOUT_S,
             binds=(Bind(source_path=folder, target_path=inside, writable=True),),
-        )  # fmt: skip
+        )
         process.run(command)
         return (folder / "out").read_bytes()

@@ -153,10 +153,11 @@ def select_kernel(config: Config, name: str) -> Config:
 def plan_limits(vm: VmSpec, patience: float) -> VmSpec:
     """Return a VM that may take so many times as long to boot, for a test, and to say something."""
     return replace(
-        vm, boot_timeout_s=vm.boot_timeout_s * patience,
+        vm,
+        boot_timeout_s=vm.boot_timeout_s * patience,
         test_timeout_s=vm.test_timeout_s * patience,
         silence_timeout_s=vm.silence_timeout_s * patience,
-    )  # fmt: skip
+    )
 
 
 def select_memory(config: Config, memory_mib: int) -> Config:
@@ -295,11 +296,18 @@ def plan_kernel(name: str, table: KernelTable, project_dir: Path) -> KernelSpec:
     _check_form(name, table, project_dir)
     tree_dir = _find_dir(table.tree, project_dir)
     return KernelSpec(
-        name=name, chroot=table.chroot, suite=table.suite, flavour=table.flavour,
-        series=table.series, source=table.source, options=table.options,
-        parameters=table.parameters, patience=table.patience, tree_dir=tree_dir,
+        name=name,
+        chroot=table.chroot,
+        suite=table.suite,
+        flavour=table.flavour,
+        series=table.series,
+        source=table.source,
+        options=table.options,
+        parameters=table.parameters,
+        patience=table.patience,
+        tree_dir=tree_dir,
         build_dir=_find_dir(table.build, project_dir) or tree_dir,
-    )  # fmt: skip
+    )
 
 
 def _check_form(name: str, table: KernelTable, project_dir: Path) -> None:
@@ -386,8 +394,13 @@ def _check_references(table: Table, project_dir: Path) -> None:
             project_dir,
         )
     vm = table.vm
-    limits = (vm.memory_mib >= MEMORY_MIN_MIB, vm.processors >= 1, vm.boot_timeout_s > 0,
-              vm.test_timeout_s > 0, vm.silence_timeout_s > vm.test_timeout_s)  # fmt: skip
+    limits = (
+        vm.memory_mib >= MEMORY_MIN_MIB,
+        vm.processors >= 1,
+        vm.boot_timeout_s > 0,
+        vm.test_timeout_s > 0,
+        vm.silence_timeout_s > vm.test_timeout_s,
+    )
     if not all(limits):
         raise _refuse(
             f"[tool.twinmod.vm] needs memory-mib of at least {MEMORY_MIN_MIB}, processors of "

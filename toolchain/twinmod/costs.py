@@ -36,23 +36,34 @@ def summarize_figures(figures: Iterable[Figure]) -> dict[tuple[str, Timing], Cos
 def plan_timing(timing: Timing) -> dict[str, Any]:
     """Return a kind of calls as an entry of a report has it."""
     return {
-        "operation": timing.operation, "size_bytes": timing.size_bytes, "threads": timing.threads,
-        "buffers": timing.buffers, "loop": timing.loop, "regions": timing.regions,
+        "operation": timing.operation,
+        "size_bytes": timing.size_bytes,
+        "threads": timing.threads,
+        "buffers": timing.buffers,
+        "loop": timing.loop,
+        "regions": timing.regions,
         "path": timing.path,
-    }  # fmt: skip
+    }
 
 
 def plan_cost(module: str, tester: str, timing: Timing, cost: Cost) -> dict[str, Any]:
     """Return what was counted of one kind of calls as JSON's own types."""
     return {
-        "mode": "exact", "module": module, "tester": tester, **plan_timing(timing),
-        "instructions_per_call": round(cost.instructions, 2), "ns_per_call": None,
-        "user_instructions": round(cost.user, 2), "kernel_instructions": round(cost.kernel, 2),
+        "mode": "exact",
+        "module": module,
+        "tester": tester,
+        **plan_timing(timing),
+        "instructions_per_call": round(cost.instructions, 2),
+        "ns_per_call": None,
+        "user_instructions": round(cost.user, 2),
+        "kernel_instructions": round(cost.kernel, 2),
         "elsewhere_instructions": round(cost.elsewhere, 2),
-        "minor_faults": round(cost.minor_faults, 3), "spread": round(cost.spread, 6),
-        "samples": [round(sample, 2) for sample in cost.samples], "settled": cost.settled,
+        "minor_faults": round(cost.minor_faults, 3),
+        "spread": round(cost.spread, 6),
+        "samples": [round(sample, 2) for sample in cost.samples],
+        "settled": cost.settled,
         "functions": [[name, round(count, 2)] for name, count in cost.functions],
-    }  # fmt: skip
+    }
 
 
 def plan_turns(turns: Turns) -> dict[str, Any]:
@@ -61,13 +72,16 @@ def plan_turns(turns: Turns) -> dict[str, Any]:
     middle = ordered[len(ordered) // 2]
     quarter = len(ordered) // 4
     return {
-        "mode": "wall", "module": turns.module, "tester": turns.tester,
+        "mode": "wall",
+        "module": turns.module,
+        "tester": turns.tester,
         **plan_timing(turns.timing),
-        "instructions_per_call": None, "ns_per_call": middle,
+        "instructions_per_call": None,
+        "ns_per_call": middle,
         "minor_faults": turns.minor_faults,
         "spread": round((ordered[-1 - quarter] - ordered[quarter]) / middle, 4) if middle else 0.0,
         "samples": list(turns.latency_ns),
-    }  # fmt: skip
+    }
 
 
 def plan_comparisons(turns: Iterable[Turns], languages: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -88,20 +102,34 @@ def plan_comparisons(turns: Iterable[Turns], languages: Mapping[str, str]) -> li
         if not {"c", "rust"} <= pair.keys() or not all(pair["c"].latency_ns):
             continue
         ratio = bench.compare_samples(pair["c"].latency_ns, pair["rust"].latency_ns)
-        found.append({
-            "tester": tester, **plan_timing(timing), "ratio": round(ratio.median, 4),
-            "interval": [round(ratio.low, 4), round(ratio.high, 4)], "verdict": ratio.verdict,
-        })  # fmt: skip
+        found.append(
+            {
+                "tester": tester,
+                **plan_timing(timing),
+                "ratio": round(ratio.median, 4),
+                "interval": [round(ratio.low, 4), round(ratio.high, 4)],
+                "verdict": ratio.verdict,
+            }
+        )
     return found
 
 
 def plan_report(
-    *, kernel: Mapping[str, str], parameters: str, mode: str, quick: bool,
-    products: tuple[Product, ...], figures: tuple[Figure, ...], turns: tuple[Turns, ...],
-    loops: tuple[Loop, ...], builds: tuple[Mapping[str, Any], ...],
-    whole: Mapping[str, Any] | None, exact: Mapping[str, Any], wall: Mapping[str, Any],
+    *,
+    kernel: Mapping[str, str],
+    parameters: str,
+    mode: str,
+    quick: bool,
+    products: tuple[Product, ...],
+    figures: tuple[Figure, ...],
+    turns: tuple[Turns, ...],
+    loops: tuple[Loop, ...],
+    builds: tuple[Mapping[str, Any], ...],
+    whole: Mapping[str, Any] | None,
+    exact: Mapping[str, Any],
+    wall: Mapping[str, Any],
     absent: tuple[Mapping[str, str], ...] = (),
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Return the report of a benchmark: JSON's own types, schema ``twinmod.bench/1``.
 
     Args:
@@ -122,36 +150,49 @@ def plan_report(
     languages = {product.module: product.language for product in products}
     found = summarize_figures(figures)
     modules = {language: module for module, language in languages.items()}
-    testers = dict.fromkeys(cell.partition("/")[2] for cell, _ in found
-                            if cell != YARDSTICKS.name)  # fmt: skip
+    testers = dict.fromkeys(cell.partition("/")[2] for cell, _ in found if cell != YARDSTICKS.name)
     entries = [
-        plan_cost("" if cell == YARDSTICKS.name else modules[cell.partition("/")[0]],
-                  cell.partition("/")[2], timing, cost)
+        plan_cost(
+            "" if cell == YARDSTICKS.name else modules[cell.partition("/")[0]],
+            cell.partition("/")[2],
+            timing,
+            cost,
+        )
         for (cell, timing), cost in found.items()
-    ] + [plan_turns(taken) for taken in turns]  # fmt: skip
+    ] + [plan_turns(taken) for taken in turns]
     return {
-        "schema": bench.SCHEMA, "mode": mode, "quick": quick, "kernel": dict(kernel),
-        "parameters": parameters, "accelerator": wall.get("accelerator", "icount"),
+        "schema": bench.SCHEMA,
+        "mode": mode,
+        "quick": quick,
+        "kernel": dict(kernel),
+        "parameters": parameters,
+        "accelerator": wall.get("accelerator", "icount"),
         "exact": {
-            **exact, "spread": max((cost.spread for cost in found.values()), default=0.0),
+            **exact,
+            "spread": max((cost.spread for cost in found.values()), default=0.0),
         },
-        "wall": dict(wall), "languages": languages,
-        "modules": [{"module": p.module, "language": p.language, "sha256": p.sha256}
-                    for p in products],
+        "wall": dict(wall),
+        "languages": languages,
+        "modules": [
+            {"module": p.module, "language": p.language, "sha256": p.sha256} for p in products
+        ],
         "cells": [f"{language}/{tester}" for language in modules for tester in testers],
         "absent": [dict(cell) for cell in absent],
         "results": [entry for entry in entries if entry["module"]],
         "yardsticks": [entry for entry in entries if not entry["module"]],
         "comparisons": plan_comparisons(turns, languages),
         "explanations": {
-            "loops": explain_loops(loops), "cold": explain_cold(found),
-            "parts": explain_parts(found), "differences": explain_differences(found, testers),
+            "loops": explain_loops(loops),
+            "cold": explain_cold(found),
+            "parts": explain_parts(found),
+            "differences": explain_differences(found, testers),
         },
-        "goals": [plan_goal(goal)
-                  for goal in (*plan_goals(found), *plan_scaling_goals(turns, languages))],
+        "goals": [
+            plan_goal(goal) for goal in (*plan_goals(found), *plan_scaling_goals(turns, languages))
+        ],
         "builds": [dict(build) for build in builds],
         "whole_kernel": dict(whole) if whole else None,
-    }  # fmt: skip
+    }
 
 
 #: What kbuild says of a file that it compiles or links.
@@ -177,14 +218,20 @@ def explain_cold(costs: Costs) -> list[dict[str, Any]]:
         if warm is None:
             continue
         more = cold.instructions - warm.instructions
-        found.append({
-            "cell": cell, "operation": timing.operation, "size_bytes": timing.size_bytes,
-            "cold": round(cold.instructions, 2), "warm": round(warm.instructions, 2),
-            "minor_faults": round(cold.minor_faults, 3),
-            "fault_share": round(more / cold.instructions, 4),
-            "instructions_per_fault": round(more / cold.minor_faults, 1)
-            if cold.minor_faults else None,
-        })  # fmt: skip
+        found.append(
+            {
+                "cell": cell,
+                "operation": timing.operation,
+                "size_bytes": timing.size_bytes,
+                "cold": round(cold.instructions, 2),
+                "warm": round(warm.instructions, 2),
+                "minor_faults": round(cold.minor_faults, 3),
+                "fault_share": round(more / cold.instructions, 4),
+                "instructions_per_fault": round(more / cold.minor_faults, 1)
+                if cold.minor_faults
+                else None,
+            }
+        )
     return found
 
 
@@ -197,22 +244,32 @@ def explain_loops(loops: Iterable[Loop]) -> list[dict[str, Any]]:
     for loop in loops:
         first.setdefault((loop.cell, loop.buffers), loop)
     return [
-        {**asdict(loop), "ratio": round(fmean(loop.read_ns) / fmean(loop.write_ns), 3),
-         "faults_per_read": fmean(loop.read_faults)}
+        {
+            **asdict(loop),
+            "ratio": round(fmean(loop.read_ns) / fmean(loop.write_ns), 3),
+            "faults_per_read": fmean(loop.read_faults),
+        }
         for loop in first.values()
-    ]  # fmt: skip
+    ]
 
 
 def explain_parts(costs: Costs) -> list[dict[str, Any]]:
     """Return what calls consist of, part by part."""
     return [
-        {"cell": cell, "operation": timing.operation, "size_bytes": timing.size_bytes,
-         "path": timing.path, "instructions": round(cost.instructions, 2),
-         "parts": {part: round(count, 2)
-                   for part, count in explain.plan_parts(cost.functions, cost.user).items()}}
+        {
+            "cell": cell,
+            "operation": timing.operation,
+            "size_bytes": timing.size_bytes,
+            "path": timing.path,
+            "instructions": round(cost.instructions, 2),
+            "parts": {
+                part: round(count, 2)
+                for part, count in explain.plan_parts(cost.functions, cost.user).items()
+            },
+        }
         for (cell, timing), cost in costs.items()
         if is_plain(timing)
-    ]  # fmt: skip
+    ]
 
 
 def explain_differences(costs: Costs, testers: Iterable[str]) -> list[dict[str, Any]]:
@@ -224,14 +281,25 @@ def explain_differences(costs: Costs, testers: Iterable[str]) -> list[dict[str, 
             if cell != f"c/{tester}" or rust is None or not is_plain(timing):
                 continue
             rows = explain.plan_rows(c.functions, rust.functions, c.user, rust.user)
-            found.append({
-                "tester": tester, "operation": timing.operation, "size_bytes": timing.size_bytes,
-                "c": round(c.instructions, 2), "rust": round(rust.instructions, 2),
-                "difference": round(rust.instructions - c.instructions, 2),
-                "rows": [{"function": row.function, "c": round(row.c, 2),
-                          "rust": round(row.rust, 2), "difference": round(row.difference, 2)}
-                         for row in rows],
-            })  # fmt: skip
+            found.append(
+                {
+                    "tester": tester,
+                    "operation": timing.operation,
+                    "size_bytes": timing.size_bytes,
+                    "c": round(c.instructions, 2),
+                    "rust": round(rust.instructions, 2),
+                    "difference": round(rust.instructions - c.instructions, 2),
+                    "rows": [
+                        {
+                            "function": row.function,
+                            "c": round(row.c, 2),
+                            "rust": round(row.rust, 2),
+                            "difference": round(row.difference, 2),
+                        }
+                        for row in rows
+                    ],
+                }
+            )
     return found
 
 
@@ -244,9 +312,12 @@ def plan_interval(interval: bench.Interval) -> dict[str, float]:
 
 
 def plan_counter_report(
-    results: tuple[CellResult, ...], kernel: Mapping[str, str], accelerator: str,
-    counting: Mapping[str, Any], absent: tuple[Mapping[str, str], ...] = (),
-) -> dict[str, Any]:  # fmt: skip
+    results: tuple[CellResult, ...],
+    kernel: Mapping[str, str],
+    accelerator: str,
+    counting: Mapping[str, Any],
+    absent: tuple[Mapping[str, str], ...] = (),
+) -> dict[str, Any]:
     """Return what a counter took, repeat by repeat: JSON's own types, ``twinmod.counter/1``.
 
     Args:
@@ -266,23 +337,30 @@ def plan_counter_report(
         times = c.get("real_s", ())
         if times and all(times) and len(times) == len(rust.get("real_s", ())):
             ratio = bench.compare_samples(times, rust["real_s"])
-            comparisons.append({"tester": tester, "ratio": plan_interval(ratio),
-                                "verdict": ratio.verdict})  # fmt: skip
+            comparisons.append(
+                {"tester": tester, "ratio": plan_interval(ratio), "verdict": ratio.verdict}
+            )
     return {
-        "schema": COUNTER_SCHEMA, "kernel": dict(kernel), "accelerator": accelerator,
-        **counting, "cells": list(cells.values()), "absent": [dict(cell) for cell in absent],
+        "schema": COUNTER_SCHEMA,
+        "kernel": dict(kernel),
+        "accelerator": accelerator,
+        **counting,
+        "cells": list(cells.values()),
+        "absent": [dict(cell) for cell in absent],
         "comparisons": comparisons,
-    }  # fmt: skip
+    }
 
 
 def _plan_counter_cell(name: str, found: list[CellResult]) -> dict[str, Any]:
     counts = [result.count for result in found if result.count is not None]
     real_s = [count["real_s"] for count in counts]
     return {
-        "cell": name, "outcomes": [result.outcome for result in found],
+        "cell": name,
+        "outcomes": [result.outcome for result in found],
         "target": counts[0]["target"] if counts else None,
         "actual": [count["actual"] for count in counts],
-        "real_s": real_s, "user_s": [count["user_s"] for count in counts],
+        "real_s": real_s,
+        "user_s": [count["user_s"] for count in counts],
         "system_s": [count["system_s"] for count in counts],
         "interval_s": plan_interval(bench.find_interval(real_s)) if real_s else None,
-    }  # fmt: skip
+    }

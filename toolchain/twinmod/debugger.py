@@ -78,19 +78,34 @@ def plan_gdb(sight: Sight) -> tuple[str, ...]:
         hidden += covered
         folders.append(str(own[-1].target_path))
     argv = (
-        "gdb", "-q", "-iex", f"add-auto-load-safe-path {sandbox.BUILD}",
-        "-iex", f"add-auto-load-safe-path {sandbox.LINUX}", "-iex", "set pagination off",
-        f"{sandbox.BUILD}/vmlinux", "-ex", f"source {sandbox.BUILD}/{SCRIPTS}",
-        "-ex", f"target remote {guest.GDB_SOCKET}",
+        "gdb",
+        "-q",
+        "-iex",
+        f"add-auto-load-safe-path {sandbox.BUILD}",
+        "-iex",
+        f"add-auto-load-safe-path {sandbox.LINUX}",
+        "-iex",
+        "set pagination off",
+        f"{sandbox.BUILD}/vmlinux",
+        "-ex",
+        f"source {sandbox.BUILD}/{SCRIPTS}",
+        "-ex",
+        f"target remote {guest.GDB_SOCKET}",
         *(word for line in (BIRTH if sight.unborn else ()) for word in ("-ex", line)),
-        "-ex", f"lx-symbols {' '.join(folders)}",
+        "-ex",
+        f"lx-symbols {' '.join(folders)}",
         # A module that is not loaded yet has no symbols yet.
-        "-ex", "set breakpoint pending on",
-    )  # fmt: skip
+        "-ex",
+        "set breakpoint pending on",
+    )
     return sandbox.plan_enter(
-        sight.chroot, argv, binds=tuple(binds), hidden=tuple(hidden), terminal=True,
+        sight.chroot,
+        argv,
+        binds=tuple(binds),
+        hidden=tuple(hidden),
+        terminal=True,
         working_dir=str(sandbox.BUILD),
-    )  # fmt: skip
+    )
 
 
 def write_record(folder: Path, argv: tuple[str, ...]) -> Path:

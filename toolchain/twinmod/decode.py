@@ -97,12 +97,25 @@ def read_chains(
     wanted = sorted(set(addresses))
     for section in dict.fromkeys(section for section, _ in wanted):
         here = [address for address in wanted if address[0] == section]
-        argv = ("addr2line", "-a", "-f", "-i", "-C", "-j", section, "-e", str(MODULE),
-                *(hex(offset) for _, offset in here))  # fmt: skip
+        argv = (
+            "addr2line",
+            "-a",
+            "-f",
+            "-i",
+            "-C",
+            "-j",
+            section,
+            "-e",
+            str(MODULE),
+            *(hex(offset) for _, offset in here),
+        )
         command = sandbox.plan_command(
-            compilers, argv, purpose="a fault was not decoded", timeout_s=TIMEOUT_S,
+            compilers,
+            argv,
+            purpose="a fault was not decoded",
+            timeout_s=TIMEOUT_S,
             binds=(Bind(source_path=product.path, target_path=MODULE),),
-        )  # fmt: skip
+        )
         found.update(zip(here, parse_places(process.run(command)), strict=False))
     return found
 
@@ -152,9 +165,11 @@ def read_names(mangled: Iterable[str], compilers: Chroot) -> dict[str, str]:
     if not names:
         return {}
     command = sandbox.plan_command(
-        compilers, ("c++filt", *(_SUFFIX.sub("", name) for name in names)),
-        purpose="names were not decoded", timeout_s=TIMEOUT_S,
-    )  # fmt: skip
+        compilers,
+        ("c++filt", *(_SUFFIX.sub("", name) for name in names)),
+        purpose="names were not decoded",
+        timeout_s=TIMEOUT_S,
+    )
     return dict(zip(names, parse_names(process.run(command)), strict=True))
 
 
@@ -199,8 +214,9 @@ def decode_faults(
         if mine:
             known.update(read_places(product, mine, compilers))
     unnamed = {f.function for f in frames if f.function.startswith("_R") and f not in known}
-    names = read_names((*unnamed, *(f.function for f in known if f.function.startswith("_R"))),
-                       compilers)  # fmt: skip
+    names = read_names(
+        (*unnamed, *(f.function for f in known if f.function.startswith("_R"))), compilers
+    )
 
     def name_frame(frame: Frame) -> Frame:
         placed = known.get(frame, frame)

@@ -169,11 +169,14 @@ def plan_corpus_rounds(corpus: tuple[Sequence, ...], testers: tuple[str, ...]) -
     sizes = sorted({sequence.size for sequence in corpus})
     return tuple(
         Round(
-            size=size, tester=tester, seed=SEED,
+            size=size,
+            tester=tester,
+            seed=SEED,
             corpus=tuple(sequence.steps for sequence in corpus if sequence.size == size),
         )
-        for size in sizes for tester in testers
-    )  # fmt: skip
+        for size in sizes
+        for tester in testers
+    )
 
 
 # -- scripts ----------------------------------------------------------------------------------
@@ -417,10 +420,13 @@ class Explorer:
     """
 
     def __init__(
-        self, definition: Definition, rounds: Iterable[Round],
+        self,
+        definition: Definition,
+        rounds: Iterable[Round],
         boot: Callable[[], AbstractContextManager[guest.Vm]],
-        found: Callable[[Sequence, str], object], told: Callable[[int, int], object],
-    ) -> None:  # fmt: skip
+        found: Callable[[Sequence, str], object],
+        told: Callable[[int, int], object],
+    ) -> None:
         self.definition = definition
         self.rounds = rounds
         self.boot = boot
@@ -458,11 +464,13 @@ class Explorer:
     def finish(self) -> Exploration:
         """Return what it came to."""
         return Exploration(
-            rounds=tuple(self.done), carried_out=dict(self.carried_out),
-            refused=dict(self.refused), failure=self.failure,
+            rounds=tuple(self.done),
+            carried_out=dict(self.carried_out),
+            refused=dict(self.refused),
+            failure=self.failure,
             sequences_sha256=self.digest.hexdigest(),
             kept=tuple(sequence for kept in self.kept.values() for sequence in kept),
-        )  # fmt: skip
+        )
 
 
 def keep_in(folder: Path) -> None:
@@ -519,10 +527,14 @@ class Search:
         import hypothesis  # noqa: PLC0415 - a third of a second, for two verbs of many
 
         settings = hypothesis.settings(
-            max_examples=self.round.examples, database=None, deadline=None, print_blob=False,
-            report_multiple_bugs=False, suppress_health_check=list(hypothesis.HealthCheck),
+            max_examples=self.round.examples,
+            database=None,
+            deadline=None,
+            print_blob=False,
+            report_multiple_bugs=False,
+            suppress_health_check=list(hypothesis.HealthCheck),
             phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
-        )  # fmt: skip
+        )
 
         @hypothesis.seed(self.round.seed)
         @settings
@@ -620,9 +632,11 @@ class Search:
         again = self._carry_out(sequence, expected)
         error = again or error
         return Failure(
-            sequence=sequence, outcome=error.outcome, message=error.message,
+            sequence=sequence,
+            outcome=error.outcome,
+            message=error.message,
             again=again is not None,
-        )  # fmt: skip
+        )
 
 
 def measure(calls: str) -> tuple[int, str]:
@@ -713,16 +727,19 @@ class Replayer:
         if outcome == "passed" and self.difference:
             outcome = "failed"
         return Replay(
-            sequence=self.sequence, result=replace(ended, outcome=outcome), agreed=self.agreed,
+            sequence=self.sequence,
+            result=replace(ended, outcome=outcome),
+            agreed=self.agreed,
             difference=self.difference,
-        )  # fmt: skip
+        )
 
 
 def render_replay(replay: Replay) -> str:
     """Return a replay as text: each step, and what came of it."""
     steps = replay.sequence.steps
-    lines = [render_step((DEVICE, {"size": replay.sequence.size,
-                                   "tester": replay.sequence.tester}))]  # fmt: skip
+    lines = [
+        render_step((DEVICE, {"size": replay.sequence.size, "tester": replay.sequence.tester}))
+    ]
     for number, step in enumerate(steps):
         mark = "agree" if number < replay.agreed else "-"
         if number == replay.agreed:
@@ -735,8 +752,11 @@ def render_replay(replay: Replay) -> str:
 
 def plan_request(sequence: Sequence) -> dict[str, Any]:
     """Return what the agent is asked: JSON's own types."""
-    return {"size": sequence.size, "tester": sequence.tester,
-            "steps": [[name, dict(arguments)] for name, arguments in sequence.steps]}  # fmt: skip
+    return {
+        "size": sequence.size,
+        "tester": sequence.tester,
+        "steps": [[name, dict(arguments)] for name, arguments in sequence.steps],
+    }
 
 
 def iterate_rounds(
@@ -777,12 +797,14 @@ def plan_result(
     last = len(exploration.rounds) - 1
     tests = tuple(
         TestResult(
-            id=one.name, rules=(), duration_s=round(seconds, 2),
+            id=one.name,
+            rules=(),
+            duration_s=round(seconds, 2),
             outcome=failure.outcome if failure and number == last else "passed",
             message=_render_failure(failure, script) if failure and number == last else "",
         )
         for number, (one, seconds, _) in enumerate(exploration.rounds)
-    )  # fmt: skip
+    )
     outcome = ended.outcome
     if outcome == "passed" and (failure or problems):
         outcome = failure.outcome if failure else "failed"
@@ -800,10 +822,16 @@ def plan_report(exploration: Exploration, script: str) -> dict[str, Any]:
     failure = exploration.failure
     seconds = exploration.seconds
     return {
-        "rounds": [{"size": one.size, "tester": one.tester,
-                    "seed": None if one.corpus else one.seed,
-                    "sequences": count, "seconds": round(spent, 2)}
-                   for one, spent, count in exploration.rounds],
+        "rounds": [
+            {
+                "size": one.size,
+                "tester": one.tester,
+                "seed": None if one.corpus else one.seed,
+                "sequences": count,
+                "seconds": round(spent, 2),
+            }
+            for one, spent, count in exploration.rounds
+        ],
         "sequences": exploration.sequences,
         "sequences_sha256": exploration.sequences_sha256,
         "steps": exploration.steps,
@@ -811,11 +839,16 @@ def plan_report(exploration: Exploration, script: str) -> dict[str, Any]:
         "steps_per_s": round(exploration.steps / seconds, 1) if seconds else 0.0,
         "carried_out": dict(sorted(exploration.carried_out.items())),
         "refused": dict(sorted(exploration.refused.items())),
-        "failure": None if failure is None else {
-            "outcome": failure.outcome, "message": failure.message, "again": failure.again,
-            "steps": [render_step(step) for step in failure.sequence.steps], "script": script,
+        "failure": None
+        if failure is None
+        else {
+            "outcome": failure.outcome,
+            "message": failure.message,
+            "again": failure.again,
+            "steps": [render_step(step) for step in failure.sequence.steps],
+            "script": script,
         },
-    }  # fmt: skip
+    }
 
 
 def plan_corpus(kept: tuple[Sequence, ...]) -> dict[str, str]:

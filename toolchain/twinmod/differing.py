@@ -61,9 +61,11 @@ def find_differences(
 
 
 def _compare_sets(
-    before: Mapping[str, bytes], now: Mapping[str, bytes], path: tuple[str, ...],
+    before: Mapping[str, bytes],
+    now: Mapping[str, bytes],
+    path: tuple[str, ...],
     decompress: Callable[[bytes], bytes],
-) -> Iterator[Difference]:  # fmt: skip
+) -> Iterator[Difference]:
     for name in sorted({*before, *now}):
         here = (*path, name)
         if name not in now:
@@ -83,12 +85,17 @@ def _compare_content(
         return
     about = [
         Difference(path=(*path, name), where=f"{old[name].about} before, {new[name].about} now")
-        for name in old if name in new and old[name].about != new[name].about
-    ]  # fmt: skip
-    inside = list(_compare_sets(
-        {name: member.content for name, member in old.items()},
-        {name: member.content for name, member in new.items()}, path, decompress,
-    ))  # fmt: skip
+        for name in old
+        if name in new and old[name].about != new[name].about
+    ]
+    inside = list(
+        _compare_sets(
+            {name: member.content for name, member in old.items()},
+            {name: member.content for name, member in new.items()},
+            path,
+            decompress,
+        )
+    )
     yield from (*about, *inside)
     if not about and not inside:
         yield Difference(path=path, where=f"the members are the same; {_describe(before, now)}")

@@ -59,7 +59,7 @@ def write_debs(files: Mapping[str, bytes], folder: Path) -> tuple[Path, ...]:
 
 def make_machine(
     config: Config, prepared: flow.Prepared, files: Mapping[str, bytes], work_dir: Path
-) -> Machine:  # fmt: skip
+) -> Machine:
     """Return a fresh root with the headers and the source of a kernel of its backports.
 
     Raises:
@@ -71,20 +71,29 @@ def make_machine(
     tree, inside = prepared.tree, prepared.chroot
     suite = tree.suite.removesuffix("-backports")
     root = proving.make_root(
-        suite, config.mirror or inside.mirror, inside.apt_options, work_dir / "root",
+        suite,
+        config.mirror or inside.mirror,
+        inside.apt_options,
+        work_dir / "root",
         ROOT_PACKAGES,
-    )  # fmt: skip
+    )
     series = ".".join(tree.release.split(".")[:2])
     # By their own names, not by --target-release: that would take libraries of the backports too,
     # and the stable suite's -dev packages do not go with those.
     argv = proving.plan_apt("install", f"linux-headers-{tree.release}", f"linux-source-{series}")
-    proving.run_apt(root, argv, "the kernel's headers and source were not installed",
-                    log_path=work_dir / "apt.log")  # fmt: skip
+    proving.run_apt(
+        root,
+        argv,
+        "the kernel's headers and source were not installed",
+        log_path=work_dir / "apt.log",
+    )
     return Machine(
-        root=root, kernel_release=tree.release, debs=write_debs(files, work_dir / "debs"),
+        root=root,
+        kernel_release=tree.release,
+        debs=write_debs(files, work_dir / "debs"),
         modules=tuple(release.plan_package_name(module.name) for module in config.modules),
         work_dir=work_dir,
-    )  # fmt: skip
+    )
 
 
 def find_states(states: Iterable[ModuleState], kernel_release: str) -> dict[str, ModuleState]:
@@ -167,12 +176,19 @@ def find_products(machine: Machine, products: tuple[Product, ...]) -> tuple[Prod
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
         module = elf.parse_module(content)
-        found.append(Product(
-            module=product.module, language=product.language, path=target,
-            size_bytes=len(content), sha256=release.read_digest(content),
-            vermagic=module.find_modinfo("vermagic"), seconds=0.0, command="dkms",
-            up_to_date=True,
-        ))  # fmt: skip
+        found.append(
+            Product(
+                module=product.module,
+                language=product.language,
+                path=target,
+                size_bytes=len(content),
+                sha256=release.read_digest(content),
+                vermagic=module.find_modinfo("vermagic"),
+                seconds=0.0,
+                command="dkms",
+                up_to_date=True,
+            )
+        )
     return tuple(found)
 
 
@@ -183,9 +199,11 @@ def upgrade(machine: Machine, config: Config, what: Release, progress: Progress)
         NotPassedError: dkms has not both modules of just that version afterwards.
     """
     later = Release(
-        version=versions.plan_next(what.version), commit=what.commit, epoch=what.epoch + 1,
+        version=versions.plan_next(what.version),
+        commit=what.commit,
+        epoch=what.epoch + 1,
         source_dir=config.root_dir,
-    )  # fmt: skip
+    )
     folder = machine.work_dir / "next"
     made = packages.build_packages(later, folder, progress)
     proving.install_debs(
@@ -210,11 +228,16 @@ def upgrade_kernel(machine: Machine) -> str:
     """
     before = {state.release for state in proving.read_status(machine.root)}
     argv = proving.plan_apt("install", SECOND_HEADERS)
-    proving.run_apt(machine.root, argv, "the second kernel's headers were not installed",
-                    log_path=machine.log_path)  # fmt: skip
+    proving.run_apt(
+        machine.root,
+        argv,
+        "the second kernel's headers were not installed",
+        log_path=machine.log_path,
+    )
     records = {record.release: record for record in proving.read_records(machine.root)}
-    kernels = sorted(({s.release for s in proving.read_status(machine.root)} | {*records})
-                     - before - {""})  # fmt: skip
+    kernels = sorted(
+        ({s.release for s in proving.read_status(machine.root)} | {*records}) - before - {""}
+    )
     if not kernels:
         raise NotPassedError("dkms and the package's own record know of no second kernel")
     seen = []
@@ -238,8 +261,7 @@ def remove(machine: Machine) -> str:
     """
     names = tuple(path.name.partition("_")[0] for path in machine.debs)
     argv = proving.plan_apt("purge", *names)
-    proving.run_apt(machine.root, argv, "the packages were not removed",
-                    log_path=machine.log_path)  # fmt: skip
+    proving.run_apt(machine.root, argv, "the packages were not removed", log_path=machine.log_path)
     left = sorted(path for path in proving.read_files(machine.root) if "mdriver" in path)
     for path in (machine.root.root_dir / "usr/lib/modules").glob("*/modules.dep"):
         if "mdriver" in path.read_text(errors="replace"):

@@ -181,12 +181,17 @@ def parse_unused(data: bytes) -> tuple[Span, ...]:
         if _REFERRING.match(section.name)
     }
     return tuple(
-        Span(section=elf.get_section(symbol["st_shndx"]).name, begin=symbol["st_value"],
-             end=symbol["st_value"] + symbol["st_size"])
+        Span(
+            section=elf.get_section(symbol["st_shndx"]).name,
+            begin=symbol["st_value"],
+            end=symbol["st_value"] + symbol["st_size"],
+        )
         for number, symbol in enumerate(table.iter_symbols())
-        if symbol["st_info"]["type"] == "STT_FUNC" and isinstance(symbol["st_shndx"], int)
-        and symbol["st_info"]["bind"] == "STB_GLOBAL" and number not in named
-    )  # fmt: skip
+        if symbol["st_info"]["type"] == "STT_FUNC"
+        and isinstance(symbol["st_shndx"], int)
+        and symbol["st_info"]["bind"] == "STB_GLOBAL"
+        and number not in named
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,11 +211,14 @@ def parse_calls(data: bytes) -> tuple[Call, ...]:
     if not isinstance(table, SymbolTableSection):
         return ()
     return tuple(
-        Call(section=section.name, place=relocation["r_offset"],
-             target=table.get_symbol(relocation["r_info_sym"]).name)
+        Call(
+            section=section.name,
+            place=relocation["r_offset"],
+            target=table.get_symbol(relocation["r_info_sym"]).name,
+        )
         for section, relocation in _iter_relocations(elf)
         if section["sh_flags"] & SH_FLAGS.SHF_EXECINSTR
-    )  # fmt: skip
+    )
 
 
 # -- what it needs -----------------------------------------------------------------------------

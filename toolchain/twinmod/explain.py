@@ -10,18 +10,53 @@ PARTS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (part, re.compile("|".join(patterns)))
     for part, patterns in (
         ("driver", (r".* \[.*\]", r"rust_helper_.*")),
-        ("lock", (r"_raw_(?:spin|read|write)_.*", r"queued_spin_.*", r"(?:__)?mutex_.*",
-                  r"(?:down|up)_(?:read|write).*")),
-        ("check", (r"_*check_(?:object_size|heap_object|stack_object)", r"__virt_addr_valid",
-                   r"is_vmalloc_addr", r"find_vm_area", r"usercopy_.*")),
-        ("copy", (r"rep_(?:movs|stos)_alternative", r"(?:__|__pi_)?mem(?:cpy|set|move).*",
-                  r"_copy_(?:to|from)_(?:iter|user).*", r"copy_page_(?:to|from)_iter.*",
-                  r"copy_(?:to|from)_user_nofault", r"__(?:put|get)_user_.*", r"_*clear_pages?.*")),
-        ("entry", (r"entry_SYSCALL.*", r"entry_SYSRET.*", r"do_syscall_64", r"x64_sys_call",
-                   r"syscall_.*", r"__x64_sys_.*", r"prandom_u32_state", r"fpregs_.*",
-                   r"__x86_(?:indirect|return)_thunk.*")),
+        (
+            "lock",
+            (
+                r"_raw_(?:spin|read|write)_.*",
+                r"queued_spin_.*",
+                r"(?:__)?mutex_.*",
+                r"(?:down|up)_(?:read|write).*",
+            ),
+        ),
+        (
+            "check",
+            (
+                r"_*check_(?:object_size|heap_object|stack_object)",
+                r"__virt_addr_valid",
+                r"is_vmalloc_addr",
+                r"find_vm_area",
+                r"usercopy_.*",
+            ),
+        ),
+        (
+            "copy",
+            (
+                r"rep_(?:movs|stos)_alternative",
+                r"(?:__|__pi_)?mem(?:cpy|set|move).*",
+                r"_copy_(?:to|from)_(?:iter|user).*",
+                r"copy_page_(?:to|from)_iter.*",
+                r"copy_(?:to|from)_user_nofault",
+                r"__(?:put|get)_user_.*",
+                r"_*clear_pages?.*",
+            ),
+        ),
+        (
+            "entry",
+            (
+                r"entry_SYSCALL.*",
+                r"entry_SYSRET.*",
+                r"do_syscall_64",
+                r"x64_sys_call",
+                r"syscall_.*",
+                r"__x64_sys_.*",
+                r"prandom_u32_state",
+                r"fpregs_.*",
+                r"__x86_(?:indirect|return)_thunk.*",
+            ),
+        ),
     )
-)  # fmt: skip
+)
 
 #: Where what no part claims belongs: permissions, the file, the VFS.
 OTHER = "file system"

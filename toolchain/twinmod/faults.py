@@ -172,7 +172,7 @@ _LABELS = (
     (re.compile(r"^((?:read|write|read-write)(?: \(\w+\))?) to 0x\S+ of (\d+ bytes)"), "{} of {}"),
     (re.compile(r"^(?:Call Trace:|stack backtrace:)"), "at"),
     (re.compile(r"^Last potentially related work"), "work"),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,9 +196,10 @@ def parse_line(text: str) -> Line:
         return Line(text=text.rstrip(), at_s=None, speaker="")
     at, speaker, speaker_alone = stamp.groups()
     return Line(
-        text=text[stamp.end() :].rstrip(), at_s=float(at) if at else None,
+        text=text[stamp.end() :].rstrip(),
+        at_s=float(at) if at else None,
         speaker=speaker or speaker_alone or "",
-    )  # fmt: skip
+    )
 
 
 def find_kind(text: str) -> str:
@@ -282,9 +283,12 @@ def plan_fault(kind: str, lines: tuple[Line, ...]) -> KernelFault:
     named += [frame.module for stack in stacks for frame in stack.frames if frame.module]
     shown = tuple(text for text in told if text and not _NOISE.match(text))
     return KernelFault(
-        kind=kind, lines=shown[:FAULT_LINES], at_s=lines[0].at_s, stacks=stacks,
+        kind=kind,
+        lines=shown[:FAULT_LINES],
+        at_s=lines[0].at_s,
+        stacks=stacks,
         modules=tuple(dict.fromkeys(named)),
-    )  # fmt: skip
+    )
 
 
 def parse_stacks(lines: list[str]) -> tuple[Stack, ...]:
@@ -328,9 +332,11 @@ def parse_frame(text: str) -> Frame | None:
     if match is None:
         return None
     return Frame(
-        function=match["function"], offset=int(match["offset"], 16), size=int(match["size"], 16),
+        function=match["function"],
+        offset=int(match["offset"], 16),
+        size=int(match["size"], 16),
         module=match["module"] or "",
-    )  # fmt: skip
+    )
 
 
 def is_foreign(fault: KernelFault, modules: tuple[str, ...]) -> bool:

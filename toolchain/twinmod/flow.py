@@ -170,9 +170,10 @@ def ensure_out_dir(out_dir: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise MissingToolError(
-            f"results cannot be written: {error.strerror}", facts=(("folder", str(out_dir)),),
+            f"results cannot be written: {error.strerror}",
+            facts=(("folder", str(out_dir)),),
             hint="cd to a folder of your own",
-        ) from error  # fmt: skip
+        ) from error
 
 
 @contextmanager
@@ -305,12 +306,20 @@ def prepare_setting(config: Config, prepared: Prepared, progress: Progress) -> g
     require_matrix(config)
     uapi, beside = read_uapi(config), read_beside(config)
     testers = tuple(
-        (spec, userland.ensure_tester(
-            spec, prepared.chroot, config.root_dir, beside, prepared.site_dir,
-            prepared.crates_dir if spec.name == "rust" else None, progress,
-        ))
+        (
+            spec,
+            userland.ensure_tester(
+                spec,
+                prepared.chroot,
+                config.root_dir,
+                beside,
+                prepared.site_dir,
+                prepared.crates_dir if spec.name == "rust" else None,
+                progress,
+            ),
+        )
         for spec in config.testers
-    )  # fmt: skip
+    )
     programs_dir = userland.ensure_programs(
         prepared.chroot, prepared.site_dir, config.matrix_dir, uapi, progress
     )
@@ -320,11 +329,15 @@ def prepare_setting(config: Config, prepared: Prepared, progress: Progress) -> g
         prepared.tree, config.out_dir / "build" / prepared.tree.release / "vm"
     )
     return guest.Setting(
-        tree=tree, chroot=prepared.chroot, vm=config.vm, accelerator=accelerator,
-        userland=guest.Userland(site_dir=prepared.site_dir, tester_dirs=testers,
-                                programs_dir=programs_dir),
+        tree=tree,
+        chroot=prepared.chroot,
+        vm=config.vm,
+        accelerator=accelerator,
+        userland=guest.Userland(
+            site_dir=prepared.site_dir, tester_dirs=testers, programs_dir=programs_dir
+        ),
         version=read_module_version(config),
-    )  # fmt: skip
+    )
 
 
 def read_rules(config: Config) -> tuple[tuple[str, str], ...]:
@@ -383,9 +396,10 @@ class Selection:
     def plan_cells(self, config: Config) -> tuple[Cell, ...]:
         """Return the cells that it leaves."""
         return tuple(
-            cell for cell in plan_cells(config)
+            cell
+            for cell in plan_cells(config)
             if cell.language in self.languages and cell.tester in self.testers
-        )  # fmt: skip
+        )
 
     def render(self, config: Config) -> str:
         """Return what it narrows a run to as text, "" when it leaves everything."""
@@ -493,10 +507,15 @@ def plan_shown_rules(
 
 
 def run_test(
-    config: Config, prepared: Prepared, selection: Selection, out_dir: Path, progress: Progress,
+    config: Config,
+    prepared: Prepared,
+    selection: Selection,
+    out_dir: Path,
+    progress: Progress,
     phases: Callable[[], tuple[tuple[str, float], ...]],
-    products: tuple[Product, ...] = (), root_dir: Path | None = None,
-) -> Run:  # fmt: skip
+    products: tuple[Product, ...] = (),
+    root_dir: Path | None = None,
+) -> Run:
     """Run the matrix on one kernel, write the reports to a folder.
 
     Args: those of every verb, and
@@ -523,9 +542,13 @@ def run_test(
         )
     shutil.rmtree(out_dir, ignore_errors=True)
     work = guest.Work(
-        mode="matrix", cells=cells, products=products, limit_s=config.vm.test_timeout_s,
-        pytest_args=selection.pytest_args, differential=config.differential,
-    )  # fmt: skip
+        mode="matrix",
+        cells=cells,
+        products=products,
+        limit_s=config.vm.test_timeout_s,
+        pytest_args=selection.pytest_args,
+        differential=config.differential,
+    )
     exploring = None
     if rounds:
         exploring = prepare_exploring(config, setting, work, out_dir, progress, rounds)
@@ -542,14 +565,22 @@ def run_test(
         checked = blame_missed(checked, injected)
     everything = (*checked, explored.result) if explored else checked
     document = report.plan_test_report(
-        checked, prepared.tree,
+        checked,
+        prepared.tree,
         {"name": setting.accelerator.name, "reason": setting.accelerator.reason},
-        results.count_totals(everything, absent), narrowed=selection.render(config),
-        long=selection.long, memory_mib=setting.vm.memory_mib, absent=absent,
-        boots=boots.total, stalled_boots=boots.stalled, products=products, phases=phases(),
+        results.count_totals(everything, absent),
+        narrowed=selection.render(config),
+        long=selection.long,
+        memory_mib=setting.vm.memory_mib,
+        absent=absent,
+        boots=boots.total,
+        stalled_boots=boots.stalled,
+        products=products,
+        phases=phases(),
         vm_phases=boots.phases,
-        differential=explored.document if explored else None, injected=injected,
-    )  # fmt: skip
+        differential=explored.document if explored else None,
+        injected=injected,
+    )
     write_json(out_dir / "report.json", document)
     cache.write_atomically(out_dir / "junit.xml", report.render_junit(everything))
     shown = plan_shown_rules(rules, checked, selection)
@@ -561,12 +592,17 @@ def read_injected(
 ) -> dict[str, Any] | None:
     """Return what a run made fail on demand; None on a kernel that cannot."""
     texts = {
-        product.module: "".join(path.read_text() for path in sorted(
-            out_dir.glob(f"vm-*/results/failures-{product.module}-*.jsonl")))
+        product.module: "".join(
+            path.read_text()
+            for path in sorted(out_dir.glob(f"vm-*/results/failures-{product.module}-*.jsonl"))
+        )
         for product in products
-    }  # fmt: skip
-    found = tuple(failure for module, text in texts.items()
-                  for failure in injection.parse_failures(text, module))  # fmt: skip
+    }
+    found = tuple(
+        failure
+        for module, text in texts.items()
+        for failure in injection.parse_failures(text, module)
+    )
     if not found:
         return None
     seen = tuple(product for product in products if texts[product.module])
@@ -581,8 +617,11 @@ def blame_missed(
     """Return results in which a place that asks for memory and never failed is a problem."""
     missed = injection.find_missed(injected)
     for module in dict.fromkeys(module for module, _ in missed):
-        problems = tuple(f"{place} asks for memory and was never made to fail"
-                         for other, place in missed if other == module)  # fmt: skip
+        problems = tuple(
+            f"{place} asks for memory and was never made to fail"
+            for other, place in missed
+            if other == module
+        )
         checked = results.blame(checked, module, problems)
     return checked
 
@@ -617,10 +656,11 @@ class Exploring:
             ended, exploration, problems if ended.outcome == "passed" else (), shown
         )
         document = {
-            "outcome": result.outcome, "problems": list(result.problems),
+            "outcome": result.outcome,
+            "problems": list(result.problems),
             "kernel_faults": [report.plan_fault(fault) for fault in result.kernel_faults],
             **differential.plan_report(exploration, shown),
-        }  # fmt: skip
+        }
         return Explored(result=result, document=document)
 
     def _write_script(self, failure: differential.Failure) -> Path:
@@ -646,9 +686,13 @@ def read_rounds(config: Config, selection: Selection) -> tuple[differential.Roun
 
 
 def prepare_exploring(
-    config: Config, setting: guest.Setting, work: guest.Work, out_dir: Path, progress: Progress,
+    config: Config,
+    setting: guest.Setting,
+    work: guest.Work,
+    out_dir: Path,
+    progress: Progress,
     rounds: Iterable[differential.Round],
-) -> Exploring:  # fmt: skip
+) -> Exploring:
     """Return the differential of a run.
 
     Args:
@@ -697,9 +741,13 @@ def prepare_alone(
     setting = prepare_setting(config, prepared, progress)
     shutil.rmtree(out_dir, ignore_errors=True)
     work = guest.Work(
-        mode="matrix", cells=(DIFFERENTIAL,), products=products,
-        limit_s=config.vm.test_timeout_s, differential=config.differential, life_s=life_s,
-    )  # fmt: skip
+        mode="matrix",
+        cells=(DIFFERENTIAL,),
+        products=products,
+        limit_s=config.vm.test_timeout_s,
+        differential=config.differential,
+        life_s=life_s,
+    )
     return setting, work
 
 
@@ -729,9 +777,13 @@ def run_soak(
     for name, script in differential.plan_corpus(exploring.explorer.finish().kept).items():
         cache.write_atomically(out_dir / differential.CORPUS / name, script)
     document = report.plan_soak_report(
-        prepared.tree, setting.accelerator.name, seed, boots.stalled, work.products,
+        prepared.tree,
+        setting.accelerator.name,
+        seed,
+        boots.stalled,
+        work.products,
         explored.document,
-    )  # fmt: skip
+    )
     write_json(out_dir / "report.json", document)
     return Explored(result=explored.result, document=document)
 
@@ -794,9 +846,14 @@ def run_counter(
     out_dir = config.out_dir / "counter"
     shutil.rmtree(out_dir, ignore_errors=True)
     work = guest.Work(
-        mode="count", cells=cells, products=products, limit_s=counting.limit_s,
-        threads=counting.threads, increments=counting.increments, method=counting.method,
-    )  # fmt: skip
+        mode="count",
+        cells=cells,
+        products=products,
+        limit_s=counting.limit_s,
+        threads=counting.threads,
+        increments=counting.increments,
+        method=counting.method,
+    )
     found: list[CellResult] = []
     for number in range(1, counting.repeats + 1):
         if counting.repeats > 1:
@@ -809,11 +866,17 @@ def run_counter(
             ended = guest.plan_unreached(cells, error.message)
         found += ended
     document = costs.plan_counter_report(
-        tuple(found), report.plan_kernel(prepared.tree), setting.accelerator.name,
-        {"threads": counting.threads, "increments": counting.increments,
-         "method": counting.method, "repeats": counting.repeats},
+        tuple(found),
+        report.plan_kernel(prepared.tree),
+        setting.accelerator.name,
+        {
+            "threads": counting.threads,
+            "increments": counting.increments,
+            "method": counting.method,
+            "repeats": counting.repeats,
+        },
         report.plan_absent(absent),
-    )  # fmt: skip
+    )
     write_json(out_dir / "report.json", document)
     return document, tuple(found)
 
@@ -849,9 +912,12 @@ def offer_gdb(
 ) -> Iterator[None]:
     """Let the verb `gdb` find the VM of a folder until the context is left; see debugger.Sight."""
     sight = debugger.Sight(
-        tree=prepared.tree, chroot=prepared.chroot, socket_dir=run_dir / "results",
-        builds=plan_builds(config, prepared.tree, find_languages(prepared.tree)), unborn=unborn,
-    )  # fmt: skip
+        tree=prepared.tree,
+        chroot=prepared.chroot,
+        socket_dir=run_dir / "results",
+        builds=plan_builds(config, prepared.tree, find_languages(prepared.tree)),
+        unborn=unborn,
+    )
     record_path = debugger.write_record(config.out_dir / "gdb", debugger.plan_gdb(sight))
     progress.note(f"in another terminal: {commands.render('gdb')}")
     try:
@@ -867,9 +933,13 @@ def run_gdb(config: Config, arguments: tuple[str, ...]) -> ExitCode:
 
 
 def run_recording(
-    config: Config, prepared: Prepared, recorded: recording.Recording, progress: Progress, *,
+    config: Config,
+    prepared: Prepared,
+    recorded: recording.Recording,
+    progress: Progress,
+    *,
     gdb: bool,
-) -> tuple[recording.Comparison, tuple[KernelFault, ...]]:  # fmt: skip
+) -> tuple[recording.Comparison, tuple[KernelFault, ...]]:
     """Repeat a VM that was recorded; return how it compares, and the faults that it ended with.
 
     Raises:
@@ -954,9 +1024,10 @@ def read_reports(config: Config, rules: Rules, made: str) -> dict[str, dict[str,
         found[name] = document
     if not found:
         raise ConfigError(
-            "there is nothing to report yet", facts=(("folder", str(config.out_dir)),),
+            "there is nothing to report yet",
+            facts=(("folder", str(config.out_dir)),),
             hint=f"{commands.render('test')}, then {commands.render('bench')}",
-        )  # fmt: skip
+        )
     return found
 
 
@@ -1046,9 +1117,13 @@ def _find_entries_of(config: Config) -> tuple[tuple[str, str], ...]:
     if root is None:
         return ()
     site = userland.plan_lock_digest(root, config.lock_path)
-    used = [("chroot", root.key), ("native", userland.plan_native_digest(root)),
-            *(("kernel", key) for key in _find_kernel_keys(config, root)),
-            (cache.SCRATCH, root.key), ("python", site)]  # fmt: skip
+    used = [
+        ("chroot", root.key),
+        ("native", userland.plan_native_digest(root)),
+        *(("kernel", key) for key in _find_kernel_keys(config, root)),
+        (cache.SCRATCH, root.key),
+        ("python", site),
+    ]
     for spec in config.testers:
         lock_path = config.root_dir / spec.project / "Cargo.lock"
         if lock_path.exists():

@@ -92,15 +92,18 @@ def compare_reports(
     shared = [key for key in new if key in old and new[key]["module"] and is_comparable(new[key])]
     changes = (
         Change(
-            entry=new[key], before=old[key]["instructions_per_call"],
+            entry=new[key],
+            before=old[key]["instructions_per_call"],
             now=new[key]["instructions_per_call"],
             functions=explain.compare_functions(
                 tuple(map(tuple, old[key].get("functions", ()))),
                 tuple(map(tuple, new[key]["functions"])),
-            ) if old[key].get("functions") else (),
+            )
+            if old[key].get("functions")
+            else (),
         )
         for key in shared
-    )  # fmt: skip
+    )
     return tuple(c for c in changes if c.now != c.before), len(shared)
 
 
@@ -135,18 +138,26 @@ def find_other_ground(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
     def read_grounds(report: Mapping[str, Any]) -> dict[str, str]:
         kernel = report["kernel"]
-        return {"kernel": kernel["version"], "rustc": kernel["rustc"],
-                "parameters": report["parameters"], "QEMU": report["exact"]["qemu"]}  # fmt: skip
+        return {
+            "kernel": kernel["version"],
+            "rustc": kernel["rustc"],
+            "parameters": report["parameters"],
+            "QEMU": report["exact"]["qemu"],
+        }
 
     old, new = read_grounds(before), read_grounds(now)
-    return "; ".join(f"{name} {old[name]!r} then, {new[name]!r} now"
-                     for name in new if old[name] != new[name])  # fmt: skip
+    return "; ".join(
+        f"{name} {old[name]!r} then, {new[name]!r} now" for name in new if old[name] != new[name]
+    )
 
 
 def compare_changes(
-    changes: Iterable[Change], compared: int, share: float, other_ground: str = "",
+    changes: Iterable[Change],
+    compared: int,
+    share: float,
+    other_ground: str = "",
     lost: tuple[str, ...] = (),
-) -> ExitCode:  # fmt: skip
+) -> ExitCode:
     """Return the exit code of a comparison: nothing compared, or less, is no success.
 
     On other ground a count that grew is shown, and proves nothing.

@@ -47,9 +47,16 @@ class Goal:
 
 def is_plain(timing: Timing) -> bool:
     """Tell whether calls are warm ones of one thread, by a tester, at an offset or none."""
-    return timing.buffers == "reused" and timing.loop == "tester" and timing.operation in (
-        "pread", "pwrite", "add",
-    )  # fmt: skip
+    return (
+        timing.buffers == "reused"
+        and timing.loop == "tester"
+        and timing.operation
+        in (
+            "pread",
+            "pwrite",
+            "add",
+        )
+    )
 
 
 def find_plain(costs: Costs, cell: str, operation: str, size: int, path: str = "") -> Cost | None:
@@ -84,17 +91,30 @@ def _plan_own(costs: Costs, language: str) -> Iterator[Goal]:
         what = f"{operation} of {render_size(size)}"
         if size >= 64 * KIB and operation in one:
             yield _plan_share(
-                f"{what}: instructions above 1 B, per n/8", language,
-                cost.instructions - one[operation].instructions, size / 8, COPY_LIMIT,
-            )  # fmt: skip
+                f"{what}: instructions above 1 B, per n/8",
+                language,
+                cost.instructions - one[operation].instructions,
+                size / 8,
+                COPY_LIMIT,
+            )
         tmpfs = find_plain(costs, YARDSTICKS.name, operation, size, TMPFS_FILE)
         if tmpfs is not None:
-            yield _plan_share(f"{what}: share of tmpfs's", language, cost.instructions,
-                              tmpfs.instructions, TMPFS_LIMIT)  # fmt: skip
+            yield _plan_share(
+                f"{what}: share of tmpfs's",
+                language,
+                cost.instructions,
+                tmpfs.instructions,
+                TMPFS_LIMIT,
+            )
     zero = find_plain(costs, YARDSTICKS.name, "pread", 1, "/dev/zero")
     if zero is not None and "pread" in one:
-        yield _plan_share("pread of 1 B: share of /dev/zero's", language,
-                          one["pread"].instructions, zero.instructions, FLOOR_LIMIT)  # fmt: skip
+        yield _plan_share(
+            "pread of 1 B: share of /dev/zero's",
+            language,
+            one["pread"].instructions,
+            zero.instructions,
+            FLOOR_LIMIT,
+        )
 
 
 def _plan_rust(costs: Costs) -> Iterator[Goal]:
@@ -102,20 +122,28 @@ def _plan_rust(costs: Costs) -> Iterator[Goal]:
     for operation, size, c in _iterate_sizes(costs, "c/c"):
         rust = find_plain(costs, "rust/c", operation, size)
         if rust is not None:
-            yield _plan_share(f"{operation} of {render_size(size)}: Rust's share of C's", "rust",
-                              rust.instructions, c.instructions, RUST_LIMIT)  # fmt: skip
+            yield _plan_share(
+                f"{operation} of {render_size(size)}: Rust's share of C's",
+                "rust",
+                rust.instructions,
+                c.instructions,
+                RUST_LIMIT,
+            )
 
 
 def _plan_tester(costs: Costs, tester: str) -> Iterator[Goal]:
     """Yield what a tester's loop is to take at most of a bare one."""
     for operation in ("pread", "pwrite"):
-        bare = costs.get(
-            (f"c/{tester}", Timing(operation=operation, size_bytes=1, loop="bare"))
-        )  # fmt: skip
+        bare = costs.get((f"c/{tester}", Timing(operation=operation, size_bytes=1, loop="bare")))
         own = find_plain(costs, f"c/{tester}", operation, 1)
         if bare is not None and own is not None:
-            yield _plan_share(f"{operation} of 1 B: tester {tester}'s share of a bare loop's", "c",
-                              own.instructions, bare.instructions, TESTER_LIMIT)  # fmt: skip
+            yield _plan_share(
+                f"{operation} of 1 B: tester {tester}'s share of a bare loop's",
+                "c",
+                own.instructions,
+                bare.instructions,
+                TESTER_LIMIT,
+            )
 
 
 def plan_scaling_goals(turns: Iterable[Turns], languages: Mapping[str, str]) -> list[Goal]:
@@ -127,11 +155,14 @@ def plan_scaling_goals(turns: Iterable[Turns], languages: Mapping[str, str]) -> 
         if timing.threads != 2 or timing.regions != "disjoint" or not found.get((module, alone)):
             continue
         what = f"{timing.operation} of {render_size(timing.size_bytes)}"
-        goals.append(Goal(
-            goal=f"{what}, two threads, by a clock: share of one's time per byte",
-            module=languages[module], reached=round(two_ns / (2 * found[module, alone]), 4),
-            limit=SCALING_LIMIT,
-        ))  # fmt: skip
+        goals.append(
+            Goal(
+                goal=f"{what}, two threads, by a clock: share of one's time per byte",
+                module=languages[module],
+                reached=round(two_ns / (2 * found[module, alone]), 4),
+                limit=SCALING_LIMIT,
+            )
+        )
     return goals
 
 

@@ -84,11 +84,15 @@ STALLED_BOOTS = 2
 #: Expedited grace periods: loads and unloads, of which the matrix makes a hundred a cell, wait
 #: for several each.
 KERNEL_PARAMETERS = (
-    "console=ttyS0", "loglevel=5", "panic=-1", "oops=panic",
-    "random.trust_cpu=on", "rcupdate.rcu_expedited=1",
+    "console=ttyS0",
+    "loglevel=5",
+    "panic=-1",
+    "oops=panic",
+    "random.trust_cpu=on",
+    "rcupdate.rcu_expedited=1",
     # What the agent says is as whole as what the kernel says.
     "printk.devkmsg=on",
-)  # fmt: skip
+)
 
 #: How many cells the title of a VM's phase names.
 SHOWN_CELLS = 6
@@ -103,8 +107,13 @@ MODE_PARAMETERS = {"matrix": "init_on_alloc=0 transparent_hugepage=never"}
 #: processor copies 8 bytes an instruction; with them it would copy anything in one, or in one per
 #: byte.
 COUNTING_MACHINE = (
-    "-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,-erms,-fsrm,-fsrs",
-)  # fmt: skip
+    "-accel",
+    "tcg",
+    "-icount",
+    "shift=0,sleep=off",
+    "-cpu",
+    "max,-erms,-fsrm,-fsrs",
+)
 
 #: What QEMU runs a guest on, by accelerator.
 MACHINES = {
@@ -283,9 +292,10 @@ def plan_view(setting: Setting, products: tuple[Product, ...], run_dir: Path) ->
         ),
         *(
             Bind(source_path=setting.native_dir, target_path=folder / "native")
-            for folder in (inside, sandbox.INSIDE) if setting.native_dir
+            for folder in (inside, sandbox.INSIDE)
+            if setting.native_dir
         ),
-    )  # fmt: skip
+    )
 
 
 def plan_recorded_view(setting: Setting, run_dir: Path) -> tuple[Bind, ...]:
@@ -314,9 +324,13 @@ def plan_environment(userland: Userland) -> tuple[tuple[str, str], ...]:
 
 
 def plan_qemu(
-    vm: VmSpec, accelerator: str, *, interactive: bool = False, gdb: bool = False,
+    vm: VmSpec,
+    accelerator: str,
+    *,
+    interactive: bool = False,
+    gdb: bool = False,
     parameters: str = "",
-) -> tuple[str, ...]:  # fmt: skip
+) -> tuple[str, ...]:
     """Return QEMU's argument vector, as it is called inside the chroot.
 
     Args:
@@ -328,19 +342,40 @@ def plan_qemu(
     """
     added = (*ACCELERATOR_PARAMETERS.get(accelerator, ()), *parameters.split())
     return (
-        "qemu-system-x86_64", "-M", "q35", *MACHINES[accelerator],
-        "-smp", str(vm.processors), "-m", str(vm.memory_mib),
-        "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
-        "-kernel", str(sandbox.INSIDE / "vmlinux"), "-initrd", str(RUN / "initramfs"),
-        "-append", " ".join((*KERNEL_PARAMETERS, *added)),
-        *(() if accelerator == "record" else (
-            "-virtfs",
-            f"local,path={VIEW},mount_tag=root,security_model=none,readonly=on,multidevs=remap",
-            "-virtfs", f"local,path={RESULTS},mount_tag=results,security_model=none",
-        )),
+        "qemu-system-x86_64",
+        "-M",
+        "q35",
+        *MACHINES[accelerator],
+        "-smp",
+        str(vm.processors),
+        "-m",
+        str(vm.memory_mib),
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-nic",
+        "none",
+        "-kernel",
+        str(sandbox.INSIDE / "vmlinux"),
+        "-initrd",
+        str(RUN / "initramfs"),
+        "-append",
+        " ".join((*KERNEL_PARAMETERS, *added)),
+        *(
+            ()
+            if accelerator == "record"
+            else (
+                "-virtfs",
+                f"local,path={VIEW},mount_tag=root,security_model=none,readonly=on,multidevs=remap",
+                "-virtfs",
+                f"local,path={RESULTS},mount_tag=results,security_model=none",
+            )
+        ),
         *(plan_gdb_stub() if gdb else ()),
         *plan_way_out(accelerator, interactive=interactive),
-    )  # fmt: skip
+    )
 
 
 def plan_gdb_stub() -> tuple[str, ...]:
@@ -371,9 +406,11 @@ def plan_exact(setting: Setting, native_dir: Path) -> Setting:
     """
     why = "a nanosecond of the guest's time is one instruction of it"
     return replace(
-        setting, accelerator=Accelerator(name="icount", reason=why), native_dir=native_dir,
+        setting,
+        accelerator=Accelerator(name="icount", reason=why),
+        native_dir=native_dir,
         vm=plan_patience(replace(setting.vm, processors=1), EXACT_PATIENCE),
-    )  # fmt: skip
+    )
 
 
 def plan_recorded(setting: Setting) -> Setting:
@@ -383,16 +420,17 @@ def plan_recorded(setting: Setting) -> Setting:
     """
     why = "on one processor, with everything in memory, so that it can be replayed"
     return replace(
-        setting, accelerator=Accelerator(name="record", reason=why),
+        setting,
+        accelerator=Accelerator(name="record", reason=why),
         vm=plan_patience(replace(setting.vm, processors=1), RECORD_PATIENCE),
-    )  # fmt: skip
+    )
 
 
 def plan_patience(vm: VmSpec, times: float) -> VmSpec:
     """Return a VM that may take some times as long to boot, and to say something."""
     return replace(
         vm, boot_timeout_s=times * vm.boot_timeout_s, silence_timeout_s=times * vm.silence_timeout_s
-    )  # fmt: skip
+    )
 
 
 def plan_agent(setting: Setting, work: Work) -> dict[str, Any]:
@@ -403,10 +441,15 @@ def plan_agent(setting: Setting, work: Work) -> dict[str, Any]:
         "mode": work.mode,
         "port": SERIAL_PORT if setting.recorded else "",
         "cells": [
-            {"name": cell.name, "module": cell.module, "tester": cell.tester,
-             "work": "differential" if cell == DIFFERENTIAL else work.mode,
-             "path": paths.get((cell.module, cell.variant), ""), "rules": list(cell.rules),
-             "files": list(cell.files)}
+            {
+                "name": cell.name,
+                "module": cell.module,
+                "tester": cell.tester,
+                "work": "differential" if cell == DIFFERENTIAL else work.mode,
+                "path": paths.get((cell.module, cell.variant), ""),
+                "rules": list(cell.rules),
+                "files": list(cell.files),
+            }
             for cell in work.cells
         ],
         "modules": {p.module: {"path": paths[p.module, p.variant]} for p in work.products},
@@ -422,7 +465,7 @@ def plan_agent(setting: Setting, work: Work) -> dict[str, Any]:
         "measurement": asdict(work.measurement) if work.measurement else None,
         "marks": str(NATIVE / "marks.so"),
         "loop": str(NATIVE / "loop"),
-    }  # fmt: skip
+    }
 
 
 def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
@@ -434,32 +477,48 @@ def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
         run_dir: Its own folder; must not exist.
     """
     qemu = plan_qemu(
-        setting.vm, setting.accelerator.name, interactive=work.mode == "shell", gdb=work.gdb,
-        parameters=" ".join((MODE_PARAMETERS.get(work.mode, ""), *setting.tree.parameters,
-                             *(("nokaslr",) if work.gdb or setting.recorded else ()))),
-    )  # fmt: skip
+        setting.vm,
+        setting.accelerator.name,
+        interactive=work.mode == "shell",
+        gdb=work.gdb,
+        parameters=" ".join(
+            (
+                MODE_PARAMETERS.get(work.mode, ""),
+                *setting.tree.parameters,
+                *(("nokaslr",) if work.gdb or setting.recorded else ()),
+            )
+        ),
+    )
     view = plan_view(setting, work.products, run_dir)
     agent_plan = plan_agent(setting, work)
     content = (
-        plan_whole_content(setting, view, agent_plan) if setting.recorded
+        plan_whole_content(setting, view, agent_plan)
+        if setting.recorded
         else plan_first_content(setting)
-    )  # fmt: skip
+    )
     entered = sandbox.plan_enter(
-        setting.chroot, qemu,
+        setting.chroot,
+        qemu,
         binds=plan_recorded_view(setting, run_dir) if setting.recorded else view,
-        hidden=(VIEW_INSIDE,), terminal=work.mode == "shell",
+        hidden=(VIEW_INSIDE,),
+        terminal=work.mode == "shell",
         devices=("/dev/kvm",) if setting.accelerator.name == "kvm" else (),
-    )  # fmt: skip
+    )
     command = Command(
-        argv=entered, purpose="the VM did not run", log_path=run_dir / "qemu.log",
+        argv=entered,
+        purpose="the VM did not run",
+        log_path=run_dir / "qemu.log",
         timeout_s=work.life_s * (RECORD_PATIENCE if setting.recorded else 1),
-    )  # fmt: skip
+    )
     return BootPlan(
-        command=command, initramfs=initramfs.plan_archive(content), agent_plan=agent_plan,
-        run_dir=run_dir, boot_timeout_s=setting.vm.boot_timeout_s,
+        command=command,
+        initramfs=initramfs.plan_archive(content),
+        agent_plan=agent_plan,
+        run_dir=run_dir,
+        boot_timeout_s=setting.vm.boot_timeout_s,
         silence_timeout_s=setting.vm.silence_timeout_s,
         recording=plan_recording(setting, work, qemu) if setting.recorded else None,
-    )  # fmt: skip
+    )
 
 
 def plan_first_content(setting: Setting) -> initramfs.Content:
@@ -503,21 +562,27 @@ def plan_whole_content(
 def _render_init(setting: Setting, vm_modules: tuple[str, ...], *, whole: bool) -> bytes:
     return resources.render_template(
         "init.j2",
-        {"probe": "", "vm_modules": vm_modules,
-         # 0: the sources are on the host, as they are.
-         "source_time": initramfs.SOURCE_TIME if whole else 0,
-         "counted": setting.native_dir is not None,
-         "environment": plan_environment(setting.userland)},
-    ).encode()  # fmt: skip
+        {
+            "probe": "",
+            "vm_modules": vm_modules,
+            # 0: the sources are on the host, as they are.
+            "source_time": initramfs.SOURCE_TIME if whole else 0,
+            "counted": setting.native_dir is not None,
+            "environment": plan_environment(setting.userland),
+        },
+    ).encode()
 
 
 def plan_recording(setting: Setting, work: Work, qemu: tuple[str, ...]) -> dict[str, Any]:
     """Return what it takes to replay a VM, beside its folder: JSON's own types."""
     return {
         "schema": RECORDING_SCHEMA,
-        "kernel": setting.tree.name, "tree": setting.tree.key, "chroot": setting.chroot.key,
-        "qemu": list(qemu), "modules": {p.module: p.sha256 for p in work.products},
-    }  # fmt: skip
+        "kernel": setting.tree.name,
+        "tree": setting.tree.key,
+        "chroot": setting.chroot.key,
+        "qemu": list(qemu),
+        "modules": {p.module: p.sha256 for p in work.products},
+    }
 
 
 # -- act --------------------------------------------------------------------------------------
@@ -553,9 +618,12 @@ class Vm:
     """
 
     def __init__(
-        self, plan: BootPlan, qemu: process.Process, kept: IO[str],
+        self,
+        plan: BootPlan,
+        qemu: process.Process,
+        kept: IO[str],
         watch: Callable[[str], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.plan = plan
         self.lines: list[str] = []
         # One of results.ENDS, once it is gone.
@@ -654,10 +722,13 @@ def read_end(vm: Vm, cells: tuple[Cell, ...]) -> VmEnd:
     console = read_console(run_dir)
     events = results.parse_events(vm.lines)
     return VmEnd(
-        transcript=results.parse_transcript(events, cells), end=vm.end, console=console,
+        transcript=results.parse_transcript(events, cells),
+        end=vm.end,
+        console=console,
         qemu_log=(run_dir / "qemu.log").read_text(errors="replace"),
-        by_programs=results.parse_program_lines(events), phases=results.parse_phases(events),
-    )  # fmt: skip
+        by_programs=results.parse_program_lines(events),
+        phases=results.parse_phases(events),
+    )
 
 
 def read_console(run_dir: Path) -> str:
@@ -667,9 +738,11 @@ def read_console(run_dir: Path) -> str:
 
 
 def boot(
-    plan: BootPlan, cells: tuple[Cell, ...], watch: Callable[[str], None],
+    plan: BootPlan,
+    cells: tuple[Cell, ...],
+    watch: Callable[[str], None],
     converse: Callable[[Vm], None] | None = None,
-) -> VmEnd:  # fmt: skip
+) -> VmEnd:
     """Boot a VM and read what it says until it is gone.
 
     Args:
@@ -721,9 +794,12 @@ class Watch:
 
 
 def run_cells(
-    setting: Setting, work: Work, out_dir: Path, progress: Progress,
+    setting: Setting,
+    work: Work,
+    out_dir: Path,
+    progress: Progress,
     converse: Callable[[Vm], None] | None = None,
-) -> tuple[tuple[CellResult, ...], Boots]:  # fmt: skip
+) -> tuple[tuple[CellResult, ...], Boots]:
     """Run cells, in as many VMs as it takes: one, and another for each that a cell ended.
 
     Args:
@@ -939,11 +1015,13 @@ def plan_accelerator(console: str, qemu_output: str, status: int | None) -> Acce
         reason = f"a guest booted with it, and {warned}" if warned else "a guest booted with it"
         return Accelerator(name="kvm", reason=reason)
     how = (
-        f"it did not reach its first program within {PROBE_TIMEOUT_S:.0f} s" if status is None
+        f"it did not reach its first program within {PROBE_TIMEOUT_S:.0f} s"
+        if status is None
         # -no-reboot: QEMU ends as if all were well.
-        else "the guest reset itself or powered off, as after a triple fault" if status == 0
+        else "the guest reset itself or powered off, as after a triple fault"
+        if status == 0
         else f"QEMU ended with status {status}"
-    )  # fmt: skip
+    )
     said = [line.strip() for line in qemu_output.splitlines() if line.strip()][-QEMU_WORDS:]
     words = find_words(console) or "the guest said nothing"
     why = "; ".join((how, *(f"QEMU said: {line}" for line in said), words))
@@ -964,6 +1042,11 @@ def find_words(console: str) -> str:
 def check_vm(accelerator: Accelerator) -> tuple[Check, ...]:
     """Return what the doctor says of the VM."""
     return (
-        Check(group="VM", name="accelerator", needed="kvm or tcg", ok=True,
-              found=f"{accelerator.name} ({accelerator.reason})"),
-    )  # fmt: skip
+        Check(
+            group="VM",
+            name="accelerator",
+            needed="kvm or tcg",
+            ok=True,
+            found=f"{accelerator.name} ({accelerator.reason})",
+        ),
+    )

@@ -18,12 +18,16 @@ _FILE_MODE = 0o100755
 _LINK_MODE = 0o120777
 
 #: What the agent runs, beside Python's own library.
-PROGRAMS = ("usr/bin/python3", "usr/bin/busybox", "usr/bin/kmod", "usr/sbin/insmod",
-            "usr/sbin/rmmod")  # fmt: skip
+PROGRAMS = (
+    "usr/bin/python3",
+    "usr/bin/busybox",
+    "usr/bin/kmod",
+    "usr/sbin/insmod",
+    "usr/sbin/rmmod",
+)
 
 #: Parts of Python's library that no test of a driver needs: half of it.
-UNUSED = ("ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tests", "tkinter",
-          "turtledemo")  # fmt: skip
+UNUSED = ("ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tests", "tkinter", "turtledemo")
 
 #: Where a program's libraries are, below a root.
 LIBRARIES = ("usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/lib")
@@ -125,9 +129,10 @@ class Root:
     def plan_content(self) -> Content:
         """Return what it holds, as an archive wants it."""
         return Content(
-            folders=tuple(sorted(self.folders)), files=tuple(sorted(self.files.items())),
+            folders=tuple(sorted(self.folders)),
+            files=tuple(sorted(self.files.items())),
             links=tuple(sorted(self.links.items())),
-        )  # fmt: skip
+        )
 
     def _add_library(self, library: str, beside: str) -> None:
         found = (f"{folder}/{library}" for folder in (*LIBRARIES, beside))

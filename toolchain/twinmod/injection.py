@@ -99,9 +99,10 @@ def is_own(failure: Failure) -> bool:
 
 
 def plan_report(
-    failures: tuple[Failure, ...], sites: tuple[Site, ...],
+    failures: tuple[Failure, ...],
+    sites: tuple[Site, ...],
     symbols: Mapping[str, Mapping[str, elf.Symbol]],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Return what failed on demand as JSON's own types.
 
     Args:
@@ -116,29 +117,38 @@ def plan_report(
     }
     return {
         "paths": [
-            plan_path(module, path,
-                      tuple(f for f in failures if (f.module, f.path) == (module, path)))
+            plan_path(
+                module, path, tuple(f for f in failures if (f.module, f.path) == (module, path))
+            )
             for module, path in paths
         ],
         "sites": [
-            {"module": site.module, "place": site.place, "function": site.name,
-             "address": f"{site.section}+{site.address:#x}",
-             "hit_by": hits[site.module].get((site.section, site.address), "")}
+            {
+                "module": site.module,
+                "place": site.place,
+                "function": site.name,
+                "address": f"{site.section}+{site.address:#x}",
+                "hit_by": hits[site.module].get((site.section, site.address), ""),
+            }
             for site in sites
         ],
-    }  # fmt: skip
+    }
 
 
 def plan_path(module: str, path: str, failures: tuple[Failure, ...]) -> dict[str, Any]:
     """Return one path: its points, how often one failed, in whose code, of what kind, how."""
     return {
-        "module": module, "path": path,
-        "points": max(failure.nth for failure in failures), "failures": len(failures),
+        "module": module,
+        "path": path,
+        "points": max(failure.nth for failure in failures),
+        "failures": len(failures),
         "own": sum(is_own(failure) for failure in failures),
         "kinds": dict(Counter(failure.kind for failure in failures if failure.kind)),
-        "errnos": {str(number): count
-                   for number, count in sorted(Counter(f.errno for f in failures).items())},
-    }  # fmt: skip
+        "errnos": {
+            str(number): count
+            for number, count in sorted(Counter(f.errno for f in failures).items())
+        },
+    }
 
 
 def find_missed(document: dict[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -90,9 +90,7 @@ def plan_folder(module: ModuleSpec) -> tuple[str, PurePosixPath]:
 def plan_make(module: ModuleSpec, tree: KernelTree, *arguments: str) -> tuple[str, ...]:
     """Return make's argument vector for one module, as it is called inside the chroot."""
     folder, _ = plan_folder(module)
-    return sandbox.plan_make(
-        tree.make_flags, f"M={folder}", *arguments, in_place=tree.in_place
-    )  # fmt: skip
+    return sandbox.plan_make(tree.make_flags, f"M={folder}", *arguments, in_place=tree.in_place)
 
 
 def plan_binds(
@@ -149,26 +147,40 @@ def plan_build(
     binds, hidden = plan_binds(module, tree, stage_dir)
     command = replace(
         sandbox.plan_command(
-            tree.compilers, plan_make(module, tree, "modules"), binds=binds, hidden=hidden,
-            purpose=f"module {module.name} did not build", timeout_s=BUILD_TIMEOUT_S,
+            tree.compilers,
+            plan_make(module, tree, "modules"),
+            binds=binds,
+            hidden=hidden,
+            purpose=f"module {module.name} did not build",
+            timeout_s=BUILD_TIMEOUT_S,
         ),
-        log_path=stage_dir / "build.log", tail_lines=COMPILER_LINES,
-    )  # fmt: skip
+        log_path=stage_dir / "build.log",
+        tail_lines=COMPILER_LINES,
+    )
     makefile = resources.render_template(
         "Makefile.j2",
-        {"module": module.name, "release": tree.release, "subdirs": module.subdirs,
-         "command": render_makefile_command(command)},
-    )  # fmt: skip
+        {
+            "module": module.name,
+            "release": tree.release,
+            "subdirs": module.subdirs,
+            "command": render_makefile_command(command),
+        },
+    )
     kbuild = resources.render_template("Kbuild.j2", {"module": module.name, "version": version})
     files = (*sources, ("Kbuild", kbuild.encode()))
     subdirs_line = f"make SUBDIRS={module.subdirs} modules" if module.subdirs else ""
     return BuildPlan(
-        module=module, tree=tree, stage_dir=stage_dir, folder=folder, command=command,
-        files=(*files, ("Makefile", makefile.encode())), subdirs_line=subdirs_line,
+        module=module,
+        tree=tree,
+        stage_dir=stage_dir,
+        folder=folder,
+        command=command,
+        files=(*files, ("Makefile", makefile.encode())),
+        subdirs_line=subdirs_line,
         digest=plan_digest(
             files, plan_make(module, tree, "modules"), (tree.key, tree.compilers.key)
         ),
-    )  # fmt: skip
+    )
 
 
 def plan_digest(
@@ -176,8 +188,10 @@ def plan_digest(
 ) -> str:
     """Return the digest of all that a product depends on: sources, command, tree, chroot."""
     total = hashlib.sha256()
-    for part in (*(part for name, text in files for part in (name.encode(), text)),
-                 *(text.encode() for text in (*argv, *keys))):  # fmt: skip
+    for part in (
+        *(part for name, text in files for part in (name.encode(), text)),
+        *(text.encode() for text in (*argv, *keys)),
+    ):
         total.update(len(part).to_bytes(8, "big"))
         total.update(part)
     return total.hexdigest()
@@ -260,9 +274,11 @@ def find_product(plan: BuildPlan) -> Product | None:
         if hashlib.sha256(content).hexdigest() != record["product"]["sha256"]:
             return None
         fields = {
-            **record["product"], "path": plan.product_path, "up_to_date": True,
+            **record["product"],
+            "path": plan.product_path,
+            "up_to_date": True,
             **{name: tuple(record["product"][name]) for name in ("watchers", "blind")},
-        }  # fmt: skip
+        }
         return Product(**fields)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -286,11 +302,18 @@ def read_product(plan: BuildPlan, seconds: float, began_wall: float) -> Product:
     config = options.parse_options((plan.tree.build_dir / ".config").read_text())
     watchers, blind = options.find_watchers(config, found.symbols)
     return Product(
-        module=plan.module.name, language=plan.module.language, path=path,
-        size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), vermagic=vermagic,
-        seconds=round(seconds, 2), up_to_date=False, watchers=watchers, blind=blind,
+        module=plan.module.name,
+        language=plan.module.language,
+        path=path,
+        size_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        vermagic=vermagic,
+        seconds=round(seconds, 2),
+        up_to_date=False,
+        watchers=watchers,
+        blind=blind,
         command=shlex.join(plan_make(plan.module, plan.tree, "modules")),
-    )  # fmt: skip
+    )
 
 
 def check_module(plan: BuildPlan, found: elf.ModuleFile) -> str:
@@ -333,17 +356,25 @@ def plan_report(products: tuple[Product, ...], tree: KernelTree) -> dict[str, An
     """Return the build report: JSON's own types, schema ``twinmod.build/2``."""
     return {
         "schema": "twinmod.build/2",
-        "kernel": {"release": tree.release, "version": tree.version, "origin": tree.origin,
-                   "suite": tree.suite, "make_flags": list(tree.make_flags),
-                   "compilers": tree.compilers.name, "rustc": tree.proof.rustc},
-        "crates": {"reference": tree.proof.reference,
-                   "checked_symbols": tree.proof.checked_symbols,
-                   "equal_layouts": tree.proof.equal_layouts,
-                   "unknown_layouts": list(tree.proof.unknown_layouts),
-                   "ambiguous_layouts": list(tree.proof.ambiguous_layouts),
-                   "uncompared": tree.proof.uncompared},
+        "kernel": {
+            "release": tree.release,
+            "version": tree.version,
+            "origin": tree.origin,
+            "suite": tree.suite,
+            "make_flags": list(tree.make_flags),
+            "compilers": tree.compilers.name,
+            "rustc": tree.proof.rustc,
+        },
+        "crates": {
+            "reference": tree.proof.reference,
+            "checked_symbols": tree.proof.checked_symbols,
+            "equal_layouts": tree.proof.equal_layouts,
+            "unknown_layouts": list(tree.proof.unknown_layouts),
+            "ambiguous_layouts": list(tree.proof.ambiguous_layouts),
+            "uncompared": tree.proof.uncompared,
+        },
         "products": [{**asdict(product), "path": str(product.path)} for product in products],
-    }  # fmt: skip
+    }
 
 
 # -- lint -------------------------------------------------------------------------------------
@@ -375,25 +406,59 @@ def plan_lint(
     """
     binds, hidden = plan_binds(module, tree, stage_dir)
     _, inside = plan_folder(module)
-    names = sorted(p.name for p in stage_dir.iterdir()
-                   if p.suffix in SOURCE_SUFFIXES and not p.name.endswith(".mod.c"))  # fmt: skip
+    names = sorted(
+        p.name
+        for p in stage_dir.iterdir()
+        if p.suffix in SOURCE_SUFFIXES and not p.name.endswith(".mod.c")
+    )
     paths = tuple(str(inside / name) for name in names)
     if module.language == "rust":
         checks = (
-            ("rustfmt", ("rustfmt", "--check", "--edition", "2021",
-                         "--config-path", f"{sandbox.LINUX}/.rustfmt.toml", *paths)),
+            (
+                "rustfmt",
+                (
+                    "rustfmt",
+                    "--check",
+                    "--edition",
+                    "2021",
+                    "--config-path",
+                    f"{sandbox.LINUX}/.rustfmt.toml",
+                    *paths,
+                ),
+            ),
             ("clippy", plan_make(module, tree, "CLIPPY=1", "KRUSTFLAGS=-Dwarnings", "modules")),
-        )  # fmt: skip
+        )
     else:
         checks = (
-            ("checkpatch", ("perl", f"{sandbox.LINUX}/scripts/checkpatch.pl", "--no-tree",
-                            "--strict", "--terse", "--show-types", "-f", *paths)),
+            (
+                "checkpatch",
+                (
+                    "perl",
+                    f"{sandbox.LINUX}/scripts/checkpatch.pl",
+                    "--no-tree",
+                    "--strict",
+                    "--terse",
+                    "--show-types",
+                    "-f",
+                    *paths,
+                ),
+            ),
             ("warnings", plan_make(module, tree, "W=1", "KCFLAGS=-Werror", "modules")),
-        )  # fmt: skip
+        )
     return tuple(
-        (name, replace(sandbox.plan_command(
-            tree.compilers, argv, binds=binds, hidden=hidden, timeout_s=BUILD_TIMEOUT_S,
-            purpose=f"{name} has something to say about {module.name}",
-        ), tail_lines=COMPILER_LINES))
+        (
+            name,
+            replace(
+                sandbox.plan_command(
+                    tree.compilers,
+                    argv,
+                    binds=binds,
+                    hidden=hidden,
+                    timeout_s=BUILD_TIMEOUT_S,
+                    purpose=f"{name} has something to say about {module.name}",
+                ),
+                tail_lines=COMPILER_LINES,
+            ),
+        )
         for name, argv in checks
-    )  # fmt: skip
+    )

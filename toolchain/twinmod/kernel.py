@@ -91,11 +91,16 @@ def plan_packages(spec: KernelSpec, stanzas: tuple[dict[str, str], ...]) -> Kern
     series = ".".join(release.split(".")[:2])
     digests = {s["Package"]: s["SHA256"] for s in stanzas if s.get("Version") == version}
     # Since 7.0 Debian splits the image; before, linux-image itself holds the files.
-    image = ("linux-binary", "linux-modules") if f"linux-binary-{release}" in digests else (
-        "linux-image",
-    )  # fmt: skip
-    wanted = (*(f"{part}-{release}" for part in image), f"linux-headers-{release}",
-              f"linux-source-{series}")  # fmt: skip
+    image = (
+        ("linux-binary", "linux-modules")
+        if f"linux-binary-{release}" in digests
+        else ("linux-image",)
+    )
+    wanted = (
+        *(f"{part}-{release}" for part in image),
+        f"linux-headers-{release}",
+        f"linux-source-{series}",
+    )
     lacking = tuple(name for name in wanted if name not in digests)
     if lacking:
         raise ConfigError(
@@ -103,9 +108,11 @@ def plan_packages(spec: KernelSpec, stanzas: tuple[dict[str, str], ...]) -> Kern
             hint="wait until the mirror is complete, or name another suite in [tool.twinmod]",
         )
     return KernelPackages(
-        release=release, version=version, names=wanted,
+        release=release,
+        version=version,
+        names=wanted,
         digests=tuple(digests[name] for name in wanted),
-    )  # fmt: skip
+    )
 
 
 def find_releases(
@@ -149,14 +156,25 @@ def plan_apt(chroot: Chroot, argv: tuple[str, ...], work_dir: Path, purpose: str
     }
     program, *rest = argv
     settings = tuple(part for name, value in options.items() for part in ("-o", f"{name}={value}"))
-    command = ("sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", f"{WORK}/deb",
-               program, *settings, *rest)  # fmt: skip
+    command = (
+        "sh",
+        "-c",
+        'cd "$1" && shift && exec "$@"',
+        "sh",
+        f"{WORK}/deb",
+        program,
+        *settings,
+        *rest,
+    )
     return sandbox.plan_command(
-        chroot, command, purpose=purpose, timeout_s=DOWNLOAD_TIMEOUT_S, network=True,
+        chroot,
+        command,
+        purpose=purpose,
+        timeout_s=DOWNLOAD_TIMEOUT_S,
+        network=True,
         environment=network.plan_environment(os.environ),
-        binds=(*network.plan_binds(),
-               Bind(source_path=work_dir, target_path=WORK, writable=True)),
-    )  # fmt: skip
+        binds=(*network.plan_binds(), Bind(source_path=work_dir, target_path=WORK, writable=True)),
+    )
 
 
 def plan_package_names(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -254,13 +272,16 @@ def plan_inside(
 ) -> Command:
     """Return a command that works on a tree that is being made."""
     command = sandbox.plan_command(
-        chroot, argv, purpose=purpose, timeout_s=BUILD_TIMEOUT_S,
+        chroot,
+        argv,
+        purpose=purpose,
+        timeout_s=BUILD_TIMEOUT_S,
         binds=(
             Bind(source_path=entry_dir / "work", target_path=WORK, writable=True),
             Bind(source_path=entry_dir / "linux", target_path=sandbox.LINUX, writable=True),
             Bind(source_path=entry_dir / "build", target_path=sandbox.BUILD, writable=True),
         ),
-    )  # fmt: skip
+    )
     return replace(command, log_path=entry_dir / log if log else None)
 
 
@@ -393,10 +414,14 @@ def prove_crates(
     if rustc != wanted or missing or not exports:
         raise BuildError(
             "the rebuilt Rust crates are not those of the stock kernel",
-            facts=(("rustc wanted", wanted), ("rustc found", rustc),
-                   ("checked symbols", str(len(exports))), ("missing", "\n".join(missing[:20]))),
+            facts=(
+                ("rustc wanted", wanted),
+                ("rustc found", rustc),
+                ("checked symbols", str(len(exports))),
+                ("missing", "\n".join(missing[:20])),
+            ),
             hint="name the suite that built this kernel as its chroot in [tool.twinmod]",
-        )  # fmt: skip
+        )
     return CrateProof(
         reference=REFERENCE, rustc=rustc, checked_symbols=len(exports), uncompared=proof.PENDING
     )
@@ -414,13 +439,23 @@ def unpack_image(chroot: Chroot, entry_dir: Path) -> tuple[str, ...]:
     image = find_in_packages(entry_dir, "**/vmlinuz*")
     inside = WORK / image.relative_to(entry_dir / "work")
     script = 'exec "$1" "$2" > "$3"'
-    argv = ("sh", "-c", script, "sh", f"{sandbox.LINUX}/scripts/extract-vmlinux", str(inside),
-            f"{WORK}/vmlinux")  # fmt: skip
+    argv = (
+        "sh",
+        "-c",
+        script,
+        "sh",
+        f"{sandbox.LINUX}/scripts/extract-vmlinux",
+        str(inside),
+        f"{WORK}/vmlinux",
+    )
     process.run(plan_inside(chroot, argv, entry_dir, "the kernel's image was not unpacked"))
     shutil.move(entry_dir / "work/vmlinux", entry_dir / "vm/vmlinux")
     root = find_in_packages(entry_dir, "**/lib/modules/*/kernel")
-    files = {plan_module_name(path).removesuffix(".ko"): path
-             for folder in ("fs", "net/9p") for path in (root / folder).rglob("*.ko*")}  # fmt: skip
+    files = {
+        plan_module_name(path).removesuffix(".ko"): path
+        for folder in ("fs", "net/9p")
+        for path in (root / folder).rglob("*.ko*")
+    }
     found = elf.read_load_order(files, tuple(name for name, _ in VM_MODULES))
     for path, content in found:
         (entry_dir / "vm" / plan_module_name(path)).write_bytes(content)
@@ -451,13 +486,21 @@ def make_tree(
         proved = build_crates(chroot, entry_dir, options)
     cache.remove_tree(work_dir)
     record = {
-        "release": packages.release, "version": packages.version, "suite": spec.suite,
-        "chroot": chroot.key, "cc": options["CONFIG_CC_VERSION_TEXT"].split()[0],
+        "release": packages.release,
+        "version": packages.version,
+        "suite": spec.suite,
+        "chroot": chroot.key,
+        "cc": options["CONFIG_CC_VERSION_TEXT"].split()[0],
         "vm_modules": modules,
         "proof": asdict(proved),
-    }  # fmt: skip
-    vital = ("vm/vmlinux", *(f"vm/{name}" for name in modules), "build/Module.symvers",
-             "build/.config", "build/scripts/mod/modpost")  # fmt: skip
+    }
+    vital = (
+        "vm/vmlinux",
+        *(f"vm/{name}" for name in modules),
+        "build/Module.symvers",
+        "build/.config",
+        "build/scripts/mod/modpost",
+    )
     rust_dir = entry_dir / "build/rust"
     crates = tuple(str(path.relative_to(entry_dir)) for path in rust_dir.glob("*.rmeta"))
     return record, (*vital, *crates)
@@ -472,9 +515,12 @@ def plan_key(spec: KernelSpec, chroot: Chroot) -> str:
 
 
 def ensure_tree(
-    spec: KernelSpec, chroot: Chroot, mirror: str, progress: Progress,
+    spec: KernelSpec,
+    chroot: Chroot,
+    mirror: str,
+    progress: Progress,
     base: KernelTree | None = None,
-) -> KernelTree:  # fmt: skip
+) -> KernelTree:
     """Return a kernel tree, made first when it is not there.
 
     Args:
@@ -555,19 +601,24 @@ def look_for_tree(
 def _read_tree(spec: KernelSpec, chroot: Chroot, entry: cache.Entry) -> KernelTree:
     record = entry.record
     return KernelTree(
-        name=spec.name, release=record["release"], version=record["version"], origin="stock",
-        suite=record["suite"], source_dir=entry.path / "linux", build_dir=entry.path / "build",
+        name=spec.name,
+        release=record["release"],
+        version=record["version"],
+        origin="stock",
+        suite=record["suite"],
+        source_dir=entry.path / "linux",
+        build_dir=entry.path / "build",
         image_path=entry.path / "vm/vmlinux",
         vm_module_paths=tuple(entry.path / "vm" / name for name in record["vm_modules"]),
-        compilers=chroot, make_flags=(f"CC={record['cc']}",), key=entry.name,
+        compilers=chroot,
+        make_flags=(f"CC={record['cc']}",),
+        key=entry.name,
         parameters=spec.parameters,
         proof=proof.read_proof(record["proof"], proof.PENDING),
-    )  # fmt: skip
+    )
 
 
-def check_tree(
-    spec: KernelSpec, tree: KernelTree | None, error: TwinmodError
-) -> tuple[Check, ...]:  # fmt: skip
+def check_tree(spec: KernelSpec, tree: KernelTree | None, error: TwinmodError) -> tuple[Check, ...]:
     """Return what the doctor says of the kernel and of its crates.
 
     Args:
@@ -577,36 +628,73 @@ def check_tree(
             only that person can mend.
     """
     if tree is None:
-        names = (("kernel", f"tree of {spec.name}"), ("C", "compiler"), ("Rust", "rustc"),
-                 ("Rust", "crates"))  # fmt: skip
+        names = (
+            ("kernel", f"tree of {spec.name}"),
+            ("C", "compiler"),
+            ("Rust", "rustc"),
+            ("Rust", "crates"),
+        )
         found = error.message if spec.tree_dir else "not made yet"
         return tuple(
-            Check(group=group, name=name, found=found, needed="the kernel's own",
-                  ok=False, required=spec.tree_dir is not None, fix=error.hint)
+            Check(
+                group=group,
+                name=name,
+                found=found,
+                needed="the kernel's own",
+                ok=False,
+                required=spec.tree_dir is not None,
+                fix=error.hint,
+            )
             for group, name in (names[:1] if spec.tree_dir else names)
-        )  # fmt: skip
+        )
     return (
-        Check(group="kernel", name=f"tree of {spec.name}", needed="complete", ok=True,
-              found=f"{tree.release}, version {tree.version}"),
-        Check(group="C", name="compiler", needed="the kernel's own", ok=True,
-              found=f"{' '.join(tree.make_flags)} of {tree.compilers.name}"),
+        Check(
+            group="kernel",
+            name=f"tree of {spec.name}",
+            needed="complete",
+            ok=True,
+            found=f"{tree.release}, version {tree.version}",
+        ),
+        Check(
+            group="C",
+            name="compiler",
+            needed="the kernel's own",
+            ok=True,
+            found=f"{' '.join(tree.make_flags)} of {tree.compilers.name}",
+        ),
         *_check_crates(tree),
-    )  # fmt: skip
+    )
 
 
 def _check_crates(tree: KernelTree) -> tuple[Check, ...]:
     proved = tree.proof
     if not proved.rustc:
-        return (Check(group="Rust", name="rustc", found="none: the kernel was built without it",
-                      needed="the kernel's own", ok=True),)  # fmt: skip
+        return (
+            Check(
+                group="Rust",
+                name="rustc",
+                found="none: the kernel was built without it",
+                needed="the kernel's own",
+                ok=True,
+            ),
+        )
     stock = tree.origin == "stock"
     return (
         Check(group="Rust", name="rustc", found=proved.rustc, needed="the kernel's own", ok=True),
-        Check(group="Rust", name="crates", found=f"{proved.checked_symbols} names, all there",
-              needed=f"names in the Module.symvers of {proved.reference}",
-              ok=proved.checked_symbols > 0),
-        Check(group="Rust", name="layouts", found=proof.render_layouts(proved), required=False,
-              needed=f"as in the BTF of {proved.reference}" if stock else "none to compare with",
-              ok=proved.equal_layouts > 0 or not stock,
-              fix=commands.render("setup") if proved.uncompared == proof.PENDING else ""),
-    )  # fmt: skip
+        Check(
+            group="Rust",
+            name="crates",
+            found=f"{proved.checked_symbols} names, all there",
+            needed=f"names in the Module.symvers of {proved.reference}",
+            ok=proved.checked_symbols > 0,
+        ),
+        Check(
+            group="Rust",
+            name="layouts",
+            found=proof.render_layouts(proved),
+            required=False,
+            needed=f"as in the BTF of {proved.reference}" if stock else "none to compare with",
+            ok=proved.equal_layouts > 0 or not stock,
+            fix=commands.render("setup") if proved.uncompared == proof.PENDING else "",
+        ),
+    )

@@ -57,10 +57,11 @@ def list_verbs(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[V
         if isinstance(parameter, click.Option)
     )
     yield Verb(
-        name=" ".join(path), usage=" ".join(command.collect_usage_pieces(context)),
+        name=" ".join(path),
+        usage=" ".join(command.collect_usage_pieces(context)),
         text=" ".join((command.help or "").split()),
         options=tuple(record for record in records if record is not None),
-    )  # fmt: skip
+    )
 
 
 def escape_roff(text: str) -> str:
@@ -75,11 +76,14 @@ def escape_roff(text: str) -> str:
 def render_manual(command: click.Command) -> str:
     """Return the manual page of the whole command, in roff, without a version or a date."""
     verbs = [
-        {"name": escape_roff(verb.name), "usage": escape_roff(verb.usage),
-         "text": escape_roff(verb.text),
-         "options": [tuple(map(escape_roff, record)) for record in verb.options]}
+        {
+            "name": escape_roff(verb.name),
+            "usage": escape_roff(verb.usage),
+            "text": escape_roff(verb.text),
+            "options": [tuple(map(escape_roff, record)) for record in verb.options],
+        }
         for verb in list_verbs(command)
-    ]  # fmt: skip
+    ]
     codes = [(int(code), meaning) for code, meaning in MEANINGS.items()]
     text = escape_roff(" ".join((command.help or "").split()))
     return resources.render_template("twinmod.1.j2", {"text": text, "verbs": verbs, "codes": codes})

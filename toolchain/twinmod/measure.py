@@ -170,9 +170,13 @@ def _map(address: int, size_bytes: int, protection: int) -> int:
         OSError: There is none.
     """
     found = _libc.mmap(
-        ctypes.c_void_p(address), ctypes.c_size_t(size_bytes), protection,
-        mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, ctypes.c_long(0),
-    )  # fmt: skip
+        ctypes.c_void_p(address),
+        ctypes.c_size_t(size_bytes),
+        protection,
+        mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
+        -1,
+        ctypes.c_long(0),
+    )
     if found == ctypes.c_void_p(-1).value:
         raise OSError(ctypes.get_errno(), f"no memory of {size_bytes} bytes")
     return int(found)
@@ -235,8 +239,9 @@ class Buffers:
             size_bytes = max(self.size_bytes, PAGE)
             self.address = _map(0, size_bytes, mmap.PROT_READ | mmap.PROT_WRITE)
             ctypes.memset(self.address, TOUCHED, size_bytes)
-            weakref.finalize(self, _libc.munmap, ctypes.c_void_p(self.address),
-                             ctypes.c_size_t(size_bytes))  # fmt: skip
+            weakref.finalize(
+                self, _libc.munmap, ctypes.c_void_p(self.address), ctypes.c_size_t(size_bytes)
+            )
 
 
 # -- calls ------------------------------------------------------------------------------------
@@ -266,9 +271,11 @@ def plan_bare(timing: Timing, descriptor: int, library: ctypes.CDLL) -> Calls:
 
     def make(length: int) -> None:
         loop(
-            descriptor, ctypes.c_void_p(buffers.address), ctypes.c_size_t(timing.size_bytes),
+            descriptor,
+            ctypes.c_void_p(buffers.address),
+            ctypes.c_size_t(timing.size_bytes),
             ctypes.c_long(length),
-        )  # fmt: skip
+        )
 
     return Calls(prepare=buffers.prepare, make=make)
 
@@ -379,8 +386,9 @@ def iterate_loops(path: str, program: str) -> Iterator[dict[str, Any]]:
     for buffers in ("fresh", "reused"):
         command = Command(
             argv=(program, path, buffers, str(LOOP_BYTES), str(LOOP_PASSES)),
-            purpose="the loop did not end", timeout_s=LOOP_TIMEOUT_S,
-        )  # fmt: skip
+            purpose="the loop did not end",
+            timeout_s=LOOP_TIMEOUT_S,
+        )
         found = parse_loop(process.run(command))
         yield {"size_bytes": LOOP_BYTES, "buffers": buffers, **found}
 
@@ -440,10 +448,13 @@ class Team:
         def work(number: int) -> None:
             region = number * max(self.timing.size_bytes, PAGE)
             self.device.repeat(
-                self.timing.operation, length, address=self.buffers[number].address,
-                size=self.timing.size_bytes, stride=self.stride,
+                self.timing.operation,
+                length,
+                address=self.buffers[number].address,
+                size=self.timing.size_bytes,
+                stride=self.stride,
                 offset=region if self.timing.regions == "disjoint" else 0,
-            )  # fmt: skip
+            )
 
         for done in [self.pool.submit(work, n) for n in range(self.timing.threads)]:
             done.result()
@@ -492,10 +503,11 @@ def take_turns(
             spent[name].append(time_turn(contenders[name], length))
     for name, values in spent.items():
         yield {
-            "module": name, "calls": length,
+            "module": name,
+            "calls": length,
             "latency_ns": [round(ns / length, 1) for ns, _ in values[1:]],
             "minor_faults": round(sum(f for _, f in values[1:]) / (length * turns), 3),
-        }  # fmt: skip
+        }
 
 
 # -- a cell -----------------------------------------------------------------------------------
@@ -535,8 +547,12 @@ def iterate_timings(
             prepare_file(Path(path), 2 * timing.size_bytes)
         with open_calls(timing, path, tester, profiler.library, loader) as calls:
             first, faults = profiler.count(timing, calls, measurement.rounds)
-        yield {"timing": asdict(timing), "first": first, "lengths": plan_lengths(timing),
-               "faults": faults}  # fmt: skip
+        yield {
+            "timing": asdict(timing),
+            "first": first,
+            "lengths": plan_lengths(timing),
+            "faults": faults,
+        }
 
 
 def parse_measurement(values: Mapping[str, Any]) -> Measurement:

@@ -38,8 +38,12 @@ _MISSING_KEY = re.compile(
 
 def plan_binds() -> tuple[Bind, ...]:
     """Return what a program in the chroot needs of the host to reach the network."""
-    binds = [Bind(source_path=Path("/etc/resolv.conf").resolve(),
-                  target_path=PurePosixPath("/etc/resolv.conf"))]  # fmt: skip
+    binds = [
+        Bind(
+            source_path=Path("/etc/resolv.conf").resolve(),
+            target_path=PurePosixPath("/etc/resolv.conf"),
+        )
+    ]
     bundle = next((path for path in CA_BUNDLES if path.exists()), None)
     if bundle is not None:
         # Networks that look into TLS add their own authority to the host's.
@@ -94,8 +98,11 @@ def read_host_mirror() -> str | None:
     except OSError:
         return None
     folder = Path("/etc/apt/sources.list.d")
-    paths = (Path("/etc/apt/sources.list"), *sorted(folder.glob("*.sources")),
-             *sorted(folder.glob("*.list")))  # fmt: skip
+    paths = (
+        Path("/etc/apt/sources.list"),
+        *sorted(folder.glob("*.sources")),
+        *sorted(folder.glob("*.list")),
+    )
     texts = (path.read_text(errors="replace") for path in paths if path.is_file())
     return parse_mirror("\n".join(texts))
 

@@ -19,21 +19,46 @@ VM_MODULES = (
 #: what lies in a menu that is off.
 VM_BUILTINS = (
     # the image that QEMU starts, and its processors: a race needs two
-    "CONFIG_64BIT", "CONFIG_SMP", "CONFIG_HYPERVISOR_GUEST", "CONFIG_PVH",
+    "CONFIG_64BIT",
+    "CONFIG_SMP",
+    "CONFIG_HYPERVISOR_GUEST",
+    "CONFIG_PVH",
     # its devices, its console, its end
-    "CONFIG_PCI", "CONFIG_VIRTIO_MENU", "CONFIG_VIRTIO_PCI", "CONFIG_VIRTIO_CONSOLE",
-    "CONFIG_TTY", "CONFIG_SERIAL_8250", "CONFIG_SERIAL_8250_CONSOLE", "CONFIG_ACPI",
+    "CONFIG_PCI",
+    "CONFIG_VIRTIO_MENU",
+    "CONFIG_VIRTIO_PCI",
+    "CONFIG_VIRTIO_CONSOLE",
+    "CONFIG_TTY",
+    "CONFIG_SERIAL_8250",
+    "CONFIG_SERIAL_8250_CONSOLE",
+    "CONFIG_ACPI",
     # the first program, which is a script, and what it mounts
-    "CONFIG_BLK_DEV_INITRD", "CONFIG_BINFMT_ELF", "CONFIG_BINFMT_SCRIPT",
-    "CONFIG_PROC_FS", "CONFIG_SYSFS", "CONFIG_TMPFS", "CONFIG_DEVTMPFS",
-    "CONFIG_NET", "CONFIG_NETWORK_FILESYSTEMS",
+    "CONFIG_BLK_DEV_INITRD",
+    "CONFIG_BINFMT_ELF",
+    "CONFIG_BINFMT_SCRIPT",
+    "CONFIG_PROC_FS",
+    "CONFIG_SYSFS",
+    "CONFIG_TMPFS",
+    "CONFIG_DEVTMPFS",
+    "CONFIG_NET",
+    "CONFIG_NETWORK_FILESYSTEMS",
     # the modules under test, and what the kernel says of them
-    "CONFIG_MODULES", "CONFIG_MODULE_UNLOAD", "CONFIG_PRINTK", "CONFIG_BUG",
+    "CONFIG_MODULES",
+    "CONFIG_MODULE_UNLOAD",
+    "CONFIG_PRINTK",
+    "CONFIG_BUG",
     "CONFIG_MAGIC_SYSRQ",
     # what the agent and the matrix call
-    "CONFIG_MULTIUSER", "CONFIG_FUTEX", "CONFIG_EPOLL", "CONFIG_POSIX_TIMERS", "CONFIG_UNIX",
-    "CONFIG_SHMEM", "CONFIG_MEMFD_CREATE", "CONFIG_USERFAULTFD", "CONFIG_VM_EVENT_COUNTERS",
-)  # fmt: skip
+    "CONFIG_MULTIUSER",
+    "CONFIG_FUTEX",
+    "CONFIG_EPOLL",
+    "CONFIG_POSIX_TIMERS",
+    "CONFIG_UNIX",
+    "CONFIG_SHMEM",
+    "CONFIG_MEMFD_CREATE",
+    "CONFIG_USERFAULTFD",
+    "CONFIG_VM_EVENT_COUNTERS",
+)
 
 #: What a VM cannot do with: modules use what they like of the kernel, and our parameters must reach
 #: it.
@@ -41,25 +66,37 @@ VM_OBSTACLES = ("CONFIG_TRIM_UNUSED_KSYMS", "CONFIG_CMDLINE_OVERRIDE")
 
 #: With any of these a kernel takes signed modules alone, whatever its command line says.
 ENFORCING = (
-    "CONFIG_MODULE_SIG_FORCE", "CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY",
+    "CONFIG_MODULE_SIG_FORCE",
+    "CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY",
     "CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY",
-)  # fmt: skip
+)
 
 #: What each kernel has that twinmod builds, beside its own options.
 BUILT = (
     *(f"{name}=y" for name in VM_BUILTINS),
     *(f"{option}=y" for _, option in VM_MODULES),
-    "CONFIG_RUST=y", "CONFIG_IA32_EMULATION=y",
+    "CONFIG_RUST=y",
+    "CONFIG_IA32_EMULATION=y",
     # clocks and calls that Python and the tests have on every distribution's kernel
-    "CONFIG_HIGH_RES_TIMERS=y", "CONFIG_SYSCTL=y", "CONFIG_PREEMPT=y", "CONFIG_SWAP=n",
+    "CONFIG_HIGH_RES_TIMERS=y",
+    "CONFIG_SYSCTL=y",
+    "CONFIG_PREEMPT=y",
+    "CONFIG_SWAP=n",
     "CONFIG_COMPACTION=y",
     # what a fault's report is read by: names, lines, times, and who spoke
-    "CONFIG_DEBUG_KERNEL=y", "CONFIG_DEBUG_FS=y", "CONFIG_KALLSYMS=y", "CONFIG_KALLSYMS_ALL=y",
-    "CONFIG_DEBUG_INFO_DWARF5=y", "CONFIG_GDB_SCRIPTS=y", "CONFIG_PRINTK_TIME=y",
-    "CONFIG_PRINTK_CALLER=y", "CONFIG_STACKTRACE=y", "CONFIG_DEBUG_BUGVERBOSE=y",
+    "CONFIG_DEBUG_KERNEL=y",
+    "CONFIG_DEBUG_FS=y",
+    "CONFIG_KALLSYMS=y",
+    "CONFIG_KALLSYMS_ALL=y",
+    "CONFIG_DEBUG_INFO_DWARF5=y",
+    "CONFIG_GDB_SCRIPTS=y",
+    "CONFIG_PRINTK_TIME=y",
+    "CONFIG_PRINTK_CALLER=y",
+    "CONFIG_STACKTRACE=y",
+    "CONFIG_DEBUG_BUGVERBOSE=y",
     # its log is long
     "CONFIG_LOG_BUF_SHIFT=20",
-)  # fmt: skip
+)
 
 #: What watches a kernel: its name, the option, and how the symbols begin that a compiler makes code
 #: call at each access, "" where the kernel itself does all of it. Those that a file calls once when
@@ -71,7 +108,7 @@ WATCHERS = (
     ("lockdep", "CONFIG_PROVE_LOCKING", ""),
     ("atomic sleep", "CONFIG_DEBUG_ATOMIC_SLEEP", ""),
     ("kmemleak", "CONFIG_DEBUG_KMEMLEAK", ""),
-)  # fmt: skip
+)
 
 
 def find_watchers(

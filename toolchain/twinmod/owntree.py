@@ -37,9 +37,14 @@ SOURCES = ("Makefile", "Kconfig", "scripts/Makefile.build")
 
 #: What a build of it leaves and modules need.
 OUTPUTS = (
-    "vmlinux", "Module.symvers", "include/config/auto.conf", "include/config/kernel.release",
-    "include/generated/autoconf.h", "include/generated/utsrelease.h", "scripts/mod/modpost",
-)  # fmt: skip
+    "vmlinux",
+    "Module.symvers",
+    "include/config/auto.conf",
+    "include/config/kernel.release",
+    "include/generated/autoconf.h",
+    "include/generated/utsrelease.h",
+    "scripts/mod/modpost",
+)
 RUST_OUTPUTS = ("rust/libcore.rmeta", "rust/libbindings.rmeta", "rust/libkernel.rmeta")
 
 #: Where the modules lie that a VM loads, and what those need.
@@ -113,10 +118,13 @@ def render_enable(spec: KernelSpec, lacking: tuple[str, ...], flags: tuple[str, 
         for part in (("-d", name.removesuffix("=n")) if name.endswith("=n") else ("-e", name))
     )
     script = (str(source_dir / "scripts/config"), "--file", str(build_dir / ".config"), *changes)
-    return " && ".join((
-        shlex.join(script), render_make(spec, flags, "olddefconfig"),
-        render_make(spec, flags, JOBS),
-    ))  # fmt: skip
+    return " && ".join(
+        (
+            shlex.join(script),
+            render_make(spec, flags, "olddefconfig"),
+            render_make(spec, flags, JOBS),
+        )
+    )
 
 
 def read_config(spec: KernelSpec) -> Mapping[str, str]:
@@ -202,14 +210,26 @@ def require_outputs(
     if changed:
         raise MissingToolError(
             f"the tree of kernel {spec.name} was configured again after its last build",
-            facts=(("configuration", str(build_dir / ".config")),
-                   ("changed", "\n".join(f"{name}: {built.get(name, 'n')} was built, now "
-                                         f"{config.get(name, 'n')}" for name in changed[:20]))),
+            facts=(
+                ("configuration", str(build_dir / ".config")),
+                (
+                    "changed",
+                    "\n".join(
+                        f"{name}: {built.get(name, 'n')} was built, now {config.get(name, 'n')}"
+                        for name in changed[:20]
+                    ),
+                ),
+            ),
             hint=render_make(spec, flags, JOBS),
-        )  # fmt: skip
+        )
     modules = tuple(path for path, _ in elf.read_load_order(paths, wanted))
-    crates = sorted(path for suffix in ("rmeta", "so") for path in
-                    (build_dir / "rust").glob(f"*.{suffix}")) if rust else []  # fmt: skip
+    crates = (
+        sorted(
+            path for suffix in ("rmeta", "so") for path in (build_dir / "rust").glob(f"*.{suffix}")
+        )
+        if rust
+        else []
+    )
     names = (str(path.relative_to(build_dir)) for path in (*modules, *crates))
     return (".config", *OUTPUTS, *names), modules
 
@@ -227,12 +247,19 @@ def read_host(toolchain: str = "") -> Chroot:
     own = {name: os.environ[name] for name in HOST_SETTINGS if name in os.environ}
     chosen = {"RUSTUP_TOOLCHAIN": toolchain} if toolchain else {}
     return Chroot(
-        name=f"this host, {toolchain}" if toolchain else "this host", suite="",
-        root_dir=Path("/"), key="host", mirror="",
-        top=tuple((path.name, str(path.readlink()) if path.is_symlink() else "")
-                  for path in entries if path.is_symlink() or path.is_dir()),
-        kept=find_kept(own), environment=(*{**own, **chosen}.items(), *HOST_FIXED),
-    )  # fmt: skip
+        name=f"this host, {toolchain}" if toolchain else "this host",
+        suite="",
+        root_dir=Path("/"),
+        key="host",
+        mirror="",
+        top=tuple(
+            (path.name, str(path.readlink()) if path.is_symlink() else "")
+            for path in entries
+            if path.is_symlink() or path.is_dir()
+        ),
+        kept=find_kept(own),
+        environment=(*{**own, **chosen}.items(), *HOST_FIXED),
+    )
 
 
 def find_kept(environment: Mapping[str, str]) -> tuple[Path, ...]:
@@ -338,8 +365,11 @@ def read_versions(root: Chroot, programs: tuple[str, ...]) -> tuple[str, ...]:
 
 def parse_versions(output: str, programs: tuple[str, ...]) -> tuple[str, ...]:
     """Return what VERSIONS printed of each program; a shell may have warned in between."""
-    pairs = (line.removeprefix("version of ").partition(": ") for line in output.splitlines()
-             if line.startswith("version of "))  # fmt: skip
+    pairs = (
+        line.removeprefix("version of ").partition(": ")
+        for line in output.splitlines()
+        if line.startswith("version of ")
+    )
     found = {name: text for name, _, text in pairs}
     return tuple(found.get(name, "").strip() for name in programs)
 
@@ -437,9 +467,11 @@ def prove_crates(spec: KernelSpec, config: Mapping[str, str]) -> CrateProof:
             hint=render_make(spec, flags, JOBS),
         )
     return CrateProof(
-        reference=REFERENCE, rustc=rustc, checked_symbols=len(exports),
+        reference=REFERENCE,
+        rustc=rustc,
+        checked_symbols=len(exports),
         uncompared=UNCOMPARED,
-    )  # fmt: skip
+    )
 
 
 # -- what is remembered -----------------------------------------------------------------------
@@ -493,13 +525,17 @@ def read_record(spec: KernelSpec, chroot: Chroot, known: Mapping[str, Any]) -> d
     release = (build_dir / "include/config/kernel.release").read_text().strip()
     version = require_image(spec, config, release)
     return {
-        "release": release, "version": version, "on_host": bool(compilers.root.top),
+        "release": release,
+        "version": version,
+        "on_host": bool(compilers.root.top),
         "toolchain": dict(compilers.root.environment).get("RUSTUP_TOOLCHAIN", ""),
-        "make_flags": compilers.flags, "versions": [list(pair) for pair in compilers.versions],
-        "proof": asdict(prove_crates(spec, config)), "stamps": stamps,
+        "make_flags": compilers.flags,
+        "versions": [list(pair) for pair in compilers.versions],
+        "proof": asdict(prove_crates(spec, config)),
+        "stamps": stamps,
         "vm_modules": [str(path.relative_to(build_dir)) for path in modules],
         "digests": read_digests(build_dir, stamps, known),
-    }  # fmt: skip
+    }
 
 
 def is_current(spec: KernelSpec, record: Mapping[str, Any]) -> bool:
@@ -555,11 +591,18 @@ def plan_tree(spec: KernelSpec, chroot: Chroot, record: Mapping[str, Any]) -> Ke
         (record["release"], *(f"{n} {d}" for n, d in sorted(record["digests"].items())))
     )
     return KernelTree(
-        name=spec.name, release=record["release"], version=record["version"], origin="tree",
-        suite="", source_dir=source_dir, build_dir=build_dir, image_path=build_dir / "vmlinux",
+        name=spec.name,
+        release=record["release"],
+        version=record["version"],
+        origin="tree",
+        suite="",
+        source_dir=source_dir,
+        build_dir=build_dir,
+        image_path=build_dir / "vmlinux",
         vm_module_paths=tuple(build_dir / name for name in record["vm_modules"]),
         compilers=_read_root(record) if record["on_host"] else chroot,
-        make_flags=tuple(record["make_flags"]), parameters=spec.parameters,
+        make_flags=tuple(record["make_flags"]),
+        parameters=spec.parameters,
         key=f"{spec.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}",
         proof=proof.read_proof(record["proof"], UNCOMPARED),
-    )  # fmt: skip
+    )

@@ -80,12 +80,24 @@ DEPENDS = {
     ("mdriver-c-dkms", "rpm"): (f"dkms >= {DKMS_VERSION}",),
     ("mdriver-c-dkms", "archlinux"): ("dkms",),
     ("mdriver-rust-dkms", "deb"): (
-        f"dkms (>= {DKMS_VERSION})", "bc", "bindgen", "bison", "flex", "gcc", "libelf-dev",
-        "libssl-dev", "make", "openssl", "pahole", "rust-src", "rustc", "xz-utils",
+        f"dkms (>= {DKMS_VERSION})",
+        "bc",
+        "bindgen",
+        "bison",
+        "flex",
+        "gcc",
+        "libelf-dev",
+        "libssl-dev",
+        "make",
+        "openssl",
+        "pahole",
+        "rust-src",
+        "rustc",
+        "xz-utils",
     ),
     ("mdriver-rust-dkms", "rpm"): (f"dkms >= {DKMS_VERSION}", "rust", "util-linux"),
     ("mdriver-rust-dkms", "archlinux"): ("dkms", "rust", "util-linux"),
-}  # fmt: skip
+}
 
 #: The kernel's source has its version in its name; the first that a suite has is taken. Where
 #: "linux-source" itself is of a kernel that is too old, it does not count.
@@ -192,11 +204,18 @@ def _values(release: Release, package: str, maintainer: str) -> dict[str, object
     name = package.removesuffix("-dkms")
     moment = datetime.fromtimestamp(release.epoch, UTC)
     return {
-        "package": package, "name": name, "module": name.replace("-", "_"),
-        "version": plan_version(release), "group": GROUP, "commit": release.commit,
-        "maintainer": maintainer, "date": moment.date().isoformat(),
-        "changed": format_datetime(moment), "year": moment.year, "layout_flags": proof.FLAGS,
-    }  # fmt: skip
+        "package": package,
+        "name": name,
+        "module": name.replace("-", "_"),
+        "version": plan_version(release),
+        "group": GROUP,
+        "commit": release.commit,
+        "maintainer": maintainer,
+        "date": moment.date().isoformat(),
+        "changed": format_datetime(moment),
+        "year": moment.year,
+        "layout_flags": proof.FLAGS,
+    }
 
 
 def _render(template: str, values: dict[str, object]) -> bytes:
@@ -227,12 +246,13 @@ def plan_tarballs(release: Release, sources: Sources) -> tuple[TarballPlan, ...]
     """Return the source tarballs; unpacked in /usr/src, ``dkms install`` finds them."""
     return tuple(
         TarballPlan(
-            file_name=f"{folder}.dkms.tar.gz", epoch=release.epoch,
+            file_name=f"{folder}.dkms.tar.gz",
+            epoch=release.epoch,
             files=_move(plan_tree(release, sources, package), folder),
         )
         for package in ("mdriver-c-dkms", "mdriver-rust-dkms")
         for folder in (f"{package.removesuffix('-dkms')}-{plan_version(release)}",)
-    )  # fmt: skip
+    )
 
 
 def _move(files: tuple[File, ...], folder: str) -> tuple[File, ...]:
@@ -244,14 +264,17 @@ def _plan_common(values: dict[str, object], sources: Sources) -> tuple[File, ...
     doc = "usr/share/doc/mdriver-common/examples"
     return (
         File(path="usr/include/mdriver.h", content=header),
-        File(path="usr/lib/udev/rules.d/60-mdriver.rules",
-             content=_render("60-mdriver.rules", values)),
+        File(
+            path="usr/lib/udev/rules.d/60-mdriver.rules",
+            content=_render("60-mdriver.rules", values),
+        ),
         File(path="usr/lib/sysusers.d/mdriver.conf", content=_render("sysusers.conf", values)),
         File(path="etc/modprobe.d/mdriver.conf", content=_render("modprobe.conf", values)),
-        File(path=f"{doc}/modules-load.d/mdriver.conf",
-             content=_render("modules-load.conf", values)),
+        File(
+            path=f"{doc}/modules-load.d/mdriver.conf", content=_render("modules-load.conf", values)
+        ),
         _plan_page("mdriver.4", values),
-    )  # fmt: skip
+    )
 
 
 def _plan_page(name: str, values: dict[str, object]) -> File:
@@ -260,8 +283,11 @@ def _plan_page(name: str, values: dict[str, object]) -> File:
 
 
 def _plan_rust(values: dict[str, object], kind: str) -> tuple[File, ...]:
-    command = File(path="usr/sbin/mdriver-rust-crates", mode=archives.PROGRAM_MODE,
-                   content=_render("mdriver-rust-crates", values))  # fmt: skip
+    command = File(
+        path="usr/sbin/mdriver-rust-crates",
+        mode=archives.PROGRAM_MODE,
+        content=_render("mdriver-rust-crates", values),
+    )
     if kind == "archlinux":
         command = replace(command, path="usr/bin/mdriver-rust-crates")
     files = (command, _plan_page("mdriver-rust-crates.8", values))
@@ -269,11 +295,17 @@ def _plan_rust(values: dict[str, object], kind: str) -> tuple[File, ...]:
         return files
     hook = _render("hook", values)
     folders = ("postinst.d", "header_postinst.d")
-    return (*files, *(
-        File(path=f"etc/kernel/{folder}/aa-mdriver-rust-dkms", content=hook,
-             mode=archives.PROGRAM_MODE)
-        for folder in folders
-    ))  # fmt: skip
+    return (
+        *files,
+        *(
+            File(
+                path=f"etc/kernel/{folder}/aa-mdriver-rust-dkms",
+                content=hook,
+                mode=archives.PROGRAM_MODE,
+            )
+            for folder in folders
+        ),
+    )
 
 
 def _plan_documents(values: dict[str, object], package: str, kind: str) -> tuple[File, ...]:
@@ -310,20 +342,26 @@ def plan_scripts(release: Release, package: str, kind: str) -> tuple[tuple[str, 
     """Return (nfpm's name, text) of what a package manager runs; pacman's hooks need none."""
     wanted = {
         "deb": {
-            "mdriver-common": ("postinst", "postrm"), "mdriver-c-dkms": ("postinst", "prerm"),
+            "mdriver-common": ("postinst", "postrm"),
+            "mdriver-c-dkms": ("postinst", "prerm"),
             "mdriver-rust-dkms": ("postinst", "prerm", "postrm"),
         },
         "rpm": {
-            "mdriver-common": ("post",), "mdriver-c-dkms": ("post", "preun"),
+            "mdriver-common": ("post",),
+            "mdriver-c-dkms": ("post", "preun"),
             "mdriver-rust-dkms": ("post", "preun", "postun"),
         },
-    }.get(kind, {}).get(package, ())  # fmt: skip
-    names = {"postinst": "postinstall", "post": "postinstall", "prerm": "preremove",
-             "preun": "preremove", "postrm": "postremove", "postun": "postremove"}  # fmt: skip
+    }.get(kind, {}).get(package, ())
+    names = {
+        "postinst": "postinstall",
+        "post": "postinstall",
+        "prerm": "preremove",
+        "preun": "preremove",
+        "postrm": "postremove",
+        "postun": "postremove",
+    }
     values = _values(release, package, MAINTAINER)
-    return tuple(
-        (names[part], _render(f"{kind}.{part}", values).decode()) for part in wanted
-    )  # fmt: skip
+    return tuple((names[part], _render(f"{kind}.{part}", values).decode()) for part in wanted)
 
 
 def plan_fields(
@@ -335,18 +373,29 @@ def plan_fields(
     # dpkg takes the first line for the summary, rpm has a field of its own, and pacman no more.
     description = {"deb": f"{summary}\n{text}", "rpm": text, "archlinux": summary}[kind]
     fields: dict[str, Any] = {
-        "name": package, "arch": "all", "platform": "linux",
-        "version": plan_package_version(release, kind), "version_schema": "none",
-        "release": "" if kind == "deb" else REVISION, "section": "kernel", "priority": "optional",
-        "maintainer": maintainer, "license": "GPL-2.0-only",
+        "name": package,
+        "arch": "all",
+        "platform": "linux",
+        "version": plan_package_version(release, kind),
+        "version_schema": "none",
+        "release": "" if kind == "deb" else REVISION,
+        "section": "kernel",
+        "priority": "optional",
+        "maintainer": maintainer,
+        "license": "GPL-2.0-only",
         "description": description,
         "depends": [*common, *DEPENDS[package, kind]],
         "mtime": datetime.fromtimestamp(release.epoch, UTC).isoformat(),
         "deb": {"compression": "xz"},
-        "rpm": {"compression": "xz", "buildhost": "reproducible", "group": "System/Kernel",
-                "summary": summary[0].upper() + summary[1:], "packager": maintainer},
+        "rpm": {
+            "compression": "xz",
+            "buildhost": "reproducible",
+            "group": "System/Kernel",
+            "summary": summary[0].upper() + summary[1:],
+            "packager": maintainer,
+        },
         "archlinux": {"packager": maintainer},
-    }  # fmt: skip
+    }
     if package == "mdriver-rust-dkms" and kind == "deb":
         fields["recommends"] = [SOURCE_PACKAGES]
         fields["deb"]["triggers"] = {"interest_noawait": list(TRIGGERS)}
@@ -368,9 +417,12 @@ def plan_packages(
     """
     return tuple(
         PackagePlan(
-            name=package, kind=kind,
+            name=package,
+            kind=kind,
             file_name=plan_file_name(package, plan_package_version(release, kind), kind),
-            files=files, epoch=release.epoch, commit=release.commit,
+            files=files,
+            epoch=release.epoch,
+            commit=release.commit,
             conffiles=tuple(file.path for file in files if file.path.startswith("etc/")),
             scripts=plan_scripts(release, package, kind),
             fields=plan_fields(release, package, kind, maintainer),
@@ -378,7 +430,7 @@ def plan_packages(
         for kind in FORMATS
         for package in SUMMARIES
         for files in (plan_files(release, sources, package, kind, maintainer),)
-    )  # fmt: skip
+    )
 
 
 def plan_owned_folders(plan: PackagePlan) -> tuple[str, ...]:
@@ -399,10 +451,11 @@ def render_changelog(plan: PackagePlan) -> str:
     """Return rpm's changelog as nfpm reads it."""
     fields = dict(plan.fields)
     entry = {
-        "semver": f"{fields['version']}-{fields['release']}", "date": fields["mtime"],
+        "semver": f"{fields['version']}-{fields['release']}",
+        "date": fields["mtime"],
         "packager": fields["maintainer"],
         "changes": [{"note": f"Made from commit {plan.commit}."}],
-    }  # fmt: skip
+    }
     return json.dumps([entry], indent=1) + "\n"
 
 
@@ -420,13 +473,21 @@ def render_config(plan: PackagePlan, stage_dir: Path) -> str:
         for path in plan_owned_folders(plan)
     ]
     files = [
-        {"src": str(stage_dir / "content" / file.path), "dst": f"/{file.path}",
-         "file_info": {**owner, "mode": file.mode}, **_plan_type(plan, file)}
+        {
+            "src": str(stage_dir / "content" / file.path),
+            "dst": f"/{file.path}",
+            "file_info": {**owner, "mode": file.mode},
+            **_plan_type(plan, file),
+        }
         for file in plan.files
-    ]  # fmt: skip
+    ]
     scripts = {name: str(stage_dir / "script" / name) for name, _ in plan.scripts}
-    config = {**dict(plan.fields), "disable_globbing": True, "contents": [*folders, *files],
-              "scripts": scripts}  # fmt: skip
+    config = {
+        **dict(plan.fields),
+        "disable_globbing": True,
+        "contents": [*folders, *files],
+        "scripts": scripts,
+    }
     if plan.kind == "rpm":
         config["changelog"] = str(stage_dir / "changelog.yaml")
     return json.dumps(config, indent=1) + "\n"
@@ -470,11 +531,20 @@ def write_stage(plan: PackagePlan, stage_dir: Path) -> Path:
 def plan_nfpm(nfpm: str, plan: PackagePlan, config_path: Path, target_path: Path) -> Command:
     """Return the command that makes one package."""
     return Command(
-        argv=(nfpm, "package", "--config", str(config_path), "--packager", plan.kind,
-              "--target", str(target_path)),
-        purpose=f"package {plan.file_name} was not made", timeout_s=NFPM_TIMEOUT_S,
+        argv=(
+            nfpm,
+            "package",
+            "--config",
+            str(config_path),
+            "--packager",
+            plan.kind,
+            "--target",
+            str(target_path),
+        ),
+        purpose=f"package {plan.file_name} was not made",
+        timeout_s=NFPM_TIMEOUT_S,
         environment=(("SOURCE_DATE_EPOCH", str(plan.epoch)), ("TZ", "UTC")),
-    )  # fmt: skip
+    )
 
 
 def build_package(nfpm: str, plan: PackagePlan, out_dir: Path) -> Path:

@@ -70,9 +70,16 @@ def plan_matrix(test: Document, rules: Iterable[tuple[str, str]]) -> dict[str, A
         for name, cell in zip(names, test["cells"], strict=True)
         for fault in cell["kernel_faults"]
     ]
-    return {"cells": names, "rows": rows, "totals": test["totals"], "faults": faults,
-            "kernel": test["kernel"], "accelerator": test["accelerator"],
-            "narrowed": test["narrowed"], "differential": test["differential"]}  # fmt: skip
+    return {
+        "cells": names,
+        "rows": rows,
+        "totals": test["totals"],
+        "faults": faults,
+        "kernel": test["kernel"],
+        "accelerator": test["accelerator"],
+        "narrowed": test["narrowed"],
+        "differential": test["differential"],
+    }
 
 
 # -- what calls cost --------------------------------------------------------------------------
@@ -86,10 +93,14 @@ def find_counts(
     return {
         entry["size_bytes"]: entry
         for entry in entries
-        if entry["mode"] == "exact" and entry["operation"] == operation
-        and entry["module"] == module and entry["tester"] == tester and entry["path"] == path
-        and entry["buffers"] == "reused" and entry["loop"] == "tester"
-    }  # fmt: skip
+        if entry["mode"] == "exact"
+        and entry["operation"] == operation
+        and entry["module"] == module
+        and entry["tester"] == tester
+        and entry["path"] == path
+        and entry["buffers"] == "reused"
+        and entry["loop"] == "tester"
+    }
 
 
 def find_modules(document: Document) -> dict[str, str]:
@@ -121,22 +132,37 @@ def plan_operation(document: Document, operation: str) -> dict[str, Any] | None:
     )
     found = [column for column in columns if column[2]]
     lines = [
-        plot.Line(name=name, style=style, points=tuple(
-            (size, entry["instructions_per_call"]) for size, entry in sorted(entries.items())))
+        plot.Line(
+            name=name,
+            style=style,
+            points=tuple(
+                (size, entry["instructions_per_call"]) for size, entry in sorted(entries.items())
+            ),
+        )
         for name, style, entries in found
-    ]  # fmt: skip
+    ]
     title = f"Instructions of a {operation} by its size"
     svg = plot.render_lines(
         lines, title, "bytes", "instructions", lambda x: render_size(int(x)), _render_power
     )
     rows = [
-        [render_size(size), *(render_count(entries[size]["instructions_per_call"])
-                              if size in entries else "-" for *_, entries in found),
-         _render_ratio(own, size)]
+        [
+            render_size(size),
+            *(
+                render_count(entries[size]["instructions_per_call"]) if size in entries else "-"
+                for *_, entries in found
+            ),
+            _render_ratio(own, size),
+        ]
         for size in sizes
-    ]  # fmt: skip
-    return {"operation": operation, "title": title, "svg": svg, "rows": rows,
-            "head": ["size", *(name for name, *_ in found), "Rust / C"]}  # fmt: skip
+    ]
+    return {
+        "operation": operation,
+        "title": title,
+        "svg": svg,
+        "rows": rows,
+        "head": ["size", *(name for name, *_ in found), "Rust / C"],
+    }
 
 
 def _render_power(value: float) -> str:
@@ -157,26 +183,45 @@ def _render_ratio(own: Mapping[str, Mapping[int, Document]], size: int) -> str:
 def plan_parts(document: Document) -> dict[str, Any] | None:
     """Return what calls consist of: bars of shares, and their table; None without counts."""
     chosen = [
-        entry for entry in document["explanations"]["parts"]
-        if entry["cell"] in ("c/c", "rust/c") and entry["size_bytes"] in (0, *SUMMARY_SIZES)
+        entry
+        for entry in document["explanations"]["parts"]
+        if entry["cell"] in ("c/c", "rust/c")
+        and entry["size_bytes"] in (0, *SUMMARY_SIZES)
         and not entry["path"]
-    ]  # fmt: skip
+    ]
     if not chosen:
         return None
     bars = [
         plot.Bar(
             label=name_call(entry),
-            parts=tuple((style, f"{part}: {entry['parts'][part]:.0f}",
-                         entry["parts"][part] / entry["instructions"]) for part, style in PARTS),
+            parts=tuple(
+                (
+                    style,
+                    f"{part}: {entry['parts'][part]:.0f}",
+                    entry["parts"][part] / entry["instructions"],
+                )
+                for part, style in PARTS
+            ),
             note=render_count(entry["instructions"]),
         )
         for entry in chosen
-    ]  # fmt: skip
-    rows = [[name_call(entry), *(f"{entry['parts'][part]:.0f}" for part, _ in PARTS),
-             render_count(entry["instructions"])] for entry in chosen]  # fmt: skip
+    ]
+    rows = [
+        [
+            name_call(entry),
+            *(f"{entry['parts'][part]:.0f}" for part, _ in PARTS),
+            render_count(entry["instructions"]),
+        ]
+        for entry in chosen
+    ]
     title = "What a call consists of"
-    return {"title": title, "svg": plot.render_bars(bars, title), "rows": rows, "legend": PARTS,
-            "head": ["call", *(part for part, _ in PARTS), "all"]}  # fmt: skip
+    return {
+        "title": title,
+        "svg": plot.render_bars(bars, title),
+        "rows": rows,
+        "legend": PARTS,
+        "head": ["call", *(part for part, _ in PARTS), "all"],
+    }
 
 
 def name_call(entry: Document) -> str:
@@ -191,18 +236,26 @@ def plan_differences(document: Document) -> list[dict[str, Any]]:
     return [
         {
             "title": f"{entry['operation']}"
-                     + (f" of {render_size(entry['size_bytes'])}" if entry["size_bytes"] else ""),
-            "c": render_count(entry["c"]), "rust": render_count(entry["rust"]),
+            + (f" of {render_size(entry['size_bytes'])}" if entry["size_bytes"] else ""),
+            "c": render_count(entry["c"]),
+            "rust": render_count(entry["rust"]),
             "difference": f"{entry['difference']:+.0f}",
             "share": f"{entry['difference'] / entry['c']:+.1%}",
-            "rows": [[row["function"], f"{row['c']:.0f}", f"{row['rust']:.0f}",
-                      f"{row['difference']:+.0f}"] for row in entry["rows"][:SHOWN_ROWS]],
+            "rows": [
+                [
+                    row["function"],
+                    f"{row['c']:.0f}",
+                    f"{row['rust']:.0f}",
+                    f"{row['difference']:+.0f}",
+                ]
+                for row in entry["rows"][:SHOWN_ROWS]
+            ],
             "rest": len(entry["rows"][SHOWN_ROWS:]),
             "rest_difference": f"{sum(r['difference'] for r in entry['rows'][SHOWN_ROWS:]):+.0f}",
         }
         for entry in document["explanations"]["differences"]
         if entry["tester"] == "c" and entry["size_bytes"] in (0, 1, 512 * KIB)
-    ]  # fmt: skip
+    ]
 
 
 # -- why reads looked slow --------------------------------------------------------------------
@@ -223,30 +276,48 @@ def plan_loops(document: Document) -> dict[str, Any] | None:
         if tester == language and entry["buffers"] == "fresh":
             bars += _plan_passes(entry, LANGUAGES.get(language, language))
     rows = [
-        [entry["cell"], entry["buffers"],
-         *(" ".join(_render_power(n) for n in entry[name]) for name in ("read_ns", "write_ns")),
-         f"{entry['ratio']:.2f}", " ".join(map(str, entry["read_faults"]))]
+        [
+            entry["cell"],
+            entry["buffers"],
+            *(" ".join(_render_power(n) for n in entry[name]) for name in ("read_ns", "write_ns")),
+            f"{entry['ratio']:.2f}",
+            " ".join(map(str, entry["read_faults"])),
+        ]
         for entry in found
-    ]  # fmt: skip
+    ]
     title = "Passes of a loop that allocates a buffer, reads into it and writes from it"
     by_buffers = {
         buffers: [entry for entry in found if entry["buffers"] == buffers]
         for buffers in ("fresh", "reused")
     }
     return {
-        "title": title, "svg": plot.render_bars(bars, title) if bars else "", "rows": rows,
+        "title": title,
+        "svg": plot.render_bars(bars, title) if bars else "",
+        "rows": rows,
         "head": ["cell", "buffers", "reads", "writes", "read / write", "faults of the reads"],
-        "ratios": {buffers: _render_span([entry["ratio"] for entry in entries])
-                   for buffers, entries in by_buffers.items()},
-        "faults": {buffers: _render_span([entry["faults_per_read"] for entry in entries])
-                   for buffers, entries in by_buffers.items()},
+        "ratios": {
+            buffers: _render_span([entry["ratio"] for entry in entries])
+            for buffers, entries in by_buffers.items()
+        },
+        "faults": {
+            buffers: _render_span([entry["faults_per_read"] for entry in entries])
+            for buffers, entries in by_buffers.items()
+        },
         "languages": [
-            (name, _render_span([entry["ratio"] for entry in by_buffers["fresh"]
-                                 if entry["cell"].startswith(f"{language}/")]))
+            (
+                name,
+                _render_span(
+                    [
+                        entry["ratio"]
+                        for entry in by_buffers["fresh"]
+                        if entry["cell"].startswith(f"{language}/")
+                    ]
+                ),
+            )
             for language, name in LANGUAGES.items()
         ],
         "size": render_size(found[0]["size_bytes"]),
-    }  # fmt: skip
+    }
 
 
 def _plan_passes(entry: Document, language: str) -> list[plot.Bar]:
@@ -274,17 +345,32 @@ def _render_span(values: list[float]) -> str:
 def plan_cold(document: Document) -> dict[str, Any] | None:
     """Return what page faults are of calls whose buffer was never touched; None without any."""
     rows = [
-        [entry["cell"], f"{entry['operation']} {render_size(entry['size_bytes'])}",
-         render_count(entry["cold"]), render_count(entry["warm"]),
-         f"{entry['minor_faults']:.0f}", render_percent(entry["fault_share"]),
-         render_count(entry["instructions_per_fault"])]
+        [
+            entry["cell"],
+            f"{entry['operation']} {render_size(entry['size_bytes'])}",
+            render_count(entry["cold"]),
+            render_count(entry["warm"]),
+            f"{entry['minor_faults']:.0f}",
+            render_percent(entry["fault_share"]),
+            render_count(entry["instructions_per_fault"]),
+        ]
         for entry in document["explanations"]["cold"]
         if entry["cell"] in ("c/c", "rust/c")
-    ]  # fmt: skip
+    ]
     if not rows:
         return None
-    return {"rows": rows, "head": ["cell", "call", "cold", "warm", "faults", "share of faults",
-                                   "instructions per fault"]}  # fmt: skip
+    return {
+        "rows": rows,
+        "head": [
+            "cell",
+            "call",
+            "cold",
+            "warm",
+            "faults",
+            "share of faults",
+            "instructions per fault",
+        ],
+    }
 
 
 # -- by a clock -------------------------------------------------------------------------------
@@ -300,10 +386,11 @@ def plan_clock(document: Document) -> dict[str, Any] | None:
         render_entry(entry): entry for entry in document["comparisons"] if entry["tester"] == "c"
     }
     ranges = [
-        plot.Range(label=name, low=entry["interval"][0],
-                   middle=entry["ratio"], high=entry["interval"][1])
+        plot.Range(
+            label=name, low=entry["interval"][0], middle=entry["ratio"], high=entry["interval"][1]
+        )
         for name, entry in found.items()
-    ]  # fmt: skip
+    ]
     times = {
         (entry["module"], render_entry(entry)): entry["ns_per_call"]
         for entry in document["results"]
@@ -322,12 +409,19 @@ def plan_clock(document: Document) -> dict[str, Any] | None:
     ]
     title = "How long Rust takes, as a share of C"
     return {
-        "title": title, "svg": plot.render_ranges(ranges, title, 1.0) if ranges else "",
-        "rows": rows, "wall": document["wall"],
+        "title": title,
+        "svg": plot.render_ranges(ranges, title, 1.0) if ranges else "",
+        "rows": rows,
+        "wall": document["wall"],
         "label": label_accelerator(document["wall"]["accelerator"]),
-        "head": ["call", *(f"{LANGUAGES.get(language, language)} ns" for language in modules),
-                 "Rust / C", "95 % interval", "verdict"],
-    }  # fmt: skip
+        "head": [
+            "call",
+            *(f"{LANGUAGES.get(language, language)} ns" for language in modules),
+            "Rust / C",
+            "95 % interval",
+            "verdict",
+        ],
+    }
 
 
 def _render_comparison(entry: Document | None) -> tuple[str, str, str]:
@@ -342,14 +436,24 @@ def plan_counter(document: Document) -> dict[str, Any]:
     rows = []
     for cell in document["cells"]:
         found = cell["interval_s"]
-        rows.append([
-            cell["cell"], str(cell["target"]),
-            str(sum(cell["target"] - actual for actual in cell["actual"])),
-            f"{found['median']:.3f}", f"{found['low']:.3f} to {found['high']:.3f}",
-            str(len(cell["real_s"])),
-        ] if found else [cell["cell"], *"-----"])  # fmt: skip
-    return {**document, "rows": rows, "label": label_accelerator(document["accelerator"]),
-            "head": ["cell", "Target", "lost", "median s", "95 % interval", "repeats"]}  # fmt: skip
+        rows.append(
+            [
+                cell["cell"],
+                str(cell["target"]),
+                str(sum(cell["target"] - actual for actual in cell["actual"])),
+                f"{found['median']:.3f}",
+                f"{found['low']:.3f} to {found['high']:.3f}",
+                str(len(cell["real_s"])),
+            ]
+            if found
+            else [cell["cell"], *"-----"]
+        )
+    return {
+        **document,
+        "rows": rows,
+        "label": label_accelerator(document["accelerator"]),
+        "head": ["cell", "Target", "lost", "median s", "95 % interval", "repeats"],
+    }
 
 
 # -- the rest ---------------------------------------------------------------------------------
@@ -360,13 +464,19 @@ def plan_zoo(document: Document) -> dict[str, Any]:
     rows = []
     for entry in document["entries"]:
         attempts = [(entry["kind"], entry["reference"], entry["c"], entry["rust"])]
-        attempts += [(f"… {name.removeprefix('rust_')}", "", None, verdict)
-                     for name, verdict in entry["more"].items()]  # fmt: skip
+        attempts += [
+            (f"… {name.removeprefix('rust_')}", "", None, verdict)
+            for name, verdict in entry["more"].items()
+        ]
         for kind, reference, c, rust in attempts:
             rows.append([kind, *(_plan_stop(verdict) for verdict in (c, rust)), reference])
-    return {"rows": rows, "kinds": len(document["entries"]),
-            "mismatches": document["mismatches"], "seconds": document["seconds"],
-            "kernels": document["kernels"]}  # fmt: skip
+    return {
+        "rows": rows,
+        "kinds": len(document["entries"]),
+        "mismatches": document["mismatches"],
+        "seconds": document["seconds"],
+        "kernels": document["kernels"],
+    }
 
 
 def _plan_stop(verdict: Document | None) -> tuple[str, str]:
@@ -379,13 +489,28 @@ def _plan_stop(verdict: Document | None) -> tuple[str, str]:
 def plan_builds(document: Document) -> dict[str, Any]:
     """Return what building each module costs, and what comes of it."""
     rows = [
-        [build["module"], f"{build['cold_s']:.1f}", f"{build['changed_s']:.1f}",
-         f"{build['unchanged_s']:.2f}", str(build["stripped_bytes"]), str(build["text_bytes"]),
-         str(build["symbols"]), str(build["lines"])]
+        [
+            build["module"],
+            f"{build['cold_s']:.1f}",
+            f"{build['changed_s']:.1f}",
+            f"{build['unchanged_s']:.2f}",
+            str(build["stripped_bytes"]),
+            str(build["text_bytes"]),
+            str(build["symbols"]),
+            str(build["lines"]),
+        ]
         for build in document["builds"]
-    ]  # fmt: skip
-    head = ["module", "cold s", "one line changed s", "nothing to do s", "bytes stripped",
-            "bytes of code", "symbols", "lines of source"]  # fmt: skip
+    ]
+    head = [
+        "module",
+        "cold s",
+        "one line changed s",
+        "nothing to do s",
+        "bytes stripped",
+        "bytes of code",
+        "symbols",
+        "lines of source",
+    ]
     return {"rows": rows, "head": head, "whole": document["whole_kernel"]}
 
 
@@ -394,12 +519,21 @@ def plan_goals(document: Document) -> dict[str, Any] | None:
     if not document["goals"]:
         return None
     rows = [
-        [goal["goal"], LANGUAGES.get(goal["module"], goal["module"]), f"{goal['reached']:.3f}",
-         f"{goal['limit']:.2f}", "met" if goal["met"] else "not met"]
+        [
+            goal["goal"],
+            LANGUAGES.get(goal["module"], goal["module"]),
+            f"{goal['reached']:.3f}",
+            f"{goal['limit']:.2f}",
+            "met" if goal["met"] else "not met",
+        ]
         for goal in document["goals"]
-    ]  # fmt: skip
-    return {"rows": rows, "head": ["goal", "module", "reached", "at most", ""],
-            "met": sum(goal["met"] for goal in document["goals"]), "all": len(rows)}  # fmt: skip
+    ]
+    return {
+        "rows": rows,
+        "head": ["goal", "module", "reached", "at most", ""],
+        "met": sum(goal["met"] for goal in document["goals"]),
+        "all": len(rows),
+    }
 
 
 def plan_page(
@@ -418,11 +552,16 @@ def plan_page(
     timed = found is not None and found["mode"] != "exact"
     missing = [name for name in ("test", "bench", "counter", "zoo") if name not in documents]
     return {
-        "made": made, "version": version, "missing": missing,
+        "made": made,
+        "version": version,
+        "missing": missing,
         "matrix": plan_matrix(documents["test"], rules) if "test" in documents else None,
         "bench": found,
-        "operations": [operation for name in ("pread", "pwrite")
-                       if (operation := plan_operation(found, name))] if found and exact else [],
+        "operations": [
+            operation for name in ("pread", "pwrite") if (operation := plan_operation(found, name))
+        ]
+        if found and exact
+        else [],
         "parts": plan_parts(found) if found and exact else None,
         "differences": plan_differences(found) if found and exact else [],
         "loops": plan_loops(found) if found and exact else None,
@@ -432,7 +571,7 @@ def plan_page(
         "builds": plan_builds(found) if found and found["builds"] else None,
         "counter": plan_counter(documents["counter"]) if "counter" in documents else None,
         "zoo": plan_zoo(documents["zoo"]) if "zoo" in documents else None,
-    }  # fmt: skip
+    }
 
 
 # -- a summary --------------------------------------------------------------------------------
@@ -455,8 +594,10 @@ def render_summary(
         refused = f"{stops.count('compile')} of {len(stops)} kinds of bugs"
         odd = len(zoo["mismatches"])
         lines += [f"The Rust compiler refused {refused}; {odd} attempts ended unexpectedly.", ""]
-    lines.append(f"twinmod, {made}; instructions of the guest, QEMU's TCG with `-icount`: the same "
-                 "on every machine.")  # fmt: skip
+    lines.append(
+        f"twinmod, {made}; instructions of the guest, QEMU's TCG with `-icount`: the same "
+        "on every machine."
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -470,12 +611,17 @@ def _render_costs(document: Document) -> list[str]:
             for language, module in modules.items()
         }
         rows += [
-            [f"{operation} {render_size(size)}",
-             *(render_count(entries[size]["instructions_per_call"]) if size in entries else "-"
-               for entries in own.values()),
-             _render_ratio(own, size)]
-            for size in SUMMARY_SIZES if any(size in entries for entries in own.values())
-        ]  # fmt: skip
+            [
+                f"{operation} {render_size(size)}",
+                *(
+                    render_count(entries[size]["instructions_per_call"]) if size in entries else "-"
+                    for entries in own.values()
+                ),
+                _render_ratio(own, size),
+            ]
+            for size in SUMMARY_SIZES
+            if any(size in entries for entries in own.values())
+        ]
     if not rows:
         return []
     head = ["instructions of a call", *(LANGUAGES.get(name, name) for name in modules), "Rust / C"]

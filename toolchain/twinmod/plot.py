@@ -81,9 +81,13 @@ def spread_labels(places: Sequence[float], distance: float) -> list[float]:
 
 
 def render_lines(
-    lines: Sequence[Line], title: str, x_label: str, y_label: str,
-    x_text: Callable[[float], str], y_text: Callable[[float], str],
-) -> str:  # fmt: skip
+    lines: Sequence[Line],
+    title: str,
+    x_label: str,
+    y_label: str,
+    x_text: Callable[[float], str],
+    y_text: Callable[[float], str],
+) -> str:
     """Return a plot with two logarithmic axes; a place on the first for each value there is.
 
     Args:
@@ -115,8 +119,10 @@ def render_lines(
     for line in lines:
         where = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in line.points)
         parts.append(f'<polyline points="{where}" class="line {line.style}"/>')
-        parts += [f'<circle cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="3" class="dot {line.style}"/>'
-                  for x, y in line.points]  # fmt: skip
+        parts += [
+            f'<circle cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="3" class="dot {line.style}"/>'
+            for x, y in line.points
+        ]
     ends = [y_of(line.points[-1][1]) for line in lines]
     for line, y in zip(lines, spread_labels(ends, 15), strict=True):
         parts.append(

@@ -25,9 +25,18 @@ from twinmod.specs import Command
 
 #: What a process may see of the caller's environment: how to find programs and the network.
 INHERITED = (
-    "PATH", "HOME", "TMPDIR", "LOGNAME", "USER",
-    "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
-)  # fmt: skip
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "LOGNAME",
+    "USER",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+)
 
 #: How long a process may take to go after SIGTERM before it is killed; mmdebstrap removes what
 #: it made so far.
@@ -81,9 +90,12 @@ def kill_all() -> None:
 
 @contextmanager
 def start(
-    command: Command, *, stdin: int | IO[bytes] = subprocess.DEVNULL,
-    stdout: int | IO[bytes] = subprocess.PIPE, stderr: int | IO[bytes] = subprocess.STDOUT,
-) -> Iterator[Process]:  # fmt: skip
+    command: Command,
+    *,
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.PIPE,
+    stderr: int | IO[bytes] = subprocess.STDOUT,
+) -> Iterator[Process]:
     """Start a process that lives no longer than the context.
 
     Raises:
@@ -91,17 +103,23 @@ def start(
     """
     try:
         process = subprocess.Popen(
-            command.argv, stdin=stdin, stdout=stdout, stderr=stderr,
+            command.argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
             env=plan_environment(command, dict(os.environ)),
-            cwd=command.working_dir, start_new_session=True,
-        )  # fmt: skip
+            cwd=command.working_dir,
+            start_new_session=True,
+        )
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         here = str(error.filename) == str(command.working_dir)
         why = (
-            f"the folder {command.working_dir} cannot be entered" if here
-            else f"{command.argv[0]} is not installed" if isinstance(error, FileNotFoundError)
+            f"the folder {command.working_dir} cannot be entered"
+            if here
+            else f"{command.argv[0]} is not installed"
+            if isinstance(error, FileNotFoundError)
             else f"{command.argv[0]} may not be run"
-        )  # fmt: skip
+        )
         raise MissingToolError(
             f"{command.purpose}: {why}",
             facts=(("command", render_command(command)),),
@@ -218,9 +236,11 @@ class Limit:
 
 
 def run(
-    command: Command, *, error: type[TwinmodError] = BuildError,
+    command: Command,
+    *,
+    error: type[TwinmodError] = BuildError,
     watch: Callable[[str], None] | None = None,
-) -> str:  # fmt: skip
+) -> str:
     """Run a process to its end and return what it printed.
 
     Args:
@@ -246,9 +266,11 @@ def _render_status(status: int) -> str:
 
 
 def run_unchecked(
-    command: Command, *, error: type[TwinmodError] = BuildError,
+    command: Command,
+    *,
+    error: type[TwinmodError] = BuildError,
     watch: Callable[[str], None] | None = None,
-) -> tuple[int, str]:  # fmt: skip
+) -> tuple[int, str]:
     """Run a process to its end; return its status (negative for a signal) and its output.
 
     See run() for the arguments.
@@ -314,11 +336,13 @@ def run_pipeline(producer: Command, consumer: Command) -> None:
     # A consumer that goes early ends its producer by SIGPIPE; that one is not at fault.
     if producer_status not in (0, -signal.SIGPIPE):
         output = producer_output + consumer_output
-        raise plan_failure(producer, _render_status(producer_status), output,
-                           error=MissingToolError)  # fmt: skip
+        raise plan_failure(
+            producer, _render_status(producer_status), output, error=MissingToolError
+        )
     if consumer_status != 0:
-        raise plan_failure(consumer, _render_status(consumer_status), consumer_output,
-                           error=MissingToolError)  # fmt: skip
+        raise plan_failure(
+            consumer, _render_status(consumer_status), consumer_output, error=MissingToolError
+        )
 
 
 #: Standard output and standard error.
@@ -369,9 +393,11 @@ def run_interactive(command: Command) -> int:
     """Run a process on the caller's own terminal, without a limit; return its status."""
     with suppress(KeyboardInterrupt):
         return subprocess.run(
-            command.argv, env=plan_environment(command, dict(os.environ)) | _terminal(),
-            cwd=command.working_dir, check=False,
-        ).returncode  # fmt: skip
+            command.argv,
+            env=plan_environment(command, dict(os.environ)) | _terminal(),
+            cwd=command.working_dir,
+            check=False,
+        ).returncode
     return 128 + signal.SIGINT
 
 

@@ -118,10 +118,12 @@ def _list_files(folder: Path) -> tuple[Path, ...]:
 def plan_parts(config: Config) -> tuple[str, ...]:
     """Return what a project consists of beside its pyproject.toml: files and folders in it."""
     named = (
-        config.contract_path, config.matrix_dir, config.lock_path,
+        config.contract_path,
+        config.matrix_dir,
+        config.lock_path,
         *(config.root_dir / module.sources for module in config.modules),
         *(config.root_dir / tester.project for tester in config.testers),
-    )  # fmt: skip
+    )
     return tuple(sorted({*(str(path.relative_to(config.root_dir)) for path in named), *BESIDE}))
 
 
@@ -146,8 +148,9 @@ def read_shipped() -> tuple[tuple[str, bytes], ...]:
     if lacking:
         raise ConfigError(
             f"this copy of twinmod lacks {', '.join(lacking)}",
-            facts=(("folder", str(shipped_dir)),), hint=resources.REINSTALL,
-        )  # fmt: skip
+            facts=(("folder", str(shipped_dir)),),
+            hint=resources.REINSTALL,
+        )
     text = render_project((shipped_dir / "pyproject.toml").read_text())
     # A copy is not of the commit that a wheel between two releases has in its version.
     version = versions.plan_base(versions.read_version(shipped_dir))
@@ -168,9 +171,10 @@ def write_new(target_dir: Path) -> None:
     """
     if target_dir.exists() and not (target_dir.is_dir() and not any(target_dir.iterdir())):
         raise ConfigError(
-            "a new project needs a new or an empty folder", facts=(("folder", str(target_dir)),),
+            "a new project needs a new or an empty folder",
+            facts=(("folder", str(target_dir)),),
             hint=commands.render("new", "ANOTHER-FOLDER"),
-        )  # fmt: skip
+        )
     files = read_shipped()
     # An empty folder stays the one that a person may be in; it may be a mount, too.
     empty = target_dir.exists()
@@ -188,7 +192,8 @@ def write_new(target_dir: Path) -> None:
     except OSError as error:
         raise MissingToolError(
             f"the new project cannot be written: {error.strerror}",
-            facts=(("folder", str(target_dir)),), hint=commands.render("new", "ANOTHER-FOLDER"),
-        ) from error  # fmt: skip
+            facts=(("folder", str(target_dir)),),
+            hint=commands.render("new", "ANOTHER-FOLDER"),
+        ) from error
     finally:
         cache.remove_tree(partial_dir)

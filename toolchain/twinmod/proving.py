@@ -23,8 +23,19 @@ DEBS = sandbox.INSIDE / "debs"
 APT_TIMEOUT_S = 3600.0
 
 #: What changes by itself, or belongs to the package manager, below a root.
-VOLATILE = ("dev", "proc", "run", "sys", "tmp", "twinmod", "var/cache/apt", "var/cache/ldconfig",
-            "var/lib/apt", "var/lib/dpkg", "var/log")  # fmt: skip
+VOLATILE = (
+    "dev",
+    "proc",
+    "run",
+    "sys",
+    "tmp",
+    "twinmod",
+    "var/cache/apt",
+    "var/cache/ldconfig",
+    "var/lib/apt",
+    "var/lib/dpkg",
+    "var/log",
+)
 
 #: Where the record of each kernel lies, for mdriver-rust.
 RECORDS = PurePosixPath("var/lib/mdriver-rust-dkms")
@@ -60,9 +71,12 @@ class KernelRecord:
 
 
 def plan_root(
-    suite: str, mirror: str, apt_options: tuple[tuple[str, str], ...], root_dir: Path,
+    suite: str,
+    mirror: str,
+    apt_options: tuple[tuple[str, str], ...],
+    root_dir: Path,
     packages: tuple[str, ...] = (),
-) -> Command:  # fmt: skip
+) -> Command:
     """Return the command that makes a root of a suite, with its backports to be asked for.
 
     Args:
@@ -72,27 +86,41 @@ def plan_root(
         root_dir: Where it goes; mmdebstrap makes it.
         packages: Installed beside the essential ones and apt.
     """
-    options = ('APT::Install-Recommends "false"', 'Acquire::Languages "none"',
-               'Acquire::Retries "3"',
-               *(f'{name} "{value}"' for name, value in apt_options))  # fmt: skip
+    options = (
+        'APT::Install-Recommends "false"',
+        'Acquire::Languages "none"',
+        'Acquire::Retries "3"',
+        *(f'{name} "{value}"' for name, value in apt_options),
+    )
     return Command(
         argv=(
-            "mmdebstrap", "--variant=apt", "--mode=root", "--format=directory",
+            "mmdebstrap",
+            "--variant=apt",
+            "--mode=root",
+            "--format=directory",
             *(f"--aptopt={option}" for option in options),
             *((f"--include={','.join(packages)}",) if packages else ()),
-            suite, str(root_dir), f"deb {mirror} {suite} main",
+            suite,
+            str(root_dir),
+            f"deb {mirror} {suite} main",
             f"deb {mirror} {suite}-backports main",
         ),
         purpose=f"the throwaway root of Debian {suite} was not made",
-        log_path=root_dir.with_suffix(".log"), timeout_s=APT_TIMEOUT_S,
-    )  # fmt: skip
+        log_path=root_dir.with_suffix(".log"),
+        timeout_s=APT_TIMEOUT_S,
+    )
 
 
 def plan_inside(
-    root: Chroot, argv: tuple[str, ...], purpose: str, *, debs_dir: Path | None = None,
-    online: bool = False, environment: tuple[tuple[str, str], ...] = (),
+    root: Chroot,
+    argv: tuple[str, ...],
+    purpose: str,
+    *,
+    debs_dir: Path | None = None,
+    online: bool = False,
+    environment: tuple[tuple[str, str], ...] = (),
     log_path: Path | None = None,
-) -> Command:  # fmt: skip
+) -> Command:
     """Return a command that runs as root's root and may change it.
 
     Args:
@@ -108,22 +136,44 @@ def plan_inside(
     resolver = Path("/etc/resolv.conf")
     binds = (
         *((Bind(source_path=debs_dir, target_path=DEBS),) if debs_dir else ()),
-        *((Bind(source_path=resolver.resolve(), target_path=PurePosixPath(resolver)),)
-          if online and resolver.exists() else ()),
-    )  # fmt: skip
+        *(
+            (Bind(source_path=resolver.resolve(), target_path=PurePosixPath(resolver)),)
+            if online and resolver.exists()
+            else ()
+        ),
+    )
     settings = (*sandbox.ENVIRONMENT, ("DEBIAN_FRONTEND", "noninteractive"), *environment)
     # Not sandbox.plan_enter: in a user namespace of one user dpkg can give files to root alone.
     entered = (
-        "bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-uts",
-        *(() if online else ("--unshare-net",)), "--die-with-parent", "--new-session",
+        "bwrap",
+        "--unshare-ipc",
+        "--unshare-pid",
+        "--unshare-uts",
+        *(() if online else ("--unshare-net",)),
+        "--die-with-parent",
+        "--new-session",
         *sandbox.plan_root(root, writable=True),
         # apt reads what it fetched as a user of its own, with files in /tmp.
-        "--dev", "/dev", "--proc", "/proc", "--perms", "1777", "--tmpfs", "/tmp", "--tmpfs", "/run",
-        "--tmpfs", str(sandbox.INSIDE),
+        "--dev",
+        "/dev",
+        "--proc",
+        "/proc",
+        "--perms",
+        "1777",
+        "--tmpfs",
+        "/tmp",
+        "--tmpfs",
+        "/run",
+        "--tmpfs",
+        str(sandbox.INSIDE),
         *(part for bind in binds for part in sandbox.plan_bind(bind)),
-        "--clearenv", *(part for name, value in settings for part in ("--setenv", name, value)),
-        "--chdir", "/", "--", *argv,
-    )  # fmt: skip
+        "--clearenv",
+        *(part for name, value in settings for part in ("--setenv", name, value)),
+        "--chdir",
+        "/",
+        "--",
+        *argv,
+    )
     return Command(argv=entered, purpose=purpose, timeout_s=APT_TIMEOUT_S, log_path=log_path)
 
 
@@ -154,18 +204,23 @@ def parse_record(release: str, text: str) -> KernelRecord:
     """Return what mdriver-rust has noted of a kernel."""
     fields = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
     return KernelRecord(
-        release=release, state=fields.get("state", ""), reason=fields.get("reason", ""),
+        release=release,
+        state=fields.get("state", ""),
+        reason=fields.get("reason", ""),
         help=fields.get("help", ""),
-    )  # fmt: skip
+    )
 
 
 # -- act --------------------------------------------------------------------------------------
 
 
 def make_root(
-    suite: str, mirror: str, apt_options: tuple[tuple[str, str], ...], root_dir: Path,
+    suite: str,
+    mirror: str,
+    apt_options: tuple[tuple[str, str], ...],
+    root_dir: Path,
     packages: tuple[str, ...] = (),
-) -> Chroot:  # fmt: skip
+) -> Chroot:
     """Make a throwaway root; see plan_root. Whoever made it removes it.
 
     Raises:
@@ -181,27 +236,40 @@ def make_root(
     process.run(plan_root(suite, mirror, apt_options, root_dir, packages), error=MissingToolError)
     (root_dir / sandbox.INSIDE.relative_to("/")).mkdir(exist_ok=True)
     root = Chroot(
-        name=f"throwaway-{suite}", suite=suite, root_dir=root_dir, key=root_dir.name,
-        mirror=mirror, apt_options=apt_options,
-    )  # fmt: skip
+        name=f"throwaway-{suite}",
+        suite=suite,
+        root_dir=root_dir,
+        key=root_dir.name,
+        mirror=mirror,
+        apt_options=apt_options,
+    )
     # mmdebstrap leaves no lists.
     run_apt(root, ("apt-get", "update"), "the lists of packages were not fetched")
     return root
 
 
 def run_apt(
-    root: Chroot, argv: tuple[str, ...], purpose: str, *, debs_dir: Path | None = None,
+    root: Chroot,
+    argv: tuple[str, ...],
+    purpose: str,
+    *,
+    debs_dir: Path | None = None,
     log_path: Path | None = None,
-) -> str:  # fmt: skip
+) -> str:
     """Run apt in a root, see plan_apt; return what it printed.
 
     Raises:
         BuildError: It fails.
     """
     command = plan_inside(
-        root, argv, purpose, debs_dir=debs_dir, online=True, log_path=log_path,
+        root,
+        argv,
+        purpose,
+        debs_dir=debs_dir,
+        online=True,
+        log_path=log_path,
         environment=network.plan_environment(os.environ),
-    )  # fmt: skip
+    )
     return process.run(command, error=BuildError)
 
 
@@ -213,9 +281,12 @@ def install_debs(root: Chroot, debs: tuple[Path, ...], log_path: Path | None = N
     """
     inside = tuple(str(DEBS / path.name) for path in debs)
     return run_apt(
-        root, plan_apt("install", *inside), "the packages were not installed",
-        debs_dir=debs[0].parent, log_path=log_path,
-    )  # fmt: skip
+        root,
+        plan_apt("install", *inside),
+        "the packages were not installed",
+        debs_dir=debs[0].parent,
+        log_path=log_path,
+    )
 
 
 def read_status(root: Chroot) -> tuple[ModuleState, ...]:

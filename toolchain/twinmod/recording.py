@@ -99,9 +99,10 @@ def require_same(recording: Recording, tree: KernelTree, chroot: Chroot) -> None
     changed = [(what, f"was {was}, is {now}") for what, was, now in pairs if was != now]
     if changed:
         raise ConfigError(
-            "it cannot be repeated: what it ran on has changed since", facts=tuple(changed),
+            "it cannot be repeated: what it ran on has changed since",
+            facts=tuple(changed),
             hint=commands.render("test", "--record"),
-        )  # fmt: skip
+        )
 
 
 def plan_replay(
@@ -127,16 +128,20 @@ def plan_replay(
     )
     patient = guest.plan_patience(vm, guest.REPLAY_PATIENCE)
     command = Command(
-        argv=sandbox.plan_enter(chroot, qemu, binds=binds), purpose="the VM was not repeated",
+        argv=sandbox.plan_enter(chroot, qemu, binds=binds),
+        purpose="the VM was not repeated",
         timeout_s=GDB_TIMEOUT_S if gdb else guest.RUN_TIMEOUT_S * guest.REPLAY_PATIENCE,
         log_path=out_dir / "qemu.log",
-    )  # fmt: skip
+    )
     agent_plan = json.loads((recording.run_dir / AGENT_PLAN).read_text())
     return guest.BootPlan(
-        command=command, initramfs=None, agent_plan=agent_plan, run_dir=out_dir,
+        command=command,
+        initramfs=None,
+        agent_plan=agent_plan,
+        run_dir=out_dir,
         boot_timeout_s=GDB_TIMEOUT_S if gdb else patient.boot_timeout_s,
         silence_timeout_s=GDB_TIMEOUT_S if gdb else patient.silence_timeout_s,
-    )  # fmt: skip
+    )
 
 
 def compare_runs(first_dir: Path, second_dir: Path) -> Comparison:

@@ -120,21 +120,28 @@ def plan_modinfo(
     parameters = dict(pair.split(":", 1) for pair in found.find_all_modinfo("parm"))
     types = dict(pair.split(":", 1) for pair in found.find_all_modinfo("parmtype"))
     return {
-        "schema": MODINFO_SCHEMA, "name": product.module, "language": product.language,
-        "version": release.version, "module_version": found.find_modinfo("version"),
-        "license": found.find_modinfo("license"), "vermagic": product.vermagic,
+        "schema": MODINFO_SCHEMA,
+        "name": product.module,
+        "language": product.language,
+        "version": release.version,
+        "module_version": found.find_modinfo("version"),
+        "license": found.find_modinfo("license"),
+        "vermagic": product.vermagic,
         "srcversion": found.find_modinfo("srcversion"),
         "parameters": [
             {"name": name, "type": types[name], "description": parameters.get(name, "")}
             for name in sorted(types)
         ],
-        "size_bytes": product.size_bytes, "sha256": product.sha256,
+        "size_bytes": product.size_bytes,
+        "sha256": product.sha256,
         "undefined_symbols": sorted(found.undefined),
-        "compilers": {"c": sorted(set(found.comments)), "rustc": tree.proof.rustc
-                      if product.language == "rust" else ""},
+        "compilers": {
+            "c": sorted(set(found.comments)),
+            "rustc": tree.proof.rustc if product.language == "rust" else "",
+        },
         "kernel": {"release": tree.release, "version": tree.version, "suite": tree.suite},
         "commit": release.commit,
-    }  # fmt: skip
+    }
 
 
 def plan_module_files(
@@ -174,12 +181,16 @@ def classify(path: str) -> str:
         ValueError: It is none.
     """
     kinds = (
-        (r".+\.modinfo\.json", "modinfo"), (r".+-x86_64\.tar\.zst", "module"),
-        (r".+\.spdx\.json", "sbom"), (r".+\.cdx\.json", "sbom"),
-        (r".+\.(deb|rpm|pkg\.tar\.zst)", "package"), (r".+\.whl", "wheel"),
-        (r".+\.tar\.gz", "source"), (r"provenance\.intoto\.json", "provenance"),
+        (r".+\.modinfo\.json", "modinfo"),
+        (r".+-x86_64\.tar\.zst", "module"),
+        (r".+\.spdx\.json", "sbom"),
+        (r".+\.cdx\.json", "sbom"),
+        (r".+\.(deb|rpm|pkg\.tar\.zst)", "package"),
+        (r".+\.whl", "wheel"),
+        (r".+\.tar\.gz", "source"),
+        (r"provenance\.intoto\.json", "provenance"),
         (r"signed/.+", "signed"),
-    )  # fmt: skip
+    )
     for pattern, kind in kinds:
         if re.fullmatch(pattern, path):
             return kind
@@ -189,9 +200,11 @@ def classify(path: str) -> str:
 def plan_artifact(path: str, content: bytes) -> dict[str, Any]:
     """Return the entry of an artifact in the index."""
     return {
-        "path": path, "kind": classify(path), "size_bytes": len(content),
+        "path": path,
+        "kind": classify(path),
+        "size_bytes": len(content),
         "sha256": read_digest(content),
-    }  # fmt: skip
+    }
 
 
 def plan_kernel(tree: KernelTree, absent: Mapping[str, str]) -> dict[str, Any]:
@@ -202,10 +215,13 @@ def plan_kernel(tree: KernelTree, absent: Mapping[str, str]) -> dict[str, Any]:
         absent: Why it has no module, by language.
     """
     return {
-        "release": tree.release, "version": tree.version, "suite": tree.suite,
-        "rustc": tree.proof.rustc, "compilers": list(tree.make_flags),
+        "release": tree.release,
+        "version": tree.version,
+        "suite": tree.suite,
+        "rustc": tree.proof.rustc,
+        "compilers": list(tree.make_flags),
         "absent": dict(absent),
-    }  # fmt: skip
+    }
 
 
 def plan_index(
@@ -220,16 +236,23 @@ def plan_index(
         files: Content of every artifact, by path.
     """
     return {
-        "schema": SCHEMA, "version": release.version, "commit": release.commit, "tag": tag,
-        "epoch": release.epoch, "kernels": [dict(kernel) for kernel in kernels],
+        "schema": SCHEMA,
+        "version": release.version,
+        "commit": release.commit,
+        "tag": tag,
+        "epoch": release.epoch,
+        "kernels": [dict(kernel) for kernel in kernels],
         "artifacts": [plan_artifact(path, files[path]) for path in sorted(files)],
-    }  # fmt: skip
+    }
 
 
 def plan_provenance(
-    release: Release, tag: str, dependencies: Iterable[Mapping[str, Any]],
-    commands: Iterable[str], files: Mapping[str, bytes],
-) -> dict[str, Any]:  # fmt: skip
+    release: Release,
+    tag: str,
+    dependencies: Iterable[Mapping[str, Any]],
+    commands: Iterable[str],
+    files: Mapping[str, bytes],
+) -> dict[str, Any]:
     """Return how the artifacts came to be: an in-toto statement with SLSA's predicate.
 
     It names no time and no machine: who builds the same gets the same.
@@ -243,16 +266,22 @@ def plan_provenance(
     """
     return {
         "_type": STATEMENT_TYPE,
-        "subject": [{"name": path, "digest": {"sha256": read_digest(files[path])}}
-                    for path in sorted(files)],
+        "subject": [
+            {"name": path, "digest": {"sha256": read_digest(files[path])}} for path in sorted(files)
+        ],
         "predicateType": PREDICATE_TYPE,
         "predicate": {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
-                "externalParameters": {"commit": release.commit, "tag": tag,
-                                       "version": release.version},
-                "internalParameters": {"SOURCE_DATE_EPOCH": release.epoch,
-                                       "commands": list(commands)},
+                "externalParameters": {
+                    "commit": release.commit,
+                    "tag": tag,
+                    "version": release.version,
+                },
+                "internalParameters": {
+                    "SOURCE_DATE_EPOCH": release.epoch,
+                    "commands": list(commands),
+                },
                 "resolvedDependencies": [
                     {"uri": "git+file:.", "digest": {"gitCommit": release.commit}},
                     *(dict(dependency) for dependency in dependencies),
@@ -260,7 +289,7 @@ def plan_provenance(
             },
             "runDetails": {"builder": {"id": f"{BUILD_TYPE}/nox-s-release"}},
         },
-    }  # fmt: skip
+    }
 
 
 def plan_signed(product: Product, content: bytes) -> dict[str, Any]:
@@ -277,9 +306,11 @@ def plan_signed(product: Product, content: bytes) -> dict[str, Any]:
     if wrapped != product.sha256:
         raise ValueError(f"the signed {product.module} is not the tested one")
     return {
-        "schema": SIGNED_SCHEMA, "module": product.module, "sha256": read_digest(content),
+        "schema": SIGNED_SCHEMA,
+        "module": product.module,
+        "sha256": read_digest(content),
         "wraps": {"sha256": product.sha256, "size_bytes": product.size_bytes},
-    }  # fmt: skip
+    }
 
 
 # -- sums -------------------------------------------------------------------------------------
@@ -318,8 +349,9 @@ def compare_sums(
     wrong += [(path, "has no sum") for path in files if path not in stated]
     wrong += [
         (path, f"was changed: sha256 {read_digest(files[path])}, not {stated[path]}")
-        for path in stated if path in files and read_digest(files[path]) != stated[path]
-    ]  # fmt: skip
+        for path in stated
+        if path in files and read_digest(files[path]) != stated[path]
+    ]
     return tuple(sorted(wrong))
 
 
@@ -360,6 +392,7 @@ def render_list(index: Mapping[str, Any]) -> str:
     lines = [f"{path:<{width}}  {size:>10} B" for path, size in rows]
     lines += [
         f"absent: the {language} module: {reason}"
-        for kernel in index["kernels"] for language, reason in kernel["absent"].items()
-    ]  # fmt: skip
+        for kernel in index["kernels"]
+        for language, reason in kernel["absent"].items()
+    ]
     return "\n".join(lines)

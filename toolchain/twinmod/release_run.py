@@ -45,9 +45,14 @@ NO_KEYS = signing.Keys()
 #: What the second of two builds has otherwise than the first: the zone, the language, the person,
 #: how many jobs run at once, and what others may do with files that it makes.
 OTHER_ENVIRONMENT = (
-    ("TZ", "Pacific/Kiritimati"), ("LC_ALL", "C"), ("LANG", "C"), ("USER", "somebody"),
-    ("LOGNAME", "somebody"), ("HOSTNAME", "elsewhere"), ("TWINMOD_JOBS", "1"),
-)  # fmt: skip
+    ("TZ", "Pacific/Kiritimati"),
+    ("LC_ALL", "C"),
+    ("LANG", "C"),
+    ("USER", "somebody"),
+    ("LOGNAME", "somebody"),
+    ("HOSTNAME", "elsewhere"),
+    ("TWINMOD_JOBS", "1"),
+)
 OTHER_UMASK = 0o077
 
 
@@ -115,8 +120,10 @@ def open_source(root_dir: Path, wanted: Wanted, work_dir: Path) -> Iterator[tupl
         base = versions.read_version(source_dir)
         tag = wanted.tag or release.choose_tag(head.tags, base)
         version = release.plan_version(base, head.commit, tag, dirty=dirty)
-        yield Release(version=version, commit=head.commit, epoch=head.epoch,
-                      source_dir=source_dir), tag  # fmt: skip
+        yield (
+            Release(version=version, commit=head.commit, epoch=head.epoch, source_dir=source_dir),
+            tag,
+        )
     finally:
         shutil.rmtree(source_dir, ignore_errors=True)
 
@@ -136,9 +143,12 @@ def build_modules(
 
 
 def pack_modules(
-    what: Release, config: Config, prepared: flow.Prepared, products: tuple[Product, ...],
+    what: Release,
+    config: Config,
+    prepared: flow.Prepared,
+    products: tuple[Product, ...],
     progress: Progress,
-) -> Iterator[tuple[str, bytes]]:  # fmt: skip
+) -> Iterator[tuple[str, bytes]]:
     """Yield (name, content) of the artifacts of the modules of one kernel."""
     tree = prepared.tree
     licence = (what.source_dir / "LICENSE").read_bytes()
@@ -220,9 +230,7 @@ def make_packages(what: Release, progress: Progress) -> Iterator[tuple[str, byte
             yield path.name, path.read_bytes()
 
 
-def make_artifacts(
-    what: Release, wanted: Wanted, out_dir: Path, progress: Progress
-) -> Made:  # fmt: skip
+def make_artifacts(what: Release, wanted: Wanted, out_dir: Path, progress: Progress) -> Made:
     """Build everything that a commit alone determines.
 
     Args:
@@ -251,13 +259,19 @@ def plan_dependencies(made: Made) -> Iterator[dict[str, Any]]:
         tree = prepared.tree
         yield {
             "uri": f"pkg:deb/debian/linux@{tree.version}",
-            "annotations": {"release": tree.release, "suite": tree.suite,
-                            "rustc": tree.proof.rustc, "make": " ".join(tree.make_flags),
-                            "chroot": config.chroot.suite},
-        }  # fmt: skip
+            "annotations": {
+                "release": tree.release,
+                "suite": tree.suite,
+                "rustc": tree.proof.rustc,
+                "make": " ".join(tree.make_flags),
+                "chroot": config.chroot.suite,
+            },
+        }
     config = made.built[0][0]
-    for path in (*sorted(config.lock_path.parent.glob("*.txt")),
-                 *sorted(config.root_dir.glob("*/Cargo.lock"))):  # fmt: skip
+    for path in (
+        *sorted(config.lock_path.parent.glob("*.txt")),
+        *sorted(config.root_dir.glob("*/Cargo.lock")),
+    ):
         yield {
             "uri": f"file:{path.relative_to(config.root_dir)}",
             "digest": {"sha256": release.read_digest(path.read_bytes())},
@@ -292,9 +306,7 @@ def pretend_other_person() -> Iterator[None]:
         time.tzset()
 
 
-def make_again(
-    config: Config, wanted: Wanted, progress: Progress
-) -> Mapping[str, bytes]:  # fmt: skip
+def make_again(config: Config, wanted: Wanted, progress: Progress) -> Mapping[str, bytes]:
     """Return the artifacts of the same commit, made from nothing, elsewhere and otherwise."""
     with (
         tempfile.TemporaryDirectory(prefix="twinmod again ") as name,
@@ -392,9 +404,11 @@ def find_zoo(checkout: Config) -> Iterator[tuple[str, bytes]]:
 
 
 def run_release(
-    config: Config, wanted: Wanted, progress: Progress,
+    config: Config,
+    wanted: Wanted,
+    progress: Progress,
     phases: Callable[[], tuple[tuple[str, float], ...]],
-) -> Done:  # fmt: skip
+) -> Done:
     """Make a release from a commit, in ``dist``; what was there stays until all of it is made.
 
     Raises:
@@ -410,8 +424,13 @@ def run_release(
         differences = compare_again(config, wanted, made, progress) if wanted.check else ()
         if differences:
             return Done(document={}, out_dir=config.root_dir / DIST, differences=differences)
-        evidence = dict((*ensure_tested(made, progress, phases), *ensure_counted(made, progress),
-                         *find_zoo(config)))  # fmt: skip
+        evidence = dict(
+            (
+                *ensure_tested(made, progress, phases),
+                *ensure_counted(made, progress),
+                *find_zoo(config),
+            )
+        )
         files = {**made.files, **sign_modules(what, wanted.keys, made, progress)}
         provenance = release.plan_provenance(
             what, tag, plan_dependencies(made), plan_commands(made), files
@@ -453,8 +472,10 @@ def sign_modules(
     files = {}
     for _, prepared, products in made.built:
         for product in products:
-            with (progress.phase(f"signature of {product.module}"),
-                  tempfile.TemporaryDirectory(prefix="twinmod-") as name):  # fmt: skip
+            with (
+                progress.phase(f"signature of {product.module}"),
+                tempfile.TemporaryDirectory(prefix="twinmod-") as name,
+            ):
                 path = signing.sign_module(keys, prepared.tree, product.path, Path(name))
                 content = path.read_bytes()
             stem = (
@@ -466,9 +487,12 @@ def sign_modules(
 
 
 def write_release(
-    dist_dir: Path, index: Mapping[str, Any], files: Mapping[str, bytes],
-    evidence: Mapping[str, bytes], keys: signing.Keys,
-) -> Path:  # fmt: skip
+    dist_dir: Path,
+    index: Mapping[str, Any],
+    files: Mapping[str, bytes],
+    evidence: Mapping[str, bytes],
+    keys: signing.Keys,
+) -> Path:
     """Write a release to its folder, all of it or nothing; return the folder."""
     partial_dir = dist_dir.with_name(f"{dist_dir.name}.partial")
     shutil.rmtree(partial_dir, ignore_errors=True)
@@ -476,10 +500,11 @@ def write_release(
         whole = {**files, release.INDEX: release.render_json(index)}
         seen = {**evidence, f"../{release.INDEX}": whole[release.INDEX]}
         for path, content in (
-            *whole.items(), (release.SUMS, release.render_sums(whole).encode()),
+            *whole.items(),
+            (release.SUMS, release.render_sums(whole).encode()),
             *((f"{release.EVIDENCE}/{name}", content) for name, content in evidence.items()),
             (f"{release.EVIDENCE}/{release.SUMS}", release.render_sums(seen).encode()),
-        ):  # fmt: skip
+        ):
             target = partial_dir / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)

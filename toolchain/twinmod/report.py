@@ -65,48 +65,75 @@ def plan_cell(result: CellResult) -> dict[str, Any]:
         "tester": result.cell.tester,
         "outcome": result.outcome,
         "tests": [
-            {"id": test.id, "rule": " ".join(test.rules), "outcome": test.outcome,
-             "duration_s": test.duration_s, "message": test.message}
+            {
+                "id": test.id,
+                "rule": " ".join(test.rules),
+                "outcome": test.outcome,
+                "duration_s": test.duration_s,
+                "message": test.message,
+            }
             for test in result.tests
         ],
         "kernel_faults": [plan_fault(fault) for fault in result.kernel_faults],
         "problems": list(result.problems),
-    }  # fmt: skip
+    }
 
 
 def plan_fault(fault: KernelFault) -> dict[str, Any]:
     """Return what the kernel complained of as JSON's own types."""
     return {
-        "kind": fault.kind, "test": fault.test, "modules": list(fault.modules), "log": fault.log,
+        "kind": fault.kind,
+        "test": fault.test,
+        "modules": list(fault.modules),
+        "log": fault.log,
         "lines": list(fault.lines),
         "stacks": [
-            {"label": stack.label,
-             "frames": [{"function": frame.shown, "symbol": frame.function,
-                         "module": frame.module, "place": frame.place}
-                        for frame in stack.frames]}
+            {
+                "label": stack.label,
+                "frames": [
+                    {
+                        "function": frame.shown,
+                        "symbol": frame.function,
+                        "module": frame.module,
+                        "place": frame.place,
+                    }
+                    for frame in stack.frames
+                ],
+            }
             for stack in fault.stacks
         ],
-    }  # fmt: skip
+    }
 
 
 def plan_kernel(tree: KernelTree) -> dict[str, str]:
     """Return a kernel as every report names it."""
     return {
-        "release": tree.release, "origin": tree.origin, "suite": tree.suite,
-        "rustc": tree.proof.rustc, "version": tree.version,
-    }  # fmt: skip
+        "release": tree.release,
+        "origin": tree.origin,
+        "suite": tree.suite,
+        "rustc": tree.proof.rustc,
+        "version": tree.version,
+    }
 
 
 def plan_test_report(
-    results: tuple[CellResult, ...], tree: KernelTree, accelerator: Mapping[str, str],
-    totals: Mapping[str, int], *, narrowed: str, long: bool, memory_mib: int,
-    absent: tuple[AbsentCell, ...], boots: int, stalled_boots: int,
+    results: tuple[CellResult, ...],
+    tree: KernelTree,
+    accelerator: Mapping[str, str],
+    totals: Mapping[str, int],
+    *,
+    narrowed: str,
+    long: bool,
+    memory_mib: int,
+    absent: tuple[AbsentCell, ...],
+    boots: int,
+    stalled_boots: int,
     products: tuple[Product, ...],
     phases: tuple[tuple[str, float], ...],
     vm_phases: tuple[tuple[int, str, float], ...],
     differential: dict[str, Any] | None,
     injected: dict[str, Any] | None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Return the test report: JSON's own types, schema ``twinmod.test/1``.
 
     Args:
@@ -138,14 +165,16 @@ def plan_test_report(
         "stalled_boots": stalled_boots,
         "modules": plan_modules(products),
         "phases": [{"title": title, "seconds": round(seconds, 2)} for title, seconds in phases],
-        "vm_phases": [{"vm": number, "title": title, "seconds": round(seconds, 2)}
-                      for number, title, seconds in vm_phases],
+        "vm_phases": [
+            {"vm": number, "title": title, "seconds": round(seconds, 2)}
+            for number, title, seconds in vm_phases
+        ],
         "cells": [plan_cell(result) for result in results],
         "absent": list(plan_absent(absent)),
         "differential": differential,
         "injected": injected,
         "totals": dict(totals),
-    }  # fmt: skip
+    }
 
 
 def plan_absent(absent: tuple[AbsentCell, ...]) -> tuple[dict[str, str], ...]:
@@ -158,16 +187,25 @@ def plan_absent(absent: tuple[AbsentCell, ...]) -> tuple[dict[str, str], ...]:
 def plan_modules(products: tuple[Product, ...]) -> list[dict[str, Any]]:
     """Return the modules that ran, as every report names them."""
     return [
-        {"module": p.module, "language": p.language, "sha256": p.sha256,
-         "watched_by": list(p.watchers), "not_seen_by": list(p.blind)}
+        {
+            "module": p.module,
+            "language": p.language,
+            "sha256": p.sha256,
+            "watched_by": list(p.watchers),
+            "not_seen_by": list(p.blind),
+        }
         for p in products
-    ]  # fmt: skip
+    ]
 
 
 def plan_soak_report(
-    tree: KernelTree, accelerator: str, seed: int, stalled_boots: int,
-    products: tuple[Product, ...], differential: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+    tree: KernelTree,
+    accelerator: str,
+    seed: int,
+    stalled_boots: int,
+    products: tuple[Product, ...],
+    differential: dict[str, Any],
+) -> dict[str, Any]:
     """Return the report of a soak: JSON's own types, schema ``twinmod.soak/1``."""
     return {
         "schema": "twinmod.soak/1",
@@ -246,11 +284,17 @@ def plan_matrix_report(cells: tuple[KernelCell, ...]) -> dict[str, Any]:
     return {
         "schema": "twinmod.matrix/1",
         "cells": [
-            {"kernel": c.kernel, "release": c.release, "module": c.cell.module,
-             "tester": c.cell.tester, "available": not c.reason, "reason": c.reason}
+            {
+                "kernel": c.kernel,
+                "release": c.release,
+                "module": c.cell.module,
+                "tester": c.cell.tester,
+                "available": not c.reason,
+                "reason": c.reason,
+            }
             for c in cells
         ],
-    }  # fmt: skip
+    }
 
 
 def plan_doctor_report(checks: tuple[Check, ...]) -> dict[str, Any]:
@@ -292,9 +336,10 @@ def render_junit(results: tuple[CellResult, ...]) -> str:
 
 
 def render_table(
-    outcomes: Mapping[tuple[str, str], str], rules: tuple[tuple[str, str], ...],
+    outcomes: Mapping[tuple[str, str], str],
+    rules: tuple[tuple[str, str], ...],
     results: tuple[CellResult, ...],
-) -> Table:  # fmt: skip
+) -> Table:
     """Return the table rules x cells.
 
     Args:
@@ -438,8 +483,10 @@ def render_matrix(cells: tuple[KernelCell, ...]) -> str:
         for name, found in by_kernel.items()
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
-             for row in rows]  # fmt: skip
+    lines = [
+        "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     for name, found in by_kernel.items():
         for reason, fix in dict.fromkeys((cell.reason, cell.fix) for cell in found if cell.reason):
             which = " ".join(cell.cell.name for cell in found if cell.reason == reason)
@@ -521,8 +568,10 @@ def render_soak(document: Mapping[str, Any]) -> str:
     """Return a soak as text: how often each step was carried out, and how far it went."""
     found = document["differential"]
     width = max((len(name) for name in found["carried_out"]), default=0)
-    lines = [f"{name:<{width}}  {count:>9}  of which refused {found['refused'][name]}"
-             for name, count in found["carried_out"].items()]  # fmt: skip
+    lines = [
+        f"{name:<{width}}  {count:>9}  of which refused {found['refused'][name]}"
+        for name, count in found["carried_out"].items()
+    ]
     kernel = document["kernel"]["release"]
     lines.append(f"kernel {kernel}, {document['accelerator']}, seed {document['seed']}")
     return "\n".join((*lines, render_differential(found)))

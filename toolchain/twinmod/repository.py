@@ -111,8 +111,9 @@ def _require_checkout(root_dir: Path) -> None:
     if status != 0 or Path(output.strip()).resolve() != root_dir.resolve():
         raise ConfigError(
             "a release is of a commit, and this project is not a checkout of git",
-            facts=(("folder", str(root_dir)),), hint="git clone it, and run this there",
-        )  # fmt: skip
+            facts=(("folder", str(root_dir)),),
+            hint="git clone it, and run this there",
+        )
 
 
 def read_head(root_dir: Path, tag: str = "") -> Head:
@@ -128,20 +129,26 @@ def read_head(root_dir: Path, tag: str = "") -> Head:
     """
     _require_checkout(root_dir)
     name = f"refs/tags/{tag}" if tag else "HEAD"
-    wanted = plan_git(root_dir, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}",
-                      purpose="no such commit")  # fmt: skip
+    wanted = plan_git(
+        root_dir, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", purpose="no such commit"
+    )
     status, output = process.run_unchecked(wanted)
     if status != 0:
         known = process.run(plan_git(root_dir, "tag", "--list", purpose="tags")).split()
         what = f"there is no tag {tag}" if tag else "the checkout has no commit"
-        raise ConfigError(what, facts=(("tags", " ".join(known) or "none"),),
-                          hint=f"git tag {tag}" if tag else "git commit")  # fmt: skip
+        raise ConfigError(
+            what,
+            facts=(("tags", " ".join(known) or "none"),),
+            hint=f"git tag {tag}" if tag else "git commit",
+        )
     commit = output.strip()
     changes = () if tag else _read_changes(root_dir, commit)
     return Head(
-        commit=commit, epoch=int(_ask(root_dir, "log", "-1", "--format=%ct", commit)),
-        tags=tuple(_ask(root_dir, "tag", "--points-at", commit).split()), changes=changes,
-    )  # fmt: skip
+        commit=commit,
+        epoch=int(_ask(root_dir, "log", "-1", "--format=%ct", commit)),
+        tags=tuple(_ask(root_dir, "tag", "--points-at", commit).split()),
+        changes=changes,
+    )
 
 
 def _ask(root_dir: Path, *arguments: str) -> str:

@@ -31,9 +31,10 @@ def find_shipped_dir() -> Path:
         if (folder / "pyproject.toml").is_file():
             return folder
     raise ConfigError(
-        "this copy of twinmod lacks its project", facts=(("package", str(PACKAGE_DIR)),),
+        "this copy of twinmod lacks its project",
+        facts=(("package", str(PACKAGE_DIR)),),
         hint=REINSTALL,
-    )  # fmt: skip
+    )
 
 
 def read_version() -> str:
@@ -55,9 +56,10 @@ def find_resource_dir(name: str) -> Path:
     if folder.is_dir():
         return folder
     raise ConfigError(
-        f"this copy of twinmod lacks its folder {name!r}", facts=(("package", str(PACKAGE_DIR)),),
+        f"this copy of twinmod lacks its folder {name!r}",
+        facts=(("package", str(PACKAGE_DIR)),),
         hint=REINSTALL,
-    )  # fmt: skip
+    )
 
 
 @cache

@@ -117,9 +117,13 @@ def parse_transcript(events: Iterable[Mapping[str, Any]], cells: tuple[Cell, ...
                 done[current] = _end_cell(done[current], event, running)
                 running = None
     return Transcript(
-        booted=booted, release=release, cells=tuple(done.values()), running=running,
-        began_s=tuple(began_s), steps=tuple(steps),
-    )  # fmt: skip
+        booted=booted,
+        release=release,
+        cells=tuple(done.values()),
+        running=running,
+        began_s=tuple(began_s),
+        steps=tuple(steps),
+    )
 
 
 def parse_phases(events: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, float], ...]:
@@ -154,35 +158,45 @@ def parse_phases(events: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, float]
 
 def _parse_test(event: Mapping[str, Any]) -> TestResult:
     return TestResult(
-        id=make_visible(event["id"]), rules=tuple(event["rules"]),
-        outcome=event.get("outcome", ""), duration_s=event.get("duration_s", 0.0),
+        id=make_visible(event["id"]),
+        rules=tuple(event["rules"]),
+        outcome=event.get("outcome", ""),
+        duration_s=event.get("duration_s", 0.0),
         message=make_visible(event.get("message", "")),
-    )  # fmt: skip
+    )
 
 
 def _parse_counted(event: Mapping[str, Any], section: int) -> Counted:
     values = event["values"]
     return Counted(
-        timing=Timing(**values["timing"]), cell=values["cell"], load=values["load"],
-        section=section, first=values["first"], lengths=tuple(values["lengths"]),
+        timing=Timing(**values["timing"]),
+        cell=values["cell"],
+        load=values["load"],
+        section=section,
+        first=values["first"],
+        lengths=tuple(values["lengths"]),
         faults=tuple(values["faults"]),
-    )  # fmt: skip
+    )
 
 
 def _parse_loop(event: Mapping[str, Any], cell: str) -> Loop:
     values = event["values"]
-    lists = {name: tuple(values[name])
-             for name in ("read_ns", "write_ns", "read_faults", "write_faults")}  # fmt: skip
+    lists = {
+        name: tuple(values[name]) for name in ("read_ns", "write_ns", "read_faults", "write_faults")
+    }
     return Loop(cell=cell, size_bytes=values["size_bytes"], buffers=values["buffers"], **lists)
 
 
 def _parse_turns(event: Mapping[str, Any]) -> Turns:
     values = event["values"]
     return Turns(
-        timing=Timing(**values["timing"]), module=values["module"], tester=values["tester"],
-        calls=values["calls"], latency_ns=tuple(values["latency_ns"]),
+        timing=Timing(**values["timing"]),
+        module=values["module"],
+        tester=values["tester"],
+        calls=values["calls"],
+        latency_ns=tuple(values["latency_ns"]),
         minor_faults=values["minor_faults"],
-    )  # fmt: skip
+    )
 
 
 def _end_cell(
@@ -286,8 +300,12 @@ def compare_coverage(
         if result.outcome not in ("passed", "failed"):
             checked.append(result)
             continue
-        answered = {rule for test in result.tests for rule in test.rules
-                    if test.outcome in ("passed", "failed")}  # fmt: skip
+        answered = {
+            rule
+            for test in result.tests
+            for rule in test.rules
+            if test.outcome in ("passed", "failed")
+        }
         seen = {test.id for test in result.tests}
         problems = [] if result.tests or result.problems else ["no test ran"]
         problems += [f"{rule} has no outcome" for rule in expected if rule not in answered]

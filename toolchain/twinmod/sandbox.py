@@ -42,9 +42,7 @@ def find_jobs() -> int:
     return int(given)
 
 
-def plan_make(
-    flags: tuple[str, ...], *arguments: str, in_place: bool = False
-) -> tuple[str, ...]:  # fmt: skip
+def plan_make(flags: tuple[str, ...], *arguments: str, in_place: bool = False) -> tuple[str, ...]:
     """Return make's argument vector for a kernel's tree, as it is called inside the chroot.
 
     Args:
@@ -54,8 +52,15 @@ def plan_make(
     """
     outputs = () if in_place else (f"O={BUILD}",)
     return (
-        "make", "-C", str(LINUX), *outputs, "ARCH=x86", *flags, f"-j{find_jobs()}", *arguments,
-    )  # fmt: skip
+        "make",
+        "-C",
+        str(LINUX),
+        *outputs,
+        "ARCH=x86",
+        *flags,
+        f"-j{find_jobs()}",
+        *arguments,
+    )
 
 
 def plan_bind(bind: Bind) -> tuple[str, ...]:
@@ -71,9 +76,12 @@ def plan_root(chroot: Chroot, *, writable: bool = False) -> tuple[str, ...]:
     return tuple(
         part
         for name, link in chroot.top
-        for part in (("--symlink", link, f"/{name}") if link
-                     else ("--ro-bind", str(chroot.root_dir / name), f"/{name}"))
-    )  # fmt: skip
+        for part in (
+            ("--symlink", link, f"/{name}")
+            if link
+            else ("--ro-bind", str(chroot.root_dir / name), f"/{name}")
+        )
+    )
 
 
 def plan_enter(
@@ -113,17 +121,36 @@ def plan_enter(
         for part in ("--setenv", name, value)
     )
     return (
-        "bwrap", "--unshare-all", *(("--share-net",) if network else ()),
-        "--die-with-parent", *(() if terminal else ("--new-session",)),
-        "--uid", "0", "--gid", "0",
+        "bwrap",
+        "--unshare-all",
+        *(("--share-net",) if network else ()),
+        "--die-with-parent",
+        *(() if terminal else ("--new-session",)),
+        "--uid",
+        "0",
+        "--gid",
+        "0",
         *plan_root(chroot, writable=writable),
-        "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run",
-        "--tmpfs", str(INSIDE),
+        "--dev",
+        "/dev",
+        "--proc",
+        "/proc",
+        "--tmpfs",
+        "/tmp",
+        "--tmpfs",
+        "/run",
+        "--tmpfs",
+        str(INSIDE),
         *(part for path in chroot.kept for part in ("--ro-bind", str(path), str(path))),
         *(part for device in devices for part in ("--dev-bind", device, device)),
         *_plan_mounts(binds, hidden),
-        "--clearenv", *settings, "--chdir", working_dir, "--", *argv,
-    )  # fmt: skip
+        "--clearenv",
+        *settings,
+        "--chdir",
+        working_dir,
+        "--",
+        *argv,
+    )
 
 
 def _plan_mounts(binds: tuple[Bind, ...], hidden: tuple[PurePosixPath, ...]) -> tuple[str, ...]:
@@ -139,14 +166,25 @@ def _plan_mounts(binds: tuple[Bind, ...], hidden: tuple[PurePosixPath, ...]) -> 
 
 
 def plan_command(
-    chroot: Chroot, argv: tuple[str, ...], *, purpose: str, timeout_s: float,
-    binds: tuple[Bind, ...] = (), hidden: tuple[PurePosixPath, ...] = (),
-    environment: tuple[tuple[str, str], ...] = (), network: bool = False,
+    chroot: Chroot,
+    argv: tuple[str, ...],
+    *,
+    purpose: str,
+    timeout_s: float,
+    binds: tuple[Bind, ...] = (),
+    hidden: tuple[PurePosixPath, ...] = (),
+    environment: tuple[tuple[str, str], ...] = (),
+    network: bool = False,
     writable: bool = False,
-) -> Command:  # fmt: skip
+) -> Command:
     """Return a command that runs inside a chroot; see plan_enter for the arguments."""
     entered = plan_enter(
-        chroot, argv, binds=binds, hidden=hidden, environment=environment,
-        network=network, writable=writable,
-    )  # fmt: skip
+        chroot,
+        argv,
+        binds=binds,
+        hidden=hidden,
+        environment=environment,
+        network=network,
+        writable=writable,
+    )
     return Command(argv=entered, purpose=purpose, timeout_s=timeout_s)

@@ -39,9 +39,14 @@ def has_tool(tree: KernelTree) -> bool:
 
 
 def plan_spdx(
-    release: Release, product: Product, tree: KernelTree, inside: PurePosixPath, work_dir: Path,
-    binds: tuple[Bind, ...], hidden: tuple[PurePosixPath, ...],
-) -> Command:  # fmt: skip
+    release: Release,
+    product: Product,
+    tree: KernelTree,
+    inside: PurePosixPath,
+    work_dir: Path,
+    binds: tuple[Bind, ...],
+    hidden: tuple[PurePosixPath, ...],
+) -> Command:
     """Return the kernel's own command that says what a module was made of.
 
     Args:
@@ -57,26 +62,49 @@ def plan_spdx(
     """
     target = sandbox.INSIDE / "sbom"
     argv = (
-        "env", "SRCARCH=x86", "python3", str(sandbox.LINUX / TOOL),
-        "--src-tree", str(sandbox.LINUX), "--obj-tree", str(inside),
-        "--roots", product.file_name, "--generate-spdx", "--prettify-json",
-        "--output-directory", str(target), "--package-license", "GPL-2.0-only",
-        "--package-version", release.version, "--package-copyright-text", "NOASSERTION",
-    )  # fmt: skip
+        "env",
+        "SRCARCH=x86",
+        "python3",
+        str(sandbox.LINUX / TOOL),
+        "--src-tree",
+        str(sandbox.LINUX),
+        "--obj-tree",
+        str(inside),
+        "--roots",
+        product.file_name,
+        "--generate-spdx",
+        "--prettify-json",
+        "--output-directory",
+        str(target),
+        "--package-license",
+        "GPL-2.0-only",
+        "--package-version",
+        release.version,
+        "--package-copyright-text",
+        "NOASSERTION",
+    )
     entered = sandbox.plan_enter(
-        tree.compilers, argv, hidden=hidden, working_dir=str(inside),
+        tree.compilers,
+        argv,
+        hidden=hidden,
+        working_dir=str(inside),
         binds=(*binds, Bind(source_path=work_dir, target_path=target, writable=True)),
-    )  # fmt: skip
+    )
     return Command(
-        argv=entered, purpose=f"what {product.module} is made of cannot be told",
+        argv=entered,
+        purpose=f"what {product.module} is made of cannot be told",
         timeout_s=TIMEOUT_S,
-    )  # fmt: skip
+    )
 
 
 def read_spdx(
-    release: Release, product: Product, tree: KernelTree, inside: PurePosixPath,
-    binds: tuple[Bind, ...], hidden: tuple[PurePosixPath, ...],
-) -> Iterator[tuple[str, bytes]]:  # fmt: skip
+    release: Release,
+    product: Product,
+    tree: KernelTree,
+    inside: PurePosixPath,
+    binds: tuple[Bind, ...],
+    hidden: tuple[PurePosixPath, ...],
+) -> Iterator[tuple[str, bytes]]:
     """Yield (part, SPDX document) of what a module was made of; see plan_spdx.
 
     It takes its time from the module's file, and the kernel's configuration from beside it: so it
@@ -90,9 +118,10 @@ def read_spdx(
         work_dir.mkdir()
         own = tuple(
             Bind(source_path=copy_dir, target_path=bind.target_path, writable=True)
-            if bind.target_path == inside else bind
+            if bind.target_path == inside
+            else bind
             for bind in binds
-        )  # fmt: skip
+        )
         process.run(plan_spdx(release, product, tree, inside, work_dir, own, hidden))
         for part in PARTS:
             yield part, (work_dir / f"sbom-{part}.spdx.json").read_bytes()
@@ -114,22 +143,31 @@ def parse_lock(text: str) -> dict[str, tuple[str, tuple[str, ...]]]:
 def plan_python_components(lock: str) -> tuple[dict[str, Any], ...]:
     """Return the distributions of a lock as CycloneDX has components."""
     return tuple(
-        {"type": "library", "name": name, "version": version,
-         "bom-ref": f"pkg:pypi/{name}@{version}", "purl": f"pkg:pypi/{name}@{version}"}
+        {
+            "type": "library",
+            "name": name,
+            "version": version,
+            "bom-ref": f"pkg:pypi/{name}@{version}",
+            "purl": f"pkg:pypi/{name}@{version}",
+        }
         for name, (version, _) in sorted(parse_lock(lock).items())
-    )  # fmt: skip
+    )
 
 
 def plan_crate_components(lock: str, own: str) -> tuple[dict[str, Any], ...]:
     """Return the crates of a Cargo.lock, but for our own, as CycloneDX has components."""
     return tuple(
-        {"type": "library", "name": crate["name"], "version": crate["version"],
-         "bom-ref": f"pkg:cargo/{crate['name']}@{crate['version']}",
-         "purl": f"pkg:cargo/{crate['name']}@{crate['version']}",
-         "hashes": [{"alg": "SHA-256", "content": crate["checksum"]}]}
+        {
+            "type": "library",
+            "name": crate["name"],
+            "version": crate["version"],
+            "bom-ref": f"pkg:cargo/{crate['name']}@{crate['version']}",
+            "purl": f"pkg:cargo/{crate['name']}@{crate['version']}",
+            "hashes": [{"alg": "SHA-256", "content": crate["checksum"]}],
+        }
         for crate in sorted(tomllib.loads(lock)["package"], key=lambda c: (c["name"], c["version"]))
         if crate["name"] != own
-    )  # fmt: skip
+    )
 
 
 def plan_cyclonedx(
@@ -149,17 +187,25 @@ def plan_cyclonedx(
     purl = f"pkg:pypi/{name}@{release.version}"
     return {
         "$schema": f"http://cyclonedx.org/schema/bom-{CYCLONEDX_VERSION}.schema.json",
-        "bomFormat": "CycloneDX", "specVersion": CYCLONEDX_VERSION,
-        "serialNumber": f"urn:uuid:{uuid.uuid5(NAMESPACE, sha256)}", "version": 1,
-        "metadata": {"component": {
-            "type": "library", "name": name, "version": release.version, "bom-ref": purl,
-            "purl": purl, "licenses": [{"license": {"id": "GPL-2.0-only"}}],
-            "hashes": [{"alg": "SHA-256", "content": sha256}],
-            "properties": [{"name": "twinmod:file", "value": wheel}],
-        }},
+        "bomFormat": "CycloneDX",
+        "specVersion": CYCLONEDX_VERSION,
+        "serialNumber": f"urn:uuid:{uuid.uuid5(NAMESPACE, sha256)}",
+        "version": 1,
+        "metadata": {
+            "component": {
+                "type": "library",
+                "name": name,
+                "version": release.version,
+                "bom-ref": purl,
+                "purl": purl,
+                "licenses": [{"license": {"id": "GPL-2.0-only"}}],
+                "hashes": [{"alg": "SHA-256", "content": sha256}],
+                "properties": [{"name": "twinmod:file", "value": wheel}],
+            }
+        },
         "components": [dict(component) for component in components],
         "dependencies": [{"ref": purl, "dependsOn": [c["bom-ref"] for c in components]}],
-    }  # fmt: skip
+    }
 
 
 def require_valid(document: Mapping[str, Any]) -> None:

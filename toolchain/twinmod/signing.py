@@ -89,8 +89,9 @@ def require_keys(keys: Keys, root: Chroot) -> None:
         _require_pair(keys, root)
     if keys.ssh_key is not None:
         if process.find_program("ssh-keygen") is None:
-            raise MissingToolError("ssh-keygen is missing, and signs the sums",
-                                   hint="apt install openssh-client")  # fmt: skip
+            raise MissingToolError(
+                "ssh-keygen is missing, and signs the sums", hint="apt install openssh-client"
+            )
         with _open_passphrase(keys) as environment:
             _require_success(("ssh-keygen", "-y", "-f", str(keys.ssh_key)), environment, keys)
 
@@ -112,16 +113,22 @@ def _require_pair(keys: Keys, root: Chroot) -> None:
 
 def _run_openssl(keys: Keys, root: Chroot, arguments: tuple[str, ...]) -> str | None:
     command = sandbox.plan_command(
-        root, ("openssl", *arguments), purpose="openssl", timeout_s=TIMEOUT_S,
+        root,
+        ("openssl", *arguments),
+        purpose="openssl",
+        timeout_s=TIMEOUT_S,
         binds=_plan_binds(keys),
-    )  # fmt: skip
+    )
     status, output = process.run_unchecked(command)
     return output if status == 0 else None
 
 
 def _plan_binds(keys: Keys) -> tuple[Bind, ...]:
-    pairs = ((keys.module_key, _KEY), (keys.module_certificate, _CERTIFICATE),
-             (keys.passphrase, _PASSPHRASE))  # fmt: skip
+    pairs = (
+        (keys.module_key, _KEY),
+        (keys.module_certificate, _CERTIFICATE),
+        (keys.passphrase, _PASSPHRASE),
+    )
     return tuple(
         Bind(source_path=path.resolve(), target_path=inside) for path, inside in pairs if path
     )
@@ -146,16 +153,18 @@ def _open_passphrase(keys: Keys) -> Iterator[tuple[tuple[str, str], ...]]:
         program_path.write_text('#!/bin/sh\n[ -z "$TWINMOD_FILE" ] || cat "$TWINMOD_FILE"\n')
         program_path.chmod(0o700)
         given = str(keys.passphrase.resolve()) if keys.passphrase else ""
-        yield (("SSH_ASKPASS", str(program_path)), ("SSH_ASKPASS_REQUIRE", "force"),
-               ("DISPLAY", ":"), ("TWINMOD_FILE", given))  # fmt: skip
+        yield (
+            ("SSH_ASKPASS", str(program_path)),
+            ("SSH_ASKPASS_REQUIRE", "force"),
+            ("DISPLAY", ":"),
+            ("TWINMOD_FILE", given),
+        )
 
 
 def _require_success(
     argv: tuple[str, ...], environment: tuple[tuple[str, str], ...], keys: Keys
 ) -> None:
-    command = Command(
-        argv=argv, purpose="ssh-keygen", timeout_s=TIMEOUT_S, environment=environment
-    )  # fmt: skip
+    command = Command(argv=argv, purpose="ssh-keygen", timeout_s=TIMEOUT_S, environment=environment)
     status, output = process.run_unchecked(command)
     if status != 0:
         raise ConfigError(
@@ -193,14 +202,17 @@ def sign_module(keys: Keys, tree: KernelTree, module: Path, target_dir: Path) ->
         f"{sandbox.INSIDE}/module.ko {inside}/{module.name}"
     )
     command = sandbox.plan_command(
-        tree.compilers, ("sh", "-c", script), purpose=f"{module.name} was not signed",
+        tree.compilers,
+        ("sh", "-c", script),
+        purpose=f"{module.name} was not signed",
         timeout_s=TIMEOUT_S,
         binds=(
-            *_plan_binds(keys), Bind(source_path=tree.build_dir, target_path=sandbox.BUILD),
+            *_plan_binds(keys),
+            Bind(source_path=tree.build_dir, target_path=sandbox.BUILD),
             Bind(source_path=module, target_path=sandbox.INSIDE / "module.ko"),
             Bind(source_path=target_dir, target_path=inside, writable=True),
         ),
-    )  # fmt: skip
+    )
     process.run(command)
     return target_dir / module.name
 
@@ -338,9 +350,7 @@ def find_signer(path: Path, signature: Path, allowed: Path) -> str:
 
     def ask(*arguments: str) -> tuple[int, str]:
         argv = ("sh", "-c", script, str(path), *arguments)
-        return process.run_unchecked(
-            Command(argv=argv, purpose="ssh-keygen", timeout_s=TIMEOUT_S)
-        )  # fmt: skip
+        return process.run_unchecked(Command(argv=argv, purpose="ssh-keygen", timeout_s=TIMEOUT_S))
 
     given = ("-s", str(signature), "-f", str(allowed))
     status, output = ask("find-principals", *given)

@@ -33,26 +33,43 @@ def _pivot(
 def render_exact(document: Mapping[str, Any]) -> list[str]:
     """Return the table of instructions."""
     cells = document["cells"]
-    rows = _pivot((e for e in document["results"] if e["mode"] == "exact"),
-                  lambda e: f"{document['languages'][e['module']]}/{e['tester']}")  # fmt: skip
-    yards = _pivot((e for e in document["yardsticks"] if e["mode"] == "exact"),
-                   lambda e: e["path"])  # fmt: skip
+    rows = _pivot(
+        (e for e in document["results"] if e["mode"] == "exact"),
+        lambda e: f"{document['languages'][e['module']]}/{e['tester']}",
+    )
+    yards = _pivot((e for e in document["yardsticks"] if e["mode"] == "exact"), lambda e: e["path"])
     if not rows:
         return ["no call was counted"]
     paths = [path for path, _ in bench.YARDSTICKS]
-    lines = [("instructions of a call", *cells, *("tmpfs" if p == TMPFS_FILE else p for p in paths),
-              "faults")]  # fmt: skip
+    lines = [
+        (
+            "instructions of a call",
+            *cells,
+            *("tmpfs" if p == TMPFS_FILE else p for p in paths),
+            "faults",
+        )
+    ]
     for name, by_cell in rows.items():
         shown = [by_cell.get(cell) for cell in cells]
         faults = max(e["minor_faults"] for e in by_cell.values())
-        lines.append((
-            name,
-            *(render_count(e["instructions_per_call"]) + ("" if e["settled"] else "?") if e else "-"
-              for e in shown),
-            *(render_count(yards[name][p]["instructions_per_call"])
-              if name in yards and p in yards[name] else "" for p in paths),
-            render_count(faults) if faults else "",
-        ))  # fmt: skip
+        lines.append(
+            (
+                name,
+                *(
+                    render_count(e["instructions_per_call"]) + ("" if e["settled"] else "?")
+                    if e
+                    else "-"
+                    for e in shown
+                ),
+                *(
+                    render_count(yards[name][p]["instructions_per_call"])
+                    if name in yards and p in yards[name]
+                    else ""
+                    for p in paths
+                ),
+                render_count(faults) if faults else "",
+            )
+        )
     return render_columns(lines)
 
 
@@ -104,11 +121,16 @@ def render_parts(document: Mapping[str, Any]) -> list[str]:
     names = list(found[0]["parts"])
     rows = [("what a call consists of", *names)]
     rows += [
-        (f"{e['cell']} {e['operation']}" + (f" {render_size(e['size_bytes'])}"
-                                            if e["size_bytes"] else ""),
-         *(f"{e['parts'][name]:.0f} {e['parts'][name] / e['instructions']:4.0%}" for name in names))
+        (
+            f"{e['cell']} {e['operation']}"
+            + (f" {render_size(e['size_bytes'])}" if e["size_bytes"] else ""),
+            *(
+                f"{e['parts'][name]:.0f} {e['parts'][name] / e['instructions']:4.0%}"
+                for name in names
+            ),
+        )
         for e in found
-    ]  # fmt: skip
+    ]
     return render_columns(rows)
 
 
@@ -117,13 +139,19 @@ def render_loops(document: Mapping[str, Any]) -> list[str]:
     found = document["explanations"]["loops"]
     if not found:
         return []
-    rows = [("a loop of read and write, 512 KiB", "reads", "writes", "read/write",
-             "faults per read")]  # fmt: skip
+    rows = [
+        ("a loop of read and write, 512 KiB", "reads", "writes", "read/write", "faults per read")
+    ]
     rows += [
-        (f"{e['cell']} {e['buffers']}", " ".join(map(str, e["read_ns"])),
-         " ".join(map(str, e["write_ns"])), f"{e['ratio']:.2f}", f"{e['faults_per_read']:.1f}")
+        (
+            f"{e['cell']} {e['buffers']}",
+            " ".join(map(str, e["read_ns"])),
+            " ".join(map(str, e["write_ns"])),
+            f"{e['ratio']:.2f}",
+            f"{e['faults_per_read']:.1f}",
+        )
         for e in found
-    ]  # fmt: skip
+    ]
     return render_columns(rows)
 
 
@@ -151,22 +179,36 @@ def render_goals(document: Mapping[str, Any]) -> list[str]:
         return []
     rows = [("goal", "module", "reached", "at most", "")]
     rows += [
-        (goal["goal"], goal["module"], f"{goal['reached']:.3f}", f"{goal['limit']:.2f}",
-         "met" if goal["met"] else "NOT MET")
+        (
+            goal["goal"],
+            goal["module"],
+            f"{goal['reached']:.3f}",
+            f"{goal['limit']:.2f}",
+            "met" if goal["met"] else "NOT MET",
+        )
         for goal in document["goals"]
-    ]  # fmt: skip
+    ]
     return render_columns(rows)
 
 
 def render_builds(document: Mapping[str, Any]) -> list[str]:
     """Return what building each module costs, and what comes of it."""
-    rows = [("build", "cold s", "changed s", "nothing s", "stripped B", "text B", "symbols",
-             "lines")]  # fmt: skip
+    rows = [
+        ("build", "cold s", "changed s", "nothing s", "stripped B", "text B", "symbols", "lines")
+    ]
     rows += [
-        (b["module"], f"{b['cold_s']:.1f}", f"{b['changed_s']:.1f}", f"{b['unchanged_s']:.2f}",
-         str(b["stripped_bytes"]), str(b["text_bytes"]), str(b["symbols"]), str(b["lines"]))
+        (
+            b["module"],
+            f"{b['cold_s']:.1f}",
+            f"{b['changed_s']:.1f}",
+            f"{b['unchanged_s']:.2f}",
+            str(b["stripped_bytes"]),
+            str(b["text_bytes"]),
+            str(b["symbols"]),
+            str(b["lines"]),
+        )
         for b in document["builds"]
-    ]  # fmt: skip
+    ]
     return [*render_columns(rows), *render_whole(document["whole_kernel"])]
 
 
@@ -184,22 +226,32 @@ def render_report(document: Mapping[str, Any], folder: str) -> str:
     blocks = []
     if document["mode"] != "wall":
         exact = document["exact"]
-        blocks.append([
-            *render_exact(document), "",
-            f"{exact['vms']} VMs, {exact['loads']} loads in each; {exact['qemu']}",
-            f"largest spread {exact['spread']:.3%}",
-        ])  # fmt: skip
-        blocks += [render_parts(document), render_differences(document),
-                   render_loops(document), render_goals(document)]  # fmt: skip
+        blocks.append(
+            [
+                *render_exact(document),
+                "",
+                f"{exact['vms']} VMs, {exact['loads']} loads in each; {exact['qemu']}",
+                f"largest spread {exact['spread']:.3%}",
+            ]
+        )
+        blocks += [
+            render_parts(document),
+            render_differences(document),
+            render_loops(document),
+            render_goals(document),
+        ]
         if unsettled := find_unsettled(document):
             blocks.append([f"did not settle: {', '.join(unsettled)}"])
     if document["mode"] != "exact":
         wall = document["wall"]
         label = label_accelerator(wall["accelerator"])
-        blocks.append([
-            *render_wall(document), "",
-            f"{wall['accelerator']}: {label}; {wall['turns']} turns of each, in alternation",
-        ])  # fmt: skip
+        blocks.append(
+            [
+                *render_wall(document),
+                "",
+                f"{wall['accelerator']}: {label}; {wall['turns']} turns of each, in alternation",
+            ]
+        )
     if document["builds"]:
         blocks.append(render_builds(document))
     kernel = " ".join(filter(None, (document["kernel"]["release"], document["parameters"])))
@@ -208,26 +260,34 @@ def render_report(document: Mapping[str, Any], folder: str) -> str:
 
 
 def render_changes(
-    changes: Iterable[Change], compared: int, share: float, other_ground: str = "",
+    changes: Iterable[Change],
+    compared: int,
+    share: float,
+    other_ground: str = "",
     lost: tuple[str, ...] = (),
-) -> str:  # fmt: skip
+) -> str:
     """Return what changed since another report, what grew too much first."""
     ordered = sorted(changes, key=lambda change: -change.share)
     rows = [("since then", "before", "now", "", "")]
     rows += [
-        (f"{c.entry['module']} {c.entry['tester']} {render_entry(c.entry)}",
-         render_count(c.before), render_count(c.now), f"{c.share:+.2%}",
-         "TOO MUCH" if c.share > share else "")
+        (
+            f"{c.entry['module']} {c.entry['tester']} {render_entry(c.entry)}",
+            render_count(c.before),
+            render_count(c.now),
+            f"{c.share:+.2%}",
+            "TOO MUCH" if c.share > share else "",
+        )
         for c in ordered
-    ]  # fmt: skip
+    ]
     lines = render_columns(rows) if ordered else []
     for change in ordered[:1]:
         if change.share > share and change.functions:
             lines += ["", f"in {render_entry(change.entry)} of {change.entry['module']}:"]
             lines += [f"  {count:+8.0f}  {name}" for name, count in change.functions[:SHOWN_ROWS]]
     grown = sum(change.share > share for change in ordered)
-    lines.append(f"{compared} counts compared, {len(ordered)} changed, "
-                 f"{grown} grew by more than {share:.2%}")  # fmt: skip
+    lines.append(
+        f"{compared} counts compared, {len(ordered)} changed, {grown} grew by more than {share:.2%}"
+    )
     if lost:
         lines.append(f"not counted any more: {', '.join(lost)}")
     if other_ground:
@@ -244,18 +304,27 @@ def render_counter(document: Mapping[str, Any]) -> str:
             continue
         found = cell["interval_s"]
         lost = sum(cell["target"] - actual for actual in cell["actual"])
-        rows.append((
-            cell["cell"], str(cell["target"]), str(lost), f"{found['median']:.3f}",
-            f"{found['low']:.3f} to {found['high']:.3f}", f"{median(cell['user_s']):.3f}",
-            f"{median(cell['system_s']):.3f}", str(len(cell["real_s"])),
-        ))  # fmt: skip
+        rows.append(
+            (
+                cell["cell"],
+                str(cell["target"]),
+                str(lost),
+                f"{found['median']:.3f}",
+                f"{found['low']:.3f} to {found['high']:.3f}",
+                f"{median(cell['user_s']):.3f}",
+                f"{median(cell['system_s']):.3f}",
+                str(len(cell["real_s"])),
+            )
+        )
     lines = render_columns(rows)
     lines += [
         f"tester {c['tester']}: Rust/C {c['ratio']['median']:.3f}, "
         f"{c['ratio']['low']:.3f} to {c['ratio']['high']:.3f}: {c['verdict']}"
         for c in document["comparisons"]
     ]
-    lines.append(f"{document['threads']} threads, {document['increments']} increments each, method "
-                 f"{document['method']}; {document['accelerator']}: "
-                 f"{label_accelerator(document['accelerator'])}")  # fmt: skip
+    lines.append(
+        f"{document['threads']} threads, {document['increments']} increments each, method "
+        f"{document['method']}; {document['accelerator']}: "
+        f"{label_accelerator(document['accelerator'])}"
+    )
     return "\n".join(lines)

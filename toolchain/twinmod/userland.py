@@ -79,22 +79,40 @@ def _plan_pip(
     chroot: Chroot, lock_path: Path, partial_dir: Path, config_path: Path, binds: tuple[Bind, ...]
 ) -> Command:
     inside = sandbox.INSIDE
-    argv = ("python3", "-m", "pip", "install", "--quiet", "--no-cache-dir", "--only-binary=:all:",
-            "--require-hashes", "--root-user-action=ignore", "--target", str(inside / "out/site"),
-            "-r", str(inside / "lock.txt"))  # fmt: skip
+    argv = (
+        "python3",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-cache-dir",
+        "--only-binary=:all:",
+        "--require-hashes",
+        "--root-user-action=ignore",
+        "--target",
+        str(inside / "out/site"),
+        "-r",
+        str(inside / "lock.txt"),
+    )
     return sandbox.plan_command(
-        chroot, argv, purpose="the VM's Python packages were not installed",
-        timeout_s=DOWNLOAD_TIMEOUT_S, network=True,
-        environment=(*network.plan_environment(os.environ),
-                     ("PIP_CONFIG_FILE", str(registries.PIP_CONFIG)),
-                     ("PIP_DISABLE_PIP_VERSION_CHECK", "1")),
+        chroot,
+        argv,
+        purpose="the VM's Python packages were not installed",
+        timeout_s=DOWNLOAD_TIMEOUT_S,
+        network=True,
+        environment=(
+            *network.plan_environment(os.environ),
+            ("PIP_CONFIG_FILE", str(registries.PIP_CONFIG)),
+            ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
+        ),
         binds=(
-            *network.plan_binds(), *binds,
+            *network.plan_binds(),
+            *binds,
             Bind(source_path=partial_dir, target_path=inside / "out", writable=True),
             Bind(source_path=lock_path, target_path=inside / "lock.txt"),
             Bind(source_path=config_path, target_path=registries.PIP_CONFIG),
         ),
-    )  # fmt: skip
+    )
 
 
 def ensure_crates(chroot: Chroot, project_dir: Path, progress: Progress) -> Path:
@@ -108,9 +126,10 @@ def ensure_crates(chroot: Chroot, project_dir: Path, progress: Progress) -> Path
     lock_path = project_dir / "Cargo.lock"
     if not lock_path.is_file():
         raise ConfigError(
-            "the Rust tester has no Cargo.lock", facts=(("file", str(lock_path)),),
+            "the Rust tester has no Cargo.lock",
+            facts=(("file", str(lock_path)),),
             hint=f"cargo generate-lockfile --manifest-path {project_dir / 'Cargo.toml'}",
-        )  # fmt: skip
+        )
     digest = plan_lock_digest(chroot, lock_path)
 
     def make(partial_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
@@ -134,18 +153,23 @@ def _plan_cargo_fetch(
     environment, binds = registries.plan_cargo_trust(settings)
     argv = ("cargo", "fetch", "--locked", "--manifest-path", str(inside / "project/Cargo.toml"))
     return sandbox.plan_command(
-        chroot, argv, purpose="the Rust tester's crates were not fetched",
-        timeout_s=DOWNLOAD_TIMEOUT_S, network=True,
+        chroot,
+        argv,
+        purpose="the Rust tester's crates were not fetched",
+        timeout_s=DOWNLOAD_TIMEOUT_S,
+        network=True,
         environment=(
-            ("CARGO_HOME", str(registries.CARGO_HOME)), *environment,
+            ("CARGO_HOME", str(registries.CARGO_HOME)),
+            *environment,
             *network.plan_environment(os.environ),
         ),
         binds=(
-            *network.plan_binds(), *binds,
+            *network.plan_binds(),
+            *binds,
             Bind(source_path=project_dir, target_path=inside / "project"),
             Bind(source_path=home_dir, target_path=registries.CARGO_HOME, writable=True),
         ),
-    )  # fmt: skip
+    )
 
 
 # -- the testers -------------------------------------------------------------------------------
@@ -214,16 +238,23 @@ def plan_build_environment() -> tuple[tuple[str, str], ...]:
     return (
         ("PYTHONPATH", str(inside / "site")),
         ("PATH", f"{inside / 'site/bin'}:/usr/sbin:/usr/bin:/sbin:/bin"),
-        ("CARGO_HOME", str(inside / "cargo")), ("CARGO_NET_OFFLINE", "true"),
-        ("CARGO_TARGET_DIR", str(inside / "target")), ("MATURIN_NO_INSTALL_RUST", "1"),
-        ("PIP_DISABLE_PIP_VERSION_CHECK", "1"), ("PIP_NO_INDEX", "1"),
-    )  # fmt: skip
+        ("CARGO_HOME", str(inside / "cargo")),
+        ("CARGO_NET_OFFLINE", "true"),
+        ("CARGO_TARGET_DIR", str(inside / "target")),
+        ("MATURIN_NO_INSTALL_RUST", "1"),
+        ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
+        ("PIP_NO_INDEX", "1"),
+    )
 
 
 def plan_install(
-    spec: TesterSpec, chroot: Chroot, site_dir: Path, crates_dir: Path | None, work_dir: Path,
+    spec: TesterSpec,
+    chroot: Chroot,
+    site_dir: Path,
+    crates_dir: Path | None,
+    work_dir: Path,
     target_dir: Path,
-) -> Command:  # fmt: skip
+) -> Command:
     """Return the command that builds and installs a tester, without network.
 
     Args:
@@ -243,20 +274,38 @@ def plan_install(
     ]
     if crates_dir is not None:
         binds.append(Bind(source_path=crates_dir, target_path=inside / "cargo", writable=True))
-    argv = ("python3", "-m", "pip", "install", "--no-build-isolation", "--no-deps",
-            "--no-cache-dir", "--root-user-action=ignore",
-            "--target", str(inside / "scratch/site"),
-            str(inside / "scratch/source" / spec.project))  # fmt: skip
+    argv = (
+        "python3",
+        "-m",
+        "pip",
+        "install",
+        "--no-build-isolation",
+        "--no-deps",
+        "--no-cache-dir",
+        "--root-user-action=ignore",
+        "--target",
+        str(inside / "scratch/site"),
+        str(inside / "scratch/source" / spec.project),
+    )
     return sandbox.plan_command(
-        chroot, argv, purpose=f"tester {spec.name} did not build", timeout_s=BUILD_TIMEOUT_S,
-        binds=tuple(binds), environment=plan_build_environment(),
-    )  # fmt: skip
+        chroot,
+        argv,
+        purpose=f"tester {spec.name} did not build",
+        timeout_s=BUILD_TIMEOUT_S,
+        binds=tuple(binds),
+        environment=plan_build_environment(),
+    )
 
 
 def ensure_tester(
-    spec: TesterSpec, chroot: Chroot, project_dir: Path, uapi: tuple[tuple[str, bytes], ...],
-    site_dir: Path, crates_dir: Path | None, progress: Progress,
-) -> Path:  # fmt: skip
+    spec: TesterSpec,
+    chroot: Chroot,
+    project_dir: Path,
+    uapi: tuple[tuple[str, bytes], ...],
+    site_dir: Path,
+    crates_dir: Path | None,
+    progress: Progress,
+) -> Path:
     """Return the folder from which the VM imports a tester, built first when it is out of date.
 
     Args:
@@ -295,9 +344,13 @@ def ensure_tester(
 
 
 def lint(
-    spec: TesterSpec, chroot: Chroot, project_dir: Path, site_dir: Path, crates_dir: Path,
+    spec: TesterSpec,
+    chroot: Chroot,
+    project_dir: Path,
+    site_dir: Path,
+    crates_dir: Path,
     progress: Progress,
-) -> None:  # fmt: skip
+) -> None:
     """Hold a Rust tester to clippy, with warnings as errors.
 
     Raises:
@@ -308,17 +361,26 @@ def lint(
     inside = sandbox.INSIDE
     command = sandbox.plan_command(
         chroot,
-        ("cargo", "clippy", "--locked", "--all-targets", "--manifest-path",
-         str(inside / "project/Cargo.toml"), "--", "-Dwarnings"),
+        (
+            "cargo",
+            "clippy",
+            "--locked",
+            "--all-targets",
+            "--manifest-path",
+            str(inside / "project/Cargo.toml"),
+            "--",
+            "-Dwarnings",
+        ),
         purpose=f"clippy has something to say about tester {spec.name}",
-        timeout_s=BUILD_TIMEOUT_S, environment=plan_build_environment(),
+        timeout_s=BUILD_TIMEOUT_S,
+        environment=plan_build_environment(),
         binds=(
             Bind(source_path=project_dir / spec.project, target_path=inside / "project"),
             Bind(source_path=site_dir, target_path=inside / "site"),
             Bind(source_path=target_dir, target_path=inside / "target", writable=True),
             Bind(source_path=crates_dir, target_path=inside / "cargo", writable=True),
         ),
-    )  # fmt: skip
+    )
     with progress.phase(f"clippy of tester {spec.name}"):
         process.run(command)
 
@@ -361,12 +423,24 @@ def _plan_native(chroot: Chroot, work_dir: Path, name: str, option: str) -> Comm
     inside = sandbox.INSIDE / "out"
     return sandbox.plan_command(
         chroot,
-        ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", option, "-fPIC",
-         "-fvisibility=hidden", "-o", str(inside / name),
-         str(inside / Path(name).with_suffix(".c"))),
-        purpose=f"{name} was not made", timeout_s=BUILD_TIMEOUT_S,
+        (
+            "gcc",
+            "-std=gnu11",
+            "-O2",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            option,
+            "-fPIC",
+            "-fvisibility=hidden",
+            "-o",
+            str(inside / name),
+            str(inside / Path(name).with_suffix(".c")),
+        ),
+        purpose=f"{name} was not made",
+        timeout_s=BUILD_TIMEOUT_S,
         binds=(Bind(source_path=work_dir, target_path=inside, writable=True),),
-    )  # fmt: skip
+    )
 
 
 # -- the agent and the matrix -----------------------------------------------------------------
@@ -392,9 +466,12 @@ def read_programs(
 
 
 def ensure_programs(
-    chroot: Chroot, site_dir: Path, matrix_dir: Path, uapi: tuple[tuple[str, bytes], ...],
+    chroot: Chroot,
+    site_dir: Path,
+    matrix_dir: Path,
+    uapi: tuple[tuple[str, bytes], ...],
     progress: Progress,
-) -> Path:  # fmt: skip
+) -> Path:
     """Return a folder with ``package/twinmod`` and ``matrix``, compiled.
 
     Compiling Python to bytecode, and pytest's rewriting of assertions, takes seconds on an
@@ -441,12 +518,27 @@ def plan_compile(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     """
     inside = sandbox.INSIDE
     programs = tuple(
-        ("gcc", "-m32", "-static", "-nostdlib", "-ffreestanding", "-fno-pie", "-no-pie",
-         "-fno-stack-protector", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{inside / 'uapi'}",
-         "-o", str(inside / name.removesuffix(".c")), str(inside / name))
+        (
+            "gcc",
+            "-m32",
+            "-static",
+            "-nostdlib",
+            "-ffreestanding",
+            "-fno-pie",
+            "-no-pie",
+            "-fno-stack-protector",
+            "-O2",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            f"-I{inside / 'uapi'}",
+            "-o",
+            str(inside / name.removesuffix(".c")),
+            str(inside / name),
+        )
         for name in names
         if name.startswith("matrix/") and name.endswith(".c")
-    )  # fmt: skip
+    )
     return (
         *programs,
         ("python3", "-m", "compileall", "-q", str(inside / "package")),
@@ -461,10 +553,26 @@ def plan_collect(narrowing: tuple[str, ...]) -> tuple[str, ...]:
     """
     matrix = str(sandbox.INSIDE / "matrix")
     return (
-        "python3", "-m", "pytest", matrix, "--rootdir", matrix, "-p", "no:cacheprovider",
-        "--collect-only", "-q", "-q", "--strict-markers", *narrowing,
-        "--module", "none", "--module-path", "none", "--tester", "c",
-    )  # fmt: skip
+        "python3",
+        "-m",
+        "pytest",
+        matrix,
+        "--rootdir",
+        matrix,
+        "-p",
+        "no:cacheprovider",
+        "--collect-only",
+        "-q",
+        "-q",
+        "--strict-markers",
+        *narrowing,
+        "--module",
+        "none",
+        "--module-path",
+        "none",
+        "--tester",
+        "c",
+    )
 
 
 def _collect(chroot: Chroot, site_dir: Path, work_dir: Path, matrix_dir: Path) -> None:
@@ -536,10 +644,14 @@ def _plan_program(
 ) -> Command:
     inside = sandbox.INSIDE
     return sandbox.plan_command(
-        chroot, argv, purpose="the agent and the matrix were not compiled",
+        chroot,
+        argv,
+        purpose="the agent and the matrix were not compiled",
         timeout_s=BUILD_TIMEOUT_S,
-        environment=(("PYTHONPATH", f"{inside / 'package'}:{inside / 'site'}"),
-                     ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")),
+        environment=(
+            ("PYTHONPATH", f"{inside / 'package'}:{inside / 'site'}"),
+            ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),
+        ),
         binds=(
             Bind(source_path=site_dir, target_path=inside / "site"),
             *(
@@ -547,4 +659,4 @@ def _plan_program(
                 for name in ("package", "matrix", "uapi")
             ),
         ),
-    )  # fmt: skip
+    )

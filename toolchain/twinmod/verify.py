@@ -70,8 +70,9 @@ def parse_index(files: Mapping[str, bytes]) -> dict[str, Any]:
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"this folder has no release: {release.INDEX} is missing or not what it should be",
-            facts=(("why", repr(error)),), hint=commands.render("release"),
-        ) from error  # fmt: skip
+            facts=(("why", repr(error)),),
+            hint=commands.render("release"),
+        ) from error
     return dict(index)
 
 
@@ -79,10 +80,16 @@ def split_files(files: Mapping[str, bytes]) -> tuple[dict[str, bytes], dict[str,
     """Return the files that the sums are of, and those of the evidence, by their paths there."""
     head = f"{release.EVIDENCE}/"
     outside = (release.SUMS, f"{release.SUMS}.sig")
-    own = {path: data for path, data in files.items()
-           if path not in outside and not path.startswith(head)}  # fmt: skip
-    evidence = {path.removeprefix(head): data for path, data in files.items()
-                if path.startswith(head) and path != head + release.SUMS}  # fmt: skip
+    own = {
+        path: data
+        for path, data in files.items()
+        if path not in outside and not path.startswith(head)
+    }
+    evidence = {
+        path.removeprefix(head): data
+        for path, data in files.items()
+        if path.startswith(head) and path != head + release.SUMS
+    }
     return own, evidence
 
 
@@ -109,15 +116,21 @@ def find_wrong_documents(files: Mapping[str, bytes]) -> tuple[str, ...]:
     index = parse_index(files)
     wrong = []
     listed = {entry["path"]: entry["sha256"] for entry in index["artifacts"]}
-    wrong += [f"{release.INDEX}: {path} {what}" for path, what in release.compare_sums(
-        listed, {path: data for path, data in own.items() if path != release.INDEX}
-    )]  # fmt: skip
+    wrong += [
+        f"{release.INDEX}: {path} {what}"
+        for path, what in release.compare_sums(
+            listed, {path: data for path, data in own.items() if path != release.INDEX}
+        )
+    ]
     provenance = json.loads(files[release.PROVENANCE])
     subjects = {entry["name"]: entry["digest"]["sha256"] for entry in provenance["subject"]}
     others = (release.INDEX, release.PROVENANCE)
-    wrong += [f"{release.PROVENANCE}: {path} {what}" for path, what in release.compare_sums(
-        subjects, {path: data for path, data in own.items() if path not in others}
-    )]  # fmt: skip
+    wrong += [
+        f"{release.PROVENANCE}: {path} {what}"
+        for path, what in release.compare_sums(
+            subjects, {path: data for path, data in own.items() if path not in others}
+        )
+    ]
     commit = provenance["predicate"]["buildDefinition"]["externalParameters"]["commit"]
     if commit != index["commit"]:
         wrong.append(f"{release.PROVENANCE}: commit {commit}, not {index['commit']}")
@@ -128,11 +141,13 @@ def plan_report(index: Mapping[str, Any], steps: Iterable[Step]) -> dict[str, An
     """Return the report of a verification: schema ``twinmod.verify/1``."""
     found = tuple(steps)
     return {
-        "schema": SCHEMA, "version": index["version"], "commit": index["commit"],
+        "schema": SCHEMA,
+        "version": index["version"],
+        "commit": index["commit"],
         "passed": all(step.outcome != FAILED for step in found),
         "seconds": round(sum(step.seconds for step in found), 1),
         "steps": [asdict(step) for step in found],
-    }  # fmt: skip
+    }
 
 
 def render_report(document: Mapping[str, Any]) -> str:

@@ -84,17 +84,23 @@ class Steps:
             detail, outcome = f"the release is not what it should be: {error!r}", verify.FAILED
         seconds = round(time.monotonic() - began, 1)
         self.done.append(
-            Step(name=name, where=where, outcome=outcome, seconds=seconds,
-                 detail=" ".join(detail.split()) or "nothing of it in this release")
-        )  # fmt: skip
+            Step(
+                name=name,
+                where=where,
+                outcome=outcome,
+                seconds=seconds,
+                detail=" ".join(detail.split()) or "nothing of it in this release",
+            )
+        )
 
 
 def read_release(folder: Path) -> dict[str, bytes]:
     """Return the content of every file of a release, by its path in its folder."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*")) if path.is_file()
-    }  # fmt: skip
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 # -- files ------------------------------------------------------------------------------------
@@ -182,11 +188,19 @@ def unpack_modules(
         target = work_dir / f"{modinfo['name']}.ko"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(module.content)
-        found.append(Product(
-            module=modinfo["name"], language=modinfo["language"], path=target,
-            size_bytes=len(module.content), sha256=digest, vermagic=modinfo["vermagic"],
-            seconds=0.0, command="", up_to_date=True,
-        ))  # fmt: skip
+        found.append(
+            Product(
+                module=modinfo["name"],
+                language=modinfo["language"],
+                path=target,
+                size_bytes=len(module.content),
+                sha256=digest,
+                vermagic=modinfo["vermagic"],
+                seconds=0.0,
+                command="",
+                up_to_date=True,
+            )
+        )
     if not found:
         raise NotPassedError(f"there is no module for kernel {kernel_release}")
     _require_tested(files, kernel_release, tuple(found))
@@ -205,9 +219,14 @@ def _require_tested(
 
 
 def check_matrix(
-    config: Config, prepared: flow.Prepared, products: tuple[Product, ...], out_dir: Path,
-    progress: Progress, phases: Phases, root_dir: Path | None = None,
-) -> str:  # fmt: skip
+    config: Config,
+    prepared: flow.Prepared,
+    products: tuple[Product, ...],
+    out_dir: Path,
+    progress: Progress,
+    phases: Phases,
+    root_dir: Path | None = None,
+) -> str:
     """Hold modules to the whole matrix in a VM.
 
     Raises:
@@ -226,9 +245,12 @@ def check_matrix(
 
 
 def try_to_load(
-    config: Config, prepared: flow.Prepared, products: tuple[Product, ...], out_dir: Path,
+    config: Config,
+    prepared: flow.Prepared,
+    products: tuple[Product, ...],
+    out_dir: Path,
     progress: Progress,
-) -> dict[str, CellResult]:  # fmt: skip
+) -> dict[str, CellResult]:
     """Return what became of each module on a kernel, by its name: one rule where it loads."""
     setting = flow.prepare_setting(config, prepared, progress)
     wanted = {product.language for product in products}
@@ -237,9 +259,12 @@ def try_to_load(
     )
     first_rule, _ = flow.read_rules(config)[0]
     work = guest.Work(
-        mode="matrix", cells=cells, products=products, limit_s=config.vm.test_timeout_s,
+        mode="matrix",
+        cells=cells,
+        products=products,
+        limit_s=config.vm.test_timeout_s,
         pytest_args=("--rule", first_rule),
-    )  # fmt: skip
+    )
     ended, _ = guest.run_cells(setting, work, out_dir, progress)
     return {result.cell.module: result for result in ended}
 
@@ -390,9 +415,13 @@ def run_verify(
 
 
 def _check_modules(
-    config: Config, files: Mapping[str, bytes], index: Mapping[str, Any], out_dir: Path,
-    steps: Steps, phases: Phases,
-) -> None:  # fmt: skip
+    config: Config,
+    files: Mapping[str, bytes],
+    index: Mapping[str, Any],
+    out_dir: Path,
+    steps: Steps,
+    phases: Phases,
+) -> None:
     """Check what a release has for one kernel."""
     progress = steps.progress
     prepared = flow.run_setup(config, progress)
@@ -413,32 +442,47 @@ def _check_modules(
     if not products:
         return
     shipped = tuple(products)
-    steps.take("prebuilt modules pass the matrix", VM, lambda: check_matrix(
-        config, prepared, shipped, out_dir / "test", progress, phases
-    ))  # fmt: skip
+    steps.take(
+        "prebuilt modules pass the matrix",
+        VM,
+        lambda: check_matrix(config, prepared, shipped, out_dir / "test", progress, phases),
+    )
     _check_dkms(config, prepared, files, index, shipped, steps, phases, out_dir / "dkms")
-    steps.take("another kernel refuses them", VM, lambda: check_other_kernel(
-        config, prepared.tree.release, shipped, out_dir / "other", progress
-    ))  # fmt: skip
-    steps.take("a kernel that wants signatures", VM, lambda: check_enforcing(
-        config, out_dir / "enforcing", progress, phases
-    ))  # fmt: skip
+    steps.take(
+        "another kernel refuses them",
+        VM,
+        lambda: check_other_kernel(
+            config, prepared.tree.release, shipped, out_dir / "other", progress
+        ),
+    )
+    steps.take(
+        "a kernel that wants signatures",
+        VM,
+        lambda: check_enforcing(config, out_dir / "enforcing", progress, phases),
+    )
 
 
 def _check_dkms(
-    config: Config, prepared: flow.Prepared, files: Mapping[str, bytes],
-    index: Mapping[str, Any], shipped: tuple[Product, ...], steps: Steps, phases: Phases,
+    config: Config,
+    prepared: flow.Prepared,
+    files: Mapping[str, bytes],
+    index: Mapping[str, Any],
+    shipped: tuple[Product, ...],
+    steps: Steps,
+    phases: Phases,
     work_dir: Path,
-) -> None:  # fmt: skip
+) -> None:
     """Install the DKMS packages, use what they build, upgrade, and remove them."""
     if not any(name.endswith(".deb") for name in files):
         steps.take("dkms", ROOT, lambda: "")
         return
     progress = steps.progress
     what = Release(
-        version=index["version"], commit=index["commit"], epoch=index["epoch"],
+        version=index["version"],
+        commit=index["commit"],
+        epoch=index["epoch"],
         source_dir=config.root_dir,
-    )  # fmt: skip
+    )
     machines: list[dkms_run.Machine] = []
 
     def make() -> str:
@@ -451,16 +495,25 @@ def _check_dkms(
         if not machines:
             return
         (machine,) = machines
-        steps.take("dkms: apt installs the packages", ROOT,
-                   lambda: dkms_run.install(machine, what))  # fmt: skip
+        steps.take("dkms: apt installs the packages", ROOT, lambda: dkms_run.install(machine, what))
         if steps.done[-1].outcome != verify.PASSED:
             return
-        steps.take("dkms: its modules pass the matrix, on that root", VM, lambda: check_matrix(
-            config, prepared, dkms_run.find_products(machine, shipped), work_dir / "test",
-            progress, phases, machine.root.root_dir,
-        ))  # fmt: skip
-        steps.take("dkms: an upgrade", ROOT,
-                   lambda: dkms_run.upgrade(machine, config, what, progress))  # fmt: skip
+        steps.take(
+            "dkms: its modules pass the matrix, on that root",
+            VM,
+            lambda: check_matrix(
+                config,
+                prepared,
+                dkms_run.find_products(machine, shipped),
+                work_dir / "test",
+                progress,
+                phases,
+                machine.root.root_dir,
+            ),
+        )
+        steps.take(
+            "dkms: an upgrade", ROOT, lambda: dkms_run.upgrade(machine, config, what, progress)
+        )
         steps.take("dkms: a second kernel", ROOT, lambda: dkms_run.upgrade_kernel(machine))
         steps.take("dkms: removal", ROOT, lambda: dkms_run.remove(machine))
     finally:

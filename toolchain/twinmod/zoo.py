@@ -24,8 +24,16 @@ RACING = "kcsan"
 #: Kinds of faults that the kernel tells of because it was built to look for them. Others are a
 #: crash.
 SANITIZERS = (
-    "kasan", "kcsan", "kfence", "kmsan", "ubsan", "lockdep", "kmemleak", "atomic sleep", "slub",
-)  # fmt: skip
+    "kasan",
+    "kcsan",
+    "kfence",
+    "kmsan",
+    "ubsan",
+    "lockdep",
+    "kmemleak",
+    "atomic sleep",
+    "slub",
+)
 
 #: Outcomes of a test in which it said no.
 FAILED = ("failed",)
@@ -109,10 +117,15 @@ class Entry:
         """Every way in which it is written: C, Rust, and more of Rust."""
         expected = {"c": self.page.c, "rust": self.page.rust, **self.page.more}
         return tuple(
-            Attempt(entry=self.name, variant=variant, kernel=self.page.kernel,
-                    space=self.page.space, expected=expectation)
+            Attempt(
+                entry=self.name,
+                variant=variant,
+                kernel=self.page.kernel,
+                space=self.page.space,
+                expected=expectation,
+            )
             for variant, expectation in expected.items()
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,9 +218,11 @@ def plan_module(attempt: Attempt) -> ModuleSpec:
     """Return the module that an attempt is; Rust is built in the Linux tree, as the twin is."""
     subdirs = f"samples/rust/{attempt.stem}" if attempt.language == "rust" else ""
     return ModuleSpec(
-        name=attempt.stem, language=attempt.language, sources=f"zoo/{attempt.entry}",
+        name=attempt.stem,
+        language=attempt.language,
+        sources=f"zoo/{attempt.entry}",
         subdirs=subdirs,
-    )  # fmt: skip
+    )
 
 
 def plan_cell(attempt: Attempt, drivers: Mapping[str, str]) -> Cell:
@@ -219,9 +234,12 @@ def plan_cell(attempt: Attempt, drivers: Mapping[str, str]) -> Cell:
     """
     module = drivers[attempt.language] if attempt.space == "user" else attempt.stem
     return Cell(
-        module=module, language=attempt.language, tester=attempt.variant, label=attempt.entry,
+        module=module,
+        language=attempt.language,
+        tester=attempt.variant,
+        label=attempt.entry,
         files=(f"test_{attempt.entry}.py",),
-    )  # fmt: skip
+    )
 
 
 def plan_order(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
@@ -238,9 +256,11 @@ def judge(attempt: Attempt, result: CellResult) -> Verdict:
         fault = result.kernel_faults[0]
         where = "sanitizer" if fault.kind in SANITIZERS else "crash"
         return Verdict(
-            attempt=attempt, stopped_by=where, by=fault.kind,
+            attempt=attempt,
+            stopped_by=where,
+            by=fault.kind,
             evidence=fault.lines[:EVIDENCE_LINES],
-        )  # fmt: skip
+        )
     if result.outcome in ("crashed", "timeout", "lost"):
         return Verdict(
             attempt=attempt, stopped_by="crash", by=result.outcome, evidence=result.problems
@@ -254,9 +274,11 @@ def _judge_tests(attempt: Attempt, result: CellResult) -> Verdict:
     if bad:
         rules = dict.fromkeys(rule for test in bad for rule in test.rules)
         return Verdict(
-            attempt=attempt, stopped_by="rule", by="; ".join(rules),
+            attempt=attempt,
+            stopped_by="rule",
+            by="; ".join(rules),
             evidence=tuple(test.message for test in bad),
-        )  # fmt: skip
+        )
     if result.problems or not any(test.outcome == "passed" for test in result.tests):
         evidence = result.problems or ("no test ran",)
         return Verdict(attempt=attempt, stopped_by="not run", evidence=evidence)
@@ -275,9 +297,11 @@ def judge_refusal(attempt: Attempt, words: str) -> Verdict:
     lines = words.splitlines()
     first = next((i for i, line in enumerate(lines) if is_error(line)), 0)
     return Verdict(
-        attempt=attempt, stopped_by="compile", by="; ".join(parse_compiler_errors(words)),
+        attempt=attempt,
+        stopped_by="compile",
+        by="; ".join(parse_compiler_errors(words)),
         evidence=tuple(lines[first : first + EVIDENCE_LINES]),
-    )  # fmt: skip
+    )
 
 
 def is_error(line: str) -> bool:
@@ -299,17 +323,23 @@ def plan_verdict(verdict: Verdict) -> dict[str, Any]:
     """Return what stopped an attempt as JSON's own types."""
     expected = verdict.attempt.expected
     return {
-        "stopped_by": verdict.stopped_by, "by": verdict.by, "evidence": list(verdict.evidence),
+        "stopped_by": verdict.stopped_by,
+        "by": verdict.by,
+        "evidence": list(verdict.evidence),
         "expected": {"stopped_by": expected.stopped_by, "by": expected.by},
         "as_expected": verdict.passed,
-    }  # fmt: skip
+    }
 
 
 def plan_report(
-    entries: tuple[Entry, ...], verdicts: tuple[Verdict, ...], releases: Mapping[str, str],
-    seconds: float, boots: int, absent: Mapping[Attempt, str] = MappingProxyType({}),
+    entries: tuple[Entry, ...],
+    verdicts: tuple[Verdict, ...],
+    releases: Mapping[str, str],
+    seconds: float,
+    boots: int,
+    absent: Mapping[Attempt, str] = MappingProxyType({}),
     failed: Mapping[str, TwinmodError] = MappingProxyType({}),
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Return the report: JSON's own types, schema ``twinmod.zoo/1``.
 
     Args:
@@ -327,20 +357,29 @@ def plan_report(
         "schema": "twinmod.zoo/1",
         "kernels": dict(releases),
         "entries": [
-            {"name": entry.name, "kind": entry.page.kind, "why": entry.page.why,
-             "reference": entry.page.reference, "kernel": entry.page.kernel,
-             "c": found.get((entry.name, "c")), "rust": found.get((entry.name, "rust")),
-             "more": {v: found[entry.name, v] for v in entry.page.more
-                      if (entry.name, v) in found}}
-            for entry in entries if entry.name in names
+            {
+                "name": entry.name,
+                "kind": entry.page.kind,
+                "why": entry.page.why,
+                "reference": entry.page.reference,
+                "kernel": entry.page.kernel,
+                "c": found.get((entry.name, "c")),
+                "rust": found.get((entry.name, "rust")),
+                "more": {
+                    v: found[entry.name, v] for v in entry.page.more if (entry.name, v) in found
+                },
+            }
+            for entry in entries
+            if entry.name in names
         ],
         "mismatches": [v.attempt.name for v in verdicts if not v.passed],
-        "absent": [{"attempt": attempt.name, "reason": reason}
-                   for attempt, reason in absent.items()],
+        "absent": [
+            {"attempt": attempt.name, "reason": reason} for attempt, reason in absent.items()
+        ],
         "failed": {name: error.message for name, error in failed.items()},
         "seconds": round(seconds, 1),
         "boots": boots,
-    }  # fmt: skip
+    }
 
 
 def is_whole(document: Mapping[str, Any], attempts: int) -> bool:
@@ -373,9 +412,11 @@ def render_table(verdicts: tuple[Verdict, ...]) -> Table:
         for verdict in verdicts:
             if verdict.attempt.entry == name and verdict.attempt.variant not in ("c", "rust"):
                 table.add_row(
-                    f"  {verdict.attempt.variant}", "", _render_verdict(verdict),
+                    f"  {verdict.attempt.variant}",
+                    "",
+                    _render_verdict(verdict),
                     _render_agreement((verdict,)),
-                )  # fmt: skip
+                )
     return table
 
 

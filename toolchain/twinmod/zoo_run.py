@@ -159,9 +159,12 @@ def plan_program(attempt: Attempt, root: Chroot, source_dir: Path, out_dir: Path
         Bind(source_path=out_dir, target_path=PurePosixPath(target), writable=True),
     )
     return sandbox.plan_command(
-        root, argv, binds=binds, purpose=f"program {attempt.stem} did not build",
+        root,
+        argv,
+        binds=binds,
+        purpose=f"program {attempt.stem} did not build",
         timeout_s=PROGRAM_TIMEOUT_S,
-    )  # fmt: skip
+    )
 
 
 def build_program(config: Config, root: Chroot, attempt: Attempt, progress: Progress) -> Built:
@@ -198,8 +201,11 @@ def write_tests(config: Config, entries: Iterable[str], built: Iterable[Built]) 
     tests_dir = config.out_dir / "zoo/tests"
     shutil.rmtree(tests_dir, ignore_errors=True)
     tests_dir.mkdir(parents=True)
-    paths = [zoo_dir / "conftest.py", *sorted((zoo_dir / "support").glob("*.py")),
-             config.matrix_dir / SHARED]  # fmt: skip
+    paths = [
+        zoo_dir / "conftest.py",
+        *sorted((zoo_dir / "support").glob("*.py")),
+        config.matrix_dir / SHARED,
+    ]
     paths += [zoo_dir / name / f"test_{name}.py" for name in entries]
     paths += [b.program_path for b in built if b.program_path]
     for path in paths:
@@ -234,9 +240,12 @@ def run_kernel(
 
 
 def run_built(
-    config: Config, prepared: flow.Prepared, running: tuple[Built, ...], name: str,
+    config: Config,
+    prepared: flow.Prepared,
+    running: tuple[Built, ...],
+    name: str,
     progress: Progress,
-) -> tuple[tuple[Verdict, ...], int]:  # fmt: skip
+) -> tuple[tuple[Verdict, ...], int]:
     """Run what was built, in lanes of VMs; return verdicts, and how many VMs they were."""
     products = tuple(b.product for b in running if b.product)
     if any(b.program_path for b in running):
@@ -245,9 +254,7 @@ def run_built(
     cells = {b.attempt: zoo.plan_cell(b.attempt, drivers) for b in running}
     tests_dir = write_tests(config, dict.fromkeys(a.entry for a in cells), running)
     setting = prepare_setting(config, prepared, tests_dir, progress)
-    work = guest.Work(
-        mode="matrix", cells=(), products=products, limit_s=config.vm.test_timeout_s
-    )  # fmt: skip
+    work = guest.Work(mode="matrix", cells=(), products=products, limit_s=config.vm.test_timeout_s)
     runs_dir = config.out_dir / "zoo/runs" / name
     count = lanes.plan_count(len(cells), racing=name == zoo.RACING)
 

@@ -79,8 +79,9 @@ def _near(size: int) -> st.SearchStrategy[int]:
     """Offsets: around each border of a page, around the end, beyond it, anywhere."""
     borders = st.builds(
         lambda page, distance: max(0, page * PAGE + distance),
-        st.integers(0, size // PAGE), st.integers(-9, 9),
-    )  # fmt: skip
+        st.integers(0, size // PAGE),
+        st.integers(-9, 9),
+    )
     return st.one_of(borders, st.integers(0, size + PAGE), st.just(size))
 
 
@@ -88,8 +89,9 @@ def _lengths(size: int) -> st.SearchStrategy[int]:
     """Counts of bytes: few, around one page and two, more than there are."""
     around = st.builds(
         lambda pages, distance: max(0, pages * PAGE + distance),
-        st.integers(0, 3), st.integers(-9, 9),
-    )  # fmt: skip
+        st.integers(0, 3),
+        st.integers(-9, 9),
+    )
     return st.one_of(st.integers(0, 40), around, st.integers(0, min(size, 16 * PAGE) + PAGE))
 
 
@@ -111,9 +113,11 @@ def _make_steps(size: int) -> tuple[st.SearchStrategy[Step], ...]:
 
 
 def _make_calls(
-    size: int, file: st.SearchStrategy[int], seed: st.SearchStrategy[int],
+    size: int,
+    file: st.SearchStrategy[int],
+    seed: st.SearchStrategy[int],
     lengths: st.SearchStrategy[int],
-) -> tuple[st.SearchStrategy[Step], ...]:  # fmt: skip
+) -> tuple[st.SearchStrategy[Step], ...]:
     modes = st.sampled_from((os.O_RDWR, os.O_RDWR, os.O_RDONLY, os.O_WRONLY))
     extras = st.sampled_from((0, 0, os.O_APPEND, os.O_NONBLOCK, os.O_TRUNC))
     far = st.builds(lambda back: OFFSET_MAX - back, st.integers(0, 2 * PAGE))
@@ -150,9 +154,13 @@ def _make_ioctls(
         _step("add", file=file, offset=offset, delta=delta),
         _step("add_unanswered", file=file, offset=offset, delta=delta),
         _step("command", file=file, number=st.sampled_from(UNKNOWN + KERNEL)),
-        _step("command_bad", file=file, number=st.sampled_from((IOC_SIZE, IOC_ADD)),
-              address=st.sampled_from(BAD_ADDRESSES)),
-    )  # fmt: skip
+        _step(
+            "command_bad",
+            file=file,
+            number=st.sampled_from((IOC_SIZE, IOC_ADD)),
+            address=st.sampled_from(BAD_ADDRESSES),
+        ),
+    )
 
 
 def _make_disk_calls(
@@ -185,9 +193,11 @@ def _make_bad_addresses(
 
 
 def _make_splices(
-    file: st.SearchStrategy[int], seed: st.SearchStrategy[int], some: st.SearchStrategy[int],
+    file: st.SearchStrategy[int],
+    seed: st.SearchStrategy[int],
+    some: st.SearchStrategy[int],
     offset: st.SearchStrategy[int | None],
-) -> tuple[st.SearchStrategy[Step], ...]:  # fmt: skip
+) -> tuple[st.SearchStrategy[Step], ...]:
     piped = some.map(lambda size: min(size, PIPE))
     return (
         _step("send_out", file=file, size=some, offset=offset),
@@ -199,9 +209,11 @@ def _make_splices(
 
 
 def _make_mappings(
-    size: int, place: Mapping[str, st.SearchStrategy[int]], seed: st.SearchStrategy[int],
+    size: int,
+    place: Mapping[str, st.SearchStrategy[int]],
+    seed: st.SearchStrategy[int],
     some: st.SearchStrategy[int],
-) -> tuple[st.SearchStrategy[Step], ...]:  # fmt: skip
+) -> tuple[st.SearchStrategy[Step], ...]:
     mapping = st.integers(0, MAPPINGS - 1)
     pages = size // PAGE
     at = _near(size)
