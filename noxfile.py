@@ -9,7 +9,7 @@ import nox
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "toolchain"))
 
-from twinmod import environment  # noqa: E402
+from twinmod.base import environment  # noqa: E402
 
 nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "unit"]
@@ -202,10 +202,11 @@ def lint_kernel(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Run ruff, mypy, stubtest and rustfmt."""
+    """Run ruff, import contracts, mypy, stubtest and rustfmt."""
     install(session, "lint", "c_tester", "rust_tester")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("lint-imports")
     session.run("mypy")
     for package in ("mdriver_tester_c", "mdriver_tester_rust"):
         session.run("python", "-m", "mypy.stubtest", package)

@@ -14,33 +14,29 @@ from typing import Any
 
 import click
 
-from twinmod import (
-    bench,
-    bench_run,
-    flow,
-    guest,
-    kbuild,
-    report,
-    results,
-    signing,
-    userland,
-    wording,
-)
-from twinmod.cli import State, kernel_option, run_guarded
-from twinmod.config import Config
-from twinmod.errors import ExitCode, compare_exit_codes
-from twinmod.specs import (
-    YARDSTICKS,
-    Cell,
-    CellResult,
-    Figure,
-    KernelTree,
-    Measurement,
-    ModuleSpec,
-    Product,
-    Progress,
-    Timing,
-)
+from twinmod import errors, workspace
+from twinmod.base import text as base_text
+from twinmod.base.progress import Progress
+from twinmod.bench import figures as bench_figures
+from twinmod.bench import run as bench_run
+from twinmod.bench import wording
+from twinmod.bench.figures import Figure
+from twinmod.builds import build as builds_build
+from twinmod.builds import lint as builds_lint
+from twinmod.builds import signing
+from twinmod.builds.product import Product
+from twinmod.cells import outcomes, report
+from twinmod.cells.model import YARDSTICKS, Cell, CellResult
+from twinmod.errors import ExitCode
+from twinmod.guest.protocol import Measurement, Timing
+from twinmod.kernels import model
+from twinmod.kernels.model import KernelTree
+from twinmod.project.config import Config
+from twinmod.project.model import ModuleSpec
+from twinmod.ui import cli
+from twinmod.ui.cli import State
+from twinmod.userland import native
+from twinmod.vm import boot, machine, running, session
 
 #: In the order in which they are shown.
 LAYOUTS = ("mutex", "prefault", "stripe", "coarse", "twice", "direct", "seqlock")
@@ -67,7 +63,7 @@ MEASUREMENT = Measurement(
         *(Timing(operation="pread", size_bytes=size, path=YARDSTICK) for size in SIZES),
     ),
     loads=2,
-    rounds=bench.ROUNDS,
+    rounds=bench_figures.ROUNDS,
 )
 
 #: How many times as long as elsewhere a test may take: a call that hangs does so for good, and a
@@ -81,7 +77,7 @@ class Result:
 
     cell: Cell
     # (timing, what it came to), as far as it was measured.
-    costs: tuple[tuple[Timing, bench.Cost], ...]
+    costs: tuple[tuple[Timing, bench_figures.Cost], ...]
     # (rule, how its cell ended).
     rules: tuple[tuple[str, CellResult], ...]
 
@@ -97,14 +93,14 @@ def plan_modules() -> tuple[ModuleSpec, ...]:
     )
 
 
-def plan_builds(config: Config, prepared: flow.Prepared) -> tuple[kbuild.BuildPlan, ...]:
+def plan_builds(config: Config, prepared: workspace.Prepared) -> tuple[builds_build.BuildPlan, ...]:
     """Plan the build of every layout."""
-    uapi = tuple((flow.UAPI, content) for _, content in flow.read_uapi(config))
+    uapi = tuple((workspace.UAPI, content) for _, content in workspace.read_uapi(config))
     return tuple(
-        kbuild.plan_build(
+        builds_build.plan_build(
             module,
             prepared.tree,
-            (*kbuild.read_sources(module, config.root_dir), *uapi),
+            (*builds_build.read_sources(module, config.root_dir), *uapi),
             config.out_dir,
         )
         for module in plan_modules()
@@ -139,16 +135,18 @@ def plan_result(
     return Result(cell=cell, costs=costs, rules=rules)
 
 
-def summarize(figures: tuple[Figure, ...], cell: Cell) -> tuple[tuple[Timing, bench.Cost], ...]:
+def summarize(
+    figures: tuple[Figure, ...], cell: Cell
+) -> tuple[tuple[Timing, bench_figures.Cost], ...]:
     """Return (timing, what its figures amount to), for every timing that a cell made."""
     own = tuple(figure for figure in figures if figure.cell == cell.name)
     return tuple(
-        (timing, bench.summarize(tuple(f for f in own if f.timing == timing)))
+        (timing, bench_figures.summarize(tuple(f for f in own if f.timing == timing)))
         for timing in dict.fromkeys(figure.timing for figure in own)
     )
 
 
-def plan_costs(costs: tuple[tuple[Timing, bench.Cost], ...]) -> list[dict[str, Any]]:
+def plan_costs(costs: tuple[tuple[Timing, bench_figures.Cost], ...]) -> list[dict[str, Any]]:
     """Return costs as JSON's own types."""
     return [
         {
@@ -165,7 +163,7 @@ def plan_costs(costs: tuple[tuple[Timing, bench.Cost], ...]) -> list[dict[str, A
 
 def compare_rule(ended: CellResult, rule: str) -> str:
     """Return the outcome of a rule; that of its cell where no test came so far."""
-    outcome = results.compare_rule(ended, rule)
+    outcome = outcomes.compare_rule(ended, rule)
     return ended.outcome if outcome == "missing" and ended.outcome != "passed" else outcome
 
 
@@ -193,7 +191,7 @@ def plan_report(
     accelerator: str,
     qemu: str,
     products: tuple[Product, ...],
-    boots: tuple[guest.Boots, ...],
+    boots: tuple[session.Boots, ...],
 ) -> dict[str, Any]:
     """Return the report: JSON's own types, schema ``twinmod.layouts/1``.
 
@@ -208,14 +206,14 @@ def plan_report(
     """
     return {
         "schema": "twinmod.layouts/1",
-        "kernel": report.plan_kernel(tree),
+        "kernel": model.plan_kernel(tree),
         "accelerator": accelerator,
         "boots": sum(taken.total for taken in boots),
         "stalled_boots": sum(taken.stalled for taken in boots),
         "exact": {
             "qemu": qemu,
-            "machine": " ".join(guest.COUNTING_MACHINE),
-            "parameters": " ".join(guest.ACCELERATOR_PARAMETERS["icount"]),
+            "machine": " ".join(machine.COUNTING_MACHINE),
+            "parameters": " ".join(machine.ACCELERATOR_PARAMETERS["icount"]),
             "vms": BOOTS,
             **{name: value for name, value in asdict(MEASUREMENT).items() if name != "timings"},
         },
@@ -244,7 +242,7 @@ def compare_outcomes(
     """
     twins = tuple(ended for _, ended in held if not ended.cell.module.startswith("layout_"))
     settled = all(figure.settled for figure in measured.figures)
-    return compare_exit_codes(
+    return errors.compare_exit_codes(
         (
             report.compare_outcomes(measured.results),
             report.compare_outcomes(twins),
@@ -278,7 +276,7 @@ def render_broken(rules: list[dict[str, Any]]) -> str:
 
 def render_report(document: dict[str, Any]) -> str:
     """Return the table: instructions of a call, read / write, and the rules that broke."""
-    rows = [("instructions, read / write", *map(wording.render_size, SIZES), "breaks")]
+    rows = [("instructions, read / write", *map(base_text.render_size, SIZES), "breaks")]
     rows += [
         (
             layout["layout"],
@@ -315,19 +313,19 @@ def plan_all_costs(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def build(
-    config: Config, prepared: flow.Prepared, progress: Progress
+    config: Config, prepared: workspace.Prepared, progress: Progress
 ) -> tuple[tuple[Cell, ...], tuple[Product, ...]]:
     """Build the twins, as far as the kernel can have them, and every layout."""
     twins = tuple(
         module
         for module in config.modules
-        if not kbuild.find_absence(module.language, prepared.tree)
+        if not builds_build.find_absence(module.language, prepared.tree)
     )
     languages = tuple(module.language for module in twins)
     products = (
-        *flow.run_build(config, prepared, languages, progress),
+        *workspace.run_build(config, prepared, languages, progress),
         *(
-            signing.sign_product(prepared.tree, kbuild.build(plan, progress))
+            signing.sign_product(prepared.tree, builds_build.build(plan, progress))
             for plan in plan_builds(config, prepared)
         ),
     )
@@ -335,13 +333,13 @@ def build(
 
 
 def hold(
-    setting: guest.Setting, work: guest.Work, out_dir: Path, progress: Progress
-) -> tuple[tuple[tuple[str, CellResult], ...], tuple[guest.Boots, ...]]:
+    setting: boot.Setting, work: boot.Work, out_dir: Path, progress: Progress
+) -> tuple[tuple[tuple[str, CellResult], ...], tuple[session.Boots, ...]]:
     """Hold every cell to every rule; return (rule, how the cell ended), and what it took."""
     runs = tuple(
         (
             rule,
-            *guest.run_cells(
+            *running.run_cells(
                 setting,
                 replace(work, pytest_args=("--rule", rule, "-k", f"not {TOO_SHORT}")),
                 out_dir / rule,
@@ -356,18 +354,18 @@ def hold(
 
 def run(config: Config, progress: Progress) -> tuple[dict[str, Any], ExitCode]:
     """Build, measure and hold all layouts to the rules; write and return the report."""
-    prepared = flow.run_setup(config, progress)
+    prepared = workspace.run_setup(config, progress)
     cells, products = build(config, prepared, progress)
-    setting = flow.prepare_setting(config, prepared, progress)
+    setting = workspace.prepare_setting(config, prepared, progress)
     out_dir = config.out_dir / "layouts"
     shutil.rmtree(out_dir, ignore_errors=True)
-    work = guest.Work(
+    work = boot.Work(
         mode="matrix",
         cells=cells,
         products=products,
         limit_s=PATIENCE * config.vm.test_timeout_s,
     )
-    native_dir = userland.ensure_native(prepared.chroot, progress)
+    native_dir = native.ensure_native(prepared.chroot, progress)
     counting = replace(
         work,
         mode="measure",
@@ -376,7 +374,7 @@ def run(config: Config, progress: Progress) -> tuple[dict[str, Any], ExitCode]:
         limit_s=bench_run.LIMIT_S,
     )
     measured = bench_run.measure(
-        guest.plan_exact(setting, native_dir), counting, BOOTS, out_dir, progress
+        boot.plan_exact(setting, native_dir), counting, BOOTS, out_dir, progress
     )
     held, boots = hold(setting, work, out_dir, progress)
     document = plan_report(
@@ -388,15 +386,15 @@ def run(config: Config, progress: Progress) -> tuple[dict[str, Any], ExitCode]:
         products,
         (*measured.boots, *boots),
     )
-    flow.write_json(out_dir / "report.json", document)
+    workspace.write_json(out_dir / "report.json", document)
     return document, compare_outcomes(measured, held)
 
 
 def lint(config: Config, progress: Progress) -> None:
     """Hold the layouts' sources to the kernel's own checks."""
-    prepared = flow.run_setup(config, progress)
+    prepared = workspace.run_setup(config, progress)
     for plan in plan_builds(config, prepared):
-        kbuild.lint(plan, progress)
+        builds_lint.lint(plan, progress)
 
 
 @click.command()
@@ -407,12 +405,12 @@ def lint(config: Config, progress: Progress) -> None:
     is_flag=True,
     help="Hold the sources to the kernel's own checks, and measure nothing.",
 )
-@kernel_option("Measure on this kernel of [tool.twinmod].")
+@cli.kernel_option("Measure on this kernel of [tool.twinmod].")
 def layouts(as_json: bool, only_lint: bool, kernel: str) -> ExitCode:
     """Say what other layouts of the device's memory cost, and which rules they break."""
     state = State()
     config = state.select(kernel)
-    with flow.hold_checkout(config, state.progress):
+    with workspace.hold_checkout(config, state.progress):
         if only_lint:
             lint(config, state.progress)
             return ExitCode.PASSED
@@ -422,4 +420,4 @@ def layouts(as_json: bool, only_lint: bool, kernel: str) -> ExitCode:
 
 
 if __name__ == "__main__":
-    sys.exit(run_guarded(lambda: layouts(prog_name="nox -s layouts --", standalone_mode=False)))
+    sys.exit(cli.run_guarded(lambda: layouts(prog_name="nox -s layouts --", standalone_mode=False)))

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
-from twinmod import results
-from twinmod.config import LANGUAGES
+from twinmod.cells import outcomes
+from twinmod.cells.model import Cell, CellResult
 from twinmod.errors import ConfigError
-from twinmod.specs import Cell, CellResult
+from twinmod.project.model import LANGUAGES
 
 #: Outcomes of a test that caught something.
 CAUGHT = ("failed", "crashed", "timeout", "lost")
@@ -244,7 +244,7 @@ def find_doubtful(found: tuple[CellResult, ...]) -> tuple[Cell, ...]:
 
 def find_caught(result: CellResult, known: Iterable[str]) -> tuple[str, ...]:
     """Return the rules that a cell broke, in the contract's order."""
-    return tuple(rule for rule in known if results.compare_rule(result, rule) in CAUGHT)
+    return tuple(rule for rule in known if outcomes.compare_rule(result, rule) in CAUGHT)
 
 
 def judge(

@@ -15,11 +15,19 @@ import click
 
 import mutants
 from mutants import Mutant, Verdict
-from twinmod import cache, cli, commands, flow, guest, kbuild, signing
-from twinmod.config import LANGUAGES, Config, find_project_dir, read_config
+from twinmod import workspace
+from twinmod.base import cache, commands
+from twinmod.base.progress import Console, Progress, TerminalProgress
+from twinmod.builds import build, signing
+from twinmod.builds.product import Product
+from twinmod.cells.model import Cell, CellResult
 from twinmod.errors import BuildError, ExitCode
-from twinmod.specs import Cell, CellResult, Product, Progress
-from twinmod.terminal import Console, TerminalProgress
+from twinmod.project import config as project_config
+from twinmod.project import rules as project_rules
+from twinmod.project.config import Config
+from twinmod.project.model import LANGUAGES
+from twinmod.ui import cli
+from twinmod.vm import boot, running
 
 MUTANTS_PATH = Path(__file__).with_name("mutants.toml")
 
@@ -67,20 +75,20 @@ class Built:
     seconds: float
 
 
-def build_one(config: Config, prepared: flow.Prepared, mutant: Mutant, out_dir: Path) -> Built:
+def build_one(config: Config, prepared: workspace.Prepared, mutant: Mutant, out_dir: Path) -> Built:
     """Build a mutant in a stage of its own; one that did not change is there already."""
     module = config.find_module(mutant.language)
-    sources = mutants.plan_sources(mutant, kbuild.read_sources(module, config.root_dir))
-    plan = kbuild.plan_build(
+    sources = mutants.plan_sources(mutant, build.read_sources(module, config.root_dir))
+    plan = build.plan_build(
         module,
         prepared.tree,
         sources,
         out_dir / "mutants" / mutant.full_name,
-        flow.read_module_version(config),
+        workspace.read_module_version(config),
     )
     began = time.monotonic()
     try:
-        product = signing.sign_product(prepared.tree, kbuild.build(plan, Quiet()))
+        product = signing.sign_product(prepared.tree, build.build(plan, Quiet()))
     except BuildError as error:
         words = dict(error.facts).get("output", error.message)
         return Built(mutant=mutant, product=None, words=words, seconds=time.monotonic() - began)
@@ -93,7 +101,7 @@ def build_one(config: Config, prepared: flow.Prepared, mutant: Mutant, out_dir: 
 
 
 def run_sure(
-    setting: guest.Setting, work: guest.Work, out_dir: Path, progress: Progress
+    setting: boot.Setting, work: boot.Work, out_dir: Path, progress: Progress
 ) -> dict[Cell, CellResult]:
     """Run cells; those that ended a VM which was not theirs from its start run once more."""
     found: dict[Cell, CellResult] = {}
@@ -102,7 +110,7 @@ def run_sure(
     while pending:
         attempt += 1
         folder = out_dir / f"attempt-{attempt}"
-        ended, _ = guest.run_cells(setting, replace(work, cells=pending), folder, progress)
+        ended, _ = running.run_cells(setting, replace(work, cells=pending), folder, progress)
         found.update({result.cell: result for result in ended})
         pending = mutants.find_doubtful(ended)
     return found
@@ -113,7 +121,7 @@ class Bench:
     """What mutants are held to the matrix with."""
 
     config: Config
-    setting: guest.Setting
+    setting: boot.Setting
     rules: tuple[str, ...]
     # (name, text) of the matrix.
     files: tuple[tuple[str, str], ...]
@@ -124,7 +132,7 @@ class Bench:
         self, name: str, cells: tuple[Cell, ...], products: tuple[Product, ...], failures: int
     ) -> dict[Cell, CellResult]:
         """Run cells, each until so many tests of it failed; 0: to its end."""
-        work = guest.Work(
+        work = boot.Work(
             mode="matrix",
             cells=cells,
             products=products,
@@ -209,9 +217,11 @@ def run_batches(
     )
 
 
-def prepare_setting(config: Config, prepared: flow.Prepared, progress: Progress) -> guest.Setting:
+def prepare_setting(
+    config: Config, prepared: workspace.Prepared, progress: Progress
+) -> boot.Setting:
     """Return what every VM is made of, with more patience."""
-    setting = flow.prepare_setting(config, prepared, progress)
+    setting = workspace.prepare_setting(config, prepared, progress)
     vm = replace(setting.vm, boot_timeout_s=BOOT_TIMEOUT_S, silence_timeout_s=SILENCE_TIMEOUT_S)
     return replace(setting, vm=vm)
 
@@ -224,17 +234,17 @@ def run_mutants(
     Raises:
         ConfigError: The kernel can have no module in a language of the mutants.
     """
-    prepared = flow.run_setup(config, progress)
+    prepared = workspace.run_setup(config, progress)
     out_dir = config.out_dir / "mutation"
     shutil.rmtree(out_dir / "runs", ignore_errors=True)
     wanted = tuple(sorted({mutant.language for mutant in selected}))
-    languages = flow.require_languages(config, prepared.tree, wanted, progress)
+    languages = workspace.require_languages(config, prepared.tree, wanted, progress)
     selected = tuple(mutant for mutant in selected if mutant.language in languages)
-    originals = flow.run_build(config, prepared, languages, progress)
+    originals = workspace.run_build(config, prepared, languages, progress)
     bench = Bench(
         config=config,
         setting=prepare_setting(config, prepared, progress),
-        rules=tuple(number for number, _ in flow.read_rules(config)),
+        rules=tuple(number for number, _ in project_rules.read_rules(config)),
         files=tuple(
             (path.name, path.read_text()) for path in sorted(config.matrix_dir.glob("*.py"))
         ),
@@ -288,8 +298,8 @@ def mutate(keyword: str, modules: tuple[str, ...], listing: bool, as_json: bool)
         click.echo(render_list(selected))
         return ExitCode.PASSED
     progress = TerminalProgress()
-    config = read_config(find_project_dir(MUTANTS_PATH.parent))
-    with flow.hold_checkout(config, progress):
+    config = project_config.read_config(project_config.find_project_dir(MUTANTS_PATH.parent))
+    with workspace.hold_checkout(config, progress):
         verdicts, rules, release = run_mutants(config, selected, progress)
     whole = len(verdicts) == len(every)
     idle = mutants.find_idle_rules(verdicts, rules, page.unmutated) if whole else ()

@@ -10,18 +10,12 @@ import hypothesis
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from twinmod import commands
-from twinmod.specs import (
-    Chroot,
-    CrateProof,
-    KernelSpec,
-    KernelTree,
-    ModuleSpec,
-    Product,
-    Progress,
-    TesterSpec,
-    VmSpec,
-)
+from twinmod.base import commands
+from twinmod.base.progress import Progress
+from twinmod.base.sandbox import Chroot
+from twinmod.builds.product import Product
+from twinmod.kernels.model import CrateProof, KernelTree
+from twinmod.project.model import KernelSpec, ModuleSpec, TesterSpec, VmSpec
 
 # No deadline: the machine may be busy with VMs. No database: a test leaves nothing behind.
 hypothesis.settings.register_profile("unit", deadline=None, database=None, max_examples=60)

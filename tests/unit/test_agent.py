@@ -12,9 +12,14 @@ from typing import Any
 
 import pytest
 
-from twinmod import agent, process, results
-from twinmod.errors import TwinmodError
-from twinmod.specs import Cell, Command
+from twinmod.base import process
+from twinmod.base.process import Command
+from twinmod.cells import transcript as cells_transcript
+from twinmod.cells.model import Cell
+from twinmod.guest import agent, leaks, modules
+from twinmod.guest import log as guest_log
+from twinmod.guest import stream as guest_stream
+from twinmod.guest.door import GuestError
 
 LIMIT_S = 30.0
 
@@ -71,7 +76,8 @@ def test_without_a_rule():
 RUN = """\
 import os, sys
 import pytest
-from twinmod.agent import Reporter, Stream
+from twinmod.guest.plugin import Reporter
+from twinmod.guest.stream import Stream
 marks = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT)
 events = os.dup(1)
 os.dup2(2, 1)
@@ -161,7 +167,7 @@ def test_the_host_reads_what_the_agent_says(events: list[dict[str, Any]]) -> Non
     lines = [json.dumps(event) for event in events]
     lines.insert(0, json.dumps({"event": "cell", "cell": "c/c"}))
     cells = (Cell(module="m", language="c", tester="c"),)
-    transcript = results.parse_transcript(results.parse_events(lines), cells)
+    transcript = cells_transcript.parse_transcript(cells_transcript.parse_events(lines), cells)
     (cell,) = transcript.cells
     assert [test.id for test in cell.tests] == [e["id"] for e in events if e["event"] == "result"]
     assert transcript.running is None
@@ -172,27 +178,29 @@ def test_the_host_reads_what_the_agent_says(events: list[dict[str, Any]]) -> Non
 
 def test_an_event_is_one_line_of_json_whatever_it_holds() -> None:
     reader, writer = os.pipe()
-    agent.Stream(writer).emit("result", message="two\nlines \N{SNOWMAN} \udcff", id="x")
+    guest_stream.Stream(writer).emit("result", message="two\nlines \N{SNOWMAN} \udcff", id="x")
     os.close(writer)
     with os.fdopen(reader) as stream:
         (line,) = stream.readlines()
     event = json.loads(line)
     assert event["message"] == "two\nlines \N{SNOWMAN} \udcff"
     assert event["at_s"] > 0
-    assert results.parse_events([line]) == (event,)
+    assert cells_transcript.parse_events([line]) == (event,)
 
 
 # -- the child --------------------------------------------------------------------------------
 
 CHILD = """\
 import os, signal, sys
-from twinmod import agent
-agent.HEARTBEAT_S = 0.02
-agent.REPORT_PAUSE_S = 0.02
-stream = agent.Stream(1)
+from twinmod.guest import child as guest_child
+from twinmod.guest import log as guest_log
+from twinmod.guest import stream as guest_stream
+guest_child.HEARTBEAT_S = 0.02
+guest_log.REPORT_PAUSE_S = 0.02
+stream = guest_stream.Stream(1)
 records, kernel = os.pipe()
 os.set_blocking(records, False)
-log = agent.KernelLog(records, ("mdriver_c",))
+log = guest_log.KernelLog(records, ("mdriver_c",))
 def stuck(marks):
     os.write(marks, b".")
     signal.pause()
@@ -215,7 +223,7 @@ works = {"done": lambda marks: 0, "failed": lambda marks: 1, "stuck": stuck, "ra
          "race": crashing("BUG: KCSAN: data-race in vfs_read / vfs_write"),
          "own race": crashing("BUG: KCSAN: data-race in a [mdriver_c] / vfs_write"),
          "chatter": crashing("mdriver_c: hello")}
-child = agent.Child(works[sys.argv[1]])
+child = guest_child.Child(works[sys.argv[1]])
 print("status", child.wait(stream, log, 0.2), flush=True)
 try:
     os.kill(child.pid, signal.SIGKILL)
@@ -254,19 +262,21 @@ def test_a_child_that_makes_steps_is_not_given_up() -> None:
     script = """\
 import os
 from types import SimpleNamespace
-from twinmod import agent
+from twinmod.guest import stream
+from twinmod.guest import child
+from twinmod.guest import log as guest_log
 ticks = iter(range(10**9))
 clock = SimpleNamespace(monotonic=lambda: next(ticks), CLOCK_BOOTTIME=0,
                         clock_gettime=lambda clock: 0.0)
-agent.time = clock
-agent.HEARTBEAT_S = 10**6
+child.time = stream.time = clock
+child.HEARTBEAT_S = 10**6
 def stepping(marks):
     left = 131072
     while left:
         left -= os.write(marks, b"." * left)
     return 0
-log = agent.KernelLog(os.pipe()[0], ())
-print("status", agent.Child(stepping).wait(agent.Stream(1), log, 8), next(ticks) > 8)
+log = guest_log.KernelLog(os.pipe()[0], ())
+print("status", child.Child(stepping).wait(stream.Stream(1), log, 8), next(ticks) > 8)
 """
     assert run_script(script) == "status 0 True\n"
 
@@ -276,15 +286,15 @@ print("status", agent.Child(stepping).wait(agent.Stream(1), log, 8), next(ticks)
 
 def test_a_record_of_the_log_is_a_line_of_the_console() -> None:
     record = "4,339,5140900,-,caller=T17;mdriver_c: hello\n SUBSYSTEM=x\n"
-    assert agent.parse_record(record) == "[    5.140900][   T17] mdriver_c: hello"
-    assert agent.parse_record("4,339,5140900,-;x") == "[    5.140900] x"
-    assert agent.parse_record("cut") == "[    0.000000] "
+    assert guest_log.parse_record(record) == "[    5.140900][   T17] mdriver_c: hello"
+    assert guest_log.parse_record("4,339,5140900,-;x") == "[    5.140900] x"
+    assert guest_log.parse_record("cut") == "[    0.000000] "
 
 
 def test_a_record_of_several_lines_has_a_stamp_before_each() -> None:
     record = "4,339,5140900,-,caller=T17;\\x0aother\\x09caf\\xc3\\xa9 \\xff\n SUBSYSTEM=x\n"
     stamp = "[    5.140900][   T17] "
-    assert agent.parse_record(record) == f"{stamp}\n{stamp}other\tcaf\xe9 \ufffd"
+    assert guest_log.parse_record(record) == f"{stamp}\n{stamp}other\tcaf\xe9 \ufffd"
 
 
 @pytest.mark.parametrize(
@@ -296,7 +306,7 @@ def test_only_what_the_kernel_itself_says_ends_a_cell(
     records, kernel = os.pipe()
     os.set_blocking(records, False)
     by_programs: list[str] = []
-    log = agent.KernelLog(records, ("mdriver_c",), by_programs.append)
+    log = guest_log.KernelLog(records, ("mdriver_c",), by_programs.append)
     for text in ("kernel BUG at x.c:1!", "hello"):
         os.write(kernel, f"{priority},339,5140900,-;{text}\n".encode())
         assert log.read() is (begins and text != "hello")
@@ -310,13 +320,13 @@ def test_only_what_the_kernel_itself_says_ends_a_cell(
 def test_what_the_agent_copies_into_the_log_is_taken_as_the_kernels(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(agent, "Path", lambda _: tmp_path / "kmsg")
-    agent.say("unreferenced object 0xffff888004f33200 (size 256):")
+    monkeypatch.setattr(guest_log, "Path", lambda _: tmp_path / "kmsg")
+    guest_log.say("unreferenced object 0xffff888004f33200 (size 256):")
     prefix, _, text = (tmp_path / "kmsg").read_text().removeprefix("<").partition(">")
     records, kernel = os.pipe()
     os.set_blocking(records, False)
     os.write(kernel, f"{prefix},339,5140900,-;{text}".encode())
-    assert agent.KernelLog(records, ()).read()
+    assert guest_log.KernelLog(records, ()).read()
     os.close(records)
     os.close(kernel)
 
@@ -334,7 +344,7 @@ def test_a_report_begins_where_the_kernels_text_does_and_not_its_stamp(
 ) -> None:
     records, kernel = os.pipe()
     os.set_blocking(records, False)
-    log = agent.KernelLog(records, ("mdriver_c",))
+    log = guest_log.KernelLog(records, ("mdriver_c",))
     os.write(kernel, f"4,339,5140900,-,caller=T17;{said}\n".encode())
     assert log.read() is begins
     assert log.has_fault() is begins
@@ -355,7 +365,7 @@ unreferenced object 0xffff888006cb7200 (size 64):
 
 
 def test_the_objects_that_leaked_are_counted_by_where_they_were_allocated() -> None:
-    (first, count), (second, other) = agent.count_leaks("kmemleak: 2 new\n" + LEAKS + LEAKS)
+    (first, count), (second, other) = leaks.count_leaks("kmemleak: 2 new\n" + LEAKS + LEAKS)
     assert (first[0][-10:], first[-1], second[-1]) == (
         "(size 64):",
         "    0xffffffffc0201010",
@@ -366,12 +376,12 @@ def test_the_objects_that_leaked_are_counted_by_where_they_were_allocated() -> N
 
 @pytest.mark.parametrize("address", ["0xffffffffa000005d", "0xffffffffc0201010"])
 def test_modules_are_where_a_kernel_of_either_kind_has_them(address: str) -> None:
-    place = agent.Place("no_such_module")
+    place = leaks.Place("no_such_module")
     assert place.name_line(f"    {address}") == "    unloaded+0x0/0x0 [no_such_module]"
 
 
 def test_an_address_of_unloaded_code_is_a_place_of_its_module() -> None:
-    place = agent.Place("no_such_module")
+    place = leaks.Place("no_such_module")
     place.start, place.size = 0xFFFF_FFFF_C020_1000, 0x2000
     assert place.name_line("    0xffffffffc0201010") == "    .text+0x10/0x2000 [no_such_module]"
     assert place.name_line("    0xffffffffc0901010") == "    unloaded+0x0/0x0 [no_such_module]"
@@ -385,8 +395,9 @@ def test_an_address_of_unloaded_code_is_a_place_of_its_module() -> None:
 def test_requests_are_lines_however_they_arrive_until_the_host_is_done() -> None:
     script = """\
 import json, os
-from twinmod import agent
-agent.HEARTBEAT_S = 0.001
+from twinmod.guest import agent as guest_agent
+from twinmod.guest import child
+child.HEARTBEAT_S = 0.001
 reader, writer = os.pipe()
 parts = [b'{"size": 1}\\n{"si', b'', b'ze": 2}', b'\\n', b'null\\n{"size": 3}\\n']
 marks = []
@@ -395,7 +406,7 @@ def mark():
     # A mark for each time that nothing came: the next part comes only then.
     if parts:
         os.write(writer, parts.pop(0))
-print([request["size"] for request in agent.read_requests(reader, mark)], len(marks) >= 5)
+print([request["size"] for request in guest_agent.read_requests(reader, mark)], len(marks) >= 5)
 """
     assert run_script(script) == "[1, 2] True\n"
 
@@ -403,15 +414,17 @@ print([request["size"] for request in agent.read_requests(reader, mark)], len(ma
 def test_a_child_that_makes_one_step_after_the_other_is_said_to_be_alive() -> None:
     script = """\
 import os
-from twinmod import agent
-agent.HEARTBEAT_S = 0
+from twinmod.guest import stream
+from twinmod.guest import child
+from twinmod.guest import log as guest_log
+child.HEARTBEAT_S = 0
 def stepping(marks):
     left = 131072
     while left:
         left -= os.write(marks, b"." * left)
     return 0
-log = agent.KernelLog(os.pipe()[0], ())
-print("status", agent.Child(stepping).wait(agent.Stream(1), log, 30))
+log = guest_log.KernelLog(os.pipe()[0], ())
+print("status", child.Child(stepping).wait(stream.Stream(1), log, 30))
 """
     *beats, status = run_script(script).splitlines()
     assert status == "status 0"
@@ -487,15 +500,16 @@ def test_an_exception_of_the_work_is_in_the_log_whole(log: Path) -> None:
     script = f"""
 import os
 from pathlib import Path
-from twinmod import agent
+from twinmod.guest import agent, child, stream
+from twinmod.guest.log import KernelLog
 agent.RESULTS = Path({str(log.parent)!r})
 cell = {CELL!r}
 def break_off(marks):
     agent.redirect_output(agent.plan_log_path(cell))
     print("before")
     raise OSError(19, "No such device")
-log = agent.KernelLog(os.pipe()[0], ())
-status = agent.Child(break_off).wait(agent.Stream(1), log, 30)
+log = KernelLog(os.pipe()[0], ())
+status = child.Child(break_off).wait(stream.Stream(1), log, 30)
 print(agent.find_problem(cell, status))
 """
     first, *rest = run_script(script).splitlines()
@@ -510,9 +524,9 @@ print(agent.find_problem(cell, status))
 def test_a_module_that_cannot_be_loaded_again_ends_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(agent, "is_loaded", lambda name: False)
-    monkeypatch.setattr(agent, "load", lambda path: "no memory")
-    with pytest.raises(TwinmodError, match="m was not loaded again: no memory"):
+    monkeypatch.setattr(modules, "is_loaded", lambda name: False)
+    monkeypatch.setattr(modules, "load", lambda path: "no memory")
+    with pytest.raises(GuestError, match="m was not loaded again: no memory"):
         agent.reload("/m.ko", "m")
 
 
@@ -520,7 +534,7 @@ def test_a_module_that_cannot_be_loaded_again_ends_the_work(
 
 
 def test_a_tool_that_did_its_work_has_no_complaint() -> None:
-    assert agent.run_tool("sh", "-c", "echo noise; exit 0") == ""
+    assert modules.run_tool("sh", "-c", "echo noise; exit 0") == ""
 
 
 @pytest.mark.parametrize(
@@ -531,4 +545,4 @@ def test_a_tool_that_did_its_work_has_no_complaint() -> None:
     ],
 )
 def test_a_tool_that_failed_always_has_one(script: str, complaint: str) -> None:
-    assert agent.run_tool("sh", "-c", script) == complaint
+    assert modules.run_tool("sh", "-c", script) == complaint

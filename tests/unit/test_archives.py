@@ -8,8 +8,8 @@ import zipfile
 
 import pytest
 
-from twinmod import archives
-from twinmod.archives import File
+from twinmod.base import archives
+from twinmod.base.archives import File
 
 FILES = (
     File(path="usr/bin/b", content=b"#!/bin/sh\n", mode=archives.PROGRAM_MODE),

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from twinmod import bench
-from twinmod.bench import Segment
-from twinmod.specs import Counted, Figure, Timing
+from twinmod.bench import figures
+from twinmod.bench.figures import Figure, Segment
+from twinmod.cells.model import Counted
+from twinmod.guest.protocol import Timing
 
 READ = Timing(operation="pread", size_bytes=1)
 
@@ -42,7 +43,7 @@ COUNTED = Counted(
 
 
 def parse(*places: tuple[int, int]) -> dict[tuple[int, int], Segment]:
-    return bench.parse_counts(WRITTEN.splitlines(keepends=True), set(places))
+    return figures.parse_counts(WRITTEN.splitlines(keepends=True), set(places))
 
 
 def test_a_segment_is_what_came_between_two_marks() -> None:
@@ -60,21 +61,21 @@ def test_a_number_is_another_function_after_the_symbols_were_read_again() -> Non
 
 def test_two_functions_of_one_name_are_one() -> None:
     text = "symbols\nmark 0 1 0\nname 1 seq_open\nname 2 seq_open\n1 3\n2 4\n"
-    found = bench.parse_counts(text.splitlines(), {(1, 0)})
+    found = figures.parse_counts(text.splitlines(), {(1, 0)})
     assert found[1, 0].kernel == {"seq_open": 7}
 
 
 def test_counts_that_are_not_whole_are_refused() -> None:
     with pytest.raises(ValueError, match="12 instructions were not told apart"):
-        bench.parse_counts(["symbols", "lost 12"], set())
+        figures.parse_counts(["symbols", "lost 12"], set())
 
 
 def test_the_marks_of_a_kind_of_calls_are_every_second_one() -> None:
-    assert bench.find_marks(COUNTED) == (1, 3)
+    assert figures.find_marks(COUNTED) == (1, 3)
 
 
 def test_a_call_costs_what_the_longer_segment_took_more() -> None:
-    figure = bench.plan_figure(COUNTED, parse((1, 1), (1, 3)))
+    figure = figures.plan_figure(COUNTED, parse((1, 1), (1, 3)))
     assert (figure.user, figure.kernel, figure.minor_faults) == (100.0, 25.0, 2.0)
     assert figure.elsewhere == 16.0, "no part of the call, and told"
     assert figure.functions == (("vfs_read", 15.0), ("mdriver_read_iter [mdriver_c]", 10.0))
@@ -93,13 +94,13 @@ def plan_rounds(*rounds: tuple[int, int]) -> tuple[Counted, dict[tuple[int, int]
 
 def test_first_rounds_are_not_believed_and_what_comes_from_outside_does_not_count() -> None:
     rounds = ((50, 51), (60, 61), (100, 600), (9100, 600), (100, 7600), (100, 8600), (9999, 600))
-    figure = bench.plan_figure(*plan_rounds(*rounds))
+    figure = figures.plan_figure(*plan_rounds(*rounds))
     assert (figure.instructions, figure.settled) == (500.0, True)
 
 
 def test_a_segment_whose_work_others_did_stands_alone_and_does_not_count() -> None:
     rounds = ((50, 51), (60, 61), (100, 600), (100, 550), (100, 600), (80, 9600), (100, 601))
-    figure = bench.plan_figure(*plan_rounds(*rounds))
+    figure = figures.plan_figure(*plan_rounds(*rounds))
     assert (figure.instructions, figure.settled) == (500.0, True)
 
 
@@ -109,13 +110,13 @@ def test_a_segment_whose_work_others_did_stands_alone_and_does_not_count() -> No
 def test_a_segment_that_nothing_agrees_with_has_not_settled(
     rounds: tuple[tuple[int, int], ...],
 ) -> None:
-    assert not bench.plan_figure(*plan_rounds(*rounds)).settled
+    assert not figures.plan_figure(*plan_rounds(*rounds)).settled
 
 
 def test_two_functions_that_a_person_knows_by_one_name_are_one() -> None:
     functions = (("_Ra [m]", 5.0), ("vfs_read", 4.0), ("_Rb [m]", 2.0))
     known = {"_Ra": "run::{closure#0}", "_Rb": "run::{closure#0}"}
-    assert bench.rename_functions(functions, known) == (
+    assert figures.rename_functions(functions, known) == (
         ("run::{closure#0} [m]", 7.0),
         ("vfs_read", 4.0),
     )
@@ -128,13 +129,13 @@ def plan_figure(kernel: float, *, settled: bool = True) -> Figure:
 
 
 def test_loads_amount_to_a_cost_with_its_spread() -> None:
-    cost = bench.summarize((plan_figure(100), plan_figure(110), plan_figure(101)))
+    cost = figures.summarize((plan_figure(100), plan_figure(110), plan_figure(101)))
     assert (cost.instructions, cost.samples, cost.settled) == (101, (100, 110, 101), True)
     assert cost.spread == pytest.approx(0.1)
 
 
 def test_one_load_that_did_not_settle_is_enough_to_doubt_a_cost() -> None:
-    assert not bench.summarize((plan_figure(1), plan_figure(1, settled=False))).settled
+    assert not figures.summarize((plan_figure(1), plan_figure(1, settled=False))).settled
 
 
 SLOW_HOST = (100.0, 130.0, 90.0, 250.0, 100.0, 110.0, 95.0)
@@ -152,23 +153,23 @@ def test_what_drifts_hits_both_and_decides_nothing(
     factors: tuple[float, ...], verdict: str
 ) -> None:
     other = tuple(ns * factor for ns, factor in zip(SLOW_HOST, factors, strict=True))
-    ratio = bench.compare_samples(SLOW_HOST, other)
+    ratio = figures.compare_samples(SLOW_HOST, other)
     assert ratio.verdict == verdict
     assert ratio.low <= ratio.median <= ratio.high
 
 
 def test_the_same_samples_give_the_same_interval() -> None:
-    assert bench.find_interval(SLOW_HOST) == bench.find_interval(SLOW_HOST)
+    assert figures.find_interval(SLOW_HOST) == figures.find_interval(SLOW_HOST)
 
 
 @pytest.mark.parametrize("quick", [True, False])
 def test_no_kind_of_calls_is_measured_twice(quick: bool) -> None:
-    for plan in (bench.plan_exact(quick=quick), bench.plan_turns(quick=quick, processors=2)):
+    for plan in (figures.plan_exact(quick=quick), figures.plan_turns(quick=quick, processors=2)):
         assert len(set(plan.timings)) == len(plan.timings)
 
 
 def test_all_that_is_cold_is_measured_warm_too() -> None:
-    timings = set(bench.plan_exact(quick=False).timings)
+    timings = set(figures.plan_exact(quick=False).timings)
     cold = [timing for timing in timings if timing.buffers == "fresh"]
     assert cold
     assert {replace(timing, buffers="reused") for timing in cold} <= timings

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from twinmod import btf
-from twinmod.btf import Kind
 from twinmod.errors import BuildError
+from twinmod.kernels import btf
+from twinmod.kernels.btf import Kind
 
 RawType = tuple[int, str, int, tuple[int | str, ...], int, bool]
 MakeBtf = Callable[[tuple[RawType, ...]], bytes]

@@ -11,9 +11,12 @@ from pathlib import Path
 import click
 import pytest
 
-from twinmod import bugs, cli, gate, process, resources, tables
+from twinmod.base import bugs, process, templates
+from twinmod.base.process import Command
+from twinmod.bench import compare
+from twinmod.bench import text as bench_text
 from twinmod.errors import ConfigError, ExitCode
-from twinmod.specs import Command
+from twinmod.ui import cli
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +36,7 @@ def dig(depth: int) -> int:
 
 
 RAISING: dict[str, Callable[[], object]] = {
-    "a key": lambda: tables.render_wall({"results": []}),
+    "a key": lambda: bench_text.render_wall({"results": []}),
     "recursion": lambda: dig(0),
     "text": b"\xff".decode,
     "json": lambda: json.loads("{"),
@@ -57,7 +60,7 @@ def test_what_nobody_expected_asks_for_a_report_of_the_bug(
     assert text.lstrip().startswith("error: twinmod itself failed: ")
     assert text.count("error:") == 1
     assert "Traceback" not in text
-    assert f"version:   {resources.read_version()}, Python 3." in text
+    assert f"version:   {templates.read_version()}, Python 3." in text
     assert "please report it" in text
     (kept,) = temporary.iterdir()
     assert f"traceback: {kept}\n" in text
@@ -67,7 +70,7 @@ def test_what_nobody_expected_asks_for_a_report_of_the_bug(
 def test_the_error_names_the_line_and_the_words(capsys: pytest.CaptureFixture[str]) -> None:
     _, text = run(RAISING["a key"], capsys)
     assert "twinmod itself failed: KeyError: 'comparisons'\n" in text
-    assert "where:     tables.py:" in text
+    assert "where:     bench/text.py:" in text
     assert " in render_wall\n" in text
 
 
@@ -100,7 +103,8 @@ PRINT = """\
 import sys
 import click
 from rich.table import Table
-from twinmod import cli, terminal
+from twinmod.ui import cli
+from twinmod.base import progress
 def echo():
     for _ in range(20_000):
         click.echo("0123456789" * 10)
@@ -108,7 +112,7 @@ def table():
     rows = Table()
     for number in range(5_000):
         rows.add_row("0123456789" * 10)
-    terminal.Console().print(rows)
+    progress.Console().print(rows)
 verb = click.Command("verb", callback={"echo": echo, "table": table}[sys.argv[1]])
 sys.argv[1:] = []
 sys.exit(cli.run_guarded(lambda: verb.main(standalone_mode=False)))
@@ -139,7 +143,7 @@ def test_output_that_cannot_be_written_is_one_error_of_the_environment() -> None
 
 def test_a_name_that_is_no_text_is_printed_all_the_same() -> None:
     script = (
-        "import sys, click; from twinmod import cli; "
+        "import sys, click; from twinmod.ui import cli; "
         "sys.exit(cli.run_guarded(lambda: click.echo('a\\udcff')))"
     )
     argv = (sys.executable, "-c", script)
@@ -158,4 +162,4 @@ def test_a_name_that_is_no_text_is_printed_all_the_same() -> None:
 )
 def test_a_file_that_is_no_report_is_a_wrong_argument(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no report of a benchmark"):
-        gate.parse_report(content, str(tmp_path / "old.json"))
+        compare.parse_report(content, str(tmp_path / "old.json"))

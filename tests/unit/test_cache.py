@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from twinmod import cache, process
+from twinmod.base import cache, process
+from twinmod.base.process import Command
+from twinmod.base.progress import Progress
 from twinmod.errors import ExitCode, MissingToolError
-from twinmod.specs import Command, Progress
 
 LIMIT_S = 20.0
 
@@ -164,7 +165,7 @@ def test_a_second_run_says_that_it_waits_and_gets_what_the_first_made(cache_dir:
     script = (
         "import sys\n"
         "from contextlib import nullcontext\n"
-        "from twinmod import cache\n"
+        "from twinmod.base import cache\n"
         "class Quiet:\n"
         "    def phase(self, title): return nullcontext()\n"
         "    def note(self, text): pass\n"
@@ -311,7 +312,7 @@ def remove_as_owner(folder: Path) -> str:
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from twinmod import cache\n"
+        "from twinmod.base import cache\n"
         "os.chdir(sys.argv[1])\n"
         "if os.geteuid() == 0:\n"
         "    os.setgroups([])\n"

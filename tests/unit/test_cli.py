@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from twinmod import process
-from twinmod.specs import Command
+from twinmod.base import process
+from twinmod.base.process import Command
 
 LIMIT_S = 30.0
 
@@ -80,7 +80,7 @@ SHIPPED = "no [tool.twinmod] here or above"
 #: Imports once, then forks for each call: the imports take longer than all the calls.
 RUN = """\
 import json, os, sys
-from twinmod import cli
+from twinmod.ui import cli
 shown = {}
 for name, (folder, arguments) in json.loads(sys.argv[1]).items():
     ends = os.pipe(), os.pipe()

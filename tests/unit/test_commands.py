@@ -10,23 +10,32 @@ from pathlib import Path
 import click
 import pytest
 
-from twinmod import commands, flow, manual
-from twinmod.cli import Context, cli
+from twinmod.base import commands
+from twinmod.html import run
+from twinmod.ui import cli, manual
+from twinmod.ui.cli import Context
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGE_DIR = CHECKOUT / "toolchain/twinmod"
 SOURCES = (
-    *sorted(PACKAGE_DIR.glob("*.py")),
+    *sorted(PACKAGE_DIR.rglob("*.py")),
     CHECKOUT / "tests/mutation/run.py",
     CHECKOUT / "tests/mutation/mutants.py",
     CHECKOUT / "tests/layouts/layouts.py",
 )
 
+
+def name_source(path: Path) -> str:
+    """Return a file's path in the package, or its name."""
+    inside = PACKAGE_DIR in path.parents
+    return str(path.relative_to(PACKAGE_DIR)) if inside else path.name
+
+
 #: The one place that may write them out, and the scripts that only a session runs.
 WRITES_OUT = {"commands.py", "manual.py"}
 SESSIONS_ALONE = ("nox -s mutate --", "nox -s layouts --")
 
-VERBS = {verb.name.split()[0] for verb in manual.list_verbs(cli)} | {"manual"}
+VERBS = {verb.name.split()[0] for verb in manual.list_verbs(cli.cli)} | {"manual"}
 
 #: A command in a text: of nox, of the command itself, or the end of one of nox.
 NAMED = re.compile(rf"\bnox -s\b|\btwinmod (?:{'|'.join(sorted(VERBS))})\b(?!:)|(?<!\w)-- --")
@@ -68,7 +77,7 @@ def test_a_command_is_a_session_where_nox_runs_and_a_verb_elsewhere(
 def test_usage_begins_as_the_person_began(
     arguments: tuple[str, ...], session: str, alone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context: click.Context = Context(cli, info_name="twinmod")
+    context: click.Context = Context(cli.cli, info_name="twinmod")
     for name in arguments:
         assert isinstance(context.command, click.Group)
         command = context.command.commands[name]
@@ -86,14 +95,14 @@ def iterate_calls() -> Iterator[tuple[str, ast.Call]]:
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "commands.render":
-                yield f"{path.name}:{node.lineno}", node
+                yield f"{name_source(path)}:{node.lineno}", node
 
 
 def read_words(node: ast.expr, verb: bool) -> tuple[str, ...]:
     """Return what an argument of a call may be; the name of a file stands for what is not known."""
     if isinstance(node, ast.Constant):
         return (str(node.value),)
-    return flow.REPORTS if verb else ("FILE",)
+    return run.REPORTS if verb else ("FILE",)
 
 
 def read_arguments(call: ast.Call) -> Iterator[str]:
@@ -135,7 +144,7 @@ def read_sessions() -> dict[str, tuple[str, ...]]:
 
 def parse(arguments: tuple[str, ...]) -> None:
     """Let click understand a command line, and do nothing of it."""
-    command: click.Command = cli
+    command: click.Command = cli.cli
     name, rest = "twinmod", arguments
     while isinstance(command, click.Group):
         name, *others = rest
@@ -178,7 +187,7 @@ def test_nox_has_the_session_that_a_hint_advises(
 
 def test_there_are_hints() -> None:
     places = {str(call.id).split(":")[0] for call in CALLS}
-    assert {"process.py", "signing.py", "kernel.py", "run.py", "flow.py"} <= places
+    assert {"base/process.py", "builds/signing.py", "kernels/find.py", "html/run.py"} <= places
 
 
 def test_a_verb_has_a_session_unless_it_is_named_as_one_without() -> None:
@@ -207,7 +216,7 @@ def iterate_texts(path: Path) -> Iterator[tuple[int, str]]:
             yield getattr(node, "lineno", 0), str(node.value)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SOURCES, ids=name_source)
 def test_no_message_writes_a_command_out(path: Path) -> None:
     texts = [] if path.name in WRITES_OUT else iterate_texts(path)
     found = [

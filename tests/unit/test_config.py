@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twinmod import config
+from twinmod.cells import model
 from twinmod.errors import ConfigError
-from twinmod.specs import KernelSpec
+from twinmod.project import config
+from twinmod.project.model import KernelSpec
 
 PROJECT = Path("/project")
 
@@ -118,7 +119,7 @@ def test_a_good_table_becomes_nouns_with_every_reference_resolved() -> None:
 
 
 def test_the_cells_are_every_module_with_every_tester_in_order() -> None:
-    cells = config.plan_cells(config.parse_config(GOOD, PROJECT))
+    cells = model.plan_cells(config.parse_config(GOOD, PROJECT))
     assert [cell.name for cell in cells] == ["c/c", "c/rust", "rust/c", "rust/rust"]
     assert [cell.module for cell in cells] == [
         "mdriver_c",

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from twinmod import packages, process
-from twinmod.archives import File
-from twinmod.specs import Command, Release
+from twinmod.base import process
+from twinmod.base.archives import File
+from twinmod.base.process import Command
+from twinmod.release import packages
+from twinmod.release.model import Release
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 RELEASE = Release(version="0.1.0", commit="1a" * 20, epoch=1795748426, source_dir=PROJECT_DIR)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A stack's entry becomes a function, a file and a line."""
 
-from twinmod import decode
-from twinmod.decode import Place
-from twinmod.elf import Symbol
-from twinmod.specs import Frame
+from twinmod.cells import decode
+from twinmod.cells.decode import Place
+from twinmod.guest.faults import Frame
+from twinmod.kernels.elf import Symbol
 
 SYMBOLS = {"mdriver_read": Symbol(section=".text", value=0x200)}
 OUTPUT = """\

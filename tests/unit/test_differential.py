@@ -15,15 +15,20 @@ from hypothesis import configuration, given
 from hypothesis import strategies as st
 
 from differential import model, strategy
-from twinmod import differential, guest
-from twinmod.differential import Sequence
+from twinmod.cells.model import DIFFERENTIAL, CellResult
+from twinmod.differential import corpus as differential_corpus
+from twinmod.differential import explorer as differential_explorer
+from twinmod.differential import replayer as differential_replayer
+from twinmod.differential import report
+from twinmod.differential import scripts as differential_scripts
+from twinmod.differential.scripts import Sequence
 from twinmod.errors import ConfigError
-from twinmod.specs import DIFFERENTIAL, CellResult
+from twinmod.vm import session
 
 TESTERS = ("c", "rust")
 
 MATRIX = Path(__file__).resolve().parents[1] / "matrix"
-CORPUS = MATRIX / "differential" / differential.CORPUS
+CORPUS = MATRIX / "differential" / differential_corpus.CORPUS
 DATA = Path(__file__).resolve().parent / "data"
 
 SIZE = 4096
@@ -32,11 +37,11 @@ READ = ("read", {"file": 0, "size": 9})
 
 
 @pytest.fixture(scope="module")
-def definition() -> differential.Definition:
-    return differential.load_definition(MATRIX, "differential")
+def definition() -> differential_scripts.Definition:
+    return differential_scripts.load_definition(MATRIX, "differential")
 
 
-def make_sequence(*steps: differential.Step) -> Sequence:
+def make_sequence(*steps: differential_scripts.Step) -> Sequence:
     return Sequence(size=SIZE, tester="c", steps=steps)
 
 
@@ -45,19 +50,19 @@ def make_sequence(*steps: differential.Step) -> Sequence:
 
 @given(data=st.data())
 def test_a_script_gives_back_its_sequence(data: st.DataObject) -> None:
-    definition = differential.load_definition(MATRIX, "differential")
+    definition = differential_scripts.load_definition(MATRIX, "differential")
     size = data.draw(st.sampled_from(definition.SIZES))
     kept, _ = definition.expect(size, data.draw(definition.make_strategy(size)))
     if not kept:
         return
     sequence = Sequence(size=size, tester="rust", steps=tuple(kept))
-    script = differential.render_script(sequence, ("what failed: (", "and where"))
-    assert differential.parse_script(script, definition, ("c", "rust")) == sequence
+    script = differential_scripts.render_script(sequence, ("what failed: (", "and where"))
+    assert differential_scripts.parse_script(script, definition, ("c", "rust")) == sequence
 
 
 def test_a_script_is_one_call_a_line_below_what_failed() -> None:
     step = ("pwrite", {"file": 0, "seed": 5, "size": 1, "offset": 4095})
-    assert differential.render_script(make_sequence(step, READ), ("it differs",)) == (
+    assert differential_scripts.render_script(make_sequence(step, READ), ("it differs",)) == (
         "# twinmod replay: for `test --replay FILE`\n"
         "# it differs\n"
         "device(size=4096, tester='c')\n"
@@ -95,16 +100,16 @@ DEVICE = "device(size=4096, tester='c')\n"
     ],
 )
 def test_what_is_no_script_is_refused(
-    script: str, words: str, definition: differential.Definition
+    script: str, words: str, definition: differential_scripts.Definition
 ) -> None:
     with pytest.raises(ConfigError) as failure:
-        differential.parse_script(script, definition, ("c", "rust"))
+        differential_scripts.parse_script(script, definition, ("c", "rust"))
     assert words in failure.value.message
 
 
 def test_the_name_of_a_script_follows_its_content() -> None:
     names = {
-        differential.plan_script_name(sequence)
+        report.plan_script_name(sequence)
         for sequence in (
             make_sequence(READ),
             make_sequence(READ, READ),
@@ -113,21 +118,21 @@ def test_the_name_of_a_script_follows_its_content() -> None:
         )
     }
     assert len(names) == 4
-    assert differential.plan_script_name(make_sequence(READ)) in names
+    assert report.plan_script_name(make_sequence(READ)) in names
 
 
 # -- the corpus -------------------------------------------------------------------------------
 
 
-def test_the_corpus_has_every_kind_of_step(definition: differential.Definition) -> None:
-    corpus = differential.read_corpus(CORPUS, definition, TESTERS)
+def test_the_corpus_has_every_kind_of_step(definition: differential_scripts.Definition) -> None:
+    corpus = differential_corpus.read_corpus(CORPUS, definition, TESTERS)
     assert len(corpus) == len([*CORPUS.iterdir()])
     assert {name for one in corpus for name, _ in one.steps} == {*definition.NAMES}
 
 
-def test_each_tester_carries_out_every_script(definition: differential.Definition) -> None:
-    corpus = differential.read_corpus(CORPUS, definition, TESTERS)
-    rounds = differential.plan_corpus_rounds(corpus, TESTERS)
+def test_each_tester_carries_out_every_script(definition: differential_scripts.Definition) -> None:
+    corpus = differential_corpus.read_corpus(CORPUS, definition, TESTERS)
+    rounds = differential_explorer.plan_corpus_rounds(corpus, TESTERS)
     assert [(one.size, one.tester) for one in rounds] == [
         (size, tester) for size in sorted(definition.SIZES) for tester in TESTERS
     ]
@@ -148,12 +153,12 @@ SCRIPT = DEVICE + "size(file=0)\n"
     ],
 )
 def test_a_corpus_that_is_not_whole_is_one_error(
-    content: bytes | None, words: str, tmp_path: Path, definition: differential.Definition
+    content: bytes | None, words: str, tmp_path: Path, definition: differential_scripts.Definition
 ) -> None:
     if content is not None:
         (tmp_path / "one.replay").write_bytes(content)
     with pytest.raises(ConfigError) as failure:
-        differential.read_corpus(tmp_path, definition, TESTERS)
+        differential_corpus.read_corpus(tmp_path, definition, TESTERS)
     assert words in failure.value.message
     assert str(tmp_path) in failure.value.facts[0][1]
 
@@ -164,7 +169,7 @@ RIGHT = [(9, 0, 9, "00"), (0, 0, -1, "[9, 0, 0]")]
 
 
 def render_difference(**answers: list[list[Any]]) -> str:
-    return differential.compare_answers(make_sequence(READ), list(RIGHT), answers)
+    return differential_explorer.compare_answers(make_sequence(READ), list(RIGHT), answers)
 
 
 def test_modules_that_answer_as_the_model_does_agree() -> None:
@@ -209,7 +214,7 @@ def answer(kind: type[model.Model], request: Mapping[str, Any]) -> list[list[Any
     return [list(one) for one in (*answers, *device.finish())]
 
 
-class ModelVm(guest.Vm):
+class ModelVm(session.Vm):
     """Stands for a VM: its two modules are models, and it dies of what it is told to die of."""
 
     def __init__(
@@ -233,7 +238,7 @@ class ModelVm(guest.Vm):
         request = json.loads(json.dumps(request))
         if self.deadly in [name for name, _ in request["steps"]]:
             self.alive = False
-            raise guest.VmGoneError
+            raise session.VmGoneError
         return {"answers": {n: answer(kind, request) for n, kind in self.modules.items()}}
 
     def wait_for_end(self) -> None:
@@ -241,7 +246,7 @@ class ModelVm(guest.Vm):
 
 
 GOOD = {"c": model.Model, "rust": model.Model}
-ROUND = differential.Round(size=SIZE, tester="c", seed=1, examples=60)
+ROUND = differential_explorer.Round(size=SIZE, tester="c", seed=1, examples=60)
 SCRIPTED = replace(
     ROUND,
     corpus=(
@@ -257,16 +262,16 @@ SCRIPTED = replace(
     ),
 )
 
-Explore = Callable[..., tuple[differential.Exploration, list[ModelVm], list[str]]]
+Explore = Callable[..., tuple[differential_explorer.Exploration, list[ModelVm], list[str]]]
 
 
 @pytest.fixture
 def explore(
-    tmp_path: Path, definition: differential.Definition, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, definition: differential_scripts.Definition, monkeypatch: pytest.MonkeyPatch
 ) -> Explore:
     """Explore with stand-ins for VMs; return what came of it, the VMs, and what was found."""
     # However busy this machine is.
-    monkeypatch.setattr(differential, "SHRINK_S", 3600.0)
+    monkeypatch.setattr(differential_explorer, "SHRINK_S", 3600.0)
     (tmp_path / "results").mkdir()
     (tmp_path / "qemu.log").touch()
 
@@ -274,24 +279,24 @@ def explore(
         modules: Mapping[str, type[model.Model]],
         deadly: str = "",
         log: str = "",
-        rounds: tuple[differential.Round, ...] = (ROUND, replace(ROUND, seed=2)),
-    ) -> tuple[differential.Exploration, list[ModelVm], list[str]]:
+        rounds: tuple[differential_explorer.Round, ...] = (ROUND, replace(ROUND, seed=2)),
+    ) -> tuple[differential_explorer.Exploration, list[ModelVm], list[str]]:
         (tmp_path / "results/console.log").write_text(log)
         vms = [ModelVm(tmp_path, modules, deadly)]
         found: list[str] = []
 
         @contextlib.contextmanager
-        def boot() -> Iterator[guest.Vm]:
+        def boot() -> Iterator[session.Vm]:
             assert not vms[-1].alive, "two VMs at once"
             vms.append(ModelVm(tmp_path, modules, deadly))
             yield vms[-1]
             vms[-1].alive = False
 
-        explorer = differential.Explorer(
+        explorer = differential_explorer.Explorer(
             definition,
             rounds,
             boot,
-            lambda sequence, message: found.append(differential.render_script(sequence)),
+            lambda sequence, message: found.append(differential_scripts.render_script(sequence)),
             lambda sequences, steps: None,
         )
         explorer.converse(vms[0])
@@ -319,7 +324,7 @@ def test_scripts_are_carried_out_as_they_are_and_nothing_else(explore: Explore) 
     exploration, (vm,), _ = explore(GOOD, rounds=(SCRIPTED, other))
     assert vm.asked == exploration.sequences == 2 * len(SCRIPTED.corpus)
     calls = "".join(
-        differential.render_calls(Sequence(size=SIZE, tester=tester, steps=steps))
+        differential_scripts.render_calls(Sequence(size=SIZE, tester=tester, steps=steps))
         for tester in TESTERS
         for steps in SCRIPTED.corpus
     )
@@ -328,21 +333,23 @@ def test_scripts_are_carried_out_as_they_are_and_nothing_else(explore: Explore) 
 
 
 def test_a_soak_keeps_sequences_with_every_kind_of_step_as_scripts(
-    explore: Explore, definition: differential.Definition
+    explore: Explore, definition: differential_scripts.Definition
 ) -> None:
     exploration, _, _ = explore(GOOD, rounds=(ROUND,))
     kept = exploration.kept
     assert {name for one in kept for name, _ in one.steps} == {*exploration.carried_out}
-    scripts = differential.plan_corpus(kept)
+    scripts = differential_corpus.plan_corpus(kept)
     assert [*scripts] == [f"{SIZE}-{number:02}.replay" for number in range(1, 31)]
-    parsed = [differential.parse_script(text, definition, TESTERS) for text in scripts.values()]
+    parsed = [
+        differential_scripts.parse_script(text, definition, TESTERS) for text in scripts.values()
+    ]
     assert parsed == [*kept]
 
 
 def test_the_longest_sequences_are_kept_but_none_that_alone_has_a_kind_of_step() -> None:
     long = [make_sequence(*[READ] * (100 - number)) for number in range(40)]
     rare = make_sequence(("clear", {"file": 0}))
-    assert differential.pick_sequences([*long, rare]) == [long[0], rare, *long[1:29]]
+    assert differential_corpus.pick_sequences([*long, rare]) == [long[0], rare, *long[1:29]]
 
 
 def test_a_module_that_differs_is_found_and_the_sequence_made_small(explore: Explore) -> None:
@@ -356,7 +363,7 @@ def test_a_module_that_differs_is_found_and_the_sequence_made_small(explore: Exp
     assert len(before) <= 1
     assert f"step {len(before) + 1}, {last}(" in failure.message
     assert ", rust [" in failure.message
-    assert found[-1] == differential.render_script(failure.sequence)
+    assert found[-1] == differential_scripts.render_script(failure.sequence)
     assert len(exploration.rounds) == 1
 
 
@@ -402,7 +409,7 @@ def test_a_script_is_left_without_needless_steps_and_with_the_numbers_that_it_ne
     ],
 )
 def test_a_number_is_lowered_towards_zero(value: object, lower: list[object]) -> None:
-    assert list(differential.iterate_lower(value)) == lower
+    assert list(differential_explorer.iterate_lower(value)) == lower
 
 
 def test_a_vm_that_dies_is_replaced_until_the_sequence_is_small(explore: Explore) -> None:
@@ -425,7 +432,7 @@ def test_a_vm_that_is_gone_without_a_word_is_lost(explore: Explore) -> None:
 
 @pytest.mark.parametrize("one", [ROUND, SCRIPTED], ids=["drawn", "scripts"])
 def test_nothing_is_drawn_or_carried_out_to_make_a_sequence_smaller_once_its_time_is_up(
-    one: differential.Round, explore: Explore, monkeypatch: pytest.MonkeyPatch
+    one: differential_explorer.Round, explore: Explore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, drawn = 0.0, 0
     expect = strategy.expect
@@ -438,22 +445,22 @@ def test_nothing_is_drawn_or_carried_out_to_make_a_sequence_smaller_once_its_tim
             now += 1.0
             super().__init__(size)
 
-    def count_drawn(size: int, steps: list[differential.Step]) -> Any:
+    def count_drawn(size: int, steps: list[differential_scripts.Step]) -> Any:
         nonlocal drawn
         kept, answers = expect(size, steps)
         drawn += bool(kept)
         return kept, answers
 
     def count_asked(limit_s: float) -> int:
-        monkeypatch.setattr(differential, "SHRINK_S", limit_s)
+        monkeypatch.setattr(differential_explorer, "SHRINK_S", limit_s)
         exploration, (vm,), found = explore({"rust": SlowModel}, rounds=(one,))
         assert exploration.failure is not None
         assert exploration.failure.again
-        assert found[-1] == differential.render_script(exploration.failure.sequence)
+        assert found[-1] == differential_scripts.render_script(exploration.failure.sequence)
         assert (len(found) == 1) == (limit_s < 0)
         return vm.asked
 
-    monkeypatch.setattr(differential, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(differential_explorer, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(strategy, "expect", count_drawn)
     asked = count_asked(-1.0)
     assert drawn == asked
@@ -467,10 +474,10 @@ ENDED = CellResult(cell=DIFFERENTIAL, outcome="passed")
 
 
 def make_exploration(
-    failure: differential.Failure | None, left_out: str = ""
-) -> differential.Exploration:
+    failure: differential_explorer.Failure | None, left_out: str = ""
+) -> differential_explorer.Exploration:
     carried_out = {name: 3 for name in strategy.NAMES if name != left_out}
-    return differential.Exploration(
+    return differential_explorer.Exploration(
         rounds=((ROUND, 1.5, 40), (replace(ROUND, size=8192), 0.5, 20)),
         carried_out=carried_out,
         refused=dict.fromkeys(carried_out, 1),
@@ -480,29 +487,29 @@ def make_exploration(
     )
 
 
-FAILURE = differential.Failure(
+FAILURE = differential_explorer.Failure(
     sequence=make_sequence(READ), outcome="failed", message="step 1 differs", again=True
 )
 
 
 def test_a_step_that_was_never_carried_out_fails_the_run(
-    definition: differential.Definition,
+    definition: differential_scripts.Definition,
 ) -> None:
-    assert differential.find_problems(make_exploration(None), definition) == ()
-    problems = differential.find_problems(make_exploration(None, "copy"), definition)
+    assert report.find_problems(make_exploration(None), definition) == ()
+    problems = report.find_problems(make_exploration(None, "copy"), definition)
     assert problems == ("never carried out: copy",)
-    result = differential.plan_result(ENDED, make_exploration(None, "copy"), problems, "")
+    result = report.plan_result(ENDED, make_exploration(None, "copy"), problems, "")
     assert (result.outcome, result.problems) == ("failed", problems)
 
 
 def test_each_round_is_a_test_and_the_one_that_failed_says_how_to_replay_it() -> None:
-    passed = differential.plan_result(ENDED, make_exploration(None), (), "")
+    passed = report.plan_result(ENDED, make_exploration(None), (), "")
     assert [(test.id, test.outcome) for test in passed.tests] == [
         ("differential[4096-c]", "passed"),
         ("differential[8192-c]", "passed"),
     ]
     assert passed.outcome == "passed"
-    failed = differential.plan_result(ENDED, make_exploration(FAILURE), (), "out/x.replay")
+    failed = report.plan_result(ENDED, make_exploration(FAILURE), (), "out/x.replay")
     assert [test.outcome for test in failed.tests] == ["passed", "failed"]
     assert failed.tests[1].message == "step 1 differs\n1 steps in out/x.replay"
     assert failed.outcome == "failed"
@@ -510,12 +517,12 @@ def test_each_round_is_a_test_and_the_one_that_failed_says_how_to_replay_it() ->
 
 def test_a_failure_that_did_not_come_again_is_still_one_and_says_so() -> None:
     once = make_exploration(replace(FAILURE, again=False))
-    (_, failed) = differential.plan_result(ENDED, once, (), "x").tests
+    (_, failed) = report.plan_result(ENDED, once, (), "x").tests
     assert "did not fail once more" in failed.message
 
 
 def test_a_report_is_json_with_its_figures() -> None:
-    document = differential.plan_report(make_exploration(FAILURE), "out/replays/x.replay")
+    document = report.plan_report(make_exploration(FAILURE), "out/replays/x.replay")
     assert json.loads(json.dumps(document)) == document
     assert (document["sequences"], document["seconds"]) == (60, 2.0)
     assert document["sequences_sha256"] == "69"
@@ -526,11 +533,13 @@ def test_a_report_is_json_with_its_figures() -> None:
 
 
 def test_a_soak_goes_on_with_fresh_seeds_until_its_time_is_up(
-    definition: differential.Definition, monkeypatch: pytest.MonkeyPatch
+    definition: differential_scripts.Definition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(1000))
-    monkeypatch.setattr(differential, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    rounds = list(differential.iterate_rounds(definition, ("c", "rust"), 10, 12.0))
+    monkeypatch.setattr(
+        differential_explorer, "time", SimpleNamespace(monotonic=lambda: next(clock))
+    )
+    rounds = list(differential_explorer.iterate_rounds(definition, ("c", "rust"), 10, 12.0))
     assert len(rounds) == 14
     assert [one.seed for one in rounds] == list(range(10, 24))
     assert {one.tester for one in rounds} == {"c", "rust"}
@@ -540,21 +549,21 @@ def test_a_soak_goes_on_with_fresh_seeds_until_its_time_is_up(
 # -- replay -----------------------------------------------------------------------------------
 
 
-def replay(tmp_path: Path, definition: differential.Definition, vm: ModelVm) -> str:
+def replay(tmp_path: Path, definition: differential_scripts.Definition, vm: ModelVm) -> str:
     steps = (
         ("seek", {"file": 0, "offset": -1, "whence": 2}),
         ("write", {"file": 0, "seed": 1, "size": 1}),
         READ,
     )
-    replayer = differential.Replayer(definition, make_sequence(*steps))
+    replayer = differential_replayer.Replayer(definition, make_sequence(*steps))
     replayer.converse(vm)
     outcome = "passed" if vm.alive else "lost"
     replayed = replayer.finish(replace(ENDED, outcome=outcome))
-    return replayed.result.outcome + "\n" + differential.render_replay(replayed)
+    return replayed.result.outcome + "\n" + differential_replayer.render_replay(replayed)
 
 
 def test_a_replay_shows_each_step_and_the_first_that_differs(
-    tmp_path: Path, definition: differential.Definition
+    tmp_path: Path, definition: differential_scripts.Definition
 ) -> None:
     vm = ModelVm(tmp_path, {"c": ForgetfulModel})
     outcome, device, first, second, third, told = replay(tmp_path, definition, vm).splitlines()
@@ -566,7 +575,7 @@ def test_a_replay_shows_each_step_and_the_first_that_differs(
 
 
 def test_a_replay_shows_the_step_that_a_vm_died_of(
-    tmp_path: Path, definition: differential.Definition
+    tmp_path: Path, definition: differential_scripts.Definition
 ) -> None:
     outcome, *lines = replay(tmp_path, definition, ModelVm(tmp_path, GOOD, "write")).splitlines()
     assert outcome == "lost"
@@ -574,7 +583,7 @@ def test_a_replay_shows_the_step_that_a_vm_died_of(
 
 
 def test_a_replay_of_what_was_mended_agrees(
-    tmp_path: Path, definition: differential.Definition
+    tmp_path: Path, definition: differential_scripts.Definition
 ) -> None:
     outcome, *lines = replay(tmp_path, definition, ModelVm(tmp_path, GOOD)).splitlines()
     assert outcome == "passed"
@@ -583,7 +592,7 @@ def test_a_replay_of_what_was_mended_agrees(
 
 def test_a_package_that_is_not_there_is_one_error() -> None:
     with pytest.raises(ConfigError) as failure:
-        differential.load_definition(MATRIX, "diferential")
+        differential_scripts.load_definition(MATRIX, "diferential")
     assert "diferential" in failure.value.message
 
 
@@ -592,5 +601,5 @@ def test_what_hypothesis_learns_is_kept_where_it_is_told(
 ) -> None:
     before = configuration.storage_directory(intent_to_write=False).path
     request.addfinalizer(lambda: configuration.set_hypothesis_home_dir(before))
-    differential.keep_in(tmp_path / "kept")
+    differential_explorer.keep_in(tmp_path / "kept")
     assert configuration.storage_directory("x", intent_to_write=False).path == tmp_path / "kept/x"

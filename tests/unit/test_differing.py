@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from twinmod import archives, differing, process
-from twinmod.archives import File
-from twinmod.specs import Command
+from twinmod.base import archives, process
+from twinmod.base.archives import File
+from twinmod.base.process import Command
+from twinmod.release import differing
 
 
 def refuse(data: bytes) -> bytes:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twinmod import elf
 from twinmod.errors import BuildError
+from twinmod.kernels import elf
 
 MakeElf = Callable[[dict[str, str], tuple[str, ...], tuple[str, ...]], bytes]
 

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from twinmod import options, process, signing
+from twinmod.base import process
+from twinmod.base.process import Command
+from twinmod.builds import signing
+from twinmod.builds.product import Product
+from twinmod.builds.signing import Keys
 from twinmod.errors import ConfigError
-from twinmod.signing import Keys
-from twinmod.specs import Command, KernelTree, Product
+from twinmod.kernels import kconfig
+from twinmod.kernels.model import KernelTree
 
 SIGNED = {"CONFIG_MODULE_SIG": "y", "CONFIG_MODULE_SIG_HASH": "sha512"}
 
@@ -67,7 +71,7 @@ LOCKABLE = SIGNED | {"CONFIG_SECURITY_LOCKDOWN_LSM": "y", "CONFIG_LSM": "landloc
 def test_a_kernel_takes_signed_modules_alone_for_a_reason(
     config: dict[str, str], parameters: tuple[str, ...], reason: str
 ) -> None:
-    assert options.find_enforcement(config, parameters) == reason
+    assert kconfig.find_enforcement(config, parameters) == reason
 
 
 # -- what is signed ---------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from twinmod import environment
+from twinmod.base import environment
 
 
 @pytest.fixture

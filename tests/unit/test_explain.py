@@ -3,7 +3,7 @@
 
 import pytest
 
-from twinmod import explain
+from twinmod.bench import explain
 
 C = (
     ("vfs_read", 100.0),

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twinmod import faults
-from twinmod.specs import Frame, KernelFault, Stack
+from twinmod.guest import faults
+from twinmod.guest.faults import Frame, KernelFault, Stack
 
 DATA = Path(__file__).parent / "data"
 

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twinmod import initramfs, process
+from twinmod.base import process
+from twinmod.base.process import Command
 from twinmod.errors import ConfigError
-from twinmod.specs import Command
+from twinmod.vm import initramfs
 
 # -- the archive ------------------------------------------------------------------------------
 

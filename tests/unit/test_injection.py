@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 import failures
-from twinmod import elf, injection, process
-from twinmod.elf import Symbol
-from twinmod.injection import Failure, Site
-from twinmod.specs import Command
+from twinmod.base import process
+from twinmod.base.process import Command
+from twinmod.cells import injection
+from twinmod.cells.injection import Failure, Site
+from twinmod.kernels import elf
+from twinmod.kernels.elf import Symbol
 
 SYMBOLS = {"mdriver_open": Symbol(section=".text", value=0x100)}
 SITES = (

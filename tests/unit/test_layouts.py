@@ -10,9 +10,15 @@ from types import ModuleType
 
 import pytest
 
-from twinmod import bench_run, guest, specs
+from twinmod.bench import run
+from twinmod.bench.figures import Figure
+from twinmod.builds.product import Product
+from twinmod.cells import model
+from twinmod.cells.model import YARDSTICKS, Cell, CellResult
 from twinmod.errors import ExitCode
-from twinmod.specs import YARDSTICKS, Cell, CellResult, Figure, KernelTree, Product, Timing
+from twinmod.guest.protocol import Timing
+from twinmod.kernels.model import KernelTree
+from twinmod.vm import session
 
 FOLDER = Path(__file__).resolve().parents[1] / "layouts"
 
@@ -50,7 +56,7 @@ def count(cell: Cell, timing: Timing, total: int, *, settled: bool = True) -> Fi
 
 
 def hold(cell: Cell, rule: str, outcome: str) -> tuple[str, CellResult]:
-    test = specs.TestResult(id=f"{rule}.py::test", rules=(rule,), outcome=outcome, duration_s=1.0)
+    test = model.TestResult(id=f"{rule}.py::test", rules=(rule,), outcome=outcome, duration_s=1.0)
     return rule, CellResult(cell=cell, outcome=outcome, tests=(test,))
 
 
@@ -75,8 +81,8 @@ HELD = (
 )
 
 
-def end(*ended: CellResult, figures: tuple[Figure, ...] = ()) -> bench_run.Measured:
-    return bench_run.Measured(results=ended, figures=figures, boots=())
+def end(*ended: CellResult, figures: tuple[Figure, ...] = ()) -> run.Measured:
+    return run.Measured(results=ended, figures=figures, boots=())
 
 
 def plan(layouts: ModuleType, tree: KernelTree, product: Product) -> dict[str, object]:
@@ -88,7 +94,7 @@ def plan(layouts: ModuleType, tree: KernelTree, product: Product) -> dict[str, o
         "tcg",
         "QEMU 10",
         (product,),
-        (guest.Boots(total=2), guest.Boots(total=4, stalled=1)),
+        (session.Boots(total=2), session.Boots(total=4, stalled=1)),
     )
     return document
 

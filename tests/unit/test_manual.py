@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from twinmod import manual, process
-from twinmod.cli import cli
+from twinmod.base import process
+from twinmod.base.process import Command
 from twinmod.errors import ExitCode
-from twinmod.specs import Command
+from twinmod.ui import cli, manual
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -23,12 +23,12 @@ def run(*argv: str, environment: tuple[tuple[str, str], ...] = ()) -> str:
 
 
 def test_the_manual_page_is_that_of_the_command() -> None:
-    made = manual.render_manual(cli)
+    made = manual.render_manual(cli.cli)
     assert PAGE_PATH.read_text() == made, "twinmod manual > docs/man/twinmod.1"
 
 
 def test_every_verb_and_option_is_in_the_manual() -> None:
-    verbs = {verb.name: verb for verb in manual.list_verbs(cli)}
+    verbs = {verb.name: verb for verb in manual.list_verbs(cli.cli)}
     assert {"build", "test", "new", "completion", "cache list", "cache prune"} <= verbs.keys()
     assert "manual" not in verbs
     assert verbs["build"].usage == "[OPTIONS] [c|rust]..."
@@ -60,7 +60,7 @@ def test_roff_has_nothing_to_say_about_the_page() -> None:
 
 @pytest.mark.parametrize("shell", manual.SHELLS)
 def test_a_shells_script_asks_the_command(shell: str) -> None:
-    text = manual.render_completion(cli, shell)
+    text = manual.render_completion(cli.cli, shell)
     assert f"_TWINMOD_COMPLETE={shell}_complete" in text
     if process.find_program(shell) is not None:
         assert run(shell, "-n", "-c", text) == ""
@@ -81,7 +81,7 @@ def test_the_command_completes_what_bash_asks_for(
     argv = (
         sys.executable,
         "-c",
-        "import sys; sys.argv = ['twinmod']; from twinmod import cli; cli.main()",
+        "import sys; sys.argv = ['twinmod']; from twinmod.ui import cli; cli.main()",
     )
     asked = (
         ("_TWINMOD_COMPLETE", "bash_complete"),
@@ -97,10 +97,10 @@ def test_bash_itself_completes_with_the_script(tmp_path: Path) -> None:
     program = tmp_path / "twinmod"
     program.write_text(
         f"#!{sys.executable}\nimport sys\nsys.argv[0] = 'twinmod'\n"
-        "from twinmod import cli\ncli.main()\n"
+        "from twinmod.ui import cli\ncli.main()\n"
     )
     program.chmod(0o755)
-    script = manual.render_completion(cli, "bash") + (
+    script = manual.render_completion(cli.cli, "bash") + (
         "\nCOMP_WORDS=(twinmod repl) COMP_CWORD=1\n_twinmod_completion twinmod repl twinmod\n"
         'echo "${COMPREPLY[@]}"\n'
     )

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from twinmod import process, results
-from twinmod.specs import Command
+from twinmod.base import process
+from twinmod.base.process import Command
+from twinmod.project import rules as project_rules
 
 ROOT = Path(__file__).resolve().parents[2]
 MATRIX = ROOT / "tests/matrix"
@@ -115,7 +116,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]
 
 
 def test_every_rule_has_a_test_and_every_test_a_rule(everything: dict[str, list[str]]) -> None:
-    rules = {number for number, _ in results.parse_rules((ROOT / "DEVICE.md").read_text())}
+    rules = {number for number, _ in project_rules.parse_rules((ROOT / "DEVICE.md").read_text())}
     assert {rule for named in everything.values() for rule in named} == rules
     assert [test for test, named in everything.items() if not named] == []
 

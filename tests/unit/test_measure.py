@@ -8,9 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from twinmod import bench, measure, process, resources
-from twinmod.measure import Buffers, Calls
-from twinmod.specs import Command, Counted, Timing
+from twinmod.base import process, templates
+from twinmod.base.process import Command
+from twinmod.bench import figures
+from twinmod.cells.model import Counted
+from twinmod.guest import measure
+from twinmod.guest.measure import Buffers, Calls
+from twinmod.guest.protocol import Timing
 
 MIB = 1024 * 1024
 
@@ -125,7 +129,7 @@ int main(void)
 def test_a_mark_does_nothing_and_is_made_of_the_bytes_that_the_profiler_knows(
     tmp_path: Path,
 ) -> None:
-    native_dir = resources.PACKAGE_DIR / "native"
+    native_dir = templates.PACKAGE_DIR / "guest/native"
     source_path, program_path = tmp_path / "program.c", tmp_path / "program"
     source_path.write_text(MARKS)
 
@@ -149,7 +153,7 @@ def test_a_mark_does_nothing_and_is_made_of_the_bytes_that_the_profiler_knows(
 
 
 def test_the_profiler_compiles_without_a_warning(tmp_path: Path) -> None:
-    source_path = resources.PACKAGE_DIR / "native/profiler.c"
+    source_path = templates.PACKAGE_DIR / "guest/native/profiler.c"
     argv = ("gcc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", str(source_path))
     process.run(Command(argv=argv, purpose="profiler", timeout_s=60))
 
@@ -239,4 +243,4 @@ def test_the_host_looks_for_a_segment_where_its_calls_were_made() -> None:
         faults=faults,
     )
     # Marks are numbered from 0, and the one that ends a segment is the next that is made.
-    assert made[-4:] == list(zip(bench.find_marks(counted), (4, 8, 4, 8), strict=True))
+    assert made[-4:] == list(zip(figures.find_marks(counted), (4, 8, 4, 8), strict=True))

@@ -10,10 +10,13 @@ from types import ModuleType
 
 import pytest
 
-from twinmod import flow, kbuild, results
-from twinmod.config import read_config
+from twinmod import workspace
+from twinmod.base.progress import Progress
+from twinmod.builds import build
+from twinmod.cells.model import Cell, CellResult, TestResult
 from twinmod.errors import ConfigError
-from twinmod.specs import Cell, CellResult, KernelTree, Progress, TestResult
+from twinmod.kernels.model import KernelTree
+from twinmod.project import config, rules
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/mutation"))
@@ -22,8 +25,8 @@ import mutants  # noqa: E402
 
 PAGE = mutants.parse_page((ROOT / "tests/mutation/mutants.toml").read_text())
 MUTANTS = mutants.plan_mutants(PAGE)
-CONFIG = read_config(ROOT)
-RULES = tuple(number for number, _ in results.parse_rules((ROOT / "DEVICE.md").read_text()))
+CONFIG = config.read_config(ROOT)
+RULES = tuple(number for number, _ in rules.parse_rules((ROOT / "DEVICE.md").read_text()))
 
 MUTANT = mutants.Mutant(
     name="short",
@@ -52,7 +55,7 @@ def ran(outcomes: dict[str, str], outcome: str = "failed") -> CellResult:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.full_name)
 def test_a_mutant_applies_to_todays_sources(mutant: mutants.Mutant) -> None:
-    sources = kbuild.read_sources(CONFIG.find_module(mutant.language), ROOT)
+    sources = build.read_sources(CONFIG.find_module(mutant.language), ROOT)
     mutated = mutants.plan_sources(mutant, sources)
     assert [name for name, _ in mutated] == [name for name, _ in sources]
     assert mutated != sources
@@ -291,12 +294,12 @@ def run_mutants(
 ) -> tuple[mutants.Mutant, ...]:
     """Return the mutants that come as far as a VM, on a kernel without Rust."""
     bare = replace(tree, proof=replace(tree.proof, rustc=""))
-    prepared = flow.Prepared(
+    prepared = workspace.Prepared(
         chroot=tree.compilers, tree=bare, site_dir=Path("/site"), crates_dir=Path("/crates")
     )
     built: list[tuple[str, ...]] = []
-    monkeypatch.setattr(flow, "run_setup", lambda *_: prepared)
-    monkeypatch.setattr(flow, "run_build", lambda *arguments: built.append(arguments[2]))
+    monkeypatch.setattr(workspace, "run_setup", lambda *_: prepared)
+    monkeypatch.setattr(workspace, "run_build", lambda *arguments: built.append(arguments[2]))
     for name in ("prepare_setting", "build_one", "require_originals"):
         monkeypatch.setattr(script, name, lambda *_: None)
     monkeypatch.setattr(script, "run_batches", lambda *arguments: arguments[2])

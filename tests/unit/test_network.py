@@ -3,7 +3,7 @@
 
 import pytest
 
-from twinmod import network
+from twinmod.base import network
 from twinmod.errors import ConfigError, MissingToolError
 
 DEB822 = """\

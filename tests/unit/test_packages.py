@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from twinmod import archives, kbuild, packages, process, resources
-from twinmod.config import read_config
+from twinmod.base import archives, process, templates
+from twinmod.base.process import Command
+from twinmod.builds import build
 from twinmod.errors import ConfigError, MissingToolError
-from twinmod.packages import FORMATS, SUMMARIES, PackagePlan
-from twinmod.release import plan_package_name
-from twinmod.specs import Command, Release
+from twinmod.project import config as project_config
+from twinmod.release import index, packages
+from twinmod.release.model import Release
+from twinmod.release.packages import FORMATS, SUMMARIES, PackagePlan
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 
@@ -185,18 +187,18 @@ def test_a_missing_source_is_named(tmp_path: Path) -> None:
 
 
 def test_a_package_has_every_file_that_the_vm_s_build_reads(tmp_path: Path) -> None:
-    project = read_config(PROJECT_DIR)
+    project = project_config.read_config(PROJECT_DIR)
     for module in project.modules:
         shutil.copytree(PROJECT_DIR / module.sources, tmp_path / module.sources)
-        for suffix in kbuild.SOURCE_SUFFIXES:
+        for suffix in build.SOURCE_SUFFIXES:
             (tmp_path / module.sources / f"extra{suffix}").write_text(f"/* {suffix} */\n")
         (tmp_path / module.sources / "notes.txt").write_text("not for the kernel\n")
     sources = packages.read_sources(tmp_path)
     tarballs = packages.plan_tarballs(RELEASE, sources)
     for module in project.modules:
-        name = plan_package_name(module.name)
-        built = dict(kbuild.read_sources(module, tmp_path))
-        assert f"extra{kbuild.SOURCE_SUFFIXES[-1]}" in built
+        name = index.plan_package_name(module.name)
+        built = dict(build.read_sources(module, tmp_path))
+        assert f"extra{build.SOURCE_SUFFIXES[-1]}" in built
         trees = [packages.plan_tree(RELEASE, sources, f"{name}-dkms")]
         trees += [plan.files for plan in tarballs if plan.file_name.startswith(f"{name}-0")]
         trees += [
@@ -511,7 +513,7 @@ def test_a_missing_nfpm_is_named_with_what_installs_it(
 
 
 def test_templates_of_the_packages_are_all_used() -> None:
-    folder = resources.find_resource_dir("templates") / "dkms"
+    folder = templates.find_resource_dir("templates") / "dkms"
     source = Path(packages.__file__).read_text()
     parts = {
         f"{fmt}.{part}"

@@ -5,8 +5,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from twinmod import plot
-from twinmod.plot import Bar, Line, Range
+from twinmod.html import plot
+from twinmod.html.plot import Bar, Line, Range
 
 LINES = (
     Line(name="C", style="c", points=((1, 1000), (1024, 2000), (1048576, 200000))),

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from twinmod import process
+from twinmod.base import process
+from twinmod.base.process import Command
 from twinmod.errors import BuildError, ConfigError, MissingToolError, TwinmodError
-from twinmod.specs import Command
 
 #: Far above what anything here takes; a test that runs into it has failed.
 LIMIT_S = 20.0
@@ -222,8 +222,8 @@ def test_sigterm_cleans_up_like_ctrl_c(fifo: Path, tmp_path: Path) -> None:
     )
     script = (
         "import pathlib\n"
-        "from twinmod import process\n"
-        "from twinmod.specs import Command\n"
+        "from twinmod.base import process\n"
+        "from twinmod.base.process import Command\n"
         f"command = Command(argv=('sh', '-c', {inner!r}), purpose='x', timeout_s=90,\n"
         f"                  log_path=pathlib.Path({str(log_path)!r}))\n"
         "try:\n"
@@ -350,8 +350,8 @@ def test_a_pipeline_without_one_of_its_programs_leaves_nothing_behind(
 
 def test_an_interactive_process_has_the_callers_own_streams() -> None:
     script = (
-        "from twinmod import process\n"
-        "from twinmod.specs import Command\n"
+        "from twinmod.base import process\n"
+        "from twinmod.base.process import Command\n"
         "command = Command(argv=('sh', '-c', 'read x; echo $x $SECRET$TERM; exit 3'),\n"
         "                  purpose='x', timeout_s=1)\n"
         "print(process.run_interactive(command))\n"
@@ -421,8 +421,8 @@ def test_a_pipelines_consumer_has_a_limit(tmp_path: Path) -> None:
 def test_an_interrupt_while_the_limit_is_set_leaves_no_timer() -> None:
     script = (
         "import threading\n"
-        "from twinmod import process\n"
-        "from twinmod.specs import Command\n"
+        "from twinmod.base import process\n"
+        "from twinmod.base.process import Command\n"
         "real = threading.Timer.start\n"
         "def start(timer):\n"
         "    real(timer)\n"

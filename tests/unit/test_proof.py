@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from twinmod import cache, elf, kernel, process, proof
-from twinmod.btf import Kind
-from twinmod.errors import BuildError, render_error
-from twinmod.specs import Chroot, Command, KernelSpec, KernelTree, Progress
+from twinmod import errors
+from twinmod.base import cache, process
+from twinmod.base.process import Command
+from twinmod.base.progress import Progress
+from twinmod.base.sandbox import Chroot
+from twinmod.errors import BuildError
+from twinmod.kernels import elf, find, proof, stock
+from twinmod.kernels.btf import Kind
+from twinmod.kernels.model import KernelTree
+from twinmod.project.model import KernelSpec
 
 RawType = tuple[int, str, int, tuple[int | str, ...], int, bool]
 MakeBtf = Callable[[tuple[RawType, ...]], bytes]
@@ -88,7 +94,7 @@ def test_a_type_that_differs_is_refused_and_shown(
     set_image(tree, monkeypatch, make_btf((U64, WIDER, OTHER)))
     with pytest.raises(BuildError) as caught:
         proof.prove_layouts(plan_unproved(tree), tmp_path)
-    assert render_error(caught.value).splitlines()[:3] == [
+    assert errors.render_error(caught.value).splitlines()[:3] == [
         (
             "error: the rebuilt Rust crates are not those of the stock kernel: 1 of 2 types are "
             "laid out differently"
@@ -140,7 +146,7 @@ def write_entry(folder: Path, tree: KernelTree) -> None:
 
 @pytest.fixture
 def entry_dir(cache_dir: Path, kernel_spec: KernelSpec, root: Chroot, tree: KernelTree) -> Path:
-    folder = cache_dir / "kernel" / kernel.plan_key(kernel_spec, root)
+    folder = cache_dir / "kernel" / stock.plan_key(kernel_spec, root)
     write_entry(folder, tree)
     return folder
 
@@ -155,14 +161,14 @@ def test_a_tree_that_an_older_twinmod_made_is_compared_once(
     commands: list[Command],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found = kernel.find_tree(kernel_spec, root)
+    found = find.find_tree(kernel_spec, root)
     assert found is not None
     assert found.proof.uncompared == proof.PENDING
     set_image(found, monkeypatch, make_btf((U64, MUTEX)))
-    made = kernel.ensure_tree(kernel_spec, root, "", progress)
+    made = find.ensure_tree(kernel_spec, root, "", progress)
     assert (made.proof.equal_layouts, made.proof.unknown_layouts) == (1, ("struct drm",))
-    assert kernel.find_tree(kernel_spec, root) == made
-    assert kernel.ensure_tree(kernel_spec, root, "", progress) == made
+    assert find.find_tree(kernel_spec, root) == made
+    assert find.ensure_tree(kernel_spec, root, "", progress) == made
     assert len(commands) == 2
     assert cache.find_entry("kernel", entry_dir.name) is not None
     assert tree.release == made.release
@@ -176,13 +182,13 @@ def test_a_tree_that_is_refused_is_refused_again(
     make_btf: MakeBtf,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found = kernel.find_tree(kernel_spec, root)
+    found = find.find_tree(kernel_spec, root)
     assert found is not None
     set_image(found, monkeypatch, make_btf((U64, WIDER)))
     for _ in range(2):
         with pytest.raises(BuildError, match="1 of 1 types are laid out differently"):
-            kernel.ensure_tree(kernel_spec, root, "", progress)
-    assert kernel.find_tree(kernel_spec, root) == found
+            find.ensure_tree(kernel_spec, root, "", progress)
+    assert find.find_tree(kernel_spec, root) == found
 
 
 @pytest.mark.usefixtures("commands", "entry_dir")
@@ -193,7 +199,7 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(
     make_btf: MakeBtf,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found = kernel.find_tree(kernel_spec, root)
+    found = find.find_tree(kernel_spec, root)
     assert found is not None
     set_image(found, monkeypatch, make_btf((U64, MUTEX)))
 
@@ -201,4 +207,4 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(cache, "write_atomically", refuse)
-    assert kernel.ensure_tree(kernel_spec, root, "", progress).proof.equal_layouts == 1
+    assert find.ensure_tree(kernel_spec, root, "", progress).proof.equal_layouts == 1

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from twinmod import guest, recording
+from twinmod.base.sandbox import Chroot
 from twinmod.errors import ConfigError
-from twinmod.specs import Chroot, KernelTree, VmSpec
+from twinmod.kernels.model import KernelTree
+from twinmod.project.model import VmSpec
+from twinmod.vm import boot, machine, recording
 
 QEMU = ["qemu-system-x86_64", "-icount", "shift=1,rr=record,rrfile=/twinmod/recording/execution"]
 
@@ -31,7 +33,7 @@ def write_run(tmp_path: Path, tree: KernelTree, root: Chroot) -> WriteRun:
         for name in ("results", "recording"):
             (run_dir / name).mkdir(parents=True)
         record = {
-            "schema": guest.RECORDING_SCHEMA,
+            "schema": boot.RECORDING_SCHEMA,
             "kernel": tree.name,
             "tree": tree.key,
             "chroot": root.key,
@@ -61,7 +63,7 @@ def test_a_replay_is_the_same_vm_that_reads_what_the_other_one_wrote(
     assert plan.initramfs is None
     at = argv.index(str(recorded.run_dir / "recording"))
     assert argv[at - 1] == "--ro-bind", "a replay that can write over what it repeats"
-    assert plan.silence_timeout_s > guest.RECORD_PATIENCE * vm.silence_timeout_s
+    assert plan.silence_timeout_s > boot.RECORD_PATIENCE * vm.silence_timeout_s
 
 
 def test_a_debugger_is_waited_for_before_the_first_instruction(
@@ -69,7 +71,7 @@ def test_a_debugger_is_waited_for_before_the_first_instruction(
 ) -> None:
     recorded = recording.read_recording(write_run("", ""))
     plan = recording.plan_replay(recorded, tree, root, vm, tmp_path / "replay", gdb=True)
-    assert plan.command.argv[-3:] == ("-gdb", f"unix:{guest.GDB_SOCKET},server=on,wait=off", "-S")
+    assert plan.command.argv[-3:] == ("-gdb", f"unix:{machine.GDB_SOCKET},server=on,wait=off", "-S")
     assert plan.boot_timeout_s >= 3600
 
 

@@ -10,9 +10,10 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from twinmod import registries, wheels
+from twinmod.base import registries
+from twinmod.base.sandbox import Bind, Chroot
 from twinmod.errors import ConfigError
-from twinmod.specs import Bind, Chroot
+from twinmod.release import wheels
 
 NAMED = ("PIP_", "CARGO_", "XDG_", *registries.BUNDLES)
 

@@ -11,10 +11,17 @@ from typing import Any
 
 import pytest
 
-from twinmod import flow, release, release_run, sandbox, signing
-from twinmod.config import read_config
+from twinmod import workspace
+from twinmod.base import sandbox
+from twinmod.base.progress import Progress
+from twinmod.builds import signing
+from twinmod.builds.product import Product
 from twinmod.errors import ConfigError
-from twinmod.specs import KernelTree, Product, Progress, Release
+from twinmod.kernels.model import KernelTree
+from twinmod.project import config as project_config
+from twinmod.release import index as release_index
+from twinmod.release import run
+from twinmod.release.model import Release
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -35,24 +42,24 @@ WHAT = Release(version="0.1.0", commit=COMMIT, epoch=7, source_dir=Path("/source
     ],
 )
 def test_only_a_tagged_commit_has_the_bare_version(tag: str, dirty: bool, version: str) -> None:
-    assert release.plan_version("0.1.0", COMMIT, tag, dirty=dirty) == version
+    assert release_index.plan_version("0.1.0", COMMIT, tag, dirty=dirty) == version
 
 
 def test_a_tag_of_another_version_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"v0\.2\.0 is not the tag of version 0\.1\.0"):
-        release.plan_version("0.1.0", COMMIT, "v0.2.0", dirty=False)
+        release_index.plan_version("0.1.0", COMMIT, "v0.2.0", dirty=False)
 
 
 def test_a_project_whose_version_has_a_commit_in_it_is_refused() -> None:
     with pytest.raises(ConfigError, match="what follows the") as caught:
-        release.plan_version("0.1.0+g1a2b", COMMIT, "", dirty=False)
+        release_index.plan_version("0.1.0+g1a2b", COMMIT, "", dirty=False)
     assert caught.value.hint == "echo 0.1.0 > VERSION"
 
 
 @pytest.mark.parametrize("said", ["0.1.0", "0.1"])
 @pytest.mark.parametrize("version", ["0.1.0", "0.1.0+g0123456789ab.dirty"])
 def test_a_module_says_the_public_part_of_its_releases_version(version: str, said: str) -> None:
-    release.check_version(version, "mdriver_c", said)
+    release_index.check_version(version, "mdriver_c", said)
 
 
 @pytest.mark.parametrize(
@@ -78,38 +85,38 @@ def test_a_module_of_another_version_is_not_packed(
     (tmp_path / "mdriver_c.ko").write_bytes(
         make_elf({"version": said} if said else {"license": "GPL"}, (), ())
     )
-    config = read_config(CHECKOUT, tmp_path)
-    prepared = flow.Prepared(
+    config = project_config.read_config(CHECKOUT, tmp_path)
+    prepared = workspace.Prepared(
         chroot=tree.compilers, tree=tree, site_dir=tmp_path, crates_dir=tmp_path
     )
     what = replace(WHAT, version="0.1.0+g0123456789ab", source_dir=tmp_path)
     built = replace(product, path=tmp_path / "mdriver_c.ko")
     with pytest.raises(ConfigError, match=f"^the release is 0.1.0, and mdriver_c says {shown}$"):
-        list(release_run.pack_modules(what, config, prepared, (built,), progress))
+        list(run.pack_modules(what, config, prepared, (built,), progress))
 
 
 def test_the_tag_of_a_version_is_found_among_others() -> None:
-    assert release.choose_tag(("stable", "v0.1.0"), "0.1.0") == "v0.1.0"
-    assert release.choose_tag(("stable", "v0.2.0"), "0.1.0") == ""
+    assert release_index.choose_tag(("stable", "v0.1.0"), "0.1.0") == "v0.1.0"
+    assert release_index.choose_tag(("stable", "v0.2.0"), "0.1.0") == ""
 
 
 def test_sums_are_those_that_sha256sum_checks_and_come_back() -> None:
     files = {"b": b"2", "a dir/a": b"1"}
-    text = release.render_sums(files)
+    text = release_index.render_sums(files)
     assert text.splitlines()[0].endswith("  a dir/a")
-    assert release.compare_sums(release.parse_sums(text), files) == ()
+    assert release_index.compare_sums(release_index.parse_sums(text), files) == ()
 
 
 def test_a_file_that_was_changed_taken_away_or_added_is_named() -> None:
-    stated = release.parse_sums(release.render_sums({"a": b"1", "b": b"2"}))
-    wrong = dict(release.compare_sums(stated, {"a": b"3", "c": b""}))
+    stated = release_index.parse_sums(release_index.render_sums({"a": b"1", "b": b"2"}))
+    wrong = dict(release_index.compare_sums(stated, {"a": b"3", "c": b""}))
     assert wrong["a"].startswith("was changed: sha256 ")
     assert (wrong["b"], wrong["c"]) == ("is missing", "has no sum")
 
 
 def test_a_line_that_is_no_sum_is_refused() -> None:
     with pytest.raises(ValueError, match="no sum"):
-        release.parse_sums("d41d8cd98f00b204e9800998ecf8427e  md5\n")
+        release_index.parse_sums("d41d8cd98f00b204e9800998ecf8427e  md5\n")
 
 
 @pytest.mark.parametrize(
@@ -128,34 +135,36 @@ def test_a_line_that_is_no_sum_is_refused() -> None:
     ],
 )
 def test_every_artifact_has_a_kind(path: str, kind: str) -> None:
-    assert release.classify(path) == kind
+    assert release_index.classify(path) == kind
 
 
 def test_what_is_no_artifact_is_refused() -> None:
     with pytest.raises(ValueError, match="no artifact"):
-        release.classify("notes.txt")
+        release_index.classify("notes.txt")
 
 
 def test_an_index_has_every_artifact_with_its_sum_and_no_time_of_now() -> None:
-    index = release.plan_index(WHAT, "v0.1.0", (), {"twinmod-0.1.0.tar.gz": b"1"})
+    index = release_index.plan_index(WHAT, "v0.1.0", (), {"twinmod-0.1.0.tar.gz": b"1"})
     (entry,) = index["artifacts"]
-    assert entry["sha256"] == release.read_digest(b"1")
+    assert entry["sha256"] == release_index.read_digest(b"1")
     assert (index["schema"], index["epoch"]) == ("twinmod.release/1", 7)
-    assert index == release.plan_index(WHAT, "v0.1.0", (), {"twinmod-0.1.0.tar.gz": b"1"})
+    assert index == release_index.plan_index(WHAT, "v0.1.0", (), {"twinmod-0.1.0.tar.gz": b"1"})
 
 
 def test_a_list_has_every_artifact_and_what_a_kernel_cannot_have() -> None:
     kernel = {"release": "6.12", "absent": {"rust": "kernel 6.12 was built without Rust"}}
-    index = release.plan_index(WHAT, "", (kernel,), {"twinmod-0.1.0.tar.gz": b"1"})
-    first, last = release.render_list(index).splitlines()
+    index = release_index.plan_index(WHAT, "", (kernel,), {"twinmod-0.1.0.tar.gz": b"1"})
+    first, last = release_index.render_list(index).splitlines()
     assert first.split() == ["twinmod-0.1.0.tar.gz", "1", "B"]
     assert last == "absent: the rust module: kernel 6.12 was built without Rust"
 
 
 def test_provenance_names_what_came_out_and_what_went_in() -> None:
-    found = release.plan_provenance(WHAT, "", ({"uri": "x"},), ("make",), {"a": b"1"})
+    found = release_index.plan_provenance(WHAT, "", ({"uri": "x"},), ("make",), {"a": b"1"})
     assert found["_type"] == "https://in-toto.io/Statement/v1"
-    assert found["subject"] == [{"name": "a", "digest": {"sha256": release.read_digest(b"1")}}]
+    assert found["subject"] == [
+        {"name": "a", "digest": {"sha256": release_index.read_digest(b"1")}}
+    ]
     inputs = found["predicate"]["buildDefinition"]["resolvedDependencies"]
     assert inputs[0]["digest"] == {"gitCommit": COMMIT}
     assert inputs[1] == {"uri": "x"}
@@ -175,7 +184,7 @@ def tested(product: Product) -> dict[str, Any]:
 def test_a_whole_run_that_passed_on_the_same_file_vouches_for_it(
     product: Product, tested: dict[str, Any]
 ) -> None:
-    assert release.find_test_flaw(tested, (product,)) == ""
+    assert release_index.find_test_flaw(tested, (product,)) == ""
 
 
 @pytest.mark.parametrize(
@@ -192,7 +201,7 @@ def test_a_whole_run_that_passed_on_the_same_file_vouches_for_it(
 def test_a_run_that_is_not_whole_or_not_of_this_file_vouches_for_nothing(
     product: Product, tested: dict[str, Any], changed: dict[str, Any], flaw: str
 ) -> None:
-    assert flaw in release.find_test_flaw({**tested, **changed}, (product,))
+    assert flaw in release_index.find_test_flaw({**tested, **changed}, (product,))
 
 
 def test_a_report_of_the_matrix_is_used_only_where_it_vouches_for_the_modules(
@@ -202,8 +211,8 @@ def test_a_report_of_the_matrix_is_used_only_where_it_vouches_for_the_modules(
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text(json.dumps(document))
     folders = tuple(tmp_path / name for name in ("none", "several", "other", "own"))
-    assert release_run.find_tested((product,), folders) == tmp_path / "own"
-    assert release_run.find_tested((product,), folders[:3]) is None
+    assert run.find_tested((product,), folders) == tmp_path / "own"
+    assert run.find_tested((product,), folders[:3]) is None
 
 
 @pytest.mark.parametrize(
@@ -219,17 +228,17 @@ def test_a_damaged_report_vouches_for_nothing(
     document: object, product: Product, tmp_path: Path
 ) -> None:
     (tmp_path / "report.json").write_text(json.dumps(document))
-    assert release_run.find_tested((product,), (tmp_path,)) is None
+    assert run.find_tested((product,), (tmp_path,)) is None
 
 
 def test_who_publishes_is_the_projects_first_maintainer_with_an_address(tmp_path: Path) -> None:
     path = tmp_path / "pyproject.toml"
     path.write_text('[project]\nname = "x"\n')
-    assert release_run.read_maintainer(tmp_path) == ""
+    assert run.read_maintainer(tmp_path) == ""
     path.write_text(
         '[project]\nmaintainers = [{ name = "A" }, { name = "B", email = "b@example.org" }]\n'
     )
-    assert release_run.read_maintainer(tmp_path) == "B <b@example.org>"
+    assert run.read_maintainer(tmp_path) == "B <b@example.org>"
 
 
 def test_another_person_has_other_rights_zone_and_jobs_and_leaves_none_of_it(
@@ -238,7 +247,7 @@ def test_another_person_has_other_rights_zone_and_jobs_and_leaves_none_of_it(
     monkeypatch.delenv("TWINMOD_JOBS", raising=False)
     monkeypatch.setenv("TZ", "UTC")
     before = dict(os.environ)
-    with release_run.pretend_other_person():
+    with run.pretend_other_person():
         (tmp_path / "theirs").touch()
         assert sandbox.find_jobs() == 1
         assert time.strftime("%z") == "+1400"
@@ -253,32 +262,32 @@ def test_a_signed_module_is_the_tested_one_with_something_behind_it(product: Pro
     content = b"x" * 10
     tested = Product(
         **{name: getattr(product, name) for name in product.__slots__}
-        | {"size_bytes": 10, "sha256": release.read_digest(content)}
+        | {"size_bytes": 10, "sha256": release_index.read_digest(content)}
     )
-    found = release.plan_signed(tested, content + b"signature")
+    found = release_index.plan_signed(tested, content + b"signature")
     assert found["wraps"]["sha256"] == tested.sha256
-    assert found["sha256"] == release.read_digest(content + b"signature")
+    assert found["sha256"] == release_index.read_digest(content + b"signature")
     with pytest.raises(ValueError, match="not the tested one"):
-        release.plan_signed(tested, b"y" * 10 + b"signature")
+        release_index.plan_signed(tested, b"y" * 10 + b"signature")
 
 
 def test_documents_are_written_alike() -> None:
-    assert json.loads(release.render_json({"b": 1, "a": [2]})) == {"b": 1, "a": [2]}
-    assert release.render_json({}).endswith(b"\n")
+    assert json.loads(release_index.render_json({"b": 1, "a": [2]})) == {"b": 1, "a": [2]}
+    assert release_index.render_json({}).endswith(b"\n")
 
 
 def test_a_key_for_modules_is_refused_early_where_a_kernel_checks_no_signature(
     tree: KernelTree, tmp_path: Path
 ) -> None:
     (tmp_path / ".config").write_text("CONFIG_MODULES=y\n")
-    prepared = flow.Prepared(
+    prepared = workspace.Prepared(
         chroot=tree.compilers,
         tree=replace(tree, build_dir=tmp_path),
         site_dir=tmp_path,
         crates_dir=tmp_path,
     )
-    config = read_config(CHECKOUT, tmp_path)
-    made = release_run.Made(files={}, kernels=(), built=((config, prepared, ()),))
-    release_run.require_signable(signing.Keys(), made)
+    config = project_config.read_config(CHECKOUT, tmp_path)
+    made = run.Made(files={}, kernels=(), built=((config, prepared, ()),))
+    run.require_signable(signing.Keys(), made)
     with pytest.raises(ConfigError, match="checks no signature"):
-        release_run.require_signable(signing.Keys(module_key=tmp_path / "key"), made)
+        run.require_signable(signing.Keys(module_key=tmp_path / "key"), made)

@@ -10,25 +10,27 @@ import junitparser
 import pytest
 from rich.console import Console
 
-from twinmod import report, specs
+from twinmod.base.check import Check
+from twinmod.bench import counter
+from twinmod.builds import product as builds_product
+from twinmod.builds.product import Product
+from twinmod.cells import model
+from twinmod.cells import report as cells_report
+from twinmod.cells.model import Cell, CellResult, KernelCell
+from twinmod.differential import report as differential_report
 from twinmod.errors import ExitCode
-from twinmod.specs import (
-    Cell,
-    CellResult,
-    Check,
-    KernelCell,
-    KernelFault,
-    KernelTree,
-    Product,
-)
-from twinmod.visible import make_visible
+from twinmod.guest import visible
+from twinmod.guest.faults import KernelFault
+from twinmod.kernels.model import KernelTree
+from twinmod.matrix import report
+from twinmod.ui import doctor
 
 C = Cell(module="mdriver_c", language="c", tester="c")
 RUST = Cell(module="mdriver_rust", language="rust", tester="c")
 
 
-def run_test(name: str, outcome: str, message: str = "") -> specs.TestResult:
-    return specs.TestResult(
+def run_test(name: str, outcome: str, message: str = "") -> model.TestResult:
+    return model.TestResult(
         id=name, rules=("R1", "R2"), outcome=outcome, duration_s=0.25, message=message
     )
 
@@ -79,7 +81,7 @@ RESULTS = (
 )
 def test_the_exit_code_is_that_of_the_worst_cell(outcomes: tuple[str, ...], code: ExitCode) -> None:
     cells = tuple(CellResult(cell=C, outcome=outcome) for outcome in outcomes)
-    assert report.compare_outcomes(cells) == code
+    assert cells_report.compare_outcomes(cells) == code
 
 
 # -- data -------------------------------------------------------------------------------------
@@ -171,7 +173,7 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
 
 def test_the_doctors_report_is_json_with_a_schema() -> None:
     checks = (Check(group="host", name="bwrap", found="yes", needed="yes", ok=True),)
-    document = report.plan_doctor_report(checks)
+    document = doctor.plan_doctor_report(checks)
     assert json.loads(json.dumps(document)) == document
     assert document["schema"] == "twinmod.doctor/1"
     assert set(document["checks"][0]) == {
@@ -192,7 +194,7 @@ def test_only_what_is_required_keeps_a_host_from_being_ready(
     ok: bool, required: bool, ready: bool
 ) -> None:
     check = Check(group="g", name="n", found="f", needed="x", ok=ok, required=required)
-    assert report.plan_doctor_report((check,))["ready"] is ready
+    assert doctor.plan_doctor_report((check,))["ready"] is ready
 
 
 # -- JUnit ------------------------------------------------------------------------------------
@@ -234,7 +236,7 @@ def test_whatever_a_test_says_junit_can_be_read(unseen: str, outcome: str) -> No
         problems=(text,),
     )
     root = ET.fromstring(report.render_junit((cell,)).encode())  # noqa: S314 - it is ours
-    shown = make_visible(text)
+    shown = visible.make_visible(text)
     assert unseen not in shown
     assert [case.get("name") for case in root.iter("testcase")] == [shown, "the cell itself"]
     told = [end.get("message") for case in root.iter("testcase") for end in case]
@@ -272,18 +274,18 @@ def test_the_table_has_a_row_for_each_rule_and_a_column_for_each_cell() -> None:
 
 @pytest.mark.parametrize("outcome", ["passed", "failed", "skipped", "crashed", "timeout", "lost"])
 def test_every_outcome_has_a_mark_of_its_own(outcome: str) -> None:
-    marks = [mark for mark, _ in report.MARKS.values()]
+    marks = [mark for mark, _ in cells_report.MARKS.values()]
     assert len(set(marks)) == len(marks)
-    assert report.MARKS[outcome][0]
+    assert cells_report.MARKS[outcome][0]
 
 
 def test_a_run_in_which_all_passed_has_no_troubles() -> None:
     whole = CellResult(cell=C, outcome="passed", tests=(run_test("a", "passed"),))
-    assert report.render_troubles((whole,)) == ""
+    assert cells_report.render_troubles((whole,)) == ""
 
 
 def test_troubles_are_tests_problems_and_the_kernels_own_lines() -> None:
-    assert report.render_troubles(RESULTS).splitlines() == [
+    assert cells_report.render_troubles(RESULTS).splitlines() == [
         "c/c failed: R1 R2 b",
         "    t.py:3: 1 != 2 <&>",
         "rust/c crashed: R1 R2 a",
@@ -299,7 +301,9 @@ def test_troubles_are_tests_problems_and_the_kernels_own_lines() -> None:
 def test_a_problem_of_several_lines_is_an_indented_block() -> None:
     cell = Cell(module="mdriver_c", language="c", tester="c")
     broken = CellResult(cell=cell, outcome="failed", problems=("status 4; log ends with\nERROR",))
-    assert report.render_troubles((broken,)) == "c/c failed: status 4; log ends with\n    ERROR"
+    assert (
+        cells_report.render_troubles((broken,)) == "c/c failed: status 4; log ends with\n    ERROR"
+    )
 
 
 def test_a_kernel_that_is_not_there_is_shown_with_what_cures_that() -> None:
@@ -330,26 +334,26 @@ def test_a_differential_that_failed_is_shown_with_the_command_that_repeats_it() 
         "steps_per_s": 2.0,
         "failure": {"script": "out/replays/ab.replay"},
     }
-    first, second = report.render_differential(found).splitlines()
+    first, second = differential_report.render_differential(found).splitlines()
     assert first.startswith("differential: failed, ")
     assert second.endswith(": twinmod test --replay out/replays/ab.replay")
-    assert "\n" not in report.render_differential({**found, "failure": None})
+    assert "\n" not in differential_report.render_differential({**found, "failure": None})
 
 
 def test_a_product_is_one_line(product: Product) -> None:
-    assert report.render_products((product,)) == (
+    assert builds_product.render_products((product,)) == (
         f"/checkout/out/mdriver_c.ko  415752 bytes  1.3 s  sha256:{'ab' * 32}"
     )
 
 
 def test_the_last_line_is_the_totals_alone() -> None:
     totals = {"skipped": 3, "passed": 100, "failed": 0}
-    assert report.render_totals(totals) == "100 passed, 0 failed, 3 skipped"
+    assert cells_report.render_totals(totals) == "100 passed, 0 failed, 3 skipped"
 
 
 def test_a_cell_that_counted_shows_target_actual_and_times() -> None:
     count = {"target": 3000069, "actual": 3000069, "real_s": 2.0, "user_s": 0.5, "system_s": 1.25}
-    text = report.render_counts((CellResult(cell=C, outcome="passed", count=count),))
+    text = counter.render_counts((CellResult(cell=C, outcome="passed", count=count),))
     assert "c/c  Target 3000069  Actual 3000069" in text
     assert "real 2.000 s  user 0.500 s  sys 1.250 s" in text
     assert "lost" not in text
@@ -357,12 +361,12 @@ def test_a_cell_that_counted_shows_target_actual_and_times() -> None:
 
 def test_a_cell_that_lost_some_says_how_many() -> None:
     count = {"target": 69, "actual": 60, "real_s": 2.0, "user_s": 0.5, "system_s": 1.25}
-    text = report.render_counts((CellResult(cell=C, outcome="passed", count=count),))
+    text = counter.render_counts((CellResult(cell=C, outcome="passed", count=count),))
     assert "Target 69  Actual 60  9 lost" in text
 
 
 def test_a_cell_that_did_not_come_to_count_says_how_it_ended() -> None:
-    assert "lost" in report.render_counts((CellResult(cell=C, outcome="lost"),))
+    assert "lost" in counter.render_counts((CellResult(cell=C, outcome="lost"),))
 
 
 def test_the_doctor_shows_what_is_needed_and_a_fix_only_where_something_lacks() -> None:
@@ -371,7 +375,7 @@ def test_the_doctor_shows_what_is_needed_and_a_fix_only_where_something_lacks() 
         Check(group="host", name="keyring", found="no", needed="a key", ok=False, fix="apt x"),
         Check(group="VM", name="kvm", found="no", needed="kvm", ok=False, required=False),
     )
-    assert report.render_checks(checks).splitlines() == [
+    assert doctor.render_checks(checks).splitlines() == [
         "host",
         "  ok   bwrap    found: yes",
         "  FAIL keyring  found: no",
@@ -421,7 +425,7 @@ def test_a_runs_notes_say_what_it_ran_on_and_how_it_differs_from_others() -> Non
 def fail(cell: Cell, *rules: str) -> CellResult:
     """Return a cell in which a test of each rule failed."""
     tests = tuple(
-        specs.TestResult(id=f"test_{rule}", rules=(rule,), outcome="failed", duration_s=0.1)
+        model.TestResult(id=f"test_{rule}", rules=(rule,), outcome="failed", duration_s=0.1)
         for rule in rules
     )
     return CellResult(cell=cell, outcome="failed", tests=tests)
@@ -446,7 +450,7 @@ def fail(cell: Cell, *rules: str) -> CellResult:
             (),
             "--rule R1 --rule R2 --rule R3 --rule R4 --rule R5 --module c --tester c",
         ),
-        ((fail(specs.DIFFERENTIAL, "R1"),), (), ""),
+        ((fail(model.DIFFERENTIAL, "R1"),), (), ""),
     ],
 )
 def test_the_rules_that_failed_can_be_run_again(

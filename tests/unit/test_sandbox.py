@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from twinmod import sandbox
+from twinmod.base import sandbox
+from twinmod.base.sandbox import Bind, Chroot
 from twinmod.errors import ConfigError
-from twinmod.specs import Bind, Chroot
 
 LINUX = Bind(source_path=Path("/cache/linux"), target_path=PurePosixPath("/twinmod/linux"))
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What is in a release, for programs that ask."""
 
-from twinmod import resources, sbom
-from twinmod.specs import Release
+from twinmod.base import templates
+from twinmod.release import sbom
+from twinmod.release.model import Release
 
-CHECKOUT = resources.find_shipped_dir()
+CHECKOUT = templates.find_shipped_dir()
 
 WHAT = Release(version="0.1.0", commit="0" * 40, epoch=7, source_dir=CHECKOUT)
 

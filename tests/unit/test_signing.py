@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from twinmod import process, signing
+from twinmod.base import process
+from twinmod.base.process import Command
+from twinmod.base.sandbox import Chroot
+from twinmod.builds import signing
+from twinmod.builds.signing import Keys
 from twinmod.errors import ConfigError
-from twinmod.signing import Keys
-from twinmod.specs import Chroot, Command
 
 #: None is entered where only an SSH key is looked at.
 NOWHERE = Chroot(name="none", key="", root_dir=Path("/nonexistent"), suite="trixie", mirror="")

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from twinmod import process, specs, userland
-from twinmod.errors import BuildError, ConfigError, render_error
-from twinmod.specs import Chroot
+from twinmod import errors
+from twinmod.base import process
+from twinmod.base import progress as base_progress
+from twinmod.base.sandbox import Chroot
+from twinmod.errors import BuildError, ConfigError
+from twinmod.project import model
+from twinmod.userland import packages, programs
+from twinmod.userland import testers as userland_testers
 
 SITE = Path("/cache/python/abc/site")
 
@@ -42,7 +47,7 @@ def test_a_projects_files_are_read_without_what_builds_leave(tmp_path: Path) -> 
         ".venv/x",
         ".gitignore",
     )
-    assert userland.read_project(tmp_path) == (
+    assert userland_testers.read_project(tmp_path) == (
         ("pyproject.toml", b"pyproject.toml"),
         ("python/p/__init__.py", b"python/p/__init__.py"),
         ("src/lib.rs", b"src/lib.rs"),
@@ -51,7 +56,7 @@ def test_a_projects_files_are_read_without_what_builds_leave(tmp_path: Path) -> 
 
 def test_a_folder_that_is_no_project_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        userland.read_project(tmp_path)
+        userland_testers.read_project(tmp_path)
     assert ("file", str(tmp_path / "pyproject.toml")) in caught.value.facts
 
 
@@ -62,15 +67,15 @@ FILES = (("a", b"xy"), ("b", b"z"))
 
 def test_a_tester_is_as_old_as_its_files_its_packages_and_its_chroot(root: Chroot) -> None:
     digests = [
-        userland.plan_digest(root, LOCK, FILES),
-        userland.plan_digest(root, LOCK, (("a", b"xY"), ("b", b"z"))),
-        userland.plan_digest(root, LOCK, (("A", b"xy"), ("b", b"z"))),
-        userland.plan_digest(root, LOCK, (("a", b"x"), ("b", b"yz"))),
-        userland.plan_digest(root, LOCK, FILES[:1]),
-        userland.plan_digest(root, LOCK, (("ax", b"yb"), ("", b"z"))),
-        userland.plan_digest(root, LOCK, (("axybz", b""),)),
-        userland.plan_digest(root, "another", FILES),
-        userland.plan_digest(replace(root, key="trixie-2"), LOCK, FILES),
+        userland_testers.plan_digest(root, LOCK, FILES),
+        userland_testers.plan_digest(root, LOCK, (("a", b"xY"), ("b", b"z"))),
+        userland_testers.plan_digest(root, LOCK, (("A", b"xy"), ("b", b"z"))),
+        userland_testers.plan_digest(root, LOCK, (("a", b"x"), ("b", b"yz"))),
+        userland_testers.plan_digest(root, LOCK, FILES[:1]),
+        userland_testers.plan_digest(root, LOCK, (("ax", b"yb"), ("", b"z"))),
+        userland_testers.plan_digest(root, LOCK, (("axybz", b""),)),
+        userland_testers.plan_digest(root, "another", FILES),
+        userland_testers.plan_digest(replace(root, key="trixie-2"), LOCK, FILES),
     ]
     assert len(set(digests)) == len(digests)
 
@@ -78,10 +83,10 @@ def test_a_tester_is_as_old_as_its_files_its_packages_and_its_chroot(root: Chroo
 def test_another_lock_or_chroot_is_another_set_of_packages(root: Chroot, tmp_path: Path) -> None:
     lock = tmp_path / "guest.txt"
     lock.write_text("pytest==9.2.0 --hash=sha256:0\n")
-    first = userland.plan_lock_digest(root, lock)
-    assert userland.plan_lock_digest(replace(root, key="trixie-2"), lock) != first
+    first = packages.plan_lock_digest(root, lock)
+    assert packages.plan_lock_digest(replace(root, key="trixie-2"), lock) != first
     lock.write_text("pytest==9.2.1 --hash=sha256:0\n")
-    assert userland.plan_lock_digest(root, lock) != first
+    assert packages.plan_lock_digest(root, lock) != first
 
 
 def find_mounts(argv: tuple[str, ...]) -> tuple[str, ...]:
@@ -89,9 +94,9 @@ def find_mounts(argv: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def test_the_command_that_builds_the_rust_tester(
-    testers: tuple[specs.TesterSpec, ...], root: Chroot
+    testers: tuple[model.TesterSpec, ...], root: Chroot
 ) -> None:
-    command = userland.plan_install(
+    command = userland_testers.plan_install(
         testers[1],
         root,
         SITE,
@@ -129,18 +134,18 @@ def test_the_command_that_builds_the_rust_tester(
 
 
 def test_a_tester_without_crates_is_given_none(
-    testers: tuple[specs.TesterSpec, ...], root: Chroot
+    testers: tuple[model.TesterSpec, ...], root: Chroot
 ) -> None:
-    command = userland.plan_install(testers[0], root, SITE, None, Path("/w"), Path("/t"))
+    command = userland_testers.plan_install(testers[0], root, SITE, None, Path("/w"), Path("/t"))
     assert "/twinmod/cargo" not in find_mounts(command.argv)
 
 
 def test_a_tester_is_built_without_any_network(
-    testers: tuple[specs.TesterSpec, ...], root: Chroot
+    testers: tuple[model.TesterSpec, ...], root: Chroot
 ) -> None:
-    command = userland.plan_install(testers[1], root, SITE, None, Path("/w"), Path("/t"))
+    command = userland_testers.plan_install(testers[1], root, SITE, None, Path("/w"), Path("/t"))
     assert "--share-net" not in command.argv
-    settings = dict(userland.plan_build_environment())
+    settings = dict(userland_testers.plan_build_environment())
     assert settings["CARGO_NET_OFFLINE"] == "true"
     assert settings["PIP_NO_INDEX"] == "1"
     assert settings["MATURIN_NO_INSTALL_RUST"] == "1"
@@ -148,7 +153,7 @@ def test_a_tester_is_built_without_any_network(
 
 def test_a_c_file_of_the_matrix_becomes_a_static_32_bit_program_and_no_other_file_does() -> None:
     names = ("matrix/compat32.c", "matrix/compat.py", "uapi/mdriver.h", "package/twinmod/x.c")
-    program, compiled = userland.plan_compile(names)
+    program, compiled = programs.plan_compile(names)
     assert program == (
         "gcc",
         "-m32",
@@ -174,7 +179,7 @@ def test_a_c_file_of_the_matrix_becomes_a_static_32_bit_program_and_no_other_fil
 
 
 def test_a_matrix_without_a_test_is_a_project_that_lacks_one(tmp_path: Path) -> None:
-    error = userland.plan_collect_error(tmp_path, 5, "no tests collected in 0.01s\n")
+    error = programs.plan_collect_error(tmp_path, 5, "no tests collected in 0.01s\n")
     assert isinstance(error, ConfigError)
     assert error.message == "the matrix has no test"
     assert error.facts == (("folder", str(tmp_path)),)
@@ -185,9 +190,9 @@ def test_tests_that_do_not_import_are_named_as_their_author_knows_them(tmp_path:
     write(tmp_path, "test_x.py")
     output = 'E     File "/twinmod/matrix/test_x.py", line 1\nE   SyntaxError: invalid syntax\n'
     output += "ERROR twinmod/matrix/test_x.py\n"
-    error = userland.plan_collect_error(tmp_path, 2, output)
+    error = programs.plan_collect_error(tmp_path, 2, output)
     assert isinstance(error, BuildError)
-    text = render_error(error)
+    text = errors.render_error(error)
     assert f'File "{tmp_path}/test_x.py", line 1' in text
     assert "SyntaxError: invalid syntax" in text
     assert f"ERROR {tmp_path}/test_x.py" in text
@@ -213,9 +218,9 @@ def test_what_pytest_says_of_a_matrix_is_in_the_error(
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    argv = (sys.executable, *userland.plan_collect(())[1:])
+    argv = (sys.executable, *programs.plan_collect(())[1:])
     argv = tuple(part.replace("/twinmod/matrix", str(tmp_path)) for part in argv)
-    command = specs.Command(
+    command = process.Command(
         argv=argv,
         purpose="pytest",
         timeout_s=60,
@@ -226,20 +231,20 @@ def test_what_pytest_says_of_a_matrix_is_in_the_error(
     )
     found, output = process.run_unchecked(command)
     assert found == status
-    assert words in render_error(userland.plan_collect_error(tmp_path, found, output))
+    assert words in errors.render_error(programs.plan_collect_error(tmp_path, found, output))
 
 
 def test_the_programs_are_as_old_as_the_headers_that_they_include(tmp_path: Path) -> None:
     write(tmp_path, "compat32.c")
-    files = userland.read_programs(tmp_path, (("c_module/mdriver.h", b"#define X"),))
+    files = programs.read_programs(tmp_path, (("c_module/mdriver.h", b"#define X"),))
     assert ("matrix/compat32.c", b"compat32.c") in files
     assert files[-1] == ("uapi/mdriver.h", b"#define X")
 
 
 def test_a_project_without_locked_crates_is_refused_with_what_to_do(
-    root: Chroot, tmp_path: Path, progress: specs.Progress, cache_dir: Path
+    root: Chroot, tmp_path: Path, progress: base_progress.Progress, cache_dir: Path
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        userland.ensure_crates(root, tmp_path, progress)
+        packages.ensure_crates(root, tmp_path, progress)
     assert caught.value.hint.startswith("cargo generate-lockfile")
     assert not cache_dir.exists()

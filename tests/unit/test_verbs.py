@@ -11,20 +11,17 @@ from typing import Any
 
 import pytest
 
-from twinmod import (
-    bench_run,
-    cli,
-    debugger,
-    flow,
-    guest,
-    kbuild,
-    kernel,
-    recording,
-    report,
-    resources,
-    userland,
-)
-from twinmod.config import Config, read_config
+from twinmod import workspace
+from twinmod.base import templates
+from twinmod.base.sandbox import Chroot
+from twinmod.bench import run as bench_run
+from twinmod.bench.figures import Figure
+from twinmod.builds import build as builds_build
+from twinmod.builds import lint
+from twinmod.builds.product import Product
+from twinmod.cells import selection as cells_selection
+from twinmod.cells.model import Cell, CellResult, TestResult
+from twinmod.differential import run as differential_run
 from twinmod.errors import (
     BuildError,
     ConfigError,
@@ -33,17 +30,16 @@ from twinmod.errors import (
     TwinmodError,
     VmLostError,
 )
-from twinmod.specs import (
-    Cell,
-    CellResult,
-    Chroot,
-    Figure,
-    KernelSpec,
-    KernelTree,
-    Product,
-    TestResult,
-    Timing,
-)
+from twinmod.guest.protocol import Timing
+from twinmod.kernels import find
+from twinmod.kernels.model import KernelTree
+from twinmod.matrix import report, run
+from twinmod.project import config as project_config
+from twinmod.project.config import Config
+from twinmod.project.model import KernelSpec
+from twinmod.ui import cli
+from twinmod.userland import native, testers
+from twinmod.vm import boot, gdb, machine, recording, running, session, shell
 
 REASON = "kernel 7.3.4+deb13-amd64 was built without Rust (CONFIG_RUST is not set)"
 ABSENT = f"mdriver_rust is absent: {REASON}"
@@ -53,18 +49,18 @@ ABSENT = f"mdriver_rust is absent: {REASON}"
 class World:
     """What verbs meet instead of chroots, compilers and VMs, and what they asked of it."""
 
-    prepared: flow.Prepared
+    prepared: workspace.Prepared
     # By the name of a kernel, what its setup ends with.
     broken: dict[str, BaseException] = field(default_factory=dict)
     # Kernels that were built without Rust; None: all.
     without_rust: tuple[str, ...] | None = None
     set_up: list[str] = field(default_factory=list)
     linted: list[str] = field(default_factory=list)
-    works: list[guest.Work] = field(default_factory=list)
+    works: list[boot.Work] = field(default_factory=list)
     # What becomes of the next VM that runs cells, instead of that they pass.
-    vms: list[Callable[[guest.Work], tuple[CellResult, ...]]] = field(default_factory=list)
+    vms: list[Callable[[boot.Work], tuple[CellResult, ...]]] = field(default_factory=list)
 
-    def run_setup(self, config: Config, progress: object) -> flow.Prepared:
+    def run_setup(self, config: Config, progress: object) -> workspace.Prepared:
         del progress
         name = config.kernel.name
         self.set_up.append(name)
@@ -75,7 +71,7 @@ class World:
             tree = replace(tree, proof=replace(tree.proof, rustc=""))
         return replace(self.prepared, tree=tree)
 
-    def build(self, plan: kbuild.BuildPlan, progress: object) -> Product:
+    def build(self, plan: builds_build.BuildPlan, progress: object) -> Product:
         del progress
         return Product(
             module=plan.module.name,
@@ -89,31 +85,31 @@ class World:
             up_to_date=False,
         )
 
-    def lint(self, plan: kbuild.BuildPlan, progress: object) -> None:
+    def lint(self, plan: builds_build.BuildPlan, progress: object) -> None:
         del progress
         self.linted.append(plan.module.name)
 
     def run_cells(
         self,
         setting: object,
-        work: guest.Work,
+        work: boot.Work,
         out_dir: Path,
         progress: object,
         talk: object = None,
-    ) -> tuple[tuple[CellResult, ...], guest.Boots]:
+    ) -> tuple[tuple[CellResult, ...], session.Boots]:
         del setting, out_dir, progress, talk
         self.works.append(work)
         if self.vms:
-            return self.vms.pop(0)(work), guest.Boots(total=1)
-        return tuple(pass_cell(cell) for cell in work.cells), guest.Boots(total=1)
+            return self.vms.pop(0)(work), session.Boots(total=1)
+        return tuple(pass_cell(cell) for cell in work.cells), session.Boots(total=1)
 
-    def run_shell(self, setting: object, work: guest.Work, out_dir: Path) -> int:
+    def run_shell(self, setting: object, work: boot.Work, out_dir: Path) -> int:
         del setting, out_dir
         self.works.append(work)
         return 0
 
     def measure(
-        self, setting: object, work: guest.Work, boots: int, out_dir: Path, progress: object
+        self, setting: object, work: boot.Work, boots: int, out_dir: Path, progress: object
     ) -> bench_run.Measured:
         del setting, boots, out_dir, progress
         self.works.append(work)
@@ -142,32 +138,32 @@ def world(tmp_path: Path, root: Chroot, tree: KernelTree, monkeypatch: pytest.Mo
     (tmp_path / "build").mkdir()
     (tmp_path / "build/.config").touch()
     tree = replace(tree, build_dir=tmp_path / "build")
-    prepared = flow.Prepared(
+    prepared = workspace.Prepared(
         chroot=root, tree=tree, site_dir=Path("/cache/site"), crates_dir=Path("/cache/crates")
     )
     made = World(prepared=prepared)
-    setting = guest.Setting(
+    setting = boot.Setting(
         tree=tree,
         chroot=root,
-        vm=read_config(resources.find_shipped_dir()).vm,
-        accelerator=guest.Accelerator(name="tcg", reason="none"),
-        userland=guest.Userland(
+        vm=project_config.read_config(templates.find_shipped_dir()).vm,
+        accelerator=machine.Accelerator(name="tcg", reason="none"),
+        userland=boot.Userland(
             site_dir=Path("/cache/site"), tester_dirs=(), programs_dir=Path("/cache/programs")
         ),
         version="0.1.0",
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NOX_CURRENT_SESSION", raising=False)
-    monkeypatch.setattr(flow, "run_setup", made.run_setup)
-    monkeypatch.setattr(flow, "prepare_setting", lambda *_: setting)
-    monkeypatch.setattr(kbuild, "build", made.build)
-    monkeypatch.setattr(kbuild, "lint", made.lint)
-    monkeypatch.setattr(guest, "run_cells", made.run_cells)
-    monkeypatch.setattr(guest, "run_shell", made.run_shell)
+    monkeypatch.setattr(workspace, "run_setup", made.run_setup)
+    monkeypatch.setattr(workspace, "prepare_setting", lambda *_: setting)
+    monkeypatch.setattr(builds_build, "build", made.build)
+    monkeypatch.setattr(lint, "lint", made.lint)
+    monkeypatch.setattr(running, "run_cells", made.run_cells)
+    monkeypatch.setattr(shell, "run_shell", made.run_shell)
     monkeypatch.setattr(bench_run, "measure", made.measure)
     monkeypatch.setattr(bench_run, "read_qemu_version", lambda _: "QEMU 10")
-    monkeypatch.setattr(userland, "ensure_native", lambda *_: Path("/cache/native"))
-    monkeypatch.setattr(userland, "lint", lambda *_: None)
+    monkeypatch.setattr(native, "ensure_native", lambda *_: Path("/cache/native"))
+    monkeypatch.setattr(testers, "lint", lambda *_: None)
     return made
 
 
@@ -240,12 +236,12 @@ def test_a_debugger_sees_what_the_kernel_can_have(
 ) -> None:
     seen: list[tuple[str, ...]] = []
 
-    def plan_gdb(sight: debugger.Sight) -> tuple[str, ...]:
+    def plan_gdb(sight: gdb.Sight) -> tuple[str, ...]:
         seen.append(tuple(build.module.name for build in sight.builds))
         return ("gdb",)
 
-    monkeypatch.setattr(debugger, "require_debugger", lambda *_: None)
-    monkeypatch.setattr(debugger, "plan_gdb", plan_gdb)
+    monkeypatch.setattr(gdb, "require_debugger", lambda *_: None)
+    monkeypatch.setattr(gdb, "plan_gdb", plan_gdb)
     assert call("shell", "--gdb") == ExitCode.PASSED
     assert seen == [("mdriver_c",)]
     assert world.works[0].gdb
@@ -271,7 +267,7 @@ def test_a_recording_on_a_kernel_without_rust_is_repeated(
     monkeypatch.setattr(recording, "read_recording", lambda _: recorded)
     monkeypatch.setattr(recording, "plan_replay", lambda *_, **__: None)
     monkeypatch.setattr(recording, "compare_runs", lambda *_: same)
-    monkeypatch.setattr(guest, "run_vm", run_vm)
+    monkeypatch.setattr(session, "run_vm", run_vm)
     assert call("replay", "vm-1") == ExitCode.PASSED
     assert world.set_up == ["trixie"]
 
@@ -281,7 +277,7 @@ def test_the_differential_alone_goes_on_with_the_modules_that_there_are(
 ) -> None:
     config = cli.State().config
     prepared = world.run_setup(config, progress)
-    _, work = flow.prepare_alone(config, prepared, Path("out/soak"), 60, progress)
+    _, work = differential_run.prepare_alone(config, prepared, Path("out/soak"), 60, progress)
     assert [product.module for product in work.products] == ["mdriver_c"]
     assert any(line.startswith(ABSENT) for line in told)
 
@@ -289,7 +285,7 @@ def test_the_differential_alone_goes_on_with_the_modules_that_there_are(
 # -- repeats ----------------------------------------------------------------------------------
 
 
-def lose(work: guest.Work) -> tuple[CellResult, ...]:
+def lose(work: boot.Work) -> tuple[CellResult, ...]:
     del work
     raise VmLostError("the VM fell silent before its first cell")
 
@@ -321,12 +317,12 @@ def matrix(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
     def run_test(
         config: Config,
-        prepared: flow.Prepared,
-        selection: flow.Selection,
+        prepared: workspace.Prepared,
+        selection: cells_selection.Selection,
         out_dir: Path,
         *_: object,
-    ) -> flow.Run:
-        cells, absent = flow.plan_presence(selection.plan_cells(config), prepared.tree)
+    ) -> run.Run:
+        cells, absent = cells_selection.plan_presence(selection.plan_cells(config), prepared.tree)
         outcome = "failed" if config.kernel.name == "sid" else "passed"
         test = TestResult(id="test_x", rules=("R9",), outcome=outcome, duration_s=0.1)
         found = tuple(CellResult(cell=cell, outcome=outcome, tests=(test,)) for cell in cells)
@@ -348,10 +344,10 @@ def matrix(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
             differential=None,
             injected=None,
         )
-        flow.write_json(out_dir / "report.json", document)
-        return flow.Run(results=found, document=document, rules=(("R9", "Memory"),))
+        workspace.write_json(out_dir / "report.json", document)
+        return run.Run(results=found, document=document, rules=(("R9", "Memory"),))
 
-    monkeypatch.setattr(flow, "run_test", run_test)
+    monkeypatch.setattr(run, "run_test", run_test)
     world.without_rust = ("trixie",)
     return world
 
@@ -480,7 +476,7 @@ def test_a_tree_that_cannot_be_read_hides_no_other_kernel(
             raise PermissionError(13, "Permission denied", "/home/somebody/linux")
         return world.prepared.tree, TwinmodError("")
 
-    monkeypatch.setattr(kernel, "look_for_tree", look_for_tree)
+    monkeypatch.setattr(find, "look_for_tree", look_for_tree)
     assert call("matrix") == ExitCode.PASSED
     out = capsys.readouterr().out
     assert "sid c/c c/rust rust/c rust/rust: kernel sid cannot be read: Permission denied" in out

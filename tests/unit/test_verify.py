@@ -10,23 +10,21 @@ from typing import Any
 
 import pytest
 
-from twinmod import (
-    archives,
-    chroot,
-    compress,
-    dkms_run,
-    flow,
-    release,
-    verify,
-    verify_run,
-)
-from twinmod.archives import File
-from twinmod.config import Config, parse_config
+from twinmod import workspace
+from twinmod.base import archives, zstd
+from twinmod.base.archives import File
+from twinmod.base.progress import TerminalProgress
+from twinmod.cells.model import Cell, CellResult
 from twinmod.errors import ConfigError, MissingToolError, NotPassedError, TwinmodError
-from twinmod.proving import ModuleState
-from twinmod.specs import Cell, CellResult, KernelTree, Release
-from twinmod.terminal import TerminalProgress
-from twinmod.verify import Step
+from twinmod.kernels import roots
+from twinmod.kernels.model import KernelTree
+from twinmod.project import config as project_config
+from twinmod.project.config import Config
+from twinmod.release import dkms, verify, verify_run
+from twinmod.release import index as release_index
+from twinmod.release.model import Release
+from twinmod.release.root import ModuleState
+from twinmod.release.verify import Step
 
 MakeElf = Callable[[dict[str, str], tuple[str, ...], tuple[str, ...]], bytes]
 
@@ -38,15 +36,15 @@ WHAT = Release(version="0.1.0", commit=COMMIT, epoch=7, source_dir=Path("/source
 def make_release(**changed: bytes) -> dict[str, bytes]:
     """Return the files of a small release; changed: content after it was made, by file."""
     artifacts = {"twinmod-0.1.0.tar.gz": b"source", "twinmod-0.1.0-py3-none-any.whl": b"wheel"}
-    provenance = release.plan_provenance(WHAT, "", (), (), artifacts)
-    artifacts[release.PROVENANCE] = release.render_json(provenance)
-    index = release.plan_index(WHAT, "", (), artifacts)
-    files = {**artifacts, release.INDEX: release.render_json(index)}
+    provenance = release_index.plan_provenance(WHAT, "", (), (), artifacts)
+    artifacts[release_index.PROVENANCE] = release_index.render_json(provenance)
+    index = release_index.plan_index(WHAT, "", (), artifacts)
+    files = {**artifacts, release_index.INDEX: release_index.render_json(index)}
     evidence = {"report.json": b"{}"}
-    seen = {**evidence, f"../{release.INDEX}": files[release.INDEX]}
-    files[release.SUMS] = release.render_sums(files).encode()
+    seen = {**evidence, f"../{release_index.INDEX}": files[release_index.INDEX]}
+    files[release_index.SUMS] = release_index.render_sums(files).encode()
     files["evidence/report.json"] = b"{}"
-    files["evidence/SHA256SUMS"] = release.render_sums(seen).encode()
+    files["evidence/SHA256SUMS"] = release_index.render_sums(seen).encode()
     return {**files, **changed}
 
 
@@ -76,7 +74,7 @@ def test_a_file_that_was_tampered_with_is_named(path: str, content: bytes) -> No
 
 def test_sums_that_are_gone_or_no_sums_are_told() -> None:
     files = make_release()
-    del files[release.SUMS]
+    del files[release_index.SUMS]
     assert verify.find_wrong_sums(files) == ("SHA256SUMS is missing",)
     (line,) = verify.find_wrong_sums(make_release(SHA256SUMS=b"none\n"))
     assert line.startswith("SHA256SUMS cannot be read")
@@ -86,7 +84,7 @@ def test_an_index_that_fits_new_sums_still_does_not_fit_a_changed_file() -> None
     files = make_release()
     files["twinmod-0.1.0.tar.gz"] = b"tampered"
     own, _ = verify.split_files(files)
-    files[release.SUMS] = release.render_sums(own).encode()
+    files[release_index.SUMS] = release_index.render_sums(own).encode()
     wrong = verify.find_wrong_documents(files)
     assert [line.partition(" was")[0] for line in wrong] == [
         "release.json: twinmod-0.1.0.tar.gz",
@@ -96,9 +94,9 @@ def test_an_index_that_fits_new_sums_still_does_not_fit_a_changed_file() -> None
 
 def test_provenance_of_another_commit_is_told() -> None:
     files = make_release()
-    document: dict[str, Any] = json.loads(files[release.PROVENANCE])
+    document: dict[str, Any] = json.loads(files[release_index.PROVENANCE])
     document["predicate"]["buildDefinition"]["externalParameters"]["commit"] = "f" * 40
-    files[release.PROVENANCE] = release.render_json(document)
+    files[release_index.PROVENANCE] = release_index.render_json(document)
     assert any("commit ffff" in line for line in verify.find_wrong_documents(files))
 
 
@@ -114,21 +112,21 @@ def test_a_folder_without_a_release_is_refused(files: dict[str, bytes]) -> None:
 @pytest.mark.parametrize("wrong", [..., None, [{}], {}], ids=repr)
 def test_an_index_without_what_a_check_needs_is_refused(key: str, wrong: object) -> None:
     index = {
-        "schema": release.SCHEMA,
+        "schema": release_index.SCHEMA,
         "version": "0.1.0",
         "commit": COMMIT,
         "epoch": 7,
         "kernels": [{"release": "7.3.4"}],
         "artifacts": [{"path": "a", "sha256": "b"}],
     }
-    assert verify.parse_index({release.INDEX: json.dumps(index).encode()}) == index
+    assert verify.parse_index({release_index.INDEX: json.dumps(index).encode()}) == index
     damaged = {
         name: wrong if name == key else value
         for name, value in index.items()
         if name != key or wrong is not ...
     }
     with pytest.raises(ConfigError, match="has no release"):
-        verify.parse_index({release.INDEX: json.dumps(damaged).encode()})
+        verify.parse_index({release_index.INDEX: json.dumps(damaged).encode()})
 
 
 def test_one_step_that_failed_fails_a_verification_and_one_that_is_absent_does_not() -> None:
@@ -160,7 +158,7 @@ def test_a_document_that_is_not_what_it_should_be_fails_its_step_and_no_other(
 
 def test_a_release_without_provenance_is_told_and_ends_in_no_trace() -> None:
     files = make_release()
-    del files[release.PROVENANCE]
+    del files[release_index.PROVENANCE]
     steps = verify_run.Steps(progress=TerminalProgress())
     steps.take("documents", verify.HERE, lambda: verify_run.check_documents(files))
     assert steps.done[0].outcome == verify.FAILED
@@ -177,23 +175,23 @@ class Kernels:
         self.offered: dict[str, str] = {}
         self.set_up: list[str] = []
         self._tree = tree
-        monkeypatch.setattr(flow, "look_for_tree", self._look)
-        monkeypatch.setattr(flow, "run_setup", self._set_up)
-        monkeypatch.setattr(chroot, "find_chroot", lambda spec: None)
+        monkeypatch.setattr(workspace, "look_for_tree", self._look)
+        monkeypatch.setattr(workspace, "run_setup", self._set_up)
+        monkeypatch.setattr(roots, "find_chroot", lambda spec: None)
 
     def _look(self, config: Config, root: None) -> tuple[KernelTree | None, TwinmodError]:
         release = self.ready.get(config.kernel.name)
         found = replace(self._tree, release=release) if release else None
         return found, MissingToolError("not set up")
 
-    def _set_up(self, config: Config, progress: object) -> flow.Prepared:
+    def _set_up(self, config: Config, progress: object) -> workspace.Prepared:
         name = config.kernel.name
         self.set_up.append(name)
         release = {**self.offered, **self.ready}.get(name, "")
         if not release:
             raise MissingToolError(f"{name} is not served")
         tree = replace(self._tree, release=release)
-        return flow.Prepared(
+        return workspace.Prepared(
             chroot=tree.compilers, tree=tree, site_dir=Path("/site"), crates_dir=Path("/crates")
         )
 
@@ -209,7 +207,7 @@ OWN = {"chroot": "one", "source": "stock"}
 
 def make_config(document: dict[str, Any], **tables: dict[str, Any]) -> Config:
     """Return a project's configuration with these kernels beside the one that is checked."""
-    return parse_config(
+    return project_config.parse_config(
         document | {"kernel": "stock", "kernels": {"stock": SUITE, **tables}}, Path("/project")
     )
 
@@ -361,14 +359,14 @@ def pack(content: bytes, module_version: str) -> dict[str, bytes]:
     modinfo = {
         "name": "mdriver_c",
         "language": "c",
-        "sha256": release.read_digest(content),
+        "sha256": release_index.read_digest(content),
         "vermagic": "",
         "module_version": module_version,
     }
     tar = archives.plan_tar(
         (
             File(path="lib/mdriver_c.ko", content=content),
-            File(path="doc/modinfo.json", content=release.render_json(modinfo)),
+            File(path="doc/modinfo.json", content=release_index.render_json(modinfo)),
         ),
         7,
     )
@@ -387,8 +385,8 @@ def test_a_prebuilt_module_of_another_version_is_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(compress, "decompress_zstd", lambda root, data: data)
-    prepared = flow.Prepared(
+    monkeypatch.setattr(zstd, "decompress_zstd", lambda root, data: data)
+    prepared = workspace.Prepared(
         chroot=tree.compilers, tree=tree, site_dir=tmp_path, crates_dir=tmp_path
     )
     content = make_elf({"version": said} if said else {"license": "GPL"}, (), ())
@@ -426,5 +424,5 @@ MODULES = ("mdriver-c", "mdriver-rust")
 def test_a_module_that_is_not_installed_in_its_version_for_the_kernel_is_named(
     states: tuple[ModuleState, ...], wrong: tuple[str, ...]
 ) -> None:
-    found = dkms_run.find_states(states, "7.3.4")
-    assert dkms_run.find_wrong_states(found, MODULES, "0.1.0") == wrong
+    found = dkms.find_states(states, "7.3.4")
+    assert dkms.find_wrong_states(found, MODULES, "0.1.0") == wrong

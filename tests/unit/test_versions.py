@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from twinmod import versions
+from twinmod.base import versions
 from twinmod.errors import ConfigError
 
 #: (a version, its public part, the next one, cargo's form of it)

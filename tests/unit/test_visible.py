@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twinmod import process
-from twinmod.specs import Command
-from twinmod.visible import make_visible
+from twinmod.base import process
+from twinmod.base.process import Command
+from twinmod.guest import visible
 
 
 @pytest.mark.parametrize(
@@ -33,31 +33,31 @@ from twinmod.visible import make_visible
     ],
 )
 def test_what_cannot_be_shown_becomes_its_escape(text: str, shown: str) -> None:
-    assert make_visible(text) == shown
+    assert visible.make_visible(text) == shown
 
 
 @pytest.mark.parametrize(
     "text", ["", "two\nlines\tand a tab", "caf\xe9 \N{SNOWMAN} \N{PILE OF POO}", r"\x1b", "<&>'\""]
 )
 def test_all_else_stays_as_it_is(text: str) -> None:
-    assert make_visible(text) == text
+    assert visible.make_visible(text) == text
 
 
 @given(st.text(st.characters(exclude_categories=())))
 def test_whatever_is_said_is_read_back_from_xml_and_stays_visible(text: str) -> None:
-    shown = make_visible(text)
+    shown = visible.make_visible(text)
     element = ET.Element("message", {"text": shown})
     element.text = shown
     back = ET.fromstring(ET.tostring(element, encoding="utf-8"))  # noqa: S314 - it is ours
     assert (back.get("text"), back.text or "") == (shown, shown)
-    assert make_visible(shown) == shown
+    assert visible.make_visible(shown) == shown
 
 
 SHOW = """\
 import click
 from rich.console import Console
-from twinmod.terminal import accept_all_text
-accept_all_text()
+from twinmod.base import progress
+progress.accept_all_text()
 text = "half \\udcff, \\ud800, snow \\u2603"
 click.echo(text)
 Console(highlight=False, soft_wrap=True).print(text)

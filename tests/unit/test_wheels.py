@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from twinmod import archives, process, sandbox, versions, wheels
+from twinmod.base import archives, process, sandbox, versions
+from twinmod.base.process import Command
+from twinmod.base.progress import Progress
+from twinmod.base.sandbox import Chroot
 from twinmod.errors import BuildError, ConfigError, MissingToolError
-from twinmod.specs import Chroot, Command, Progress, Release
+from twinmod.release import wheels
+from twinmod.release.model import Release
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

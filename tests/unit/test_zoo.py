@@ -10,16 +10,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from twinmod import flow, results, zoo, zoo_run
-from twinmod.config import Config, read_config
+from twinmod import workspace
+from twinmod.base.progress import Progress
+from twinmod.cells.model import CellResult, TestResult
 from twinmod.errors import BuildError, ConfigError
-from twinmod.specs import CellResult, KernelFault, KernelTree, Progress, TestResult
+from twinmod.experiments import zoo, zoo_run
+from twinmod.guest.faults import KernelFault
+from twinmod.kernels.model import KernelTree
+from twinmod.project import config as project_config
+from twinmod.project import rules
+from twinmod.project.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = read_config(ROOT)
+CONFIG = project_config.read_config(ROOT)
 ENTRIES = zoo_run.read_entries(CONFIG)
 ATTEMPTS = zoo.select_attempts(ENTRIES, "", ("c", "rust"))
-RULES = tuple(number for number, _ in results.parse_rules((ROOT / "DEVICE.md").read_text()))
+RULES = tuple(number for number, _ in rules.parse_rules((ROOT / "DEVICE.md").read_text()))
 
 TEXT = """
 kind = "a bug"
@@ -326,11 +332,11 @@ def run_zoo(
 ) -> zoo_run.ZooRun:
     """Run attempts on kernels without Rust, of which the setup of one may fail."""
 
-    def run_setup(config: Config, _: object) -> flow.Prepared:
+    def run_setup(config: Config, _: object) -> workspace.Prepared:
         if config.kernel.name == broken:
             raise BuildError("the kernel did not build")
         bare = replace(tree, proof=replace(tree.proof, rustc=""))
-        return flow.Prepared(
+        return workspace.Prepared(
             chroot=tree.compilers, tree=bare, site_dir=tmp_path, crates_dir=tmp_path
         )
 
@@ -340,7 +346,7 @@ def run_zoo(
     def build_attempts(*arguments: Any) -> tuple[zoo_run.Built, ...]:
         return tuple(zoo_run.Built(attempt=a, program_path=tmp_path) for a in arguments[2])
 
-    monkeypatch.setattr(flow, "run_setup", run_setup)
+    monkeypatch.setattr(workspace, "run_setup", run_setup)
     monkeypatch.setattr(zoo_run, "run_built", run_built)
     monkeypatch.setattr(zoo_run, "build_attempts", build_attempts)
     config = msgspec.structs.replace(CONFIG, out_dir=tmp_path / "out")

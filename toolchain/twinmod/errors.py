@@ -3,7 +3,7 @@
 
 from enum import IntEnum
 
-from twinmod.visible import make_visible
+from twinmod.guest import visible
 
 
 class ExitCode(IntEnum):
@@ -120,10 +120,10 @@ def render_error(error: TwinmodError) -> str:
     Returns:
         Lines without a trailing newline; a fact of several lines is indented as a block.
     """
-    lines = [f"error: {make_visible(error.message)}"]
+    lines = [f"error: {visible.make_visible(error.message)}"]
     width = max((len(name) for name, _ in error.facts), default=0) + 1
     for name, value in error.facts:
-        first, *rest = map(make_visible, value.splitlines() or [""])
+        first, *rest = map(visible.make_visible, value.splitlines() or [""])
         lines.append(f"  {name + ':':<{width}} {first}")
         lines.extend(f"    {line}" for line in rest)
     if error.hint:

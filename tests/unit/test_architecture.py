@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The packages of twinmod: what CONTRIBUTING.md says of them, and what runs with Python alone.
+
+`lint-imports` holds the imports between them to the contracts in pyproject.toml.
+"""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from twinmod.base import process, templates
+from twinmod.base.process import Command
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PACKAGE_DIR = templates.PACKAGE_DIR
+
+
+def read_layers() -> list[str]:
+    """Return the rows of the contract, the one that imports all others first."""
+    contracts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (layers,) = (one["layers"] for one in contracts["contracts"] if one["type"] == "layers")
+    return list(layers)
+
+
+def test_the_guide_shows_the_packages_in_the_order_of_the_contract() -> None:
+    shown = re.findall(
+        r"^ *\| `(\w+)`[^|]*\|", (CHECKOUT / "CONTRIBUTING.md").read_text(), re.MULTILINE
+    )
+    assert shown == [name for row in reversed(read_layers()) for name in row.split(" | ")]
+
+
+def test_every_package_says_what_it_holds() -> None:
+    for folder in (path for path in PACKAGE_DIR.iterdir() if (path / "__init__.py").exists()):
+        body = ast.parse((folder / "__init__.py").read_text()).body
+        assert [type(node) for node in body] == [ast.Expr], folder.name
+
+
+# -- processes --------------------------------------------------------------------------------
+
+
+def iterate_modules() -> Iterator[tuple[str, ast.Module]]:
+    """Yield (path in the package, its code) of every module."""
+    for path in sorted(PACKAGE_DIR.rglob("*.py")):
+        name = str(path.relative_to(PACKAGE_DIR))
+        if not name.startswith(f"{templates.DATA}/"):
+            yield name, ast.parse(path.read_text())
+
+
+def read_imports(code: ast.Module) -> set[str]:
+    """Return the full names that a module imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(code):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import, which this test cannot place"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_one_module_of_the_host_and_one_of_a_vm_can_start_processes() -> None:
+    doors = {"subprocess", "multiprocessing", "pty"}
+    found = {
+        name
+        for name, code in iterate_modules()
+        if {full.split(".")[0] for full in read_imports(code)} & doors
+    }
+    assert found == {"base/process.py", "guest/door.py"}
+
+
+# -- where nothing is installed ---------------------------------------------------------------
+
+
+def test_what_runs_in_a_vm_names_only_itself_and_the_standard_library() -> None:
+    names = {
+        full
+        for name, code in iterate_modules()
+        if name.startswith("guest/")
+        for full in read_imports(code)
+        if not full.startswith("twinmod.guest.")
+    }
+    assert {full.split(".")[0] for full in names - {"twinmod.guest"}} <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("name", ["guest.agent", "base.environment"])
+def test_what_runs_where_nothing_is_installed_imports_there(name: str) -> None:
+    # -I -S: neither site-packages nor the caller's settings, as little as the VM and nox have.
+    script = f"import sys; sys.path.insert(0, {str(PACKAGE_DIR.parent)!r}); import twinmod.{name}"
+    argv = (sys.executable, "-I", "-S", "-c", script)
+    assert process.run(Command(argv=argv, purpose=name, timeout_s=30)) == ""

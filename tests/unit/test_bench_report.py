@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A benchmark as data, as a gate and as text."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from twinmod.bench import compare, counter, report
+from twinmod.bench import text as bench_text
+from twinmod.bench.figures import Figure
+from twinmod.builds.product import Product
+from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop, Turns
+from twinmod.errors import ConfigError, ExitCode
+from twinmod.guest.protocol import TMPFS_FILE, Timing
+
+READ = Timing(operation="pread", size_bytes=1)
+LARGE = Timing(operation="pread", size_bytes=512 * 1024)
+COLD = replace(LARGE, buffers="fresh")
+ZERO = replace(READ, path="/dev/zero")
+TMPFS = replace(LARGE, path=TMPFS_FILE)
+
+
+def figure(cell: str, timing: Timing, kernel: float, faults: float = 0.0) -> Figure:
+    function = "mdriver_read_iter [mdriver_c]" if cell[0] == "c" else "read_iter [mdriver_rust]"
+    return Figure(
+        timing=timing,
+        cell=cell,
+        load=1,
+        user=100,
+        kernel=kernel,
+        minor_faults=faults,
+        functions=((function, kernel - 500), ("vfs_read", 500.0)),
+    )
+
+
+FIGURES = (
+    figure("c/c", READ, 1000),
+    figure("c/c", READ, 1001),
+    figure("rust/c", READ, 1050),
+    figure("c/c", LARGE, 70000),
+    figure("rust/c", LARGE, 70000),
+    figure("c/c", COLD, 210100, 128),
+    figure("rust/c", COLD, 210100, 128),
+    figure(YARDSTICKS.name, ZERO, 700),
+    figure(YARDSTICKS.name, TMPFS, 60000),
+)
+
+TURNS = tuple(
+    Turns(timing=READ, module=module, tester="c", calls=9, latency_ns=latency_ns, minor_faults=0)
+    for module, latency_ns in (
+        ("mdriver_c", (100.0, 102.0, 99.0)),
+        ("mdriver_rust", (120.0, 121.0, 119.0)),
+    )
+)
+
+
+LOOPS = (
+    Loop(
+        cell="c/c",
+        size_bytes=512,
+        buffers="fresh",
+        read_ns=(900, 300),
+        write_ns=(200, 200),
+        read_faults=(128, 0),
+        write_faults=(0, 0),
+    ),
+)
+
+
+def plan(product: Product, figures: tuple[Figure, ...] = FIGURES) -> dict[str, Any]:
+    products = (
+        replace(product, module="mdriver_c", language="c"),
+        replace(product, module="mdriver_rust", language="rust"),
+    )
+    document: dict[str, Any] = json.loads(
+        json.dumps(
+            report.plan_report(
+                kernel={"release": "7.3.4", "version": "7.3.4-1", "rustc": "1.85"},
+                parameters="",
+                mode="both",
+                quick=True,
+                products=products,
+                figures=figures,
+                turns=TURNS,
+                loops=LOOPS,
+                builds=(),
+                whole=None,
+                exact={"vms": 1, "loads": 1, "rounds": 7, "qemu": "QEMU 10"},
+                wall={"accelerator": "tcg", "turns": 3},
+            )
+        )
+    )
+    return document
+
+
+def find(entries: list[dict[str, Any]], **values: object) -> dict[str, Any]:
+    (found,) = [e for e in entries if all(e[key] == value for key, value in values.items())]
+    return found
+
+
+def test_an_entry_says_what_was_called_by_whom_and_what_it_took(product: Product) -> None:
+    document = plan(product)
+    assert document["schema"] == "twinmod.bench/1"
+    entry = find(document["results"], mode="exact", module="mdriver_c", size_bytes=1)
+    assert (entry["operation"], entry["tester"], entry["buffers"]) == ("pread", "c", "reused")
+    assert (entry["instructions_per_call"], entry["samples"]) == (1100.0, [1100.0, 1101.0])
+    assert entry["ns_per_call"] is None
+    entry = find(document["results"], mode="wall", module="mdriver_c")
+    assert (entry["ns_per_call"], entry["instructions_per_call"]) == (100.0, None)
+    assert {entry["path"] for entry in document["yardsticks"]} == {"/dev/zero", TMPFS_FILE}
+
+
+def test_what_a_cold_call_takes_more_is_its_faults(product: Product) -> None:
+    (first, _) = plan(product)["explanations"]["cold"]
+    assert (first["cold"], first["warm"], first["minor_faults"]) == (210200.0, 70100.0, 128.0)
+    assert first["fault_share"] == pytest.approx(140100 / 210200, abs=1e-4)
+    assert first["instructions_per_fault"] == pytest.approx(140100 / 128, abs=0.1)
+
+
+def test_a_first_benchmark_takes_page_faults_for_a_slow_read(product: Product) -> None:
+    (loop,) = plan(product)["explanations"]["loops"]
+    assert (loop["ratio"], loop["faults_per_read"]) == (3.0, 64.0)
+
+
+def test_the_rows_of_a_difference_add_up_to_it(product: Product) -> None:
+    found = plan(product)["explanations"]["differences"]
+    for entry in found:
+        assert sum(row["difference"] for row in entry["rows"]) == entry["difference"]
+    assert find(found, size_bytes=1)["difference"] == 50.0
+
+
+def test_a_goal_is_met_or_not(product: Product) -> None:
+    goals = {(g["goal"], g["module"]): g for g in plan(product)["goals"]}
+    zero = goals["pread of 1 B: share of /dev/zero's", "c"]
+    assert (zero["reached"], zero["limit"], zero["met"]) == (1.375, 1.25, False)
+    assert goals["pread of 512 KiB: Rust's share of C's", "rust"]["met"]
+    assert not goals["pread of 512 KiB: share of tmpfs's", "c"]["met"]
+    above = goals["pread of 512 KiB: instructions above 1 B, per n/8", "c"]
+    assert above["reached"] == pytest.approx(69000 / 65536, abs=1e-4)
+
+
+def test_rust_and_c_are_compared_by_a_clock_in_words(product: Product) -> None:
+    (entry,) = plan(product)["comparisons"]
+    assert entry["verdict"] == "Rust slower"
+    assert entry["interval"][0] <= entry["ratio"] <= entry["interval"][1]
+
+
+def slower(product: Product) -> dict[str, Any]:
+    """Return a report in which one function of the C module takes 50 instructions more."""
+    changed = tuple(
+        replace(
+            f,
+            kernel=f.kernel + 50,
+            functions=((f.functions[0][0], f.functions[0][1] + 50), *f.functions[1:]),
+        )
+        if (f.cell, f.timing) == ("c/c", READ)
+        else f
+        for f in FIGURES
+    )
+    return plan(product, changed)
+
+
+def test_a_slowdown_is_caught_and_named(product: Product) -> None:
+    changes, compared = compare.compare_reports(plan(product), slower(product))
+    assert compared == 4, "the yardsticks and what is cold are no evidence"
+    (change,) = changes
+    assert change.share == pytest.approx(50 / 1100)
+    assert change.functions == (("mdriver_read_iter [mdriver_c]", 50.0),)
+    text = bench_text.render_changes(changes, compared, 0.01)
+    assert "mdriver_c c pread 1 B" in text
+    assert "TOO MUCH" in text
+    assert "+50  mdriver_read_iter [mdriver_c]" in text
+    assert compare.compare_changes(changes, compared, 0.01) == ExitCode.TESTS_FAILED
+    assert compare.compare_changes(changes, compared, 0.05) == ExitCode.PASSED
+
+
+def test_what_a_load_costs_is_the_kernels_and_not_held(product: Product) -> None:
+    load = figure("c/c", Timing(operation="load"), 90000)
+    before = plan(product, (*FIGURES, load))
+    after = plan(product, (*FIGURES, replace(load, kernel=95000.0)))
+    assert compare.compare_reports(before, after) == ((), 4)
+
+
+def test_on_another_kernel_a_growth_proves_nothing(product: Product) -> None:
+    before = plan(product)
+    before["kernel"]["version"] = "7.3.3-1"
+    changes, compared = compare.compare_reports(before, slower(product))
+    other = compare.find_other_ground(before, slower(product))
+    assert other == "kernel '7.3.3-1' then, '7.3.4-1' now"
+    assert compare.compare_changes(changes, compared, 0.01, other) == ExitCode.PASSED
+    assert "not held" in bench_text.render_changes(changes, compared, 0.01, other)
+
+
+def test_a_baseline_is_all_that_a_comparison_needs_a_line_for_each_entry(product: Product) -> None:
+    text = compare.render_baseline(compare.plan_baseline(plan(product)))
+    before = compare.parse_report(text, "baseline.json")
+    assert compare.compare_reports(before, plan(product)) == ((), 4)
+    (change,), _ = compare.compare_reports(before, slower(product))
+    assert change.functions == (("mdriver_read_iter [mdriver_c]", 50.0),)
+    assert sum(line.startswith('{"module"') for line in text.splitlines()) == 4
+
+
+def test_a_run_that_counts_less_than_before_is_no_success(product: Product) -> None:
+    before, now = plan(product), plan(product, FIGURES[2:])
+    assert compare.find_lost(before, now) == ("mdriver_c c pread 1 B",)
+    changes, compared = compare.compare_reports(before, now)
+    lost = compare.find_lost(before, now)
+    assert compare.compare_changes(changes, compared, 0.01, lost=lost) == ExitCode.TESTS_FAILED
+    assert "not counted any more: mdriver_c c pread 1 B" in bench_text.render_changes(
+        changes, compared, 0.01, lost=lost
+    )
+    assert compare.find_lost({**before, "quick": False}, now) == ()
+
+
+def test_what_became_cheaper_is_no_failure(product: Product) -> None:
+    changes, compared = compare.compare_reports(slower(product), plan(product))
+    assert len(changes) == 1
+    assert compare.compare_changes(changes, compared, 0.0) == ExitCode.PASSED
+
+
+def test_a_comparison_of_nothing_is_no_success() -> None:
+    assert compare.compare_changes((), 0, 0.01) == ExitCode.TESTS_FAILED
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"schema": "twinmod.test/1"}', '{"schema": "twinmod.bench/1"}']
+)
+def test_what_is_no_report_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="no report of a benchmark"):
+        compare.parse_report(text, "old.json")
+
+
+def test_a_report_is_read_back(product: Product) -> None:
+    document = plan(product)
+    assert compare.parse_report(json.dumps(document), "old.json") == document
+
+
+def test_a_count_that_did_not_settle_is_marked_and_fails_the_run(product: Product) -> None:
+    document = plan(product, (replace(FIGURES[0], settled=False), *FIGURES[2:]))
+    assert compare.compare_settled(document) == ExitCode.TESTS_FAILED
+    text = bench_text.render_report(document, "out/bench")
+    assert "1100?" in text
+    assert "did not settle: mdriver_c c pread 1 B" in text
+    assert compare.compare_settled(plan(product)) == ExitCode.PASSED
+
+
+def test_the_text_says_that_emulation_is_not_time(product: Product) -> None:
+    text = bench_text.render_report(plan(product), "out/bench")
+    assert "tcg: emulation, not time" in text
+    assert "out/bench/report.json" in text
+
+
+def count(language: str, real_s: float, actual: int = 169) -> CellResult:
+    cell = Cell(module=f"mdriver_{language}", language=language, tester="c")
+    taken = {"target": 169, "actual": actual, "real_s": real_s, "user_s": 0.1, "system_s": 0.2}
+    return CellResult(cell=cell, outcome="passed" if actual == 169 else "failed", count=taken)
+
+
+def test_a_counter_that_was_repeated_has_an_interval_and_a_verdict() -> None:
+    results = tuple(
+        count(language, factor * seconds)
+        for seconds in (1.0, 2.0, 1.5)
+        for language, factor in (("c", 1.0), ("rust", 0.9))
+    )
+    document = counter.plan_counter_report(
+        results,
+        {},
+        "kvm",
+        {
+            "threads": 2,
+            "increments": 50,
+            "method": "lock",
+            "repeats": 3,
+        },
+    )
+    assert document["schema"] == "twinmod.counter/1"
+    c, rust = document["cells"]
+    assert (c["real_s"], c["interval_s"]["median"]) == ([1.0, 2.0, 1.5], 1.5)
+    assert rust["interval_s"]["low"] <= 1.35 <= rust["interval_s"]["high"]
+    (comparison,) = document["comparisons"]
+    assert comparison["verdict"] == "Rust faster"
+    assert "kvm: time" in counter.render_counter(document)
+
+
+def test_what_a_counter_lost_is_shown() -> None:
+    document = counter.plan_counter_report(
+        (count("c", 1.0, actual=160), count("c", 1.0)),
+        {},
+        "tcg",
+        {"threads": 2, "increments": 50, "method": "racy", "repeats": 2},
+    )
+    row = counter.render_counter(document).splitlines()[1].split()
+    assert row[:3] == ["c/c", "169", "9"]
+
+
+def test_a_build_log_says_how_far_a_build_came() -> None:
+    log = (
+        "  CC [M]  a/b.o\n  CC      c.o\n  RUSTC [M] d.o\n  LD [M]  a/b.ko\n  MODPOST x\n  GEN y\n"
+    )
+    assert report.parse_build_log(log) == {"compiled": 3, "linked": 1}

@@ -1,0 +1,564 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The page says what a reader needs, also when not all of it is there."""
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from twinmod.base import templates
+from twinmod.bench import counter as bench_counter
+from twinmod.bench import report
+from twinmod.bench import text as bench_text
+from twinmod.bench.figures import Figure
+from twinmod.builds.product import Product
+from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop, Turns
+from twinmod.errors import ConfigError
+from twinmod.guest.protocol import TMPFS_FILE, Timing
+from twinmod.html import document as html_document
+from twinmod.html import run
+from twinmod.project import config as project_config
+from twinmod.project import rules
+from twinmod.project.config import Config
+
+RULES = (("R1", "The device"), ("R2", "Its size & <limits>"))
+SIZES = (1, 4096, 65536, 524288)
+
+
+def figures() -> tuple[Figure, ...]:
+    found = []
+    for operation in ("pread", "pwrite"):
+        for size in SIZES:
+            timing = Timing(operation=operation, size_bytes=size)
+            for cell, kernel in (("c/c", 1000 + size), ("rust/c", 1050 + size)):
+                functions = ((f"{operation} [{cell}]", float(kernel)),)
+                found += [
+                    Figure(
+                        timing=made,
+                        cell=cell,
+                        load=1,
+                        user=96,
+                        kernel=kernel * factor,
+                        minor_faults=faults,
+                        functions=functions,
+                    )
+                    for made, factor, faults in (
+                        (timing, 1, 0),
+                        (replace(timing, buffers="fresh"), 10, 3),
+                    )
+                ]
+            floor = "/dev/zero" if operation == "pread" else "/dev/null"
+            found += [
+                Figure(
+                    timing=replace(timing, path=path),
+                    cell=YARDSTICKS.name,
+                    load=1,
+                    user=96,
+                    kernel=700,
+                    minor_faults=0,
+                )
+                for path in (floor, TMPFS_FILE)
+            ]
+    return tuple(found)
+
+
+@pytest.fixture
+def bench(product: Product) -> dict[str, Any]:
+    products = (
+        replace(product, module="mdriver_c", language="c"),
+        replace(product, module="mdriver_rust", language="rust"),
+    )
+    turns = tuple(
+        Turns(
+            timing=Timing(operation="pread", size_bytes=1),
+            module=name,
+            tester="c",
+            calls=9,
+            latency_ns=ns,
+            minor_faults=0,
+        )
+        for name, ns in (("mdriver_c", (100.0, 101.0)), ("mdriver_rust", (120.0, 119.0)))
+    )
+    loops = tuple(
+        Loop(
+            cell=f"{language}/{language}",
+            size_bytes=524288,
+            buffers=buffers,
+            read_ns=read_ns,
+            write_ns=(90, 90),
+            read_faults=faults,
+            write_faults=(0, 0),
+        )
+        for language in ("c", "rust")
+        for buffers, read_ns, faults in (
+            ("fresh", (450, 90), (128, 0)),
+            ("reused", (90, 90), (0, 0)),
+        )
+    )
+    return report.plan_report(
+        kernel={"release": "7.3.4", "version": "7.3.4-1", "origin": "stock", "rustc": "1.85"},
+        parameters="",
+        mode="both",
+        quick=False,
+        products=products,
+        figures=figures(),
+        turns=turns,
+        loops=loops,
+        builds=(
+            {
+                "module": "mdriver_c",
+                "cold_s": 1.2,
+                "changed_s": 1.1,
+                "unchanged_s": 0.0,
+                "stripped_bytes": 9,
+                "text_bytes": 8,
+                "symbols": 7,
+                "lines": 6,
+            },
+        ),
+        whole={"seconds": 60, "modules": 4043, "compiled": 77, "linked": 0, "finished": False},
+        exact={"vms": 2, "loads": 2, "rounds": 7, "qemu": "QEMU 10", "machine": "-icount"},
+        wall={"accelerator": "tcg", "turns": 2, "processors": 2, "reason": "no KVM"},
+    )
+
+
+@pytest.fixture
+def test() -> dict[str, Any]:
+    tests = [
+        {"id": "a", "rule": "R1", "outcome": "passed"},
+        {"id": "b", "rule": "R2", "outcome": "failed"},
+        {"id": "c", "rule": "R1 R2", "outcome": "passed"},
+    ]
+    cell = {
+        "module": "mdriver_c",
+        "tester": "c",
+        "tests": tests,
+        "kernel_faults": [
+            {"lines": ["BUG: KASAN: use-after-free", "  at: mdriver_read"], "test": "b"}
+        ],
+    }
+    return {
+        "schema": "twinmod.test/1",
+        "modules": [{"module": "mdriver_c", "language": "c"}],
+        "cells": [cell],
+        "totals": {"passed": 2, "failed": 1, "skipped": 0},
+        "kernel": {"release": "7.3.4"},
+        "accelerator": "tcg",
+        "narrowed": "",
+        "differential": {"steps": 5571, "outcome": "passed"},
+    }
+
+
+@pytest.fixture
+def counter() -> dict[str, Any]:
+    cells = tuple(
+        CellResult(
+            cell=Cell(module=f"mdriver_{language}", language=language, tester="c"),
+            outcome="passed" if count else "lost",
+            count=count,
+        )
+        for language, count in (
+            ("c", {"target": 9, "actual": 9, "real_s": 1.0, "user_s": 0.1, "system_s": 0.2}),
+            ("rust", {"target": 9, "actual": 9, "real_s": 2.0, "user_s": 0.1, "system_s": 0.2}),
+            ("go", None),
+        )
+    )
+    counting = {"threads": 3, "increments": 3, "method": "lock", "repeats": 1}
+    return bench_counter.plan_counter_report(cells, {"release": "7.3.4"}, "tcg", counting)
+
+
+@pytest.fixture
+def zoo() -> dict[str, Any]:
+    stop = {"stopped_by": "sanitizer", "by": "kasan"}
+    refused = {"stopped_by": "compile", "by": "E0382"}
+    return {
+        "schema": "twinmod.zoo/1",
+        "mismatches": [],
+        "seconds": 1.0,
+        "kernels": {},
+        "entries": [
+            {
+                "kind": "double free",
+                "reference": "CVE-2017-6074",
+                "c": stop,
+                "rust": refused,
+                "more": {"rust_unsafe": stop},
+            }
+        ],
+    }
+
+
+class Text(HTMLParser):
+    """The text of a page, and its tags, which must be closed as they were opened."""
+
+    VOID = ("meta", "rect", "line", "circle", "polyline")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[str] = []
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        del attrs
+        self.tags.add(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.parts.append(data)
+
+
+def render(documents: dict[str, Any]) -> Text:
+    values = html_document.plan_page(documents, RULES, "2026-11-26", "0.1.0")
+    text = Text()
+    html = templates.render_template("report.html.j2", values)
+    text.feed(html)
+    assert not text.open
+    assert not re.search(r'(?:src|href)="https?:', html), "the page works without a network"
+    return text
+
+
+def read(text: Text) -> str:
+    return " ".join(" ".join(text.parts).split())
+
+
+def test_the_page_has_all_that_was_measured(
+    test: dict[str, Any], bench: dict[str, Any], zoo: dict[str, Any]
+) -> None:
+    found = render({"test": test, "bench": bench, "zoo": zoo})
+    text = read(found)
+    assert "script" not in found.tags
+    for needed in (
+        "Its size & <limits>",
+        "R2",
+        "FAIL",
+        "BUG: KASAN: use-after-free",
+        "5571 random steps",
+        "Instructions of a pread by its size",
+        "512 KiB",
+        "1.046",
+        "emulation, not time",
+        "Rust slower",
+        "0 of 4043 modules",
+        "double free",
+        "compile (E0382)",
+        "CVE-2017-6074",
+        "… unsafe",
+        "3.0 times",
+        "1.0 times",
+        "64.0 faults per read",
+        "C 3.0, Rust 3.0.",
+        "Not there: counter",
+    ):
+        assert needed in text, needed
+
+
+def test_every_plot_has_its_data_beside_it(bench: dict[str, Any]) -> None:
+    html = templates.render_template(
+        "report.html.j2", html_document.plan_page({"bench": bench}, RULES, "2026-11-26", "0.1.0")
+    )
+    figures = re.findall(r"<figure>.*?</figure>", html, re.DOTALL)
+    assert len(figures) == 5
+    for figure in figures:
+        assert "<svg" in figure
+        assert "<table>" in figure
+
+
+@pytest.mark.parametrize("name", ["test", "zoo", "bench"])
+def test_a_page_of_one_report_says_what_is_not_there(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    text = read(render({name: request.getfixturevalue(name)}))
+    missing = [other for other in ("test", "bench", "counter", "zoo") if other != name]
+    assert f"Not there: {', '.join(missing)}" in text
+
+
+def test_a_part_of_a_benchmark_is_a_page_too(product: Product, bench: dict[str, Any]) -> None:
+    assert "By a clock" not in read(render({"bench": {**bench, "mode": "exact"}}))
+    assert "What a call costs" not in read(render({"bench": {**bench, "mode": "wall"}}))
+
+
+def test_the_summary_fits_on_a_screen(
+    test: dict[str, Any], bench: dict[str, Any], zoo: dict[str, Any]
+) -> None:
+    text = html_document.render_summary(
+        {"test": test, "bench": bench, "zoo": zoo}, RULES, "2026-11-26"
+    )
+    assert len(text.splitlines()) <= 24
+    assert "**2 rules, 1 cells: 2 passed, 1 failed, 0 skipped** on 7.3.4." in text
+    assert "| pread 1 B | 1097 | 1147 | 1.046 |" in text
+    assert "The Rust compiler refused 1 of 1 kinds of bugs" in text
+
+
+# -- reports of less than everything -----------------------------------------------------------
+
+
+def plan_bench(
+    languages: tuple[str, ...],
+    mode: str,
+    counted: tuple[Figure, ...] = (),
+    timed: tuple[Turns, ...] = (),
+) -> dict[str, Any]:
+    products = tuple(
+        Product(
+            module=f"mdriver_{name}",
+            language=name,
+            path=Path("x.ko"),
+            size_bytes=1,
+            sha256="ab",
+            vermagic="x",
+            seconds=0.0,
+            command="",
+            up_to_date=True,
+        )
+        for name in languages
+    )
+    document: dict[str, Any] = json.loads(
+        json.dumps(
+            report.plan_report(
+                kernel={"release": "6.12", "version": "1", "origin": "stock", "rustc": ""},
+                parameters="",
+                mode=mode,
+                quick=True,
+                products=products,
+                figures=counted,
+                turns=timed,
+                loops=(),
+                builds=(),
+                whole=None,
+                exact={}
+                if mode == "wall"
+                else {"vms": 2, "loads": 2, "rounds": 7, "qemu": "QEMU 10", "machine": "-icount"},
+                wall={}
+                if mode == "exact"
+                else {"accelerator": "tcg", "turns": 2, "processors": 2, "reason": "no KVM"},
+            )
+        )
+    )
+    return document
+
+
+def take(language: str, tester: str, *latency_ns: float) -> Turns:
+    return Turns(
+        timing=Timing(operation="pread", size_bytes=1),
+        module=f"mdriver_{language}",
+        tester=tester,
+        calls=9,
+        latency_ns=latency_ns,
+        minor_faults=0,
+    )
+
+
+def count(cell: str, timing: Timing) -> Figure:
+    return Figure(timing=timing, cell=cell, load=1, user=9, kernel=99, minor_faults=1)
+
+
+ONE = Timing(operation="pread", size_bytes=1)
+
+#: What a benchmark can come to beside all of it.
+PARTIAL = {
+    "nothing at all": plan_bench(("c", "rust"), "both"),
+    "nothing by a clock": plan_bench(("c", "rust"), "wall"),
+    "one module": plan_bench(("c",), "both", (count("c/c", ONE),), (take("c", "c", 9.0),)),
+    "the other module": plan_bench(
+        ("rust",), "both", (count("rust/c", ONE),), (take("rust", "c", 9.0),)
+    ),
+    "another language": plan_bench(("go",), "both", (count("go/c", ONE),), (take("go", "c", 9.0),)),
+    "the other tester": plan_bench(
+        ("c", "rust"),
+        "both",
+        (count("c/rust", ONE),),
+        (take("c", "rust", 9.0), take("rust", "rust", 9.0)),
+    ),
+    "one module timed": plan_bench(("c", "rust"), "wall", (), (take("c", "c", 9.0, 8.0),)),
+    "no time that a clock tells": plan_bench(
+        ("c", "rust"), "wall", (), (take("c", "c", 0.0), take("rust", "c", 0.0))
+    ),
+    "fresh pages alone": plan_bench(
+        ("c", "rust"), "exact", (count("c/c", replace(ONE, buffers="fresh")),)
+    ),
+    "an operation of its own": plan_bench(
+        ("c", "rust"), "exact", (count("c/c", Timing(operation="open")),)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PARTIAL)
+def test_a_benchmark_of_less_than_everything_is_shown(name: str) -> None:
+    document = PARTIAL[name]
+    assert "out/bench/report.json" in bench_text.render_report(document, "out/bench")
+    assert "6.12" in read(render({"bench": document}))
+    assert html_document.render_summary({"bench": document}, RULES, "2026-11-26").endswith(
+        "machine.\n"
+    )
+
+
+def test_a_module_without_a_twin_is_shown_alone() -> None:
+    document = PARTIAL["one module"]
+    text = bench_text.render_report(document, "out/bench")
+    assert re.search(
+        r"^ns of a call, tester c +C +Rust/C +95 % interval +verdict$", text, re.MULTILINE
+    )
+    assert re.search(r"^pread 1 B +9 +- +- +-$", text, re.MULTILINE)
+    shown = read(render({"bench": document}))
+    assert "pread 1 B 9 - - -" in shown
+    summary = html_document.render_summary({"bench": document}, RULES, "2026-11-26")
+    assert (
+        "| instructions of a call | C | Rust / C |\n|---|---:|---:|\n| pread 1 B | 108 | - |"
+        in summary
+    )
+
+
+def test_what_was_not_measured_is_said() -> None:
+    text = bench_text.render_report(PARTIAL["nothing at all"], "out/bench")
+    assert "no call was counted" in text
+    assert "no call was timed" in text
+
+
+def test_times_of_nothing_are_not_compared() -> None:
+    assert PARTIAL["no time that a clock tells"]["comparisons"] == []
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    checkout = Path(__file__).resolve().parents[2]
+    for name in ("pyproject.toml", "DEVICE.md"):
+        (tmp_path / name).write_bytes((checkout / name).read_bytes())
+    return project_config.read_config(tmp_path)
+
+
+def test_a_report_of_nothing_says_what_to_run(config: Config) -> None:
+    with pytest.raises(ConfigError, match="nothing to report yet"):
+        run.run_report(config)
+
+
+@pytest.mark.parametrize("text", ["{", '{"schema": "twinmod.zoo/1"}', "[]"])
+def test_a_report_that_is_not_whole_is_named(config: Config, text: str) -> None:
+    path = config.out_dir / "test/report.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="the report of `test` is not whole"):
+        run.run_report(config)
+
+
+def test_the_page_and_the_summary_are_written(config: Config, zoo: dict[str, Any]) -> None:
+    path = config.out_dir / "zoo/report.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(zoo))
+    summary = run.run_report(config)
+    assert (config.out_dir / "report/summary.md").read_text() == summary
+    assert "double free" in (config.out_dir / "report/index.html").read_text()
+
+
+def test_of_a_run_on_several_kernels_the_configured_one_is_shown(
+    config: Config, test: dict[str, Any]
+) -> None:
+    several = {"schema": "twinmod.tests/1", "runs": [test], "totals": test["totals"]}
+    for name, document in (("", several), (config.kernel.name, test)):
+        path = config.out_dir / "test" / name / "report.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document))
+    assert "1 cells: 2 passed, 1 failed" in run.run_report(config)
+
+
+# -- damaged reports ---------------------------------------------------------------------------
+
+#: What a part of a report may be instead of what it is; ... takes it out.
+WRONG: tuple[object, ...] = (..., None, "x", {}, 0)
+
+
+def iterate_damaged(document: Any, wrong: object) -> Iterator[tuple[str, Any]]:
+    """Yield (where, a copy in which a part is wrong) for each part, of equal ones the first."""
+
+    def walk(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+        pairs = value.items() if isinstance(value, dict) else enumerate(value[:1])
+        for key, inner in pairs:
+            yield (*path, key)
+            if isinstance(inner, dict | list):
+                yield from walk(inner, (*path, key))
+
+    for path in walk(document, ()):
+        damaged = copy.deepcopy(document)
+        inner = damaged
+        for key in path[:-1]:
+            inner = inner[key]
+        if wrong is ...:
+            del inner[path[-1]]
+        else:
+            inner[path[-1]] = wrong
+        yield "/".join(map(str, path)), damaged
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+@pytest.mark.parametrize("name", ["test", "bench", "counter", "zoo"])
+def test_a_damaged_report_is_shown_or_refused_in_one_error(
+    name: str, wrong: object, config: Config, request: pytest.FixtureRequest
+) -> None:
+    path = config.out_dir / name / "report.json"
+    path.parent.mkdir(parents=True)
+    whole = json.loads(json.dumps(request.getfixturevalue(name)))
+    refused = []
+    for where, damaged in iterate_damaged(whole, wrong):
+        path.write_text(json.dumps(damaged))
+        try:
+            run.run_report(config)
+        except ConfigError as error:
+            refused.append((where, error.message, error.hint))
+    assert "schema" in [where for where, _, _ in refused]
+    said = f"the report of `{name}` is not whole, or of another version of twinmod"
+    assert {(message, hint) for _, message, hint in refused} == {(said, f"twinmod {name}")}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe\x00", b"[" * 100_000, b'{"schema": "twinmod.test/1", "cells": NaN}'],
+    ids=["no text", "too deep", "not a number"],
+)
+def test_a_report_that_cannot_be_read_is_named(config: Config, content: bytes) -> None:
+    path = config.out_dir / "test/report.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="the report of `test` is not whole"):
+        run.run_report(config)
+
+
+def test_a_contract_that_is_no_text_is_named(config: Config) -> None:
+    config.contract_path.write_bytes(b"## R1 \xff")
+    with pytest.raises(ConfigError, match="the contract cannot be read"):
+        rules.read_rules(config)
+
+
+def test_a_message_that_is_no_text_is_in_the_page(config: Config, test: dict[str, Any]) -> None:
+    test["narrowed"] = "-k '\udcff'"
+    path = config.out_dir / "test/report.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(test))
+    run.run_report(config)
+    assert "\\udcff" in (config.out_dir / "report/index.html").read_text()
+
+
+def test_what_is_made_is_the_same_however_it_is_run(
+    config: Config, zoo: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = config.out_dir / "zoo/report.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(zoo))
+    made = []
+    for session in ("", "report"):
+        if session:
+            monkeypatch.setenv("NOX_CURRENT_SESSION", session)
+        run.run_report(config)
+        files = sorted((config.out_dir / "report").iterdir())
+        made.append([(file.name, file.read_bytes()) for file in files])
+    assert made[0] == made[1]

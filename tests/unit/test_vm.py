@@ -1,0 +1,550 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A VM is planned whole before anything boots: its archive, its view, its vector, its work."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from twinmod.base.sandbox import Chroot
+from twinmod.builds.product import Product
+from twinmod.cells import model, outcomes
+from twinmod.cells import transcript as cells_transcript
+from twinmod.cells.model import Cell
+from twinmod.guest import measure, protocol
+from twinmod.kernels.model import KernelTree
+from twinmod.project import model as project_model
+from twinmod.project.model import VmSpec
+from twinmod.vm import accelerator, boot, initramfs, machine, running, session
+
+CELLS = (
+    Cell(module="mdriver_c", language="c", tester="c"),
+    Cell(module="mdriver_c", language="c", tester="rust"),
+)
+
+
+# -- QEMU -------------------------------------------------------------------------------------
+
+PARAMETERS = (
+    "console=ttyS0 loglevel=5 panic=-1 oops=panic "
+    "random.trust_cpu=on rcupdate.rcu_expedited=1 printk.devkmsg=on"
+)
+
+HEAD = (
+    "-smp",
+    "2",
+    "-m",
+    "1024",
+    "-nodefaults",
+    "-no-user-config",
+    "-display",
+    "none",
+    "-no-reboot",
+    "-nic",
+    "none",
+    "-kernel",
+    "/twinmod/vmlinux",
+    "-initrd",
+    "/twinmod/run/initramfs",
+    "-append",
+    PARAMETERS,
+    "-virtfs",
+    "local,path=/view,mount_tag=root,security_model=none,readonly=on,multidevs=remap",
+    "-virtfs",
+    "local,path=/twinmod/run/results,mount_tag=results,security_model=none",
+)
+
+EVENTS = (
+    "-serial",
+    "file:/twinmod/run/results/console.log",
+    "-device",
+    "virtio-serial-pci",
+    "-chardev",
+    "stdio,id=events,signal=off",
+    "-device",
+    "virtserialport,chardev=events,name=twinmod",
+)
+
+
+def plan_head(parameters: str) -> tuple[str, ...]:
+    """Return HEAD with more parameters of the kernel."""
+    return tuple(f"{part} {parameters}" if part == PARAMETERS else part for part in HEAD)
+
+
+def test_a_vm_on_tcg(vm: VmSpec) -> None:
+    assert machine.plan_qemu(vm, "tcg") == (
+        "qemu-system-x86_64",
+        "-M",
+        "q35",
+        "-accel",
+        "tcg,thread=multi",
+        "-cpu",
+        "max",
+        *plan_head("tsc=reliable"),
+        *EVENTS,
+    )
+
+
+def test_a_vm_on_kvm(vm: VmSpec) -> None:
+    assert machine.plan_qemu(vm, "kvm") == (
+        "qemu-system-x86_64",
+        "-M",
+        "q35",
+        "-accel",
+        "kvm",
+        "-cpu",
+        "host",
+        *HEAD,
+        *EVENTS,
+    )
+
+
+def test_a_vm_that_counts_instructions(vm: VmSpec) -> None:
+    argv = machine.plan_qemu(vm, "icount")
+    head = ("-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,-erms,-fsrm,-fsrs")
+    assert argv[:9] == ("qemu-system-x86_64", "-M", "q35", *head)
+    results_dir = "/twinmod/run/results"
+    named = f"out={results_dir}/counts,symbols={results_dir}/symbols"
+    plugin = ("-plugin", f"/twinmod/native/profiler.so,{named}")
+    assert argv[9:] == (*plugin, *plan_head("tsc=reliable clocksource=tsc"), *EVENTS)
+
+
+def test_an_interactive_vm_has_the_callers_terminal_and_no_other_way_out(vm: VmSpec) -> None:
+    assert machine.plan_qemu(vm, "tcg", interactive=True) == (
+        "qemu-system-x86_64",
+        "-M",
+        "q35",
+        "-accel",
+        "tcg,thread=multi",
+        "-cpu",
+        "max",
+        *plan_head("tsc=reliable"),
+        "-serial",
+        "mon:stdio",
+    )
+
+
+def test_parameters_are_added_to_the_kernels_own(vm: VmSpec) -> None:
+    argv = machine.plan_qemu(replace(vm, processors=1, memory_mib=512), "tcg", parameters="nokaslr")
+    line = argv[argv.index("-append") + 1]
+    assert line.endswith(" printk.devkmsg=on tsc=reliable nokaslr")
+    assert argv[argv.index("-smp") + 1] == "1"
+    assert argv[argv.index("-m") + 1] == "512"
+
+
+# -- one VM -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def setting(
+    tmp_path: Path,
+    root: Chroot,
+    tree: KernelTree,
+    vm: VmSpec,
+    testers: tuple[project_model.TesterSpec, ...],
+) -> boot.Setting:
+    """A setting whose few files that a plan reads are there."""
+    (tmp_path / "root/usr/bin").mkdir(parents=True)
+    (tmp_path / "root/usr/bin/busybox").write_bytes(b"busybox")
+    for name in ("9p.ko", "overlay.ko"):
+        (tmp_path / name).write_bytes(name.encode())
+    return boot.Setting(
+        tree=replace(tree, vm_module_paths=(tmp_path / "9p.ko", tmp_path / "overlay.ko")),
+        chroot=replace(root, root_dir=tmp_path / "root"),
+        vm=vm,
+        accelerator=machine.Accelerator(name="tcg", reason="this host has no /dev/kvm"),
+        version="0.1.0",
+        userland=boot.Userland(
+            site_dir=Path("/cache/site"),
+            programs_dir=Path("/cache/programs"),
+            tester_dirs=tuple((tester, Path(f"/cache/t-{tester.name}")) for tester in testers),
+        ),
+    )
+
+
+@pytest.fixture
+def work(product: Product) -> boot.Work:
+    return boot.Work(mode="matrix", cells=CELLS, products=(product,), limit_s=15.0)
+
+
+def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
+    setting: boot.Setting, work: boot.Work
+) -> None:
+    cells = (*work.cells, model.DIFFERENTIAL)
+    told = boot.plan_agent(
+        setting,
+        replace(work, cells=cells, pytest_args=("-k", "R1"), differential="differential"),
+    )
+    assert json.loads(json.dumps(told)) == told
+    assert told == {
+        "mode": "matrix",
+        "port": "",
+        "cells": [
+            {
+                "name": "c/c",
+                "module": "mdriver_c",
+                "tester": "c",
+                "work": "matrix",
+                "path": "/twinmod/module/mdriver_c.ko",
+                "rules": [],
+                "files": [],
+            },
+            {
+                "name": "c/rust",
+                "module": "mdriver_c",
+                "tester": "rust",
+                "work": "matrix",
+                "path": "/twinmod/module/mdriver_c.ko",
+                "rules": [],
+                "files": [],
+            },
+            {
+                "name": "differential",
+                "module": "",
+                "tester": "",
+                "work": "differential",
+                "path": "",
+                "rules": [],
+                "files": [],
+            },
+        ],
+        "modules": {"mdriver_c": {"path": "/twinmod/module/mdriver_c.ko"}},
+        "testers": {"c": "mdriver_tester_c", "rust": "mdriver_tester_rust"},
+        "matrix": "/twinmod/matrix",
+        "version": "0.1.0",
+        "differential": "differential",
+        "pytest_args": ["-k", "R1"],
+        "limit_s": 15.0,
+        "threads": 0,
+        "increments": 0,
+        "method": "lock",
+        "measurement": None,
+        "marks": "/twinmod/native/marks.so",
+        "loop": "/twinmod/native/loop",
+    }
+
+
+def test_the_agent_is_told_what_to_measure_by_name(setting: boot.Setting, work: boot.Work) -> None:
+    measurement = protocol.Measurement(
+        timings=(protocol.Timing(operation="read", size_bytes=1),),
+        loads=2,
+        rounds=7,
+        turns=3,
+        device_bytes=4096,
+    )
+    told = boot.plan_agent(setting, replace(work, mode="measure", measurement=measurement))
+    assert measure.parse_measurement(json.loads(json.dumps(told["measurement"]))) == measurement
+
+
+def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_same(
+    setting: boot.Setting, work: boot.Work, tmp_path: Path
+) -> None:
+    exact = boot.plan_exact(setting, tmp_path / "native")
+    assert exact.accelerator.name == "icount"
+    assert exact.vm.boot_timeout_s > setting.vm.boot_timeout_s
+    assert exact.vm.silence_timeout_s > setting.vm.silence_timeout_s
+    assert (
+        replace(
+            exact.vm,
+            processors=2,
+            boot_timeout_s=setting.vm.boot_timeout_s,
+            silence_timeout_s=setting.vm.silence_timeout_s,
+        )
+        == setting.vm
+    )
+    assert (
+        replace(exact, accelerator=setting.accelerator, vm=setting.vm, native_dir=None) == setting
+    )
+    argv = boot.plan_boot(exact, work, tmp_path / "vm-1").command.argv
+    assert argv[argv.index("-smp") + 1] == "1"
+    assert "-icount" in argv
+    assert argv[argv.index("-plugin") + 1].startswith("/twinmod/native/profiler.so,")
+
+
+RECORD = (
+    "-accel",
+    "tcg",
+    "-icount",
+    "shift=1,rr=record,rrfile=/twinmod/recording/execution",
+    "-cpu",
+    "max",
+)
+
+
+def test_a_vm_that_is_recorded_has_one_processor_and_no_way_in(
+    setting: boot.Setting, work: boot.Work
+) -> None:
+    recorded = boot.plan_recorded(setting)
+    assert recorded.recorded
+    assert not setting.recorded
+    assert recorded.vm.boot_timeout_s > setting.vm.boot_timeout_s
+    argv = machine.plan_qemu(recorded.vm, recorded.accelerator.name)
+    assert argv[3 : 3 + len(RECORD)] == RECORD
+    assert argv[argv.index("-smp") + 1] == "1"
+    # Neither 9p nor virtio: QEMU records no more than it knows.
+    assert not {"-virtfs", "-device"} & set(argv)
+    assert argv[-6:] == (
+        "-serial",
+        "file:/twinmod/run/results/console.log",
+        "-chardev",
+        "stdio,id=events,signal=off",
+        "-serial",
+        "chardev:events",
+    )
+    assert boot.plan_agent(recorded, work)["port"] == "/dev/ttyS1"
+
+
+def test_a_recorded_vms_folder_keeps_what_a_replay_takes(
+    setting: boot.Setting, work: boot.Work, product: Product, tmp_path: Path
+) -> None:
+    planned = boot.plan_boot(setting, work, tmp_path / "vm-1")
+    record = {"schema": "twinmod.recording/1", "qemu": ["qemu-system-x86_64"]}
+    plan = replace(planned, recording=record, initramfs=b"all of it")
+    with boot.write_run_dir(plan):
+        assert (plan.run_dir / "recording").is_dir()
+    assert (plan.run_dir / "initramfs").read_bytes() == b"all of it"
+    assert json.loads((plan.run_dir / "recording.json").read_text()) == record
+    told = boot.plan_recording(setting, work, ("qemu-system-x86_64", "-smp", "1"))
+    assert told == {
+        "schema": "twinmod.recording/1",
+        "kernel": setting.tree.name,
+        "tree": setting.tree.key,
+        "chroot": setting.chroot.key,
+        "qemu": ["qemu-system-x86_64", "-smp", "1"],
+        "modules": {product.module: product.sha256},
+    }
+    seen = boot.plan_recorded_view(setting, plan.run_dir)
+    writable = {str(bind.target_path) for bind in seen if bind.writable}
+    assert writable == {"/twinmod/run/results", "/twinmod/recording"}
+
+
+def test_only_the_matrix_has_other_memory_than_a_stock_kernel(
+    setting: boot.Setting, work: boot.Work, tmp_path: Path
+) -> None:
+    for mode, added in (("matrix", True), ("measure", False), ("count", False)):
+        argv = boot.plan_boot(setting, replace(work, mode=mode), tmp_path / mode).command.argv
+        line = argv[argv.index("-append") + 1]
+        assert ("init_on_alloc=0" in line) is added, mode
+        assert ("transparent_hugepage=never" in line) is added, mode
+
+
+def test_several_builds_of_one_module_are_files_of_their_own(
+    setting: boot.Setting, work: boot.Work, product: Product, tmp_path: Path
+) -> None:
+    other = replace(product, path=Path("/out/short.ko"), variant="short")
+    cell = replace(CELLS[0], variant="short", rules=("R4",), files=("test_add.py",))
+    both = replace(work, cells=(CELLS[0], cell), products=(product, other))
+    told = boot.plan_agent(setting, both)["cells"]
+    assert [(c["name"], c["path"], c["rules"], c["files"]) for c in told] == [
+        ("c/c", "/twinmod/module/mdriver_c.ko", [], []),
+        ("c/c/short", "/twinmod/module/mdriver_c.short.ko", ["R4"], ["test_add.py"]),
+    ]
+    seen = {
+        str(b.target_path): b.source_path for b in boot.plan_view(setting, both.products, tmp_path)
+    }
+    assert seen["/view/twinmod/module/mdriver_c.ko"] == product.path
+    assert seen["/view/twinmod/module/mdriver_c.short.ko"] == other.path
+
+
+def test_a_vm_boots_busybox_its_modules_and_the_init(
+    setting: boot.Setting, work: boot.Work, tmp_path: Path
+) -> None:
+    plan = boot.plan_boot(setting, work, tmp_path / "vm-1")
+    content = boot.plan_first_content(setting)
+    assert plan.initramfs == initramfs.plan_archive(content)
+    files = dict(content.files)
+    assert set(files) == {"bin/busybox", "modules/9p.ko", "modules/overlay.ko", "init"}
+    assert files["bin/busybox"] == b"busybox"
+    init = files["init"].decode()
+    assert init.index("insmod /modules/9p.ko") < init.index("insmod /modules/overlay.ko")
+    for name, value in boot.plan_environment(setting.userland):
+        assert f"\nexport {name}='{value}'\n" in init
+    # A plan is no act.
+    assert not plan.run_dir.exists()
+
+
+def test_qemu_sees_only_its_view_and_may_write_only_results(
+    setting: boot.Setting, work: boot.Work, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "vm-1"
+    binds = boot.plan_view(setting, work.products, run_dir)
+    writable = [bind for bind in binds if bind.writable]
+    assert [(b.source_path, str(b.target_path)) for b in writable] == [
+        (run_dir / "results", "/twinmod/run/results")
+    ]
+    assert {str(bind.target_path): str(bind.source_path) for bind in binds} == {
+        "/twinmod/run": str(run_dir),
+        "/twinmod/run/results": str(run_dir / "results"),
+        "/twinmod/vmlinux": str(setting.tree.image_path),
+        "/view": str(setting.chroot.root_dir),
+        "/view/twinmod/package": "/cache/programs/package",
+        "/view/twinmod/site": "/cache/site",
+        "/view/twinmod/matrix": "/cache/programs/matrix",
+        "/view/twinmod/tester-c": "/cache/t-c",
+        "/view/twinmod/tester-rust": "/cache/t-rust",
+        "/view/twinmod/module/mdriver_c.ko": "/checkout/out/mdriver_c.ko",
+    }
+    argv = boot.plan_boot(setting, work, run_dir).command.argv
+    assert "--share-net" not in argv
+    assert "--dev-bind" not in argv
+
+
+def test_every_path_that_the_agent_is_given_is_in_its_view(
+    setting: boot.Setting, work: boot.Work, tmp_path: Path
+) -> None:
+    seen = {str(bind.target_path) for bind in boot.plan_view(setting, work.products, tmp_path)}
+    told = boot.plan_agent(setting, work)
+    python_path = dict(boot.plan_environment(setting.userland))["PYTHONPATH"].split(":")
+    paths = [told["matrix"], *(m["path"] for m in told["modules"].values()), *python_path]
+    assert {f"/view{path}" for path in paths} <= seen
+
+
+def test_only_kvm_gets_the_device(setting: boot.Setting, work: boot.Work, tmp_path: Path) -> None:
+    kvm = replace(setting, accelerator=machine.Accelerator(name="kvm", reason="a guest booted"))
+    argv = boot.plan_boot(kvm, work, tmp_path / "vm-1").command.argv
+    assert argv[argv.index("--dev-bind") + 1] == "/dev/kvm"
+
+
+def test_a_shell_stays_in_the_callers_session(
+    setting: boot.Setting, work: boot.Work, tmp_path: Path
+) -> None:
+    plan = boot.plan_boot(setting, replace(work, mode="shell", cells=()), tmp_path / "vm-1")
+    assert "--new-session" not in plan.command.argv
+    assert "mon:stdio" in plan.command.argv
+
+
+def test_a_vms_folder_holds_what_it_boots_from_while_it_runs_and_its_plan_for_good(
+    setting: boot.Setting, work: boot.Work, tmp_path: Path
+) -> None:
+    plan = boot.plan_boot(setting, work, tmp_path / "vm-1")
+    with boot.write_run_dir(plan):
+        assert (plan.run_dir / "initramfs").read_bytes() == plan.initramfs
+    assert not (plan.run_dir / "initramfs").exists()
+    assert json.loads((plan.run_dir / "results/plan.json").read_text()) == plan.agent_plan
+
+
+def test_a_vms_folder_is_its_own(setting: boot.Setting, work: boot.Work, tmp_path: Path) -> None:
+    plan = boot.plan_boot(setting, work, tmp_path / "vm-1")
+    (plan.run_dir / "results").mkdir(parents=True)
+    with pytest.raises(FileExistsError), boot.write_run_dir(plan):
+        pytest.fail("two VMs write into one folder")
+
+
+def test_a_vm_that_did_not_come_as_far_as_a_cell_shows_how_far_it_came(
+    setting: boot.Setting, work: boot.Work, tmp_path: Path
+) -> None:
+    plan = boot.plan_boot(setting, work, tmp_path / "vm-1")
+    nothing = cells_transcript.parse_transcript((), CELLS)
+    end = session.VmEnd(transcript=nothing, end="silent", console="a\nb\n", qemu_log="")
+    error = session.plan_boot_error(plan, end)
+    last = "the last line of its console is: b"
+    assert error.message == f"the VM fell silent before its first cell; {last}"
+    facts = dict(error.facts)
+    assert facts["QEMU"] == "(nothing)"
+    assert facts["console"].endswith("\na\nb")
+    assert facts["folder"] == str(plan.run_dir)
+    assert error.exit_code == 5
+
+
+def test_a_vm_that_said_nothing_is_said_to(
+    setting: boot.Setting, work: boot.Work, tmp_path: Path
+) -> None:
+    error = session.plan_boot_error(boot.plan_boot(setting, work, tmp_path), plan_end("exited"))
+    assert error.message == "the VM ended before its first cell; it said nothing"
+    assert dict(error.facts)["console"] == "(nothing)"
+
+
+WARNING = "WARNING: arch/x86/kernel/x.c:7 at x86_init+0x1/0x2, CPU#0: swapper/0"
+PANIC = "Kernel panic - not syncing: No working init found."
+PROBE = f"[    1.000000] {accelerator.PROBE_MARK}\n"
+MSR = "qemu-system-x86_64: error: failed to set MSR 0x345 to 0x2000"
+ASSERTION = "qemu-system-x86_64: kvm.c:3301: kvm_buf_set_msrs: Assertion failed."
+
+
+@pytest.mark.parametrize(
+    ("console", "output", "status", "name", "words"),
+    [
+        (PROBE, "", 0, "kvm", ("a guest booted with it",)),
+        # It runs a guest: what it warns of is said, and does not make it 20 times slower.
+        (f"[    0.1] {WARNING}\n{PROBE}", "", 0, "kvm", ("a guest booted with it", WARNING)),
+        (f"[    0.1] {WARNING}\n", "", None, "tcg", ("within 10 s", f"its kernel said: {WARNING}")),
+        (f"[    0.1] {WARNING}\n[    0.2] {PANIC}\n", "", 0, "tcg", (WARNING, PANIC)),
+        (f"[    0.2] {PANIC}\n", "", 0, "tcg", (f"its kernel said: {PANIC}",)),
+        (
+            "[    0.2] Kernel panic - not syncing: Attempted to kill init! exitcode=0x100\n",
+            "",
+            0,
+            "tcg",
+            ("Attempted to kill init!",),
+        ),
+        (
+            "[    0.1] Booting\x1b\n[    0.2] ACPI: x\x1b\n",
+            "",
+            None,
+            "tcg",
+            ("the last line of its console is: ACPI: x\\x1b",),
+        ),
+        (
+            "",
+            f"{MSR}\n{ASSERTION}\n",
+            134,
+            "tcg",
+            ("QEMU ended with status 134", MSR, ASSERTION, "the guest said nothing"),
+        ),
+        ("", "", 0, "tcg", ("triple fault", "the guest said nothing")),
+        ("", "", None, "tcg", ("within 10 s", "the guest said nothing")),
+        ("", "", -9, "tcg", ("QEMU ended with status -9",)),
+    ],
+)
+def test_why_a_host_has_no_kvm_is_said_with_the_words_of_those_who_saw_it(
+    console: str, output: str, status: int | None, name: str, words: tuple[str, ...]
+) -> None:
+    found = accelerator.plan_accelerator(console, output, status)
+    assert found.name == name
+    assert all(word in found.reason for word in words), found.reason
+    assert ("said nothing" in found.reason) is ("the guest said nothing" in words or status == -9)
+
+
+def test_no_kernel_panics_on_what_it_warns_of_before_the_agent(setting: boot.Setting) -> None:
+    assert not any("panic_on_warn" in parameter for parameter in machine.KERNEL_PARAMETERS)
+    init = dict(boot.plan_first_content(setting).files)["init"].decode()
+    assert init.index("> /proc/sys/kernel/panic_on_warn") < init.index("switch_root")
+    # A kernel whose parameters say otherwise keeps what they say.
+    assert "grep -q panic_on_warn= /proc/cmdline ||" in init
+
+
+def test_what_a_program_wrote_to_the_log_ends_no_cell(product: Product) -> None:
+    line = "[    1.000000][    T9] kernel BUG at x.c:1!"
+    (fault,), _ = running.find_faults(f"{line}\n", (product,), Path("/out/vm-1"))
+    assert fault.kind == "bug"
+    assert running.find_faults(f"{line}\n", (product,), Path("/out/vm-1"), (line,)) == ((), 0)
+    event = json.dumps({"event": "by_program", "line": line})
+    assert outcomes.parse_program_lines(cells_transcript.parse_events((event,))) == (line,)
+
+
+def plan_end(end: str, console: str = "", *, booted: bool = False) -> session.VmEnd:
+    transcript = cells_transcript.Transcript(booted=booted, release="", cells=(), running=None)
+    return session.VmEnd(transcript=transcript, end=end, console=console, qemu_log="")
+
+
+def test_of_many_cells_the_first_are_named() -> None:
+    assert running.render_names((*CELLS, model.DIFFERENTIAL)) == "c/c c/rust differential"
+    assert running.render_names(CELLS * 5) == "c/c c/rust c/c c/rust c/c c/rust and 4 more"
+
+
+def test_only_a_vm_that_was_never_heard_of_is_booted_again() -> None:
+    assert running.is_stalled(plan_end("silent"))
+    assert not running.is_stalled(plan_end("exited"))
+    assert not running.is_stalled(plan_end("silent", booted=True))
+    assert not running.is_stalled(plan_end("silent", "[    1.0] kernel BUG at mm/slub.c:1!"))
+
+
+def test_a_race_of_the_kernels_own_code_is_counted_and_ends_nothing(product: Product) -> None:
+    own = f"BUG: KCSAN: data-race in a [{product.module}] / vfs_write"
+    console = (
+        f"[    1.000000][    T1] {own}\n[    2.000000][    T2] BUG: KCSAN: data-race in b / c\n"
+    )
+    (fault,), tolerated = running.find_faults(console, (product,), Path("/out/vm-1"))
+    assert (fault.lines[0], tolerated) == (own, 1)
+    assert fault.log == "/out/vm-1/results/console.log"

@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The acts of a benchmark: VMs that count, a VM with a clock, and builds."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from twinmod import workspace
+from twinmod.base import parallel, process, sandbox
+from twinmod.base.progress import Progress
+from twinmod.base.sandbox import Bind, Chroot
+from twinmod.bench import figures as bench_figures
+from twinmod.bench import report
+from twinmod.bench.figures import Figure
+from twinmod.builds import build as builds_build
+from twinmod.builds.product import Product
+from twinmod.cells import decode, selection
+from twinmod.cells import model as cells_model
+from twinmod.cells import report as cells_report
+from twinmod.cells.model import TURNS, YARDSTICKS, Cell, CellResult
+from twinmod.errors import VmLostError
+from twinmod.kernels import elf, model
+from twinmod.project.config import Config
+from twinmod.project.model import LANGUAGES
+from twinmod.userland import native
+from twinmod.vm import boot, machine, running, session
+
+#: How many VMs count. Two of them take no longer than one on two processors.
+BOOTS = 2
+
+#: Seconds of a guest's clock that a cell may go without a figure. It runs ahead of the host's when
+#: the guest has nothing to do.
+LIMIT_S = 600.0
+
+TOOL_TIMEOUT_S = 30.0
+
+#: How long a build of a whole kernel's modules is watched; all of it takes hours.
+WHOLE_S = 60
+
+MODES = ("both", "exact", "wall")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What VMs that counted came to."""
+
+    # Of every cell, in each of them.
+    results: tuple[CellResult, ...]
+    figures: tuple[Figure, ...]
+    boots: tuple[session.Boots, ...]
+
+
+def name_functions(figures: Iterable[Figure], compilers: Chroot) -> tuple[Figure, ...]:
+    """Return figures with their functions as a person knows them: Rust's are mangled."""
+    kept = tuple(figures)
+    mangled = {
+        name.partition(" ")[0] for f in kept for name, _ in f.functions if name.startswith("_R")
+    }
+    known = decode.read_names(sorted(mangled), compilers)
+    return tuple(
+        replace(figure, functions=bench_figures.rename_functions(figure.functions, known))
+        for figure in kept
+    )
+
+
+def read_figures(results: tuple[CellResult, ...], out_dir: Path) -> tuple[Figure, ...]:
+    """Return what the calls of some cells cost, from what their VMs left in a folder.
+
+    Raises:
+        VmLostError: What a VM counted is not whole.
+    """
+    found: list[Figure] = []
+    for number in dict.fromkeys(result.vm for result in results):
+        counted = [c for result in results if result.vm == number for c in result.counted]
+        wanted = {(c.section, mark) for c in counted for mark in bench_figures.find_marks(c)}
+        path = out_dir / f"vm-{number}/results" / machine.COUNTS
+        try:
+            with path.open() as lines:
+                segments = bench_figures.parse_counts(lines, wanted)
+            found += (bench_figures.plan_figure(c, segments) for c in counted)
+        except (OSError, ValueError, KeyError) as error:
+            raise VmLostError(
+                "what a VM counted is not whole", facts=(("file", str(path)), ("why", repr(error)))
+            ) from error
+    return tuple(found)
+
+
+def measure(
+    setting: boot.Setting, work: boot.Work, boots: int, out_dir: Path, progress: Progress
+) -> Measured:
+    """Count in several VMs, some at a time: how busy the host is changes no count.
+
+    Args:
+        setting: Of VMs that count.
+        work: What is counted.
+        boots: How many VMs.
+        out_dir: Gets a folder for each.
+        progress: Told of them.
+    """
+
+    def plan_lane(
+        number: int,
+    ) -> Callable[[Progress], tuple[tuple[CellResult, ...], session.Boots]]:
+        own_dir = out_dir / f"exact-{number}"
+        return lambda progress: running.run_cells(setting, work, own_dir, progress)
+
+    title = f"{boots} VMs that count: {running.render_names(work.cells)}"
+    runs = parallel.run_all(tuple(plan_lane(n) for n in range(1, boots + 1)), title, progress)
+    figures = tuple(
+        figure
+        for number, (ended, _) in enumerate(runs, 1)
+        for figure in read_figures(ended, out_dir / f"exact-{number}")
+    )
+    return Measured(
+        results=tuple(result for ended, _ in runs for result in ended),
+        figures=name_functions(figures, setting.tree.compilers),
+        boots=tuple(taken for _, taken in runs),
+    )
+
+
+# -- builds -----------------------------------------------------------------------------------
+
+
+def time_build(
+    config: Config, prepared: workspace.Prepared, product: Product, progress: Progress
+) -> dict[str, Any]:
+    """Return what building one module takes, and what comes of it.
+
+    Args:
+        config: The project.
+        prepared: Its kernel.
+        product: The module as it was built for the run.
+        progress: Told of every build.
+    """
+    (module,) = (m for m in config.modules if m.name == product.module)
+    sources = builds_build.read_sources(module, config.root_dir)
+    version = workspace.read_module_version(config)
+    out_dir = config.out_dir / "bench/builds"
+
+    def build(files: tuple[tuple[str, bytes], ...]) -> float:
+        plan = builds_build.plan_build(module, prepared.tree, files, out_dir, version)
+        began = time.monotonic()
+        builds_build.build(plan, progress)
+        return time.monotonic() - began
+
+    changed = tuple(
+        (name, text + b"/* one more line */\n" if Path(name).stem == module.name else text)
+        for name, text in sources
+    )
+    shutil.rmtree(out_dir, ignore_errors=True)
+    cold_s, unchanged_s, changed_s = build(sources), build(sources), build(changed)
+    shutil.rmtree(out_dir)
+    data = product.path.read_bytes()
+    return {
+        "module": module.name,
+        "language": module.language,
+        "cold_s": round(cold_s, 3),
+        "changed_s": round(changed_s, 3),
+        "unchanged_s": round(unchanged_s, 3),
+        "size_bytes": len(data),
+        "text_bytes": elf.count_text(data),
+        "stripped_bytes": read_stripped_size(product, prepared.tree.compilers, config),
+        "symbols": len(set(elf.parse_module(data).symbols)),
+        "lines": sum(bool(line.strip()) for _, text in sources for line in text.splitlines()),
+    }
+
+
+def time_whole(
+    config: Config, prepared: workspace.Prepared, progress: Progress
+) -> dict[str, Any] | None:
+    """Return how far a build of all of a kernel's modules comes in a while.
+
+    That is what `make SUBDIRS=... modules` does since Linux 5.3. None for a tree that lies among
+    its own outputs, which is a person's.
+    """
+    tree = prepared.tree
+    if tree.in_place:
+        return None
+    work_dir = config.out_dir / "bench/whole"
+    shutil.copytree(tree.build_dir, work_dir, symlinks=True)
+    command = replace(
+        sandbox.plan_command(
+            tree.compilers,
+            ("timeout", str(WHOLE_S), *sandbox.plan_make(tree.make_flags, "modules")),
+            purpose="the kernel's modules did not build",
+            timeout_s=WHOLE_S + TOOL_TIMEOUT_S,
+            binds=(
+                Bind(source_path=tree.source_dir, target_path=sandbox.LINUX),
+                Bind(source_path=work_dir, target_path=sandbox.BUILD, writable=True),
+            ),
+        ),
+        log_path=config.out_dir / "bench/whole.log",
+    )
+    with progress.phase(f"all modules of {tree.release}, as far as they come in {WHOLE_S} s"):
+        status, _ = process.run_unchecked(command)
+    log = (config.out_dir / "bench/whole.log").read_text(errors="replace")
+    wanted = (tree.build_dir / ".config").read_text().count("=m\n")
+    shutil.rmtree(work_dir)
+    return {
+        "seconds": WHOLE_S,
+        "finished": status == 0,
+        "modules": wanted,
+        **report.parse_build_log(log),
+    }
+
+
+def read_stripped_size(product: Product, compilers: Chroot, config: Config) -> int:
+    """Return the bytes of a module's file without what only a debugger wants."""
+    out_dir = config.out_dir / "bench/stripped"
+    out_dir.mkdir(parents=True, exist_ok=True)
+    inside = sandbox.INSIDE
+    command = sandbox.plan_command(
+        compilers,
+        (
+            "strip",
+            "--strip-debug",
+            "-o",
+            str(inside / "out" / product.file_name),
+            str(inside / product.file_name),
+        ),
+        purpose=f"{product.file_name} was not stripped",
+        timeout_s=TOOL_TIMEOUT_S,
+        binds=(
+            Bind(source_path=product.path, target_path=inside / product.file_name),
+            Bind(source_path=out_dir, target_path=inside / "out", writable=True),
+        ),
+    )
+    process.run(command)
+    return (out_dir / product.file_name).stat().st_size
+
+
+# -- the whole --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a caller wants of a benchmark."""
+
+    # One of MODES.
+    mode: str = "both"
+    quick: bool = False
+    # Added to the kernel's command line.
+    parameters: str = ""
+
+
+def run_bench(
+    config: Config, wanted: Wanted, progress: Progress
+) -> tuple[dict[str, Any], tuple[CellResult, ...]]:
+    """Measure; write and return the report, and how every cell ended.
+
+    Raises:
+        TwinmodError: See the steps.
+    """
+    prepared = workspace.run_setup(config, progress)
+    languages = workspace.require_languages(config, prepared.tree, LANGUAGES, progress)
+    cells, absent = selection.plan_presence(cells_model.plan_cells(config), prepared.tree)
+    products = workspace.run_build(config, prepared, languages, progress)
+    setting = workspace.prepare_setting(config, prepared, progress)
+    parameters = (*setting.tree.parameters, *wanted.parameters.split())
+    setting = replace(
+        setting,
+        native_dir=native.ensure_native(prepared.chroot, progress),
+        tree=replace(setting.tree, parameters=parameters),
+    )
+    out_dir = config.out_dir / "bench"
+    shutil.rmtree(out_dir, ignore_errors=True)
+    measured, exact = _run_exact(wanted, setting, cells, products, out_dir, progress)
+    timed, wall = _run_wall(wanted, setting, products, out_dir, progress)
+    builds, whole = _run_builds(config, wanted, prepared, products, progress)
+    document = report.plan_report(
+        kernel=model.plan_kernel(prepared.tree),
+        parameters=wanted.parameters,
+        mode=wanted.mode,
+        quick=wanted.quick,
+        products=products,
+        figures=measured.figures,
+        turns=tuple(t for result in timed for t in result.turns),
+        loops=tuple(loop for result in measured.results for loop in result.loops),
+        builds=builds,
+        whole=whole,
+        exact=exact,
+        wall=wall,
+        absent=cells_report.plan_absent(absent),
+    )
+    workspace.write_json(out_dir / "report.json", document)
+    return document, (*measured.results, *timed)
+
+
+def _run_exact(
+    wanted: Wanted,
+    setting: boot.Setting,
+    cells: tuple[Cell, ...],
+    products: tuple[Product, ...],
+    out_dir: Path,
+    progress: Progress,
+) -> tuple[Measured, dict[str, Any]]:
+    if wanted.mode == "wall":
+        return Measured(results=(), figures=(), boots=()), {}
+    measurement = bench_figures.plan_exact(quick=wanted.quick)
+    work = boot.Work(
+        mode="measure",
+        cells=(*cells, YARDSTICKS),
+        products=products,
+        limit_s=LIMIT_S,
+        measurement=measurement,
+    )
+    assert setting.native_dir is not None, "prepared by the caller"
+    exact = boot.plan_exact(setting, setting.native_dir)
+    measured = measure(exact, work, BOOTS, out_dir, progress)
+    return measured, {
+        "qemu": read_qemu_version(setting.chroot),
+        "machine": " ".join(machine.COUNTING_MACHINE),
+        "vms": BOOTS,
+        "loads": measurement.loads,
+        "rounds": measurement.rounds,
+        "stalled_boots": sum(boots.stalled for boots in measured.boots),
+    }
+
+
+def _run_wall(
+    wanted: Wanted,
+    setting: boot.Setting,
+    products: tuple[Product, ...],
+    out_dir: Path,
+    progress: Progress,
+) -> tuple[tuple[CellResult, ...], dict[str, Any]]:
+    if wanted.mode == "exact":
+        return (), {}
+    measurement = bench_figures.plan_turns(quick=wanted.quick, processors=setting.vm.processors)
+    work = boot.Work(
+        mode="turns", cells=(TURNS,), products=products, limit_s=LIMIT_S, measurement=measurement
+    )
+    ended, boots = running.run_cells(setting, work, out_dir / "wall", progress)
+    return ended, {
+        "accelerator": setting.accelerator.name,
+        "reason": setting.accelerator.reason,
+        "processors": setting.vm.processors,
+        "turns": measurement.turns,
+        "stalled_boots": boots.stalled,
+    }
+
+
+def _run_builds(
+    config: Config,
+    wanted: Wanted,
+    prepared: workspace.Prepared,
+    products: tuple[Product, ...],
+    progress: Progress,
+) -> tuple[tuple[dict[str, Any], ...], dict[str, Any] | None]:
+    if wanted.quick or wanted.mode == "exact":
+        return (), None
+    builds = tuple(time_build(config, prepared, product, progress) for product in products)
+    return builds, time_whole(config, prepared, progress)
+
+
+def read_qemu_version(chroot: Chroot) -> str:
+    """Return what the chroot's QEMU says it is."""
+    command = sandbox.plan_command(
+        chroot,
+        ("qemu-system-x86_64", "--version"),
+        purpose="QEMU does not start",
+        timeout_s=TOOL_TIMEOUT_S,
+    )
+    return process.run(command).splitlines()[0]

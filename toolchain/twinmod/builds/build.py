@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A module's source folder becomes a .ko for one kernel tree, and is looked at.
+
+The stage is a folder of the checkout's ``out/`` with the sources and a generated Kbuild. Inside
+the chroot it appears at the same path everywhere: out of tree for C, at the configured folder of
+the read-only Linux tree for Rust.
+
+Source: Documentation/kbuild/modules.rst, Linux 7.3.
+"""
+
+import hashlib
+import json
+import shlex
+import shutil
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from twinmod.base import cache, process, sandbox, templates
+from twinmod.base.process import Command
+from twinmod.base.progress import Progress
+from twinmod.base.sandbox import Bind
+from twinmod.builds.product import Product
+from twinmod.errors import BuildError, ConfigError
+from twinmod.kernels import elf, kconfig
+from twinmod.kernels.model import KernelTree
+from twinmod.project.model import ModuleSpec
+
+MODULES = sandbox.INSIDE / "module"
+
+#: What a person writes; everything else in a stage is generated.
+SOURCE_SUFFIXES = (".c", ".h", ".rs", ".S")
+
+#: The record of the last build, beside its product.
+MANIFEST = ".twinmod.json"
+
+BUILD_TIMEOUT_S = 900.0
+
+#: A compiler's words are shown as it wrote them, up to this many lines.
+COMPILER_LINES = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildPlan:
+    """All that it takes to build one module for one tree; nothing has happened yet."""
+
+    module: ModuleSpec
+    tree: KernelTree
+    stage_dir: Path
+    # (file name, content) of everything that the stage holds before make runs.
+    files: tuple[tuple[str, bytes], ...]
+    # What make calls the folder: relative to the tree, or absolute inside the chroot.
+    folder: str
+    command: Command
+    # What the same would have been called before Linux 5.3; "" out of tree.
+    subdirs_line: str
+    # The same digest means the same product.
+    digest: str
+
+    @property
+    def product_path(self) -> Path:
+        """Where make leaves the module."""
+        return self.stage_dir / f"{self.module.name}.ko"
+
+
+def read_sources(module: ModuleSpec, project_dir: Path) -> tuple[tuple[str, bytes], ...]:
+    """Return (name, content) of a module's source files, sorted by name.
+
+    Raises:
+        ConfigError: The folder or the module's main file is not there.
+    """
+    folder = project_dir / module.sources
+    suffix = ".rs" if module.language == "rust" else ".c"
+    main_path = folder / f"{module.name}{suffix}"
+    if not main_path.is_file():
+        raise ConfigError(
+            f"the source of module {module.name} is missing",
+            facts=(("file", str(main_path)),),
+            hint=f"correct [tool.twinmod.modules.{module.name}], or write the file",
+        )
+    paths = sorted(path for path in folder.iterdir() if path.suffix in SOURCE_SUFFIXES)
+    return tuple((path.name, path.read_bytes()) for path in paths)
+
+
+def plan_folder(module: ModuleSpec) -> tuple[str, PurePosixPath]:
+    """Return what make calls a module's folder, and where it lies inside the chroot."""
+    if module.subdirs:
+        return module.subdirs, sandbox.LINUX / module.subdirs
+    return str(MODULES / module.name), MODULES / module.name
+
+
+def plan_make(module: ModuleSpec, tree: KernelTree, *arguments: str) -> tuple[str, ...]:
+    """Return make's argument vector for one module, as it is called inside the chroot."""
+    folder, _ = plan_folder(module)
+    return sandbox.plan_make(tree.make_flags, f"M={folder}", *arguments, in_place=tree.in_place)
+
+
+def plan_binds(
+    module: ModuleSpec, tree: KernelTree, stage_dir: Path
+) -> tuple[tuple[Bind, ...], tuple[PurePosixPath, ...]]:
+    """Return the mounts of a build, and the folders to cover first.
+
+    The tree is read-only, so the parent of the module's folder in it is covered by an empty
+    one, where the mount point can be made.
+    """
+    _, inside = plan_folder(module)
+    binds = (
+        Bind(source_path=tree.source_dir, target_path=sandbox.LINUX),
+        Bind(source_path=tree.build_dir, target_path=sandbox.BUILD),
+        Bind(source_path=stage_dir, target_path=inside, writable=True),
+    )
+    return binds, (inside.parent,) if module.subdirs else ()
+
+
+def find_absence(language: str, tree: KernelTree) -> str:
+    """Return why a kernel can have no module in a language, "" when it can."""
+    if language == "rust" and not tree.proof.rustc:
+        return f"kernel {tree.release} was built without Rust (CONFIG_RUST is not set)"
+    return ""
+
+
+def plan_build(
+    module: ModuleSpec,
+    tree: KernelTree,
+    sources: tuple[tuple[str, bytes], ...],
+    out_dir: Path,
+    version: str = "",
+) -> BuildPlan:
+    """Plan the build of one module.
+
+    Args:
+        module: What to build.
+        tree: The kernel to build it for, with the compilers that built it.
+        sources: (name, content) of its files.
+        out_dir: The checkout's folder for results.
+        version: What the module says as its version; "" for one that has none.
+
+    Returns:
+        The plan: stage, commands, and the digest of everything that the product depends on.
+
+    Raises:
+        BuildError: The kernel has no Rust and the module is written in it.
+    """
+    reason = find_absence(module.language, tree)
+    if reason:
+        raise BuildError(f"module {module.name} cannot be built: {reason}")
+    folder, _ = plan_folder(module)
+    stage_dir = out_dir / "build" / tree.release / module.name
+    binds, hidden = plan_binds(module, tree, stage_dir)
+    command = replace(
+        sandbox.plan_command(
+            tree.compilers,
+            plan_make(module, tree, "modules"),
+            binds=binds,
+            hidden=hidden,
+            purpose=f"module {module.name} did not build",
+            timeout_s=BUILD_TIMEOUT_S,
+        ),
+        log_path=stage_dir / "build.log",
+        tail_lines=COMPILER_LINES,
+    )
+    makefile = templates.render_template(
+        "Makefile.j2",
+        {
+            "module": module.name,
+            "release": tree.release,
+            "subdirs": module.subdirs,
+            "command": render_makefile_command(command),
+        },
+    )
+    kbuild = templates.render_template("Kbuild.j2", {"module": module.name, "version": version})
+    files = (*sources, ("Kbuild", kbuild.encode()))
+    subdirs_line = f"make SUBDIRS={module.subdirs} modules" if module.subdirs else ""
+    return BuildPlan(
+        module=module,
+        tree=tree,
+        stage_dir=stage_dir,
+        folder=folder,
+        command=command,
+        files=(*files, ("Makefile", makefile.encode())),
+        subdirs_line=subdirs_line,
+        digest=plan_digest(
+            files, plan_make(module, tree, "modules"), (tree.key, tree.compilers.key)
+        ),
+    )
+
+
+def plan_digest(
+    files: tuple[tuple[str, bytes], ...], argv: tuple[str, ...], keys: tuple[str, ...]
+) -> str:
+    """Return the digest of all that a product depends on: sources, command, tree, chroot."""
+    total = hashlib.sha256()
+    for part in (
+        *(part for name, text in files for part in (name.encode(), text)),
+        *(text.encode() for text in (*argv, *keys)),
+    ):
+        total.update(len(part).to_bytes(8, "big"))
+        total.update(part)
+    return total.hexdigest()
+
+
+def render_makefile_command(command: Command) -> str:
+    """Return a build's command for a Makefile, without its last word, the target."""
+    return shlex.join(command.argv[:-1]).replace("$", "$$")
+
+
+def render_show(plan: BuildPlan) -> str:
+    """Return what ``build -- --show`` prints for one module."""
+    lines = [f"# {plan.module.name} for {plan.tree.release}"]
+    if plan.subdirs_line:
+        lines.append(f"# before Linux 5.3: {plan.subdirs_line}")
+    inside = shlex.join(plan_make(plan.module, plan.tree, "modules"))
+    lines.append(f"# inside the sandbox: {inside}")
+    return "\n".join((*lines, process.render_command(plan.command)))
+
+
+def write_stage(plan: BuildPlan) -> None:
+    """Write a plan's files, each only when it changed, and remove sources that are gone.
+
+    make decides by time stamps: what did not change must not look new.
+    """
+    plan.stage_dir.mkdir(parents=True, exist_ok=True)
+    wanted = dict(plan.files)
+    for path in plan.stage_dir.iterdir():
+        generated = path.name.endswith(".mod.c")
+        if path.suffix in SOURCE_SUFFIXES and path.name not in wanted and not generated:
+            path.unlink()
+    for name, content in plan.files:
+        path = plan.stage_dir / name
+        if not path.is_file() or path.read_bytes() != content:
+            path.write_bytes(content)
+
+
+def build(plan: BuildPlan, progress: Progress) -> Product:
+    """Build a module, unless its last product is what this plan would make.
+
+    Raises:
+        BuildError: It does not compile, or the product is not what it should be.
+    """
+    found = find_product(plan)
+    if found is not None:
+        return found
+    manifest_path = plan.stage_dir / MANIFEST
+    manifest_path.unlink(missing_ok=True)
+    _clear_foreign_outputs(plan)
+    write_stage(plan)
+    plan.product_path.unlink(missing_ok=True)
+    began = time.monotonic()
+    began_wall = time.time()
+    with progress.phase(f"module {plan.module.name}"):
+        process.run(plan.command)
+    product = read_product(plan, time.monotonic() - began, began_wall)
+    record = {"digest": plan.digest, "product": {**asdict(product), "path": str(product.path)}}
+    cache.write_atomically(manifest_path, json.dumps(record, indent=2) + "\n")
+    (plan.stage_dir / ".twinmod.tree").write_text(plan.tree.key)
+    return product
+
+
+def _clear_foreign_outputs(plan: BuildPlan) -> None:
+    """Start over when the stage was built for another tree: make would not notice."""
+    marker = plan.stage_dir / ".twinmod.tree"
+    if plan.stage_dir.exists() and (not marker.exists() or marker.read_text() != plan.tree.key):
+        shutil.rmtree(plan.stage_dir)
+
+
+def find_product(plan: BuildPlan) -> Product | None:
+    """Return the last product when it is exactly what the plan would make, unharmed."""
+    try:
+        record = json.loads((plan.stage_dir / MANIFEST).read_text())
+        content = plan.product_path.read_bytes()
+        if record["digest"] != plan.digest:
+            return None
+        if hashlib.sha256(content).hexdigest() != record["product"]["sha256"]:
+            return None
+        fields = {
+            **record["product"],
+            "path": plan.product_path,
+            "up_to_date": True,
+            **{name: tuple(record["product"][name]) for name in ("watchers", "blind")},
+        }
+        return Product(**fields)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_product(plan: BuildPlan, seconds: float, began_wall: float) -> Product:
+    """Return what make built, after a look at it.
+
+    Raises:
+        BuildError: make left nothing, something old, or something else.
+    """
+    path = plan.product_path
+    if not path.is_file() or path.stat().st_mtime < began_wall - 1:
+        raise BuildError(
+            f"module {plan.module.name} did not build: make succeeded and left no new product",
+            facts=(("product", str(path)), ("log", str(plan.command.log_path))),
+        )
+    content = path.read_bytes()
+    found = elf.parse_module(content)
+    vermagic = check_module(plan, found)
+    config = kconfig.parse_options((plan.tree.build_dir / ".config").read_text())
+    watchers, blind = kconfig.find_watchers(config, found.symbols)
+    return Product(
+        module=plan.module.name,
+        language=plan.module.language,
+        path=path,
+        size_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        vermagic=vermagic,
+        seconds=round(seconds, 2),
+        up_to_date=False,
+        watchers=watchers,
+        blind=blind,
+        command=shlex.join(plan_make(plan.module, plan.tree, "modules")),
+    )
+
+
+def check_module(plan: BuildPlan, found: elf.ModuleFile) -> str:
+    """Return a module's vermagic, after comparing the file with what it should be.
+
+    Raises:
+        BuildError: It has another name, kernel or language.
+    """
+    vermagic = found.find_modinfo("vermagic")
+    claims = (
+        ("name", plan.module.name, found.find_modinfo("name")),
+        ("kernel", plan.tree.release, vermagic.split(" ")[0]),
+        ("language", plan.module.language, find_language(found)),
+    )
+    wrong = tuple(
+        (what, f"{seen}, not {wanted}") for what, wanted, seen in claims if wanted != seen
+    )
+    if wrong:
+        raise BuildError(
+            f"module {plan.module.name} was built, and is not what it should be",
+            facts=(*wrong, ("product", str(plan.product_path))),
+        )
+    return vermagic
+
+
+def find_language(found: elf.ModuleFile) -> str:
+    """Return the language that a module was compiled from: "rust", "c", or "unknown".
+
+    Every module has C in it, from modpost; only a Rust one is signed by rustc and has Rust's
+    mangled symbols.
+    """
+    signed = any("rustc" in comment for comment in found.comments)
+    mangled = any(symbol.startswith("_R") for symbol in found.symbols)
+    if signed and mangled:
+        return "rust"
+    return "c" if found.comments and not signed and not mangled else "unknown"
+
+
+def plan_report(products: tuple[Product, ...], tree: KernelTree) -> dict[str, Any]:
+    """Return the build report: JSON's own types, schema ``twinmod.build/2``."""
+    return {
+        "schema": "twinmod.build/2",
+        "kernel": {
+            "release": tree.release,
+            "version": tree.version,
+            "origin": tree.origin,
+            "suite": tree.suite,
+            "make_flags": list(tree.make_flags),
+            "compilers": tree.compilers.name,
+            "rustc": tree.proof.rustc,
+        },
+        "crates": {
+            "reference": tree.proof.reference,
+            "checked_symbols": tree.proof.checked_symbols,
+            "equal_layouts": tree.proof.equal_layouts,
+            "unknown_layouts": list(tree.proof.unknown_layouts),
+            "ambiguous_layouts": list(tree.proof.ambiguous_layouts),
+            "uncompared": tree.proof.uncompared,
+        },
+        "products": [{**asdict(product), "path": str(product.path)} for product in products],
+    }

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernel's own checks of a module's sources: checkpatch, the tree's rustfmt, clippy."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from twinmod.base import process, sandbox
+from twinmod.base.process import Command
+from twinmod.base.progress import Progress
+from twinmod.builds import build
+from twinmod.builds.build import BUILD_TIMEOUT_S, COMPILER_LINES, SOURCE_SUFFIXES, BuildPlan
+from twinmod.kernels.model import KernelTree
+from twinmod.project.model import ModuleSpec
+
+
+def lint(plan: BuildPlan, progress: Progress) -> None:
+    """Hold a module's sources to the kernel's own checks, in a stage of their own.
+
+    Raises:
+        BuildError: A check has something to say; what it said is among the facts.
+    """
+    stage_dir = plan.stage_dir.with_name(f"{plan.module.name}.lint")
+    shutil.rmtree(stage_dir, ignore_errors=True)
+    stage_dir.mkdir(parents=True)
+    for name, content in plan.files:
+        (stage_dir / name).write_bytes(content)
+    for name, command in plan_lint(plan.module, plan.tree, stage_dir):
+        with progress.phase(f"{name} of {plan.module.name}"):
+            process.run(command)
+
+
+def plan_lint(
+    module: ModuleSpec, tree: KernelTree, stage_dir: Path
+) -> tuple[tuple[str, Command], ...]:
+    """Return the kernel's own checks of a module's sources by name; each fails on a find.
+
+    C: checkpatch, and a build with W=1 and warnings as errors. Rust: the tree's rustfmt, and
+    clippy with warnings as errors.
+    """
+    binds, hidden = build.plan_binds(module, tree, stage_dir)
+    _, inside = build.plan_folder(module)
+    names = sorted(
+        p.name
+        for p in stage_dir.iterdir()
+        if p.suffix in SOURCE_SUFFIXES and not p.name.endswith(".mod.c")
+    )
+    paths = tuple(str(inside / name) for name in names)
+    if module.language == "rust":
+        checks = (
+            (
+                "rustfmt",
+                (
+                    "rustfmt",
+                    "--check",
+                    "--edition",
+                    "2021",
+                    "--config-path",
+                    f"{sandbox.LINUX}/.rustfmt.toml",
+                    *paths,
+                ),
+            ),
+            (
+                "clippy",
+                build.plan_make(module, tree, "CLIPPY=1", "KRUSTFLAGS=-Dwarnings", "modules"),
+            ),
+        )
+    else:
+        checks = (
+            (
+                "checkpatch",
+                (
+                    "perl",
+                    f"{sandbox.LINUX}/scripts/checkpatch.pl",
+                    "--no-tree",
+                    "--strict",
+                    "--terse",
+                    "--show-types",
+                    "-f",
+                    *paths,
+                ),
+            ),
+            ("warnings", build.plan_make(module, tree, "W=1", "KCFLAGS=-Werror", "modules")),
+        )
+    return tuple(
+        (
+            name,
+            replace(
+                sandbox.plan_command(
+                    tree.compilers,
+                    argv,
+                    binds=binds,
+                    hidden=hidden,
+                    timeout_s=BUILD_TIMEOUT_S,
+                    purpose=f"{name} has something to say about {module.name}",
+                ),
+                tail_lines=COMPILER_LINES,
+            ),
+        )
+        for name, argv in checks
+    )

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The outcome of each cell, test and rule, from what a VM and its kernel said. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from twinmod.cells.model import AbsentCell, CellResult, TestResult
+from twinmod.cells.transcript import Transcript
+from twinmod.guest import faults as guest_faults
+from twinmod.guest.faults import KernelFault
+
+
+def parse_program_lines(events: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the lines of the console that look like a report of the kernel and are a program's."""
+    return tuple(str(event["line"]) for event in events if event["event"] == "by_program")
+
+
+def classify(
+    transcript: Transcript, end: str, faults: tuple[KernelFault, ...]
+) -> tuple[CellResult, ...]:
+    """Return an outcome for every cell that began.
+
+    Args:
+        transcript: What the VM said.
+        end: How it ended, one of ENDS.
+        faults: What its kernel told of.
+
+    Returns:
+        The cells in the order in which they began. A cell with a fault has crashed, whatever
+        the agent said of it. One that the VM did not end is timeout when the host gave up, and
+        lost otherwise.
+    """
+    by_cell = assign_faults(transcript, faults)
+    last = len(transcript.cells) - 1
+    return tuple(
+        _classify_cell(result, by_cell[number], end, transcript.running if number == last else None)
+        for number, result in enumerate(transcript.cells)
+    )
+
+
+def assign_faults(
+    transcript: Transcript, faults: tuple[KernelFault, ...]
+) -> tuple[tuple[KernelFault, ...], ...]:
+    """Return, for each cell, the faults that came after it began and before the next one did.
+
+    What the kernel said before the first cell is no module's doing.
+    """
+    found: list[list[KernelFault]] = [[] for _ in transcript.cells]
+    for fault in faults:
+        number = len(found) - 1
+        if fault.at_s is not None and transcript.began_s:
+            number = sum(began_s <= fault.at_s for began_s in transcript.began_s) - 1
+        if number >= 0:
+            found[number].append(replace(fault, test=find_running(transcript, fault)))
+    return tuple(tuple(part) for part in found)
+
+
+def find_running(transcript: Transcript, fault: KernelFault) -> str:
+    """Return the test that ran when the kernel told of a fault, "" for none."""
+    if fault.at_s is None:
+        return transcript.running.id if transcript.running else ""
+    before = [test for at_s, test in transcript.steps if at_s <= fault.at_s]
+    return before[-1] if before else ""
+
+
+def _classify_cell(
+    result: CellResult, faults: tuple[KernelFault, ...], end: str, running: TestResult | None
+) -> CellResult:
+    if result.outcome == "timeout" or (result.outcome and not faults):
+        return replace(result, kernel_faults=faults)
+    outcome = "crashed" if faults else "timeout" if end == "silent" else "lost"
+    why = {
+        "crashed": guest_faults.render_complaint(faults[0]) if faults else "",
+        "timeout": "the VM fell silent",
+        "lost": "the VM was gone before the cell ended",
+    }[outcome]
+    tests = result.tests
+    if running is not None:
+        tests = (*tests, replace(running, outcome=outcome, message=why))
+    # The agent may have said the same.
+    problems = tuple(dict.fromkeys((*result.problems, why)))
+    return replace(result, outcome=outcome, tests=tests, kernel_faults=faults, problems=problems)
+
+
+def compare_coverage(
+    results: tuple[CellResult, ...], expected: tuple[str, ...], rules: tuple[str, ...]
+) -> tuple[CellResult, ...]:
+    """Return the results with every hole in them a problem; a cell with a problem has failed.
+
+    Args:
+        results: What ran.
+        expected: The rules that every cell must have an outcome for.
+        rules: All that the contract has.
+
+    Returns:
+        The same cells. A rule that no test passed or failed in, and a test that ran in another
+        cell and not in this one, is a problem of a cell that otherwise passed or failed.
+    """
+    everywhere = {test.id for result in results for test in result.tests}
+    checked = []
+    for result in results:
+        if result.outcome not in ("passed", "failed"):
+            checked.append(result)
+            continue
+        answered = {
+            rule
+            for test in result.tests
+            for rule in test.rules
+            if test.outcome in ("passed", "failed")
+        }
+        seen = {test.id for test in result.tests}
+        problems = [] if result.tests or result.problems else ["no test ran"]
+        problems += [f"{rule} has no outcome" for rule in expected if rule not in answered]
+        problems += [f"{test} did not run" for test in sorted(everywhere - seen)]
+        unknown = sorted({rule for t in result.tests for rule in t.rules} - set(rules))
+        problems += [f"{rule} is tested and is not in the contract" for rule in unknown]
+        outcome = "failed" if problems else result.outcome
+        checked.append(replace(result, outcome=outcome, problems=(*result.problems, *problems)))
+    return tuple(checked)
+
+
+def blame(
+    results: tuple[CellResult, ...], module: str, problems: tuple[str, ...]
+) -> tuple[CellResult, ...]:
+    """Return the results with problems of a module in the last of its cells, which has failed.
+
+    One that ended otherwise than it should has not come so far: it is left as it is.
+    """
+    last = max((i for i, r in enumerate(results) if r.cell.module == module), default=None)
+    if last is None or not problems or results[last].outcome not in ("passed", "failed"):
+        return results
+    blamed = replace(results[last], outcome="failed", problems=(*results[last].problems, *problems))
+    return (*results[:last], blamed, *results[last + 1 :])
+
+
+def compare_rule(result: CellResult, rule: str) -> str:
+    """Return the outcome of one rule in one cell, "missing" when no test answered for it."""
+    outcomes = {test.outcome for test in result.tests if rule in test.rules}
+    order = ("crashed", "timeout", "lost", "failed", "passed", "skipped")
+    return next((outcome for outcome in order if outcome in outcomes), "missing")
+
+
+def count_totals(
+    results: tuple[CellResult, ...], absent: tuple[AbsentCell, ...] = ()
+) -> dict[str, int]:
+    """Return how many tests passed, failed and were skipped, over all cells.
+
+    A test that its VM died in has failed. So has whatever kept a cell from passing although no
+    test of it failed: a rule without outcome, a module that did not unload. A cell that the
+    kernel cannot have counts as one that was skipped.
+    """
+    counts = Counter(
+        test.outcome if test.outcome in ("passed", "skipped") else "failed"
+        for result in results
+        for test in result.tests
+    )
+    for result in results:
+        blamed = any(test.outcome not in ("passed", "skipped") for test in result.tests)
+        if result.outcome != "passed" and not blamed:
+            counts["failed"] += max(1, len(result.problems))
+    counts["skipped"] += len(absent)
+    return {name: counts[name] for name in ("passed", "failed", "skipped")}

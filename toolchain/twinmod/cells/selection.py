@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which cells a person wants, and which of them a kernel can have."""
+
+from dataclasses import dataclass
+
+from twinmod.builds import build
+from twinmod.cells import model
+from twinmod.cells.model import AbsentCell, Cell
+from twinmod.kernels.model import KernelTree
+from twinmod.project.config import Config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What a caller narrowed a run to, or widened it by."""
+
+    languages: tuple[str, ...]
+    testers: tuple[str, ...]
+    keyword: str = ""
+    # Only the tests of these rules; () for those of all.
+    rules: tuple[str, ...] = ()
+    # Many more rounds of what repeats itself.
+    long: bool = False
+    # Whether its VMs can be replayed; nothing comes in once they run, so no differential.
+    record: bool = False
+
+    @property
+    def narrowing(self) -> tuple[str, ...]:
+        """Arguments of pytest that leave only some tests, () when all of them run."""
+        rules = tuple(word for rule in self.rules for word in ("--rule", rule))
+        return (*rules, "-k", self.keyword) if self.keyword else rules
+
+    @property
+    def pytest_args(self) -> tuple[str, ...]:
+        """All arguments of pytest for it."""
+        return (*self.narrowing, "--long") if self.long else self.narrowing
+
+    def plan_expected(self, known: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the rules that every cell must have an outcome for, of those of the contract."""
+        if self.keyword:
+            return ()
+        return self.rules or known
+
+    def plan_cells(self, config: Config) -> tuple[Cell, ...]:
+        """Return the cells that it leaves."""
+        return tuple(
+            cell
+            for cell in model.plan_cells(config)
+            if cell.language in self.languages and cell.tester in self.testers
+        )
+
+    def render(self, config: Config) -> str:
+        """Return what it narrows a run to as text, "" when it leaves everything."""
+        cells = self.plan_cells(config)
+        words = []
+        if len(cells) < len(model.plan_cells(config)):
+            words.append("cells " + " ".join(cell.name for cell in cells))
+        words += [f"--rule {rule}" for rule in self.rules]
+        if self.keyword:
+            words.append(f"-k {self.keyword!r}")
+        if self.record:
+            words.append("what can be recorded: no differential")
+        return ", ".join(words)
+
+
+def plan_presence(
+    cells: tuple[Cell, ...], tree: KernelTree
+) -> tuple[tuple[Cell, ...], tuple[AbsentCell, ...]]:
+    """Return the cells that a kernel can have, and those that it cannot."""
+    reasons = {cell: build.find_absence(cell.language, tree) for cell in cells}
+    present = tuple(cell for cell, reason in reasons.items() if not reason)
+    absent = tuple(
+        AbsentCell(cell=cell, reason=reason) for cell, reason in reasons.items() if reason
+    )
+    return present, absent

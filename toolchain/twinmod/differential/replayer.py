@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A script carried out again, one step more each time, until a step fails."""
+
+from dataclasses import dataclass, replace
+
+from twinmod.cells.model import CellResult
+from twinmod.differential import explorer, scripts
+from twinmod.differential.scripts import DEVICE, Definition, Sequence
+from twinmod.vm import session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """What a script's steps came to."""
+
+    sequence: Sequence
+    result: CellResult
+    # How many of the steps agreed.
+    agreed: int
+    # What differs in the one after them, "" when all agree or the VM died.
+    difference: str
+
+
+class Replayer:
+    """Carries out a sequence from its beginning, with one more step each time."""
+
+    def __init__(self, definition: Definition, sequence: Sequence) -> None:
+        self.definition = definition
+        self.sequence = sequence
+        self.agreed = 0
+        self.difference = ""
+
+    def converse(self, vm: session.Vm) -> None:
+        """Replay with a VM that is ready; returns early when it dies, or when answers differ."""
+        steps = self.sequence.steps
+        for count in range(1, len(steps) + 1):
+            part = replace(self.sequence, steps=steps[:count])
+            _, expected = self.definition.expect(part.size, list(part.steps))
+            try:
+                answers = vm.ask(explorer.plan_request(part))["answers"]
+            except session.VmGoneError:
+                return
+            self.difference = explorer.compare_answers(part, expected, answers)
+            if self.difference:
+                return
+            self.agreed = count
+
+    def finish(self, ended: CellResult) -> Replay:
+        """Return what it came to, after the VM is gone."""
+        outcome = ended.outcome
+        if outcome == "passed" and self.difference:
+            outcome = "failed"
+        return Replay(
+            sequence=self.sequence,
+            result=replace(ended, outcome=outcome),
+            agreed=self.agreed,
+            difference=self.difference,
+        )
+
+
+def render_replay(replay: Replay) -> str:
+    """Return a replay as text: each step, and what came of it."""
+    steps = replay.sequence.steps
+    lines = [
+        scripts.render_step(
+            (DEVICE, {"size": replay.sequence.size, "tester": replay.sequence.tester})
+        )
+    ]
+    for number, step in enumerate(steps):
+        mark = "agree" if number < replay.agreed else "-"
+        if number == replay.agreed:
+            mark = "DIFFER" if replay.difference else replay.result.outcome.upper()
+        lines.append(f"{number + 1:>4}  {mark:<7} {scripts.render_step(step)}")
+    if replay.difference:
+        lines.append(replay.difference)
+    return "\n".join(lines)

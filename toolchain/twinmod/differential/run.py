@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The verbs of the differential: as the last cell of a run, soak, and the replay of a script."""
+
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twinmod import workspace
+from twinmod.base import cache, commands
+from twinmod.base.progress import Progress
+from twinmod.builds.product import Product
+from twinmod.cells import report
+from twinmod.cells.model import DIFFERENTIAL, CellResult
+from twinmod.cells.selection import Selection
+from twinmod.differential import corpus as differential_corpus
+from twinmod.differential import explorer as differential_explorer
+from twinmod.differential import replayer as differential_replayer
+from twinmod.differential import report as differential_report
+from twinmod.differential import scripts
+from twinmod.errors import ConfigError
+from twinmod.kernels import model
+from twinmod.kernels.model import KernelTree
+from twinmod.project.config import Config
+from twinmod.project.model import LANGUAGES
+from twinmod.vm import boot as vm_boot
+from twinmod.vm import running, session
+from twinmod.workspace import Prepared
+
+
+def plan_soak_report(
+    tree: KernelTree,
+    accelerator: str,
+    seed: int,
+    stalled_boots: int,
+    products: tuple[Product, ...],
+    differential: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the report of a soak: JSON's own types, schema ``twinmod.soak/1``."""
+    return {
+        "schema": "twinmod.soak/1",
+        "kernel": model.plan_kernel(tree),
+        "accelerator": accelerator,
+        "seed": seed,
+        "stalled_boots": stalled_boots,
+        "modules": report.plan_modules(products),
+        "differential": differential,
+    }
+
+
+def render_soak(document: Mapping[str, Any]) -> str:
+    """Return a soak as text: how often each step was carried out, and how far it went."""
+    found = document["differential"]
+    width = max((len(name) for name in found["carried_out"]), default=0)
+    lines = [
+        f"{name:<{width}}  {count:>9}  of which refused {found['refused'][name]}"
+        for name, count in found["carried_out"].items()
+    ]
+    kernel = document["kernel"]["release"]
+    lines.append(f"kernel {kernel}, {document['accelerator']}, seed {document['seed']}")
+    return "\n".join((*lines, differential_report.render_differential(found)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explored:
+    """What the differential came to."""
+
+    result: CellResult
+    # As in the reports.
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exploring:
+    """A differential that waits for its VM, and what is needed to say what it came to."""
+
+    config: Config
+    definition: scripts.Definition
+    explorer: differential_explorer.Explorer
+
+    def finish(self, ended: CellResult) -> Explored:
+        """Return what it came to, after its VM is gone; a failing sequence is kept as a script."""
+        exploration = self.explorer.finish()
+        problems = differential_report.find_problems(exploration, self.definition)
+        path = self._write_script(exploration.failure) if exploration.failure else None
+        shown = str(path.relative_to(self.config.out_dir.parent)) if path else ""
+        result = differential_report.plan_result(
+            ended, exploration, problems if ended.outcome == "passed" else (), shown
+        )
+        document = {
+            "outcome": result.outcome,
+            "problems": list(result.problems),
+            "kernel_faults": [report.plan_fault(fault) for fault in result.kernel_faults],
+            **differential_report.plan_report(exploration, shown),
+        }
+        return Explored(result=result, document=document)
+
+    def _write_script(self, failure: differential_explorer.Failure) -> Path:
+        name = differential_report.plan_script_name(failure.sequence)
+        path = self.config.out_dir / "replays" / name
+        comments = (f"kernel {self.config.kernel.name}", *failure.message.splitlines())
+        cache.write_atomically(path, scripts.render_script(failure.sequence, comments))
+        return path
+
+
+def read_rounds(config: Config, selection: Selection) -> tuple[differential_explorer.Round, ...]:
+    """Return what a run of `test` carries out; () when it is narrowed to tests, or has none.
+
+    Raises:
+        ConfigError: The project's scripts are not all there, or not all scripts.
+    """
+    if not config.differential or selection.narrowing or selection.record:
+        return ()
+    definition = scripts.load_definition(config.matrix_dir, config.differential)
+    folder = config.matrix_dir / config.differential / differential_corpus.CORPUS
+    corpus = differential_corpus.read_corpus(folder, definition, LANGUAGES)
+    return differential_explorer.plan_corpus_rounds(corpus, selection.testers)
+
+
+def prepare_exploring(
+    config: Config,
+    setting: vm_boot.Setting,
+    work: vm_boot.Work,
+    out_dir: Path,
+    progress: Progress,
+    rounds: Iterable[differential_explorer.Round],
+) -> Exploring:
+    """Return the differential of a run.
+
+    Args:
+        config: Names the package.
+        setting: What a VM is made of, should the first one die.
+        work: What those VMs are to do.
+        out_dir: Gets their folders.
+        progress: Told of every sequence.
+        rounds: What is carried out.
+    """
+    differential_explorer.keep_in(config.out_dir / "hypothesis")
+    definition = scripts.load_definition(config.matrix_dir, config.differential)
+    count = iter(range(1, 1_000_000))
+
+    def boot() -> AbstractContextManager[session.Vm]:
+        run_dir = out_dir / f"vm-again-{next(count)}"
+        progress.note(f"the VM died of a sequence; booting another one: {run_dir.name}")
+        return session.serve(setting, work, run_dir, lambda _: None)
+
+    def found(sequence: scripts.Sequence, message: str) -> None:
+        progress.detail(f"a sequence of {len(sequence.steps)} steps fails; making it smaller")
+        script = scripts.render_script(sequence, message.splitlines())
+        cache.write_atomically(out_dir / "found.replay", script)
+
+    def told(sequences: int, steps: int) -> None:
+        progress.detail(f"differential, {sequences} sequences, {steps} steps done")
+
+    explorer = differential_explorer.Explorer(definition, rounds, boot, found, told)
+    return Exploring(config=config, definition=definition, explorer=explorer)
+
+
+def prepare_alone(
+    config: Config, prepared: Prepared, out_dir: Path, life_s: float, progress: Progress
+) -> tuple[vm_boot.Setting, vm_boot.Work]:
+    """Build all modules that the kernel can have, for a VM that does the differential alone.
+
+    Args:
+        config: What to build.
+        prepared: What to build it with.
+        out_dir: Is emptied.
+        life_s: How long the VM may live, in seconds.
+        progress: Told of every phase.
+    """
+    languages = workspace.require_languages(config, prepared.tree, LANGUAGES, progress)
+    products = workspace.run_build(config, prepared, languages, progress)
+    setting = workspace.prepare_setting(config, prepared, progress)
+    shutil.rmtree(out_dir, ignore_errors=True)
+    work = vm_boot.Work(
+        mode="matrix",
+        cells=(DIFFERENTIAL,),
+        products=products,
+        limit_s=config.vm.test_timeout_s,
+        differential=config.differential,
+        life_s=life_s,
+    )
+    return setting, work
+
+
+def run_soak(
+    config: Config, prepared: Prepared, minutes: float, seed: int, progress: Progress
+) -> Explored:
+    """Explore with fresh seeds for some minutes; write the report.
+
+    Raises:
+        ConfigError: The project has no differential.
+    """
+    if not config.differential:
+        raise ConfigError(
+            "there is nothing to soak: [tool.twinmod] names no differential",
+            hint=commands.render("test"),
+        )
+    out_dir = config.out_dir / "soak"
+    life_s = minutes * 60 + vm_boot.RUN_TIMEOUT_S
+    setting, work = prepare_alone(config, prepared, out_dir, life_s, progress)
+    definition = scripts.load_definition(config.matrix_dir, config.differential)
+    rounds = differential_explorer.iterate_rounds(
+        definition, LANGUAGES, seed, time.monotonic() + minutes * 60
+    )
+    exploring = prepare_exploring(config, setting, work, out_dir, progress, rounds)
+    (ended,), boots = running.run_cells(
+        setting, work, out_dir, progress, exploring.explorer.converse
+    )
+    explored = exploring.finish(ended)
+    for name, script in differential_corpus.plan_corpus(exploring.explorer.finish().kept).items():
+        cache.write_atomically(out_dir / differential_corpus.CORPUS / name, script)
+    document = plan_soak_report(
+        prepared.tree,
+        setting.accelerator.name,
+        seed,
+        boots.stalled,
+        work.products,
+        explored.document,
+    )
+    workspace.write_json(out_dir / "report.json", document)
+    return Explored(result=explored.result, document=document)
+
+
+def plan_replay(config: Config, script: str, name: str) -> differential_replayer.Replayer:
+    """Return what replays a script.
+
+    Args:
+        config: Names the package that the steps are of.
+        script: As the differential left it.
+        name: What an error calls it.
+
+    Raises:
+        ConfigError: It is no script, or there is no differential.
+    """
+    if not config.differential:
+        raise ConfigError("there is nothing to replay: [tool.twinmod] names no differential")
+    definition = scripts.load_definition(config.matrix_dir, config.differential)
+    sequence = scripts.parse_file(script, name, definition, LANGUAGES)
+    return differential_replayer.Replayer(definition, sequence)
+
+
+def run_replay(
+    config: Config, prepared: Prepared, replayer: differential_replayer.Replayer, progress: Progress
+) -> differential_replayer.Replay:
+    """Carry out a script's steps, one more each time, until one fails."""
+    out_dir = config.out_dir / "replay"
+    setting, work = prepare_alone(config, prepared, out_dir, vm_boot.RUN_TIMEOUT_S, progress)
+    (ended,), _ = running.run_cells(setting, work, out_dir, progress, replayer.converse)
+    return replayer.finish(ended)

@@ -1,0 +1,459 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The zoo as data: bugs, what stops each attempt at one, and whether that is what it says. Pure."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+import msgspec
+from rich.table import Table
+
+from twinmod.base import commands
+from twinmod.cells.model import Cell, CellResult
+from twinmod.errors import ConfigError, TwinmodError
+from twinmod.project.model import ModuleSpec
+
+#: The kernel of an entry that needs none of its own: the one that the configuration selects.
+STOCK = "stock"
+
+#: The kernel that looks for data races.
+RACING = "kcsan"
+
+#: Kinds of faults that the kernel tells of because it was built to look for them. Others are a
+#: crash.
+SANITIZERS = (
+    "kasan",
+    "kcsan",
+    "kfence",
+    "kmsan",
+    "ubsan",
+    "lockdep",
+    "kmemleak",
+    "atomic sleep",
+    "slub",
+)
+
+#: Outcomes of a test in which it said no.
+FAILED = ("failed",)
+
+#: Lines of evidence that a report keeps.
+EVIDENCE_LINES = 12
+
+Stop = Literal["compile", "rule", "sanitizer", "crash", "nowhere"]
+
+#: Why nothing stops an attempt, where that is no bad news: the same lines hold no bug in this
+#: language. A run cannot tell, so the entry has to say why.
+NO_BUG = "no bug"
+
+
+class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What stops one attempt."""
+
+    stopped_by: Stop
+    # The compiler's code, the rule, the sanitizer, the kind of crash; of one that nothing stops,
+    # NO_BUG or "".
+    by: str = ""
+    # Of one that nothing stops: why.
+    because: str = ""
+
+
+class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All of a ``zoo.toml``; docs/zoo.md says what the keys are."""
+
+    kind: str
+    why: str
+    reference: str
+    kernel: Literal["stock", "kasan", "kcsan"]
+    c: Expectation
+    rust: Expectation
+    more: dict[str, Expectation] = {}
+    # Whether the bug is in a driver, or in a program that uses one.
+    space: Literal["kernel", "user"] = "kernel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One way to write a bug."""
+
+    entry: str
+    # "c", "rust", or another attempt in Rust, as in "rust_unsafe".
+    variant: str
+    kernel: str
+    space: str
+    expected: Expectation
+
+    @property
+    def language(self) -> str:
+        """What it is written in."""
+        return "c" if self.variant == "c" else "rust"
+
+    @property
+    def name(self) -> str:
+        """What a report calls it."""
+        return f"{self.entry}/{self.variant}"
+
+    @property
+    def stem(self) -> str:
+        """The name of its module or program, and of its source without a suffix."""
+        return f"zoo_{self.entry}_{self.variant}"
+
+    @property
+    def file_name(self) -> str:
+        """The name of its source."""
+        return f"{self.stem}.{'c' if self.language == 'c' else 'rs'}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One bug."""
+
+    name: str
+    page: Page
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Every way in which it is written: C, Rust, and more of Rust."""
+        expected = {"c": self.page.c, "rust": self.page.rust, **self.page.more}
+        return tuple(
+            Attempt(
+                entry=self.name,
+                variant=variant,
+                kernel=self.page.kernel,
+                space=self.page.space,
+                expected=expectation,
+            )
+            for variant, expectation in expected.items()
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What stopped one attempt."""
+
+    attempt: Attempt
+    # A Stop, or "not run".
+    stopped_by: str
+    # As in Expectation.
+    by: str = ""
+    # What was said: by the compiler, the test, or the kernel.
+    evidence: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is what the entry expects."""
+        expected = self.attempt.expected
+        if self.stopped_by != expected.stopped_by:
+            return False
+        return expected.by in self.by.split("; ") or expected.by == self.by
+
+
+# -- the data ---------------------------------------------------------------------------------
+
+
+def parse_entry(name: str, content: bytes) -> Entry:
+    """Return the entry that a ``zoo.toml`` describes.
+
+    Args:
+        name: The folder's.
+        content: The file's.
+
+    Raises:
+        ConfigError: An unknown key, a missing one, a wrong value, an expectation that is half.
+    """
+    try:
+        page = msgspec.convert(tomllib.loads(content.decode()), Page)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"zoo/{name}/zoo.toml is not valid: {error}") from error
+    entry = Entry(name=name, page=page)
+    for attempt in entry.attempts:
+        _check_expectation(name, attempt)
+        if attempt.variant != "c" and not re.fullmatch(r"rust(_[a-z]+)?", attempt.variant):
+            raise ConfigError(
+                f"zoo/{name}/zoo.toml is not valid: more.{attempt.variant} is no name of an "
+                "attempt in Rust, such as rust_unsafe"
+            )
+    return entry
+
+
+def _check_expectation(name: str, attempt: Attempt) -> None:
+    expected = attempt.expected
+    quiet = expected.stopped_by == "nowhere"
+    needed = "because" if quiet else "by"
+    why = ""
+    if not getattr(expected, needed):
+        why = f"lacks `{needed}`"
+    elif quiet and expected.by not in ("", NO_BUG):
+        why = f"has `by` other than {NO_BUG!r}"
+    if why:
+        raise ConfigError(
+            f"zoo/{name}/zoo.toml is not valid: {attempt.variant} is stopped by "
+            f"{expected.stopped_by!r} and {why}"
+        )
+
+
+def select_attempts(
+    entries: tuple[Entry, ...], keyword: str, languages: tuple[str, ...]
+) -> tuple[Attempt, ...]:
+    """Return the attempts in some languages at the bugs whose name has a part.
+
+    Raises:
+        ConfigError: None is left.
+    """
+    found = tuple(
+        attempt
+        for entry in entries
+        for attempt in entry.attempts
+        if attempt.language in languages and keyword in attempt.name
+    )
+    if not found:
+        raise ConfigError(
+            f"-k {keyword} leaves nothing of the zoo", hint=commands.render("zoo", "--list")
+        )
+    return found
+
+
+def plan_module(attempt: Attempt) -> ModuleSpec:
+    """Return the module that an attempt is; Rust is built in the Linux tree, as the twin is."""
+    subdirs = f"samples/rust/{attempt.stem}" if attempt.language == "rust" else ""
+    return ModuleSpec(
+        name=attempt.stem,
+        language=attempt.language,
+        sources=f"zoo/{attempt.entry}",
+        subdirs=subdirs,
+    )
+
+
+def plan_cell(attempt: Attempt, drivers: Mapping[str, str]) -> Cell:
+    """Return the cell that an attempt runs in.
+
+    Args:
+        attempt: It.
+        drivers: By language, the module that programs in user space use: one without the bug.
+    """
+    module = drivers[attempt.language] if attempt.space == "user" else attempt.stem
+    return Cell(
+        module=module,
+        language=attempt.language,
+        tester=attempt.variant,
+        label=attempt.entry,
+        files=(f"test_{attempt.entry}.py",),
+    )
+
+
+def plan_order(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
+    """Return attempts in the order in which they run: those that end a VM come last."""
+    return tuple(sorted(attempts, key=lambda a: a.expected.stopped_by in ("sanitizer", "crash")))
+
+
+# -- verdicts ---------------------------------------------------------------------------------
+
+
+def judge(attempt: Attempt, result: CellResult) -> Verdict:
+    """Return what stopped an attempt that was built and ran."""
+    if result.kernel_faults:
+        fault = result.kernel_faults[0]
+        where = "sanitizer" if fault.kind in SANITIZERS else "crash"
+        return Verdict(
+            attempt=attempt,
+            stopped_by=where,
+            by=fault.kind,
+            evidence=fault.lines[:EVIDENCE_LINES],
+        )
+    if result.outcome in ("crashed", "timeout", "lost"):
+        return Verdict(
+            attempt=attempt, stopped_by="crash", by=result.outcome, evidence=result.problems
+        )
+    return _judge_tests(attempt, result)
+
+
+def _judge_tests(attempt: Attempt, result: CellResult) -> Verdict:
+    """Return what stopped an attempt that its VM survived."""
+    bad = tuple(test for test in result.tests if test.outcome in FAILED)
+    if bad:
+        rules = dict.fromkeys(rule for test in bad for rule in test.rules)
+        return Verdict(
+            attempt=attempt,
+            stopped_by="rule",
+            by="; ".join(rules),
+            evidence=tuple(test.message for test in bad),
+        )
+    if result.problems or not any(test.outcome == "passed" for test in result.tests):
+        evidence = result.problems or ("no test ran",)
+        return Verdict(attempt=attempt, stopped_by="not run", evidence=evidence)
+    expected = attempt.expected
+    by = expected.by if expected.stopped_by == "nowhere" else ""
+    return Verdict(attempt=attempt, stopped_by="nowhere", by=by, evidence=(expected.because,))
+
+
+def judge_refusal(attempt: Attempt, words: str) -> Verdict:
+    """Return what stopped an attempt that did not compile.
+
+    Args:
+        attempt: It.
+        words: The compiler's.
+    """
+    lines = words.splitlines()
+    first = next((i for i, line in enumerate(lines) if is_error(line)), 0)
+    return Verdict(
+        attempt=attempt,
+        stopped_by="compile",
+        by="; ".join(parse_compiler_errors(words)),
+        evidence=tuple(lines[first : first + EVIDENCE_LINES]),
+    )
+
+
+def is_error(line: str) -> bool:
+    """Tell whether a compiler's message of an error begins with a line."""
+    return bool(re.match(r"\s*error(\[E\d+\])?: ", line))
+
+
+def parse_compiler_errors(words: str) -> tuple[str, ...]:
+    """Return the codes of a compiler's errors, each once; the text of those that have none."""
+    found = re.findall(r"^\s*error(?:\[(E\d+)\])?: (.*)", words, re.MULTILINE)
+    names = (code or text.strip() for code, text in found)
+    return tuple(dict.fromkeys(name for name in names if not name.startswith("aborting due")))
+
+
+# -- the report -------------------------------------------------------------------------------
+
+
+def plan_verdict(verdict: Verdict) -> dict[str, Any]:
+    """Return what stopped an attempt as JSON's own types."""
+    expected = verdict.attempt.expected
+    return {
+        "stopped_by": verdict.stopped_by,
+        "by": verdict.by,
+        "evidence": list(verdict.evidence),
+        "expected": {"stopped_by": expected.stopped_by, "by": expected.by},
+        "as_expected": verdict.passed,
+    }
+
+
+def plan_report(
+    entries: tuple[Entry, ...],
+    verdicts: tuple[Verdict, ...],
+    releases: Mapping[str, str],
+    seconds: float,
+    boots: int,
+    absent: Mapping[Attempt, str] = MappingProxyType({}),
+    failed: Mapping[str, TwinmodError] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Return the report: JSON's own types, schema ``twinmod.zoo/1``.
+
+    Args:
+        entries: All of the zoo; those without a verdict are left out.
+        verdicts: Of what was selected.
+        releases: By the name of a kernel, its release.
+        seconds: What all of it took.
+        boots: How many VMs that were.
+        absent: By attempt that a kernel cannot have, why.
+        failed: By the name of a kernel, what its setup or its VMs failed with.
+    """
+    found = {(v.attempt.entry, v.attempt.variant): plan_verdict(v) for v in verdicts}
+    names = {v.attempt.entry for v in verdicts}
+    return {
+        "schema": "twinmod.zoo/1",
+        "kernels": dict(releases),
+        "entries": [
+            {
+                "name": entry.name,
+                "kind": entry.page.kind,
+                "why": entry.page.why,
+                "reference": entry.page.reference,
+                "kernel": entry.page.kernel,
+                "c": found.get((entry.name, "c")),
+                "rust": found.get((entry.name, "rust")),
+                "more": {
+                    v: found[entry.name, v] for v in entry.page.more if (entry.name, v) in found
+                },
+            }
+            for entry in entries
+            if entry.name in names
+        ],
+        "mismatches": [v.attempt.name for v in verdicts if not v.passed],
+        "absent": [
+            {"attempt": attempt.name, "reason": reason} for attempt, reason in absent.items()
+        ],
+        "failed": {name: error.message for name, error in failed.items()},
+        "seconds": round(seconds, 1),
+        "boots": boots,
+    }
+
+
+def is_whole(document: Mapping[str, Any], attempts: int) -> bool:
+    """Tell whether a report has so many attempts, and each ended as expected."""
+    verdicts = [
+        verdict
+        for entry in document.get("entries", ())
+        for verdict in (entry["c"], entry["rust"], *entry["more"].values())
+        if verdict is not None
+    ]
+    return len(verdicts) == attempts and not document["mismatches"]
+
+
+def render_stop(stopped_by: str, by: str) -> str:
+    """Return what stopped an attempt as the table shows it."""
+    return f"{stopped_by} ({by})" if by else stopped_by
+
+
+def render_table(verdicts: tuple[Verdict, ...]) -> Table:
+    """Return the table: a line for each bug, and for each further attempt at it."""
+    table = Table(pad_edge=False, box=None)
+    for column in ("bug", "C", "Rust", "as expected"):
+        table.add_column(column, overflow="fold")
+    found = {(v.attempt.entry, v.attempt.variant): v for v in verdicts}
+    for name in dict.fromkeys(v.attempt.entry for v in verdicts):
+        pair = tuple(v for key in ("c", "rust") if (v := found.get((name, key))))
+        cells = [_render_verdict(found.get((name, key))) for key in ("c", "rust")]
+        if pair:
+            table.add_row(name, *cells, _render_agreement(pair))
+        for verdict in verdicts:
+            if verdict.attempt.entry == name and verdict.attempt.variant not in ("c", "rust"):
+                table.add_row(
+                    f"  {verdict.attempt.variant}",
+                    "",
+                    _render_verdict(verdict),
+                    _render_agreement((verdict,)),
+                )
+    return table
+
+
+def _render_verdict(verdict: Verdict | None) -> str:
+    return render_stop(verdict.stopped_by, verdict.by) if verdict else "-"
+
+
+def _render_agreement(verdicts: tuple[Verdict, ...]) -> str:
+    return "yes" if all(verdict.passed for verdict in verdicts) else "NO"
+
+
+def render_troubles(verdicts: tuple[Verdict, ...]) -> str:
+    """Return, for each attempt that was not stopped as it says, what was expected and seen."""
+    lines = []
+    for verdict in verdicts:
+        if not verdict.passed:
+            expected = verdict.attempt.expected
+            lines.append(
+                f"{verdict.attempt.name}: expected "
+                f"{render_stop(expected.stopped_by, expected.by)}, "
+                f"seen {render_stop(verdict.stopped_by, verdict.by)}"
+            )
+            lines.extend(f"    {line}" for line in verdict.evidence)
+    return "\n".join(lines)
+
+
+def render_list(attempts: tuple[Attempt, ...]) -> str:
+    """Return a line for each attempt, with what it expects."""
+    width = max(len(attempt.name) for attempt in attempts)
+    return "\n".join(
+        f"{a.name:<{width}}  {a.kernel:<5}  {render_stop(a.expected.stopped_by, a.expected.by)}"
+        for a in attempts
+    )
+
+
+def render_totals(verdicts: tuple[Verdict, ...], seconds: float) -> str:
+    """Return the last line of a run."""
+    good = sum(verdict.passed for verdict in verdicts)
+    return f"{good} of {len(verdicts)} attempts stopped as expected, in {seconds:.0f} s"

@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The program inside the VM: load, run, unload, and say each step on one line.
+
+Process 1 of the guest. It does its work in a child, so that a call that never returns cannot
+keep it from saying so. Standard library only, but for what a cell itself needs.
+"""
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from twinmod.guest import faults, leaks, measure, modules
+from twinmod.guest import log as guest_log
+from twinmod.guest import stream as guest_stream
+from twinmod.guest.child import BROKEN, FAULT, HEARTBEAT_S, STUCK, Child
+from twinmod.guest.door import GuestError
+from twinmod.guest.leaks import Place
+from twinmod.guest.log import KERNELS_WORDS, KernelLog
+from twinmod.guest.plugin import PYTEST_SAVINGS, Reporter
+from twinmod.guest.stream import Stream
+
+PLAN_PATH = Path("/results/plan.json")
+SYMBOLS_PATH = Path("/results/symbols")
+
+#: Where what a cell leaves for the host goes.
+RESULTS = Path("/results")
+
+#: How the name of the file ends that a cell's process writes to, by its work.
+LOGS = {
+    "matrix": ".pytest.log",
+    "count": ".count.log",
+    "measure": ".measure.log",
+    "turns": ".measure.log",
+    "differential": ".log",
+}
+
+#: How much of its end a problem repeats.
+LOG_LINES = 12
+LOG_BYTES = 4096
+
+#: What pytest's exit status says beside that tests passed or failed; pytest.ExitCode.
+PYTEST_ENDS = {
+    2: "pytest was interrupted, or could not collect the tests",
+    3: "pytest itself failed",
+    4: "pytest was called in a way that it refuses",
+    5: "pytest collected no test",
+}
+
+#: linux/reboot.h
+LINUX_REBOOT_CMD_POWER_OFF = 0x4321FEDC
+
+
+def run_pytest(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int) -> int:
+    """Run the matrix in this process against one cell; return pytest's exit status."""
+    pytest = importlib.import_module("pytest")
+    redirect_output(plan_log_path(cell))
+    arguments = [
+        *([f"{plan['matrix']}/{name}" for name in cell["files"]] or [plan["matrix"]]),
+        "--rootdir",
+        plan["matrix"],
+        "-p",
+        "no:cacheprovider",
+        "--tb=short",
+        "--strict-markers",
+        "-q",
+        "--no-header",
+        "--color=no",
+        *PYTEST_SAVINGS,
+        "--module",
+        cell["module"],
+        "--module-path",
+        cell["path"],
+        "--tester",
+        cell["tester"],
+        "--marks",
+        str(marks),
+        "--module-version",
+        plan["version"],
+        *plan["pytest_args"],
+        *(f"--rule={rule}" for rule in cell["rules"]),
+    ]
+    return int(pytest.main(arguments, plugins=[Reporter(stream, marks)]))
+
+
+def run_count(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int) -> int:
+    """Count up with one cell's tester on its module, and say what it took."""
+    del marks
+    redirect_output(plan_log_path(cell))
+    tester = importlib.import_module(plan["testers"][cell["tester"]])
+    with tester.Device(f"/dev/{cell['module']}") as device:
+        count = device.count_up(plan["threads"], plan["increments"], method=plan["method"])
+    names = ("target", "actual", "real_s", "user_s", "system_s")
+    stream.emit("count", values={name: getattr(count, name) for name in names})
+    # Without a lock and without ADD nothing is promised: what is lost is shown.
+    return 0 if count.actual == count.target or plan["method"] == "racy" else 1
+
+
+def run_differential(
+    plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int
+) -> int:
+    """Carry out the host's sequences of steps on every module, until it says that it is done."""
+    redirect_output(plan_log_path(cell))
+    gc.enable()
+    sys.path.insert(0, plan["matrix"])
+    executor = importlib.import_module(f"{plan['differential']}.executor")
+    loaded_size = 0
+    stream.emit("ready")
+    for request in read_requests(stream.descriptor, lambda: os.write(marks, b".")):
+        size = request["size"]
+        if size != loaded_size:
+            for name, module in plan["modules"].items():
+                reload(module["path"], name, f"size={size}")
+            loaded_size = size
+        tester = importlib.import_module(plan["testers"][request["tester"]])
+        answers = {
+            name: executor.execute(Path("/dev") / name, tester, size, request["steps"])
+            for name in plan["modules"]
+        }
+        stream.emit("answer", answers=answers)
+    return 0
+
+
+def run_measure(
+    plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int
+) -> int:
+    """Make the calls that QEMU counts, after each of several loads of the module."""
+    redirect_output(plan_log_path(cell))
+    gc.disable()
+    measurement = measure.parse_measurement(plan["measurement"])
+    tester = importlib.import_module(plan["testers"][cell["tester"]])
+    library = ctypes.CDLL(plan["marks"])
+    parameters = f"size={measurement.device_bytes}" if measurement.device_bytes else ""
+    for load_number in range(1, measurement.loads + 1):
+        loader = None
+        if cell["module"]:
+            reload(cell["path"], cell["module"], *parameters.split())
+            loader = measure.Loader(cell["module"], cell["path"], parameters)
+        if loader and measurement.loop and load_number == 1:
+            for values in measure.iterate_loops(f"/dev/{cell['module']}", plan["loop"]):
+                stream.emit("loop", values=values)
+                os.write(marks, b".")
+        profiler = measure.Profiler(library, SYMBOLS_PATH)
+        stream.emit("symbols")
+        profiler.read_symbols()
+        for values in measure.iterate_timings(
+            profiler, measurement, cell["module"], tester, loader
+        ):
+            stream.emit("figure", values={"cell": cell["name"], "load": load_number, **values})
+            os.write(marks, b".")
+    return 0
+
+
+def run_turns(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int) -> int:
+    """Let a clock tell what the calls of all modules take, in turns, with each tester."""
+    redirect_output(plan_log_path(cell))
+    gc.disable()
+    measurement = measure.parse_measurement(plan["measurement"])
+    library = ctypes.CDLL(plan["marks"])
+    parameters = f"size={measurement.device_bytes}" if measurement.device_bytes else ""
+    loaders = {}
+    for name, module in plan["modules"].items():
+        reload(module["path"], name, *parameters.split())
+        loaders[name] = measure.Loader(name, module["path"], parameters)
+    for tester_name, package in plan["testers"].items():
+        tester = importlib.import_module(package)
+        for values in measure.iterate_turns(measurement, tester, library, loaders):
+            stream.emit("turns", values={"tester": tester_name, **values})
+            os.write(marks, b".")
+    return 0
+
+
+def reload(path: str, name: str, *parameters: str) -> None:
+    """Load a module with parameters, after it was unloaded if it was there.
+
+    Raises:
+        GuestError: Either did not succeed.
+    """
+    problem = modules.unload(name) if modules.is_loaded(name) else ""
+    problem = problem or modules.load(path, *parameters)
+    if problem:
+        raise GuestError(f"{name} was not loaded again: {problem}")
+
+
+def read_requests(descriptor: int, mark: Callable[[], object]) -> Iterator[Any]:
+    """Yield the host's requests, one JSON value a line, until it sends ``null``.
+
+    Args:
+        descriptor: The port.
+        mark: Called before each request, and every HEARTBEAT_S while there is none.
+    """
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    rest = b""
+    while True:
+        line, newline, after = rest.partition(b"\n")
+        if newline:
+            rest = after
+            request = json.loads(line)
+            if request is None:
+                return
+            mark()
+            yield request
+            continue
+        mark()
+        if poll.poll(HEARTBEAT_S * 1000):
+            rest += os.read(descriptor, 1 << 16)
+
+
+def redirect_output(path: Path) -> None:
+    """Let standard output and standard error go to a file."""
+    with path.open("w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+
+
+def plan_log_path(cell: Mapping[str, str]) -> Path:
+    """Return the file that a cell's process writes to."""
+    return RESULTS / (cell["name"].replace("/", "-") + LOGS[cell["work"]])
+
+
+def find_problem(cell: Mapping[str, str], status: int) -> str:
+    """Return why a cell's process ended other than it should, with the end of its log; or "".
+
+    Args:
+        cell: Of the plan.
+        status: Its exit status, negative for a signal. 0 and 1 are what its work came to.
+    """
+    if status in (0, 1):
+        return ""
+    if status < 0:
+        how = f"signal {-status} ended the cell's process ({signal.strsignal(-status)})"
+    else:
+        why = {**(PYTEST_ENDS if cell["work"] == "matrix" else {}), BROKEN: "an exception"}
+        how = f"the cell's process ended with status {status}"
+        how += f": {why[status]}" if status in why else ""
+    log_path = plan_log_path(cell)
+    lines = read_tail(log_path)
+    return "\n".join((f"{how}; {log_path.name} ends with", *lines)) if lines else how
+
+
+def read_tail(path: Path) -> tuple[str, ...]:
+    """Return the last lines of a log that say something; () for a log that is not there."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
+            text = log.read().decode(errors="replace")
+    except OSError:
+        return ()
+    return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-LOG_LINES:]
+
+
+WORKS = {
+    "matrix": run_pytest,
+    "count": run_count,
+    "measure": run_measure,
+    "turns": run_turns,
+    "differential": run_differential,
+}
+
+
+def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -> bool:
+    """Run one cell; return whether this VM can be trusted with another one."""
+    stream.emit("cell", cell=cell["name"])
+    log = KernelLog(
+        guest_log.open_log(),
+        tuple(plan["modules"]),
+        lambda line: stream.emit("by_program", line=line),
+    )
+    # The differential loads what it needs, as it needs it.
+    problem = modules.load(cell["path"]) if cell["path"] else ""
+    if problem:
+        log.read()
+        said = "; ".join(faults.parse_line(line).text for line in log.lines[-KERNELS_WORDS:])
+        why = f"{problem}; the kernel says: {said}" if said else problem
+        stream.emit("cell_end", outcome="failed", problems=[f"did not load: {why}"])
+        return True
+    place = Place(cell["module"])
+    work = WORKS[cell["work"]]
+    child = Child(lambda marks: work(plan, cell, stream, marks))
+    status = child.wait(stream, log, plan["limit_s"])
+    if status == FAULT:
+        stream.emit("cell_end", outcome="crashed", problems=[log.complaint])
+        return False
+    if status == STUCK:
+        write_stacks(child.pid)
+        problem = f"no step within {plan['limit_s']:.0f} s"
+        stream.emit("cell_end", outcome="timeout", problems=[problem])
+        return False
+    assert isinstance(status, int), "neither stuck nor at fault"
+    problem = find_problem(cell, status)
+    problems = [problem] if problem else []
+    names = (
+        [cell["module"]] if cell["module"] else [n for n in plan["modules"] if modules.is_loaded(n)]
+    )
+    left = [f"did not unload: {problem}" for problem in map(modules.unload, names) if problem]
+    if cell["module"] and not left:
+        leaks.tell_leaks(place)
+    if log.read() and log.has_fault():
+        problems += [*left, log.complaint]
+        stream.emit("cell_end", outcome="crashed", problems=problems)
+        return False
+    outcome = "passed" if status == 0 and not problems + left else "failed"
+    stream.emit("cell_end", outcome=outcome, problems=problems + left)
+    return not left
+
+
+def write_stacks(pid: int) -> None:
+    """Write what a stuck process is doing to the console: its stack, and every processor's."""
+    for thread in sorted(Path(f"/proc/{pid}/task").glob("*/stack")):
+        try:
+            text = thread.read_text()
+        except OSError as error:
+            text = str(error)
+        guest_log.say(f"twinmod: {thread}: {' '.join(text.split())}")
+    Path("/proc/sysrq-trigger").write_text("l")
+
+
+def run_cells(plan: Mapping[str, Any], stream: Stream) -> None:
+    """Run the cells of a plan, until one leaves the VM in doubt."""
+    if any(cell["work"] == "matrix" for cell in plan["cells"]):
+        # Imported once: the cells fork from here, and pure Python is slow when emulated.
+        gc.disable()
+        importlib.import_module("pytest")
+        gc.freeze()
+    for cell in plan["cells"]:
+        if not run_cell(plan, cell, stream):
+            break
+    stream.emit("end")
+
+
+def run_shell(plan: Mapping[str, Any]) -> None:
+    """Load every module and give the console to a person."""
+    for name, module in plan["modules"].items():
+        problem = modules.load(module["path"])
+        print(problem or f"/dev/{name} is there")
+    print("the testers:", ", ".join(plan["testers"].values()), "(import them in python3)")
+    print("exit, or Ctrl-A x, ends the VM", flush=True)
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        console = os.open("/dev/ttyS0", os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(console, descriptor)
+        os.execv("/bin/bash", ["bash", "--norc", "-i"])
+    os.waitpid(pid, 0)
+
+
+def power_off() -> None:
+    """End the VM at once; its root is read-only and its results are with the host."""
+    os.sync()
+    ctypes.CDLL(None).reboot(LINUX_REBOOT_CMD_POWER_OFF)
+
+
+def main() -> None:
+    """Do what the plan says, then end the VM."""
+    plan = json.loads(PLAN_PATH.read_text())
+    if plan["mode"] in ("measure", "turns"):
+        measure.reserve()
+    if plan["mode"] == "shell":
+        run_shell(plan)
+    else:
+        stream = Stream(guest_stream.open_port(plan["port"]))
+        stream.emit("boot", release=os.uname().release, python=sys.version.split()[0])
+        run_cells(plan, stream)
+    power_off()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernel's log while a cell runs."""
+
+import os
+import re
+import select
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from twinmod.guest import faults
+
+#: A report is whole when the kernel said nothing more for so long; most take a moment.
+REPORT_PAUSE_S = 0.5
+REPORT_TIMEOUT_S = 5.0
+
+#: How many of the kernel's last lines say why it refused a module.
+KERNELS_WORDS = 2
+
+
+class KernelLog:
+    """What the kernel says from now on: many faults it survives, and a cell must not.
+
+    Args:
+        descriptor: Of /dev/kmsg, that does not block.
+        modules: Those under test; a data race of the kernel's own code is no fault of theirs.
+        tell: Called with each line that a program wrote to /dev/kmsg and that looks like the first
+            one of a report. On the console nothing tells it from the kernel's own.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        modules: tuple[str, ...],
+        tell: Callable[[str], object] = lambda line: None,
+    ) -> None:
+        self.descriptor = descriptor
+        self.modules = modules
+        self.tell = tell
+        self.lines: list[str] = []
+        # What the fault that has_fault found is, in one line.
+        self.complaint = ""
+
+    def read(self) -> bool:
+        """Read what is new; return whether a report of the kernel begins in it."""
+        begun = False
+        while True:
+            try:
+                record = os.read(self.descriptor, 8192)
+            except BlockingIOError:
+                return begun
+            except BrokenPipeError:
+                # The ring buffer went round; what comes next is the oldest that is left.
+                continue
+            if not record:
+                return begun
+            text = record.decode(errors="replace")
+            lines = parse_record(text).split("\n")
+            firsts = [line for line in lines if faults.find_kind(faults.parse_line(line).text)]
+            if find_facility(text) not in (KERNEL, AGENT):
+                for line in firsts:
+                    self.tell(line)
+                continue
+            self.lines += lines
+            begun = begun or bool(firsts)
+
+    def has_fault(self) -> bool:
+        """Wait until the reports that have begun are whole, and tell whether one ends a cell."""
+        deadline = time.monotonic() + REPORT_TIMEOUT_S
+        poll = select.poll()
+        poll.register(self.descriptor, select.POLLIN)
+        while time.monotonic() < deadline and poll.poll(REPORT_PAUSE_S * 1000):
+            self.read()
+        found = faults.parse_faults("\n".join(self.lines))
+        bad = [fault for fault in found if not faults.is_tolerated(fault, self.modules)]
+        self.complaint = faults.render_complaint(bad[0]) if bad else ""
+        return bool(bad)
+
+
+#: Facilities of syslog(3), which a record of /dev/kmsg has: 0 is the kernel, and programs have 1
+#: unless they name another one, as the agent does with LOG_LOCAL0.
+KERNEL, AGENT = 0, 16
+
+#: How /dev/kmsg writes a byte that is not printable, and a backslash.
+_ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
+
+
+def open_log() -> int:
+    """Return a descriptor of the kernel's log, after all that it has said so far."""
+    descriptor = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    os.lseek(descriptor, 0, os.SEEK_END)
+    return descriptor
+
+
+def parse_record(record: str) -> str:
+    """Return a record of /dev/kmsg as the lines of the console that it is.
+
+    Source: Documentation/ABI/testing/dev-kmsg, Linux 7.3.
+    """
+    head, _, text = record.partition(";")
+    fields = head.split(",")
+    at_us = int(fields[2]) if len(fields) > 2 else 0
+    caller = next((f.removeprefix("caller=") for f in fields if f.startswith("caller=")), "")
+    stamp = f"[{at_us // 1_000_000:5d}.{at_us % 1_000_000:06d}]"
+    prefix = f"{stamp}[{caller:>6}] " if caller else f"{stamp} "
+    said = _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), text.partition("\n")[0])
+    # Each escape is a byte of UTF-8.
+    said = said.encode("latin-1", "replace").decode(errors="replace")
+    return "\n".join(prefix + line for line in said.split("\n"))
+
+
+def find_facility(record: str) -> int:
+    """Return who wrote a record of /dev/kmsg. A program cannot say that it is the kernel.
+
+    Source: devkmsg_write() in kernel/printk/printk.c, Linux 7.3.
+    """
+    priority = record.partition(",")[0]
+    return int(priority) >> 3 if priority.isdecimal() else KERNEL
+
+
+def say(text: str) -> None:
+    """Put a line into the kernel's log as a warning, where the console shows it."""
+    Path("/dev/kmsg").write_text(f"<{AGENT << 3 | 4}>{text}\n")

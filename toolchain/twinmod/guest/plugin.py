@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The pytest plugin that reports each test when it begins and when it ends."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from twinmod.guest.stream import Stream
+
+#: Parts of pytest that the matrix does not need; together they are half of what a test costs
+#: beside its own work, and an emulated processor makes each twenty times dearer.
+PYTEST_SAVINGS = (
+    "--capture=no",
+    *(
+        f"-pno:{name}"
+        for name in (
+            "debugging",
+            "doctest",
+            "faulthandler",
+            "junitxml",
+            "logging",
+            "pastebin",
+            "setuponly",
+            "setupplan",
+            "stepwise",
+            "threadexception",
+            "unraisableexception",
+            "warnings",
+        )
+    ),
+)
+
+
+class Reporter:
+    """A pytest plugin: says when a test begins and how it ended."""
+
+    def __init__(self, stream: Stream, marks: int) -> None:
+        self.stream = stream
+        self.marks = marks
+        self.rules: dict[str, list[str]] = {}
+        self.spent: dict[str, float] = {}
+
+    def pytest_itemcollected(self, item: Any) -> None:
+        """Note the rules of a test."""
+        self.rules[item.nodeid] = [
+            rule for marker in item.iter_markers("rule") for rule in marker.args
+        ]
+
+    def pytest_collectreport(self) -> None:
+        """Mark a step for each file: to read them all takes long on a busy machine."""
+        os.write(self.marks, b".")
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Say that a test begins, before it can do any harm."""
+        self.spent[nodeid] = 0.0
+        self.stream.emit("test", id=nodeid, rules=self.rules[nodeid])
+        os.write(self.marks, b".")
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Say how a test ended: at the first phase that failed, or after its last."""
+        self.spent[report.nodeid] += report.duration
+        if report.when == "call" and report.passed:
+            return
+        if report.when == "setup" and report.passed:
+            return
+        if report.nodeid not in self.rules:
+            return
+        message = "" if report.passed else _find_message(report)
+        rules = self.rules.pop(report.nodeid)
+        self.stream.emit(
+            "result",
+            id=report.nodeid,
+            rules=rules,
+            outcome=report.outcome,
+            duration_s=round(self.spent[report.nodeid], 4),
+            message=message,
+        )
+        os.write(self.marks, b".")
+
+
+def _find_message(report: Any) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None:
+        return f"{Path(crash.path).name}:{crash.lineno}: {crash.message}"
+    if isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2])
+    return str(report.longrepr)[-500:]

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The verb `report`: one page and one summary of what earlier runs left."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from twinmod.base import bugs, cache, commands, templates
+from twinmod.base.bugs import MALFORMED
+from twinmod.errors import ConfigError
+from twinmod.guest import visible
+from twinmod.html import document as html_document
+from twinmod.project import rules as project_rules
+from twinmod.project.config import Config
+from twinmod.project.rules import Rules
+
+#: What a page is made of, as far as it is there.
+REPORTS = ("test", "bench", "counter", "zoo")
+
+
+def find_report(config: Config, name: str) -> Path | None:
+    """Return the report that a verb left; of a run on several kernels, the configured one's."""
+    folder = config.out_dir / name
+    paths = (folder / config.kernel.name / "report.json", folder / "report.json")
+    return next((path for path in paths if path.exists()), None)
+
+
+def read_reports(config: Config, rules: Rules, made: str) -> dict[str, dict[str, Any]]:
+    """Return what earlier runs left, by verb; a page can be made of each.
+
+    Raises:
+        ConfigError: One of them is not whole, or there is none.
+    """
+    found = {}
+    for name in REPORTS:
+        path = find_report(config, name)
+        if path is None:
+            continue
+        try:
+            document = json.loads(path.read_bytes())
+            if document["schema"] != f"twinmod.{name}/1":
+                raise ValueError(f"schema {document['schema']!r}")
+            render_pages({name: document}, rules, made)
+        except MALFORMED as error:
+            raise ConfigError(
+                f"the report of `{name}` is not whole, or of another version of twinmod",
+                facts=(("file", str(path)), ("why", bugs.render_words(error))),
+                hint=commands.render(name),
+            ) from error
+        found[name] = document
+    if not found:
+        raise ConfigError(
+            "there is nothing to report yet",
+            facts=(("folder", str(config.out_dir)),),
+            hint=f"{commands.render('test')}, then {commands.render('bench')}",
+        )
+    return found
+
+
+def render_pages(
+    documents: Mapping[str, Mapping[str, Any]], rules: Rules, made: str
+) -> tuple[str, str]:
+    """Return the page and the summary of some reports, as text that has a form in UTF-8."""
+    values = html_document.plan_page(documents, rules, made, templates.read_version())
+    text = templates.render_template("report.html.j2", values)
+    return visible.make_visible(text), visible.make_visible(
+        html_document.render_summary(documents, rules, made)
+    )
+
+
+def run_report(config: Config) -> str:
+    """Write the page and the summary to out/report; return the summary."""
+    rules = project_rules.read_rules(config)
+    made = time.strftime("%Y-%m-%d")
+    text, summary = render_pages(read_reports(config, rules, made), rules, made)
+    cache.write_atomically(config.out_dir / "report/index.html", text)
+    cache.write_atomically(config.out_dir / "report/summary.md", summary)
+    return summary

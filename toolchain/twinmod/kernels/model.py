@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A kernel that modules can be built for, and the proof of its Rust crates."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from twinmod.base.sandbox import Chroot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrateProof:
+    """What the Rust crates of a tree were compared with, and how much of them could be.
+
+    A tree whose source package, configuration or compilers are not the kernel's own, or one of
+    whose names or types differs, is refused: it has no proof.
+    """
+
+    # What configuration, rustc, names and layouts were compared with.
+    reference: str
+    # "" for a kernel without Rust.
+    rustc: str
+    # Names that the crates export, each in the reference's Module.symvers: they show the same
+    # crates' names and the same rustc, and nothing of configuration, source or layout.
+    checked_symbols: int
+    # Types that are laid out as in the BTF of the booted image.
+    equal_layouts: int = 0
+    # Names of types that could not be compared: that BTF does not have them.
+    unknown_layouts: tuple[str, ...] = ()
+    # Names, of types that are laid out equally, which stand for other types there too.
+    ambiguous_layouts: tuple[str, ...] = ()
+    # Why no layout was compared, "" when some were.
+    uncompared: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelTree:
+    """A kernel that modules can be built for and that a VM can boot."""
+
+    name: str
+    # uname -r of the kernel, which vermagic repeats.
+    release: str
+    # The distribution's package version, or uname -v of a person's own kernel.
+    version: str
+    # "stock": a distribution's kernel, its crates rebuilt. "built": its source with options of
+    # our own. "tree": a person's own Linux tree.
+    origin: str
+    suite: str
+    source_dir: Path
+    # Where the outputs are: the sources' own folder when no O= was given.
+    build_dir: Path
+    # An uncompressed vmlinux: the VM boots it without decompressing on an emulated processor.
+    image_path: Path
+    # Modules that a VM loads before its root is there, decompressed, in load order.
+    vm_module_paths: tuple[Path, ...]
+    # The root whose compilers built the kernel; modules are built in it.
+    compilers: Chroot
+    # How make is told of them: ("CC=gcc-14",) or ("LLVM=1",).
+    make_flags: tuple[str, ...]
+    proof: CrateProof
+    # Identifies its content.
+    key: str
+    # Added to the command line of its VMs.
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def in_place(self) -> bool:
+        """Whether its outputs lie among its sources."""
+        return self.build_dir == self.source_dir
+
+
+def plan_kernel(tree: KernelTree) -> dict[str, str]:
+    """Return a kernel as every report names it."""
+    return {
+        "release": tree.release,
+        "origin": tree.origin,
+        "suite": tree.suite,
+        "rustc": tree.proof.rustc,
+        "version": tree.version,
+    }

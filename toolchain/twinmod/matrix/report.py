@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A run of the matrix as data, as JUnit, and as text; data first. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import junitparser
+from rich.table import Table
+from rich.text import Text
+
+from twinmod.base import commands
+from twinmod.builds.product import Product
+from twinmod.cells import injection, report
+from twinmod.cells.model import DIFFERENTIAL, AbsentCell, CellResult, KernelCell
+from twinmod.cells.report import MARKS
+from twinmod.differential import report as differential_report
+from twinmod.errors import TwinmodError
+from twinmod.guest import visible
+from twinmod.kernels import model
+from twinmod.kernels.model import KernelTree
+
+#: How many failed rules the command that runs them again names.
+AGAIN_RULES = 5
+
+
+def plan_test_report(
+    results: tuple[CellResult, ...],
+    tree: KernelTree,
+    accelerator: Mapping[str, str],
+    totals: Mapping[str, int],
+    *,
+    narrowed: str,
+    long: bool,
+    memory_mib: int,
+    absent: tuple[AbsentCell, ...],
+    boots: int,
+    stalled_boots: int,
+    products: tuple[Product, ...],
+    phases: tuple[tuple[str, float], ...],
+    vm_phases: tuple[tuple[int, str, float], ...],
+    differential: dict[str, Any] | None,
+    injected: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the test report: JSON's own types, schema ``twinmod.test/1``.
+
+    Args:
+        results: Every cell.
+        tree: The kernel that it ran on.
+        accelerator: ``name`` and ``reason``.
+        totals: ``passed``, ``failed``, ``skipped``.
+        narrowed: What the caller narrowed the run to, "" for all of it.
+        long: Whether what repeats itself was made to do so many more times.
+        memory_mib: What each VM had.
+        absent: The cells that this kernel cannot have.
+        boots: How many VMs it took.
+        stalled_boots: How many of them never came as far as the agent, and were booted again.
+        products: The modules that ran.
+        phases: (title, seconds) of what the run spent its time on.
+        vm_phases: (number, title, seconds) of what each VM spent its own on.
+        differential: What it came to, None when it was not run.
+        injected: What was made to fail on demand, None on a kernel that cannot.
+    """
+    return {
+        "schema": "twinmod.test/1",
+        "kernel": model.plan_kernel(tree),
+        "accelerator": accelerator["name"],
+        "accelerator_reason": accelerator["reason"],
+        "memory_mib": memory_mib,
+        "narrowed": narrowed,
+        "long": long,
+        "boots": boots,
+        "stalled_boots": stalled_boots,
+        "modules": report.plan_modules(products),
+        "phases": [{"title": title, "seconds": round(seconds, 2)} for title, seconds in phases],
+        "vm_phases": [
+            {"vm": number, "title": title, "seconds": round(seconds, 2)}
+            for number, title, seconds in vm_phases
+        ],
+        "cells": [report.plan_cell(result) for result in results],
+        "absent": list(report.plan_absent(absent)),
+        "differential": differential,
+        "injected": injected,
+        "totals": dict(totals),
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelRun:
+    """What a run on several kernels came to on one of them."""
+
+    kernel: str
+    # The report of its run; None when it has none.
+    document: dict[str, Any] | None = None
+    # The cells that it cannot have, when those are all.
+    absent: tuple[AbsentCell, ...] = ()
+    # What its setup, its builds or its VM failed with.
+    error: TwinmodError | None = None
+
+    @property
+    def outcome(self) -> str:
+        """tested, absent or failed."""
+        if self.error is not None:
+            return "failed"
+        return "absent" if self.document is None else "tested"
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """passed, failed and skipped: an error is one failure, an absent cell is skipped."""
+        if self.document is not None:
+            return dict(self.document["totals"])
+        return {"passed": 0, "failed": int(self.error is not None), "skipped": len(self.absent)}
+
+
+def plan_runs_report(runs: tuple[KernelRun, ...]) -> dict[str, Any]:
+    """Return the report of one run on several kernels: schema ``twinmod.tests/1``."""
+    return {
+        "schema": "twinmod.tests/1",
+        "kernels": [
+            {
+                "kernel": run.kernel,
+                "outcome": run.outcome,
+                "totals": run.totals,
+                "absent": list(report.plan_absent(run.absent)),
+                "error": plan_error(run.error) if run.error is not None else None,
+            }
+            for run in runs
+        ],
+        "runs": [run.document for run in runs if run.document is not None],
+        "totals": report.sum_totals(tuple(run.totals for run in runs)),
+    }
+
+
+def plan_error(error: TwinmodError) -> dict[str, Any]:
+    """Return an error as JSON's own types."""
+    return {
+        "exit_code": int(error.exit_code),
+        "message": error.message,
+        "facts": [list(fact) for fact in error.facts],
+        "hint": error.hint,
+    }
+
+
+def plan_matrix_report(cells: tuple[KernelCell, ...]) -> dict[str, Any]:
+    """Return kernels x modules x testers: JSON's own types, schema ``twinmod.matrix/1``."""
+    return {
+        "schema": "twinmod.matrix/1",
+        "cells": [
+            {
+                "kernel": c.kernel,
+                "release": c.release,
+                "module": c.cell.module,
+                "tester": c.cell.tester,
+                "available": not c.reason,
+                "reason": c.reason,
+            }
+            for c in cells
+        ],
+    }
+
+
+def render_junit(results: tuple[CellResult, ...]) -> str:
+    """Return a run as JUnit XML: a suite for each cell, whatever its tests said."""
+    document = junitparser.JUnitXml("twinmod")
+    for result in results:
+        cell = visible.make_visible(result.cell.name)
+        suite = junitparser.TestSuite(cell)
+        for test in result.tests:
+            case = junitparser.TestCase(visible.make_visible(test.id), cell, test.duration_s)
+            message = visible.make_visible(test.message)
+            if test.outcome == "skipped":
+                case.result = [junitparser.Skipped(message)]
+            elif test.outcome == "failed":
+                case.result = [junitparser.Failure(message, "failed")]
+            elif test.outcome != "passed":
+                case.result = [junitparser.Error(message, test.outcome)]
+            suite.add_testcase(case)
+        for problem in result.problems:
+            case = junitparser.TestCase("the cell itself", cell, 0.0)
+            case.result = [junitparser.Error(visible.make_visible(problem), result.outcome)]
+            suite.add_testcase(case)
+        document.add_testsuite(suite)
+    text: bytes = document.tostring()  # type: ignore[no-untyped-call]
+    return text.decode()
+
+
+def render_table(
+    outcomes: Mapping[tuple[str, str], str],
+    rules: tuple[tuple[str, str], ...],
+    results: tuple[CellResult, ...],
+) -> Table:
+    """Return the table rules x cells.
+
+    Args:
+        outcomes: The outcome of (rule, cell name).
+        rules: (number, title), in the contract's order.
+        results: The cells, in the order of the columns.
+    """
+    table = Table(pad_edge=False, box=None)
+    table.add_column("rule")
+    table.add_column("")
+    for result in results:
+        table.add_column(result.cell.name)
+    for rule, title in rules:
+        marks = (MARKS[outcomes[rule, result.cell.name]] for result in results)
+        table.add_row(rule, title, *(Text(text, style=style) for text, style in marks))
+    ends = (MARKS[result.outcome] for result in results)
+    table.add_row("", "", *("" for _ in results))
+    table.add_row("cell", "", *(Text(text, style=style) for text, style in ends))
+    return table
+
+
+def render_again(results: tuple[CellResult, ...], options: tuple[str, ...]) -> str:
+    """Return the command that runs the first rules that failed again, "" when no test failed.
+
+    Args:
+        results: Of the run.
+        options: What it was run with beside a selection.
+    """
+    bad = tuple(
+        (result.cell, rule)
+        for result in results
+        if result.cell != DIFFERENTIAL
+        for test in result.tests
+        if test.outcome not in ("passed", "skipped")
+        for rule in test.rules
+    )
+    if not bad:
+        return ""
+    rules = tuple(dict.fromkeys(rule for _, rule in bad))[:AGAIN_RULES]
+    words = [word for rule in rules for word in ("--rule", rule)]
+    failed = {cell for cell, rule in bad if rule in rules}
+    for option, names in (
+        ("--module", {cell.language for cell in failed}),
+        ("--tester", {cell.tester for cell in failed}),
+    ):
+        if len(names) == 1:
+            words += [option, *names]
+    return f"run again: {commands.render('test', *words, *options)}"
+
+
+def render_matrix(cells: tuple[KernelCell, ...]) -> str:
+    """Return kernels x modules x testers as text: yes or no, and below it the reasons."""
+    by_kernel: dict[str, list[KernelCell]] = {}
+    for cell in cells:
+        by_kernel.setdefault(cell.kernel, []).append(cell)
+    names = tuple(dict.fromkeys(cell.cell.name for cell in cells))
+    rows = [("kernel", "release", *names)]
+    rows += [
+        (name, found[0].release or "-", *("no" if cell.reason else "yes" for cell in found))
+        for name, found in by_kernel.items()
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    for name, found in by_kernel.items():
+        for reason, fix in dict.fromkeys((cell.reason, cell.fix) for cell in found if cell.reason):
+            which = " ".join(cell.cell.name for cell in found if cell.reason == reason)
+            lines.append(f"{name} {which}: {reason}{fix and f'; fix: {fix}'}")
+    return "\n".join(lines)
+
+
+def render_run_notes(document: Mapping[str, Any], folder: str) -> str:
+    """Return what stands between a run's table and its totals: where, on what, how much of it."""
+    kernel, memory_mib = document["kernel"]["release"], document["memory_mib"]
+    lines = [f"kernel {kernel}, {document['accelerator']}, {memory_mib} MiB; {folder}"]
+    lines += render_phases(document)
+    lines += render_watchers(document["modules"])
+    lines += report.render_absent(document["absent"])
+    if document["differential"]:
+        lines.append(differential_report.render_differential(document["differential"]))
+    if document["injected"]:
+        lines.append(injection.render_report(document["injected"]))
+    if document["stalled_boots"]:
+        lines.append(f"{document['stalled_boots']} VM stalled at boot and was booted again")
+    if document["narrowed"]:
+        lines.append(f"narrowed to {document['narrowed']}")
+    if document["long"]:
+        lines.append("long: many more rounds of what repeats itself")
+    return "\n".join(lines)
+
+
+def render_watchers(modules: list[Mapping[str, Any]]) -> list[str]:
+    """Return what of the kernel's own checks saw each module's code, and what could not."""
+    lines = []
+    for module in modules:
+        seen, blind = ", ".join(module["watched_by"]), " and ".join(module["not_seen_by"])
+        if seen:
+            lines.append(f"{module['module']} was watched by {seen}")
+        if blind:
+            lines.append(
+                f"{module['module']} was not watched by {blind}: no code in it calls it, so its "
+                "silence says nothing of this module"
+            )
+    return lines
+
+
+def render_phases(document: Mapping[str, Any]) -> list[str]:
+    """Return where a run's time went: its phases, then those of each VM by the guest's clock."""
+    lines = ["time: " + _join_phases(document["phases"])]
+    for number in dict.fromkeys(phase["vm"] for phase in document["vm_phases"]):
+        own = [phase for phase in document["vm_phases"] if phase["vm"] == number]
+        lines.append(f"in VM {number}: {_join_phases(own)}")
+    return lines
+
+
+def _join_phases(phases: list[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{phase['title']} {phase['seconds']:.1f} s" for phase in phases)
+
+
+def render_runs(document: Mapping[str, Any]) -> str:
+    """Return a line for each kernel of a run on several: its totals, or why it has none."""
+    width = max(len(one["kernel"]) for one in document["kernels"])
+    lines = []
+    for one in document["kernels"]:
+        if one["outcome"] == "failed":
+            what = f"FAILED: {one['error']['message']}"
+        elif one["outcome"] == "absent":
+            what = f"absent: {'; '.join(dict.fromkeys(c['reason'] for c in one['absent']))}"
+        else:
+            what = report.render_totals(one["totals"])
+        lines.append(f"{one['kernel']:<{width}}  {what}")
+    return "\n".join(lines)

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The verb `test`: the matrix on one kernel."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from twinmod import workspace
+from twinmod.base import cache
+from twinmod.base.progress import Progress
+from twinmod.builds.product import Product
+from twinmod.cells import decode, injection, outcomes
+from twinmod.cells import selection as cells_selection
+from twinmod.cells.model import DIFFERENTIAL, CellResult
+from twinmod.cells.selection import Selection
+from twinmod.differential import run
+from twinmod.errors import ConfigError
+from twinmod.kernels import elf
+from twinmod.kernels.model import KernelTree
+from twinmod.matrix import report
+from twinmod.project import rules as project_rules
+from twinmod.project.config import Config
+from twinmod.userland import programs
+from twinmod.vm import boot, running
+from twinmod.workspace import Prepared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A finished run of the matrix."""
+
+    # The cells of the matrix, then the differential if it was run.
+    results: tuple[CellResult, ...]
+    document: dict[str, Any]
+    rules: tuple[tuple[str, str], ...]
+
+    @property
+    def cells(self) -> tuple[CellResult, ...]:
+        """The cells of the matrix alone."""
+        return tuple(result for result in self.results if result.cell != DIFFERENTIAL)
+
+    @property
+    def outcomes(self) -> dict[tuple[str, str], str]:
+        """The outcome of every (rule, cell name)."""
+        return {
+            (rule, result.cell.name): outcomes.compare_rule(result, rule)
+            for rule, _ in self.rules
+            for result in self.cells
+        }
+
+
+def plan_shown_rules(
+    rules: tuple[tuple[str, str], ...], found: tuple[CellResult, ...], selection: Selection
+) -> tuple[tuple[str, str], ...]:
+    """Return the rules that a table shows: all, or those that a selection left."""
+    ran = {rule for result in found for test in result.tests for rule in test.rules}
+    shown = set(selection.rules) or ran
+    return tuple((rule, title) for rule, title in rules if not selection.narrowing or rule in shown)
+
+
+def run_test(
+    config: Config,
+    prepared: Prepared,
+    selection: Selection,
+    out_dir: Path,
+    progress: Progress,
+    phases: Callable[[], tuple[tuple[str, float], ...]],
+    products: tuple[Product, ...] = (),
+    root_dir: Path | None = None,
+) -> Run:
+    """Run the matrix on one kernel, write the reports to a folder.
+
+    Args: those of every verb, and
+        phases: What was done so far.
+        products: The modules; those that the sources make now unless they are given.
+        root_dir: What the VM has as its root instead of the chroot.
+
+    Raises:
+        ConfigError: The kernel can have none of the selected cells.
+    """
+    rules = project_rules.read_rules(config)
+    rounds = run.read_rounds(config, selection)
+    cells, absent = cells_selection.plan_presence(selection.plan_cells(config), prepared.tree)
+    if not cells:
+        raise ConfigError(f"there is nothing to test: {absent[0].reason}")
+    languages = tuple(sorted({cell.language for cell in cells}))
+    products = products or workspace.run_build(config, prepared, languages, progress)
+    setting = replace(workspace.prepare_setting(config, prepared, progress), root_dir=root_dir)
+    if selection.record:
+        setting = boot.plan_recorded(setting)
+    if selection.narrowing:
+        programs.require_tests(
+            prepared.chroot, prepared.site_dir, setting.userland.programs_dir, selection.narrowing
+        )
+    shutil.rmtree(out_dir, ignore_errors=True)
+    work = boot.Work(
+        mode="matrix",
+        cells=cells,
+        products=products,
+        limit_s=config.vm.test_timeout_s,
+        pytest_args=selection.pytest_args,
+        differential=config.differential,
+    )
+    exploring = None
+    if rounds:
+        exploring = run.prepare_exploring(config, setting, work, out_dir, progress, rounds)
+        work = replace(work, cells=(*cells, DIFFERENTIAL))
+    ended, boots = running.run_cells(
+        setting, work, out_dir, progress, exploring.explorer.converse if exploring else None
+    )
+    in_matrix = tuple(result for result in ended if result.cell != DIFFERENTIAL)
+    numbers = tuple(rule for rule, _ in rules)
+    checked = outcomes.compare_coverage(in_matrix, selection.plan_expected(numbers), numbers)
+    explored = exploring.finish(ended[-1]) if exploring else None
+    injected = read_injected(out_dir, products, prepared.tree)
+    if injected and not selection.narrowing:
+        checked = blame_missed(checked, injected)
+    everything = (*checked, explored.result) if explored else checked
+    document = report.plan_test_report(
+        checked,
+        prepared.tree,
+        {"name": setting.accelerator.name, "reason": setting.accelerator.reason},
+        outcomes.count_totals(everything, absent),
+        narrowed=selection.render(config),
+        long=selection.long,
+        memory_mib=setting.vm.memory_mib,
+        absent=absent,
+        boots=boots.total,
+        stalled_boots=boots.stalled,
+        products=products,
+        phases=phases(),
+        vm_phases=boots.phases,
+        differential=explored.document if explored else None,
+        injected=injected,
+    )
+    workspace.write_json(out_dir / "report.json", document)
+    cache.write_atomically(out_dir / "junit.xml", report.render_junit(everything))
+    shown = plan_shown_rules(rules, checked, selection)
+    return Run(results=everything, document=document, rules=shown)
+
+
+def read_injected(
+    out_dir: Path, products: tuple[Product, ...], tree: KernelTree
+) -> dict[str, Any] | None:
+    """Return what a run made fail on demand; None on a kernel that cannot."""
+    texts = {
+        product.module: "".join(
+            path.read_text()
+            for path in sorted(out_dir.glob(f"vm-*/results/failures-{product.module}-*.jsonl"))
+        )
+        for product in products
+    }
+    found = tuple(
+        failure
+        for module, text in texts.items()
+        for failure in injection.parse_failures(text, module)
+    )
+    if not found:
+        return None
+    seen = tuple(product for product in products if texts[product.module])
+    sites = tuple(s for product in seen for s in decode.read_sites(product, tree.compilers))
+    symbols = {p.module: elf.parse_functions(p.path.read_bytes()) for p in seen}
+    return injection.plan_report(found, sites, symbols)
+
+
+def blame_missed(
+    checked: tuple[CellResult, ...], injected: dict[str, Any]
+) -> tuple[CellResult, ...]:
+    """Return results in which a place that asks for memory and never failed is a problem."""
+    missed = injection.find_missed(injected)
+    for module in dict.fromkeys(module for module, _ in missed):
+        problems = tuple(
+            f"{place} asks for memory and was never made to fail"
+            for other, place in missed
+            if other == module
+        )
+        checked = outcomes.blame(checked, module, problems)
+    return checked

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a configuration says of kernels, modules, testers and VMs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChrootSpec:
+    """What the configuration says of a chroot."""
+
+    name: str
+    suite: str
+    packages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelSpec:
+    """What the configuration says of a kernel: a suite's, or a person's own tree."""
+
+    name: str
+    # The ChrootSpec with the compilers that this kernel was built with, and the VM's userland.
+    chroot: str
+    # The suite that serves the kernel's packages, "" for a tree.
+    suite: str
+    # Debian's flavour; the VM needs 9p, which "cloud-amd64" lacks. "" for a tree.
+    flavour: str
+    # The newest kernel of this series, as in "7.2"; "" takes the suite's newest.
+    series: str = ""
+    # The kernel whose source it is built from, with options of its own; "" for the others.
+    source: str = ""
+    # Beside what every kernel of ours has: X, X=n or X=value for CONFIG_X.
+    options: tuple[str, ...] = ()
+    # Added to the command line of its VMs.
+    parameters: tuple[str, ...] = ()
+    # How many times as long as others its VMs may take: a kernel that checks all it does is slow.
+    patience: float = 1.0
+    # A person's own Linux tree, and where it was built: in itself, or in the folder of O=.
+    tree_dir: Path | None = None
+    build_dir: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleSpec:
+    """What the configuration says of a kernel module."""
+
+    name: str
+    # "c" or "rust"; only kbuild asks.
+    language: str
+    sources: str
+    # The folder inside the Linux tree where it is built; "" builds it out of tree.
+    subdirs: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TesterSpec:
+    """What the configuration says of a tester."""
+
+    # pytest would otherwise take the class for tests.
+    __test__ = False
+
+    name: str
+    # The folder of its Python project.
+    project: str
+    # The package that a test imports.
+    package: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmSpec:
+    """What the configuration says of every VM."""
+
+    memory_mib: int
+    processors: int
+    # From QEMU's start to the agent's first line.
+    boot_timeout_s: float
+    # One test; the agent enforces it.
+    test_timeout_s: float
+    # Without a line from the agent, which sends a heartbeat; the host enforces it.
+    silence_timeout_s: float
+
+
+LANGUAGES = ("c", "rust")

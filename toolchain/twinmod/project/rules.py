@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The numbered rules of a contract."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from twinmod.base import commands
+from twinmod.errors import ConfigError, SelectionError
+from twinmod.project.config import Config
+
+
+def read_rules(config: Config) -> tuple[tuple[str, str], ...]:
+    """Return (number, title) of the contract's rules.
+
+    Raises:
+        ConfigError: There is no contract, or no rule in it.
+    """
+    try:
+        text = config.contract_path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"the contract cannot be read: {getattr(error, 'strerror', error)}",
+            facts=(("file", str(config.contract_path)),),
+        ) from error
+    rules = parse_rules(text)
+    if not rules:
+        raise ConfigError(
+            "the contract has no rule: no heading '## R1 Title'",
+            facts=(("file", str(config.contract_path)),),
+        )
+    return rules
+
+
+def require_rules(config: Config, wanted: Iterable[str]) -> None:
+    """Refuse a rule that the contract does not have.
+
+    Raises:
+        SelectionError: There is one; the nearest that it has are among the facts.
+        ConfigError: See read_rules.
+    """
+    known = tuple(number for number, _ in read_rules(config))
+    for rule in wanted:
+        if rule not in known:
+            near = difflib.get_close_matches(rule.upper(), known)
+            raise SelectionError(
+                f"--rule {rule}: {config.contract_path.name} has no such rule",
+                facts=(("nearest" if near else "rules", " ".join(near or known)),),
+                hint=commands.render("test", "--rule", (near or known)[0]),
+            )
+
+
+Rules = tuple[tuple[str, str], ...]
+
+
+def parse_rules(contract: str) -> tuple[tuple[str, str], ...]:
+    """Return (number, title) of the rules that a contract has: its headings ``## R1 Title``."""
+    return tuple(re.findall(r"^## (R\d+) (.+)$", contract, re.MULTILINE))

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What was found when a release was checked, as data and as text. Pure."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import msgspec
+
+from twinmod.base import commands
+from twinmod.errors import ConfigError
+from twinmod.release import index as release_index
+
+SCHEMA = "twinmod.verify/1"
+
+#: Where a step ran.
+HERE, ROOT, VM = "this host", "a throwaway root", "a VM"
+
+PASSED, FAILED, ABSENT = "passed", "failed", "absent"
+
+
+class Artifact(msgspec.Struct, kw_only=True):
+    """An entry of an index."""
+
+    path: str
+    sha256: str
+
+
+class IndexKernel(msgspec.Struct, kw_only=True):
+    """A kernel of an index."""
+
+    release: str
+
+
+class Index(msgspec.Struct, kw_only=True):
+    """What checking a release uses of its index."""
+
+    version: str
+    commit: str
+    epoch: int
+    kernels: list[IndexKernel]
+    artifacts: list[Artifact]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One thing that was checked."""
+
+    name: str
+    # HERE, ROOT or VM.
+    where: str
+    # PASSED, FAILED, or ABSENT for what this release, or the project, has nothing of.
+    outcome: str
+    seconds: float
+    # What was seen, in words.
+    detail: str
+
+
+def parse_index(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return the index of a release.
+
+    Raises:
+        ConfigError: It has none, or one that cannot be read.
+    """
+    try:
+        index = json.loads(files[release_index.INDEX])
+        if index["schema"] != release_index.SCHEMA:
+            raise ValueError(f"schema {index['schema']!r}, not {release_index.SCHEMA!r}")
+        msgspec.convert(index, Index)
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(
+            f"this folder has no release: {release_index.INDEX} is missing or not what "
+            "it should be",
+            facts=(("why", repr(error)),),
+            hint=commands.render("release"),
+        ) from error
+    return dict(index)
+
+
+def split_files(files: Mapping[str, bytes]) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Return the files that the sums are of, and those of the evidence, by their paths there."""
+    head = f"{release_index.EVIDENCE}/"
+    outside = (release_index.SUMS, f"{release_index.SUMS}.sig")
+    own = {
+        path: data
+        for path, data in files.items()
+        if path not in outside and not path.startswith(head)
+    }
+    evidence = {
+        path.removeprefix(head): data
+        for path, data in files.items()
+        if path.startswith(head) and path != head + release_index.SUMS
+    }
+    return own, evidence
+
+
+def find_wrong_sums(files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Return what of a release is not what its sums say, named."""
+    own, evidence = split_files(files)
+    seen = {**evidence, f"../{release_index.INDEX}": files.get(release_index.INDEX, b"")}
+    wrong = []
+    for sums_path, wanted in (
+        (release_index.SUMS, own),
+        (f"{release_index.EVIDENCE}/{release_index.SUMS}", seen),
+    ):
+        try:
+            stated = release_index.parse_sums(files[sums_path].decode())
+        except KeyError:
+            wrong.append(f"{sums_path} is missing")
+        except ValueError as error:
+            wrong.append(f"{sums_path} cannot be read: {error}")
+        else:
+            wrong += [f"{path} {what}" for path, what in release_index.compare_sums(stated, wanted)]
+    return tuple(wrong)
+
+
+def find_wrong_documents(files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Return what the index and the provenance of a release say that is not so."""
+    own, _ = split_files(files)
+    index = parse_index(files)
+    wrong = []
+    listed = {entry["path"]: entry["sha256"] for entry in index["artifacts"]}
+    wrong += [
+        f"{release_index.INDEX}: {path} {what}"
+        for path, what in release_index.compare_sums(
+            listed, {path: data for path, data in own.items() if path != release_index.INDEX}
+        )
+    ]
+    provenance = json.loads(files[release_index.PROVENANCE])
+    subjects = {entry["name"]: entry["digest"]["sha256"] for entry in provenance["subject"]}
+    others = (release_index.INDEX, release_index.PROVENANCE)
+    wrong += [
+        f"{release_index.PROVENANCE}: {path} {what}"
+        for path, what in release_index.compare_sums(
+            subjects, {path: data for path, data in own.items() if path not in others}
+        )
+    ]
+    commit = provenance["predicate"]["buildDefinition"]["externalParameters"]["commit"]
+    if commit != index["commit"]:
+        wrong.append(f"{release_index.PROVENANCE}: commit {commit}, not {index['commit']}")
+    return tuple(wrong)
+
+
+def plan_report(index: Mapping[str, Any], steps: Iterable[Step]) -> dict[str, Any]:
+    """Return the report of a verification: schema ``twinmod.verify/1``."""
+    found = tuple(steps)
+    return {
+        "schema": SCHEMA,
+        "version": index["version"],
+        "commit": index["commit"],
+        "passed": all(step.outcome != FAILED for step in found),
+        "seconds": round(sum(step.seconds for step in found), 1),
+        "steps": [asdict(step) for step in found],
+    }
+
+
+def render_report(document: Mapping[str, Any]) -> str:
+    """Return the steps of a verification, a line each, and what they come to."""
+    lines = [
+        f"{step['outcome']:<6} {step['seconds']:7.1f} s  {step['where']:<{len(ROOT)}}  "
+        f"{step['name']}: {step['detail']}"
+        for step in document["steps"]
+    ]
+    failed = sum(step["outcome"] == FAILED for step in document["steps"])
+    absent = sum(step["outcome"] == ABSENT for step in document["steps"])
+    passed = len(document["steps"]) - failed - absent
+    last = f"{passed} passed, {failed} failed, {absent} absent, in {document['seconds']:.0f} s"
+    return "\n".join((*lines, "", last))

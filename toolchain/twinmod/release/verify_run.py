@@ -1,0 +1,521 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The acts of checking a release: as somebody who trusts nobody, by installing it."""
+
+import json
+import re
+import tarfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from twinmod import workspace
+from twinmod.base import archives, cache, commands, zstd
+from twinmod.base.progress import Progress
+from twinmod.builds import build, signing
+from twinmod.builds.product import Product
+from twinmod.cells import model
+from twinmod.cells import selection as cells_selection
+from twinmod.cells.model import CellResult
+from twinmod.errors import ConfigError, NotPassedError, TwinmodError
+from twinmod.kernels import elf, kconfig, roots
+from twinmod.matrix import run as matrix_run
+from twinmod.project import config as project_config
+from twinmod.project import rules
+from twinmod.project.config import Config
+from twinmod.project.model import LANGUAGES
+from twinmod.release import dkms, verify
+from twinmod.release import index as release_index
+from twinmod.release.model import Release
+from twinmod.release.verify import HERE, ROOT, VM, Step
+from twinmod.vm import boot, running
+
+#: What a kernel of another release says of a module, and one that wants a signature, by itself or
+#: because it is locked down; Linux 7.3, kernel/module/main.c and signing.c, security/security.c.
+OTHER_RELEASE = ("version magic",)
+NO_SIGNATURE = (
+    "Loading of unsigned module is rejected",
+    "unsigned module loading is restricted",
+)
+
+#: What reading a stranger's documents and archives ends with when they are not what they claim.
+MALFORMED = (
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    StopIteration,
+    RecursionError,
+    EOFError,
+    tarfile.TarError,
+)
+
+Phases = Callable[[], tuple[tuple[str, float], ...]]
+
+
+class AbsentError(Exception):
+    """The project has nothing that a step could be done with: no failure, and it is counted."""
+
+
+@dataclass(kw_only=True)
+class Steps:
+    """The steps of a verification, each done and noted; one that fails ends none of the others."""
+
+    progress: Progress
+    done: list[Step] = field(default_factory=list)
+
+    def take(self, name: str, where: str, act: Callable[[], str]) -> None:
+        """Do a step; its act returns what was seen, "" when this release has nothing of it.
+
+        What the project lacks for it the act raises, as AbsentError.
+        """
+        began = time.monotonic()
+        try:
+            with self.progress.phase(f"verify: {name}"):
+                detail = act()
+            outcome = verify.PASSED if detail else verify.ABSENT
+        except AbsentError as why:
+            detail, outcome = str(why), verify.ABSENT
+        except TwinmodError as error:
+            facts = "; ".join(f"{name} {value}" for name, value in error.facts)
+            detail, outcome = error.message + (f" ({facts})" if facts else ""), verify.FAILED
+        except MALFORMED as error:
+            detail, outcome = f"the release is not what it should be: {error!r}", verify.FAILED
+        seconds = round(time.monotonic() - began, 1)
+        self.done.append(
+            Step(
+                name=name,
+                where=where,
+                outcome=outcome,
+                seconds=seconds,
+                detail=" ".join(detail.split()) or "nothing of it in this release",
+            )
+        )
+
+
+def read_release(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file of a release, by its path in its folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+# -- files ------------------------------------------------------------------------------------
+
+
+def check_sums(files: Mapping[str, bytes]) -> str:
+    """Compare every file with its sum.
+
+    Raises:
+        NotPassedError: One is another, missing, or has none; it is named.
+    """
+    wrong = verify.find_wrong_sums(files)
+    if wrong:
+        raise NotPassedError("; ".join(wrong))
+    return f"{len(files)} files are what their sums say"
+
+
+def check_documents(files: Mapping[str, bytes]) -> str:
+    """Compare every file with the index and the provenance.
+
+    Raises:
+        NotPassedError: They say something that is not so.
+    """
+    wrong = verify.find_wrong_documents(files)
+    if wrong:
+        raise NotPassedError("; ".join(wrong))
+    index = verify.parse_index(files)
+    return f"{len(index['artifacts'])} artifacts of commit {index['commit'][:12]}"
+
+
+def check_signature(folder: Path, allowed: Path | None) -> str:
+    """Find who signed the sums.
+
+    Raises:
+        NotPassedError: Nobody did that a person allows.
+    """
+    path = folder / release_index.SUMS
+    signature = path.with_name(f"{path.name}.sig")
+    if not signature.is_file():
+        if allowed is not None:
+            raise NotPassedError("the sums are not signed")
+        return ""
+    if allowed is None:
+        return "signed; by whom was not asked: no --allowed-signers FILE"
+    name = signing.find_signer(path, signature, allowed)
+    if not name:
+        raise NotPassedError("the sums are signed by nobody of the file of allowed signers")
+    return f"the sums are signed by {name}"
+
+
+# -- modules ----------------------------------------------------------------------------------
+
+
+def unpack_modules(
+    files: Mapping[str, bytes], names: tuple[str, ...], prepared: workspace.Prepared, work_dir: Path
+) -> tuple[Product, ...]:
+    """Unpack the modules of one kernel, and compare each with all that is said of it.
+
+    Args:
+        files: Of the release.
+        names: Of the modules that there can be; a release may say anything.
+        prepared: The kernel, with a chroot that has zstd.
+        work_dir: Gets the modules.
+
+    Raises:
+        NotPassedError: A module is not the one that its description or the tests name.
+        ConfigError: One says another version than the release.
+    """
+    kernel_release = prepared.tree.release
+    version = verify.parse_index(files)["version"]
+    found = []
+    for path, data in files.items():
+        if not path.endswith(f"-{kernel_release}-{release_index.ARCHITECTURE}.tar.zst"):
+            continue
+        members = archives.parse_tar(zstd.decompress_zstd(prepared.chroot, data))
+        modinfo = json.loads(next(f.content for f in members if f.path.endswith("modinfo.json")))
+        (module,) = (f for f in members if f.path.endswith(".ko"))
+        digest = release_index.read_digest(module.content)
+        if modinfo["name"] not in names:
+            raise NotPassedError(f"{path}: {modinfo['name']!r} is none of {', '.join(names)}")
+        if modinfo["sha256"] != digest:
+            raise NotPassedError(f"{path}: the module is not the one of its modinfo.json")
+        said = elf.parse_module(module.content).find_modinfo("version")
+        release_index.check_version(version, modinfo["name"], said)
+        target = work_dir / f"{modinfo['name']}.ko"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(module.content)
+        found.append(
+            Product(
+                module=modinfo["name"],
+                language=modinfo["language"],
+                path=target,
+                size_bytes=len(module.content),
+                sha256=digest,
+                vermagic=modinfo["vermagic"],
+                seconds=0.0,
+                command="",
+                up_to_date=True,
+            )
+        )
+    if not found:
+        raise NotPassedError(f"there is no module for kernel {kernel_release}")
+    _require_tested(files, kernel_release, tuple(found))
+    return tuple(found)
+
+
+def _require_tested(
+    files: Mapping[str, bytes], kernel_release: str, products: tuple[Product, ...]
+) -> None:
+    name = f"{release_index.EVIDENCE}/test-{kernel_release}-report.json"
+    if name not in files:
+        raise NotPassedError(f"{name} is missing: nothing says that these modules were tested")
+    flaw = release_index.find_test_flaw(json.loads(files[name]), products)
+    if flaw:
+        raise NotPassedError(f"{name}: {flaw}")
+
+
+def check_matrix(
+    config: Config,
+    prepared: workspace.Prepared,
+    products: tuple[Product, ...],
+    out_dir: Path,
+    progress: Progress,
+    phases: Phases,
+    root_dir: Path | None = None,
+) -> str:
+    """Hold modules to the whole matrix in a VM.
+
+    Raises:
+        NotPassedError: They do not pass.
+    """
+    selection = cells_selection.Selection(
+        languages=tuple(product.language for product in products), testers=LANGUAGES
+    )
+    run = matrix_run.run_test(
+        config, prepared, selection, out_dir, progress, phases, products, root_dir
+    )
+    totals = run.document["totals"]
+    seen = f"{totals['passed']} passed, {totals['failed']} failed, {totals['skipped']} skipped"
+    failed = [result.cell.name for result in run.results if result.outcome != "passed"]
+    if failed or totals["failed"] or not totals["passed"]:
+        raise NotPassedError(f"{seen}; not passed: {' '.join(failed)}")
+    return f"{seen}, on {prepared.tree.release}, {run.document['accelerator']}"
+
+
+def try_to_load(
+    config: Config,
+    prepared: workspace.Prepared,
+    products: tuple[Product, ...],
+    out_dir: Path,
+    progress: Progress,
+) -> dict[str, CellResult]:
+    """Return what became of each module on a kernel, by its name: one rule where it loads."""
+    setting = workspace.prepare_setting(config, prepared, progress)
+    wanted = {product.language for product in products}
+    cells = tuple(
+        cell for cell in model.plan_cells(config) if cell.language in wanted and cell.tester == "c"
+    )
+    first_rule, _ = rules.read_rules(config)[0]
+    work = boot.Work(
+        mode="matrix",
+        cells=cells,
+        products=products,
+        limit_s=config.vm.test_timeout_s,
+        pytest_args=("--rule", first_rule),
+    )
+    ended, _ = running.run_cells(setting, work, out_dir, progress)
+    return {result.cell.module: result for result in ended}
+
+
+def require_refusal(results: Mapping[str, CellResult], reasons: tuple[str, ...]) -> str:
+    """Return what a kernel said when it refused modules.
+
+    Args:
+        results: By module.
+        reasons: What it says, one of them.
+
+    Raises:
+        NotPassedError: It took one, or said something else.
+    """
+    said = []
+    for module, result in results.items():
+        text = " ".join(result.problems)
+        words = next((reason for reason in reasons if reason in text), "")
+        if "did not load" not in text or not words:
+            raise NotPassedError(
+                f"{module} was not refused with {reasons[0]!r}: {result.outcome} {text}".strip()
+            )
+        lines = re.sub(r".*the kernel says: ", "", text).split("; ")
+        said.append(next(line for line in lines if words in line))
+    return "; ".join(said)
+
+
+def find_other_kernel(
+    config: Config, kernel_release: str, progress: Progress
+) -> tuple[Config, workspace.Prepared] | None:
+    """Return a kernel of the project that is of another release, None when there is none.
+
+    One that was set up is taken first, then one that can be downloaded: none is built for this.
+
+    Raises:
+        TwinmodError: There may be one, and none of them could be set up; the last one's error.
+    """
+    others = [
+        project_config.select_kernel(config, kernel.name)
+        for kernel in config.kernels
+        if kernel.name != config.kernel.name
+    ]
+    trees = [
+        (other, workspace.look_for_tree(other, roots.find_chroot(other.chroot))[0])
+        for other in others
+    ]
+    ready = [other for other, tree in trees if tree and tree.release != kernel_release]
+    # Two of one suite may be of one release.
+    absent = sorted(
+        (other for other, tree in trees if tree is None and other.kernel.suite),
+        key=lambda other: other.kernel.suite == config.kernel.suite,
+    )
+    refused: TwinmodError | None = None
+    for other in (*ready, *absent):
+        try:
+            prepared = workspace.run_setup(other, progress)
+        except TwinmodError as error:
+            refused = error
+            continue
+        if prepared.tree.release != kernel_release:
+            return other, prepared
+    if refused is not None:
+        raise refused
+    return None
+
+
+def check_other_kernel(
+    config: Config,
+    kernel_release: str,
+    products: tuple[Product, ...],
+    out_dir: Path,
+    progress: Progress,
+) -> str:
+    """Offer modules to a kernel of another release, which must refuse them and say why.
+
+    Raises:
+        AbsentError: The project has none.
+    """
+    other = find_other_kernel(config, kernel_release, progress)
+    if other is None:
+        raise AbsentError("no kernel of [tool.twinmod.kernels] is of another release")
+    found = try_to_load(*other, products, out_dir, progress)
+    return f"{other[1].tree.release}: {require_refusal(found, OTHER_RELEASE)}"
+
+
+def find_enforcing(config: Config) -> Config | None:
+    """Return a kernel of the project that takes signed modules alone, None when there is none.
+
+    It is built here, or by a person, so that its key can be: nobody has that of a stock kernel.
+    """
+    for kernel in config.kernels:
+        if kernel.source:
+            found = kconfig.parse_options("\n".join(map(kconfig.plan_line, kernel.options)))
+        elif kernel.build_dir and (kernel.build_dir / ".config").is_file():
+            found = kconfig.parse_options((kernel.build_dir / ".config").read_text())
+        else:
+            continue
+        if kconfig.find_enforcement(found, kernel.parameters):
+            return project_config.select_kernel(config, kernel.name)
+    return None
+
+
+def check_enforcing(config: Config, out_dir: Path, progress: Progress, phases: Phases) -> str:
+    """Offer modules without and with a signature to a kernel that takes signed ones alone.
+
+    It is one of the project's, which trusts the key that its build made; modules are built for it
+    from this project's sources.
+
+    Raises:
+        AbsentError: The project has none.
+    """
+    chosen = find_enforcing(config)
+    if chosen is None:
+        raise AbsentError("no kernel of [tool.twinmod.kernels] takes signed modules alone")
+    prepared = workspace.run_setup(chosen, progress)
+    languages = tuple(name for name in LANGUAGES if not build.find_absence(name, prepared.tree))
+    built = workspace.build_unsigned(chosen, prepared, languages, progress)
+    unsigned = try_to_load(chosen, prepared, built, out_dir / "unsigned", progress)
+    refused = require_refusal(unsigned, NO_SIGNATURE)
+    signed = workspace.run_build(chosen, prepared, languages, progress)
+    seen = check_matrix(chosen, prepared, signed, out_dir / "test", progress, phases)
+    return f"{chosen.kernel.name}: unsigned: {refused}; signed: {seen}"
+
+
+# -- the whole --------------------------------------------------------------------------------
+
+
+def run_verify(
+    config: Config, folder: Path, allowed: Path | None, progress: Progress, phases: Phases
+) -> dict[str, Any]:
+    """Check a release that lies in a folder; write and return the report.
+
+    Raises:
+        ConfigError: There is no release in it.
+    """
+    files = read_release(folder)
+    index = verify.parse_index(files)
+    out_dir = config.out_dir / "verify"
+    cache.remove_tree(out_dir)
+    steps = Steps(progress=progress)
+    steps.take("sums", HERE, lambda: check_sums(files))
+    steps.take("index and provenance", HERE, lambda: check_documents(files))
+    steps.take("signature", HERE, lambda: check_signature(folder, allowed))
+    if all(step.outcome != verify.FAILED for step in steps.done):
+        _check_modules(config, files, index, out_dir, steps, phases)
+    document = verify.plan_report(index, steps.done)
+    workspace.write_json(out_dir / "report.json", document)
+    return document
+
+
+def _check_modules(
+    config: Config,
+    files: Mapping[str, bytes],
+    index: Mapping[str, Any],
+    out_dir: Path,
+    steps: Steps,
+    phases: Phases,
+) -> None:
+    """Check what a release has for one kernel."""
+    progress = steps.progress
+    prepared = workspace.run_setup(config, progress)
+    if prepared.tree.release not in {kernel["release"] for kernel in index["kernels"]}:
+        raise ConfigError(
+            f"the release has nothing for kernel {prepared.tree.release}",
+            facts=(("its kernels", " ".join(kernel["release"] for kernel in index["kernels"])),),
+            hint=commands.render("release", "--verify", "DIR", "--kernel", "NAME"),
+        )
+    products: list[Product] = []
+
+    def unpack() -> str:
+        names = tuple(module.name for module in config.modules)
+        products.extend(unpack_modules(files, names, prepared, out_dir / "modules"))
+        return "; ".join(f"{p.file_name} {p.sha256[:12]} is the tested one" for p in products)
+
+    steps.take("prebuilt modules", HERE, unpack)
+    if not products:
+        return
+    shipped = tuple(products)
+    steps.take(
+        "prebuilt modules pass the matrix",
+        VM,
+        lambda: check_matrix(config, prepared, shipped, out_dir / "test", progress, phases),
+    )
+    _check_dkms(config, prepared, files, index, shipped, steps, phases, out_dir / "dkms")
+    steps.take(
+        "another kernel refuses them",
+        VM,
+        lambda: check_other_kernel(
+            config, prepared.tree.release, shipped, out_dir / "other", progress
+        ),
+    )
+    steps.take(
+        "a kernel that wants signatures",
+        VM,
+        lambda: check_enforcing(config, out_dir / "enforcing", progress, phases),
+    )
+
+
+def _check_dkms(
+    config: Config,
+    prepared: workspace.Prepared,
+    files: Mapping[str, bytes],
+    index: Mapping[str, Any],
+    shipped: tuple[Product, ...],
+    steps: Steps,
+    phases: Phases,
+    work_dir: Path,
+) -> None:
+    """Install the DKMS packages, use what they build, upgrade, and remove them."""
+    if not any(name.endswith(".deb") for name in files):
+        steps.take("dkms", ROOT, lambda: "")
+        return
+    progress = steps.progress
+    what = Release(
+        version=index["version"],
+        commit=index["commit"],
+        epoch=index["epoch"],
+        source_dir=config.root_dir,
+    )
+    machines: list[dkms.Machine] = []
+
+    def make() -> str:
+        machine = dkms.make_machine(config, prepared, files, work_dir)
+        machines.append(machine)
+        return f"Debian {machine.root.suite}, headers and source of {machine.kernel_release}"
+
+    try:
+        steps.take("dkms: a fresh machine", ROOT, make)
+        if not machines:
+            return
+        (machine,) = machines
+        steps.take("dkms: apt installs the packages", ROOT, lambda: dkms.install(machine, what))
+        if steps.done[-1].outcome != verify.PASSED:
+            return
+        steps.take(
+            "dkms: its modules pass the matrix, on that root",
+            VM,
+            lambda: check_matrix(
+                config,
+                prepared,
+                dkms.find_products(machine, shipped),
+                work_dir / "test",
+                progress,
+                phases,
+                machine.root.root_dir,
+            ),
+        )
+        steps.take("dkms: an upgrade", ROOT, lambda: dkms.upgrade(machine, config, what, progress))
+        steps.take("dkms: a second kernel", ROOT, lambda: dkms.upgrade_kernel(machine))
+        steps.take("dkms: removal", ROOT, lambda: dkms.remove(machine))
+    finally:
+        cache.remove_tree(work_dir / "root")

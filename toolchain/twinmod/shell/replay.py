@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The verb `replay`: a recorded VM again, instruction for instruction."""
+
+import shutil
+from contextlib import ExitStack
+
+from twinmod import workspace
+from twinmod.base.progress import Progress
+from twinmod.cells import decode, outcomes, transcript
+from twinmod.guest.faults import KernelFault
+from twinmod.project.config import Config
+from twinmod.project.model import LANGUAGES
+from twinmod.shell import run
+from twinmod.vm import console as vm_console
+from twinmod.vm import gdb as vm_gdb
+from twinmod.vm import recording, running, session
+from twinmod.workspace import Prepared
+
+
+def run_recording(
+    config: Config,
+    prepared: Prepared,
+    recorded: recording.Recording,
+    progress: Progress,
+    *,
+    gdb: bool,
+) -> tuple[recording.Comparison, tuple[KernelFault, ...]]:
+    """Repeat a VM that was recorded; return how it compares, and the faults that it ended with.
+
+    Raises:
+        ConfigError: It ran on something else than what is there now.
+        TwinmodError: A debugger is wanted that could make nothing of this kernel.
+    """
+    recording.require_same(recorded, prepared.tree, prepared.chroot)
+    if gdb:
+        vm_gdb.require_debugger(prepared.tree, prepared.chroot)
+    languages = workspace.require_languages(config, prepared.tree, LANGUAGES, progress)
+    products = workspace.run_build(config, prepared, languages, progress)
+    changed = [p.module for p in products if recorded.modules.get(p.module, p.sha256) != p.sha256]
+    if changed:
+        progress.note(f"{' and '.join(changed)} changed since: places in it are of what it is now")
+    out_dir = config.out_dir / "replay"
+    shutil.rmtree(out_dir, ignore_errors=True)
+    plan = recording.plan_replay(
+        recorded, prepared.tree, prepared.chroot, config.vm, out_dir, gdb=gdb
+    )
+    with ExitStack() as stack:
+        stack.enter_context(progress.phase(f"replay of {recorded.run_dir.name}"))
+        if gdb:
+            stack.enter_context(run.offer_gdb(config, prepared, out_dir, progress, unborn=True))
+        with session.run_vm(plan, session.Watch(progress)) as vm:
+            pass
+    by_programs = outcomes.parse_program_lines(transcript.parse_events(vm.lines))
+    console = vm_console.read_console(out_dir)
+    found, _ = running.find_faults(console, products, out_dir, by_programs)
+    decoded = decode.decode_faults(found, products, prepared.tree.compilers)
+    return recording.compare_runs(recorded.run_dir, out_dir), decoded

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The verb `doctor`: what is there, what is needed, how to mend it."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from twinmod import workspace
+from twinmod.base.check import Check
+from twinmod.kernels import find, roots
+from twinmod.project.config import Config
+from twinmod.vm import accelerator as vm_accelerator
+
+
+def plan_doctor_report(checks: tuple[Check, ...]) -> dict[str, Any]:
+    """Return the doctor's report: JSON's own types, schema ``twinmod.doctor/1``."""
+    ready = all(check.ok or not check.required for check in checks)
+    return {
+        "schema": "twinmod.doctor/1",
+        "ready": ready,
+        "checks": [asdict(check) for check in checks],
+    }
+
+
+def render_checks(checks: tuple[Check, ...]) -> str:
+    """Return the doctor's lines, by group."""
+    lines = []
+    group = ""
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        if check.group != group:
+            group = check.group
+            lines.append(group)
+        mark = "ok  " if check.ok else "FAIL" if check.required else "--  "
+        lines.append(f"  {mark} {check.name:<{width}}  found: {check.found}")
+        if not check.ok:
+            pad = " " * (width + 9)
+            lines.append(f"{pad}needed: {check.needed}")
+            if check.fix:
+                lines.append(f"{pad}fix: {check.fix}")
+    return "\n".join(lines)
+
+
+def run_doctor(config: Config, probe: Callable[[str], bool]) -> tuple[Check, ...]:
+    """Look at everything that a build needs; change nothing."""
+    root = roots.find_chroot(config.chroot)
+    tree, error = workspace.look_for_tree(config, root)
+    accelerator = vm_accelerator.find_accelerator(tree, root, config.vm, remember=False)
+    return (
+        *roots.check_host(),
+        *roots.check_chroot(config.chroot, config.mirror, probe, config.kernel.name),
+        *find.check_tree(config.kernel, tree, error),
+        *vm_accelerator.check_vm(accelerator),
+    )

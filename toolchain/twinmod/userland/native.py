@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The programs in C that run in a VM or in QEMU: the profiler and what marks segments for it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from twinmod.base import cache, process, sandbox, templates
+from twinmod.base import files as base_files
+from twinmod.base.process import Command
+from twinmod.base.progress import Progress
+from twinmod.base.sandbox import Bind, Chroot
+from twinmod.userland import testers
+from twinmod.userland.testers import BUILD_TIMEOUT_S
+
+#: Where the sources are, in the package.
+SOURCES = "guest/native"
+
+#: (what is made of the sources, the option that makes it that)
+NATIVE = (("marks.so", "-shared"), ("profiler.so", "-shared"), ("loop", "-pie"))
+
+
+def ensure_native(chroot: Chroot, progress: Progress) -> Path:
+    """Return the folder with QEMU's profiler and the library that speaks to it, compiled.
+
+    Raises:
+        BuildError: They do not compile.
+    """
+    files = base_files.read_files(templates.PACKAGE_DIR / SOURCES)
+
+    def make(work_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        for name, content in files:
+            (work_dir / name).write_bytes(content)
+        with progress.phase("profiler"):
+            for name, option in NATIVE:
+                process.run(_plan_native(chroot, work_dir, name, option))
+        return {}, tuple(name for name, _ in NATIVE)
+
+    return cache.ensure_entry("native", plan_native_digest(chroot), make, progress).path
+
+
+def plan_native_digest(chroot: Chroot) -> str:
+    """Return what identifies the profiler, compiled in a chroot."""
+    return testers.plan_digest(chroot, "", base_files.read_files(templates.PACKAGE_DIR / SOURCES))
+
+
+def _plan_native(chroot: Chroot, work_dir: Path, name: str, option: str) -> Command:
+    inside = sandbox.INSIDE / "out"
+    return sandbox.plan_command(
+        chroot,
+        (
+            "gcc",
+            "-std=gnu11",
+            "-O2",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            option,
+            "-fPIC",
+            "-fvisibility=hidden",
+            "-o",
+            str(inside / name),
+            str(inside / Path(name).with_suffix(".c")),
+        ),
+        purpose=f"{name} was not made",
+        timeout_s=BUILD_TIMEOUT_S,
+        binds=(Bind(source_path=work_dir, target_path=inside, writable=True),),
+    )

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The programs of a VM: the agent and the matrix, compiled and collected."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from twinmod.base import cache, process, sandbox, templates
+from twinmod.base import files as base_files
+from twinmod.base.process import Command
+from twinmod.base.progress import Progress
+from twinmod.base.sandbox import Bind, Chroot
+from twinmod.errors import BuildError, ConfigError, SelectionError, TwinmodError
+from twinmod.userland import testers
+from twinmod.userland.testers import BUILD_TIMEOUT_S
+
+#: pytest's exit status when it collected nothing; pytest.ExitCode.NO_TESTS_COLLECTED.
+NO_TESTS = 5
+
+#: What the matrix is told of the cell that it is held to.
+OPTIONS = ("--module", "--module-path", "--module-version", "--tester", "--marks")
+
+#: How many of pytest's last lines an error shows.
+COLLECT_LINES = 20
+
+
+def read_programs(
+    matrix_dir: Path, uapi: tuple[tuple[str, bytes], ...]
+) -> tuple[tuple[str, bytes], ...]:
+    """Return (path, content) of the VM's own programs, of the matrix, and of headers it includes.
+
+    Of twinmod's package only ``guest`` goes into a VM: an edit elsewhere makes nothing anew.
+    """
+    package_dir = templates.PACKAGE_DIR
+    return (
+        ("package/twinmod/__init__.py", (package_dir / "__init__.py").read_bytes()),
+        *(
+            (f"package/twinmod/guest/{path}", content)
+            for path, content in base_files.read_files(package_dir / "guest")
+            if path.endswith(".py")
+        ),
+        *((f"matrix/{path}", content) for path, content in base_files.read_files(matrix_dir)),
+        *((f"uapi/{Path(path).name}", content) for path, content in uapi),
+    )
+
+
+def ensure_programs(
+    chroot: Chroot,
+    site_dir: Path,
+    matrix_dir: Path,
+    uapi: tuple[tuple[str, bytes], ...],
+    progress: Progress,
+) -> Path:
+    """Return a folder with ``package/twinmod`` and ``matrix``, compiled.
+
+    Compiling Python to bytecode, and pytest's rewriting of assertions, takes seconds on an
+    emulated processor and a fraction of one here.
+
+    Args:
+        chroot: Where they are compiled.
+        site_dir: Python packages that hold pytest.
+        matrix_dir: The tests, and their programs in C.
+        uapi: (path, content) of headers that the programs include.
+        progress: Told when they are compiled.
+
+    Raises:
+        BuildError: A test does not import, two are in conflict, a program does not compile.
+        ConfigError: There is no test.
+    """
+    files = read_programs(matrix_dir, uapi)
+    digest = testers.plan_digest(chroot, site_dir.parent.name, files)
+
+    def make(work_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        for name, content in files:
+            path = work_dir / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        for name in ("matrix", "uapi"):
+            (work_dir / name).mkdir(exist_ok=True)
+        with progress.phase("agent and matrix"):
+            for argv in plan_compile(tuple(name for name, _ in files)):
+                process.run(_plan_program(chroot, site_dir, work_dir, argv, writable=True))
+            _collect(chroot, site_dir, work_dir, matrix_dir)
+        return {}, ("package/twinmod/guest/agent.py",)
+
+    return cache.ensure_entry("programs", digest, make, progress).path
+
+
+def plan_compile(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """Return what compiles the agent and the matrix where the VM will look for the result.
+
+    ``matrix/NAME.c`` becomes ``matrix/NAME``, a static 32-bit program without a libc: the chroot's
+    compiler makes such code, and the chroot has no 32-bit library.
+
+    Args:
+        names: Paths of all files, from read_programs.
+    """
+    inside = sandbox.INSIDE
+    programs = tuple(
+        (
+            "gcc",
+            "-m32",
+            "-static",
+            "-nostdlib",
+            "-ffreestanding",
+            "-fno-pie",
+            "-no-pie",
+            "-fno-stack-protector",
+            "-O2",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            f"-I{inside / 'uapi'}",
+            "-o",
+            str(inside / name.removesuffix(".c")),
+            str(inside / name),
+        )
+        for name in names
+        if name.startswith("matrix/") and name.endswith(".c")
+    )
+    return (
+        *programs,
+        ("python3", "-m", "compileall", "-q", str(inside / "package")),
+    )
+
+
+def plan_collect(narrowing: tuple[str, ...]) -> tuple[str, ...]:
+    """Return pytest's argument vector that collects the matrix and runs nothing of it.
+
+    Args:
+        narrowing: pytest's arguments that leave only some tests, () for all.
+    """
+    matrix = str(sandbox.INSIDE / "matrix")
+    return (
+        "python3",
+        "-m",
+        "pytest",
+        matrix,
+        "--rootdir",
+        matrix,
+        "-p",
+        "no:cacheprovider",
+        "--collect-only",
+        "-q",
+        "-q",
+        "--strict-markers",
+        *narrowing,
+        "--module",
+        "none",
+        "--module-path",
+        "none",
+        "--tester",
+        "c",
+    )
+
+
+def _collect(chroot: Chroot, site_dir: Path, work_dir: Path, matrix_dir: Path) -> None:
+    """Collect the matrix, which compiles its tests; see ensure_programs for the errors."""
+    command = _plan_program(chroot, site_dir, work_dir, plan_collect(()), writable=True)
+    status, output = process.run_unchecked(command)
+    if status != 0:
+        raise plan_collect_error(matrix_dir, status, output)
+
+
+def plan_collect_error(matrix_dir: Path, status: int, output: str) -> TwinmodError:
+    """Return the error of a matrix that pytest does not collect.
+
+    Args:
+        matrix_dir: The folder that a person knows.
+        status: pytest's.
+        output: What it said, of the folder inside the chroot.
+    """
+    facts = (("folder", str(matrix_dir)),)
+    # Without a conftest.py pytest refuses our options before it looks for tests.
+    if status == NO_TESTS or not any(map(_is_test, matrix_dir.rglob("*.py"))):
+        return ConfigError(
+            "the matrix has no test",
+            facts=facts,
+            hint="write test_NAME() in a file test_NAME.py there, or correct `matrix` of "
+            "[tool.twinmod]",
+        )
+    # pytest shortens paths to what they are below its working folder, which is the root.
+    inside = rf"(?<!\w)/?{re.escape(str(sandbox.INSIDE / 'matrix').removeprefix('/'))}\b"
+    own = re.sub(inside, lambda _: str(matrix_dir), output)
+    said = process.render_tail(own, COLLECT_LINES)
+    lacking = "unrecognized arguments" in output
+    return BuildError(
+        f"pytest does not collect the matrix: it exited with status {status}",
+        facts=(*facts, ("output", "(its last lines)\n" + said)),
+        hint=f"conftest.py there must take the options {', '.join(OPTIONS)}" if lacking else "",
+    )
+
+
+def _is_test(path: Path) -> bool:
+    return path.name.startswith("test_") or path.stem.endswith("_test")
+
+
+def require_tests(
+    chroot: Chroot, site_dir: Path, programs_dir: Path, narrowing: tuple[str, ...]
+) -> None:
+    """Refuse a selection that leaves no test, before a VM is booted for it.
+
+    Raises:
+        SelectionError: It leaves none, or -k has no expression.
+    """
+    command = _plan_program(chroot, site_dir, programs_dir, plan_collect(narrowing), writable=False)
+    status, output = process.run_unchecked(command)
+    if status == 0:
+        return
+    why = {4: "is not an expression", NO_TESTS: "matches no test"}.get(
+        status, "cannot be collected"
+    )
+    said = tuple(("pytest", line) for line in output.splitlines() if line.startswith("ERROR"))
+    raise SelectionError(
+        f"{shlex.join(narrowing)} {why}",
+        facts=said[:1],
+        hint="--rule takes a rule's number, -k parts of test names: --rule R4 -k 'not short'",
+    )
+
+
+def _plan_program(
+    chroot: Chroot, site_dir: Path, work_dir: Path, argv: tuple[str, ...], *, writable: bool
+) -> Command:
+    inside = sandbox.INSIDE
+    return sandbox.plan_command(
+        chroot,
+        argv,
+        purpose="the agent and the matrix were not compiled",
+        timeout_s=BUILD_TIMEOUT_S,
+        environment=(
+            ("PYTHONPATH", f"{inside / 'package'}:{inside / 'site'}"),
+            ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),
+        ),
+        binds=(
+            Bind(source_path=site_dir, target_path=inside / "site"),
+            *(
+                Bind(source_path=work_dir / name, target_path=inside / name, writable=writable)
+                for name in ("package", "matrix", "uapi")
+            ),
+        ),
+    )

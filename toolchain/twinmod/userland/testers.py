@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The testers, built in the chroot as a VM imports them."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from twinmod.base import cache, process, sandbox
+from twinmod.base import files as base_files
+from twinmod.base.process import Command
+from twinmod.base.progress import Progress
+from twinmod.base.sandbox import Bind, Chroot
+from twinmod.errors import BuildError, ConfigError
+from twinmod.project.model import TesterSpec
+
+BUILD_TIMEOUT_S = 900.0
+
+
+def read_project(project_dir: Path) -> tuple[tuple[str, bytes], ...]:
+    """Return (relative path, content) of a Python project's files, sorted.
+
+    Raises:
+        ConfigError: There is no project.
+    """
+    if not (project_dir / "pyproject.toml").is_file():
+        raise ConfigError(
+            "a tester's project is missing",
+            facts=(("file", str(project_dir / "pyproject.toml")),),
+            hint="correct [tool.twinmod.testers]",
+        )
+    return base_files.read_files(project_dir)
+
+
+def plan_digest(chroot: Chroot, site: str, files: tuple[tuple[str, bytes], ...]) -> str:
+    """Return the digest of files, and of what they are built with.
+
+    Args:
+        chroot: With the compilers.
+        site: What identifies the Python packages.
+        files: (name, content).
+    """
+    total = hashlib.sha256(f"{chroot.key} {site}".encode())
+    for name, content in files:
+        total.update(f"{len(name)} {name} {len(content)} ".encode() + content)
+    return total.hexdigest()[:12]
+
+
+def plan_tester_name(
+    spec: TesterSpec, chroot: Chroot, site: str, files: tuple[tuple[str, bytes], ...]
+) -> str:
+    """Return what a built tester is called in the cache; see plan_digest."""
+    return f"{spec.name}-{plan_digest(chroot, site, files)}"
+
+
+def plan_build_environment() -> tuple[tuple[str, str], ...]:
+    """Return the environment of a tester's build: everything is there, nothing is fetched."""
+    inside = sandbox.INSIDE
+    return (
+        ("PYTHONPATH", str(inside / "site")),
+        ("PATH", f"{inside / 'site/bin'}:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("CARGO_HOME", str(inside / "cargo")),
+        ("CARGO_NET_OFFLINE", "true"),
+        ("CARGO_TARGET_DIR", str(inside / "target")),
+        ("MATURIN_NO_INSTALL_RUST", "1"),
+        ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
+        ("PIP_NO_INDEX", "1"),
+    )
+
+
+def plan_install(
+    spec: TesterSpec,
+    chroot: Chroot,
+    site_dir: Path,
+    crates_dir: Path | None,
+    work_dir: Path,
+    target_dir: Path,
+) -> Command:
+    """Return the command that builds and installs a tester, without network.
+
+    Args:
+        spec: Which tester.
+        chroot: Where it is built.
+        site_dir: Python packages that hold what it is built with.
+        crates_dir: CARGO_HOME with its crates, None for a project without any.
+        work_dir: Holds ``source/``, a copy of the project and of the uapi header; the result
+            lands in ``site/``.
+        target_dir: What cargo keeps from build to build.
+    """
+    inside = sandbox.INSIDE
+    binds = [
+        Bind(source_path=site_dir, target_path=inside / "site"),
+        Bind(source_path=work_dir, target_path=inside / "scratch", writable=True),
+        Bind(source_path=target_dir, target_path=inside / "target", writable=True),
+    ]
+    if crates_dir is not None:
+        binds.append(Bind(source_path=crates_dir, target_path=inside / "cargo", writable=True))
+    argv = (
+        "python3",
+        "-m",
+        "pip",
+        "install",
+        "--no-build-isolation",
+        "--no-deps",
+        "--no-cache-dir",
+        "--root-user-action=ignore",
+        "--target",
+        str(inside / "scratch/site"),
+        str(inside / "scratch/source" / spec.project),
+    )
+    return sandbox.plan_command(
+        chroot,
+        argv,
+        purpose=f"tester {spec.name} did not build",
+        timeout_s=BUILD_TIMEOUT_S,
+        binds=tuple(binds),
+        environment=plan_build_environment(),
+    )
+
+
+def ensure_tester(
+    spec: TesterSpec,
+    chroot: Chroot,
+    project_dir: Path,
+    uapi: tuple[tuple[str, bytes], ...],
+    site_dir: Path,
+    crates_dir: Path | None,
+    progress: Progress,
+) -> Path:
+    """Return the folder from which the VM imports a tester, built first when it is out of date.
+
+    Args:
+        spec: Which tester.
+        chroot: Where it is built.
+        project_dir: What its project's path is relative to.
+        uapi: (path relative to project_dir, content) of headers that it includes.
+        site_dir: What it is built with.
+        crates_dir: Its crates, or None.
+        progress: Told when it builds.
+
+    Raises:
+        BuildError: It does not build.
+        ConfigError: Its project is not there.
+    """
+    files = read_project(project_dir / spec.project)
+    name = plan_tester_name(spec, chroot, site_dir.parent.name, (*files, *uapi))
+
+    def make(work_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        sources = tuple((f"{spec.project}/{path}", content) for path, content in files)
+        for name, content in (*sources, *uapi):
+            path = work_dir / "source" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        target_dir = cache.ensure_cache_dir() / cache.SCRATCH / chroot.key
+        target_dir.mkdir(parents=True, exist_ok=True)
+        command = plan_install(spec, chroot, site_dir, crates_dir, work_dir, target_dir)
+        with progress.phase(f"tester {spec.name}"):
+            process.run(command)
+        cache.remove_tree(work_dir / "source")
+        extension = _find_extension(spec, work_dir)
+        return {"tester": spec.name}, (str(extension.relative_to(work_dir)),)
+
+    entry = cache.ensure_entry("tester", name, make, progress)
+    return entry.path / "site"
+
+
+def lint(
+    spec: TesterSpec,
+    chroot: Chroot,
+    project_dir: Path,
+    site_dir: Path,
+    crates_dir: Path,
+    progress: Progress,
+) -> None:
+    """Hold a Rust tester to clippy, with warnings as errors.
+
+    Raises:
+        BuildError: clippy has something to say.
+    """
+    target_dir = cache.ensure_cache_dir() / cache.SCRATCH / chroot.key
+    target_dir.mkdir(parents=True, exist_ok=True)
+    inside = sandbox.INSIDE
+    command = sandbox.plan_command(
+        chroot,
+        (
+            "cargo",
+            "clippy",
+            "--locked",
+            "--all-targets",
+            "--manifest-path",
+            str(inside / "project/Cargo.toml"),
+            "--",
+            "-Dwarnings",
+        ),
+        purpose=f"clippy has something to say about tester {spec.name}",
+        timeout_s=BUILD_TIMEOUT_S,
+        environment=plan_build_environment(),
+        binds=(
+            Bind(source_path=project_dir / spec.project, target_path=inside / "project"),
+            Bind(source_path=site_dir, target_path=inside / "site"),
+            Bind(source_path=target_dir, target_path=inside / "target", writable=True),
+            Bind(source_path=crates_dir, target_path=inside / "cargo", writable=True),
+        ),
+    )
+    with progress.phase(f"clippy of tester {spec.name}"):
+        process.run(command)
+
+
+def _find_extension(spec: TesterSpec, work_dir: Path) -> Path:
+    found = sorted((work_dir / "site" / spec.package).glob("*.so"))
+    if not found:
+        raise BuildError(f"tester {spec.name} was built without an extension module")
+    return found[0]

@@ -1,0 +1,383 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a VM is made of: its parts, its plan, and the folder that it runs in."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from twinmod.base import sandbox, templates
+from twinmod.base.process import Command
+from twinmod.base.sandbox import Bind, Chroot
+from twinmod.builds.product import Product
+from twinmod.cells.model import DIFFERENTIAL, Cell
+from twinmod.guest.protocol import Measurement
+from twinmod.kernels.model import KernelTree
+from twinmod.project.model import TesterSpec, VmSpec
+from twinmod.vm import initramfs, machine
+from twinmod.vm.machine import NATIVE, RECORDING, RESULTS, RUN, VIEW, VIEW_INSIDE, Accelerator
+
+#: A VM's whole life, whatever it says; a soak names its own.
+RUN_TIMEOUT_S = 1800.0
+
+#: Added to them, by the mode of the work. Pages that nobody asked to be zero are not: a kernel that
+#: makes them so, as Debian's does, hides a driver that forgot to ask. Huge pages of which a part is
+#: given back stay whole for a while, and are then in no use that the kernel counts: they look like
+#: pages that a driver lost.
+MODE_PARAMETERS = {"matrix": "init_on_alloc=0 transparent_hugepage=never"}
+
+#: What a recorded VM's folder has to say how it was booted.
+RECORDING_FILE = "recording.json"
+RECORDING_SCHEMA = "twinmod.recording/1"
+
+#: How a VM without a virtio port, as a recorded one, has its events on a serial line.
+SERIAL_PORT = "/dev/ttyS1"
+
+#: How many times as long a VM may take that is recorded, and one that is replayed: one thread
+#: emulates all of it, and a replay was seen to take six times as long as what it repeats.
+RECORD_PATIENCE = 4
+REPLAY_PATIENCE = 10 * RECORD_PATIENCE
+
+#: How many times as long a VM that counts may take to boot, and to say something: one thread
+#: emulates all of it.
+EXACT_PATIENCE = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Userland:
+    """What the VM's programs are made of, beside the chroot itself."""
+
+    site_dir: Path
+    # (tester, the folder it is imported from)
+    tester_dirs: tuple[tuple[TesterSpec, Path], ...]
+    # Holds package/ with the agent, and matrix/.
+    programs_dir: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a VM is to do; becomes the agent's plan."""
+
+    # matrix, count, measure, or shell; DIFFERENTIAL among the cells has a work of its own.
+    mode: str
+    cells: tuple[Cell, ...]
+    products: tuple[Product, ...]
+    # Seconds that a cell may go without a step.
+    limit_s: float
+    pytest_args: tuple[str, ...] = ()
+    # The matrix's package with the executor of the differential.
+    differential: str = ""
+    threads: int = 0
+    increments: int = 0
+    # How a thread increments: lock, add or racy, as the testers have it.
+    method: str = "lock"
+    measurement: Measurement | None = None
+    # The VM's whole life, whatever it says.
+    life_s: float = RUN_TIMEOUT_S
+    # Whether a debugger may come, in a shell.
+    gdb: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootPlan:
+    """All that it takes to boot one VM; nothing has happened yet."""
+
+    command: Command
+    # None: another VM left it.
+    initramfs: bytes | None
+    agent_plan: Mapping[str, Any]
+    # Console, results and the plan of this VM.
+    run_dir: Path
+    boot_timeout_s: float
+    silence_timeout_s: float
+    # What it takes to replay it, for one that is recorded.
+    recording: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What every VM of a run has in common."""
+
+    tree: KernelTree
+    chroot: Chroot
+    userland: Userland
+    vm: VmSpec
+    accelerator: Accelerator
+    # What the modules say as theirs.
+    version: str
+    # Holds profiler.so and marks.so, for VMs whose instructions are counted.
+    native_dir: Path | None = None
+    # What a VM has as its root instead of the chroot, whose Python it must have.
+    root_dir: Path | None = None
+
+    @property
+    def recorded(self) -> bool:
+        """Whether its VMs can be replayed: nothing comes in once they run."""
+        return self.accelerator.name == "record"
+
+
+def plan_view(setting: Setting, products: tuple[Product, ...], run_dir: Path) -> tuple[Bind, ...]:
+    """Return what QEMU sees: the chroot again as the guest's root, and what the guest needs.
+
+    Nothing else of the host can be reached from the guest.
+    """
+    userland = setting.userland
+    inside = VIEW_INSIDE
+    return (
+        Bind(source_path=run_dir, target_path=RUN),
+        Bind(source_path=run_dir / "results", target_path=RESULTS, writable=True),
+        Bind(source_path=setting.tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
+        Bind(source_path=setting.root_dir or setting.chroot.root_dir, target_path=VIEW),
+        Bind(source_path=userland.programs_dir / "package", target_path=inside / "package"),
+        Bind(source_path=userland.site_dir, target_path=inside / "site"),
+        Bind(source_path=userland.programs_dir / "matrix", target_path=inside / "matrix"),
+        *(
+            Bind(source_path=path, target_path=inside / f"tester-{tester.name}")
+            for tester, path in userland.tester_dirs
+        ),
+        *(
+            Bind(source_path=product.path, target_path=inside / "module" / product.file_name)
+            for product in products
+        ),
+        *(
+            Bind(source_path=setting.native_dir, target_path=folder / "native")
+            for folder in (inside, sandbox.INSIDE)
+            if setting.native_dir
+        ),
+    )
+
+
+def plan_recorded_view(setting: Setting, run_dir: Path) -> tuple[Bind, ...]:
+    """Return what QEMU sees of a VM that has all it needs in its initramfs."""
+    return (
+        Bind(source_path=run_dir, target_path=RUN),
+        Bind(source_path=run_dir / "results", target_path=RESULTS, writable=True),
+        Bind(source_path=run_dir / "recording", target_path=RECORDING, writable=True),
+        Bind(source_path=setting.tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
+    )
+
+
+def plan_environment(userland: Userland) -> tuple[tuple[str, str], ...]:
+    """Return the environment of the program inside the VM."""
+    names = ("package", "site", *(f"tester-{tester.name}" for tester, _ in userland.tester_dirs))
+    return (
+        ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("LC_ALL", "C.UTF-8"),
+        ("HOME", "/tmp"),
+        ("TERM", "linux"),
+        ("PYTHONPATH", ":".join(str(sandbox.INSIDE / name) for name in names)),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+        # What a plugin of another package would load costs a second when emulated.
+        ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),
+    )
+
+
+def plan_exact(setting: Setting, native_dir: Path) -> Setting:
+    """Return the setting of VMs whose clocks count instructions: a nanosecond is one of them.
+
+    Args:
+        setting: Of other VMs.
+        native_dir: Holds profiler.so and marks.so.
+
+    Source: qemu(1), ``-icount``: an instruction takes 2^0 ns, on one processor.
+    """
+    why = "a nanosecond of the guest's time is one instruction of it"
+    return replace(
+        setting,
+        accelerator=Accelerator(name="icount", reason=why),
+        native_dir=native_dir,
+        vm=plan_patience(replace(setting.vm, processors=1), EXACT_PATIENCE),
+    )
+
+
+def plan_recorded(setting: Setting) -> Setting:
+    """Return the setting of VMs that can be replayed, instruction for instruction.
+
+    Source: docs/system/replay.rst, QEMU 10.0: one processor, and no device that it does not know.
+    """
+    why = "on one processor, with everything in memory, so that it can be replayed"
+    return replace(
+        setting,
+        accelerator=Accelerator(name="record", reason=why),
+        vm=plan_patience(replace(setting.vm, processors=1), RECORD_PATIENCE),
+    )
+
+
+def plan_patience(vm: VmSpec, times: float) -> VmSpec:
+    """Return a VM that may take some times as long to boot, and to say something."""
+    return replace(
+        vm, boot_timeout_s=times * vm.boot_timeout_s, silence_timeout_s=times * vm.silence_timeout_s
+    )
+
+
+def plan_agent(setting: Setting, work: Work) -> dict[str, Any]:
+    """Return what the agent is told: JSON's own types."""
+    inside = sandbox.INSIDE
+    paths = {(p.module, p.variant): str(inside / "module" / p.file_name) for p in work.products}
+    return {
+        "mode": work.mode,
+        "port": SERIAL_PORT if setting.recorded else "",
+        "cells": [
+            {
+                "name": cell.name,
+                "module": cell.module,
+                "tester": cell.tester,
+                "work": "differential" if cell == DIFFERENTIAL else work.mode,
+                "path": paths.get((cell.module, cell.variant), ""),
+                "rules": list(cell.rules),
+                "files": list(cell.files),
+            }
+            for cell in work.cells
+        ],
+        "modules": {p.module: {"path": paths[p.module, p.variant]} for p in work.products},
+        "testers": {tester.name: tester.package for tester, _ in setting.userland.tester_dirs},
+        "matrix": str(inside / "matrix"),
+        "version": setting.version,
+        "differential": work.differential,
+        "pytest_args": list(work.pytest_args),
+        "limit_s": work.limit_s,
+        "threads": work.threads,
+        "increments": work.increments,
+        "method": work.method,
+        "measurement": asdict(work.measurement) if work.measurement else None,
+        "marks": str(NATIVE / "marks.so"),
+        "loop": str(NATIVE / "loop"),
+    }
+
+
+def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
+    """Plan one VM.
+
+    Args:
+        setting: What it is made of.
+        work: What it is to do.
+        run_dir: Its own folder; must not exist.
+    """
+    qemu = machine.plan_qemu(
+        setting.vm,
+        setting.accelerator.name,
+        interactive=work.mode == "shell",
+        gdb=work.gdb,
+        parameters=" ".join(
+            (
+                MODE_PARAMETERS.get(work.mode, ""),
+                *setting.tree.parameters,
+                *(("nokaslr",) if work.gdb or setting.recorded else ()),
+            )
+        ),
+    )
+    view = plan_view(setting, work.products, run_dir)
+    agent_plan = plan_agent(setting, work)
+    content = (
+        plan_whole_content(setting, view, agent_plan)
+        if setting.recorded
+        else plan_first_content(setting)
+    )
+    entered = sandbox.plan_enter(
+        setting.chroot,
+        qemu,
+        binds=plan_recorded_view(setting, run_dir) if setting.recorded else view,
+        hidden=(VIEW_INSIDE,),
+        terminal=work.mode == "shell",
+        devices=("/dev/kvm",) if setting.accelerator.name == "kvm" else (),
+    )
+    command = Command(
+        argv=entered,
+        purpose="the VM did not run",
+        log_path=run_dir / "qemu.log",
+        timeout_s=work.life_s * (RECORD_PATIENCE if setting.recorded else 1),
+    )
+    return BootPlan(
+        command=command,
+        initramfs=initramfs.plan_archive(content),
+        agent_plan=agent_plan,
+        run_dir=run_dir,
+        boot_timeout_s=setting.vm.boot_timeout_s,
+        silence_timeout_s=setting.vm.silence_timeout_s,
+        recording=plan_recording(setting, work, qemu) if setting.recorded else None,
+    )
+
+
+def plan_first_content(setting: Setting) -> initramfs.Content:
+    """Return what a VM has in memory that has its root from the host."""
+    module_paths = setting.tree.vm_module_paths
+    busybox = (setting.chroot.root_dir / "usr/bin/busybox").read_bytes()
+    init = _render_init(setting, tuple(path.name for path in module_paths), whole=False)
+    return initramfs.Content(
+        folders=("bin", "modules", "proc", "dev", "lower", "upper", "newroot"),
+        files=(
+            ("bin/busybox", busybox),
+            *((f"modules/{path.name}", path.read_bytes()) for path in module_paths),
+            ("init", init),
+        ),
+    )
+
+
+def plan_whole_content(
+    setting: Setting, view: tuple[Bind, ...], agent_plan: Mapping[str, Any]
+) -> initramfs.Content:
+    """Return what a VM has in memory that has nothing else.
+
+    Args:
+        setting: What it is made of.
+        view: What another VM would see of the host.
+        agent_plan: What it is to do.
+    """
+    additions = (
+        (PurePosixPath("/", bind.target_path.relative_to(VIEW)), bind.source_path)
+        for bind in view
+        if VIEW_INSIDE in bind.target_path.parents
+    )
+    root = initramfs.read_root(setting.chroot.root_dir, additions)
+    for name in ("proc", "dev", "sys", "tmp", "results"):
+        root.add_folder(name)
+    root.add_content("results/plan.json", json.dumps(agent_plan).encode())
+    root.add_content("init", _render_init(setting, (), whole=True))
+    return root.plan_content()
+
+
+def _render_init(setting: Setting, vm_modules: tuple[str, ...], *, whole: bool) -> bytes:
+    return templates.render_template(
+        "init.j2",
+        {
+            "probe": "",
+            "vm_modules": vm_modules,
+            # 0: the sources are on the host, as they are.
+            "source_time": initramfs.SOURCE_TIME if whole else 0,
+            "counted": setting.native_dir is not None,
+            "environment": plan_environment(setting.userland),
+        },
+    ).encode()
+
+
+def plan_recording(setting: Setting, work: Work, qemu: tuple[str, ...]) -> dict[str, Any]:
+    """Return what it takes to replay a VM, beside its folder: JSON's own types."""
+    return {
+        "schema": RECORDING_SCHEMA,
+        "kernel": setting.tree.name,
+        "tree": setting.tree.key,
+        "chroot": setting.chroot.key,
+        "qemu": list(qemu),
+        "modules": {p.module: p.sha256 for p in work.products},
+    }
+
+
+@contextmanager
+def write_run_dir(plan: BootPlan) -> Iterator[None]:
+    """Make a VM's folder; what it boots from is there until the context is left."""
+    (plan.run_dir / "results").mkdir(parents=True)
+    (plan.run_dir / "results/plan.json").write_text(json.dumps(plan.agent_plan, indent=2))
+    initramfs_path = plan.run_dir / "initramfs"
+    if plan.initramfs is not None:
+        initramfs_path.write_bytes(plan.initramfs)
+    if plan.recording is not None:
+        (plan.run_dir / "recording").mkdir()
+        text = json.dumps(plan.recording, indent=2) + "\n"
+        (plan.run_dir / RECORDING_FILE).write_text(text)
+    try:
+        yield
+    finally:
+        if plan.recording is None:
+            initramfs_path.unlink(missing_ok=True)

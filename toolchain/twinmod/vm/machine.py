@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The machine of a VM: QEMU's arguments and the kernel's command line.
+
+QEMU runs inside the chroot, so it is the same everywhere, sees nothing of the host but what is
+bound into its view, and dies with its caller.
+"""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from twinmod.base import sandbox
+from twinmod.project.model import VmSpec
+
+VIEW = PurePosixPath("/view")
+VIEW_INSIDE = VIEW / "twinmod"
+RUN = sandbox.INSIDE / "run"
+RESULTS = RUN / "results"
+
+#: Where a recording is, as QEMU sees it.
+RECORDING = sandbox.INSIDE / "recording"
+EXECUTION = RECORDING / "execution"
+
+#: What counts instructions and writes it down, what a VM's programs tell it with, and one of them.
+NATIVE = sandbox.INSIDE / "native"
+COUNTS = "counts"
+
+#: Where a VM waits for gdb, as both see it: the path of the host may be too long for a socket.
+GDB_SOCKET = RESULTS / "gdb.sock"
+
+#: Expedited grace periods: loads and unloads, of which the matrix makes a hundred a cell, wait
+#: for several each.
+KERNEL_PARAMETERS = (
+    "console=ttyS0",
+    "loglevel=5",
+    "panic=-1",
+    "oops=panic",
+    "random.trust_cpu=on",
+    "rcupdate.rcu_expedited=1",
+    # What the agent says is as whole as what the kernel says.
+    "printk.devkmsg=on",
+)
+
+#: What decides how many instructions a guest takes. Without its fast string instructions a
+#: processor copies 8 bytes an instruction; with them it would copy anything in one, or in one per
+#: byte.
+COUNTING_MACHINE = (
+    "-accel",
+    "tcg",
+    "-icount",
+    "shift=0,sleep=off",
+    "-cpu",
+    "max,-erms,-fsrm,-fsrs",
+)
+
+#: What QEMU runs a guest on, by accelerator.
+MACHINES = {
+    "kvm": ("-accel", "kvm", "-cpu", "host"),
+    "tcg": ("-accel", "tcg,thread=multi", "-cpu", "max"),
+    "icount": (
+        *COUNTING_MACHINE,
+        "-plugin",
+        f"{NATIVE}/profiler.so,out={RESULTS}/{COUNTS},symbols={RESULTS}/symbols",
+    ),
+    # An instruction takes 2 ns of the guest's time.
+    "record": ("-accel", "tcg", "-icount", f"shift=1,rr=record,rrfile={EXECUTION}", "-cpu", "max"),
+}
+
+#: Added to KERNEL_PARAMETERS, by accelerator. Emulated processors share one time stamp counter, and
+#: a kernel that does not believe it can hang: in watchdog_check_skew() of Linux 7.3, in
+#: kernel/time/clocksource.c, two processors wait for each other with interrupts off, for as long as
+#: a clock allows that stands still when it is jiffies. Seen in one of some twenty boots on a host
+#: with more to do than it has processors.
+ACCELERATOR_PARAMETERS = {
+    "tcg": ("tsc=reliable",),
+    # The guest's clocks are its count of instructions.
+    "icount": ("tsc=reliable", "clocksource=tsc"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accelerator:
+    """What a VM runs on, and why."""
+
+    name: str
+    reason: str
+
+
+def plan_qemu(
+    vm: VmSpec,
+    accelerator: str,
+    *,
+    interactive: bool = False,
+    gdb: bool = False,
+    parameters: str = "",
+) -> tuple[str, ...]:
+    """Return QEMU's argument vector, as it is called inside the chroot.
+
+    Args:
+        vm: Memory and processors.
+        accelerator: One of MACHINES.
+        interactive: The console is the caller's terminal, and there is no other way out.
+        gdb: A debugger may come at any time.
+        parameters: Added to the kernel's command line.
+    """
+    added = (*ACCELERATOR_PARAMETERS.get(accelerator, ()), *parameters.split())
+    return (
+        "qemu-system-x86_64",
+        "-M",
+        "q35",
+        *MACHINES[accelerator],
+        "-smp",
+        str(vm.processors),
+        "-m",
+        str(vm.memory_mib),
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-nic",
+        "none",
+        "-kernel",
+        str(sandbox.INSIDE / "vmlinux"),
+        "-initrd",
+        str(RUN / "initramfs"),
+        "-append",
+        " ".join((*KERNEL_PARAMETERS, *added)),
+        *(
+            ()
+            if accelerator == "record"
+            else (
+                "-virtfs",
+                f"local,path={VIEW},mount_tag=root,security_model=none,readonly=on,multidevs=remap",
+                "-virtfs",
+                f"local,path={RESULTS},mount_tag=results,security_model=none",
+            )
+        ),
+        *(plan_gdb_stub() if gdb else ()),
+        *plan_way_out(accelerator, interactive=interactive),
+    )
+
+
+def plan_gdb_stub() -> tuple[str, ...]:
+    """Return the arguments of QEMU that let a debugger come."""
+    return ("-gdb", f"unix:{GDB_SOCKET},server=on,wait=off")
+
+
+def plan_way_out(accelerator: str, *, interactive: bool) -> tuple[str, ...]:
+    """Return the arguments of QEMU for what the VM says; see plan_qemu."""
+    if interactive:
+        return ("-serial", "mon:stdio")
+    events = ("-chardev", "stdio,id=events,signal=off")
+    console = ("-serial", f"file:{RESULTS}/console.log")
+    if accelerator == "record":
+        return (*console, *events, "-serial", "chardev:events")
+    port = ("-device", "virtserialport,chardev=events,name=twinmod")
+    return (*console, "-device", "virtio-serial-pci", *events, *port)

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A VM that was recorded, again: the same instructions, and so the same lines.
+
+Source: docs/system/replay.rst and docs/devel/replay.rst, QEMU 10.0.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from twinmod.base import commands, sandbox
+from twinmod.base.process import Command
+from twinmod.base.sandbox import Bind, Chroot
+from twinmod.errors import ConfigError
+from twinmod.kernels.model import KernelTree
+from twinmod.project.model import VmSpec
+from twinmod.vm import boot, machine
+
+#: What both VMs wrote, relative to their folders.
+SAID = ("results/console.log", "events.jsonl")
+
+#: What its agent was told.
+AGENT_PLAN = "results/plan.json"
+
+#: How long a person may think about a line.
+GDB_TIMEOUT_S = 86400.0
+
+#: Where the first VM of a recorded run of the matrix lies.
+EXAMPLE = "out/test/vm-1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """A VM that can be replayed."""
+
+    # The folder of the VM.
+    run_dir: Path
+    # The name of its kernel in [tool.twinmod.kernels].
+    kernel: str
+    # What identifies the kernel's tree and its chroot in the cache.
+    tree: str
+    chroot: str
+    # QEMU's argument vector inside the chroot.
+    qemu: tuple[str, ...]
+    # By module, the digest of the file that ran.
+    modules: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """How a replay compares with what it repeats."""
+
+    # By SAID, the number of lines.
+    lines: Mapping[str, int]
+    # By SAID, the first line that differs: its number, as it was, as it is.
+    different: Mapping[str, tuple[int, str, str]]
+
+
+def read_recording(run_dir: Path) -> Recording:
+    """Return the recording in a VM's folder.
+
+    Raises:
+        ConfigError: There is none, or not all of it.
+    """
+    path = run_dir / boot.RECORDING_FILE
+    facts = (("folder", str(run_dir)),)
+    made, again = commands.render("test", "--record"), commands.render("replay", EXAMPLE)
+    hint = f"{made}, then {again}"
+    try:
+        values = json.loads(path.read_bytes())
+        if values.pop("schema") != boot.RECORDING_SCHEMA:
+            raise ValueError
+        recording = msgspec.convert(
+            {**values, "run_dir": run_dir}, Recording, dec_hook=lambda kind, value: kind(value)
+        )
+        agent_path = run_dir / AGENT_PLAN
+        if agent_path.exists():
+            msgspec.json.decode(agent_path.read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        raise ConfigError("nothing was recorded there", facts=facts, hint=hint) from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{path.name} is not one of ours", facts=facts, hint=hint) from error
+    needed = ("initramfs", f"recording/{machine.EXECUTION.name}", AGENT_PLAN, *SAID)
+    missing = [name for name in needed if not (run_dir / name).is_file()]
+    if missing:
+        raise ConfigError(
+            f"the recording is not whole: no {', no '.join(missing)}", facts=facts, hint=hint
+        )
+    return recording
+
+
+def require_same(recording: Recording, tree: KernelTree, chroot: Chroot) -> None:
+    """Refuse to replay on another kernel, or with another QEMU.
+
+    Raises:
+        ConfigError: Either is not what it was.
+    """
+    pairs = (("kernel", recording.tree, tree.key), ("chroot", recording.chroot, chroot.key))
+    changed = [(what, f"was {was}, is {now}") for what, was, now in pairs if was != now]
+    if changed:
+        raise ConfigError(
+            "it cannot be repeated: what it ran on has changed since",
+            facts=tuple(changed),
+            hint=commands.render("test", "--record"),
+        )
+
+
+def plan_replay(
+    recording: Recording, tree: KernelTree, chroot: Chroot, vm: VmSpec, out_dir: Path, *, gdb: bool
+) -> boot.BootPlan:
+    """Plan the VM that repeats another one.
+
+    Args:
+        recording: The other one.
+        tree: Its kernel.
+        chroot: With QEMU.
+        vm: How long one may take.
+        out_dir: The folder of this one.
+        gdb: Wait, before the first instruction, until a debugger lets it go on.
+    """
+    qemu = tuple(part.replace("rr=record", "rr=replay") for part in recording.qemu)
+    qemu += (*machine.plan_gdb_stub(), "-S") if gdb else ()
+    binds = (
+        Bind(source_path=recording.run_dir, target_path=machine.RUN),
+        Bind(source_path=out_dir / "results", target_path=machine.RESULTS, writable=True),
+        Bind(source_path=recording.run_dir / "recording", target_path=machine.RECORDING),
+        Bind(source_path=tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
+    )
+    patient = boot.plan_patience(vm, boot.REPLAY_PATIENCE)
+    command = Command(
+        argv=sandbox.plan_enter(chroot, qemu, binds=binds),
+        purpose="the VM was not repeated",
+        timeout_s=GDB_TIMEOUT_S if gdb else boot.RUN_TIMEOUT_S * boot.REPLAY_PATIENCE,
+        log_path=out_dir / "qemu.log",
+    )
+    agent_plan = json.loads((recording.run_dir / AGENT_PLAN).read_text())
+    return boot.BootPlan(
+        command=command,
+        initramfs=None,
+        agent_plan=agent_plan,
+        run_dir=out_dir,
+        boot_timeout_s=GDB_TIMEOUT_S if gdb else patient.boot_timeout_s,
+        silence_timeout_s=GDB_TIMEOUT_S if gdb else patient.silence_timeout_s,
+    )
+
+
+def compare_runs(first_dir: Path, second_dir: Path) -> Comparison:
+    """Compare what two VMs said, line by line."""
+    lines, different = {}, {}
+    for name in SAID:
+        first, second = (
+            (folder / name).read_text(errors="replace").splitlines()
+            for folder in (first_dir, second_dir)
+        )
+        lines[name] = len(second)
+        length = max(len(first), len(second))
+        padded = zip(_pad(first, length), _pad(second, length), strict=True)
+        for number, (was, now) in enumerate(padded, 1):
+            if was != now:
+                different[name] = (number, was, now)
+                break
+    return Comparison(lines=lines, different=different)
+
+
+def _pad(lines: list[str], length: int) -> list[str]:
+    return lines + ["(nothing)"] * (length - len(lines))
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """Return how a replay compares, a line for each thing that a VM writes."""
+    lines = []
+    for name, count in comparison.lines.items():
+        if name in comparison.different:
+            number, was, now = comparison.different[name]
+            lines += [f"{name}: differs from line {number} on", f"  was {was}", f"  is  {now}"]
+        else:
+            lines.append(f"{name}: the same {count} lines")
+    return "\n".join(lines)

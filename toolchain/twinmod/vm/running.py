@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Cells run in as many VMs as it takes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from twinmod.base.progress import Progress
+from twinmod.builds.product import Product
+from twinmod.cells import decode, outcomes
+from twinmod.cells.model import Cell, CellResult
+from twinmod.guest import faults
+from twinmod.guest.faults import KernelFault
+from twinmod.vm import boot, session
+from twinmod.vm import console as vm_console
+from twinmod.vm.boot import Setting, Work
+from twinmod.vm.session import Boots, Vm, VmEnd, Watch
+
+#: How many boots of one run may stall: QEMU's translation was seen to do so, once in many boots,
+#: on a host with more to do than it has processors.
+STALLED_BOOTS = 2
+
+#: How many cells the title of a VM's phase names.
+SHOWN_CELLS = 6
+
+
+def run_cells(
+    setting: Setting,
+    work: Work,
+    out_dir: Path,
+    progress: Progress,
+    converse: Callable[[Vm], None] | None = None,
+) -> tuple[tuple[CellResult, ...], Boots]:
+    """Run cells, in as many VMs as it takes: one, and another for each that a cell ended.
+
+    Args:
+        setting: What a VM is made of.
+        work: What is to be done.
+        out_dir: Gets a folder for each VM.
+        progress: Told of each VM, and of each test.
+        converse: Holds the conversation of the cell DIFFERENTIAL, once.
+
+    Returns:
+        A result for every cell, in the order of the work, and what it took.
+
+    Raises:
+        VmLostError: A VM did not come as far as a cell.
+    """
+    pending = work.cells
+    found: list[CellResult] = []
+    boots = Boots()
+    while pending:
+        boots = replace(boots, total=boots.total + 1)
+        plan = boot.plan_boot(setting, replace(work, cells=pending), out_dir / f"vm-{boots.total}")
+        names = render_names(pending)
+        with progress.phase(f"VM {boots.total} ({setting.accelerator.name}): {names}"):
+            end = session.boot(plan, pending, Watch(progress), converse)
+        spent = tuple((boots.total, title, seconds) for title, seconds in end.phases)
+        boots = replace(boots, phases=(*boots.phases, *spent))
+        if is_stalled(end) and boots.stalled < STALLED_BOOTS:
+            boots = replace(boots, stalled=boots.stalled + 1)
+            words = vm_console.find_words(end.console) or "it said nothing"
+            late = f"the VM did not boot within {plan.boot_timeout_s:.0f} s"
+            progress.note(f"{late}, {words}; once more")
+            continue
+        found_faults, tolerated = find_faults(
+            end.console, work.products, plan.run_dir, end.by_programs
+        )
+        if tolerated:
+            progress.note(f"{tolerated} data races in the kernel's own code, none in a module")
+        ended = outcomes.classify(end.transcript, end.end, found_faults)
+        ended = decode.decode(ended, work.products, setting.tree.compilers)
+        ended = tuple(replace(result, vm=boots.total) for result in ended)
+        if not ended and not found:
+            raise session.plan_boot_error(plan, end)
+        # What earlier VMs found is kept when a later one does not come as far as a cell.
+        found += ended or plan_unreached(pending, session.render_unreached(end))
+        done = {result.cell for result in found}
+        pending = tuple(cell for cell in pending if cell not in done)
+    return tuple(found), boots
+
+
+def find_faults(
+    console: str, products: tuple[Product, ...], run_dir: Path, by_programs: tuple[str, ...] = ()
+) -> tuple[tuple[KernelFault, ...], int]:
+    """Return the faults that end a cell, and how many others a VM's kernel reported."""
+    modules = tuple(product.module for product in products)
+    log = str(run_dir / "results/console.log")
+    told = faults.parse_faults(console, by_programs)
+    bad = tuple(
+        replace(fault, log=log) for fault in told if not faults.is_tolerated(fault, modules)
+    )
+    return bad, len(told) - len(bad)
+
+
+def render_names(cells: tuple[Cell, ...]) -> str:
+    """Return the names of cells, or of the first of many."""
+    shown = " ".join(cell.name for cell in cells[:SHOWN_CELLS])
+    more = len(cells) - SHOWN_CELLS
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def is_stalled(end: VmEnd) -> bool:
+    """Tell whether a VM fell silent before its agent began, and its kernel said no fault.
+
+    No module of ours was there yet: it says nothing of them, and it is counted.
+    """
+    unheard = end.end == "silent" and not end.transcript.booted
+    return unheard and not faults.parse_faults(end.console)
+
+
+def plan_unreached(cells: tuple[Cell, ...], why: str) -> tuple[CellResult, ...]:
+    """Return the results of cells whose VM did not come as far as any of them."""
+    return tuple(CellResult(cell=cell, outcome="lost", problems=(why,)) for cell in cells)

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A VM that runs: what it says, and what it is asked."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from twinmod.base import commands, process
+from twinmod.base.progress import Progress
+from twinmod.cells import outcomes, transcript
+from twinmod.cells.model import DIFFERENTIAL, Cell
+from twinmod.errors import VmLostError
+from twinmod.vm import boot as vm_boot
+from twinmod.vm import console as vm_console
+from twinmod.vm.boot import BootPlan, Setting, Work
+
+#: After its last event, or after the host gave up.
+POWER_OFF_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boots:
+    """How many VMs a run took."""
+
+    total: int = 0
+    # Those that fell silent before the agent began, and were booted again.
+    stalled: int = 0
+    # What each of them spent its time on: (number, title, seconds).
+    phases: tuple[tuple[int, str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmEnd:
+    """How one VM ended."""
+
+    transcript: transcript.Transcript
+    # One of transcript.ENDS.
+    end: str
+    console: str
+    # What QEMU itself had to say.
+    qemu_log: str
+    # The console's lines that a program wrote and that look like the begin of a kernel's report.
+    by_programs: tuple[str, ...] = ()
+    # (title, seconds) of what it spent its time on.
+    phases: tuple[tuple[str, float], ...] = ()
+
+
+class Vm:
+    """A VM that runs: what it says, event by event, and a way to ask it something.
+
+    Args:
+        plan: What was booted.
+        qemu: With pipes as its standard input and output.
+        kept: Gets every line of the VM that is no answer.
+        watch: Called with every such line, as it comes.
+    """
+
+    def __init__(
+        self,
+        plan: BootPlan,
+        qemu: process.Process,
+        kept: IO[str],
+        watch: Callable[[str], None],
+    ) -> None:
+        self.plan = plan
+        self.lines: list[str] = []
+        # One of transcript.ENDS, once it is gone.
+        self.end = "exited"
+        self._qemu = qemu
+        self._kept = kept
+        self._watch = watch
+        self._source = process.read_lines(qemu, _plan_patience(plan, self.lines))
+
+    def read_event(self) -> dict[str, Any] | None:
+        """Return what it says next; None: it says nothing any more."""
+        try:
+            for line in self._source:
+                events = transcript.parse_events((line,))
+                # Answers are for whoever asked, and in a soak there are millions.
+                if not (events and events[0]["event"] == "answer"):
+                    self._keep(line)
+                for event in events:
+                    return event
+        except TimeoutError:
+            self.end = "silent"
+        return None
+
+    def _keep(self, line: str) -> None:
+        self.lines.append(line)
+        self._kept.write(line + "\n")
+        self._kept.flush()
+        self._watch(line)
+
+    def ask(self, request: object) -> dict[str, Any]:
+        """Return the answer to a request, while the VM is ready for one.
+
+        Raises:
+            VmGoneError: It ended, fell silent, or ended the cell, and did not answer.
+        """
+        self.say(request)
+        while (event := self.read_event()) is not None and event["event"] != "cell_end":
+            if event["event"] == "answer":
+                return event
+        raise VmGoneError
+
+    def say(self, value: object) -> None:
+        """Send one JSON value; nothing happens when the VM is gone."""
+        process.send_line(self._qemu, json.dumps(value))
+
+    def wait_for_end(self) -> None:
+        """Wait until it is gone, after it said its last word."""
+        while self.read_event() is not None:
+            pass
+        try:
+            process.wait_for_end(self._qemu, POWER_OFF_TIMEOUT_S)
+        except TimeoutError:
+            self.end = "silent"
+
+
+class VmGoneError(Exception):
+    """A VM did not answer: whoever asked knows what that means."""
+
+
+@contextmanager
+def run_vm(plan: BootPlan, watch: Callable[[str], None]) -> Iterator[Vm]:
+    """Boot a VM that lives no longer than the context, which waits for it to end by itself."""
+    with (
+        vm_boot.write_run_dir(plan),
+        (plan.run_dir / "qemu.log").open("wb") as log,
+        (plan.run_dir / "events.jsonl").open("w", encoding="utf-8") as kept,
+        process.start(plan.command, stdin=process.PIPE, stderr=log) as qemu,
+    ):
+        vm = Vm(plan, qemu, kept, watch)
+        yield vm
+        vm.wait_for_end()
+
+
+@contextmanager
+def serve(
+    setting: Setting, work: Work, run_dir: Path, watch: Callable[[str], None]
+) -> Iterator[Vm]:
+    """Boot a VM for requests alone; it is ready when the context is entered.
+
+    Raises:
+        VmLostError: It did not come so far.
+    """
+    plan = vm_boot.plan_boot(setting, replace(work, cells=(DIFFERENTIAL,)), run_dir)
+    with run_vm(plan, watch) as vm:
+        while (event := vm.read_event()) is not None and event["event"] != "ready":
+            pass
+        if event is None:
+            raise plan_boot_error(plan, read_end(vm, (DIFFERENTIAL,)))
+        yield vm
+        vm.say(None)
+
+
+def read_end(vm: Vm, cells: tuple[Cell, ...]) -> VmEnd:
+    """Return how a VM ended that is gone, and what it did of the cells that it was given."""
+    run_dir = vm.plan.run_dir
+    console = vm_console.read_console(run_dir)
+    events = transcript.parse_events(vm.lines)
+    return VmEnd(
+        transcript=transcript.parse_transcript(events, cells),
+        end=vm.end,
+        console=console,
+        qemu_log=(run_dir / "qemu.log").read_text(errors="replace"),
+        by_programs=outcomes.parse_program_lines(events),
+        phases=transcript.parse_phases(events),
+    )
+
+
+def boot(
+    plan: BootPlan,
+    cells: tuple[Cell, ...],
+    watch: Callable[[str], None],
+    converse: Callable[[Vm], None] | None = None,
+) -> VmEnd:
+    """Boot a VM and read what it says until it is gone.
+
+    Args:
+        plan: The VM.
+        cells: What it was given.
+        watch: Called with every line that it says, as it comes.
+        converse: Called when it is ready for requests; returns when it has no more.
+
+    Returns:
+        How it ended; it is gone, whatever happened.
+    """
+    with run_vm(plan, watch) as vm:
+        while (event := vm.read_event()) is not None:
+            if event["event"] == "ready" and converse is not None:
+                converse(vm)
+                vm.say(None)
+    return read_end(vm, cells)
+
+
+def _plan_patience(plan: BootPlan, lines: list[str]) -> Callable[[], float]:
+    """Return how long the next line may take: the first one takes a boot."""
+    deadline = time.monotonic() + plan.command.timeout_s
+
+    def patience() -> float:
+        limit_s = plan.silence_timeout_s if lines else plan.boot_timeout_s
+        return min(limit_s, deadline - time.monotonic())
+
+    return patience
+
+
+class Watch:
+    """Shows, while a VM runs, which cell it is in and how many tests or figures are done."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.cell = "boot"
+        self.done = 0
+
+    def __call__(self, line: str) -> None:
+        """Take note of one line of the VM."""
+        for event in transcript.parse_events((line,)):
+            if event["event"] == "cell":
+                self.cell, self.done = event["cell"], 0
+            elif event["event"] in ("result", "figure", "turns"):
+                self.done += 1
+        # The differential says for itself how far it is.
+        if self.cell != DIFFERENTIAL.name:
+            self.progress.detail(f"{self.cell}, {self.done} done")
+
+
+def render_unreached(end: VmEnd) -> str:
+    """Return why a VM's cells have no result: how it ended, and what its kernel said last."""
+    why = "fell silent" if end.end == "silent" else "ended"
+    words = vm_console.find_words(end.console) or "it said nothing"
+    return f"the VM {why} before its first cell; {words}"
+
+
+def plan_boot_error(plan: BootPlan, end: VmEnd) -> VmLostError:
+    """Return the error of a VM that did not come as far as a cell."""
+    tail = process.render_tail(end.console, plan.command.tail_lines)
+    return VmLostError(
+        render_unreached(end),
+        facts=(
+            ("command", process.render_command(plan.command)),
+            ("QEMU", process.render_tail(end.qemu_log, plan.command.tail_lines) or "(nothing)"),
+            ("console", "(its last lines)\n" + tail if tail else "(nothing)"),
+            ("folder", str(plan.run_dir)),
+        ),
+        hint=commands.render("doctor"),
+    )

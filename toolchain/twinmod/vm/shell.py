@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A VM whose console is the terminal of a person."""
+
+from pathlib import Path
+
+from twinmod.base import process
+from twinmod.vm import boot
+from twinmod.vm.boot import Setting, Work
+
+
+def run_shell(setting: Setting, work: Work, run_dir: Path) -> int:
+    """Boot a VM for a person; return QEMU's status."""
+    plan = boot.plan_boot(setting, work, run_dir)
+    with boot.write_run_dir(plan):
+        return process.run_interactive(plan.command)

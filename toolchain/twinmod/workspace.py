@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What setup leaves, and what every verb starts from: kernel, roots, products, testers."""
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from twinmod.base import cache, versions
+from twinmod.base.progress import Progress
+from twinmod.base.sandbox import Chroot
+from twinmod.builds import build, lint, signing
+from twinmod.builds.product import Product
+from twinmod.errors import ConfigError, MissingToolError, SelectionError, TwinmodError
+from twinmod.kernels import find, roots, stock
+from twinmod.kernels.model import KernelTree
+from twinmod.project import config as project_config
+from twinmod.project import rules
+from twinmod.project.config import Config
+from twinmod.project.model import LANGUAGES
+from twinmod.userland import native, packages, programs
+from twinmod.userland import testers as userland_testers
+from twinmod.vm import accelerator as vm_accelerator
+from twinmod.vm import boot
+
+Result = TypeVar("Result")
+
+#: What programs include of the C module: the uapi header.
+UAPI = "mdriver.h"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What setup leaves: a chroot, a kernel tree, and the userland's parts."""
+
+    chroot: Chroot
+    tree: KernelTree
+    site_dir: Path
+    crates_dir: Path
+
+
+def run_setup(config: Config, progress: Progress) -> Prepared:
+    """Make everything that later steps need; quick when it is there.
+
+    Raises:
+        TwinmodError: See the steps.
+    """
+    root = ensure_root(config, progress)
+    base = run_base(config, progress)
+    mirror = config.mirror or root.mirror
+    tree = find.ensure_tree(config.kernel, root, mirror, progress, base)
+    site_dir = packages.ensure_site(root, config.lock_path, progress)
+    projects = {spec.name: config.root_dir / spec.project for spec in config.testers}
+    crates_dir = packages.ensure_crates(root, projects["rust"], progress)
+    return Prepared(chroot=root, tree=tree, site_dir=site_dir, crates_dir=crates_dir)
+
+
+def ensure_root(config: Config, progress: Progress) -> Chroot:
+    """Return a kernel's chroot, made first when it is not there."""
+    root = roots.find_chroot(config.chroot)
+    if root is None:
+        cache.ensure_cache_dir()
+        roots.ensure_host_packages(progress)
+        root = roots.ensure_chroot(config.chroot, config.mirror, progress)
+    return root
+
+
+def run_base(config: Config, progress: Progress) -> KernelTree | None:
+    """Return the kernel whose source another one is built from; None for one that is not."""
+    if not config.kernel.source:
+        return None
+    base = project_config.select_kernel(config, config.kernel.source)
+    root = ensure_root(base, progress)
+    return find.ensure_tree(base.kernel, root, base.mirror or root.mirror, progress)
+
+
+def look_for_tree(config: Config, root: Chroot | None) -> tuple[KernelTree | None, TwinmodError]:
+    """Return a configuration's kernel, or None, and the error that a step without it ends with."""
+    base = None
+    if config.kernel.source:
+        below = project_config.select_kernel(config, config.kernel.source)
+        base_root = roots.find_chroot(below.chroot)
+        base, _ = find.look_for_tree(below.kernel, base_root)
+    try:
+        return find.look_for_tree(config.kernel, root, base)
+    except OSError as error:
+        return None, MissingToolError(
+            f"kernel {config.kernel.name} cannot be read: {error.strerror or error}",
+            facts=(("file", str(error.filename)),) if error.filename else (),
+        )
+
+
+def run_each(
+    works: Mapping[str, Callable[[], Result]], tell: Callable[[str, TwinmodError], None]
+) -> tuple[dict[str, Result], dict[str, TwinmodError]]:
+    """Do something for each kernel; of several, one that fails ends none of the others.
+
+    Args:
+        works: What is done, by the name of the kernel.
+        tell: Told at once of a kernel that failed, and why.
+
+    Returns:
+        By the name of the kernel, what was done, and what it failed with.
+
+    Raises:
+        SelectionError: The caller asks for something that no kernel has.
+        TwinmodError: The only kernel failed.
+    """
+    if len(works) == 1:
+        return {name: work() for name, work in works.items()}, {}
+    done: dict[str, Result] = {}
+    failed: dict[str, TwinmodError] = {}
+    for name, work in works.items():
+        try:
+            done[name] = work()
+        except SelectionError:
+            raise
+        except TwinmodError as error:
+            failed[name] = error
+            tell(name, error)
+    return done, failed
+
+
+def ensure_out_dir(out_dir: Path) -> None:
+    """Make the folder of results.
+
+    Raises:
+        MissingToolError: It cannot be made, or not be written to.
+    """
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        if not os.access(out_dir, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise MissingToolError(
+            f"results cannot be written: {error.strerror}",
+            facts=(("folder", str(out_dir)),),
+            hint="cd to a folder of your own",
+        ) from error
+
+
+@contextmanager
+def hold_checkout(config: Config, progress: Progress) -> Iterator[None]:
+    """Keep a second run in this checkout waiting, and saying so, until this one ends.
+
+    Raises:
+        MissingToolError: Results cannot be written there.
+    """
+    ensure_out_dir(config.out_dir)
+    with cache.hold_lock(config.out_dir / ".lock", "this checkout", progress):
+        yield
+
+
+def find_languages(tree: KernelTree) -> tuple[str, ...]:
+    """Return the languages in which a kernel can have modules."""
+    return tuple(language for language in LANGUAGES if not build.find_absence(language, tree))
+
+
+def require_languages(
+    config: Config, tree: KernelTree, wanted: tuple[str, ...], progress: Progress
+) -> tuple[str, ...]:
+    """Return the wanted languages in which a kernel can have modules.
+
+    Args:
+        config: Names the modules.
+        tree: The kernel.
+        wanted: What a caller asks for.
+        progress: Told which module is absent, and why.
+
+    Raises:
+        ConfigError: None is left.
+    """
+    found = tuple(language for language in wanted if language in find_languages(tree))
+    absent = {
+        config.find_module(language).name: build.find_absence(language, tree)
+        for language in wanted
+        if language not in found
+    }
+    if not found:
+        raise ConfigError(f"nothing is left to do: {'; '.join(dict.fromkeys(absent.values()))}")
+    for name, reason in absent.items():
+        progress.note(f"{name} is absent: {reason}")
+    return found
+
+
+def plan_builds(
+    config: Config, tree: KernelTree, languages: tuple[str, ...]
+) -> tuple[build.BuildPlan, ...]:
+    """Plan the build of the modules in some languages."""
+    modules = [module for module in config.modules if module.language in languages]
+    version = read_module_version(config)
+    return tuple(
+        build.plan_build(
+            module, tree, build.read_sources(module, config.root_dir), config.out_dir, version
+        )
+        for module in modules
+    )
+
+
+def render_builds(config: Config, languages: tuple[str, ...], progress: Progress) -> str:
+    """Return the commands that would build modules; run and make nothing.
+
+    Raises:
+        MissingToolError: Setup has not been run, so there are no such commands yet.
+        ConfigError: The kernel can have none of the modules.
+    """
+    root = roots.find_chroot(config.chroot)
+    tree, error = look_for_tree(config, root)
+    if tree is None:
+        raise error
+    plans = plan_builds(config, tree, require_languages(config, tree, languages, progress))
+    return "\n\n".join(build.render_show(plan) for plan in plans)
+
+
+def run_build(
+    config: Config, prepared: Prepared, languages: tuple[str, ...], progress: Progress
+) -> tuple[Product, ...]:
+    """Build modules, sign them for a kernel that wants that, and write the build report."""
+    built = build_unsigned(config, prepared, languages, progress)
+    products = tuple(signing.sign_product(prepared.tree, product) for product in built)
+    document = build.plan_report(products, prepared.tree)
+    write_json(config.out_dir / "build/report.json", document)
+    return products
+
+
+def build_unsigned(
+    config: Config, prepared: Prepared, languages: tuple[str, ...], progress: Progress
+) -> tuple[Product, ...]:
+    """Build modules as make leaves them."""
+    plans = plan_builds(config, prepared.tree, languages)
+    return tuple(build.build(plan, progress) for plan in plans)
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a report."""
+    cache.write_atomically(path, json.dumps(document, indent=2) + "\n")
+
+
+def read_module_version(config: Config) -> str:
+    """Return what both modules say as their version: the public part of the project's.
+
+    Raises:
+        ConfigError: The project states none.
+    """
+    return versions.plan_base(versions.read_version(config.root_dir))
+
+
+def read_uapi(config: Config) -> tuple[tuple[str, bytes], ...]:
+    """Return (path in the checkout, content) of the uapi header, as far as it is there."""
+    module = config.find_module("c")
+    path = config.root_dir / module.sources / UAPI
+    return ((f"{module.sources}/{UAPI}", path.read_bytes()),) if path.exists() else ()
+
+
+def read_beside(config: Config) -> tuple[tuple[str, bytes], ...]:
+    """Return (path in the checkout, content) of what testers are built of beside their projects."""
+    version = versions.read_version(config.root_dir)
+    return (*read_uapi(config), (versions.FILE, f"{version}\n".encode()))
+
+
+def prepare_setting(config: Config, prepared: Prepared, progress: Progress) -> boot.Setting:
+    """Return what every VM of a run is made of; builds the testers when they changed."""
+    require_matrix(config)
+    uapi, beside = read_uapi(config), read_beside(config)
+    testers = tuple(
+        (
+            spec,
+            userland_testers.ensure_tester(
+                spec,
+                prepared.chroot,
+                config.root_dir,
+                beside,
+                prepared.site_dir,
+                prepared.crates_dir if spec.name == "rust" else None,
+                progress,
+            ),
+        )
+        for spec in config.testers
+    )
+    programs_dir = programs.ensure_programs(
+        prepared.chroot, prepared.site_dir, config.matrix_dir, uapi, progress
+    )
+    with progress.phase("accelerator"):
+        accelerator = vm_accelerator.find_accelerator(prepared.tree, prepared.chroot, config.vm)
+    tree = signing.sign_vm_modules(
+        prepared.tree, config.out_dir / "build" / prepared.tree.release / "vm"
+    )
+    return boot.Setting(
+        tree=tree,
+        chroot=prepared.chroot,
+        vm=config.vm,
+        accelerator=accelerator,
+        userland=boot.Userland(
+            site_dir=prepared.site_dir, tester_dirs=testers, programs_dir=programs_dir
+        ),
+        version=read_module_version(config),
+    )
+
+
+def require_parts(config: Config) -> None:
+    """Refuse a project that lacks a part of what the matrix needs, before anything is made.
+
+    Raises:
+        ConfigError: The contract, the matrix, a module's source or a tester is missing.
+    """
+    rules.read_rules(config)
+    require_matrix(config)
+    for module in config.modules:
+        build.read_sources(module, config.root_dir)
+    for tester in config.testers:
+        userland_testers.read_project(config.root_dir / tester.project)
+
+
+def require_matrix(config: Config) -> None:
+    """Refuse a project without tests.
+
+    Raises:
+        ConfigError: The folder of the matrix is missing.
+    """
+    if not config.matrix_dir.is_dir():
+        raise ConfigError(
+            "the matrix is missing",
+            facts=(("folder", str(config.matrix_dir)),),
+            hint="write its tests there, or correct `matrix` of [tool.twinmod]",
+        )
+
+
+def run_lint(config: Config, prepared: Prepared, progress: Progress) -> None:
+    """Hold the modules' and the Rust tester's sources to the kernel's and clippy's checks."""
+    languages = require_languages(config, prepared.tree, LANGUAGES, progress)
+    for plan in plan_builds(config, prepared.tree, languages):
+        lint.lint(plan, progress)
+    spec = next(spec for spec in config.testers if spec.name == "rust")
+    userland_testers.lint(
+        spec, prepared.chroot, config.root_dir, prepared.site_dir, prepared.crates_dir, progress
+    )
+
+
+def find_used_entries(config: Config) -> tuple[tuple[str, str], ...]:
+    """Return (kind, name) of the cache's entries that this project's kernels use."""
+    selected = (project_config.select_kernel(config, spec.name) for spec in config.kernels)
+    return tuple(dict.fromkeys(entry for one in selected for entry in _find_entries_of(one)))
+
+
+def _find_kernel_keys(config: Config, root: Chroot) -> tuple[str, ...]:
+    """Return the cache's name of a kernel; () for one whose source is not there."""
+    if not config.kernel.source:
+        return (stock.plan_key(config.kernel, root),)
+    tree, _ = look_for_tree(config, root)
+    return (tree.key,) if tree else ()
+
+
+def _find_entries_of(config: Config) -> tuple[tuple[str, str], ...]:
+    root = roots.find_chroot(config.chroot)
+    if root is None:
+        return ()
+    site = packages.plan_lock_digest(root, config.lock_path)
+    used = [
+        ("chroot", root.key),
+        ("native", native.plan_native_digest(root)),
+        *(("kernel", key) for key in _find_kernel_keys(config, root)),
+        (cache.SCRATCH, root.key),
+        ("python", site),
+    ]
+    for spec in config.testers:
+        lock_path = config.root_dir / spec.project / "Cargo.lock"
+        if lock_path.exists():
+            used.append(("crates", packages.plan_lock_digest(root, lock_path)))
+        files = userland_testers.read_project(config.root_dir / spec.project)
+        used.append(
+            (
+                "tester",
+                userland_testers.plan_tester_name(spec, root, site, (*files, *read_beside(config))),
+            )
+        )
+    files = programs.read_programs(config.matrix_dir, read_uapi(config))
+    used.append(("programs", userland_testers.plan_digest(root, site, files)))
+    return tuple(used)
