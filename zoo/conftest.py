@@ -17,6 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("zoo")
     group.addoption("--module", help="the kernel module, whose device is /dev/MODULE")
     group.addoption("--module-path", type=Path, help="the file that holds it")
+    group.addoption("--module-version", default="", help="what the module says as its version")
     group.addoption("--tester", help="the attempt: c, rust, or another one of the entry")
     group.addoption("--marks", type=int, help="descriptor on which a long test marks its steps")
 

@@ -19,6 +19,8 @@ from twinmod.userland import testers as userland_testers
 SITE = Path("/cache/python/abc/site")
 
 #: A conftest.py that takes what the matrix is told.
+CHECKOUT = Path(__file__).resolve().parents[2]
+
 OPTIONS = """\
 def pytest_addoption(parser):
     for name in ("--module", "--module-path", "--tester", "--marks"):
@@ -248,3 +250,9 @@ def test_a_project_without_locked_crates_is_refused_with_what_to_do(
         packages.ensure_crates(root, tmp_path, progress)
     assert caught.value.hint.startswith("cargo generate-lockfile")
     assert not cache_dir.exists()
+
+
+@pytest.mark.parametrize("folder", ["tests/matrix", "zoo"])
+def test_the_tests_of_a_cell_take_every_option_that_the_agent_gives(folder: str) -> None:
+    text = (CHECKOUT / folder / "conftest.py").read_text()
+    assert [name for name in programs.OPTIONS if f'addoption("{name}"' not in text] == []
