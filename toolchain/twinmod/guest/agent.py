@@ -364,6 +364,7 @@ def main() -> None:
     plan = json.loads(PLAN_PATH.read_text())
     if plan["mode"] in ("measure", "turns"):
         measure.reserve()
+        measure.become_threaded()
     if plan["mode"] == "shell":
         run_shell(plan)
     else:

@@ -11,6 +11,7 @@ import mmap
 import os
 import resource
 import shutil
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -208,6 +209,19 @@ def reserve() -> int:
     if HUGE_PAGES.exists():
         _advise(address, FRESH_BYTES, mmap.MADV_NOHUGEPAGE)
     return address
+
+
+def become_threaded() -> None:
+    """Let glibc treat this process as one with threads, whatever it did before.
+
+    A process that once had a second thread pays some 30 instructions more in the program for each
+    call that is a cancellation point, until it ends; its children inherit that.
+
+    Source: glibc 2.41, SINGLE_THREAD_P in sysdeps/unix/sysv/linux/single-thread.h.
+    """
+    thread = threading.Thread(target=lambda: None)
+    thread.start()
+    thread.join()
 
 
 class Buffers:
