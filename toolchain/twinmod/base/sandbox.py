@@ -5,6 +5,7 @@ Source: bwrap(1), bubblewrap 0.8.
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -148,41 +149,38 @@ def plan_enter(
     Returns:
         A vector that starts with ``bwrap``. Everything inside dies with it.
     """
-    settings = tuple(
-        part
-        for name, value in (*ENVIRONMENT, *chroot.environment, *environment)
-        for part in ("--setenv", name, value)
-    )
     return (
-        "bwrap",
-        "--unshare-all",
-        *(("--share-net",) if network else ()),
-        "--die-with-parent",
-        *(() if terminal else ("--new-session",)),
-        "--uid",
-        "0",
-        "--gid",
-        "0",
+        *("bwrap", "--unshare-all", *(("--share-net",) if network else ())),
+        *("--die-with-parent", *(() if terminal else ("--new-session",))),
+        *("--uid", "0", "--gid", "0"),
         *plan_root(chroot, writable=writable),
-        "--dev",
-        "/dev",
-        "--proc",
-        "/proc",
-        "--tmpfs",
-        "/tmp",
-        "--tmpfs",
-        "/run",
-        "--tmpfs",
-        str(INSIDE),
+        *plan_own_folders(),
         *(part for path in chroot.kept for part in ("--ro-bind", str(path), str(path))),
         *(part for device in devices for part in ("--dev-bind", device, device)),
         *_plan_mounts(binds, hidden),
-        "--clearenv",
-        *settings,
-        "--chdir",
-        working_dir,
-        "--",
+        *plan_start((*ENVIRONMENT, *chroot.environment, *environment), working_dir),
         *argv,
+    )
+
+
+def plan_own_folders(*options: str) -> tuple[str, ...]:
+    """Return the arguments for the folders that every root has of its own.
+
+    Args:
+        options: Of bwrap, for /tmp.
+    """
+    return (
+        *("--dev", "/dev", "--proc", "/proc"),
+        *(*options, "--tmpfs", "/tmp", "--tmpfs", "/run", "--tmpfs", str(INSIDE)),
+    )
+
+
+def plan_start(settings: Iterable[tuple[str, str]], working_dir: str) -> tuple[str, ...]:
+    """Return the last arguments before the program: its environment, and where it starts."""
+    return (
+        "--clearenv",
+        *(part for name, value in settings for part in ("--setenv", name, value)),
+        *("--chdir", working_dir, "--"),
     )
 
 

@@ -45,43 +45,7 @@ def plan_lint(
         for p in stage_dir.iterdir()
         if p.suffix in SOURCE_SUFFIXES and not p.name.endswith(".mod.c")
     )
-    paths = tuple(str(inside / name) for name in names)
-    if module.language == "rust":
-        checks = (
-            (
-                "rustfmt",
-                (
-                    "rustfmt",
-                    "--check",
-                    "--edition",
-                    "2021",
-                    "--config-path",
-                    f"{sandbox.LINUX}/.rustfmt.toml",
-                    *paths,
-                ),
-            ),
-            (
-                "clippy",
-                build.plan_make(module, tree, "CLIPPY=1", "KRUSTFLAGS=-Dwarnings", "modules"),
-            ),
-        )
-    else:
-        checks = (
-            (
-                "checkpatch",
-                (
-                    "perl",
-                    f"{sandbox.LINUX}/scripts/checkpatch.pl",
-                    "--no-tree",
-                    "--strict",
-                    "--terse",
-                    "--show-types",
-                    "-f",
-                    *paths,
-                ),
-            ),
-            ("warnings", build.plan_make(module, tree, "W=1", "KCFLAGS=-Werror", "modules")),
-        )
+    checks = _plan_checks(module, tree, tuple(str(inside / name) for name in names))
     return tuple(
         (
             name,
@@ -99,3 +63,17 @@ def plan_lint(
         )
         for name, argv in checks
     )
+
+
+def _plan_checks(
+    module: ModuleSpec, tree: KernelTree, paths: tuple[str, ...]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return (name, argument vector) of the checks of a module's language."""
+    if module.language == "rust":
+        style = ("--edition", "2021", "--config-path", f"{sandbox.LINUX}/.rustfmt.toml")
+        clippy = build.plan_make(module, tree, "CLIPPY=1", "KRUSTFLAGS=-Dwarnings", "modules")
+        return (("rustfmt", ("rustfmt", "--check", *style, *paths)), ("clippy", clippy))
+    checkpatch = ("perl", f"{sandbox.LINUX}/scripts/checkpatch.pl")
+    options = ("--no-tree", "--strict", "--terse", "--show-types", "-f")
+    warnings = build.plan_make(module, tree, "W=1", "KCFLAGS=-Werror", "modules")
+    return (("checkpatch", (*checkpatch, *options, *paths)), ("warnings", warnings))

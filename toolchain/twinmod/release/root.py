@@ -146,33 +146,14 @@ def plan_inside(
     settings = (*sandbox.ENVIRONMENT, ("DEBIAN_FRONTEND", "noninteractive"), *environment)
     # Not sandbox.plan_enter: in a user namespace of one user dpkg can give files to root alone.
     entered = (
-        "bwrap",
-        "--unshare-ipc",
-        "--unshare-pid",
-        "--unshare-uts",
+        *("bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-uts"),
         *(() if online else ("--unshare-net",)),
-        "--die-with-parent",
-        "--new-session",
+        *("--die-with-parent", "--new-session"),
         *sandbox.plan_root(root, writable=True),
         # apt reads what it fetched as a user of its own, with files in /tmp.
-        "--dev",
-        "/dev",
-        "--proc",
-        "/proc",
-        "--perms",
-        "1777",
-        "--tmpfs",
-        "/tmp",
-        "--tmpfs",
-        "/run",
-        "--tmpfs",
-        str(sandbox.INSIDE),
+        *sandbox.plan_own_folders("--perms", "1777"),
         *(part for bind in binds for part in sandbox.plan_bind(bind)),
-        "--clearenv",
-        *(part for name, value in settings for part in ("--setenv", name, value)),
-        "--chdir",
-        "/",
-        "--",
+        *sandbox.plan_start(settings, "/"),
         *argv,
     )
     return Command(argv=entered, purpose=purpose, timeout_s=APT_TIMEOUT_S, log_path=log_path)
