@@ -429,7 +429,7 @@ def test_the_kernels_own_checks_are_run_on_what_a_person_wrote(
 ) -> None:
     for name in ("mdriver_c.c", "mdriver.h", "mdriver_c.mod.c", "Kbuild"):
         (tmp_path / name).write_text("")
-    checks = dict(lint.plan_lint(c_module, tree, tmp_path))
+    checks = dict(lint.list_checks(c_module, tree, tmp_path))
     assert list(checks) == ["checkpatch", "warnings"]
     inside = find_inside(checks["checkpatch"].argv)
     assert inside[-3:] == (
@@ -438,6 +438,6 @@ def test_the_kernels_own_checks_are_run_on_what_a_person_wrote(
         "/twinmod/module/mdriver_c/mdriver_c.c",
     )
     assert {"W=1", "KCFLAGS=-Werror"} <= set(checks["warnings"].argv)
-    checks = dict(lint.plan_lint(rust_module, tree, tmp_path))
+    checks = dict(lint.list_checks(rust_module, tree, tmp_path))
     assert list(checks) == ["rustfmt", "clippy"]
     assert {"CLIPPY=1", "KRUSTFLAGS=-Dwarnings"} <= set(checks["clippy"].argv)

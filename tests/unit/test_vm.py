@@ -445,7 +445,7 @@ def test_a_vm_that_said_nothing_is_said_to(
 
 WARNING = "WARNING: arch/x86/kernel/x.c:7 at x86_init+0x1/0x2, CPU#0: swapper/0"
 PANIC = "Kernel panic - not syncing: No working init found."
-PROBE = f"[    1.000000] {accelerator.PROBE_MARK}\n"
+PROBE = f"[    1.000000] {accelerator.PROBE_LINE}\n"
 MSR = "qemu-system-x86_64: error: failed to set MSR 0x345 to 0x2000"
 ASSERTION = "qemu-system-x86_64: kvm.c:3301: kvm_buf_set_msrs: Assertion failed."
 
