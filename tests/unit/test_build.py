@@ -50,9 +50,10 @@ def find_inside(argv: tuple[str, ...]) -> tuple[str, ...]:
     return argv[argv.index("--") + 1 :]
 
 
-def find_mounts(argv: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what a vector mounts below /twinmod."""
-    return argv[argv.index("/twinmod") + 1 : argv.index("--clearenv")]
+def find_mount(argv: tuple[str, ...], inside: str) -> tuple[str, str]:
+    """Return how a vector mounts a folder, and what it mounts there."""
+    at = argv.index(inside)
+    return argv[at - 2], argv[at - 1]
 
 
 # -- plan -------------------------------------------------------------------------------------
@@ -90,17 +91,10 @@ def test_a_c_module_is_built_out_of_tree(c_plan: build.BuildPlan, tmp_path: Path
         "M=/twinmod/module/mdriver_c",
         "modules",
     )
-    assert find_mounts(c_plan.command.argv) == (
-        "--ro-bind",
-        "/cache/kernel/stock-1/linux",
-        "/twinmod/linux",
-        "--ro-bind",
-        "/cache/kernel/stock-1/build",
-        "/twinmod/build",
-        "--bind",
-        str(stage),
-        "/twinmod/module/mdriver_c",
-    )
+    argv = c_plan.command.argv
+    assert find_mount(argv, "/twinmod/linux") == ("--ro-bind", "/cache/kernel/stock-1/linux")
+    assert find_mount(argv, "/twinmod/build") == ("--ro-bind", "/cache/kernel/stock-1/build")
+    assert find_mount(argv, "/twinmod/module/mdriver_c") == ("--bind", str(stage))
     assert c_plan.subdirs_line == ""
 
 
@@ -108,30 +102,14 @@ def test_a_rust_module_is_built_in_its_folder_of_the_tree(
     rust_plan: build.BuildPlan, tmp_path: Path
 ) -> None:
     stage = tmp_path / "out/build/7.3.4+deb13-amd64/mdriver_rust"
-    assert find_inside(rust_plan.command.argv) == (
-        "make",
-        "-C",
-        "/twinmod/linux",
-        "O=/twinmod/build",
-        "ARCH=x86",
-        "CC=x86_64-linux-gnu-gcc-14",
-        f"-j{os.cpu_count()}",
-        "M=samples/rust/mdriver_rust",
-        "modules",
-    )
-    assert find_mounts(rust_plan.command.argv) == (
-        "--ro-bind",
-        "/cache/kernel/stock-1/linux",
-        "/twinmod/linux",
-        "--ro-bind",
-        "/cache/kernel/stock-1/build",
-        "/twinmod/build",
-        "--tmpfs",
-        "/twinmod/linux/samples/rust",
-        "--bind",
-        str(stage),
-        "/twinmod/linux/samples/rust/mdriver_rust",
-    )
+    argv = rust_plan.command.argv
+    assert find_inside(argv)[-2:] == ("M=samples/rust/mdriver_rust", "modules")
+    inside = "/twinmod/linux/samples/rust/mdriver_rust"
+    assert find_mount(argv, inside) == ("--bind", str(stage))
+    # The tree is read-only: the mount point is made in an empty folder over its own.
+    covered = argv.index("/twinmod/linux/samples/rust")
+    assert argv[covered - 1] == "--tmpfs"
+    assert argv.index("/twinmod/linux") < covered < argv.index(inside)
     assert rust_plan.subdirs_line == "make SUBDIRS=samples/rust/mdriver_rust modules"
 
 
@@ -140,16 +118,8 @@ def test_a_tree_that_was_built_in_itself_has_no_folder_of_outputs(
 ) -> None:
     in_place = replace(tree, build_dir=tree.source_dir, make_flags=("LLVM=1",))
     argv = find_inside(build.plan_build(c_module, in_place, C_SOURCES, tmp_path).command.argv)
-    assert argv == (
-        "make",
-        "-C",
-        "/twinmod/linux",
-        "ARCH=x86",
-        "LLVM=1",
-        f"-j{os.cpu_count()}",
-        "M=/twinmod/module/mdriver_c",
-        "modules",
-    )
+    assert not [word for word in argv if word.startswith("O=")]
+    assert "LLVM=1" in argv
 
 
 def test_a_module_is_built_with_the_compilers_of_its_kernel(
@@ -446,7 +416,9 @@ def test_the_build_report_is_json_with_a_schema(product: Product, tree: KernelTr
         "ambiguous_layouts": [],
         "uncompared": "",
     }
-    assert set(document["products"][0]) == set(Product.__dataclass_fields__)
+    (entry,) = document["products"]
+    assert (entry["module"], entry["path"]) == ("mdriver_c", str(product.path))
+    assert (entry["sha256"], entry["size_bytes"]) == (product.sha256, product.size_bytes)
 
 
 # -- lint -------------------------------------------------------------------------------------
@@ -457,7 +429,7 @@ def test_the_kernels_own_checks_are_run_on_what_a_person_wrote(
 ) -> None:
     for name in ("mdriver_c.c", "mdriver.h", "mdriver_c.mod.c", "Kbuild"):
         (tmp_path / name).write_text("")
-    checks = dict(lint.plan_lint(c_module, tree, tmp_path))
+    checks = dict(lint.list_checks(c_module, tree, tmp_path))
     assert list(checks) == ["checkpatch", "warnings"]
     inside = find_inside(checks["checkpatch"].argv)
     assert inside[-3:] == (
@@ -466,6 +438,6 @@ def test_the_kernels_own_checks_are_run_on_what_a_person_wrote(
         "/twinmod/module/mdriver_c/mdriver_c.c",
     )
     assert {"W=1", "KCFLAGS=-Werror"} <= set(checks["warnings"].argv)
-    checks = dict(lint.plan_lint(rust_module, tree, tmp_path))
+    checks = dict(lint.list_checks(rust_module, tree, tmp_path))
     assert list(checks) == ["rustfmt", "clippy"]
     assert {"CLIPPY=1", "KRUSTFLAGS=-Dwarnings"} <= set(checks["clippy"].argv)

@@ -2,7 +2,7 @@
 """A stack's entry becomes a function, a file and a line."""
 
 from twinmod.cells import decode
-from twinmod.cells.decode import Place
+from twinmod.cells.decode import SourceLine
 from twinmod.guest.faults import Frame
 from twinmod.kernels.elf import Symbol
 
@@ -35,17 +35,21 @@ def test_a_section_is_its_own_begin_and_an_unknown_function_is_nowhere() -> None
 
 
 def test_each_address_has_its_functions_the_innermost_first() -> None:
-    first, second = decode.parse_places(OUTPUT)
+    first, second = decode.parse_source_lines(OUTPUT)
     assert first == (
-        Place(function="memcpy", path="/twinmod/linux/include/linux/string.h", line="77"),
-        Place(function="mdriver_read", path="/twinmod/module/mdriver_c/mdriver_c.c", line="41"),
+        SourceLine(function="memcpy", path="/twinmod/linux/include/linux/string.h", line="77"),
+        SourceLine(
+            function="mdriver_read", path="/twinmod/module/mdriver_c/mdriver_c.c", line="41"
+        ),
     )
-    assert second == (Place(function="??", path="??", line="0"),)
+    assert second == (SourceLine(function="??", path="??", line="0"),)
 
 
 def test_the_place_that_is_shown_is_in_the_modules_own_sources() -> None:
     sources = frozenset({"mdriver_c.c", "mdriver_c.ko"})
-    first, second = (decode.choose_place(p, sources) for p in decode.parse_places(OUTPUT))
+    first, second = (
+        decode.choose_source_line(p, sources) for p in decode.parse_source_lines(OUTPUT)
+    )
     assert first is not None
     assert (first.function, first.line) == ("mdriver_read", "41")
     assert second is None
@@ -54,8 +58,8 @@ def test_the_place_that_is_shown_is_in_the_modules_own_sources() -> None:
 
 
 def test_output_that_is_cut_tells_of_what_is_whole() -> None:
-    assert decode.parse_places(OUTPUT[:24]) == ((),)
-    assert decode.parse_places("") == ()
+    assert decode.parse_source_lines(OUTPUT[:24]) == ((),)
+    assert decode.parse_source_lines("") == ()
 
 
 def test_a_name_has_no_hash_of_its_crate_and_keeps_its_types() -> None:

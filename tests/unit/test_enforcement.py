@@ -86,7 +86,7 @@ def own(tmp_path: Path, tree: KernelTree) -> KernelTree:
     for name in ("certs/signing_key.pem", "certs/signing_key.x509"):
         (build / name).write_text(name)
     (build / "9p.ko").write_bytes(b"9p")
-    (build / "overlay.ko").write_bytes(b"overlay" + signing.SIGNATURE_MARK)
+    (build / "overlay.ko").write_bytes(b"overlay" + signing.SIGNATURE_MARKER)
     found = replace(
         tree,
         origin="tree",
@@ -115,7 +115,7 @@ def signed(monkeypatch: pytest.MonkeyPatch) -> list[Command]:
             find_source(command, f"/twinmod/{name}") for name in ("module.ko", "signed")
         )
         name = command.argv[-1].rpartition("/")[2]
-        (target / name).write_bytes(module.read_bytes() + signing.SIGNATURE_MARK)
+        (target / name).write_bytes(module.read_bytes() + signing.SIGNATURE_MARKER)
         return ""
 
     monkeypatch.setattr(process, "run", run)
@@ -133,7 +133,7 @@ def test_the_vms_own_modules_are_signed_beside_the_tree_and_a_signed_one_stays(
     before = {path: path.read_bytes() for path in own.build_dir.rglob("*") if path.is_file()}
     found = signing.sign_vm_modules(own, tmp_path / "out/vm")
     assert found.vm_module_paths == (tmp_path / "out/vm/9p.ko", own.build_dir / "overlay.ko")
-    assert found.vm_module_paths[0].read_bytes() == b"9p" + signing.SIGNATURE_MARK
+    assert found.vm_module_paths[0].read_bytes() == b"9p" + signing.SIGNATURE_MARKER
     assert len(signed) == 1
     assert before == {p: p.read_bytes() for p in own.build_dir.rglob("*") if p.is_file()}
 
@@ -166,7 +166,7 @@ def test_a_module_under_test_is_signed_for_whatever_reason(
     (tmp_path / "mdriver_c.ko").write_bytes(b"module")
     found = signing.sign_product(own, replace(product, path=tmp_path / "mdriver_c.ko"))
     assert found.path == tmp_path / "signed/mdriver_c.ko"
-    assert found.size_bytes == len(b"module" + signing.SIGNATURE_MARK)
+    assert found.size_bytes == len(b"module" + signing.SIGNATURE_MARKER)
     assert len(signed) == 1
 
 

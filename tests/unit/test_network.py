@@ -152,6 +152,6 @@ def test_only_proxies_of_the_caller_are_carried_in() -> None:
 
 
 def test_everything_carried_in_is_there_and_read_only() -> None:
-    for bind in network.plan_binds():
+    for bind in network.find_binds():
         assert bind.source_path.exists()
         assert not bind.writable

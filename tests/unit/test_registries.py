@@ -223,7 +223,7 @@ def test_of_cargos_configuration_only_sources_are_carried_over(
         }
     }
     settings = registries.read_cargo(project, {})
-    assert dict(registries.plan_cargo_trust(settings)[0]) == {
+    assert dict(registries.find_cargo_trust(settings)[0]) == {
         "CARGO_HTTP_PROXY": "http://proxy.example:3128",
         "CARGO_HTTP_CAINFO": "/etc/ssl/certs/ca-certificates.crt",
     }
@@ -361,7 +361,7 @@ def test_a_certificate_that_cargo_names_is_bound(home: Path, project: Path, plac
         "environment": {"CARGO_HTTP_CAINFO": str(path)},
         "bundle": {"SSL_CERT_FILE": str(path)},
     }[place]
-    settings, binds = registries.plan_cargo_trust(registries.read_cargo(project, environment))
+    settings, binds = registries.find_cargo_trust(registries.read_cargo(project, environment))
     (bind,) = binds
     assert bind.source_path == path
     assert dict(settings)["CARGO_HTTP_CAINFO"] == str(bind.target_path)

@@ -28,7 +28,7 @@ CELLS = (
 
 PARAMETERS = (
     "console=ttyS0 loglevel=5 panic=-1 oops=panic "
-    "random.trust_cpu=on rcupdate.rcu_expedited=1 printk.devkmsg=on"
+    "random.trust_cpu=on rcupdate.rcu_expedited=1 printk.devkmsg=on tsc=reliable"
 )
 
 HEAD = (
@@ -67,11 +67,6 @@ EVENTS = (
 )
 
 
-def plan_head(parameters: str) -> tuple[str, ...]:
-    """Return HEAD with more parameters of the kernel."""
-    return tuple(f"{part} {parameters}" if part == PARAMETERS else part for part in HEAD)
-
-
 def test_a_vm_on_tcg(vm: VmSpec) -> None:
     assert machine.plan_qemu(vm, "tcg") == (
         "qemu-system-x86_64",
@@ -81,48 +76,41 @@ def test_a_vm_on_tcg(vm: VmSpec) -> None:
         "tcg,thread=multi",
         "-cpu",
         "max",
-        *plan_head("tsc=reliable"),
-        *EVENTS,
-    )
-
-
-def test_a_vm_on_kvm(vm: VmSpec) -> None:
-    assert machine.plan_qemu(vm, "kvm") == (
-        "qemu-system-x86_64",
-        "-M",
-        "q35",
-        "-accel",
-        "kvm",
-        "-cpu",
-        "host",
         *HEAD,
         *EVENTS,
     )
 
 
+def find_value(argv: tuple[str, ...], option: str) -> str:
+    return argv[argv.index(option) + 1]
+
+
+def test_a_vm_on_kvm_is_the_hosts_own_processor_with_its_own_clock(vm: VmSpec) -> None:
+    argv = machine.plan_qemu(vm, "kvm")
+    assert (find_value(argv, "-accel"), find_value(argv, "-cpu")) == ("kvm", "host")
+    assert "tsc" not in find_value(argv, "-append")
+    assert argv[-len(EVENTS) :] == EVENTS
+
+
 def test_a_vm_that_counts_instructions(vm: VmSpec) -> None:
     argv = machine.plan_qemu(vm, "icount")
-    head = ("-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,-erms,-fsrm,-fsrs")
-    assert argv[:9] == ("qemu-system-x86_64", "-M", "q35", *head)
+    assert (find_value(argv, "-accel"), find_value(argv, "-icount")) == (
+        "tcg",
+        "shift=0,sleep=off",
+    )
+    assert find_value(argv, "-cpu") == "max,-erms,-fsrm,-fsrs"
+    assert find_value(argv, "-append").endswith(" tsc=reliable clocksource=tsc")
     results_dir = "/twinmod/run/results"
     named = f"out={results_dir}/counts,symbols={results_dir}/symbols"
-    plugin = ("-plugin", f"/twinmod/native/profiler.so,{named}")
-    assert argv[9:] == (*plugin, *plan_head("tsc=reliable clocksource=tsc"), *EVENTS)
+    assert find_value(argv, "-plugin") == f"/twinmod/native/profiler.so,{named}"
+    assert argv[-len(EVENTS) :] == EVENTS
 
 
 def test_an_interactive_vm_has_the_callers_terminal_and_no_other_way_out(vm: VmSpec) -> None:
-    assert machine.plan_qemu(vm, "tcg", interactive=True) == (
-        "qemu-system-x86_64",
-        "-M",
-        "q35",
-        "-accel",
-        "tcg,thread=multi",
-        "-cpu",
-        "max",
-        *plan_head("tsc=reliable"),
-        "-serial",
-        "mon:stdio",
-    )
+    argv = machine.plan_qemu(vm, "tcg", interactive=True)
+    assert argv[-2:] == ("-serial", "mon:stdio")
+    assert argv.count("-serial") == 1
+    assert "-chardev" not in argv
 
 
 def test_parameters_are_added_to_the_kernels_own(vm: VmSpec) -> None:
@@ -457,7 +445,7 @@ def test_a_vm_that_said_nothing_is_said_to(
 
 WARNING = "WARNING: arch/x86/kernel/x.c:7 at x86_init+0x1/0x2, CPU#0: swapper/0"
 PANIC = "Kernel panic - not syncing: No working init found."
-PROBE = f"[    1.000000] {accelerator.PROBE_MARK}\n"
+PROBE = f"[    1.000000] {accelerator.PROBE_LINE}\n"
 MSR = "qemu-system-x86_64: error: failed to set MSR 0x345 to 0x2000"
 ASSERTION = "qemu-system-x86_64: kvm.c:3301: kvm_buf_set_msrs: Assertion failed."
 

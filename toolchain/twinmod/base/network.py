@@ -36,7 +36,7 @@ _MISSING_KEY = re.compile(
 )
 
 
-def plan_binds() -> tuple[Bind, ...]:
+def find_binds() -> tuple[Bind, ...]:
     """Return what a program in the chroot needs of the host to reach the network."""
     binds = [
         Bind(

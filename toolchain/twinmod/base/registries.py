@@ -269,7 +269,7 @@ def _keep_used(sources: Tables) -> Tables:
     return {name: table for name, table in sources.items() if name in used}
 
 
-def plan_cargo_trust(
+def find_cargo_trust(
     settings: CargoSettings,
 ) -> tuple[tuple[tuple[str, str], ...], tuple[Bind, ...]]:
     """Return the environment and the binds by which cargo inside the chroot reaches a registry.

@@ -62,7 +62,7 @@ LOADS = 2
 TURNS = 21
 QUICK_TURNS = 7
 
-#: Of a counter in turns, as many threads as the report had.
+#: Of a counter in turns.
 COUNTING_THREADS = 30
 
 #: How often the turns are drawn again, and what share of the draws an interval holds.

@@ -25,12 +25,12 @@ def lint(plan: BuildPlan, progress: Progress) -> None:
     stage_dir.mkdir(parents=True)
     for name, content in plan.files:
         (stage_dir / name).write_bytes(content)
-    for name, command in plan_lint(plan.module, plan.tree, stage_dir):
+    for name, command in list_checks(plan.module, plan.tree, stage_dir):
         with progress.phase(f"{name} of {plan.module.name}"):
             process.run(command)
 
 
-def plan_lint(
+def list_checks(
     module: ModuleSpec, tree: KernelTree, stage_dir: Path
 ) -> tuple[tuple[str, Command], ...]:
     """Return the kernel's own checks of a module's sources by name; each fails on a find.

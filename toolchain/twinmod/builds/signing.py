@@ -28,7 +28,7 @@ KERNEL_CERTIFICATE = Path("certs/signing_key.x509")
 SIGNED = "signed"
 
 #: The end of a signed module: MODULE_SIGNATURE_MARKER of include/linux/module_signature.h.
-SIGNATURE_MARK = b"~Module signature appended~\n"
+SIGNATURE_MARKER = b"~Module signature appended~\n"
 
 #: What a person can do who lacks the key of a kernel: of a distribution's, and of their own.
 STOCK_HINT = (
@@ -121,13 +121,13 @@ def _run_openssl(keys: Keys, root: Chroot, arguments: tuple[str, ...]) -> str | 
         ("openssl", *arguments),
         purpose="openssl",
         timeout_s=TIMEOUT_S,
-        binds=_plan_binds(keys),
+        binds=_find_binds(keys),
     )
     status, output = process.run_unchecked(command)
     return output if status == 0 else None
 
 
-def _plan_binds(keys: Keys) -> tuple[Bind, ...]:
+def _find_binds(keys: Keys) -> tuple[Bind, ...]:
     pairs = (
         (keys.module_key, _KEY),
         (keys.module_certificate, _CERTIFICATE),
@@ -211,7 +211,7 @@ def sign_module(keys: Keys, tree: KernelTree, module: Path, target_dir: Path) ->
         purpose=f"{module.name} was not signed",
         timeout_s=TIMEOUT_S,
         binds=(
-            *_plan_binds(keys),
+            *_find_binds(keys),
             Bind(source_path=tree.build_dir, target_path=sandbox.BUILD),
             Bind(source_path=module, target_path=sandbox.INSIDE / "module.ko"),
             Bind(source_path=target_dir, target_path=inside, writable=True),
@@ -323,7 +323,7 @@ def sign_vm_modules(tree: KernelTree, target_dir: Path) -> KernelTree:
 
 def is_signed(path: Path) -> bool:
     """Tell whether a module's file has a signature, by whomever."""
-    return path.read_bytes().endswith(SIGNATURE_MARK)
+    return path.read_bytes().endswith(SIGNATURE_MARKER)
 
 
 # -- a release's sums -------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The places of a fault's stacks in a module's sources, by the module's own debug information.
+"""The lines of a fault's stacks in a module's sources, by the module's own debug information.
 
 Source: addr2line(1) and c++filt(1), binutils 2.44; scripts/decode_stacktrace.sh, Linux 7.3.
 """
@@ -31,7 +31,7 @@ _CRATE_HASH = re.compile(r"\[[0-9a-f]{8,16}\]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class SourceLine:
     """A function and a line that an address lies in."""
 
     function: str
@@ -56,13 +56,13 @@ def find_address(frame: Frame, symbols: Mapping[str, elf.Symbol]) -> tuple[str, 
     return symbol.section, symbol.value + frame.offset - back
 
 
-def parse_places(output: str) -> tuple[tuple[Place, ...], ...]:
+def parse_source_lines(output: str) -> tuple[tuple[SourceLine, ...], ...]:
     """Return what addr2line said of each address, the innermost inlined function first.
 
     Args:
         output: With ``-a -f -i``: an address, then two lines for each function.
     """
-    found: list[list[Place]] = []
+    found: list[list[SourceLine]] = []
     function = ""
     for line in output.splitlines():
         if line.startswith("0x") and not function:
@@ -72,22 +72,22 @@ def parse_places(output: str) -> tuple[tuple[Place, ...], ...]:
         else:
             path, _, number = line.partition(" (")[0].rpartition(":")
             if found:
-                found[-1].append(Place(function=function, path=path, line=number))
+                found[-1].append(SourceLine(function=function, path=path, line=number))
             function = ""
-    return tuple(tuple(places) for places in found)
+    return tuple(tuple(lines) for lines in found)
 
 
-def choose_place(places: tuple[Place, ...], sources: frozenset[str]) -> Place | None:
-    """Return the innermost place in one of a module's own sources, or None."""
-    return next((p for p in places if Path(p.path).name in sources and p.line.isdigit()), None)
+def choose_source_line(lines: tuple[SourceLine, ...], sources: frozenset[str]) -> SourceLine | None:
+    """Return the innermost line in one of a module's own sources, or None."""
+    return next((p for p in lines if Path(p.path).name in sources and p.line.isdigit()), None)
 
 
-def plan_frame(frame: Frame, place: Place | None) -> Frame:
-    """Return a frame with its place, as a person would say it."""
-    if place is None:
+def plan_frame(frame: Frame, line: SourceLine | None) -> Frame:
+    """Return a frame with its line, as a person would say it."""
+    if line is None:
         return frame
-    name = place.function if place.function != "??" else ""
-    return replace(frame, name=name, place=f"{Path(place.path).name}:{place.line}")
+    name = line.function if line.function != "??" else ""
+    return replace(frame, name=name, place=f"{Path(line.path).name}:{line.line}")
 
 
 # -- act --------------------------------------------------------------------------------------
@@ -95,9 +95,9 @@ def plan_frame(frame: Frame, place: Place | None) -> Frame:
 
 def read_chains(
     product: Product, addresses: Iterable[tuple[str, int]], compilers: Chroot
-) -> dict[tuple[str, int], tuple[Place, ...]]:
+) -> dict[tuple[str, int], tuple[SourceLine, ...]]:
     """Return what lies at addresses of a module, (section, offset): inlined functions first."""
-    found: dict[tuple[str, int], tuple[Place, ...]] = {}
+    found: dict[tuple[str, int], tuple[SourceLine, ...]] = {}
     wanted = sorted(set(addresses))
     for section in dict.fromkeys(section for section, _ in wanted):
         here = [address for address in wanted if address[0] == section]
@@ -120,7 +120,7 @@ def read_chains(
             timeout_s=TIMEOUT_S,
             binds=(Bind(source_path=product.path, target_path=MODULE),),
         )
-        found.update(zip(here, parse_places(process.run(command)), strict=False))
+        found.update(zip(here, parse_source_lines(process.run(command)), strict=False))
     return found
 
 
@@ -132,22 +132,22 @@ def find_sources(product: Product) -> frozenset[str]:
 def read_places(
     product: Product, frames: tuple[Frame, ...], compilers: Chroot
 ) -> dict[Frame, Frame]:
-    """Return a module's frames with their places, as far as its debug information has them."""
+    """Return a module's frames with their lines, as far as its debug information has them."""
     symbols = elf.parse_functions(product.path.read_bytes())
     sources = find_sources(product)
     pairs = ((frame, find_address(frame, symbols)) for frame in frames)
     wanted = {frame: address for frame, address in pairs if address is not None}
     chains = read_chains(product, wanted.values(), compilers)
     return {
-        frame: plan_frame(frame, choose_place(chains.get(address, ()), sources))
+        frame: plan_frame(frame, choose_source_line(chains.get(address, ()), sources))
         for frame, address in wanted.items()
     }
 
 
 def read_sites(product: Product, compilers: Chroot) -> tuple[Site, ...]:
-    """Return the places of a module that ask for memory, with their functions and lines.
+    """Return the sites of a module, with their functions and lines.
 
-    Rust gives memory back by the call that it asks for some with: those places are left out.
+    Rust gives memory back by the call that it asks for some with: those sites are left out.
     """
     sites = injection.parse_sites(product.path.read_bytes(), product.module)
     sources = find_sources(product)
@@ -155,11 +155,11 @@ def read_sites(product: Product, compilers: Chroot) -> tuple[Site, ...]:
     found = []
     for site in sites:
         chain = chains.get((site.section, site.address - 1), ())
-        if any(place.function.endswith("::free") for place in chain):
+        if any(line.function.endswith("::free") for line in chain):
             continue
-        place = choose_place(chain, sources)
-        where = f"{Path(place.path).name}:{place.line}" if place else ""
-        found.append(replace(site, place=where, name=place.function if place else ""))
+        line = choose_source_line(chain, sources)
+        where = f"{Path(line.path).name}:{line.line}" if line else ""
+        found.append(replace(site, place=where, name=line.function if line else ""))
     return tuple(found)
 
 

@@ -105,7 +105,9 @@ def read_entries(config: Config) -> tuple[Entry, ...]:
 # -- build ------------------------------------------------------------------------------------
 
 
-def plan_build(config: Config, prepared: workspace.Prepared, attempt: Attempt) -> build.BuildPlan:
+def prepare_build(
+    config: Config, prepared: workspace.Prepared, attempt: Attempt
+) -> build.BuildPlan:
     """Plan the build of an attempt's module, in a stage of its own."""
     path = config.root_dir / "zoo" / attempt.entry / attempt.file_name
     sources = ((path.name, path.read_bytes()),)
@@ -197,7 +199,9 @@ def build_attempts(
     return tuple(
         build_program(config, prepared.chroot, attempt, progress)
         if attempt.space == "user"
-        else sign(prepared, build_module(plan_build(config, prepared, attempt), attempt, progress))
+        else sign(
+            prepared, build_module(prepare_build(config, prepared, attempt), attempt, progress)
+        )
         for attempt in attempts
     )
 

@@ -377,7 +377,7 @@ def open_calls(
 
 # -- a person's first benchmark ---------------------------------------------------------------
 
-#: What the report read and wrote, and how often such a loop is seen to go round.
+#: What such a loop reads and writes in a pass, and how often it goes round.
 LOOP_BYTES = 512 * 1024
 LOOP_PASSES = 5
 LOOP_TIMEOUT_S = 120.0

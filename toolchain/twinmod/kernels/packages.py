@@ -150,7 +150,7 @@ def plan_apt(chroot: Chroot, argv: tuple[str, ...], work_dir: Path, purpose: str
         timeout_s=DOWNLOAD_TIMEOUT_S,
         network=True,
         environment=network.plan_environment(os.environ),
-        binds=(*network.plan_binds(), Bind(source_path=work_dir, target_path=WORK, writable=True)),
+        binds=(*network.find_binds(), Bind(source_path=work_dir, target_path=WORK, writable=True)),
     )
 
 

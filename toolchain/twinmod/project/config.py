@@ -17,7 +17,7 @@ from twinmod.project.model import LANGUAGES, ChrootSpec, KernelSpec, ModuleSpec,
 OUT = "out"
 
 #: What makes a pyproject.toml a project of twinmod's.
-MARK = "[tool.twinmod]"
+TABLE = "[tool.twinmod]"
 
 #: An option of a kernel: X, X=n, X=17, X="text".
 _OPTION = re.compile(r'(?!CONFIG_)[A-Z0-9_]+(=("[^"]*"|\w+))?')
@@ -157,7 +157,7 @@ def select_memory(config: Config, memory_mib: int) -> Config:
 def has_mark(path: Path) -> bool:
     """Tell whether a file is a pyproject.toml that configures twinmod."""
     named = path.name == "pyproject.toml" and path.is_file()
-    return named and MARK in path.read_text(errors="replace")
+    return named and TABLE in path.read_text(errors="replace")
 
 
 def find_project_dir(start: Path) -> Path:
@@ -170,7 +170,7 @@ def find_project_dir(start: Path) -> Path:
         if has_mark(folder / "pyproject.toml"):
             return folder
     raise NoProjectError(
-        f"no pyproject.toml with {MARK} here or in a folder above",
+        f"no pyproject.toml with {TABLE} here or in a folder above",
         facts=(("folder", str(start)),),
         hint=commands.render("new", "FOLDER"),
     )
@@ -187,7 +187,7 @@ def render_project(text: str) -> str:
     inside = False
     for line in text.splitlines():
         if line.startswith("["):
-            inside = line.startswith((MARK, MARK.removesuffix("]") + "."))
+            inside = line.startswith((TABLE, TABLE.removesuffix("]") + "."))
         if inside:
             kept.append(line)
     return "\n".join(kept).rstrip() + "\n"

@@ -11,7 +11,7 @@ from twinmod.base import files as base_files
 from twinmod.base.progress import Progress
 from twinmod.errors import ConfigError, MissingToolError, NoProjectError
 from twinmod.project import config as project_config
-from twinmod.project.config import MARK, OUT, Config
+from twinmod.project.config import OUT, TABLE, Config
 
 #: What a project has beside that which its configuration names.
 BESIDE = ("LICENSE", versions.FILE, "tests/bench", "zoo")
@@ -54,7 +54,7 @@ def read_project(start: Path, progress: Progress) -> Config:
         refuse_foreign(start)
         shipped = project_config.read_config(templates.find_shipped_dir(), start / OUT)
     progress.note(
-        f"no {MARK} here or above: working on mdriver, the project that twinmod ships with; "
+        f"no {TABLE} here or above: working on mdriver, the project that twinmod ships with; "
         f"results go to {OUT}/"
     )
     return shipped
@@ -73,16 +73,16 @@ def refuse_foreign(folder: Path) -> None:
     if projects:
         inner = str(Path(projects[0]).parent)
         raise ConfigError(
-            f"no {MARK} here or above, but in {inner}",
+            f"no {TABLE} here or above, but in {inner}",
             facts=(("folder", str(folder)),),
             hint=f"cd {shlex.quote(inner)}",
         )
     more = f" and {len(found) - SHOWN_FILES} more" if len(found) > SHOWN_FILES else ""
     raise ConfigError(
-        f"this folder holds sources and no {MARK}: twinmod would build its own mdriver here, "
+        f"this folder holds sources and no {TABLE}: twinmod would build its own mdriver here, "
         "not these",
         facts=(("folder", str(folder)), ("found", ", ".join(found[:SHOWN_FILES]) + more)),
-        hint=f"{commands.render('new', 'FOLDER')}, or add {MARK} to pyproject.toml in this folder",
+        hint=f"{commands.render('new', 'FOLDER')}, or add {TABLE} to pyproject.toml in this folder",
     )
 
 

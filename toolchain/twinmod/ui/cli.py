@@ -539,7 +539,7 @@ def counter(
     as_json: bool,
     kernel: str,
 ) -> ExitCode:
-    """Count up with threads on one device in every cell, as the report's multi_mdriver did."""
+    """Count up with threads on one device in every cell."""
     config = state.select(kernel)
     with workspace.hold_checkout(config, state.progress):
         prepared = workspace.run_setup(config, state.progress)

@@ -77,7 +77,7 @@ def _plan_pip(
             ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
         ),
         binds=(
-            *network.plan_binds(),
+            *network.find_binds(),
             *binds,
             Bind(source_path=partial_dir, target_path=inside / "out", writable=True),
             Bind(source_path=lock_path, target_path=inside / "lock.txt"),
@@ -121,7 +121,7 @@ def _plan_cargo_fetch(
     chroot: Chroot, project_dir: Path, home_dir: Path, settings: registries.CargoSettings
 ) -> Command:
     inside = sandbox.INSIDE
-    environment, binds = registries.plan_cargo_trust(settings)
+    environment, binds = registries.find_cargo_trust(settings)
     argv = ("cargo", "fetch", "--locked", "--manifest-path", str(inside / "project/Cargo.toml"))
     return sandbox.plan_command(
         chroot,
@@ -135,7 +135,7 @@ def _plan_cargo_fetch(
             *network.plan_environment(os.environ),
         ),
         binds=(
-            *network.plan_binds(),
+            *network.find_binds(),
             *binds,
             Bind(source_path=project_dir, target_path=inside / "project"),
             Bind(source_path=home_dir, target_path=registries.CARGO_HOME, writable=True),

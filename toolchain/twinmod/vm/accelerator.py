@@ -21,7 +21,7 @@ from twinmod.vm import initramfs, machine
 from twinmod.vm.machine import RESULTS, RUN, Accelerator
 
 #: A VM that prints this came as far as its first program.
-PROBE_MARK = "twinmod: the guest runs"
+PROBE_LINE = "twinmod: the guest runs"
 PROBE_TIMEOUT_S = 10.0
 
 #: Changed when the probe may find something else on the same host.
@@ -80,7 +80,7 @@ def probe_kvm(tree: KernelTree, chroot: Chroot, vm: VmSpec) -> Accelerator:
     init = templates.render_template(
         "init.j2",
         {
-            "probe": PROBE_MARK,
+            "probe": PROBE_LINE,
             "vm_modules": (),
             "environment": (),
             "source_time": 0,
@@ -126,7 +126,7 @@ def plan_accelerator(console: str, qemu_output: str, status: int | None) -> Acce
         qemu_output: What QEMU said.
         status: QEMU's exit status, None when it had to be ended.
     """
-    if PROBE_MARK in console:
+    if PROBE_LINE in console:
         warned = vm_console.find_words(console) if faults.parse_faults(console) else ""
         reason = f"a guest booted with it, and {warned}" if warned else "a guest booted with it"
         return Accelerator(name="kvm", reason=reason)

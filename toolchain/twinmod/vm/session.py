@@ -73,7 +73,7 @@ class Vm:
         self._qemu = qemu
         self._kept = kept
         self._watch = watch
-        self._source = process.read_lines(qemu, _plan_patience(plan, self.lines))
+        self._source = process.read_lines(qemu, _make_patience(plan, self.lines))
 
     def read_event(self) -> dict[str, Any] | None:
         """Return what it says next; None: it says nothing any more."""
@@ -198,7 +198,7 @@ def boot(
     return read_end(vm, cells)
 
 
-def _plan_patience(plan: BootPlan, lines: list[str]) -> Callable[[], float]:
+def _make_patience(plan: BootPlan, lines: list[str]) -> Callable[[], float]:
     """Return how long the next line may take: the first one takes a boot."""
     deadline = time.monotonic() + plan.command.timeout_s
 
