@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from twinmod.base import cache, process
+from twinmod.base.cache import CacheEntry, FoundEntry
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
 from twinmod.errors import ExitCode, MissingToolError
@@ -27,7 +28,8 @@ class Maker:
         self.text = text
         self.calls = 0
 
-    def __call__(self, path: Path) -> tuple[dict[str, object], tuple[str, ...]]:
+    def __call__(self, path: Path, progress: Progress) -> cache.Made:
+        del progress
         self.calls += 1
         (path / "file").write_text(self.text)
         return {"made": self.calls}, ("file",)
@@ -37,8 +39,12 @@ class StopError(Exception):
     """What ends a make in the middle."""
 
 
-def ensure(make: Maker, progress: Progress) -> cache.Entry:
-    return cache.ensure_entry("kind", "name", make, progress)
+def plan(make: cache.Make, *keep: str) -> CacheEntry:
+    return CacheEntry(kind="kind", key="name", make=make, keep=keep)
+
+
+def ensure(make: Maker, progress: Progress) -> FoundEntry:
+    return plan(make).ensure(progress)
 
 
 def test_the_cache_is_where_the_caller_says(cache_dir: Path) -> None:
@@ -104,7 +110,7 @@ def test_a_harmed_entry_is_found_and_made_again(
         case "broken record":
             (path / cache.RECORD).write_text('{"vital": {"file"')
     (path / "stray").write_text("")
-    assert cache.find_entry("kind", "name") is None
+    assert plan(Maker()).find() is None
     found = ensure(make, progress)
     assert make.calls == 2
     assert (found.path / "file").read_text() == "content"
@@ -115,22 +121,22 @@ def test_a_harmed_entry_is_found_and_made_again(
 def test_a_record_that_is_no_record_is_no_entry(text: str, cache_dir: Path) -> None:
     (cache_dir / "kind/name").mkdir(parents=True)
     (cache_dir / "kind/name" / cache.RECORD).write_text(text)
-    assert cache.find_entry("kind", "name") is None
+    assert plan(Maker()).find() is None
 
 
 def test_what_was_half_made_is_no_entry(cache_dir: Path, progress: Progress) -> None:
-    def stop(path: Path) -> tuple[dict[str, object], tuple[str, ...]]:
+    def stop(path: Path, progress: Progress) -> cache.Made:
         (path / "file").write_text("con")
         raise StopError
 
     with pytest.raises(StopError):
-        cache.ensure_entry("kind", "name", stop, progress)
-    assert cache.find_entry("kind", "name") is None
+        plan(stop).ensure(progress)
+    assert plan(Maker()).find() is None
     assert not (cache_dir / "kind/name").exists()
 
 
 def test_a_make_starts_empty_but_for_what_it_keeps(cache_dir: Path, progress: Progress) -> None:
-    def stop(path: Path) -> tuple[dict[str, object], tuple[str, ...]]:
+    def stop(path: Path, progress: Progress) -> cache.Made:
         for name in ("work", "other/inner"):
             (path / name).mkdir(parents=True)
         (path / "work/download").write_text("half")
@@ -138,14 +144,14 @@ def test_a_make_starts_empty_but_for_what_it_keeps(cache_dir: Path, progress: Pr
         (path / "link").symlink_to(path / "work")
         raise StopError
 
-    def go_on(path: Path) -> tuple[dict[str, object], tuple[str, ...]]:
+    def go_on(path: Path, progress: Progress) -> cache.Made:
         assert [child.name for child in path.iterdir()] == ["work"]
         assert (path / "work/download").read_text() == "half"
         return {}, ("work/download",)
 
     with pytest.raises(StopError):
-        cache.ensure_entry("kind", "name", stop, progress, keep=("work",))
-    entry = cache.ensure_entry("kind", "name", go_on, progress, keep=("work",))
+        plan(stop, "work").ensure(progress)
+    entry = plan(go_on, "work").ensure(progress)
     assert entry.path == cache_dir / "kind/name"
     assert not (cache_dir / "kind/name.partial").exists()
 
@@ -154,8 +160,34 @@ def test_a_vital_file_that_was_not_made_leaves_no_entry(
     cache_dir: Path, progress: Progress
 ) -> None:
     with pytest.raises(FileNotFoundError):
-        cache.ensure_entry("kind", "name", lambda _: ({}, ("gone",)), progress)
+        plan(lambda *_: ({}, ("gone",))).ensure(progress)
     assert not (cache_dir / "kind/name").exists()
+
+
+def test_an_entry_that_is_renewed_is_replaced_whole(cache_dir: Path, progress: Progress) -> None:
+    old = ensure(Maker("old"), progress)
+    (old.path / "stray").write_text("")
+    new = plan(Maker("new")).renew(progress)
+    assert new == plan(Maker()).find()
+    assert {path.name for path in (cache_dir / "kind/name").iterdir()} == {"file", cache.RECORD}
+    assert (new.path / "file").read_text() == "new"
+
+
+def test_an_entry_that_cannot_be_renewed_stays(cache_dir: Path, progress: Progress) -> None:
+    def stop(path: Path, progress: Progress) -> cache.Made:
+        assert plan(Maker()).find() == old
+        raise StopError
+
+    old = ensure(Maker("old"), progress)
+    with pytest.raises(StopError):
+        plan(stop).renew(progress)
+    assert plan(Maker()).find() == old
+    assert [path.name for path in (cache_dir / "kind").iterdir()] == ["name"]
+
+
+def test_an_entry_uses_its_half_made_folder_only_when_it_goes_on_with_it() -> None:
+    assert plan(Maker()).folders == (("kind", "name"),)
+    assert plan(Maker(), "work").folders == (("kind", "name"), ("kind", "name.partial"))
 
 
 # -- two runs at once -------------------------------------------------------------------------
@@ -170,12 +202,12 @@ def test_a_second_run_says_that_it_waits_and_gets_what_the_first_made(cache_dir:
         "    def phase(self, title): return nullcontext()\n"
         "    def note(self, text): pass\n"
         "    def detail(self, text): pass\n"
-        "def make(path):\n"
+        "def make(path, progress):\n"
         "    print('making', flush=True)\n"
         "    sys.stdin.read()\n"
         "    (path / 'file').write_text('of the first run')\n"
         "    return {}, ('file',)\n"
-        "cache.ensure_entry('kind', 'name', make, Quiet())\n"
+        "cache.CacheEntry(kind='kind', key='name', make=make).ensure(Quiet())\n"
     )
     command = Command(
         argv=(sys.executable, "-c", script),

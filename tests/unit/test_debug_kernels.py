@@ -51,21 +51,21 @@ def test_every_option_that_kconfig_dropped_or_changed_is_named() -> None:
 def test_another_source_option_or_compiler_is_another_kernel(
     tree: KernelTree, root: Chroot
 ) -> None:
-    key = debug.plan_key(SPEC, root, tree)
-    assert key == debug.plan_key(SPEC, root, tree)
+    key = debug.plan_entry(SPEC, root, tree).key
+    assert key == debug.plan_entry(SPEC, root, tree).key
     assert key.startswith("kasan-")
     others = (
-        debug.plan_key(replace(SPEC, options=("KASAN",)), root, tree),
-        debug.plan_key(SPEC, replace(root, key="other"), tree),
-        debug.plan_key(SPEC, root, replace(tree, version="7.3.5-1")),
-        debug.plan_key(SPEC, root, replace(tree, key="other")),
+        debug.plan_entry(replace(SPEC, options=("KASAN",)), root, tree).key,
+        debug.plan_entry(SPEC, replace(root, key="other"), tree).key,
+        debug.plan_entry(SPEC, root, replace(tree, version="7.3.5-1")).key,
+        debug.plan_entry(SPEC, root, replace(tree, key="other")).key,
     )
     assert len({key, *others}) == 5
 
 
 def test_a_boot_parameter_needs_no_other_kernel(tree: KernelTree, root: Chroot) -> None:
     other = replace(SPEC, parameters=("panic_on_warn=0",))
-    assert debug.plan_key(other, root, tree) == debug.plan_key(SPEC, root, tree)
+    assert debug.plan_entry(other, root, tree).key == debug.plan_entry(SPEC, root, tree).key
 
 
 def test_a_build_says_how_many_steps_it_made(progress: Progress, told: list[str]) -> None:

@@ -62,9 +62,17 @@ def test_what_builds_leave_is_no_input(tmp_path: Path) -> None:
         "build/y.c",
         "p/__pycache__/z.pyc",
         "p/n.so",
+        "p.egg-info/PKG-INFO",
+        "p/.x.swp",
     )
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     found = environment.list_files(tmp_path)
     assert found == (tmp_path / "Cargo.toml", tmp_path / "src/lib.rs")
+
+
+def test_what_an_editor_links_to_nowhere_is_no_input(tmp_path: Path) -> None:
+    (tmp_path / "lib.rs").write_text("")
+    (tmp_path / "lock").symlink_to("me@here.1234")
+    assert environment.list_files(tmp_path) == (tmp_path / "lib.rs",)

@@ -11,7 +11,7 @@ import pytest
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
 from twinmod.errors import ConfigError, MissingToolError, TwinmodError
-from twinmod.kernels import find, kconfig, local, stock
+from twinmod.kernels import find, kconfig, local
 from twinmod.project.model import KernelSpec
 
 MakeElf = Callable[[dict[str, str], tuple[str, ...], tuple[str, ...]], bytes]
@@ -530,10 +530,10 @@ def test_the_hosts_compilers_are_asked_for_their_version_each_time(
 
 def test_another_tree_build_or_chroot_is_remembered_elsewhere(own: Own, root: Chroot) -> None:
     keys = {
-        stock.plan_key(own.spec, root),
-        stock.plan_key(own.spec, replace(root, key="trixie-2")),
-        stock.plan_key(replace(own.spec, build_dir=own.source), root),
-        stock.plan_key(replace(own.spec, tree_dir=own.build), root),
+        local.plan_entry(own.spec, root).key,
+        local.plan_entry(own.spec, replace(root, key="trixie-2")).key,
+        local.plan_entry(replace(own.spec, build_dir=own.source), root).key,
+        local.plan_entry(replace(own.spec, tree_dir=own.build), root).key,
     }
     assert len(keys) == 4
 

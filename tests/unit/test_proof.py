@@ -146,7 +146,7 @@ def write_entry(folder: Path, tree: KernelTree) -> None:
 
 @pytest.fixture
 def entry_dir(cache_dir: Path, kernel_spec: KernelSpec, root: Chroot, tree: KernelTree) -> Path:
-    folder = cache_dir / "kernel" / stock.plan_key(kernel_spec, root)
+    folder = cache_dir / "kernel" / stock.plan_entry(kernel_spec, root, "").key
     write_entry(folder, tree)
     return folder
 

@@ -119,11 +119,14 @@ def test_a_chroot_is_unpacked_as_the_calling_user() -> None:
     ids=("suite", "packages", "name"),
 )
 def test_another_content_is_another_entry(other: ChrootSpec) -> None:
-    assert roots.plan_key(other) != roots.plan_key(SPEC)
+    assert roots.plan_entry(other, "").key != roots.plan_entry(SPEC, "").key
 
 
 def test_the_order_of_packages_is_no_content() -> None:
-    assert roots.plan_key(replace(SPEC, packages=("rustc", "make"))) == roots.plan_key(SPEC)
+    assert (
+        roots.plan_entry(replace(SPEC, packages=("rustc", "make")), "").key
+        == roots.plan_entry(SPEC, "").key
+    )
 
 
 @pytest.mark.parametrize(

@@ -352,10 +352,10 @@ def test_another_suite_flavour_or_chroot_is_another_tree(
     kernel_spec: KernelSpec, root: Chroot
 ) -> None:
     keys = {
-        stock.plan_key(kernel_spec, root),
-        stock.plan_key(replace(kernel_spec, suite="sid"), root),
-        stock.plan_key(replace(kernel_spec, flavour="cloud-amd64"), root),
-        stock.plan_key(kernel_spec, replace(root, key="trixie-2")),
+        stock.plan_entry(kernel_spec, root, "").key,
+        stock.plan_entry(replace(kernel_spec, suite="sid"), root, "").key,
+        stock.plan_entry(replace(kernel_spec, flavour="cloud-amd64"), root, "").key,
+        stock.plan_entry(kernel_spec, replace(root, key="trixie-2"), "").key,
     }
     assert len(keys) == 4
 
@@ -363,7 +363,7 @@ def test_another_suite_flavour_or_chroot_is_another_tree(
 def test_a_tree_is_read_back_as_it_was_recorded(
     cache_dir: Path, kernel_spec: KernelSpec, root: Chroot, tree: KernelTree
 ) -> None:
-    folder = cache_dir / "kernel" / stock.plan_key(kernel_spec, root)
+    folder = cache_dir / "kernel" / stock.plan_entry(kernel_spec, root, "").key
     folder.mkdir(parents=True)
     (folder / "record.json").write_text(
         f'{{"release": "{RELEASE}", "version": "{VERSION}", "suite": "trixie-backports",'

@@ -9,7 +9,6 @@ import pytest
 
 from twinmod import errors
 from twinmod.base import process
-from twinmod.base import progress as base_progress
 from twinmod.base.sandbox import Chroot
 from twinmod.errors import BuildError, ConfigError
 from twinmod.project import model
@@ -85,10 +84,10 @@ def test_a_tester_is_as_old_as_its_files_its_packages_and_its_chroot(root: Chroo
 def test_another_lock_or_chroot_is_another_set_of_packages(root: Chroot, tmp_path: Path) -> None:
     lock = tmp_path / "guest.txt"
     lock.write_text("pytest==9.2.0 --hash=sha256:0\n")
-    first = packages.plan_lock_digest(root, lock)
-    assert packages.plan_lock_digest(replace(root, key="trixie-2"), lock) != first
+    first = packages.plan_site(root, lock).key
+    assert packages.plan_site(replace(root, key="trixie-2"), lock).key != first
     lock.write_text("pytest==9.2.1 --hash=sha256:0\n")
-    assert packages.plan_lock_digest(root, lock) != first
+    assert packages.plan_site(root, lock).key != first
 
 
 def find_mounts(argv: tuple[str, ...]) -> tuple[str, ...]:
@@ -235,12 +234,11 @@ def test_the_programs_are_as_old_as_the_headers_that_they_include(tmp_path: Path
 
 
 def test_a_project_without_locked_crates_is_refused_with_what_to_do(
-    root: Chroot, tmp_path: Path, progress: base_progress.Progress, cache_dir: Path
+    root: Chroot, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        packages.ensure_crates(root, tmp_path, progress)
+        packages.plan_crates(root, tmp_path)
     assert caught.value.hint.startswith("cargo generate-lockfile")
-    assert not cache_dir.exists()
 
 
 @pytest.mark.parametrize("folder", ["tests/matrix", "zoo"])

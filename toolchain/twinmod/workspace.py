@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from twinmod.base import cache, versions
+from twinmod.base.cache import CacheEntry
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
 from twinmod.builds import build, lint, signing
 from twinmod.builds.product import Product
 from twinmod.errors import ConfigError, MissingToolError, SelectionError, TwinmodError
-from twinmod.kernels import find, roots, stock
+from twinmod.kernels import find, roots
 from twinmod.kernels.model import KernelTree
 from twinmod.project import config as project_config
 from twinmod.project import rules
 from twinmod.project.config import Config
-from twinmod.project.model import LANGUAGES
+from twinmod.project.model import LANGUAGES, TesterSpec
 from twinmod.userland import native, packages, programs
 from twinmod.userland import testers as userland_testers
+from twinmod.userland.testers import Tools
 from twinmod.vm import accelerator as vm_accelerator
 from twinmod.vm import boot
 
@@ -53,10 +55,62 @@ def run_setup(config: Config, progress: Progress) -> Prepared:
     base = run_base(config, progress)
     mirror = config.mirror or root.mirror
     tree = find.ensure_tree(config.kernel, root, mirror, progress, base)
-    site_dir = packages.ensure_site(root, config.lock_path, progress)
-    projects = {spec.name: config.root_dir / spec.project for spec in config.testers}
-    crates_dir = packages.ensure_crates(root, projects["rust"], progress)
-    return Prepared(chroot=root, tree=tree, site_dir=site_dir, crates_dir=crates_dir)
+    site = plan_site(config, root).ensure(progress)
+    crates = plan_crates(config, root).ensure(progress)
+    return Prepared(
+        chroot=root,
+        tree=tree,
+        site_dir=site.path / packages.SITE,
+        crates_dir=crates.path / packages.CARGO,
+    )
+
+
+def plan_site(config: Config, chroot: Chroot) -> CacheEntry:
+    """Return the entry of the VM's Python packages; see packages.plan_site."""
+    return packages.plan_site(chroot, config.lock_path)
+
+
+def plan_crates(config: Config, chroot: Chroot) -> CacheEntry:
+    """Return the entry of the Rust tester's crates; see packages.plan_crates.
+
+    Raises:
+        ConfigError: The tester has no Cargo.lock.
+    """
+    (spec,) = (spec for spec in config.testers if spec.name == "rust")
+    return packages.plan_crates(chroot, config.root_dir / spec.project)
+
+
+def plan_testers(config: Config, chroot: Chroot) -> tuple[tuple[TesterSpec, CacheEntry], ...]:
+    """Return all testers, each with its entry; see userland.testers.plan_entry.
+
+    Raises:
+        ConfigError: A tester's project is missing.
+    """
+    site, crates = plan_site(config, chroot), plan_crates(config, chroot)
+    beside = read_beside(config)
+    return tuple(
+        (
+            spec,
+            userland_testers.plan_entry(
+                spec,
+                Tools(chroot=chroot, site=site, crates=crates if spec.name == "rust" else None),
+                config.root_dir,
+                beside,
+            ),
+        )
+        for spec in config.testers
+    )
+
+
+def plan_programs(config: Config, chroot: Chroot) -> CacheEntry:
+    """Return the entry of the VM's programs; see programs.plan_entry.
+
+    Raises:
+        ConfigError: The folder of the matrix is missing.
+    """
+    require_matrix(config)
+    site = plan_site(config, chroot)
+    return programs.plan_entry(chroot, site, config.matrix_dir, read_uapi(config))
 
 
 def ensure_root(config: Config, progress: Progress) -> Chroot:
@@ -78,15 +132,19 @@ def run_base(config: Config, progress: Progress) -> KernelTree | None:
     return find.ensure_tree(base.kernel, root, base.mirror or root.mirror, progress)
 
 
+def find_base(config: Config) -> KernelTree | None:
+    """Return the kernel whose source another one is built from, when it is there."""
+    if not config.kernel.source:
+        return None
+    base = project_config.select_kernel(config, config.kernel.source)
+    tree, _ = find.look_for_tree(base.kernel, roots.find_chroot(base.chroot))
+    return tree
+
+
 def look_for_tree(config: Config, root: Chroot | None) -> tuple[KernelTree | None, TwinmodError]:
     """Return a configuration's kernel, or None, and the error that a step without it ends with."""
-    base = None
-    if config.kernel.source:
-        below = project_config.select_kernel(config, config.kernel.source)
-        base_root = roots.find_chroot(below.chroot)
-        base, _ = find.look_for_tree(below.kernel, base_root)
     try:
-        return find.look_for_tree(config.kernel, root, base)
+        return find.look_for_tree(config.kernel, root, find_base(config))
     except OSError as error:
         return None, MissingToolError(
             f"kernel {config.kernel.name} cannot be read: {error.strerror or error}",
@@ -264,26 +322,12 @@ def read_beside(config: Config) -> tuple[tuple[str, bytes], ...]:
 
 def prepare_setting(config: Config, prepared: Prepared, progress: Progress) -> boot.Setting:
     """Return what every VM of a run is made of; builds the testers when they changed."""
-    require_matrix(config)
-    uapi, beside = read_uapi(config), read_beside(config)
+    planned = plan_programs(config, prepared.chroot)
     testers = tuple(
-        (
-            spec,
-            userland_testers.ensure_tester(
-                spec,
-                prepared.chroot,
-                config.root_dir,
-                beside,
-                prepared.site_dir,
-                prepared.crates_dir if spec.name == "rust" else None,
-                progress,
-            ),
-        )
-        for spec in config.testers
+        (spec, entry.ensure(progress).path / packages.SITE)
+        for spec, entry in plan_testers(config, prepared.chroot)
     )
-    programs_dir = programs.ensure_programs(
-        prepared.chroot, prepared.site_dir, config.matrix_dir, uapi, progress
-    )
+    programs_dir = planned.ensure(progress).path
     with progress.phase("accelerator"):
         accelerator = vm_accelerator.find_accelerator(prepared.tree, prepared.chroot, config.vm)
     tree = signing.sign_vm_modules(
@@ -341,42 +385,30 @@ def run_lint(config: Config, prepared: Prepared, progress: Progress) -> None:
 
 
 def find_used_entries(config: Config) -> tuple[tuple[str, str], ...]:
-    """Return (kind, name) of the cache's entries that this project's kernels use."""
+    """Return (kind, name) of the cache's folders that this project's kernels use.
+
+    It is all that setup and a run would find there, or go on with, when they are called again.
+
+    Raises:
+        ConfigError: The project lacks a part, so that nobody knows what it uses.
+    """
     selected = (project_config.select_kernel(config, spec.name) for spec in config.kernels)
-    return tuple(dict.fromkeys(entry for one in selected for entry in _find_entries_of(one)))
+    return tuple(dict.fromkeys(folder for one in selected for folder in _find_folders(one)))
 
 
-def _find_kernel_keys(config: Config, root: Chroot) -> tuple[str, ...]:
-    """Return the cache's name of a kernel; () for one whose source is not there."""
-    if not config.kernel.source:
-        return (stock.plan_key(config.kernel, root),)
-    tree, _ = look_for_tree(config, root)
-    return (tree.key,) if tree else ()
-
-
-def _find_entries_of(config: Config) -> tuple[tuple[str, str], ...]:
-    root = roots.find_chroot(config.chroot)
-    if root is None:
-        return ()
-    site = packages.plan_lock_digest(root, config.lock_path)
-    used = [
-        ("chroot", root.key),
-        ("native", native.plan_native_digest(root)),
-        *(("kernel", key) for key in _find_kernel_keys(config, root)),
-        (cache.SCRATCH, root.key),
-        ("python", site),
-    ]
-    for spec in config.testers:
-        lock_path = config.root_dir / spec.project / "Cargo.lock"
-        if lock_path.exists():
-            used.append(("crates", packages.plan_lock_digest(root, lock_path)))
-        files = userland_testers.read_project(config.root_dir / spec.project)
-        used.append(
-            (
-                "tester",
-                userland_testers.plan_tester_name(spec, root, site, (*files, *read_beside(config))),
-            )
-        )
-    files = programs.read_programs(config.matrix_dir, read_uapi(config))
-    used.append(("programs", userland_testers.plan_digest(root, site, files)))
-    return tuple(used)
+def _find_folders(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield (kind, name) of the cache's folders that one kernel uses."""
+    # Its chroot may be harmed or removed: what was made with it is used again with the next one.
+    chroot = roots.find_chroot(config.chroot) or roots.plan_chroot(config.chroot, {})
+    yield from find.find_folders(config.kernel, chroot, find_base(config))
+    yield userland_testers.plan_target(chroot)
+    entries = (
+        roots.plan_entry(config.chroot, config.mirror),
+        native.plan_entry(chroot),
+        plan_site(config, chroot),
+        plan_crates(config, chroot),
+        *(entry for _, entry in plan_testers(config, chroot)),
+        plan_programs(config, chroot),
+    )
+    for entry in entries:
+        yield from entry.folders

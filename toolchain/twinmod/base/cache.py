@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Everything that outlives a run and lies outside the checkout: one folder, whole entries.
 
+A module that keeps something here plans its CacheEntry in one function. A run calls ``ensure`` on
+that entry, and ``cache prune`` keeps the entry's folders: the two cannot disagree.
+
 An entry is a folder with a ``record.json`` that was written last, and that names the size of
 the files which matter: an entry without it, or whose files do not fit it, is made again.
 """
 
 import errno
+import hashlib
 import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,9 @@ from twinmod.base.progress import Progress
 from twinmod.errors import MissingToolError
 
 RECORD = "record.json"
+
+#: Ends the name of the folder in which an entry is made.
+PARTIAL = ".partial"
 
 #: What a compiler keeps from build to build; no entry, and never complete.
 SCRATCH = "cargo-target"
@@ -36,15 +43,106 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 #: Standard text: https://bford.info/cachedir/
 CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by twinmod.\n"
 
+#: How many hexadecimal digits of a SHA-256 stand in a key.
+DIGITS = 12
+
+#: The record of an entry, and its vital files, relative to its folder.
+Made = tuple[Mapping[str, Any], tuple[str, ...]]
+
+#: Fills the folder that it is given, and tells of every phase.
+Make = Callable[[Path, Progress], Made]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class FoundEntry:
     """A complete entry of the cache."""
 
     kind: str
-    name: str
+    key: str
     path: Path
     record: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheEntry:
+    """What an entry of the cache is called and how it is made, whether it is there or not."""
+
+    # The folder of its kind.
+    kind: str
+    # Its own folder. It follows from all inputs: the same key means the same content.
+    key: str
+    make: Make = field(compare=False, repr=False)
+    # What survives in the half-made folder of an interrupted run, to go on with.
+    keep: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """Where it lies once it is made."""
+        return find_cache_dir() / self.kind / self.key
+
+    @property
+    def folders(self) -> tuple[tuple[str, str], ...]:
+        """(kind, name) of each folder that ``ensure`` would use, there or not."""
+        half = ((self.kind, f"{self.key}{PARTIAL}"),) if self.keep else ()
+        return ((self.kind, self.key), *half)
+
+    def find(self) -> FoundEntry | None:
+        """Return the entry when it is there, complete and unharmed."""
+        return find_entry(self.kind, self.key)
+
+    def ensure(self, progress: Progress) -> FoundEntry:
+        """Return the entry, made first when it is missing or broken.
+
+        Args:
+            progress: Told of every phase, and when another run makes the same entry.
+        """
+        found = self.find()
+        if found is not None:
+            return found
+        with self._hold(progress):
+            found = self.find()
+            if found is not None:
+                return found
+            remove_tree(self.path)
+            return self._replace(progress)
+
+    def renew(self, progress: Progress) -> FoundEntry:
+        """Return the entry, made again; an old one stays until the new one is complete."""
+        with self._hold(progress):
+            return self._replace(progress)
+
+    @contextmanager
+    def _hold(self, progress: Progress) -> Iterator[None]:
+        lock_path = ensure_cache_dir() / "locks" / f"{self.kind}-{self.key}.lock"
+        with hold_lock(lock_path, f"{self.kind} {self.key}", progress):
+            yield
+
+    def _replace(self, progress: Progress) -> FoundEntry:
+        partial = self.path.with_name(f"{self.key}{PARTIAL}")
+        _clear(partial, self.keep)
+        try:
+            record, vital = self.make(partial, progress)
+        except BaseException:
+            _clear(partial, (*self.keep, *(log.name for log in partial.glob("*.log"))))
+            with suppress(OSError):
+                partial.rmdir()
+            raise
+        write_record(partial, record, vital)
+        remove_tree(self.path)
+        partial.rename(self.path)
+        written = json.loads((self.path / RECORD).read_text())
+        return FoundEntry(kind=self.kind, key=self.key, path=self.path, record=written)
+
+
+def plan_key(name: str, inputs: Iterable[str]) -> str:
+    """Return the key of an entry that has a name and follows from lines of text."""
+    text = "\n".join(inputs)
+    return f"{name}-{plan_short_digest(text.encode())}"
+
+
+def plan_short_digest(content: bytes) -> str:
+    """Return the first DIGITS of the SHA-256 of some content, as keys have it."""
+    return hashlib.sha256(content).hexdigest()[:DIGITS]
 
 
 def find_cache_dir() -> Path:
@@ -174,59 +272,15 @@ def write_record(path: Path, record: Mapping[str, Any], vital: tuple[str, ...]) 
     write_atomically(path / RECORD, text + "\n")
 
 
-def find_entry(kind: str, name: str) -> Entry | None:
+def find_entry(kind: str, key: str) -> FoundEntry | None:
     """Return an entry when it is there, complete and unharmed."""
-    path = find_cache_dir() / kind / name
+    path = find_cache_dir() / kind / key
     try:
         record = json.loads((path / RECORD).read_text())
         whole = all((path / file).stat().st_size == size for file, size in record["vital"].items())
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
-    return Entry(kind=kind, name=name, path=path, record=record) if whole else None
-
-
-def ensure_entry(
-    kind: str,
-    name: str,
-    make: Callable[[Path], tuple[Mapping[str, Any], tuple[str, ...]]],
-    progress: Progress,
-    *,
-    keep: tuple[str, ...] = (),
-) -> Entry:
-    """Return an entry, made first when it is missing or broken.
-
-    Args:
-        kind: The folder of its kind.
-        name: Its own folder; the same name means the same content.
-        make: Fills the folder it is given; returns the record and the vital files, which
-            are relative to the folder.
-        progress: Told when another run makes the same entry.
-        keep: What survives in the half-made folder of an interrupted run, to go on with.
-
-    Returns:
-        The complete entry.
-    """
-    found = find_entry(kind, name)
-    if found is not None:
-        return found
-    root = ensure_cache_dir()
-    with hold_lock(root / "locks" / f"{kind}-{name}.lock", f"{kind} {name}", progress):
-        found = find_entry(kind, name)
-        if found is not None:
-            return found
-        path, partial = root / kind / name, root / kind / f"{name}.partial"
-        remove_tree(path)
-        _clear(partial, keep)
-        try:
-            record, vital = make(partial)
-        except BaseException:
-            _clear(partial, (*keep, *(log.name for log in partial.glob("*.log"))))
-            with suppress(OSError):
-                partial.rmdir()
-            raise
-        write_record(partial, record, vital)
-        partial.rename(path)
-    return Entry(kind=kind, name=name, path=path, record=json.loads((path / RECORD).read_text()))
+    return FoundEntry(kind=kind, key=key, path=path, record=record) if whole else None
 
 
 def _clear(path: Path, keep: tuple[str, ...]) -> None:
@@ -270,7 +324,7 @@ def list_entries() -> tuple[tuple[str, str, bool, int], ...]:
 def remove_entry(kind: str, name: str, progress: Progress) -> None:
     """Remove one entry, complete or not; waits for a run that makes it."""
     root = ensure_cache_dir()
-    base = name.removesuffix(".partial")
+    base = name.removesuffix(PARTIAL)
     with hold_lock(root / "locks" / f"{kind}-{base}.lock", f"{kind} {base}", progress):
         remove_tree(root / kind / name)
 

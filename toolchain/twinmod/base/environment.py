@@ -4,8 +4,9 @@
 Standard library only: nox itself imports this, before anything is installed.
 """
 
-import hashlib
 from pathlib import Path
+
+from twinmod.base import files
 
 #: The stamp that an environment carries, in its own folder.
 STAMP = "twinmod-inputs"
@@ -18,11 +19,7 @@ def plan_digest(inputs: tuple[Path, ...], environment_dir: Path) -> str:
         inputs: Locks, and the files that describe a distribution.
         environment_dir: Where it lies; a moved checkout is another environment.
     """
-    total = hashlib.sha256(str(environment_dir).encode())
-    for path in inputs:
-        content = path.read_bytes()
-        total.update(f"{path.name} {len(content)} ".encode() + content)
-    return total.hexdigest()
+    return files.plan_digest(str(environment_dir), ((i.name, i.read_bytes()) for i in inputs))
 
 
 def is_current(environment_dir: Path, inputs: tuple[Path, ...]) -> bool:
@@ -41,12 +38,4 @@ def mark_current(environment_dir: Path, inputs: tuple[Path, ...]) -> None:
 
 def list_files(*folders: Path) -> tuple[Path, ...]:
     """Return the files below folders that a build would read, sorted."""
-    ignored = {"target", "build", "dist", "__pycache__"}
-    return tuple(
-        path
-        for folder in folders
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and path.suffix != ".so"
-        and not ignored & set(path.relative_to(folder).parts)
-    )
+    return tuple(path for folder in folders for path in files.list_files(folder))

@@ -1,29 +1,55 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The files of a folder that count: what a build or an editor leaves there does not."""
+"""The files of a folder that count: what a build or an editor leaves there does not.
 
+Standard library only: nox itself imports this, before anything is installed.
+"""
+
+import hashlib
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 #: Left by builds in a checkout; no part of a project.
 IGNORED = ("target", "build", "dist", "__pycache__", "*.so", "*.egg-info", ".*")
 
 
-def read_files(folder: Path) -> tuple[tuple[str, bytes], ...]:
-    """Return (relative path, content) of a folder's files, sorted, without what builds leave."""
+def list_files(folder: Path) -> tuple[Path, ...]:
+    """Return the paths of a folder's files, sorted, without what builds leave."""
     ignored = shutil.ignore_patterns(*IGNORED)
-    found: list[tuple[str, bytes]] = []
+    found: list[Path] = []
 
-    def read(inner: Path) -> None:
+    def look_into(inner: Path) -> None:
         names = sorted(path.name for path in inner.iterdir())
         skipped = ignored(str(inner), names)
-        for name in names:
-            path = inner / name
-            if name in skipped:
-                continue
+        for path in (inner / name for name in names if name not in skipped):
             if path.is_dir():
-                read(path)
-            else:
-                found.append((str(path.relative_to(folder)), path.read_bytes()))
+                look_into(path)
+            elif path.is_file():
+                found.append(path)
 
-    read(folder)
+    look_into(folder)
     return tuple(found)
+
+
+def read_files(folder: Path) -> tuple[tuple[str, bytes], ...]:
+    """Return (relative path, content) of a folder's files, sorted, without what builds leave."""
+    return tuple((str(path.relative_to(folder)), path.read_bytes()) for path in list_files(folder))
+
+
+def plan_digest(beginning: str, files: Iterable[tuple[str, bytes]]) -> str:
+    """Return the SHA-256 of files and of what else counts, in hexadecimal.
+
+    Args:
+        beginning: What counts beside the files.
+        files: (name, content), in an order that is always the same.
+    """
+    total = hashlib.sha256(beginning.encode())
+    for name, content in files:
+        total.update(f"{len(name)} {name} {len(content)} ".encode() + content)
+    return total.hexdigest()
+
+
+def read_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,13 +5,13 @@ It is made once and kept in the cache. What it watches is a matter of its config
 option that was asked for is looked for in what Kconfig made of it.
 """
 
-import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from twinmod.base import cache, process, sandbox
+from twinmod.base.cache import CacheEntry, FoundEntry, Made
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Chroot
@@ -48,12 +48,6 @@ KEPT_DIRS = ("scripts", "tools", "rust")
 
 
 # -- plan -------------------------------------------------------------------------------------
-
-
-def plan_key(spec: KernelSpec, chroot: Chroot, base: KernelTree) -> str:
-    """Return what identifies a kernel of our own options in the cache."""
-    text = "\n".join((FORMAT, base.key, base.version, chroot.key, *plan_options(spec)))
-    return f"{spec.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def plan_options(spec: KernelSpec) -> tuple[str, ...]:
@@ -167,7 +161,7 @@ def remove_objects(build_dir: Path) -> None:
 
 def make_tree(
     spec: KernelSpec, chroot: Chroot, base: KernelTree, entry_dir: Path, progress: Progress
-) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+) -> Made:
     """Build a kernel in a folder of the cache; return its record and its vital files."""
     cache.require_disk(entry_dir, DISK_BYTES, f"kernel {spec.name}")
     for name in ("build", "vm"):
@@ -207,6 +201,35 @@ def make_tree(
     return record, vital
 
 
+def plan_entry(spec: KernelSpec, chroot: Chroot, base: KernelTree) -> CacheEntry:
+    """Return the cache's entry of a kernel of our own options.
+
+    Args:
+        spec: The configured kernel.
+        chroot: With the compilers that build it.
+        base: The kernel whose source it is built from.
+    """
+
+    def make(entry_dir: Path, progress: Progress) -> Made:
+        return make_tree(spec, chroot, base, entry_dir, progress)
+
+    inputs = (FORMAT, base.key, base.version, chroot.key, *plan_options(spec))
+    # An interrupted build goes on where it was: make knows what is done.
+    return CacheEntry(
+        kind="kernel", key=cache.plan_key(spec.name, inputs), make=make, keep=("build",)
+    )
+
+
+def find_folders(spec: KernelSpec) -> tuple[tuple[str, str], ...]:
+    """Return (kind, name) of what the cache has of a kernel, whatever it was built from.
+
+    Its key follows from the version of its source, which nobody knows before that is there.
+    """
+    name = re.compile(rf"{re.escape(spec.name)}-[0-9a-f]{{{cache.DIGITS}}}({cache.PARTIAL})?")
+    kept = (cache.find_cache_dir() / "kernel").glob("*")
+    return tuple(("kernel", path.name) for path in kept if name.fullmatch(path.name))
+
+
 def ensure_tree(
     spec: KernelSpec, chroot: Chroot, base: KernelTree, progress: Progress
 ) -> KernelTree:
@@ -216,26 +239,16 @@ def ensure_tree(
         ConfigError: Kconfig dropped an option.
         BuildError: It does not build.
     """
-
-    def make(entry_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-        return make_tree(spec, chroot, base, entry_dir, progress)
-
-    # An interrupted build goes on where it was: make knows what is done.
-    entry = cache.ensure_entry(
-        "kernel", plan_key(spec, chroot, base), make, progress, keep=("build",)
-    )
-    return _read_tree(spec, chroot, base, entry)
+    return _read_tree(spec, chroot, base, plan_entry(spec, chroot, base).ensure(progress))
 
 
 def find_tree(spec: KernelSpec, chroot: Chroot, base: KernelTree) -> KernelTree | None:
     """Return a kernel of our own options when it is there."""
-    entry = cache.find_entry("kernel", plan_key(spec, chroot, base))
+    entry = plan_entry(spec, chroot, base).find()
     return _read_tree(spec, chroot, base, entry) if entry else None
 
 
-def _read_tree(
-    spec: KernelSpec, chroot: Chroot, base: KernelTree, entry: cache.Entry
-) -> KernelTree:
+def _read_tree(spec: KernelSpec, chroot: Chroot, base: KernelTree, entry: FoundEntry) -> KernelTree:
     record = entry.record
     return KernelTree(
         name=spec.name,
@@ -249,7 +262,7 @@ def _read_tree(
         vm_module_paths=(),
         compilers=chroot,
         make_flags=MAKE_FLAGS,
-        key=entry.name,
+        key=entry.key,
         parameters=spec.parameters,
         proof=proof.read_proof(record["proof"], UNCOMPARED),
     )

@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A configured kernel, whichever of the three kinds it is."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-from twinmod.base import cache, commands
+from twinmod.base import commands
 from twinmod.base.check import Check
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
@@ -43,16 +39,7 @@ def ensure_tree(
     if spec.source:
         assert base is not None
         return debug.ensure_tree(spec, chroot, base, progress)
-
-    def make(entry_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-        return kernels_stock.make_tree(spec, chroot, mirror, entry_dir, progress)
-
-    entry = cache.ensure_entry(
-        "kernel", kernels_stock.plan_key(spec, chroot), make, progress, keep=("work",)
-    )
-    return kernels_stock.ensure_layouts(
-        kernels_stock.read_tree(spec, chroot, entry), entry, progress
-    )
+    return kernels_stock.ensure_tree(spec, chroot, mirror, progress)
 
 
 def find_tree(
@@ -67,8 +54,18 @@ def find_tree(
         return local.find_tree(spec, chroot)
     if spec.source:
         return debug.find_tree(spec, chroot, base) if base else None
-    entry = cache.find_entry("kernel", kernels_stock.plan_key(spec, chroot))
-    return kernels_stock.read_tree(spec, chroot, entry) if entry else None
+    return kernels_stock.find_tree(spec, chroot)
+
+
+def find_folders(
+    spec: KernelSpec, chroot: Chroot, base: KernelTree | None = None
+) -> tuple[tuple[str, str], ...]:
+    """Return (kind, name) of each folder of the cache that ensure_tree would use for a kernel."""
+    if spec.tree_dir:
+        return local.plan_entry(spec, chroot).folders
+    if not spec.source:
+        return kernels_stock.plan_entry(spec, chroot, chroot.mirror).folders
+    return debug.plan_entry(spec, chroot, base).folders if base else debug.find_folders(spec)
 
 
 def look_for_tree(

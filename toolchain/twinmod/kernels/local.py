@@ -5,7 +5,6 @@ What was found is remembered in the cache, with the size and time of every file 
 nothing is read again until one of them changes.
 """
 
-import hashlib
 import os
 import re
 import shlex
@@ -14,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from twinmod.base import cache, process, sandbox
+from twinmod.base import cache, files, process, sandbox
+from twinmod.base.cache import CacheEntry, Made
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
@@ -482,10 +482,15 @@ def prove_crates(spec: KernelSpec, config: Mapping[str, str]) -> CrateProof:
 # -- what is remembered -----------------------------------------------------------------------
 
 
-def plan_key(spec: KernelSpec, chroot: Chroot) -> str:
-    """Return what identifies, in the cache, what is remembered of a tree."""
-    text = "\n".join((FORMAT, *map(str, find_dirs(spec)), chroot.key))
-    return f"{spec.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+def plan_entry(spec: KernelSpec, chroot: Chroot) -> CacheEntry:
+    """Return the cache's entry of what is remembered of a tree."""
+
+    def make(_: Path, progress: Progress) -> Made:
+        with progress.phase(f"Linux tree of {spec.name}"):
+            return read_record(spec, chroot, find_record(spec, chroot)), ()
+
+    inputs = (FORMAT, *map(str, find_dirs(spec)), chroot.key)
+    return CacheEntry(kind="kernel", key=cache.plan_key(spec.name, inputs), make=make)
 
 
 def read_stamps(build_dir: Path, names: tuple[str, ...]) -> dict[str, list[int]]:
@@ -510,8 +515,7 @@ def read_digests(
         if name in old_digests and old_stamps.get(name) == stamp:
             digests[name] = old_digests[name]
             continue
-        with (build_dir / name).open("rb") as file:
-            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        digests[name] = files.read_digest(build_dir / name)
     return digests
 
 
@@ -559,7 +563,7 @@ def _read_root(record: Mapping[str, Any]) -> Chroot:
 
 def find_record(spec: KernelSpec, chroot: Chroot) -> Mapping[str, Any]:
     """Return what is remembered of a tree, current or not; nothing of one never seen."""
-    entry = cache.find_entry("kernel", plan_key(spec, chroot))
+    entry = plan_entry(spec, chroot).find()
     return entry.record if entry else {}
 
 
@@ -582,19 +586,14 @@ def ensure_tree(spec: KernelSpec, chroot: Chroot, progress: Progress) -> KernelT
     """Return a person's own tree, and remember what was found; see find_tree."""
     record = find_record(spec, chroot)
     if not is_current(spec, record):
-        with progress.phase(f"Linux tree of {spec.name}"):
-            record = read_record(spec, chroot, record)
-        entry_dir = cache.ensure_cache_dir() / "kernel" / plan_key(spec, chroot)
-        cache.write_record(entry_dir, record, ())
+        record = plan_entry(spec, chroot).renew(progress).record
     return plan_tree(spec, chroot, record)
 
 
 def plan_tree(spec: KernelSpec, chroot: Chroot, record: Mapping[str, Any]) -> KernelTree:
     """Return the kernel that is remembered."""
     source_dir, build_dir = find_dirs(spec)
-    content = "\n".join(
-        (record["release"], *(f"{n} {d}" for n, d in sorted(record["digests"].items())))
-    )
+    content = (record["release"], *(f"{n} {d}" for n, d in sorted(record["digests"].items())))
     return KernelTree(
         name=spec.name,
         release=record["release"],
@@ -608,6 +607,6 @@ def plan_tree(spec: KernelSpec, chroot: Chroot, record: Mapping[str, Any]) -> Ke
         compilers=_read_root(record) if record["on_host"] else chroot,
         make_flags=tuple(record["make_flags"]),
         parameters=spec.parameters,
-        key=f"{spec.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}",
+        key=cache.plan_key(spec.name, content),
         proof=proof.read_proof(record["proof"], UNCOMPARED),
     )

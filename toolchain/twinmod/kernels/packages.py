@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The packages of a distribution's kernel: which ones, and fetching them verified."""
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from twinmod.base import commands, network, process, sandbox
+from twinmod.base import commands, files, network, process, sandbox
 from twinmod.base.process import Command
 from twinmod.base.sandbox import Bind, Chroot
 from twinmod.errors import ConfigError, MissingToolError
@@ -229,13 +228,7 @@ def find_broken_packages(packages: KernelPackages, folder: Path) -> tuple[Path, 
     whole = {
         by_name[name]
         for name, digest in zip(packages.names, packages.digests, strict=True)
-        if name in by_name and read_digest(by_name[name]) == digest
+        if name in by_name and files.read_digest(by_name[name]) == digest
     }
     missing = tuple(folder / f"{name}_.deb" for name in packages.names if name not in by_name)
     return (*(path for path in paths if path not in whole), *missing)
-
-
-def read_digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,7 +4,6 @@
 Made once as a tar by mmdebstrap and unpacked as the calling user, who can then remove it.
 """
 
-import hashlib
 import os
 import pwd
 import re
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from twinmod.base import cache, commands, network, process, sandbox
+from twinmod.base.cache import CacheEntry, Made
 from twinmod.base.check import Check
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
@@ -122,12 +122,6 @@ def ensure_host_packages(progress: Progress) -> None:
 # -- the root ---------------------------------------------------------------------------------
 
 
-def plan_key(spec: ChrootSpec) -> str:
-    """Return what identifies a chroot's content in the cache."""
-    text = "\n".join((FORMAT, spec.suite, *sorted(spec.packages)))
-    return f"{spec.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-
 def parse_apt_options(dump: str) -> tuple[tuple[str, str], ...]:
     """Return the settings among apt-config's output that say how fresh a mirror must be."""
     pattern = r'^(Acquire::Check-(?:Valid-Until|Date)) "(\w+)";$'
@@ -224,16 +218,15 @@ def make_chroot(
     }
 
 
-def ensure_chroot(spec: ChrootSpec, mirror: str, progress: Progress) -> Chroot:
-    """Return a chroot, made first when it is not there.
+def plan_entry(spec: ChrootSpec, mirror: str) -> CacheEntry:
+    """Return a chroot's entry of the cache.
 
-    Raises:
-        MissingToolError: No disk, no network, no namespaces, no subordinate ids.
-        ConfigError: The mirror has no such suite.
+    Args:
+        spec: The configured chroot.
+        mirror: The configured mirror, or "".
     """
-    key = plan_key(spec)
 
-    def make(partial_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    def make(partial_dir: Path, progress: Progress) -> Made:
         require_namespaces()
         what = f"the chroot of Debian {spec.suite}"
         cache.require_disk(partial_dir, SETUP_BYTES, what)
@@ -244,24 +237,41 @@ def ensure_chroot(spec: ChrootSpec, mirror: str, progress: Progress) -> Chroot:
             record = make_chroot(spec, network.find_mirror(mirror), apt_options, partial_dir)
         return record, ("root/usr/bin/make", "root/usr/bin/python3")
 
-    entry = cache.ensure_entry("chroot", key, make, progress)
-    return _read_chroot(spec, entry)
+    inputs = (FORMAT, spec.suite, *sorted(spec.packages))
+    return CacheEntry(kind="chroot", key=cache.plan_key(spec.name, inputs), make=make)
+
+
+def ensure_chroot(spec: ChrootSpec, mirror: str, progress: Progress) -> Chroot:
+    """Return a chroot, made first when it is not there.
+
+    Raises:
+        MissingToolError: No disk, no network, no namespaces, no subordinate ids.
+        ConfigError: The mirror has no such suite.
+    """
+    return plan_chroot(spec, plan_entry(spec, mirror).ensure(progress).record)
 
 
 def find_chroot(spec: ChrootSpec) -> Chroot | None:
     """Return a chroot when it is there."""
-    entry = cache.find_entry("chroot", plan_key(spec))
-    return _read_chroot(spec, entry) if entry else None
+    found = plan_entry(spec, "").find()
+    return plan_chroot(spec, found.record) if found else None
 
 
-def _read_chroot(spec: ChrootSpec, entry: cache.Entry) -> Chroot:
+def plan_chroot(spec: ChrootSpec, record: Mapping[str, Any]) -> Chroot:
+    """Return a chroot as it is once it is made.
+
+    Args:
+        spec: The configured chroot.
+        record: What the cache recorded of it, {} for one that is not there.
+    """
+    entry = plan_entry(spec, "")
     return Chroot(
         name=spec.name,
         suite=spec.suite,
         root_dir=entry.path / "root",
-        key=entry.name,
-        mirror=entry.record["mirror"],
-        apt_options=tuple((name, value) for name, value in entry.record.get("apt_options", ())),
+        key=entry.key,
+        mirror=record.get("mirror", ""),
+        apt_options=tuple((name, value) for name, value in record.get("apt_options", ())),
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A distribution's own kernel as a tree that Rust modules can be built in, or a person's own.
+"""A distribution's own kernel as a tree that Rust modules can be built in.
 
 Debian's header packages hold no Rust crate. They are rebuilt here from the source package of the
 same version, the same configuration and the same compilers, and refused where any of them, a name
@@ -8,20 +8,19 @@ that they export or a type's layout is not that of the kernel.
 
 import contextlib
 import difflib
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from twinmod.base import cache, process, sandbox
+from twinmod.base.cache import CacheEntry, FoundEntry, Made
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Chroot
 from twinmod.errors import BuildError, ConfigError
-from twinmod.kernels import elf, kconfig, local, proof
+from twinmod.kernels import elf, kconfig, proof
 from twinmod.kernels import packages as kernels_packages
 from twinmod.kernels.kconfig import VM_MODULES
 from twinmod.kernels.model import CrateProof, KernelTree
@@ -239,7 +238,7 @@ def plan_module_name(path: Path) -> str:
 
 def make_tree(
     spec: KernelSpec, chroot: Chroot, mirror: str, entry_dir: Path, progress: Progress
-) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+) -> Made:
     """Make a kernel tree in a folder of the cache; return its record and its vital files."""
     cache.require_disk(entry_dir, DISK_BYTES, f"the kernel of {spec.suite}")
     work_dir = entry_dir / "work"
@@ -276,15 +275,42 @@ def make_tree(
     return record, (*vital, *crates)
 
 
-def plan_key(spec: KernelSpec, chroot: Chroot) -> str:
-    """Return what identifies a suite's kernel, or a person's own tree, in the cache."""
-    if spec.tree_dir:
-        return local.plan_key(spec, chroot)
-    text = "\n".join((FORMAT, spec.suite, spec.flavour, spec.series, chroot.key))
-    return f"{spec.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+def plan_entry(spec: KernelSpec, chroot: Chroot, mirror: str) -> CacheEntry:
+    """Return the cache's entry of a suite's kernel.
+
+    Args:
+        spec: The configured kernel.
+        chroot: With the compilers that built it.
+        mirror: Where its packages are.
+    """
+
+    def make(entry_dir: Path, progress: Progress) -> Made:
+        return make_tree(spec, chroot, mirror, entry_dir, progress)
+
+    key = cache.plan_key(spec.name, (FORMAT, spec.suite, spec.flavour, spec.series, chroot.key))
+    # An interrupted download goes on where it was.
+    return CacheEntry(kind="kernel", key=key, make=make, keep=("work",))
 
 
-def ensure_layouts(tree: KernelTree, entry: cache.Entry, progress: Progress) -> KernelTree:
+def ensure_tree(spec: KernelSpec, chroot: Chroot, mirror: str, progress: Progress) -> KernelTree:
+    """Return a suite's kernel, made first when it is not there.
+
+    Raises:
+        ConfigError: No such suite, flavour or version; or a VM could not boot it.
+        MissingToolError: No network, no disk.
+        BuildError: What was rebuilt is not the stock kernel's.
+    """
+    entry = plan_entry(spec, chroot, mirror).ensure(progress)
+    return ensure_layouts(read_tree(spec, chroot, entry), entry, progress)
+
+
+def find_tree(spec: KernelSpec, chroot: Chroot) -> KernelTree | None:
+    """Return a suite's kernel when it is there."""
+    entry = plan_entry(spec, chroot, chroot.mirror).find()
+    return read_tree(spec, chroot, entry) if entry else None
+
+
+def ensure_layouts(tree: KernelTree, entry: FoundEntry, progress: Progress) -> KernelTree:
     """Return a stock kernel whose types are laid out as in its image's BTF.
 
     They are compared once; a tree that an older twinmod made need not be made again for it.
@@ -306,7 +332,7 @@ def ensure_layouts(tree: KernelTree, entry: cache.Entry, progress: Progress) -> 
     return replace(tree, proof=proved)
 
 
-def read_tree(spec: KernelSpec, chroot: Chroot, entry: cache.Entry) -> KernelTree:
+def read_tree(spec: KernelSpec, chroot: Chroot, entry: FoundEntry) -> KernelTree:
     """Return the kernel that an entry of the cache holds."""
     record = entry.record
     return KernelTree(
@@ -321,7 +347,7 @@ def read_tree(spec: KernelSpec, chroot: Chroot, entry: cache.Entry) -> KernelTre
         vm_module_paths=tuple(entry.path / "vm" / name for name in record["vm_modules"]),
         compilers=chroot,
         make_flags=(f"CC={record['cc']}",),
-        key=entry.name,
+        key=entry.key,
         parameters=spec.parameters,
         proof=proof.read_proof(record["proof"], proof.PENDING),
     )

@@ -356,8 +356,8 @@ def build_wheels(
     Args:
         release: What is released; its source is not touched.
         chroot: Where they are built, without network.
-        site_dir: Python packages with the backends, from userland.ensure_site.
-        crates_dir: The Rust tester's crates, from userland.ensure_crates.
+        site_dir: Python packages with the backends, those of Prepared.
+        crates_dir: The Rust tester's crates, those of Prepared.
         out_dir: Gets them; is made when it is not there. Files of the same names are replaced.
         progress: Told of each distribution.
 

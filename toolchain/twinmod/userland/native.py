@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The programs in C that run in a VM or in QEMU: the profiler and what marks segments for it."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from twinmod.base import cache, process, sandbox, templates
 from twinmod.base import files as base_files
+from twinmod.base import process, sandbox, templates
+from twinmod.base.cache import CacheEntry, Made
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Chroot
@@ -20,15 +19,14 @@ SOURCES = "guest/native"
 NATIVE = (("marks.so", "-shared"), ("profiler.so", "-shared"), ("loop", "-pie"))
 
 
-def ensure_native(chroot: Chroot, progress: Progress) -> Path:
-    """Return the folder with QEMU's profiler and the library that speaks to it, compiled.
+def plan_entry(chroot: Chroot) -> CacheEntry:
+    """Return the entry with QEMU's profiler and the library that speaks to it, compiled.
 
-    Raises:
-        BuildError: They do not compile.
+    To make it raises BuildError: They do not compile.
     """
     files = base_files.read_files(templates.PACKAGE_DIR / SOURCES)
 
-    def make(work_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    def make(work_dir: Path, progress: Progress) -> Made:
         for name, content in files:
             (work_dir / name).write_bytes(content)
         with progress.phase("profiler"):
@@ -36,12 +34,16 @@ def ensure_native(chroot: Chroot, progress: Progress) -> Path:
                 process.run(_plan_native(chroot, work_dir, name, option))
         return {}, tuple(name for name, _ in NATIVE)
 
-    return cache.ensure_entry("native", plan_native_digest(chroot), make, progress).path
+    return CacheEntry(kind="native", key=testers.plan_digest(chroot, "", files), make=make)
 
 
-def plan_native_digest(chroot: Chroot) -> str:
-    """Return what identifies the profiler, compiled in a chroot."""
-    return testers.plan_digest(chroot, "", base_files.read_files(templates.PACKAGE_DIR / SOURCES))
+def ensure_native(chroot: Chroot, progress: Progress) -> Path:
+    """Return the folder with QEMU's profiler and the library that speaks to it, compiled.
+
+    Raises:
+        BuildError: They do not compile.
+    """
+    return plan_entry(chroot).ensure(progress).path
 
 
 def _plan_native(chroot: Chroot, work_dir: Path, name: str, option: str) -> Command:

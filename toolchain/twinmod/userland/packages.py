@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Packages from registries: the Python of a VM, and the crates of the testers."""
 
-import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from twinmod.base import cache, network, process, registries, sandbox
+from twinmod.base.cache import CacheEntry, Made
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Chroot
@@ -16,22 +14,20 @@ from twinmod.errors import ConfigError, MissingToolError
 
 DOWNLOAD_TIMEOUT_S = 1800.0
 
+#: Where an entry of the cache has what it is made for: Python packages, a CARGO_HOME.
+SITE = "site"
+CARGO = "cargo"
 
-def plan_lock_digest(chroot: Chroot, lock_path: Path) -> str:
-    """Return what identifies the packages of a lock, fetched for a chroot."""
-    return hashlib.sha256(chroot.key.encode() + lock_path.read_bytes()).hexdigest()[:12]
 
+def plan_site(chroot: Chroot, lock_path: Path) -> CacheEntry:
+    """Return the entry with the VM's Python packages in SITE, installed from their hashed lock.
 
-def ensure_site(chroot: Chroot, lock_path: Path, progress: Progress) -> Path:
-    """Return the folder with the VM's Python packages, installed from their hashed lock.
-
-    Raises:
+    To make it raises:
         MissingToolError: The index cannot be reached, or a package is not what was locked.
         ConfigError: The caller's settings of pip cannot be read, or name what is not there.
     """
-    digest = plan_lock_digest(chroot, lock_path)
 
-    def make(partial_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    def make(partial_dir: Path, progress: Progress) -> Made:
         settings = registries.read_pip(os.environ)
         with (
             progress.phase("Python packages of the VM"),
@@ -41,9 +37,13 @@ def ensure_site(chroot: Chroot, lock_path: Path, progress: Progress) -> Path:
             config_path.write_text(settings.text)
             command = _plan_pip(chroot, lock_path, partial_dir, config_path, settings.binds)
             process.run(command, error=MissingToolError)
-        return {"chroot": chroot.key}, ("site/pytest/__init__.py",)
+        return {"chroot": chroot.key}, (f"{SITE}/pytest/__init__.py",)
 
-    return cache.ensure_entry("python", digest, make, progress).path / "site"
+    return CacheEntry(kind="python", key=_plan_lock_key(chroot, lock_path), make=make)
+
+
+def _plan_lock_key(chroot: Chroot, lock_path: Path) -> str:
+    return cache.plan_short_digest(chroot.key.encode() + lock_path.read_bytes())
 
 
 def _plan_pip(
@@ -61,7 +61,7 @@ def _plan_pip(
         "--require-hashes",
         "--root-user-action=ignore",
         "--target",
-        str(inside / "out/site"),
+        str(inside / "out" / SITE),
         "-r",
         str(inside / "lock.txt"),
     )
@@ -86,13 +86,15 @@ def _plan_pip(
     )
 
 
-def ensure_crates(chroot: Chroot, project_dir: Path, progress: Progress) -> Path:
-    """Return a CARGO_HOME that holds every crate of a project's Cargo.lock.
+def plan_crates(chroot: Chroot, project_dir: Path) -> CacheEntry:
+    """Return the entry whose folder CARGO is a CARGO_HOME with every crate of a Cargo.lock.
+
+    To make it raises:
+        MissingToolError: The crate registry cannot be reached.
+        ConfigError: The caller's settings of cargo cannot be read, or name what is not there.
 
     Raises:
-        MissingToolError: The crate registry cannot be reached.
-        ConfigError: The project has no Cargo.lock; the caller's settings of cargo cannot be read,
-            or name what is not there.
+        ConfigError: The project has no Cargo.lock.
     """
     lock_path = project_dir / "Cargo.lock"
     if not lock_path.is_file():
@@ -101,10 +103,9 @@ def ensure_crates(chroot: Chroot, project_dir: Path, progress: Progress) -> Path
             facts=(("file", str(lock_path)),),
             hint=f"cargo generate-lockfile --manifest-path {project_dir / 'Cargo.toml'}",
         )
-    digest = plan_lock_digest(chroot, lock_path)
 
-    def make(partial_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-        home_dir = partial_dir / "cargo"
+    def make(partial_dir: Path, progress: Progress) -> Made:
+        home_dir = partial_dir / CARGO
         home_dir.mkdir()
         settings = registries.read_cargo(project_dir.absolute(), os.environ)
         registries.write_cargo_sources(settings, lock_path.read_text(), home_dir)
@@ -114,7 +115,7 @@ def ensure_crates(chroot: Chroot, project_dir: Path, progress: Progress) -> Path
         registries.forget_tokens(home_dir)
         return {"chroot": chroot.key}, ()
 
-    return cache.ensure_entry("crates", digest, make, progress).path / "cargo"
+    return CacheEntry(kind="crates", key=_plan_lock_key(chroot, lock_path), make=make)
 
 
 def _plan_cargo_fetch(

@@ -3,17 +3,17 @@
 
 import re
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from twinmod.base import cache, process, sandbox, templates
 from twinmod.base import files as base_files
+from twinmod.base import process, sandbox, templates
+from twinmod.base.cache import CacheEntry, Made
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Chroot
 from twinmod.errors import BuildError, ConfigError, SelectionError, TwinmodError
 from twinmod.userland import testers
+from twinmod.userland.packages import SITE
 from twinmod.userland.testers import BUILD_TIMEOUT_S
 
 #: pytest's exit status when it collected nothing; pytest.ExitCode.NO_TESTS_COLLECTED.
@@ -46,33 +46,28 @@ def read_programs(
     )
 
 
-def ensure_programs(
-    chroot: Chroot,
-    site_dir: Path,
-    matrix_dir: Path,
-    uapi: tuple[tuple[str, bytes], ...],
-    progress: Progress,
-) -> Path:
-    """Return a folder with ``package/twinmod`` and ``matrix``, compiled.
+def plan_entry(
+    chroot: Chroot, site: CacheEntry, matrix_dir: Path, uapi: tuple[tuple[str, bytes], ...]
+) -> CacheEntry:
+    """Return the entry with ``package/twinmod`` and ``matrix``, compiled.
 
     Compiling Python to bytecode, and pytest's rewriting of assertions, takes seconds on an
     emulated processor and a fraction of one here.
 
-    Args:
-        chroot: Where they are compiled.
-        site_dir: Python packages that hold pytest.
-        matrix_dir: The tests, and their programs in C.
-        uapi: (path, content) of headers that the programs include.
-        progress: Told when they are compiled.
-
-    Raises:
+    To make it raises:
         BuildError: A test does not import, two are in conflict, a program does not compile.
         ConfigError: There is no test.
+
+    Args:
+        chroot: Where they are compiled.
+        site: Python packages that hold pytest.
+        matrix_dir: The tests, and their programs in C.
+        uapi: (path, content) of headers that the programs include.
     """
     files = read_programs(matrix_dir, uapi)
-    digest = testers.plan_digest(chroot, site_dir.parent.name, files)
 
-    def make(work_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    def make(work_dir: Path, progress: Progress) -> Made:
+        site_dir = site.path / SITE
         for name, content in files:
             path = work_dir / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +80,8 @@ def ensure_programs(
             _collect(chroot, site_dir, work_dir, matrix_dir)
         return {}, ("package/twinmod/guest/agent.py",)
 
-    return cache.ensure_entry("programs", digest, make, progress).path
+    key = testers.plan_digest(chroot, site.key, files)
+    return CacheEntry(kind="programs", key=key, make=make)
 
 
 def plan_compile(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
@@ -157,7 +153,7 @@ def plan_collect(narrowing: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _collect(chroot: Chroot, site_dir: Path, work_dir: Path, matrix_dir: Path) -> None:
-    """Collect the matrix, which compiles its tests; see ensure_programs for the errors."""
+    """Collect the matrix, which compiles its tests; see plan_entry for the errors."""
     command = _plan_program(chroot, site_dir, work_dir, plan_collect(()), writable=True)
     status, output = process.run_unchecked(command)
     if status != 0:

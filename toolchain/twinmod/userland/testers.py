@@ -1,20 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The testers, built in the chroot as a VM imports them."""
 
-import hashlib
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from twinmod.base import cache, process, sandbox
 from twinmod.base import files as base_files
+from twinmod.base.cache import CacheEntry, Made
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Chroot
 from twinmod.errors import BuildError, ConfigError
 from twinmod.project.model import TesterSpec
+from twinmod.userland.packages import CARGO, SITE
 
 BUILD_TIMEOUT_S = 900.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What testers are built with."""
+
+    chroot: Chroot
+    # Python packages: the backends.
+    site: CacheEntry
+    # None for a project without any.
+    crates: CacheEntry | None
 
 
 def read_project(project_dir: Path) -> tuple[tuple[str, bytes], ...]:
@@ -33,24 +44,14 @@ def read_project(project_dir: Path) -> tuple[tuple[str, bytes], ...]:
 
 
 def plan_digest(chroot: Chroot, site: str, files: tuple[tuple[str, bytes], ...]) -> str:
-    """Return the digest of files, and of what they are built with.
+    """Return the digest of files, and of what they are built with, as keys have it.
 
     Args:
         chroot: With the compilers.
-        site: What identifies the Python packages.
+        site: The key of the Python packages.
         files: (name, content).
     """
-    total = hashlib.sha256(f"{chroot.key} {site}".encode())
-    for name, content in files:
-        total.update(f"{len(name)} {name} {len(content)} ".encode() + content)
-    return total.hexdigest()[:12]
-
-
-def plan_tester_name(
-    spec: TesterSpec, chroot: Chroot, site: str, files: tuple[tuple[str, bytes], ...]
-) -> str:
-    """Return what a built tester is called in the cache; see plan_digest."""
-    return f"{spec.name}-{plan_digest(chroot, site, files)}"
+    return base_files.plan_digest(f"{chroot.key} {site}", files)[: cache.DIGITS]
 
 
 def plan_build_environment() -> tuple[tuple[str, str], ...]:
@@ -84,7 +85,7 @@ def plan_install(
         site_dir: Python packages that hold what it is built with.
         crates_dir: CARGO_HOME with its crates, None for a project without any.
         work_dir: Holds ``source/``, a copy of the project and of the uapi header; the result
-            lands in ``site/``.
+            lands in SITE.
         target_dir: What cargo keeps from build to build.
     """
     inside = sandbox.INSIDE
@@ -105,7 +106,7 @@ def plan_install(
         "--no-cache-dir",
         "--root-user-action=ignore",
         "--target",
-        str(inside / "scratch/site"),
+        str(inside / "scratch" / SITE),
         str(inside / "scratch/source" / spec.project),
     )
     return sandbox.plan_command(
@@ -118,41 +119,33 @@ def plan_install(
     )
 
 
-def ensure_tester(
-    spec: TesterSpec,
-    chroot: Chroot,
-    project_dir: Path,
-    uapi: tuple[tuple[str, bytes], ...],
-    site_dir: Path,
-    crates_dir: Path | None,
-    progress: Progress,
-) -> Path:
-    """Return the folder from which the VM imports a tester, built first when it is out of date.
+def plan_entry(
+    spec: TesterSpec, tools: Tools, root_dir: Path, beside: tuple[tuple[str, bytes], ...]
+) -> CacheEntry:
+    """Return the entry from whose SITE a VM imports a tester, built.
+
+    To make it raises BuildError: It does not build.
 
     Args:
         spec: Which tester.
-        chroot: Where it is built.
-        project_dir: What its project's path is relative to.
-        uapi: (path relative to project_dir, content) of headers that it includes.
-        site_dir: What it is built with.
-        crates_dir: Its crates, or None.
-        progress: Told when it builds.
+        tools: What it is built with.
+        root_dir: What its project's path is relative to.
+        beside: (path relative to root_dir, content) of what it is built of beside its project.
 
     Raises:
-        BuildError: It does not build.
         ConfigError: Its project is not there.
     """
-    files = read_project(project_dir / spec.project)
-    name = plan_tester_name(spec, chroot, site_dir.parent.name, (*files, *uapi))
+    files = read_project(root_dir / spec.project)
+    chroot, site_dir = tools.chroot, tools.site.path / SITE
+    crates_dir = tools.crates.path / CARGO if tools.crates else None
 
-    def make(work_dir: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    def make(work_dir: Path, progress: Progress) -> Made:
         sources = tuple((f"{spec.project}/{path}", content) for path, content in files)
-        for name, content in (*sources, *uapi):
+        for name, content in (*sources, *beside):
             path = work_dir / "source" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        target_dir = cache.ensure_cache_dir() / cache.SCRATCH / chroot.key
-        target_dir.mkdir(parents=True, exist_ok=True)
+        target_dir = ensure_target_dir(chroot)
         command = plan_install(spec, chroot, site_dir, crates_dir, work_dir, target_dir)
         with progress.phase(f"tester {spec.name}"):
             process.run(command)
@@ -160,8 +153,20 @@ def ensure_tester(
         extension = _find_extension(spec, work_dir)
         return {"tester": spec.name}, (str(extension.relative_to(work_dir)),)
 
-    entry = cache.ensure_entry("tester", name, make, progress)
-    return entry.path / "site"
+    digest = plan_digest(chroot, tools.site.key, (*files, *beside))
+    return CacheEntry(kind="tester", key=f"{spec.name}-{digest}", make=make)
+
+
+def plan_target(chroot: Chroot) -> tuple[str, str]:
+    """Return (kind, name) of the cache's folder with what cargo keeps from build to build."""
+    return cache.SCRATCH, chroot.key
+
+
+def ensure_target_dir(chroot: Chroot) -> Path:
+    """Return the folder of plan_target, made when it is not there."""
+    path = cache.ensure_cache_dir().joinpath(*plan_target(chroot))
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def lint(
@@ -177,8 +182,7 @@ def lint(
     Raises:
         BuildError: clippy has something to say.
     """
-    target_dir = cache.ensure_cache_dir() / cache.SCRATCH / chroot.key
-    target_dir.mkdir(parents=True, exist_ok=True)
+    target_dir = ensure_target_dir(chroot)
     inside = sandbox.INSIDE
     command = sandbox.plan_command(
         chroot,
@@ -207,7 +211,7 @@ def lint(
 
 
 def _find_extension(spec: TesterSpec, work_dir: Path) -> Path:
-    found = sorted((work_dir / "site" / spec.package).glob("*.so"))
+    found = sorted((work_dir / SITE / spec.package).glob("*.so"))
     if not found:
         raise BuildError(f"tester {spec.name} was built without an extension module")
     return found[0]
