@@ -20,6 +20,7 @@ from twinmod.guest import agent, leaks, modules
 from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
 from twinmod.guest.door import GuestError
+from twinmod.project.model import Language
 
 LIMIT_S = 30.0
 
@@ -166,7 +167,7 @@ def test_every_step_is_marked_for_the_process_that_watches(
 def test_the_host_reads_what_the_agent_says(events: list[dict[str, Any]]) -> None:
     lines = [json.dumps(event) for event in events]
     lines.insert(0, json.dumps({"event": "cell", "cell": "c/c"}))
-    cells = (Cell(module="m", language="c", tester="c"),)
+    cells = (Cell(module="m", language=Language.C, tester="c"),)
     transcript = cells_transcript.parse_transcript(cells_transcript.parse_events(lines), cells)
     (cell,) = transcript.cells
     assert [test.id for test in cell.tests] == [e["id"] for e in events if e["event"] == "result"]

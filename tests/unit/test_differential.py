@@ -23,6 +23,7 @@ from twinmod.differential import report
 from twinmod.differential import scripts as differential_scripts
 from twinmod.differential.scripts import Sequence
 from twinmod.errors import ConfigError
+from twinmod.guest.protocol import Outcome
 from twinmod.vm import session
 
 TESTERS = ("c", "rust")
@@ -470,7 +471,7 @@ def test_nothing_is_drawn_or_carried_out_to_make_a_sequence_smaller_once_its_tim
 
 # -- results ----------------------------------------------------------------------------------
 
-ENDED = CellResult(cell=DIFFERENTIAL, outcome="passed")
+ENDED = CellResult(cell=DIFFERENTIAL, outcome=Outcome.PASSED)
 
 
 def make_exploration(
@@ -488,7 +489,7 @@ def make_exploration(
 
 
 FAILURE = differential_explorer.Failure(
-    sequence=make_sequence(READ), outcome="failed", message="step 1 differs", again=True
+    sequence=make_sequence(READ), outcome=Outcome.FAILED, message="step 1 differs", again=True
 )
 
 
@@ -558,7 +559,7 @@ def replay(tmp_path: Path, definition: differential_scripts.Definition, vm: Mode
     replayer = differential_replayer.Replayer(definition, make_sequence(*steps))
     replayer.converse(vm)
     outcome = "passed" if vm.alive else "lost"
-    replayed = replayer.finish(replace(ENDED, outcome=outcome))
+    replayed = replayer.finish(replace(ENDED, outcome=Outcome(outcome)))
     return replayed.result.outcome + "\n" + differential_replayer.render_replay(replayed)
 
 

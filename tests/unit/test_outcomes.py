@@ -14,12 +14,14 @@ from twinmod.cells import outcomes as cells_outcomes
 from twinmod.cells import transcript as cells_transcript
 from twinmod.cells.model import Cell, CellResult
 from twinmod.guest.faults import KernelFault
+from twinmod.guest.protocol import Outcome
 from twinmod.project import rules as project_rules
+from twinmod.project.model import Language
 
 DATA = Path(__file__).parent / "data"
 
-C = Cell(module="mdriver_c", language="c", tester="c")
-RUST = Cell(module="mdriver_rust", language="rust", tester="c")
+C = Cell(module="mdriver_c", language=Language.C, tester="c")
+RUST = Cell(module="mdriver_rust", language=Language.RUST, tester="c")
 CELLS = (C, RUST)
 
 OOPS = KernelFault(kind="oops", lines=("BUG: unable to handle page fault", "#PF: supervisor"))
@@ -116,7 +118,7 @@ def test_a_vm_that_said_all_is_read_as_it_said_it() -> None:
     assert find_outcomes(transcript.cells) == [("c/c", "passed"), ("rust/c", "failed")]
     test = transcript.cells[1].tests[1]
     assert test == model.TestResult(
-        id="b", rules=("R1",), outcome="failed", duration_s=0.5, message="why"
+        id="b", rules=("R1",), outcome=Outcome.FAILED, duration_s=0.5, message="why"
     )
 
 
@@ -288,9 +290,9 @@ def cell_result(
 ) -> CellResult:
     return CellResult(
         cell=cell,
-        outcome=outcome,
+        outcome=Outcome(outcome),
         tests=tuple(
-            model.TestResult(id=name, rules=rules, outcome=end, duration_s=0.1)
+            model.TestResult(id=name, rules=rules, outcome=Outcome(end), duration_s=0.1)
             for name, end, rules in tests
         ),
     )
@@ -464,7 +466,9 @@ def test_a_fault_fails_a_cell_that_the_agent_said_passed() -> None:
 def plan_transcript(*began_s: float) -> cells_transcript.Transcript:
     names = ("c", "rust", "x", "y")[: len(began_s)]
     cells = tuple(
-        CellResult(cell=Cell(module="m", language=name, tester="c"), outcome="passed")
+        CellResult(
+            cell=Cell(module="m", language=None, label=name, tester="c"), outcome=Outcome.PASSED
+        )
         for name in names
     )
     return cells_transcript.Transcript(

@@ -13,14 +13,15 @@ from twinmod.cells import model, outcomes
 from twinmod.cells import transcript as cells_transcript
 from twinmod.cells.model import Cell
 from twinmod.guest import measure, protocol
+from twinmod.guest.protocol import Job
 from twinmod.kernels.model import KernelTree
 from twinmod.project import model as project_model
-from twinmod.project.model import VmSpec
+from twinmod.project.model import Language, VmSpec
 from twinmod.vm import accelerator, boot, initramfs, machine, running, session
 
 CELLS = (
-    Cell(module="mdriver_c", language="c", tester="c"),
-    Cell(module="mdriver_c", language="c", tester="rust"),
+    Cell(module="mdriver_c", language=Language.C, tester="c"),
+    Cell(module="mdriver_c", language=Language.C, tester="rust"),
 )
 
 
@@ -73,7 +74,7 @@ def plan_head(parameters: str) -> tuple[str, ...]:
 
 
 def test_a_vm_on_tcg(vm: VmSpec) -> None:
-    assert machine.plan_qemu(vm, "tcg") == (
+    assert machine.plan_qemu(vm, machine.AcceleratorName.TCG) == (
         "qemu-system-x86_64",
         "-M",
         "q35",
@@ -87,7 +88,7 @@ def test_a_vm_on_tcg(vm: VmSpec) -> None:
 
 
 def test_a_vm_on_kvm(vm: VmSpec) -> None:
-    assert machine.plan_qemu(vm, "kvm") == (
+    assert machine.plan_qemu(vm, machine.AcceleratorName.KVM) == (
         "qemu-system-x86_64",
         "-M",
         "q35",
@@ -101,7 +102,7 @@ def test_a_vm_on_kvm(vm: VmSpec) -> None:
 
 
 def test_a_vm_that_counts_instructions(vm: VmSpec) -> None:
-    argv = machine.plan_qemu(vm, "icount")
+    argv = machine.plan_qemu(vm, machine.AcceleratorName.ICOUNT)
     head = ("-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,-erms,-fsrm,-fsrs")
     assert argv[:9] == ("qemu-system-x86_64", "-M", "q35", *head)
     results_dir = "/twinmod/run/results"
@@ -111,7 +112,7 @@ def test_a_vm_that_counts_instructions(vm: VmSpec) -> None:
 
 
 def test_an_interactive_vm_has_the_callers_terminal_and_no_other_way_out(vm: VmSpec) -> None:
-    assert machine.plan_qemu(vm, "tcg", interactive=True) == (
+    assert machine.plan_qemu(vm, machine.AcceleratorName.TCG, interactive=True) == (
         "qemu-system-x86_64",
         "-M",
         "q35",
@@ -126,7 +127,9 @@ def test_an_interactive_vm_has_the_callers_terminal_and_no_other_way_out(vm: VmS
 
 
 def test_parameters_are_added_to_the_kernels_own(vm: VmSpec) -> None:
-    argv = machine.plan_qemu(replace(vm, processors=1, memory_mib=512), "tcg", parameters="nokaslr")
+    argv = machine.plan_qemu(
+        replace(vm, processors=1, memory_mib=512), machine.AcceleratorName.TCG, parameters="nokaslr"
+    )
     line = argv[argv.index("-append") + 1]
     assert line.endswith(" printk.devkmsg=on tsc=reliable nokaslr")
     assert argv[argv.index("-smp") + 1] == "1"
@@ -153,7 +156,9 @@ def setting(
         tree=replace(tree, vm_module_paths=(tmp_path / "9p.ko", tmp_path / "overlay.ko")),
         chroot=replace(root, root_dir=tmp_path / "root"),
         vm=vm,
-        accelerator=machine.Accelerator(name="tcg", reason="this host has no /dev/kvm"),
+        accelerator=machine.Accelerator(
+            name=machine.AcceleratorName.TCG, reason="this host has no /dev/kvm"
+        ),
         version="0.1.0",
         userland=boot.Userland(
             site_dir=Path("/cache/site"),
@@ -165,7 +170,7 @@ def setting(
 
 @pytest.fixture
 def work(product: Product) -> boot.Work:
-    return boot.Work(mode="matrix", cells=CELLS, products=(product,), limit_s=15.0)
+    return boot.Work(mode=Job.MATRIX, cells=CELLS, products=(product,), limit_s=15.0)
 
 
 def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
@@ -233,7 +238,7 @@ def test_the_agent_is_told_what_to_measure_by_name(setting: boot.Setting, work: 
         turns=3,
         device_bytes=4096,
     )
-    told = boot.plan_agent(setting, replace(work, mode="measure", measurement=measurement))
+    told = boot.plan_agent(setting, replace(work, mode=Job.MEASURE, measurement=measurement))
     assert measure.parse_measurement(json.loads(json.dumps(told["measurement"]))) == measurement
 
 
@@ -323,7 +328,7 @@ def test_only_the_matrix_has_other_memory_than_a_stock_kernel(
     setting: boot.Setting, work: boot.Work, tmp_path: Path
 ) -> None:
     for mode, added in (("matrix", True), ("measure", False), ("count", False)):
-        argv = boot.plan_boot(setting, replace(work, mode=mode), tmp_path / mode).command.argv
+        argv = boot.plan_boot(setting, replace(work, mode=Job(mode)), tmp_path / mode).command.argv
         line = argv[argv.index("-append") + 1]
         assert ("init_on_alloc=0" in line) is added, mode
         assert ("transparent_hugepage=never" in line) is added, mode
@@ -401,7 +406,10 @@ def test_every_path_that_the_agent_is_given_is_in_its_view(
 
 
 def test_only_kvm_gets_the_device(setting: boot.Setting, work: boot.Work, tmp_path: Path) -> None:
-    kvm = replace(setting, accelerator=machine.Accelerator(name="kvm", reason="a guest booted"))
+    kvm = replace(
+        setting,
+        accelerator=machine.Accelerator(name=machine.AcceleratorName.KVM, reason="a guest booted"),
+    )
     argv = boot.plan_boot(kvm, work, tmp_path / "vm-1").command.argv
     assert argv[argv.index("--dev-bind") + 1] == "/dev/kvm"
 
@@ -409,7 +417,7 @@ def test_only_kvm_gets_the_device(setting: boot.Setting, work: boot.Work, tmp_pa
 def test_a_shell_stays_in_the_callers_session(
     setting: boot.Setting, work: boot.Work, tmp_path: Path
 ) -> None:
-    plan = boot.plan_boot(setting, replace(work, mode="shell", cells=()), tmp_path / "vm-1")
+    plan = boot.plan_boot(setting, replace(work, mode=Job.SHELL, cells=()), tmp_path / "vm-1")
     assert "--new-session" not in plan.command.argv
     assert "mon:stdio" in plan.command.argv
 

@@ -15,6 +15,7 @@ from twinmod.cells import model as cells_model
 from twinmod.cells import report, selection
 from twinmod.cells.model import CellResult
 from twinmod.errors import VmLostError
+from twinmod.guest.protocol import Job
 from twinmod.kernels import model
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES
@@ -51,7 +52,7 @@ def plan_counter_report(
     cells = {name: _plan_counter_cell(name, found) for name, found in by_cell.items()}
     comparisons = []
     for tester in dict.fromkeys(result.cell.tester for result in results):
-        c, rust = (cells.get(f"{language}/{tester}", {}) for language in ("c", "rust"))
+        c, rust = (cells.get(f"{language}/{tester}", {}) for language in LANGUAGES)
         times = c.get("real_s", ())
         if times and all(times) and len(times) == len(rust.get("real_s", ())):
             ratio = figures.compare_samples(times, rust["real_s"])
@@ -132,7 +133,7 @@ def run_counter(
     out_dir = config.out_dir / "counter"
     shutil.rmtree(out_dir, ignore_errors=True)
     work = boot.Work(
-        mode="count",
+        mode=Job.COUNT,
         cells=cells,
         products=products,
         limit_s=counting.limit_s,

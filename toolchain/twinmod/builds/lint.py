@@ -11,7 +11,7 @@ from twinmod.base.progress import Progress
 from twinmod.builds import build
 from twinmod.builds.build import BUILD_TIMEOUT_S, COMPILER_LINES, SOURCE_SUFFIXES, BuildPlan
 from twinmod.kernels.model import KernelTree
-from twinmod.project.model import ModuleSpec
+from twinmod.project.model import Language, ModuleSpec
 
 
 def lint(plan: BuildPlan, progress: Progress) -> None:
@@ -46,7 +46,7 @@ def plan_lint(
         if p.suffix in SOURCE_SUFFIXES and not p.name.endswith(".mod.c")
     )
     paths = tuple(str(inside / name) for name in names)
-    if module.language == "rust":
+    if module.language == Language.RUST:
         checks = (
             (
                 "rustfmt",

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from twinmod.guest.faults import KernelFault
-from twinmod.guest.protocol import Timing
+from twinmod.guest.protocol import Outcome, Timing
 from twinmod.project.config import Config
+from twinmod.project.model import Language
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,10 +15,10 @@ class Cell:
     """One module held to the matrix by one tester."""
 
     module: str
-    # The letter that the table shows: the module's language.
-    language: str
+    # The letter that the table shows: the module's language; None where it is of no one module.
+    language: Language | None
     tester: str
-    # What the table shows instead where several modules have one language.
+    # What the table shows instead where several modules have one language, or none has it.
     label: str = ""
     # Which build of the module, where a VM is given several.
     variant: str = ""
@@ -29,18 +30,18 @@ class Cell:
     @property
     def name(self) -> str:
         """Name of the cell, module before tester, as in ``c/rust``; a variant comes last."""
-        parts = (self.label or self.language, self.tester, self.variant)
+        parts = (self.label or self.language or "", self.tester, self.variant)
         return "/".join(part for part in parts if part)
 
 
 #: What calls are measured on beside the modules' devices.
-YARDSTICKS = Cell(module="", language="yardsticks", tester="c")
+YARDSTICKS = Cell(module="", language=None, label="yardsticks", tester="c")
 
 #: Both modules, whose calls a clock times in turns.
-TURNS = Cell(module="", language="turns", tester="")
+TURNS = Cell(module="", language=None, label="turns", tester="")
 
 #: What follows the cells of a run: every module held to one model, with each tester.
-DIFFERENTIAL = Cell(module="", language="differential", tester="")
+DIFFERENTIAL = Cell(module="", language=None, label="differential", tester="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +75,8 @@ class TestResult:
 
     id: str
     rules: tuple[str, ...]
-    # passed, failed, skipped; crashed, timeout, lost for the test that the VM died in.
-    outcome: str
+    # CRASHED, TIMEOUT, LOST for the test that the VM died in.
+    outcome: Outcome
     duration_s: float
     message: str = ""
 
@@ -139,8 +140,7 @@ class CellResult:
     """How one cell ended."""
 
     cell: Cell
-    # passed, failed, crashed, timeout, lost
-    outcome: str
+    outcome: Outcome
     tests: tuple[TestResult, ...] = ()
     kernel_faults: tuple[KernelFault, ...] = ()
     # Why the cell did not pass where no test says it: a rule without outcome, a stuck unload.

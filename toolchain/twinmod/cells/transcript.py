@@ -13,7 +13,7 @@ from typing import Any
 
 from twinmod.cells.model import Cell, CellResult, Counted, Loop, TestResult, Turns
 from twinmod.guest import visible
-from twinmod.guest.protocol import Timing
+from twinmod.guest.protocol import Outcome, Timing
 
 #: How a VM can end. "silent": the host gave up on it.
 ENDS = ("exited", "silent")
@@ -25,7 +25,7 @@ class Transcript:
 
     booted: bool
     release: str
-    # In the order in which they began; the outcome of one that did not end is "".
+    # In the order in which they began; the outcome of one that did not end is RUNNING.
     cells: tuple[CellResult, ...]
     # The test that the last cell was in, None between tests.
     running: TestResult | None
@@ -72,7 +72,7 @@ def parse_transcript(events: Iterable[Mapping[str, Any]], cells: tuple[Cell, ...
                 booted, release = True, str(event["release"])
             case "cell":
                 current, running = str(event["cell"]), None
-                done[current] = CellResult(cell=by_name[current], outcome="")
+                done[current] = CellResult(cell=by_name[current], outcome=Outcome.RUNNING)
                 began_s.append(float(event.get("at_s", 0.0)))
             case "test":
                 running = _parse_test(event)
@@ -140,7 +140,7 @@ def _parse_test(event: Mapping[str, Any]) -> TestResult:
     return TestResult(
         id=visible.make_visible(event["id"]),
         rules=tuple(event["rules"]),
-        outcome=event.get("outcome", ""),
+        outcome=Outcome(event.get("outcome", Outcome.RUNNING)),
         duration_s=event.get("duration_s", 0.0),
         message=visible.make_visible(event.get("message", "")),
     )
@@ -182,7 +182,7 @@ def _parse_turns(event: Mapping[str, Any]) -> Turns:
 def _end_cell(
     result: CellResult, event: Mapping[str, Any], running: TestResult | None
 ) -> CellResult:
-    outcome = str(event["outcome"])
+    outcome = Outcome(event["outcome"])
     tests = result.tests
     problems = tuple(map(visible.make_visible, event["problems"]))
     if running is not None:

@@ -25,6 +25,7 @@ from twinmod.guest.door import GuestError
 from twinmod.guest.leaks import Place
 from twinmod.guest.log import KERNELS_WORDS, KernelLog
 from twinmod.guest.plugin import PYTEST_SAVINGS, Reporter
+from twinmod.guest.protocol import Outcome
 from twinmod.guest.stream import Stream
 
 PLAN_PATH = Path("/results/plan.json")
@@ -280,19 +281,19 @@ def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -
         log.read()
         said = "; ".join(faults.parse_line(line).text for line in log.lines[-KERNELS_WORDS:])
         why = f"{problem}; the kernel says: {said}" if said else problem
-        stream.emit("cell_end", outcome="failed", problems=[f"did not load: {why}"])
+        stream.emit("cell_end", outcome=Outcome.FAILED, problems=[f"did not load: {why}"])
         return True
     place = Place(cell["module"])
     work = WORKS[cell["work"]]
     child = Child(lambda marks: work(plan, cell, stream, marks))
     status = child.wait(stream, log, plan["limit_s"])
     if status == FAULT:
-        stream.emit("cell_end", outcome="crashed", problems=[log.complaint])
+        stream.emit("cell_end", outcome=Outcome.CRASHED, problems=[log.complaint])
         return False
     if status == STUCK:
         write_stacks(child.pid)
         problem = f"no step within {plan['limit_s']:.0f} s"
-        stream.emit("cell_end", outcome="timeout", problems=[problem])
+        stream.emit("cell_end", outcome=Outcome.TIMEOUT, problems=[problem])
         return False
     assert isinstance(status, int), "neither stuck nor at fault"
     problem = find_problem(cell, status)
@@ -305,9 +306,9 @@ def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -
         leaks.tell_leaks(place)
     if log.read() and log.has_fault():
         problems += [*left, log.complaint]
-        stream.emit("cell_end", outcome="crashed", problems=problems)
+        stream.emit("cell_end", outcome=Outcome.CRASHED, problems=problems)
         return False
-    outcome = "passed" if status == 0 and not problems + left else "failed"
+    outcome = Outcome.PASSED if status == 0 and not problems + left else Outcome.FAILED
     stream.emit("cell_end", outcome=outcome, problems=problems + left)
     return not left
 

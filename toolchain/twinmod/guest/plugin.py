@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from twinmod.guest.protocol import Outcome
 from twinmod.guest.stream import Stream
 
 #: Parts of pytest that the matrix does not need; together they are half of what a test costs
@@ -71,7 +72,7 @@ class Reporter:
             "result",
             id=report.nodeid,
             rules=rules,
-            outcome=report.outcome,
+            outcome=Outcome(report.outcome),
             duration_s=round(self.spent[report.nodeid], 4),
             message=message,
         )

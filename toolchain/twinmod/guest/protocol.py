@@ -1,7 +1,38 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the host asks of a VM."""
+"""What a host and its VM say to each other; both sides use it."""
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """How a test, a rule or a cell ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    # The kernel reported a fault.
+    CRASHED = "crashed"
+    # The VM, or the process of the cell, went on for too long without a step.
+    TIMEOUT = "timeout"
+    # The VM was gone before it said more.
+    LOST = "lost"
+    # Of a rule: no test answered for it.
+    MISSING = "missing"
+    # It began, and nothing has said how it ended.
+    RUNNING = ""
+
+
+class Job(StrEnum):
+    """What a VM is to do, or one cell in it."""
+
+    MATRIX = "matrix"
+    COUNT = "count"
+    MEASURE = "measure"
+    TURNS = "turns"
+    DIFFERENTIAL = "differential"
+    SHELL = "shell"
+
 
 #: A file in memory of the VM, which calls are measured on too.
 TMPFS_FILE = "/tmp/twinmod.yardstick"

@@ -13,11 +13,20 @@ from twinmod.base.process import Command
 from twinmod.base.sandbox import Bind, Chroot
 from twinmod.builds.product import Product
 from twinmod.cells.model import DIFFERENTIAL, Cell
-from twinmod.guest.protocol import Measurement
+from twinmod.guest.protocol import Job, Measurement
 from twinmod.kernels.model import KernelTree
 from twinmod.project.model import TesterSpec, VmSpec
 from twinmod.vm import initramfs, machine
-from twinmod.vm.machine import NATIVE, RECORDING, RESULTS, RUN, VIEW, VIEW_INSIDE, Accelerator
+from twinmod.vm.machine import (
+    NATIVE,
+    RECORDING,
+    RESULTS,
+    RUN,
+    VIEW,
+    VIEW_INSIDE,
+    Accelerator,
+    AcceleratorName,
+)
 
 #: A VM's whole life, whatever it says; a soak names its own.
 RUN_TIMEOUT_S = 1800.0
@@ -26,7 +35,7 @@ RUN_TIMEOUT_S = 1800.0
 #: makes them so, as Debian's does, hides a driver that forgot to ask. Huge pages of which a part is
 #: given back stay whole for a while, and are then in no use that the kernel counts: they look like
 #: pages that a driver lost.
-MODE_PARAMETERS = {"matrix": "init_on_alloc=0 transparent_hugepage=never"}
+MODE_PARAMETERS = {Job.MATRIX: "init_on_alloc=0 transparent_hugepage=never"}
 
 #: What a recorded VM's folder has to say how it was booted.
 RECORDING_FILE = "recording.json"
@@ -60,8 +69,8 @@ class Userland:
 class Work:
     """What a VM is to do; becomes the agent's plan."""
 
-    # matrix, count, measure, or shell; DIFFERENTIAL among the cells has a work of its own.
-    mode: str
+    # Of the VM. The cell DIFFERENTIAL has a job of its own.
+    mode: Job
     cells: tuple[Cell, ...]
     products: tuple[Product, ...]
     # Seconds that a cell may go without a step.
@@ -115,7 +124,7 @@ class Setting:
     @property
     def recorded(self) -> bool:
         """Whether its VMs can be replayed: nothing comes in once they run."""
-        return self.accelerator.name == "record"
+        return self.accelerator.name == AcceleratorName.RECORD
 
 
 def plan_view(setting: Setting, products: tuple[Product, ...], run_dir: Path) -> tuple[Bind, ...]:
@@ -186,7 +195,7 @@ def plan_exact(setting: Setting, native_dir: Path) -> Setting:
     why = "a nanosecond of the guest's time is one instruction of it"
     return replace(
         setting,
-        accelerator=Accelerator(name="icount", reason=why),
+        accelerator=Accelerator(name=AcceleratorName.ICOUNT, reason=why),
         native_dir=native_dir,
         vm=plan_patience(replace(setting.vm, processors=1), EXACT_PATIENCE),
     )
@@ -200,7 +209,7 @@ def plan_recorded(setting: Setting) -> Setting:
     why = "on one processor, with everything in memory, so that it can be replayed"
     return replace(
         setting,
-        accelerator=Accelerator(name="record", reason=why),
+        accelerator=Accelerator(name=AcceleratorName.RECORD, reason=why),
         vm=plan_patience(replace(setting.vm, processors=1), RECORD_PATIENCE),
     )
 
@@ -224,7 +233,7 @@ def plan_agent(setting: Setting, work: Work) -> dict[str, Any]:
                 "name": cell.name,
                 "module": cell.module,
                 "tester": cell.tester,
-                "work": "differential" if cell == DIFFERENTIAL else work.mode,
+                "work": Job.DIFFERENTIAL if cell == DIFFERENTIAL else work.mode,
                 "path": paths.get((cell.module, cell.variant), ""),
                 "rules": list(cell.rules),
                 "files": list(cell.files),
@@ -258,7 +267,7 @@ def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
     qemu = machine.plan_qemu(
         setting.vm,
         setting.accelerator.name,
-        interactive=work.mode == "shell",
+        interactive=work.mode == Job.SHELL,
         gdb=work.gdb,
         parameters=" ".join(
             (
@@ -280,8 +289,8 @@ def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
         qemu,
         binds=plan_recorded_view(setting, run_dir) if setting.recorded else view,
         hidden=(VIEW_INSIDE,),
-        terminal=work.mode == "shell",
-        devices=("/dev/kvm",) if setting.accelerator.name == "kvm" else (),
+        terminal=work.mode == Job.SHELL,
+        devices=("/dev/kvm",) if setting.accelerator.name == AcceleratorName.KVM else (),
     )
     command = Command(
         argv=entered,
