@@ -7,6 +7,7 @@ It forks and it takes over standard streams, so it runs in processes of its own 
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from twinmod.base import process
 from twinmod.base.process import Command
 from twinmod.cells import transcript as cells_transcript
 from twinmod.cells.model import Cell
-from twinmod.guest import agent, leaks, modules
+from twinmod.guest import agent, leaks, modules, protocol
 from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
 from twinmod.guest.door import GuestError
+from twinmod.guest.protocol import CellBegan, Outcome, TestEnded
 from twinmod.project.model import Language
 
 LIMIT_S = 30.0
@@ -166,7 +168,7 @@ def test_every_step_is_marked_for_the_process_that_watches(
 
 def test_the_host_reads_what_the_agent_says(events: list[dict[str, Any]]) -> None:
     lines = [json.dumps(event) for event in events]
-    lines.insert(0, json.dumps({"event": "cell", "cell": "c/c"}))
+    lines.insert(0, protocol.render_event(CellBegan(cell="c/c"), 0.0))
     cells = (Cell(module="m", language=Language.C, tester="c"),)
     transcript = cells_transcript.parse_transcript(cells_transcript.parse_events(lines), cells)
     (cell,) = transcript.cells
@@ -179,14 +181,20 @@ def test_the_host_reads_what_the_agent_says(events: list[dict[str, Any]]) -> Non
 
 def test_an_event_is_one_line_of_json_whatever_it_holds() -> None:
     reader, writer = os.pipe()
-    guest_stream.Stream(writer).emit("result", message="two\nlines \N{SNOWMAN} \udcff", id="x")
+    said = TestEnded(
+        id="x",
+        rules=("R1",),
+        outcome=Outcome.FAILED,
+        duration_s=0.5,
+        message="two\nlines \N{SNOWMAN} \udcff",
+    )
+    guest_stream.Stream(writer).emit(said)
     os.close(writer)
     with os.fdopen(reader) as stream:
         (line,) = stream.readlines()
-    event = json.loads(line)
-    assert event["message"] == "two\nlines \N{SNOWMAN} \udcff"
-    assert event["at_s"] > 0
-    assert cells_transcript.parse_events([line]) == (event,)
+    (event,) = cells_transcript.parse_events([line])
+    assert event == replace(said, at_s=event.at_s)
+    assert event.at_s > 0
 
 
 # -- the child --------------------------------------------------------------------------------
@@ -500,6 +508,7 @@ def test_the_end_of_a_log_is_what_is_repeated(log: Path) -> None:
 def test_an_exception_of_the_work_is_in_the_log_whole(log: Path) -> None:
     script = f"""
 import os
+from dataclasses import replace
 from pathlib import Path
 from twinmod.guest import agent, child, stream
 from twinmod.guest.log import KernelLog

@@ -11,9 +11,9 @@ from twinmod.bench import compare, counter, report
 from twinmod.bench import text as bench_text
 from twinmod.bench.figures import Figure
 from twinmod.builds.product import Product
-from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop, Turns
+from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop
 from twinmod.errors import ConfigError, ExitCode
-from twinmod.guest.protocol import TMPFS_FILE, Outcome, Timing
+from twinmod.guest.protocol import TMPFS_FILE, Count, Outcome, Timing, Turns
 from twinmod.project.model import Language
 
 READ = Timing(operation="pread", size_bytes=1)
@@ -255,7 +255,7 @@ def test_the_text_says_that_emulation_is_not_time(product: Product) -> None:
 
 def count(language: str, real_s: float, actual: int = 169) -> CellResult:
     cell = Cell(module=f"mdriver_{language}", language=Language(language), tester="c")
-    taken = {"target": 169, "actual": actual, "real_s": real_s, "user_s": 0.1, "system_s": 0.2}
+    taken = Count(target=169, actual=actual, real_s=real_s, user_s=0.1, system_s=0.2)
     return CellResult(
         cell=cell, outcome=Outcome.PASSED if actual == 169 else Outcome.FAILED, count=taken
     )

@@ -23,7 +23,7 @@ from twinmod.differential import report
 from twinmod.differential import scripts as differential_scripts
 from twinmod.differential.scripts import Sequence
 from twinmod.errors import ConfigError
-from twinmod.guest.protocol import Outcome
+from twinmod.guest.protocol import Answered, Booted, CellBegan, Outcome, Ready, render_event
 from twinmod.vm import session
 
 TESTERS = ("c", "rust")
@@ -226,21 +226,21 @@ class ModelVm(session.Vm):
         self.deadly = deadly
         self.end = "exited"
         self.lines = [
-            json.dumps({"event": "boot", "release": "7.3.4", "at_s": 1.0}),
-            json.dumps({"event": "cell", "cell": DIFFERENTIAL.name, "at_s": 2.0}),
-            json.dumps({"event": "ready", "at_s": 2.1}),
+            render_event(Booted(release="7.3.4", python="3.13.5"), 1.0),
+            render_event(CellBegan(cell=DIFFERENTIAL.name), 2.0),
+            render_event(Ready(), 2.1),
         ]
         self.alive = True
         self.asked = 0
 
-    def ask(self, request: Any) -> dict[str, Any]:
+    def ask(self, request: Any) -> Answered:
         assert self.alive, "nobody may ask a VM that is gone"
         self.asked += 1
         request = json.loads(json.dumps(request))
         if self.deadly in [name for name, _ in request["steps"]]:
             self.alive = False
             raise session.VmGoneError
-        return {"answers": {n: answer(kind, request) for n, kind in self.modules.items()}}
+        return Answered(answers={n: answer(kind, request) for n, kind in self.modules.items()})
 
     def wait_for_end(self) -> None:
         self.alive = False

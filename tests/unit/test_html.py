@@ -18,9 +18,9 @@ from twinmod.bench import report
 from twinmod.bench import text as bench_text
 from twinmod.bench.figures import Figure
 from twinmod.builds.product import Product
-from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop, Turns
+from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop
 from twinmod.errors import ConfigError
-from twinmod.guest.protocol import TMPFS_FILE, Outcome, Timing
+from twinmod.guest.protocol import TMPFS_FILE, Count, Outcome, Timing, Turns
 from twinmod.html import document as html_document
 from twinmod.html import run
 from twinmod.project import config as project_config
@@ -165,8 +165,8 @@ def counter() -> dict[str, Any]:
             count=count,
         )
         for label, count in (
-            ("c", {"target": 9, "actual": 9, "real_s": 1.0, "user_s": 0.1, "system_s": 0.2}),
-            ("rust", {"target": 9, "actual": 9, "real_s": 2.0, "user_s": 0.1, "system_s": 0.2}),
+            ("c", Count(target=9, actual=9, real_s=1.0, user_s=0.1, system_s=0.2)),
+            ("rust", Count(target=9, actual=9, real_s=2.0, user_s=0.1, system_s=0.2)),
             ("go", None),
         )
     )

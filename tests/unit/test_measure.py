@@ -104,9 +104,9 @@ class Diary:
 def test_contenders_take_turns_and_none_is_always_first() -> None:
     diary = Diary()
     contenders = {name: diary.plan(name) for name in ("c", "rust")}
-    found = list(measure.take_turns(Timing(operation="load"), contenders, 2))
+    found = list(measure.take_turns(Timing(operation="load"), "c", contenders, 2))
     assert diary.lines == ["rust 1", "c 1", "c 1", "rust 1", "rust 1", "c 1"]
-    assert [(entry["module"], len(entry["latency_ns"])) for entry in found] == [
+    assert [(turns.module, len(turns.latency_ns)) for turns in found] == [
         ("c", 2),
         ("rust", 2),
     ]

@@ -21,7 +21,7 @@ from twinmod.differential import report as differential_report
 from twinmod.errors import ExitCode
 from twinmod.guest import visible
 from twinmod.guest.faults import KernelFault
-from twinmod.guest.protocol import Outcome
+from twinmod.guest.protocol import Count, Outcome
 from twinmod.kernels.model import KernelTree
 from twinmod.matrix import report
 from twinmod.project.model import Language
@@ -362,7 +362,7 @@ def test_the_last_line_is_the_totals_alone() -> None:
 
 
 def test_a_cell_that_counted_shows_target_actual_and_times() -> None:
-    count = {"target": 3000069, "actual": 3000069, "real_s": 2.0, "user_s": 0.5, "system_s": 1.25}
+    count = Count(target=3000069, actual=3000069, real_s=2.0, user_s=0.5, system_s=1.25)
     text = counter.render_counts((CellResult(cell=C, outcome=Outcome.PASSED, count=count),))
     assert "c/c  Target 3000069  Actual 3000069" in text
     assert "real 2.000 s  user 0.500 s  sys 1.250 s" in text
@@ -370,7 +370,7 @@ def test_a_cell_that_counted_shows_target_actual_and_times() -> None:
 
 
 def test_a_cell_that_lost_some_says_how_many() -> None:
-    count = {"target": 69, "actual": 60, "real_s": 2.0, "user_s": 0.5, "system_s": 1.25}
+    count = Count(target=69, actual=60, real_s=2.0, user_s=0.5, system_s=1.25)
     text = counter.render_counts((CellResult(cell=C, outcome=Outcome.PASSED, count=count),))
     assert "Target 69  Actual 60  9 lost" in text
 

@@ -30,7 +30,7 @@ from twinmod.errors import (
     TwinmodError,
     VmLostError,
 )
-from twinmod.guest.protocol import Outcome, Timing
+from twinmod.guest.protocol import Count, Outcome, Timing
 from twinmod.kernels import find
 from twinmod.kernels.model import KernelTree
 from twinmod.matrix import report, run
@@ -129,7 +129,7 @@ class World:
 
 
 def pass_cell(cell: Cell) -> CellResult:
-    count = {"target": 6, "actual": 6, "real_s": 0.5, "user_s": 0.1, "system_s": 0.1}
+    count = Count(target=6, actual=6, real_s=0.5, user_s=0.1, system_s=0.1)
     return CellResult(cell=cell, outcome=Outcome.PASSED, count=count)
 
 

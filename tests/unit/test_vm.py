@@ -13,7 +13,7 @@ from twinmod.cells import model, outcomes
 from twinmod.cells import transcript as cells_transcript
 from twinmod.cells.model import Cell
 from twinmod.guest import measure, protocol
-from twinmod.guest.protocol import Job
+from twinmod.guest.protocol import Job, WrittenByProgram, render_event
 from twinmod.kernels.model import KernelTree
 from twinmod.project import model as project_model
 from twinmod.project.model import Language, VmSpec
@@ -527,7 +527,7 @@ def test_what_a_program_wrote_to_the_log_ends_no_cell(product: Product) -> None:
     (fault,), _ = running.find_faults(f"{line}\n", (product,), Path("/out/vm-1"))
     assert fault.kind == "bug"
     assert running.find_faults(f"{line}\n", (product,), Path("/out/vm-1"), (line,)) == ((), 0)
-    event = json.dumps({"event": "by_program", "line": line})
+    event = render_event(WrittenByProgram(line=line), 1.0)
     assert outcomes.parse_program_lines(cells_transcript.parse_events((event,))) == (line,)
 
 

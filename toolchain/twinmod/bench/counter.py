@@ -72,15 +72,15 @@ def plan_counter_report(
 
 def _plan_counter_cell(name: str, found: list[CellResult]) -> dict[str, Any]:
     counts = [result.count for result in found if result.count is not None]
-    real_s = [count["real_s"] for count in counts]
+    real_s = [count.real_s for count in counts]
     return {
         "cell": name,
         "outcomes": [result.outcome for result in found],
-        "target": counts[0]["target"] if counts else None,
-        "actual": [count["actual"] for count in counts],
+        "target": counts[0].target if counts else None,
+        "actual": [count.actual for count in counts],
         "real_s": real_s,
-        "user_s": [count["user_s"] for count in counts],
-        "system_s": [count["system_s"] for count in counts],
+        "user_s": [count.user_s for count in counts],
+        "system_s": [count.system_s for count in counts],
         "interval_s": plan_interval(figures.find_interval(real_s)) if real_s else None,
     }
 
@@ -93,12 +93,12 @@ def render_counts(results: tuple[CellResult, ...]) -> str:
             blocks.append(f"{result.cell.name}  {result.outcome}")
             continue
         count = result.count
-        lost = count["target"] - count["actual"]
+        lost = count.target - count.actual
         blocks.append(
-            f"{result.cell.name}  Target {count['target']}  Actual {count['actual']}"
+            f"{result.cell.name}  Target {count.target}  Actual {count.actual}"
             f"{f'  {lost} lost' if lost else ''}\n"
-            f"     real {count['real_s']:.3f} s  user {count['user_s']:.3f} s  "
-            f"sys {count['system_s']:.3f} s"
+            f"     real {count.real_s:.3f} s  user {count.user_s:.3f} s  "
+            f"sys {count.system_s:.3f} s"
         )
     return "\n".join(blocks)
 

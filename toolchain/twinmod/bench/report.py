@@ -12,8 +12,8 @@ from twinmod.bench import figures as bench_figures
 from twinmod.bench.figures import Cost, Figure
 from twinmod.bench.targets import Costs
 from twinmod.builds.product import Product
-from twinmod.cells.model import YARDSTICKS, Loop, Turns
-from twinmod.guest.protocol import Timing
+from twinmod.cells.model import YARDSTICKS, Loop
+from twinmod.guest.protocol import Timing, Turns
 from twinmod.project.model import LANGUAGES, Language
 from twinmod.vm.machine import AcceleratorName
 

@@ -9,8 +9,8 @@ from typing import Any
 from twinmod.base import text
 from twinmod.base.text import KIB
 from twinmod.bench.figures import Cost
-from twinmod.cells.model import YARDSTICKS, Turns
-from twinmod.guest.protocol import TMPFS_FILE, Timing
+from twinmod.cells.model import YARDSTICKS
+from twinmod.guest.protocol import TMPFS_FILE, Timing, Turns
 from twinmod.project.model import LANGUAGES, Language
 
 #: Instructions above those of one byte, per 8 bytes, from 64 KiB on.

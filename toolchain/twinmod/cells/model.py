@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A cell, and what came of it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from twinmod.guest.faults import KernelFault
-from twinmod.guest.protocol import Outcome, Timing
+from twinmod.guest.protocol import Count, Outcome, Passes, Segments, Turns
 from twinmod.project.config import Config
 from twinmod.project.model import Language
 
@@ -82,57 +81,19 @@ class TestResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
+class Counted(Segments):
     """Where, in what a VM's profiler wrote, the calls of one kind are."""
 
-    timing: Timing
-    # The name of the cell.
-    cell: str
-    # From 1 on, in one VM.
-    load: int
     # Of all that was loaded in that VM.
     section: int
-    # The number, in the section, of the mark that ended the first segment; every second one ends
-    # one.
-    first: int
-    # How many calls the two segments of a round make.
-    lengths: tuple[int, int]
-    # Minor page faults of every segment.
-    faults: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loop:
+class Loop(Passes):
     """A loop that reads and writes a buffer, call by call, as a person's first benchmark does."""
 
     # The name of the cell.
     cell: str
-    size_bytes: int
-    # "fresh": allocated in the loop. "reused": allocated before it.
-    buffers: str
-    # In nanoseconds of the VM's clock, and in minor page faults, one of each per pass.
-    read_ns: tuple[int, ...]
-    write_ns: tuple[int, ...]
-    read_faults: tuple[int, ...]
-    write_faults: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turns:
-    """What calls of one kind took by a clock, turn by turn: all modules had one of the same number.
-
-    A turn of a yardstick is its own.
-    """
-
-    timing: Timing
-    # "" for a yardstick.
-    module: str
-    tester: str
-    # How many calls each thread made in a turn.
-    calls: int
-    # Of a call, in each turn, with all threads at work.
-    latency_ns: tuple[float, ...]
-    minor_faults: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,8 +106,8 @@ class CellResult:
     kernel_faults: tuple[KernelFault, ...] = ()
     # Why the cell did not pass where no test says it: a rule without outcome, a stuck unload.
     problems: tuple[str, ...] = ()
-    # What a counter run measured, by name.
-    count: Mapping[str, float] | None = None
+    # What a counter run measured.
+    count: Count | None = None
     # The VM that it ran in, from 1 on.
     vm: int = 0
     # Where a measurement counted, in that order.

@@ -2,15 +2,14 @@
 """The outcome of each cell, test and rule, from what a VM and its kernel said. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 from twinmod.cells.model import AbsentCell, CellResult, TestResult
 from twinmod.cells.transcript import Transcript
 from twinmod.guest import faults as guest_faults
 from twinmod.guest.faults import KernelFault
-from twinmod.guest.protocol import Outcome
+from twinmod.guest.protocol import Event, Outcome, WrittenByProgram
 
 #: Of several tests of one rule, the first of these is the outcome of the rule.
 WORST_FIRST = (
@@ -35,9 +34,9 @@ BROKEN_OFF = (Outcome.CRASHED, Outcome.TIMEOUT, Outcome.LOST)
 COUNTED = (Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED)
 
 
-def parse_program_lines(events: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+def parse_program_lines(events: Iterable[Event]) -> tuple[str, ...]:
     """Return the lines of the console that look like a report of the kernel and are a program's."""
-    return tuple(str(event["line"]) for event in events if event["event"] == "by_program")
+    return tuple(event.line for event in events if isinstance(event, WrittenByProgram))
 
 
 def classify(

@@ -175,7 +175,7 @@ class Server:
             self._vm = self._own.enter_context(self._boot())
         vm = self._vm
         try:
-            answers: Mapping[str, list[list[Any]]] = vm.ask(plan_request(sequence))["answers"]
+            answers: Mapping[str, list[list[Any]]] = vm.ask(plan_request(sequence)).answers
         except session.VmGoneError:
             self._vm = None
             self._own.close()

@@ -38,7 +38,7 @@ class Replayer:
             part = replace(self.sequence, steps=steps[:count])
             _, expected = self.definition.expect(part.size, list(part.steps))
             try:
-                answers = vm.ask(explorer.plan_request(part))["answers"]
+                answers = vm.ask(explorer.plan_request(part)).answers
             except session.VmGoneError:
                 return
             self.difference = explorer.compare_answers(part, expected, answers)

@@ -25,7 +25,23 @@ from twinmod.guest.door import GuestError
 from twinmod.guest.leaks import Place
 from twinmod.guest.log import KERNELS_WORDS, KernelLog
 from twinmod.guest.plugin import PYTEST_SAVINGS, Reporter
-from twinmod.guest.protocol import Outcome
+from twinmod.guest.protocol import (
+    Answered,
+    Booted,
+    CellBegan,
+    CellEnded,
+    Count,
+    CountTaken,
+    Ended,
+    FigureTaken,
+    LoopTaken,
+    Outcome,
+    Ready,
+    SectionBegan,
+    Segments,
+    TurnsTaken,
+    WrittenByProgram,
+)
 from twinmod.guest.stream import Stream
 
 PLAN_PATH = Path("/results/plan.json")
@@ -98,8 +114,14 @@ def run_count(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, 
     tester = importlib.import_module(plan["testers"][cell["tester"]])
     with tester.Device(f"/dev/{cell['module']}") as device:
         count = device.count_up(plan["threads"], plan["increments"], method=plan["method"])
-    names = ("target", "actual", "real_s", "user_s", "system_s")
-    stream.emit("count", values={name: getattr(count, name) for name in names})
+    values = Count(
+        target=count.target,
+        actual=count.actual,
+        real_s=count.real_s,
+        user_s=count.user_s,
+        system_s=count.system_s,
+    )
+    stream.emit(CountTaken(values=values))
     # Without a lock and without ADD nothing is promised: what is lost is shown.
     return 0 if count.actual == count.target or plan["method"] == "racy" else 1
 
@@ -113,7 +135,7 @@ def run_differential(
     sys.path.insert(0, plan["matrix"])
     executor = importlib.import_module(f"{plan['differential']}.executor")
     loaded_size = 0
-    stream.emit("ready")
+    stream.emit(Ready())
     for request in read_requests(stream.descriptor, lambda: os.write(marks, b".")):
         size = request["size"]
         if size != loaded_size:
@@ -125,7 +147,7 @@ def run_differential(
             name: executor.execute(Path("/dev") / name, tester, size, request["steps"])
             for name in plan["modules"]
         }
-        stream.emit("answer", answers=answers)
+        stream.emit(Answered(answers=answers))
     return 0
 
 
@@ -145,16 +167,24 @@ def run_measure(
             reload(cell["path"], cell["module"], *parameters.split())
             loader = measure.Loader(cell["module"], cell["path"], parameters)
         if loader and measurement.loop and load_number == 1:
-            for values in measure.iterate_loops(f"/dev/{cell['module']}", plan["loop"]):
-                stream.emit("loop", values=values)
+            for passes in measure.iterate_loops(f"/dev/{cell['module']}", plan["loop"]):
+                stream.emit(LoopTaken(values=passes))
                 os.write(marks, b".")
         profiler = measure.Profiler(library, SYMBOLS_PATH)
-        stream.emit("symbols")
+        stream.emit(SectionBegan())
         profiler.read_symbols()
-        for values in measure.iterate_timings(
+        for timing, first, faults_of in measure.iterate_timings(
             profiler, measurement, cell["module"], tester, loader
         ):
-            stream.emit("figure", values={"cell": cell["name"], "load": load_number, **values})
+            values = Segments(
+                timing=timing,
+                cell=cell["name"],
+                load=load_number,
+                first=first,
+                lengths=measure.plan_lengths(timing),
+                faults=faults_of,
+            )
+            stream.emit(FigureTaken(values=values))
             os.write(marks, b".")
     return 0
 
@@ -172,8 +202,8 @@ def run_turns(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, 
         loaders[name] = measure.Loader(name, module["path"], parameters)
     for tester_name, package in plan["testers"].items():
         tester = importlib.import_module(package)
-        for values in measure.iterate_turns(measurement, tester, library, loaders):
-            stream.emit("turns", values={"tester": tester_name, **values})
+        for turns in measure.iterate_turns(measurement, tester_name, tester, library, loaders):
+            stream.emit(TurnsTaken(values=turns))
             os.write(marks, b".")
     return 0
 
@@ -269,11 +299,11 @@ WORKS = {
 
 def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -> bool:
     """Run one cell; return whether this VM can be trusted with another one."""
-    stream.emit("cell", cell=cell["name"])
+    stream.emit(CellBegan(cell=cell["name"]))
     log = KernelLog(
         guest_log.open_log(),
         tuple(plan["modules"]),
-        lambda line: stream.emit("by_program", line=line),
+        lambda line: stream.emit(WrittenByProgram(line=line)),
     )
     # The differential loads what it needs, as it needs it.
     problem = modules.load(cell["path"]) if cell["path"] else ""
@@ -281,19 +311,19 @@ def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -
         log.read()
         said = "; ".join(faults.parse_line(line).text for line in log.lines[-KERNELS_WORDS:])
         why = f"{problem}; the kernel says: {said}" if said else problem
-        stream.emit("cell_end", outcome=Outcome.FAILED, problems=[f"did not load: {why}"])
+        stream.emit(CellEnded(outcome=Outcome.FAILED, problems=(f"did not load: {why}",)))
         return True
     place = Place(cell["module"])
     work = WORKS[cell["work"]]
     child = Child(lambda marks: work(plan, cell, stream, marks))
     status = child.wait(stream, log, plan["limit_s"])
     if status == FAULT:
-        stream.emit("cell_end", outcome=Outcome.CRASHED, problems=[log.complaint])
+        stream.emit(CellEnded(outcome=Outcome.CRASHED, problems=(log.complaint,)))
         return False
     if status == STUCK:
         write_stacks(child.pid)
         problem = f"no step within {plan['limit_s']:.0f} s"
-        stream.emit("cell_end", outcome=Outcome.TIMEOUT, problems=[problem])
+        stream.emit(CellEnded(outcome=Outcome.TIMEOUT, problems=(problem,)))
         return False
     assert isinstance(status, int), "neither stuck nor at fault"
     problem = find_problem(cell, status)
@@ -306,10 +336,10 @@ def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -
         leaks.tell_leaks(place)
     if log.read() and log.has_fault():
         problems += [*left, log.complaint]
-        stream.emit("cell_end", outcome=Outcome.CRASHED, problems=problems)
+        stream.emit(CellEnded(outcome=Outcome.CRASHED, problems=tuple(problems)))
         return False
     outcome = Outcome.PASSED if status == 0 and not problems + left else Outcome.FAILED
-    stream.emit("cell_end", outcome=outcome, problems=problems + left)
+    stream.emit(CellEnded(outcome=outcome, problems=(*problems, *left)))
     return not left
 
 
@@ -334,7 +364,7 @@ def run_cells(plan: Mapping[str, Any], stream: Stream) -> None:
     for cell in plan["cells"]:
         if not run_cell(plan, cell, stream):
             break
-    stream.emit("end")
+    stream.emit(Ended())
 
 
 def run_shell(plan: Mapping[str, Any]) -> None:
@@ -369,7 +399,7 @@ def main() -> None:
         run_shell(plan)
     else:
         stream = Stream(guest_stream.open_port(plan["port"]))
-        stream.emit("boot", release=os.uname().release, python=sys.version.split()[0])
+        stream.emit(Booted(release=os.uname().release, python=sys.version.split()[0]))
         run_cells(plan, stream)
     power_off()
 

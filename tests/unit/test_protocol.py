@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a host and its VM say to each other: all of it comes out as it went in, or is refused."""
+
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from twinmod.guest import protocol
+from twinmod.guest.protocol import Event, Outcome, ProtocolError, Timing
+
+TIMING = Timing(operation="pread", size_bytes=8)
+
+#: One of each kind, with all that it can hold.
+EVENTS: tuple[Event, ...] = (
+    protocol.Booted(release="7.3.4", python="3.13.5"),
+    protocol.CellBegan(cell="c/rust"),
+    protocol.TestBegan(id="test_x.py::test", rules=("R1", "R2")),
+    protocol.TestEnded(
+        id="test_x.py::test",
+        rules=(),
+        outcome=Outcome.SKIPPED,
+        duration_s=0.25,
+        message="two\nlines \N{SNOWMAN} \udcff",
+    ),
+    protocol.CountTaken(
+        values=protocol.Count(target=9, actual=8, real_s=1.5, user_s=0.5, system_s=0.25)
+    ),
+    protocol.LoopTaken(
+        values=protocol.Passes(
+            size_bytes=4096,
+            buffers="fresh",
+            read_ns=(9, 8),
+            write_ns=(7, 6),
+            read_faults=(1, 0),
+            write_faults=(0, 0),
+        )
+    ),
+    protocol.SectionBegan(),
+    protocol.FigureTaken(
+        values=protocol.Segments(
+            timing=TIMING, cell="c/c", load=1, first=26, lengths=(32, 64), faults=(0, 1)
+        )
+    ),
+    protocol.TurnsTaken(
+        values=protocol.Turns(
+            timing=replace(TIMING, path="/tmp/x"),
+            module="",
+            tester="c",
+            calls=9,
+            latency_ns=(1.5, 2.5),
+            minor_faults=0.125,
+        )
+    ),
+    protocol.Ready(),
+    protocol.Answered(answers={"mdriver_c": [["read", 0, "00"], []]}),
+    protocol.WrittenByProgram(line="[    5.1] BUG: x"),
+    protocol.Alive(),
+    protocol.CellEnded(outcome=Outcome.FAILED, problems=("did not unload",)),
+    protocol.Ended(),
+)
+
+
+def find_kind(event: Event) -> str:
+    return event.KIND
+
+
+def read(event: Event) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(protocol.render_event(event, 2.0))
+    return values
+
+
+def test_every_kind_of_event_is_tried_here() -> None:
+    assert [event.KIND for event in EVENTS] == list(protocol.EVENTS)
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=find_kind)
+def test_an_event_comes_out_as_it_went_in(event: Event) -> None:
+    line = protocol.render_event(event, 2.0004)
+    assert line.endswith("}\n")
+    assert line.count("\n") == 1
+    assert protocol.parse_event(line) == replace(event, at_s=2.0)
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=find_kind)
+def test_an_event_that_was_cut_is_none(event: Event) -> None:
+    line = protocol.render_event(event, 2.0)
+    assert all(protocol.parse_event(line[:length]) is None for length in range(len(line) - 1))
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=find_kind)
+def test_a_key_that_an_event_does_not_have_is_refused(event: Event) -> None:
+    line = json.dumps({**read(event), "weather": "fine"})
+    with pytest.raises(ProtocolError, match=f"{type(event).__name__} has unknown 'weather'"):
+        protocol.parse_event(line)
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=find_kind)
+def test_a_key_that_an_event_lacks_is_refused(event: Event) -> None:
+    for name in (field.name for field in fields(event)):
+        values = read(event)
+        del values[name]
+        with pytest.raises(ProtocolError, match=f"{type(event).__name__} has no '{name}'"):
+            protocol.parse_event(json.dumps(values))
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=find_kind)
+def test_a_value_of_another_type_is_refused(event: Event) -> None:
+    for name in (field.name for field in fields(event)):
+        with pytest.raises(ProtocolError, match=f"{type(event).__name__}|is not an object"):
+            protocol.parse_event(json.dumps({**read(event), name: True}))
+
+
+def test_what_is_in_a_part_of_an_event_is_looked_at_too() -> None:
+    values = read(next(e for e in EVENTS if isinstance(e, protocol.FigureTaken)))
+    del values["values"]["timing"]["operation"]
+    with pytest.raises(ProtocolError, match="Timing has no 'operation'"):
+        protocol.parse_event(json.dumps(values))
+    values = read(next(e for e in EVENTS if isinstance(e, protocol.FigureTaken)))
+    values["values"]["lengths"].append(3)
+    with pytest.raises(ProtocolError, match=r"Segments\.lengths cannot be \[32, 64, 3\]"):
+        protocol.parse_event(json.dumps(values))
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_an_outcome_is_on_the_line_as_it_always_was(outcome: Outcome) -> None:
+    ended = protocol.CellEnded(outcome=outcome, problems=())
+    assert read(ended) == {
+        "event": "cell_end",
+        "at_s": 2.0,
+        "outcome": outcome.value,
+        "problems": [],
+    }
+
+
+def test_a_misspelt_outcome_is_refused() -> None:
+    line = '{"event": "cell_end", "at_s": 1.0, "outcome": "pased", "problems": []}'
+    with pytest.raises(ProtocolError, match=r"CellEnded\.outcome cannot be 'pased'"):
+        protocol.parse_event(line)
+
+
+def test_an_event_that_the_protocol_does_not_have_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="unknown event"):
+        protocol.parse_event('{"event": "weather", "at_s": 1.0}')
