@@ -21,7 +21,7 @@ from twinmod.guest import agent, leaks, modules, protocol
 from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
 from twinmod.guest.door import GuestError
-from twinmod.guest.protocol import CellBegan, Outcome, TestEnded
+from twinmod.guest.protocol import CellBegan, Job, Outcome, PlannedCell, TestEnded
 from twinmod.project.model import Language
 
 LIMIT_S = 30.0
@@ -451,7 +451,15 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "rust-c.pytest.log"
 
 
-CELL = {"name": "rust/c", "work": "matrix"}
+CELL = PlannedCell(
+    name="rust/c",
+    module="mdriver_rust",
+    tester="c",
+    path="/twinmod/module/mdriver_rust.ko",
+    work=Job.MATRIX,
+    rules=(),
+    files=(),
+)
 
 USAGE_ERROR = """\
 ERROR: usage: python3 -m pytest [options] [file_or_dir] [file_or_dir] [...]
@@ -486,7 +494,7 @@ def test_a_process_that_pytest_refused_to_begin_says_so_in_pytests_words(log: Pa
     ],
 )
 def test_a_status_is_said_in_words(log: Path, work: str, status: int, words: str) -> None:
-    problem = agent.find_problem({"name": "c/c", "work": work}, status)
+    problem = agent.find_problem(replace(CELL, name="c/c", work=Job(work)), status)
     assert words in problem
     assert problem.count("\n") == 0, "there is no log"
     assert ("pytest" in problem) == ("pytest" in words)
@@ -508,12 +516,12 @@ def test_the_end_of_a_log_is_what_is_repeated(log: Path) -> None:
 def test_an_exception_of_the_work_is_in_the_log_whole(log: Path) -> None:
     script = f"""
 import os
-from dataclasses import replace
 from pathlib import Path
 from twinmod.guest import agent, child, stream
 from twinmod.guest.log import KernelLog
+from twinmod.guest.protocol import PlannedCell, from_json
 agent.RESULTS = Path({str(log.parent)!r})
-cell = {CELL!r}
+cell = from_json(PlannedCell, {json.loads(json.dumps(protocol.to_fields(CELL)))!r})
 def break_off(marks):
     agent.redirect_output(agent.plan_log_path(cell))
     print("before")

@@ -2,13 +2,14 @@
 """What a host and its VM say to each other: all of it comes out as it went in, or is refused."""
 
 import json
+import re
 from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
 from twinmod.guest import protocol
-from twinmod.guest.protocol import Event, Outcome, ProtocolError, Timing
+from twinmod.guest.protocol import Event, Job, Outcome, ProtocolError, Timing
 
 TIMING = Timing(operation="pread", size_bytes=8)
 
@@ -59,6 +60,35 @@ EVENTS: tuple[Event, ...] = (
     protocol.Alive(),
     protocol.CellEnded(outcome=Outcome.FAILED, problems=("did not unload",)),
     protocol.Ended(),
+)
+
+PLAN = protocol.Plan(
+    mode=Job.MEASURE,
+    port="/dev/ttyS1",
+    cells=(
+        protocol.PlannedCell(
+            name="c/rust",
+            module="mdriver_c",
+            tester="rust",
+            path="/m.ko",
+            work=Job.DIFFERENTIAL,
+            rules=("R4",),
+            files=("test_add.py",),
+        ),
+    ),
+    modules={"mdriver_c": protocol.PlannedModule(path="/m.ko")},
+    testers={"rust": "mdriver_tester_rust"},
+    matrix="/matrix",
+    version="0.1.0",
+    differential="differential",
+    pytest_args=("-k", "R1"),
+    limit_s=15.5,
+    threads=3,
+    increments=9,
+    method="add",
+    measurement=protocol.Measurement(timings=(TIMING,), loads=2, rounds=7, turns=3, loop=True),
+    marks="/marks.so",
+    loop="/loop",
 )
 
 
@@ -143,3 +173,49 @@ def test_a_misspelt_outcome_is_refused() -> None:
 def test_an_event_that_the_protocol_does_not_have_is_refused() -> None:
     with pytest.raises(ProtocolError, match="unknown event"):
         protocol.parse_event('{"event": "weather", "at_s": 1.0}')
+
+
+# -- the plan ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plan", [PLAN, replace(PLAN, measurement=None, cells=())])
+def test_a_plan_comes_out_as_it_went_in(plan: protocol.Plan) -> None:
+    assert protocol.parse_plan(protocol.render_plan(plan)) == plan
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(PLAN)])
+def test_a_plan_without_one_of_its_keys_is_refused(name: str) -> None:
+    values = json.loads(protocol.render_plan(PLAN))
+    values["not_" + name] = values.pop(name)
+    with pytest.raises(ProtocolError, match=f"Plan has unknown 'not_{name}', no '{name}'"):
+        protocol.parse_plan(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        ({"mode": "rest"}, "Plan.mode cannot be 'rest'"),
+        ({"limit_s": "15"}, "Plan.limit_s cannot be '15'"),
+        ({"threads": 1.5}, "Plan.threads cannot be 1.5"),
+        ({"threads": True}, "Plan.threads cannot be True"),
+        ({"cells": {}}, "Plan.cells cannot be {}"),
+        ({"cells": [{}]}, "PlannedCell has no 'files'"),
+        ({"modules": {"m": {"file": "x"}}}, "PlannedModule has unknown 'file', no 'path'"),
+        ({"testers": []}, "Plan.testers cannot be []"),
+        ({"testers": {"c": 1}}, "Plan.testers cannot be 1"),
+        ({"measurement": []}, "Measurement is not an object: []"),
+        ({"measurement": {"timings": []}}, "Measurement has no 'device_bytes'"),
+    ],
+)
+def test_a_value_of_a_plan_that_its_vm_could_not_use_is_refused(
+    spoil: dict[str, Any], why: str
+) -> None:
+    values = json.loads(protocol.render_plan(PLAN))
+    with pytest.raises(ProtocolError, match=re.escape(why)):
+        protocol.parse_plan(json.dumps({**values, **spoil}))
+
+
+@pytest.mark.parametrize("text", ["", "[", "[]", "null", "\udcff", "[" * 100_000])
+def test_a_file_that_holds_no_plan_is_refused(text: str) -> None:
+    with pytest.raises(ProtocolError, match="the plan is not one of ours"):
+        protocol.parse_plan(text)

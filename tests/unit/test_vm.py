@@ -12,7 +12,7 @@ from twinmod.builds.product import Product
 from twinmod.cells import model, outcomes
 from twinmod.cells import transcript as cells_transcript
 from twinmod.cells.model import Cell
-from twinmod.guest import measure, protocol
+from twinmod.guest import protocol
 from twinmod.guest.protocol import Job, WrittenByProgram, render_event
 from twinmod.kernels.model import KernelTree
 from twinmod.project import model as project_model
@@ -177,12 +177,11 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
     setting: boot.Setting, work: boot.Work
 ) -> None:
     cells = (*work.cells, model.DIFFERENTIAL)
-    told = boot.plan_agent(
+    plan = boot.plan_agent(
         setting,
         replace(work, cells=cells, pytest_args=("-k", "R1"), differential="differential"),
     )
-    assert json.loads(json.dumps(told)) == told
-    assert told == {
+    assert json.loads(protocol.render_plan(plan)) == {
         "mode": "matrix",
         "port": "",
         "cells": [
@@ -239,7 +238,7 @@ def test_the_agent_is_told_what_to_measure_by_name(setting: boot.Setting, work: 
         device_bytes=4096,
     )
     told = boot.plan_agent(setting, replace(work, mode=Job.MEASURE, measurement=measurement))
-    assert measure.parse_measurement(json.loads(json.dumps(told["measurement"]))) == measurement
+    assert protocol.parse_plan(protocol.render_plan(told)).measurement == measurement
 
 
 def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_same(
@@ -297,7 +296,7 @@ def test_a_vm_that_is_recorded_has_one_processor_and_no_way_in(
         "-serial",
         "chardev:events",
     )
-    assert boot.plan_agent(recorded, work)["port"] == "/dev/ttyS1"
+    assert boot.plan_agent(recorded, work).port == "/dev/ttyS1"
 
 
 def test_a_recorded_vms_folder_keeps_what_a_replay_takes(
@@ -340,10 +339,10 @@ def test_several_builds_of_one_module_are_files_of_their_own(
     other = replace(product, path=Path("/out/short.ko"), variant="short")
     cell = replace(CELLS[0], variant="short", rules=("R4",), files=("test_add.py",))
     both = replace(work, cells=(CELLS[0], cell), products=(product, other))
-    told = boot.plan_agent(setting, both)["cells"]
-    assert [(c["name"], c["path"], c["rules"], c["files"]) for c in told] == [
-        ("c/c", "/twinmod/module/mdriver_c.ko", [], []),
-        ("c/c/short", "/twinmod/module/mdriver_c.short.ko", ["R4"], ["test_add.py"]),
+    told = boot.plan_agent(setting, both).cells
+    assert [(c.name, c.path, c.rules, c.files) for c in told] == [
+        ("c/c", "/twinmod/module/mdriver_c.ko", (), ()),
+        ("c/c/short", "/twinmod/module/mdriver_c.short.ko", ("R4",), ("test_add.py",)),
     ]
     seen = {
         str(b.target_path): b.source_path for b in boot.plan_view(setting, both.products, tmp_path)
@@ -401,7 +400,7 @@ def test_every_path_that_the_agent_is_given_is_in_its_view(
     seen = {str(bind.target_path) for bind in boot.plan_view(setting, work.products, tmp_path)}
     told = boot.plan_agent(setting, work)
     python_path = dict(boot.plan_environment(setting.userland))["PYTHONPATH"].split(":")
-    paths = [told["matrix"], *(m["path"] for m in told["modules"].values()), *python_path]
+    paths = [told.matrix, *(m.path for m in told.modules.values()), *python_path]
     assert {f"/view{path}" for path in paths} <= seen
 
 
@@ -429,7 +428,7 @@ def test_a_vms_folder_holds_what_it_boots_from_while_it_runs_and_its_plan_for_go
     with boot.write_run_dir(plan):
         assert (plan.run_dir / "initramfs").read_bytes() == plan.initramfs
     assert not (plan.run_dir / "initramfs").exists()
-    assert json.loads((plan.run_dir / "results/plan.json").read_text()) == plan.agent_plan
+    assert protocol.parse_plan((plan.run_dir / "results/plan.json").read_bytes()) == plan.agent_plan
 
 
 def test_a_vms_folder_is_its_own(setting: boot.Setting, work: boot.Work, tmp_path: Path) -> None:

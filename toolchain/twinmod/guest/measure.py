@@ -553,13 +553,6 @@ def iterate_timings(
         yield timing, first, faults
 
 
-def parse_measurement(values: Mapping[str, Any]) -> Measurement:
-    """Return a measurement as the plan of a VM has it."""
-    return Measurement(
-        **{**values, "timings": tuple(Timing(**timing) for timing in values["timings"])}
-    )
-
-
 def iterate_turns(
     measurement: Measurement,
     tester_name: str,

@@ -151,6 +151,81 @@ class Turns:
     minor_faults: float
 
 
+# -- the plan: what a VM is to do -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedCell:
+    """A cell, as its VM knows it."""
+
+    name: str
+    # "" where it is of no one module, or of none; so are its tester and the module's file.
+    module: str
+    tester: str
+    path: str
+    work: Job
+    # Only the tests of these rules; () leaves all that the run has.
+    rules: tuple[str, ...]
+    # Only these files of the matrix; () is all of it.
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedModule:
+    """A module under test."""
+
+    # Its file.
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a VM is to do. Paths are those of the VM."""
+
+    mode: Job
+    # The serial line that events go to; "" is the virtio port.
+    port: str
+    cells: tuple[PlannedCell, ...]
+    # By name, all that are under test.
+    modules: Mapping[str, PlannedModule]
+    # By name, the package that is imported.
+    testers: Mapping[str, str]
+    # The folder of the matrix.
+    matrix: str
+    # What the modules say as theirs.
+    version: str
+    # The matrix's package with the executor of the differential.
+    differential: str
+    pytest_args: tuple[str, ...]
+    # Seconds that a cell may go without a step.
+    limit_s: float
+    # Of a count: how many count, each how far, and how a thread increments.
+    threads: int
+    increments: int
+    method: str
+    measurement: Measurement | None
+    # The library and the program of a VM that measures.
+    marks: str
+    loop: str
+
+
+def render_plan(plan: Plan) -> str:
+    """Return a plan as the file that a VM reads."""
+    return json.dumps(plan, default=to_fields, indent=2) + "\n"
+
+
+def parse_plan(text: str | bytes) -> Plan:
+    """Return the plan that a file holds.
+
+    Raises:
+        ProtocolError: It holds none, or one of another protocol.
+    """
+    try:
+        return from_json(Plan, json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"the plan is not one of ours: {error}") from error
+
+
 # -- events: what a VM says -------------------------------------------------------------------
 
 
