@@ -408,14 +408,16 @@ from twinmod.guest import agent as guest_agent
 from twinmod.guest import child
 child.HEARTBEAT_S = 0.001
 reader, writer = os.pipe()
-parts = [b'{"size": 1}\\n{"si', b'', b'ze": 2}', b'\\n', b'null\\n{"size": 3}\\n']
+rest = b'"tester": "c", "steps": []}'
+parts = [b'{"size": 1, ' + rest + b'\\n{"si', b'', b'ze": 2, ' + rest, b'\\n',
+         b'null\\n{"size": 3}\\n']
 marks = []
 def mark():
     marks.append(1)
     # A mark for each time that nothing came: the next part comes only then.
     if parts:
         os.write(writer, parts.pop(0))
-print([request["size"] for request in guest_agent.read_requests(reader, mark)], len(marks) >= 5)
+print([request.size for request in guest_agent.read_requests(reader, mark)], len(marks) >= 5)
 """
     assert run_script(script) == "[1, 2] True\n"
 

@@ -23,7 +23,16 @@ from twinmod.differential import report
 from twinmod.differential import scripts as differential_scripts
 from twinmod.differential.scripts import Sequence
 from twinmod.errors import ConfigError
-from twinmod.guest.protocol import Answered, Booted, CellBegan, Outcome, Ready, render_event
+from twinmod.guest import protocol
+from twinmod.guest.protocol import (
+    Answered,
+    Booted,
+    CellBegan,
+    Outcome,
+    Ready,
+    Request,
+    render_event,
+)
 from twinmod.vm import session
 
 TESTERS = ("c", "rust")
@@ -209,9 +218,9 @@ class ForgetfulModel(model.Model):
         return result
 
 
-def answer(kind: type[model.Model], request: Mapping[str, Any]) -> list[list[Any]]:
-    device = kind(request["size"])
-    answers = [device.apply((name, arguments)) for name, arguments in request["steps"]]
+def answer(kind: type[model.Model], request: Request) -> list[list[Any]]:
+    device = kind(request.size)
+    answers = [device.apply((name, arguments)) for name, arguments in request.steps]
     return [list(one) for one in (*answers, *device.finish())]
 
 
@@ -233,14 +242,15 @@ class ModelVm(session.Vm):
         self.alive = True
         self.asked = 0
 
-    def ask(self, request: Any) -> Answered:
+    def ask(self, request: Request) -> Answered:
         assert self.alive, "nobody may ask a VM that is gone"
         self.asked += 1
-        request = json.loads(json.dumps(request))
-        if self.deadly in [name for name, _ in request["steps"]]:
+        heard = protocol.parse_request(protocol.render_request(request))
+        assert heard is not None
+        if self.deadly in [name for name, _ in heard.steps]:
             self.alive = False
             raise session.VmGoneError
-        return Answered(answers={n: answer(kind, request) for n, kind in self.modules.items()})
+        return Answered(answers={n: answer(kind, heard) for n, kind in self.modules.items()})
 
     def wait_for_end(self) -> None:
         self.alive = False

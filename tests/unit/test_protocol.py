@@ -219,3 +219,33 @@ def test_a_value_of_a_plan_that_its_vm_could_not_use_is_refused(
 def test_a_file_that_holds_no_plan_is_refused(text: str) -> None:
     with pytest.raises(ProtocolError, match="the plan is not one of ours"):
         protocol.parse_plan(text)
+
+
+# -- requests ---------------------------------------------------------------------------------
+
+REQUEST = protocol.Request(
+    size=4096, tester="rust", steps=(["read", {"file": 0, "size": 9}], ["seek", {}])
+)
+
+
+@pytest.mark.parametrize("request_", [REQUEST, None, replace(REQUEST, steps=())])
+def test_a_request_comes_out_as_it_went_in(request_: protocol.Request | None) -> None:
+    line = protocol.render_request(request_)
+    assert "\n" not in line
+    assert protocol.parse_request(line) == request_
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('{"size": 1, "tester": "c"}', "Request has no 'steps'"),
+        ('{"size": 1, "tester": "c", "steps": [], "seed": 1}', "Request has unknown 'seed'"),
+        ('{"size": "1", "tester": "c", "steps": []}', "Request.size cannot be '1'"),
+        ('{"size": 1, "tester": "c", "steps": {}}', "Request.steps cannot be {}"),
+        ("[]", "Request is not an object: []"),
+        ('{"size": 1', "a request is not JSON"),
+    ],
+)
+def test_a_line_that_makes_no_request_is_refused(line: str, why: str) -> None:
+    with pytest.raises(ProtocolError, match=re.escape(why)):
+        protocol.parse_request(line)

@@ -22,7 +22,7 @@ from twinmod.differential import corpus as differential_corpus
 from twinmod.differential import scripts
 from twinmod.differential.scripts import UNFIT, Definition, Sequence, Step
 from twinmod.guest import faults
-from twinmod.guest.protocol import Outcome
+from twinmod.guest.protocol import Outcome, Request
 from twinmod.vm import session
 
 #: What hypothesis draws from when it looks for something smaller than a script that failed.
@@ -473,13 +473,10 @@ class TimeUpError(BaseException):
     """
 
 
-def plan_request(sequence: Sequence) -> dict[str, Any]:
-    """Return what the agent is asked: JSON's own types."""
-    return {
-        "size": sequence.size,
-        "tester": sequence.tester,
-        "steps": [[name, dict(arguments)] for name, arguments in sequence.steps],
-    }
+def plan_request(sequence: Sequence) -> Request:
+    """Return what the agent is asked."""
+    steps = tuple((name, dict(arguments)) for name, arguments in sequence.steps)
+    return Request(size=sequence.size, tester=sequence.tester, steps=steps)
 
 
 def iterate_rounds(

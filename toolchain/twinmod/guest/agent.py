@@ -8,14 +8,12 @@ keep it from saying so. Standard library only, but for what a cell itself needs.
 import ctypes
 import gc
 import importlib
-import json
 import os
 import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from twinmod.guest import faults, leaks, measure, modules, protocol
 from twinmod.guest import log as guest_log
@@ -41,6 +39,7 @@ from twinmod.guest.protocol import (
     Plan,
     PlannedCell,
     Ready,
+    Request,
     SectionBegan,
     Segments,
     TurnsTaken,
@@ -139,14 +138,14 @@ def run_differential(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) 
     loaded_size = 0
     stream.emit(Ready())
     for request in read_requests(stream.descriptor, lambda: os.write(marks, b".")):
-        size = request["size"]
+        size = request.size
         if size != loaded_size:
             for name, module in plan.modules.items():
                 reload(module.path, name, f"size={size}")
             loaded_size = size
-        tester = importlib.import_module(plan.testers[request["tester"]])
+        tester = importlib.import_module(plan.testers[request.tester])
         answers = {
-            name: executor.execute(Path("/dev") / name, tester, size, request["steps"])
+            name: executor.execute(Path("/dev") / name, tester, size, request.steps)
             for name in plan.modules
         }
         stream.emit(Answered(answers=answers))
@@ -231,8 +230,8 @@ def reload(path: str, name: str, *parameters: str) -> None:
         raise GuestError(f"{name} was not loaded again: {problem}")
 
 
-def read_requests(descriptor: int, mark: Callable[[], object]) -> Iterator[Any]:
-    """Yield the host's requests, one JSON value a line, until it sends ``null``.
+def read_requests(descriptor: int, mark: Callable[[], object]) -> Iterator[Request]:
+    """Yield the host's requests, one a line, until it says that there are no more.
 
     Args:
         descriptor: The port.
@@ -245,7 +244,7 @@ def read_requests(descriptor: int, mark: Callable[[], object]) -> Iterator[Any]:
         line, newline, after = rest.partition(b"\n")
         if newline:
             rest = after
-            request = json.loads(line)
+            request = protocol.parse_request(line)
             if request is None:
                 return
             mark()

@@ -418,6 +418,38 @@ def parse_event(line: str) -> Event | None:
     return from_json(kind, values)
 
 
+# -- requests: what a VM that is ready is asked -----------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Steps that every module is to carry out."""
+
+    # Of the devices.
+    size: int
+    tester: str
+    # (name, arguments), as the matrix's executor has them.
+    steps: tuple[Any, ...]
+
+
+def render_request(request: Request | None) -> str:
+    """Return a request as the line that makes it; None: there are no more."""
+    return json.dumps(request, default=to_fields)
+
+
+def parse_request(line: str | bytes) -> Request | None:
+    """Return the request that a line makes; None: there are no more.
+
+    Raises:
+        ProtocolError: It makes none.
+    """
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        raise ProtocolError(f"a request is not JSON: {error}") from error
+    return None if values is None else from_json(Request, values)
+
+
 # -- JSON -------------------------------------------------------------------------------------
 
 
@@ -462,6 +494,8 @@ def _parse_value(hint: Any, value: Any, name: str) -> Any:
         value: JSON's own types.
         name: What an error calls it.
     """
+    if hint is Any:
+        return value
     if is_dataclass(hint):
         return from_json(typing.cast("type[Any]", hint), value)
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
@@ -477,12 +511,12 @@ def _parse_value(hint: Any, value: Any, name: str) -> Any:
         fits = isinstance(value, dict)
         if fits:
             found = {key: _parse_value(parts[1], part, name) for key, part in value.items()}
-    elif hint is not Any and issubclass(hint, StrEnum):
+    elif issubclass(hint, StrEnum):
         fits = value in list(hint)
         if fits:
             found = hint(value)
     else:
-        fits = hint is Any or type(value) is hint or (hint is float and type(value) is int)
+        fits = type(value) is hint or (hint is float and type(value) is int)
     if not fits:
         raise ProtocolError(f"{name} cannot be {value!r}")
     return found

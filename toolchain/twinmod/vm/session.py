@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A VM that runs: what it says, and what it is asked."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from twinmod.base.progress import Progress
 from twinmod.cells import outcomes, transcript
 from twinmod.cells.model import DIFFERENTIAL, Cell
 from twinmod.errors import VmLostError
+from twinmod.guest import protocol
 from twinmod.guest.protocol import (
     Answered,
     CellBegan,
@@ -21,6 +21,7 @@ from twinmod.guest.protocol import (
     Event,
     FigureTaken,
     Ready,
+    Request,
     TestEnded,
     TurnsTaken,
 )
@@ -105,7 +106,7 @@ class Vm:
         self._kept.flush()
         self._watch(line)
 
-    def ask(self, request: object) -> Answered:
+    def ask(self, request: Request) -> Answered:
         """Return the answer to a request, while the VM is ready for one.
 
         Raises:
@@ -117,9 +118,9 @@ class Vm:
                 return event
         raise VmGoneError
 
-    def say(self, value: object) -> None:
-        """Send one JSON value; nothing happens when the VM is gone."""
-        process.send_line(self._qemu, json.dumps(value))
+    def say(self, request: Request | None) -> None:
+        """Send a request, or None after the last one; nothing happens when the VM is gone."""
+        process.send_line(self._qemu, protocol.render_request(request))
 
     def wait_for_end(self) -> None:
         """Wait until it is gone, after it said its last word."""
