@@ -28,11 +28,11 @@ from twinmod.builds.product import Product
 from twinmod.cells import outcomes, report
 from twinmod.cells.model import YARDSTICKS, Cell, CellResult
 from twinmod.errors import ExitCode
-from twinmod.guest.protocol import Measurement, Timing
+from twinmod.guest.protocol import Job, Measurement, Outcome, Timing
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelTree
 from twinmod.project.config import Config
-from twinmod.project.model import ModuleSpec
+from twinmod.project.model import Language, ModuleSpec
 from twinmod.ui import cli
 from twinmod.ui.cli import State
 from twinmod.userland import native
@@ -88,7 +88,7 @@ class Result:
 def plan_modules() -> tuple[ModuleSpec, ...]:
     """Return the layouts as modules, each of which is built of this whole folder."""
     return tuple(
-        ModuleSpec(name=f"layout_{name}", language="c", sources="tests/layouts", subdirs="")
+        ModuleSpec(name=f"layout_{name}", language=Language.C, sources="tests/layouts", subdirs="")
         for name in LAYOUTS
     )
 
@@ -164,7 +164,8 @@ def plan_costs(costs: tuple[tuple[Timing, bench_figures.Cost], ...]) -> list[dic
 def compare_rule(ended: CellResult, rule: str) -> str:
     """Return the outcome of a rule; that of its cell where no test came so far."""
     outcome = outcomes.compare_rule(ended, rule)
-    return ended.outcome if outcome == "missing" and ended.outcome != "passed" else outcome
+    unanswered = outcome == Outcome.MISSING and ended.outcome != Outcome.PASSED
+    return ended.outcome if unanswered else outcome
 
 
 def plan_rules(result: Result) -> list[dict[str, Any]]:
@@ -176,7 +177,7 @@ def plan_rules(result: Result) -> list[dict[str, Any]]:
             "failures": [
                 {"id": test.id, "outcome": test.outcome, "message": test.message}
                 for test in ended.tests
-                if test.outcome not in ("passed", "skipped")
+                if test.outcome not in outcomes.GOOD
             ],
             "problems": list(ended.problems),
         }
@@ -213,7 +214,7 @@ def plan_report(
         "exact": {
             "qemu": qemu,
             "machine": " ".join(machine.COUNTING_MACHINE),
-            "parameters": " ".join(machine.ACCELERATOR_PARAMETERS["icount"]),
+            "parameters": " ".join(machine.ACCELERATOR_PARAMETERS[machine.AcceleratorName.ICOUNT]),
             "vms": BOOTS,
             **{name: value for name, value in asdict(MEASUREMENT).items() if name != "timings"},
         },
@@ -267,9 +268,9 @@ def render_costs(costs: list[dict[str, Any]], size_bytes: int) -> str:
 def render_broken(rules: list[dict[str, Any]]) -> str:
     """Return the rules that were not kept, each with its outcome where that is not "failed"."""
     shown = (
-        rule["rule"] if rule["outcome"] == "failed" else f"{rule['rule']} ({rule['outcome']})"
+        rule["rule"] if rule["outcome"] == Outcome.FAILED else f"{rule['rule']} ({rule['outcome']})"
         for rule in rules
-        if rule["outcome"] != "passed"
+        if rule["outcome"] != Outcome.PASSED
     )
     return " ".join(shown) or "none"
 
@@ -360,7 +361,7 @@ def run(config: Config, progress: Progress) -> tuple[dict[str, Any], ExitCode]:
     out_dir = config.out_dir / "layouts"
     shutil.rmtree(out_dir, ignore_errors=True)
     work = boot.Work(
-        mode="matrix",
+        mode=Job.MATRIX,
         cells=cells,
         products=products,
         limit_s=PATIENCE * config.vm.test_timeout_s,
@@ -368,7 +369,7 @@ def run(config: Config, progress: Progress) -> tuple[dict[str, Any], ExitCode]:
     native_dir = native.ensure_native(prepared.chroot, progress)
     counting = replace(
         work,
-        mode="measure",
+        mode=Job.MEASURE,
         cells=(*cells, YARDSTICKS),
         measurement=MEASUREMENT,
         limit_s=bench_run.LIMIT_S,

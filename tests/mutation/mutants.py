@@ -13,10 +13,11 @@ from rich.table import Table
 from twinmod.cells import outcomes
 from twinmod.cells.model import Cell, CellResult
 from twinmod.errors import ConfigError
-from twinmod.project.model import LANGUAGES
+from twinmod.guest.protocol import Outcome
+from twinmod.project.model import LANGUAGES, Language
 
 #: Outcomes of a test that caught something.
-CAUGHT = ("failed", "crashed", "timeout", "lost")
+CAUGHT = (Outcome.FAILED, *outcomes.BROKEN_OFF)
 
 #: What a mutant can come to; only the first two are good.
 VERDICTS = ("caught", "refused", "elsewhere", "survived", "no build")
@@ -54,7 +55,7 @@ class Mutant:
     """One fault in one module."""
 
     name: str
-    language: str
+    language: Language
     why: str
     rules: tuple[str, ...]
     fatal: bool
@@ -105,7 +106,7 @@ def parse_page(text: str) -> Page:
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ConfigError(f"mutants.toml has two faults of one name: {', '.join(twice)}")
     for fault in page.faults:
-        for language, edits in (("c", fault.c), ("rust", fault.rust)):
+        for language, edits in ((Language.C, fault.c), (Language.RUST, fault.rust)):
             if bool(edits) == (language in fault.absent):
                 raise ConfigError(
                     f"fault {fault.name} needs either an edit for {language} or a reason why "
@@ -123,7 +124,7 @@ def plan_mutants(page: Page) -> tuple[Mutant, ...]:
             why=fault.why,
             rules=fault.rules,
             fatal=fault.fatal,
-            edits=fault.c if language == "c" else fault.rust,
+            edits=fault.c if language == Language.C else fault.rust,
             refused=fault.refused.get(language, ""),
         )
         for fault in page.faults
@@ -133,7 +134,7 @@ def plan_mutants(page: Page) -> tuple[Mutant, ...]:
 
 
 def select_mutants(
-    mutants: tuple[Mutant, ...], keyword: str, languages: tuple[str, ...]
+    mutants: tuple[Mutant, ...], keyword: str, languages: tuple[Language, ...]
 ) -> tuple[Mutant, ...]:
     """Return the mutants in some languages whose name has a part.
 
@@ -235,7 +236,7 @@ def find_doubtful(found: tuple[CellResult, ...]) -> tuple[Cell, ...]:
     doubtful = []
     first = True
     for result in found:
-        ended = result.outcome in ("crashed", "timeout", "lost")
+        ended = result.outcome in outcomes.BROKEN_OFF
         if ended and not first:
             doubtful.append(result.cell)
         first = ended

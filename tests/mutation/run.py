@@ -22,10 +22,11 @@ from twinmod.builds import build, signing
 from twinmod.builds.product import Product
 from twinmod.cells.model import Cell, CellResult
 from twinmod.errors import BuildError, ExitCode
+from twinmod.guest.protocol import Job, Outcome
 from twinmod.project import config as project_config
 from twinmod.project import rules as project_rules
 from twinmod.project.config import Config
-from twinmod.project.model import LANGUAGES
+from twinmod.project.model import LANGUAGES, Language
 from twinmod.ui import cli
 from twinmod.vm import boot, running
 
@@ -133,7 +134,7 @@ class Bench:
     ) -> dict[Cell, CellResult]:
         """Run cells, each until so many tests of it failed; 0: to its end."""
         work = boot.Work(
-            mode="matrix",
+            mode=Job.MATRIX,
             cells=cells,
             products=products,
             limit_s=TEST_TIMEOUT_S,
@@ -169,7 +170,7 @@ def require_originals(bench: Bench, products: tuple[Product, ...]) -> None:
     cells = tuple(Cell(module=p.module, language=p.language, tester="c") for p in products)
     found = bench.run("originals", cells, products, MAX_FAILURES)
     for result in found.values():
-        if result.outcome != "passed":
+        if result.outcome != Outcome.PASSED:
             bad = [test.id for test in result.tests if test.outcome in mutants.CAUGHT]
             raise BuildError(
                 f"{result.cell.module} fails with no fault in it, so no mutant can be judged",
@@ -283,7 +284,7 @@ def render_list(selected: tuple[Mutant, ...]) -> str:
     "--module",
     "modules",
     multiple=True,
-    type=click.Choice(LANGUAGES),
+    type=click.Choice([language.value for language in LANGUAGES]),
     help="Only the module in this language.",
 )
 @click.option("--list", "listing", is_flag=True, help="Print the mutants and run none.")
@@ -293,7 +294,7 @@ def mutate(keyword: str, modules: tuple[str, ...], listing: bool, as_json: bool)
     began = time.monotonic()
     page = mutants.parse_page(MUTANTS_PATH.read_text())
     every = mutants.plan_mutants(page)
-    selected = mutants.select_mutants(every, keyword, modules or LANGUAGES)
+    selected = mutants.select_mutants(every, keyword, tuple(map(Language, modules)) or LANGUAGES)
     if listing:
         click.echo(render_list(selected))
         return ExitCode.PASSED

@@ -14,8 +14,8 @@ from twinmod.base import commands
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
 from twinmod.builds.product import Product
-from twinmod.kernels.model import CrateProof, KernelTree
-from twinmod.project.model import KernelSpec, ModuleSpec, TesterSpec, VmSpec
+from twinmod.kernels.model import CrateProof, KernelTree, Origin
+from twinmod.project.model import KernelSpec, Language, ModuleSpec, TesterSpec, VmSpec
 
 # No deadline: the machine may be busy with VMs. No database: a test leaves nothing behind.
 hypothesis.settings.register_profile("unit", deadline=None, database=None, max_examples=60)
@@ -87,7 +87,7 @@ def tree(root: Chroot) -> KernelTree:
         name="stock",
         release=RELEASE,
         version="7.3.4-1~bpo13+1",
-        origin="stock",
+        origin=Origin.STOCK,
         suite="trixie-backports",
         source_dir=folder / "linux",
         build_dir=folder / "build",
@@ -113,14 +113,14 @@ def kernel_spec() -> KernelSpec:
 
 @pytest.fixture
 def c_module() -> ModuleSpec:
-    return ModuleSpec(name="mdriver_c", language="c", sources="c_module", subdirs="")
+    return ModuleSpec(name="mdriver_c", language=Language.C, sources="c_module", subdirs="")
 
 
 @pytest.fixture
 def rust_module() -> ModuleSpec:
     return ModuleSpec(
         name="mdriver_rust",
-        language="rust",
+        language=Language.RUST,
         sources="rust_module",
         subdirs="samples/rust/mdriver_rust",
     )
@@ -149,7 +149,7 @@ def vm() -> VmSpec:
 def product() -> Product:
     return Product(
         module="mdriver_c",
-        language="c",
+        language=Language.C,
         path=Path("/checkout/out/mdriver_c.ko"),
         size_bytes=415752,
         sha256="ab" * 32,

@@ -7,6 +7,7 @@ It forks and it takes over standard streams, so it runs in processes of its own 
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from twinmod.base import process
 from twinmod.base.process import Command
 from twinmod.cells import transcript as cells_transcript
 from twinmod.cells.model import Cell
-from twinmod.guest import agent, leaks, modules
+from twinmod.guest import agent, leaks, modules, protocol
 from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
 from twinmod.guest.door import GuestError
+from twinmod.guest.protocol import CellBegan, Job, Outcome, PlannedCell, TestEnded
+from twinmod.project.model import Language
 
 LIMIT_S = 30.0
 
@@ -165,8 +168,8 @@ def test_every_step_is_marked_for_the_process_that_watches(
 
 def test_the_host_reads_what_the_agent_says(events: list[dict[str, Any]]) -> None:
     lines = [json.dumps(event) for event in events]
-    lines.insert(0, json.dumps({"event": "cell", "cell": "c/c"}))
-    cells = (Cell(module="m", language="c", tester="c"),)
+    lines.insert(0, protocol.render_event(CellBegan(cell="c/c"), 0.0))
+    cells = (Cell(module="m", language=Language.C, tester="c"),)
     transcript = cells_transcript.parse_transcript(cells_transcript.parse_events(lines), cells)
     (cell,) = transcript.cells
     assert [test.id for test in cell.tests] == [e["id"] for e in events if e["event"] == "result"]
@@ -178,14 +181,20 @@ def test_the_host_reads_what_the_agent_says(events: list[dict[str, Any]]) -> Non
 
 def test_an_event_is_one_line_of_json_whatever_it_holds() -> None:
     reader, writer = os.pipe()
-    guest_stream.Stream(writer).emit("result", message="two\nlines \N{SNOWMAN} \udcff", id="x")
+    said = TestEnded(
+        id="x",
+        rules=("R1",),
+        outcome=Outcome.FAILED,
+        duration_s=0.5,
+        message="two\nlines \N{SNOWMAN} \udcff",
+    )
+    guest_stream.Stream(writer).emit(said)
     os.close(writer)
     with os.fdopen(reader) as stream:
         (line,) = stream.readlines()
-    event = json.loads(line)
-    assert event["message"] == "two\nlines \N{SNOWMAN} \udcff"
-    assert event["at_s"] > 0
-    assert cells_transcript.parse_events([line]) == (event,)
+    (event,) = cells_transcript.parse_events([line])
+    assert event == replace(said, at_s=event.at_s)
+    assert event.at_s > 0
 
 
 # -- the child --------------------------------------------------------------------------------
@@ -399,14 +408,16 @@ from twinmod.guest import agent as guest_agent
 from twinmod.guest import child
 child.HEARTBEAT_S = 0.001
 reader, writer = os.pipe()
-parts = [b'{"size": 1}\\n{"si', b'', b'ze": 2}', b'\\n', b'null\\n{"size": 3}\\n']
+rest = b'"tester": "c", "steps": []}'
+parts = [b'{"size": 1, ' + rest + b'\\n{"si', b'', b'ze": 2, ' + rest, b'\\n',
+         b'null\\n{"size": 3}\\n']
 marks = []
 def mark():
     marks.append(1)
     # A mark for each time that nothing came: the next part comes only then.
     if parts:
         os.write(writer, parts.pop(0))
-print([request["size"] for request in guest_agent.read_requests(reader, mark)], len(marks) >= 5)
+print([request.size for request in guest_agent.read_requests(reader, mark)], len(marks) >= 5)
 """
     assert run_script(script) == "[1, 2] True\n"
 
@@ -442,7 +453,15 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "rust-c.pytest.log"
 
 
-CELL = {"name": "rust/c", "work": "matrix"}
+CELL = PlannedCell(
+    name="rust/c",
+    module="mdriver_rust",
+    tester="c",
+    path="/twinmod/module/mdriver_rust.ko",
+    work=Job.MATRIX,
+    rules=(),
+    files=(),
+)
 
 USAGE_ERROR = """\
 ERROR: usage: python3 -m pytest [options] [file_or_dir] [file_or_dir] [...]
@@ -477,7 +496,7 @@ def test_a_process_that_pytest_refused_to_begin_says_so_in_pytests_words(log: Pa
     ],
 )
 def test_a_status_is_said_in_words(log: Path, work: str, status: int, words: str) -> None:
-    problem = agent.find_problem({"name": "c/c", "work": work}, status)
+    problem = agent.find_problem(replace(CELL, name="c/c", work=Job(work)), status)
     assert words in problem
     assert problem.count("\n") == 0, "there is no log"
     assert ("pytest" in problem) == ("pytest" in words)
@@ -502,8 +521,9 @@ import os
 from pathlib import Path
 from twinmod.guest import agent, child, stream
 from twinmod.guest.log import KernelLog
+from twinmod.guest.protocol import PlannedCell, from_json
 agent.RESULTS = Path({str(log.parent)!r})
-cell = {CELL!r}
+cell = from_json(PlannedCell, {json.loads(json.dumps(protocol.to_fields(CELL)))!r})
 def break_off(marks):
     agent.redirect_output(agent.plan_log_path(cell))
     print("before")

@@ -11,9 +11,10 @@ from twinmod.bench import compare, counter, report
 from twinmod.bench import text as bench_text
 from twinmod.bench.figures import Figure
 from twinmod.builds.product import Product
-from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop, Turns
+from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop
 from twinmod.errors import ConfigError, ExitCode
-from twinmod.guest.protocol import TMPFS_FILE, Timing
+from twinmod.guest.protocol import TMPFS_FILE, Count, Outcome, Timing, Turns
+from twinmod.project.model import Language
 
 READ = Timing(operation="pread", size_bytes=1)
 LARGE = Timing(operation="pread", size_bytes=512 * 1024)
@@ -71,8 +72,8 @@ LOOPS = (
 
 def plan(product: Product, figures: tuple[Figure, ...] = FIGURES) -> dict[str, Any]:
     products = (
-        replace(product, module="mdriver_c", language="c"),
-        replace(product, module="mdriver_rust", language="rust"),
+        replace(product, module="mdriver_c", language=Language.C),
+        replace(product, module="mdriver_rust", language=Language.RUST),
     )
     document: dict[str, Any] = json.loads(
         json.dumps(
@@ -252,9 +253,11 @@ def test_the_text_says_that_emulation_is_not_time(product: Product) -> None:
 
 
 def count(language: str, real_s: float, actual: int = 169) -> CellResult:
-    cell = Cell(module=f"mdriver_{language}", language=language, tester="c")
-    taken = {"target": 169, "actual": actual, "real_s": real_s, "user_s": 0.1, "system_s": 0.2}
-    return CellResult(cell=cell, outcome="passed" if actual == 169 else "failed", count=taken)
+    cell = Cell(module=f"mdriver_{language}", language=Language(language), tester="c")
+    taken = Count(target=169, actual=actual, real_s=real_s, user_s=0.1, system_s=0.2)
+    return CellResult(
+        cell=cell, outcome=Outcome.PASSED if actual == 169 else Outcome.FAILED, count=taken
+    )
 
 
 def test_a_counter_that_was_repeated_has_an_interval_and_a_verdict() -> None:

@@ -18,7 +18,7 @@ from twinmod.builds.product import Product
 from twinmod.errors import BuildError, ConfigError
 from twinmod.kernels import elf
 from twinmod.kernels.model import KernelTree
-from twinmod.project.model import ModuleSpec
+from twinmod.project.model import Language, ModuleSpec
 
 MakeElf = Callable[[dict[str, str], tuple[str, ...], tuple[str, ...]], bytes]
 
@@ -237,7 +237,7 @@ def test_a_missing_source_is_named(
     language: str, name: str, c_module: ModuleSpec, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        build.read_sources(replace(c_module, language=language), tmp_path)
+        build.read_sources(replace(c_module, language=Language(language)), tmp_path)
     assert ("file", str(tmp_path / "c_module" / name)) in caught.value.facts
 
 
@@ -325,14 +325,14 @@ def test_a_product_that_is_not_exactly_that_is_no_product(
         ((GCC, RUSTC), ("init_module", MANGLED), "rust"),
         ((RUSTC,), (MANGLED,), "rust"),
         # Signed by one and named by the other is neither.
-        ((GCC, RUSTC), ("init_module",), "unknown"),
-        ((GCC,), (MANGLED,), "unknown"),
-        ((), ("init_module",), "unknown"),
-        ((), (), "unknown"),
+        ((GCC, RUSTC), ("init_module",), None),
+        ((GCC,), (MANGLED,), None),
+        ((), ("init_module",), None),
+        ((), (), None),
     ],
 )
 def test_the_language_is_what_compiler_and_symbols_agree_on(
-    comments: tuple[str, ...], symbols: tuple[str, ...], language: str, make_elf: MakeElf
+    comments: tuple[str, ...], symbols: tuple[str, ...], language: str | None, make_elf: MakeElf
 ) -> None:
     assert build.find_language(elf.parse_module(make_elf({}, comments, symbols))) == language
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twinmod.cells import model
 from twinmod.errors import ConfigError
 from twinmod.project import config
-from twinmod.project.model import KernelSpec
+from twinmod.project.model import KernelSpec, Language
 
 PROJECT = Path("/project")
 
@@ -114,8 +114,8 @@ def test_a_good_table_becomes_nouns_with_every_reference_resolved() -> None:
     assert found.mirror == ""
     assert found.vm.memory_mib == 1024
     assert found.vm.silence_timeout_s > found.vm.test_timeout_s
-    assert found.find_module("rust").subdirs == "samples/rust/mdriver_rust"
-    assert found.find_module("c").subdirs == ""
+    assert found.find_module(Language.RUST).subdirs == "samples/rust/mdriver_rust"
+    assert found.find_module(Language.C).subdirs == ""
 
 
 def test_the_cells_are_every_module_with_every_tester_in_order() -> None:

@@ -23,6 +23,16 @@ from twinmod.differential import report
 from twinmod.differential import scripts as differential_scripts
 from twinmod.differential.scripts import Sequence
 from twinmod.errors import ConfigError
+from twinmod.guest import protocol
+from twinmod.guest.protocol import (
+    Answered,
+    Booted,
+    CellBegan,
+    Outcome,
+    Ready,
+    Request,
+    render_event,
+)
 from twinmod.vm import session
 
 TESTERS = ("c", "rust")
@@ -208,9 +218,9 @@ class ForgetfulModel(model.Model):
         return result
 
 
-def answer(kind: type[model.Model], request: Mapping[str, Any]) -> list[list[Any]]:
-    device = kind(request["size"])
-    answers = [device.apply((name, arguments)) for name, arguments in request["steps"]]
+def answer(kind: type[model.Model], request: Request) -> list[list[Any]]:
+    device = kind(request.size)
+    answers = [device.apply((name, arguments)) for name, arguments in request.steps]
     return [list(one) for one in (*answers, *device.finish())]
 
 
@@ -225,21 +235,22 @@ class ModelVm(session.Vm):
         self.deadly = deadly
         self.end = "exited"
         self.lines = [
-            json.dumps({"event": "boot", "release": "7.3.4", "at_s": 1.0}),
-            json.dumps({"event": "cell", "cell": DIFFERENTIAL.name, "at_s": 2.0}),
-            json.dumps({"event": "ready", "at_s": 2.1}),
+            render_event(Booted(release="7.3.4", python="3.13.5"), 1.0),
+            render_event(CellBegan(cell=DIFFERENTIAL.name), 2.0),
+            render_event(Ready(), 2.1),
         ]
         self.alive = True
         self.asked = 0
 
-    def ask(self, request: Any) -> dict[str, Any]:
+    def ask(self, request: Request) -> Answered:
         assert self.alive, "nobody may ask a VM that is gone"
         self.asked += 1
-        request = json.loads(json.dumps(request))
-        if self.deadly in [name for name, _ in request["steps"]]:
+        heard = protocol.parse_request(protocol.render_request(request))
+        assert heard is not None
+        if self.deadly in [name for name, _ in heard.steps]:
             self.alive = False
             raise session.VmGoneError
-        return {"answers": {n: answer(kind, request) for n, kind in self.modules.items()}}
+        return Answered(answers={n: answer(kind, heard) for n, kind in self.modules.items()})
 
     def wait_for_end(self) -> None:
         self.alive = False
@@ -470,7 +481,7 @@ def test_nothing_is_drawn_or_carried_out_to_make_a_sequence_smaller_once_its_tim
 
 # -- results ----------------------------------------------------------------------------------
 
-ENDED = CellResult(cell=DIFFERENTIAL, outcome="passed")
+ENDED = CellResult(cell=DIFFERENTIAL, outcome=Outcome.PASSED)
 
 
 def make_exploration(
@@ -488,7 +499,7 @@ def make_exploration(
 
 
 FAILURE = differential_explorer.Failure(
-    sequence=make_sequence(READ), outcome="failed", message="step 1 differs", again=True
+    sequence=make_sequence(READ), outcome=Outcome.FAILED, message="step 1 differs", again=True
 )
 
 
@@ -558,7 +569,7 @@ def replay(tmp_path: Path, definition: differential_scripts.Definition, vm: Mode
     replayer = differential_replayer.Replayer(definition, make_sequence(*steps))
     replayer.converse(vm)
     outcome = "passed" if vm.alive else "lost"
-    replayed = replayer.finish(replace(ENDED, outcome=outcome))
+    replayed = replayer.finish(replace(ENDED, outcome=Outcome(outcome)))
     return replayed.result.outcome + "\n" + differential_replayer.render_replay(replayed)
 
 

@@ -13,7 +13,7 @@ from twinmod.builds.product import Product
 from twinmod.builds.signing import Keys
 from twinmod.errors import ConfigError
 from twinmod.kernels import kconfig
-from twinmod.kernels.model import KernelTree
+from twinmod.kernels.model import KernelTree, Origin
 
 SIGNED = {"CONFIG_MODULE_SIG": "y", "CONFIG_MODULE_SIG_HASH": "sha512"}
 
@@ -89,7 +89,7 @@ def own(tmp_path: Path, tree: KernelTree) -> KernelTree:
     (build / "overlay.ko").write_bytes(b"overlay" + signing.SIGNATURE_MARKER)
     found = replace(
         tree,
-        origin="tree",
+        origin=Origin.TREE,
         source_dir=source,
         build_dir=build,
         vm_module_paths=(build / "9p.ko", build / "overlay.ko"),
@@ -150,7 +150,7 @@ def test_a_kernel_that_takes_any_module_has_none_signed(
 def test_a_distributions_modules_are_signed_already_and_need_no_key(
     own: KernelTree, signed: list[Command], tmp_path: Path
 ) -> None:
-    stock = replace(own, origin="stock", vm_module_paths=own.vm_module_paths[1:])
+    stock = replace(own, origin=Origin.STOCK, vm_module_paths=own.vm_module_paths[1:])
     configure(stock, CONFIG_MODULE_SIG_KEY='"output/signing_key.pem"', CONFIG_MODULE_SIG_FORCE="y")
     assert signing.sign_vm_modules(stock, tmp_path / "out/vm") is stock
     assert not signed
@@ -226,7 +226,7 @@ def test_without_the_key_that_it_trusts_a_kernel_is_refused_with_the_reason(
     if not certificate:
         (own.build_dir / "certs/signing_key.x509").unlink()
     with pytest.raises(ConfigError, match="takes signed modules alone") as caught:
-        signing.find_keys(replace(own, origin=origin))
+        signing.find_keys(replace(own, origin=Origin(origin)))
     assert ("enforced by", "CONFIG_MODULE_SIG_FORCE") in caught.value.facts
     assert ("CONFIG_MODULE_SIG_KEY", key.strip('"')) in caught.value.facts
     assert caught.value.hint.startswith(hint)

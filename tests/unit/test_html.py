@@ -18,14 +18,15 @@ from twinmod.bench import report
 from twinmod.bench import text as bench_text
 from twinmod.bench.figures import Figure
 from twinmod.builds.product import Product
-from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop, Turns
+from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop
 from twinmod.errors import ConfigError
-from twinmod.guest.protocol import TMPFS_FILE, Timing
+from twinmod.guest.protocol import TMPFS_FILE, Count, Outcome, Timing, Turns
 from twinmod.html import document as html_document
 from twinmod.html import run
 from twinmod.project import config as project_config
 from twinmod.project import rules
 from twinmod.project.config import Config
+from twinmod.project.model import Language
 
 RULES = (("R1", "The device"), ("R2", "Its size & <limits>"))
 SIZES = (1, 4096, 65536, 524288)
@@ -71,8 +72,8 @@ def figures() -> tuple[Figure, ...]:
 @pytest.fixture
 def bench(product: Product) -> dict[str, Any]:
     products = (
-        replace(product, module="mdriver_c", language="c"),
-        replace(product, module="mdriver_rust", language="rust"),
+        replace(product, module="mdriver_c", language=Language.C),
+        replace(product, module="mdriver_rust", language=Language.RUST),
     )
     turns = tuple(
         Turns(
@@ -158,13 +159,13 @@ def test() -> dict[str, Any]:
 def counter() -> dict[str, Any]:
     cells = tuple(
         CellResult(
-            cell=Cell(module=f"mdriver_{language}", language=language, tester="c"),
-            outcome="passed" if count else "lost",
+            cell=Cell(module=f"mdriver_{label}", language=None, label=label, tester="c"),
+            outcome=Outcome.PASSED if count else Outcome.LOST,
             count=count,
         )
-        for language, count in (
-            ("c", {"target": 9, "actual": 9, "real_s": 1.0, "user_s": 0.1, "system_s": 0.2}),
-            ("rust", {"target": 9, "actual": 9, "real_s": 2.0, "user_s": 0.1, "system_s": 0.2}),
+        for label, count in (
+            ("c", Count(target=9, actual=9, real_s=1.0, user_s=0.1, system_s=0.2)),
+            ("rust", Count(target=9, actual=9, real_s=2.0, user_s=0.1, system_s=0.2)),
             ("go", None),
         )
     )
@@ -311,7 +312,7 @@ def plan_bench(
     products = tuple(
         Product(
             module=f"mdriver_{name}",
-            language=name,
+            language=Language(name),
             path=Path("x.ko"),
             size_bytes=1,
             sha256="ab",
@@ -371,7 +372,6 @@ PARTIAL = {
     "the other module": plan_bench(
         ("rust",), "both", (count("rust/c", ONE),), (take("rust", "c", 9.0),)
     ),
-    "another language": plan_bench(("go",), "both", (count("go/c", ONE),), (take("go", "c", 9.0),)),
     "the other tester": plan_bench(
         ("c", "rust"),
         "both",

@@ -16,14 +16,15 @@ from twinmod.builds.product import Product
 from twinmod.cells import model
 from twinmod.cells.model import YARDSTICKS, Cell, CellResult
 from twinmod.errors import ExitCode
-from twinmod.guest.protocol import Timing
+from twinmod.guest.protocol import Outcome, Timing
 from twinmod.kernels.model import KernelTree
+from twinmod.project.model import Language
 from twinmod.vm import session
 
 FOLDER = Path(__file__).resolve().parents[1] / "layouts"
 
-TWIN = Cell(module="mdriver_c", language="c", tester="c", label="mdriver_c")
-MUTEX = Cell(module="layout_mutex", language="c", tester="c", label="mutex")
+TWIN = Cell(module="mdriver_c", language=Language.C, tester="c", label="mdriver_c")
+MUTEX = Cell(module="layout_mutex", language=Language.C, tester="c", label="mutex")
 
 READ = Timing(operation="pread", size_bytes=1)
 WRITE = Timing(operation="pwrite", size_bytes=1)
@@ -56,8 +57,10 @@ def count(cell: Cell, timing: Timing, total: int, *, settled: bool = True) -> Fi
 
 
 def hold(cell: Cell, rule: str, outcome: str) -> tuple[str, CellResult]:
-    test = model.TestResult(id=f"{rule}.py::test", rules=(rule,), outcome=outcome, duration_s=1.0)
-    return rule, CellResult(cell=cell, outcome=outcome, tests=(test,))
+    test = model.TestResult(
+        id=f"{rule}.py::test", rules=(rule,), outcome=Outcome(outcome), duration_s=1.0
+    )
+    return rule, CellResult(cell=cell, outcome=Outcome(outcome), tests=(test,))
 
 
 FIGURES = (
@@ -156,7 +159,7 @@ def test_the_table_says_what_a_call_costs_and_what_breaks(
 def test_a_rule_that_no_test_came_to_is_said_to_end_as_its_cell(
     layouts: ModuleType, outcome: str, shown: str
 ) -> None:
-    assert layouts.compare_rule(CellResult(cell=MUTEX, outcome=outcome), "R10") == shown
+    assert layouts.compare_rule(CellResult(cell=MUTEX, outcome=Outcome(outcome)), "R10") == shown
 
 
 @pytest.mark.parametrize(
@@ -172,7 +175,7 @@ def test_a_rule_that_no_test_came_to_is_said_to_end_as_its_cell(
 def test_counts_must_settle_and_the_twins_keep_the_rules(
     layouts: ModuleType, measured: str, held: str, code: ExitCode
 ) -> None:
-    counted = end(CellResult(cell=MUTEX, outcome=measured))
+    counted = end(CellResult(cell=MUTEX, outcome=Outcome(measured)))
     assert layouts.compare_outcomes(counted, (hold(TWIN, "R10", held),)) == code
 
 
@@ -182,5 +185,5 @@ def test_a_count_that_did_not_settle_fails_the_run(layouts: ModuleType) -> None:
 
 
 def test_a_layout_may_break_a_rule(layouts: ModuleType) -> None:
-    counted = end(CellResult(cell=MUTEX, outcome="passed"))
+    counted = end(CellResult(cell=MUTEX, outcome=Outcome.PASSED))
     assert layouts.compare_outcomes(counted, (hold(MUTEX, "R10", "timeout"),)) == ExitCode.PASSED

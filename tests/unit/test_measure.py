@@ -4,7 +4,7 @@
 import ctypes
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -104,9 +104,9 @@ class Diary:
 def test_contenders_take_turns_and_none_is_always_first() -> None:
     diary = Diary()
     contenders = {name: diary.plan(name) for name in ("c", "rust")}
-    found = list(measure.take_turns(Timing(operation="load"), contenders, 2))
+    found = list(measure.take_turns(Timing(operation="load"), "c", contenders, 2))
     assert diary.lines == ["rust 1", "c 1", "c 1", "rust 1", "rust 1", "c 1"]
-    assert [(entry["module"], len(entry["latency_ns"])) for entry in found] == [
+    assert [(turns.module, len(turns.latency_ns)) for turns in found] == [
         ("c", 2),
         ("rust", 2),
     ]
@@ -156,19 +156,6 @@ def test_the_profiler_compiles_without_a_warning(tmp_path: Path) -> None:
     source_path = templates.PACKAGE_DIR / "guest/native/profiler.c"
     argv = ("gcc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", str(source_path))
     process.run(Command(argv=argv, purpose="profiler", timeout_s=60))
-
-
-def test_a_measurement_comes_out_of_a_plan_as_it_went_in() -> None:
-    values: dict[str, Any] = {
-        "timings": [{"operation": "pread", "size_bytes": 8}],
-        "loads": 1,
-        "rounds": 2,
-        "turns": 3,
-        "device_bytes": 4096,
-    }
-    parsed = measure.parse_measurement(values)
-    assert parsed.timings == (Timing(operation="pread", size_bytes=8),)
-    assert (parsed.loads, parsed.rounds, parsed.turns) == (1, 2, 3)
 
 
 def test_a_loop_is_a_number_of_each_kind_for_each_pass() -> None:

@@ -15,8 +15,10 @@ from twinmod.base.progress import Progress
 from twinmod.builds import build
 from twinmod.cells.model import Cell, CellResult, TestResult
 from twinmod.errors import ConfigError
+from twinmod.guest.protocol import Outcome
 from twinmod.kernels.model import KernelTree
 from twinmod.project import config, rules
+from twinmod.project.model import Language
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/mutation"))
@@ -30,7 +32,7 @@ RULES = tuple(number for number, _ in rules.parse_rules((ROOT / "DEVICE.md").rea
 
 MUTANT = mutants.Mutant(
     name="short",
-    language="c",
+    language=Language.C,
     why="it stops early",
     rules=("R4", "R5"),
     fatal=False,
@@ -44,10 +46,10 @@ CELL = mutants.plan_cell(MUTANT, "mdriver_c", MUTANT.rules, FILES)
 def ran(outcomes: dict[str, str], outcome: str = "failed") -> CellResult:
     """Return a cell in which a test of each rule ended in some way."""
     tests = tuple(
-        TestResult(id=f"test_{rule}", rules=(rule,), outcome=end, duration_s=1.0)
+        TestResult(id=f"test_{rule}", rules=(rule,), outcome=Outcome(end), duration_s=1.0)
         for rule, end in outcomes.items()
     )
-    return CellResult(cell=CELL, outcome=outcome, tests=tests)
+    return CellResult(cell=CELL, outcome=Outcome(outcome), tests=tests)
 
 
 # -- the data ---------------------------------------------------------------------------------
@@ -131,20 +133,20 @@ def test_a_mutant_that_does_not_apply_is_an_error(
 
 
 def test_a_selection_goes_by_name_and_language() -> None:
-    other = replace(MUTANT, language="rust")
+    other = replace(MUTANT, language=Language.RUST)
     both = (MUTANT, other)
-    assert mutants.select_mutants(both, "short", ("c", "rust")) == both
-    assert mutants.select_mutants(both, "rust/sh", ("c", "rust")) == (other,)
-    assert mutants.select_mutants(both, "", ("c",)) == (MUTANT,)
+    assert mutants.select_mutants(both, "short", (Language.C, Language.RUST)) == both
+    assert mutants.select_mutants(both, "rust/sh", (Language.C, Language.RUST)) == (other,)
+    assert mutants.select_mutants(both, "", (Language.C,)) == (MUTANT,)
     with pytest.raises(ConfigError, match="-k long leaves no mutant"):
-        mutants.select_mutants(both, "long", ("c",))
+        mutants.select_mutants(both, "long", (Language.C,))
 
 
 def test_a_mutant_has_a_cell_of_its_own() -> None:
     assert (CELL.name, CELL.rules, CELL.files) == ("c/c/short", ("R4", "R5"), ("test_a.py",))
     every = mutants.plan_cell(MUTANT, "mdriver_c", (), FILES)
     assert (every.rules, every.files) == ((), ())
-    assert Cell(module="mdriver_c", language="c", tester="c").name == "c/c"
+    assert Cell(module="mdriver_c", language=Language.C, tester="c").name == "c/c"
 
 
 def test_what_a_vm_may_not_survive_is_first_in_the_last_batch() -> None:
@@ -159,7 +161,7 @@ def test_only_the_first_cell_of_a_vm_is_blamed_for_its_end() -> None:
     cells = [replace(CELL, variant=name) for name in "abcdef"]
     outcomes = ("crashed", "passed", "crashed", "timeout", "failed", "lost")
     found = tuple(
-        CellResult(cell=cell, outcome=outcome)
+        CellResult(cell=cell, outcome=Outcome(outcome))
         for cell, outcome in zip(cells, outcomes, strict=True)
     )
     assert [cell.variant for cell in mutants.find_doubtful(found)] == ["c", "f"]
@@ -194,7 +196,7 @@ def test_a_mutant_that_its_rules_let_pass_is_held_to_all(
 
 
 def test_a_module_that_does_not_load_is_caught_by_no_rule() -> None:
-    cell = CellResult(cell=CELL, outcome="failed", problems=("did not load: no",))
+    cell = CellResult(cell=CELL, outcome=Outcome.FAILED, problems=("did not load: no",))
     verdict = mutants.judge(MUTANT, cell, cell, RULES, 0.0)
     assert (verdict.outcome, verdict.detail) == ("survived", "did not load: no")
     assert not verdict.passed
@@ -227,7 +229,9 @@ def test_a_mutant_that_must_not_build_and_does_is_judged_by_its_rules() -> None:
 
 VERDICTS = (
     mutants.Verdict(mutant=MUTANT, outcome="caught", caught_by=("R4",), tests=("t",), seconds=1.26),
-    mutants.Verdict(mutant=replace(MUTANT, language="rust"), outcome="survived", seconds=2.0),
+    mutants.Verdict(
+        mutant=replace(MUTANT, language=Language.RUST), outcome="survived", seconds=2.0
+    ),
 )
 
 
@@ -315,7 +319,7 @@ def test_mutants_that_a_kernel_cannot_have_are_left_out_and_named(
     progress: Progress,
     told: list[str],
 ) -> None:
-    both = (MUTANT, replace(MUTANT, language="rust"))
+    both = (MUTANT, replace(MUTANT, language=Language.RUST))
     assert run_mutants(script, monkeypatch, tree, progress, both) == (MUTANT,)
     assert any(line.startswith("mdriver_rust is absent: kernel") for line in told)
 
@@ -324,4 +328,4 @@ def test_mutants_of_which_a_kernel_can_have_none_are_refused(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, tree: KernelTree, progress: Progress
 ) -> None:
     with pytest.raises(ConfigError, match="nothing is left to do"):
-        run_mutants(script, monkeypatch, tree, progress, (replace(MUTANT, language="rust"),))
+        run_mutants(script, monkeypatch, tree, progress, (replace(MUTANT, language=Language.RUST),))

@@ -13,13 +13,17 @@ from twinmod.cells import model
 from twinmod.cells import outcomes as cells_outcomes
 from twinmod.cells import transcript as cells_transcript
 from twinmod.cells.model import Cell, CellResult
+from twinmod.errors import VmLostError
+from twinmod.guest import protocol
 from twinmod.guest.faults import KernelFault
+from twinmod.guest.protocol import Outcome
 from twinmod.project import rules as project_rules
+from twinmod.project.model import Language
 
 DATA = Path(__file__).parent / "data"
 
-C = Cell(module="mdriver_c", language="c", tester="c")
-RUST = Cell(module="mdriver_rust", language="rust", tester="c")
+C = Cell(module="mdriver_c", language=Language.C, tester="c")
+RUST = Cell(module="mdriver_rust", language=Language.RUST, tester="c")
 CELLS = (C, RUST)
 
 OOPS = KernelFault(kind="oops", lines=("BUG: unable to handle page fault", "#PF: supervisor"))
@@ -59,21 +63,23 @@ def read_transcript(lines: list[str]) -> cells_transcript.Transcript:
 
 
 def test_a_vms_time_is_told_by_phase() -> None:
-    def at(at_s: float, event: str, **values: object) -> dict[str, object]:
-        return {"event": event, "at_s": at_s, **values}
+    def end(at_s: float) -> protocol.CellEnded:
+        return protocol.CellEnded(at_s=at_s, outcome=Outcome.PASSED, problems=())
 
-    events = [
-        at(4, "boot"),
-        at(6, "cell", cell="c/c"),
-        at(7, "alive"),
-        at(7.5, "test", id="a"),
-        at(8, "result", id="a"),
-        at(9, "test", id="b"),
-        at(10, "cell_end"),
-        at(10.5, "cell", cell="differential"),
-        at(11, "ready"),
-        at(15, "cell_end"),
-        at(15, "end"),
+    events: list[protocol.Event] = [
+        protocol.Booted(at_s=4, release="7.3.4", python="3.13.5"),
+        protocol.CellBegan(at_s=6, cell="c/c"),
+        protocol.Alive(at_s=7),
+        protocol.TestBegan(at_s=7.5, id="a", rules=()),
+        protocol.TestEnded(
+            at_s=8, id="a", rules=(), outcome=Outcome.PASSED, duration_s=0.5, message=""
+        ),
+        protocol.TestBegan(at_s=9, id="b", rules=()),
+        end(10),
+        protocol.CellBegan(at_s=10.5, cell="differential"),
+        protocol.Ready(at_s=11),
+        end(15),
+        protocol.Ended(at_s=15),
     ]
     assert cells_transcript.parse_phases(events) == (
         ("boot", 4.0),
@@ -116,7 +122,7 @@ def test_a_vm_that_said_all_is_read_as_it_said_it() -> None:
     assert find_outcomes(transcript.cells) == [("c/c", "passed"), ("rust/c", "failed")]
     test = transcript.cells[1].tests[1]
     assert test == model.TestResult(
-        id="b", rules=("R1",), outcome="failed", duration_s=0.5, message="why"
+        id="b", rules=("R1",), outcome=Outcome.FAILED, duration_s=0.5, message="why"
     )
 
 
@@ -125,19 +131,29 @@ def test_a_vm_that_said_all_is_read_as_it_said_it() -> None:
 )
 def test_a_line_that_is_no_event_is_passed_over(line: str) -> None:
     events = cells_transcript.parse_events([BOOT, line, END])
-    assert [event["event"] for event in events] == ["boot", "end"]
+    assert [event.KIND for event in events] == ["boot", "end"]
 
 
-def test_an_event_of_another_kind_changes_nothing() -> None:
-    assert read_transcript([*WHOLE[:3], say("weather", fine=True), *WHOLE[3:]]) == (
-        read_transcript(WHOLE)
-    )
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        (say("weather", fine=True), "unknown event"),
+        (say("cell", name="c/c"), "CellBegan has unknown 'name', no 'cell'"),
+        (say("cell_end", outcome="pased", problems=[]), "CellEnded.outcome cannot be 'pased'"),
+    ],
+)
+def test_an_agent_with_another_protocol_is_refused(event: str, why: str) -> None:
+    with pytest.raises(VmLostError, match="not of this version") as error:
+        read_transcript([*WHOLE[:3], event, *WHOLE[3:]])
+    assert why in error.value.facts[0][1]
 
 
 def test_what_a_cell_counted_is_kept() -> None:
-    values = {"target": 300, "actual": 300, "real_s": 1.5}
+    values = {"target": 300, "actual": 300, "real_s": 1.5, "user_s": 0.5, "system_s": 0.1}
     (result,) = read([BOOT, begin("c/c"), say("count", values=values), end_cell(), END])
-    assert result.count == values
+    assert result.count == protocol.Count(
+        target=300, actual=300, real_s=1.5, user_s=0.5, system_s=0.1
+    )
 
 
 # -- how a VM can end -------------------------------------------------------------------------
@@ -288,9 +304,9 @@ def cell_result(
 ) -> CellResult:
     return CellResult(
         cell=cell,
-        outcome=outcome,
+        outcome=Outcome(outcome),
         tests=tuple(
-            model.TestResult(id=name, rules=rules, outcome=end, duration_s=0.1)
+            model.TestResult(id=name, rules=rules, outcome=Outcome(end), duration_s=0.1)
             for name, end, rules in tests
         ),
     )
@@ -464,7 +480,9 @@ def test_a_fault_fails_a_cell_that_the_agent_said_passed() -> None:
 def plan_transcript(*began_s: float) -> cells_transcript.Transcript:
     names = ("c", "rust", "x", "y")[: len(began_s)]
     cells = tuple(
-        CellResult(cell=Cell(module="m", language=name, tester="c"), outcome="passed")
+        CellResult(
+            cell=Cell(module="m", language=None, label=name, tester="c"), outcome=Outcome.PASSED
+        )
         for name in names
     )
     return cells_transcript.Transcript(
@@ -495,7 +513,11 @@ def test_a_fault_belongs_to_the_test_that_ran_at_its_time() -> None:
             (1.0, "boot", {"release": "7", "python": "3"}),
             (2.0, "cell", {"cell": "c/c"}),
             (3.0, "test", {"id": "a", "rules": []}),
-            (4.0, "result", {"id": "a", "rules": [], "outcome": "passed", "duration_s": 1.0}),
+            (
+                4.0,
+                "result",
+                {"id": "a", "rules": [], "outcome": "passed", "duration_s": 1.0, "message": ""},
+            ),
             (5.0, "test", {"id": "b", "rules": []}),
         )
     ]

@@ -188,7 +188,7 @@ def world(
     monkeypatch.setattr(process, "run", run)
     monkeypatch.setattr(process, "run_unchecked", lambda _: (0, ""))
     monkeypatch.setattr(signing, "sign_vm_modules", lambda tree, _: tree)
-    found = machine.Accelerator(name="tcg", reason="none")
+    found = machine.Accelerator(name=machine.AcceleratorName.TCG, reason="none")
     monkeypatch.setattr(accelerator, "find_accelerator", lambda *_: found)
     return World(folder=folder, cache_dir=cache_dir, progress=progress)
 

@@ -10,6 +10,8 @@ import pytest
 
 from twinmod.base.sandbox import Chroot
 from twinmod.errors import ConfigError
+from twinmod.guest import protocol
+from twinmod.guest.protocol import Job
 from twinmod.kernels.model import KernelTree
 from twinmod.project.model import VmSpec
 from twinmod.vm import boot, machine, recording
@@ -17,6 +19,26 @@ from twinmod.vm import boot, machine, recording
 QEMU = ["qemu-system-x86_64", "-icount", "shift=1,rr=record,rrfile=/twinmod/recording/execution"]
 
 WriteRun = Callable[[str, str], Path]
+
+
+PLAN = protocol.Plan(
+    mode=Job.MATRIX,
+    port=boot.SERIAL_PORT,
+    cells=(),
+    modules={},
+    testers={},
+    matrix="/twinmod/matrix",
+    version="0.1.0",
+    differential="differential",
+    pytest_args=(),
+    limit_s=15.0,
+    threads=0,
+    increments=0,
+    method="lock",
+    measurement=None,
+    marks="/twinmod/native/marks.so",
+    loop="/twinmod/native/loop",
+)
 
 
 def spoil_record(run_dir: Path, **values: object) -> None:
@@ -43,7 +65,7 @@ def write_run(tmp_path: Path, tree: KernelTree, root: Chroot) -> WriteRun:
         (run_dir / "recording.json").write_text(json.dumps(record))
         (run_dir / "recording/execution").write_bytes(b"events of the machine")
         (run_dir / "initramfs").write_bytes(b"all of it")
-        (run_dir / "results/plan.json").write_text("{}")
+        (run_dir / "results/plan.json").write_text(protocol.render_plan(PLAN))
         (run_dir / "results/console.log").write_text(console)
         (run_dir / "events.jsonl").write_text(events)
         return run_dir
@@ -113,6 +135,7 @@ def test_what_changed_since_is_named(write_run: WriteRun, tree: KernelTree, root
         (lambda run_dir: spoil_record(run_dir, kernel=None), "not one of ours"),
         (lambda run_dir: (run_dir / "recording.json").write_bytes(b"\xff"), "not one of ours"),
         (lambda run_dir: (run_dir / "results/plan.json").write_text("["), "not one of ours"),
+        (lambda run_dir: (run_dir / "results/plan.json").write_text("{}"), "not one of ours"),
         (lambda run_dir: (run_dir / "results/plan.json").unlink(), "not whole: no results/plan"),
         (lambda run_dir: (run_dir / "initramfs").unlink(), "not whole: no initramfs"),
         (lambda run_dir: (run_dir / "recording/execution").unlink(), "no recording/execution"),

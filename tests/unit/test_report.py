@@ -21,24 +21,26 @@ from twinmod.differential import report as differential_report
 from twinmod.errors import ExitCode
 from twinmod.guest import visible
 from twinmod.guest.faults import KernelFault
+from twinmod.guest.protocol import Count, Outcome
 from twinmod.kernels.model import KernelTree
 from twinmod.matrix import report
+from twinmod.project.model import Language
 from twinmod.ui import doctor
 
-C = Cell(module="mdriver_c", language="c", tester="c")
-RUST = Cell(module="mdriver_rust", language="rust", tester="c")
+C = Cell(module="mdriver_c", language=Language.C, tester="c")
+RUST = Cell(module="mdriver_rust", language=Language.RUST, tester="c")
 
 
 def run_test(name: str, outcome: str, message: str = "") -> model.TestResult:
     return model.TestResult(
-        id=name, rules=("R1", "R2"), outcome=outcome, duration_s=0.25, message=message
+        id=name, rules=("R1", "R2"), outcome=Outcome(outcome), duration_s=0.25, message=message
     )
 
 
 RESULTS = (
     CellResult(
         cell=C,
-        outcome="failed",
+        outcome=Outcome.FAILED,
         tests=(
             run_test("a", "passed"),
             run_test("b", "failed", "t.py:3: 1 != 2 <&>"),
@@ -47,7 +49,7 @@ RESULTS = (
     ),
     CellResult(
         cell=RUST,
-        outcome="crashed",
+        outcome=Outcome.CRASHED,
         tests=(run_test("a", "crashed", "the kernel died"),),
         kernel_faults=(
             KernelFault(
@@ -80,7 +82,7 @@ RESULTS = (
     ],
 )
 def test_the_exit_code_is_that_of_the_worst_cell(outcomes: tuple[str, ...], code: ExitCode) -> None:
-    cells = tuple(CellResult(cell=C, outcome=outcome) for outcome in outcomes)
+    cells = tuple(CellResult(cell=C, outcome=Outcome(outcome)) for outcome in outcomes)
     assert cells_report.compare_outcomes(cells) == code
 
 
@@ -230,8 +232,8 @@ UNSEEN = ["\x00", "\x01", "\x1b", "\x7f", "\x9b", "\r", "\ufffe", "\uffff", "\ud
 def test_whatever_a_test_says_junit_can_be_read(unseen: str, outcome: str) -> None:
     text = f"before {unseen} after <&>\n\u2603"
     cell = CellResult(
-        cell=Cell(module="m", language="c", tester=text),
-        outcome=outcome,
+        cell=Cell(module="m", language=Language.C, tester=text),
+        outcome=Outcome(outcome),
         tests=(run_test(text, outcome, text),),
         problems=(text,),
     )
@@ -256,10 +258,10 @@ def render(table: object) -> list[str]:
 
 def test_the_table_has_a_row_for_each_rule_and_a_column_for_each_cell() -> None:
     outcomes = {
-        ("R1", "c/c"): "passed",
-        ("R1", "rust/c"): "failed",
-        ("R12", "c/c"): "skipped",
-        ("R12", "rust/c"): "missing",
+        ("R1", "c/c"): Outcome.PASSED,
+        ("R1", "rust/c"): Outcome.FAILED,
+        ("R12", "c/c"): Outcome.SKIPPED,
+        ("R12", "rust/c"): Outcome.MISSING,
     }
     rules = (("R1", "One device"), ("R12", "Two [bold]"))
     head, one, two, _, ends = (
@@ -272,15 +274,21 @@ def test_the_table_has_a_row_for_each_rule_and_a_column_for_each_cell() -> None:
     assert ends == ["cell", "FAIL", "CRASH"]
 
 
-@pytest.mark.parametrize("outcome", ["passed", "failed", "skipped", "crashed", "timeout", "lost"])
-def test_every_outcome_has_a_mark_of_its_own(outcome: str) -> None:
+def test_every_outcome_has_a_mark_of_its_own() -> None:
+    assert set(cells_report.MARKS) == set(Outcome) - {Outcome.RUNNING}
     marks = [mark for mark, _ in cells_report.MARKS.values()]
     assert len(set(marks)) == len(marks)
-    assert cells_report.MARKS[outcome][0]
+    assert all(marks)
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_a_run_passes_with_no_outcome_but_one_that_says_so(outcome: Outcome) -> None:
+    passed = cells_report.find_exit_code(outcome) == ExitCode.PASSED
+    assert passed == (outcome in {Outcome.PASSED, Outcome.SKIPPED})
 
 
 def test_a_run_in_which_all_passed_has_no_troubles() -> None:
-    whole = CellResult(cell=C, outcome="passed", tests=(run_test("a", "passed"),))
+    whole = CellResult(cell=C, outcome=Outcome.PASSED, tests=(run_test("a", "passed"),))
     assert cells_report.render_troubles((whole,)) == ""
 
 
@@ -299,15 +307,17 @@ def test_troubles_are_tests_problems_and_the_kernels_own_lines() -> None:
 
 
 def test_a_problem_of_several_lines_is_an_indented_block() -> None:
-    cell = Cell(module="mdriver_c", language="c", tester="c")
-    broken = CellResult(cell=cell, outcome="failed", problems=("status 4; log ends with\nERROR",))
+    cell = Cell(module="mdriver_c", language=Language.C, tester="c")
+    broken = CellResult(
+        cell=cell, outcome=Outcome.FAILED, problems=("status 4; log ends with\nERROR",)
+    )
     assert (
         cells_report.render_troubles((broken,)) == "c/c failed: status 4; log ends with\n    ERROR"
     )
 
 
 def test_a_kernel_that_is_not_there_is_shown_with_what_cures_that() -> None:
-    cell = Cell(module="mdriver_c", language="c", tester="c")
+    cell = Cell(module="mdriver_c", language=Language.C, tester="c")
     cells = tuple(
         KernelCell(kernel=name, release=release, cell=cell, reason=reason, fix=fix)
         for name, release, reason, fix in (
@@ -352,21 +362,21 @@ def test_the_last_line_is_the_totals_alone() -> None:
 
 
 def test_a_cell_that_counted_shows_target_actual_and_times() -> None:
-    count = {"target": 3000069, "actual": 3000069, "real_s": 2.0, "user_s": 0.5, "system_s": 1.25}
-    text = counter.render_counts((CellResult(cell=C, outcome="passed", count=count),))
+    count = Count(target=3000069, actual=3000069, real_s=2.0, user_s=0.5, system_s=1.25)
+    text = counter.render_counts((CellResult(cell=C, outcome=Outcome.PASSED, count=count),))
     assert "c/c  Target 3000069  Actual 3000069" in text
     assert "real 2.000 s  user 0.500 s  sys 1.250 s" in text
     assert "lost" not in text
 
 
 def test_a_cell_that_lost_some_says_how_many() -> None:
-    count = {"target": 69, "actual": 60, "real_s": 2.0, "user_s": 0.5, "system_s": 1.25}
-    text = counter.render_counts((CellResult(cell=C, outcome="passed", count=count),))
+    count = Count(target=69, actual=60, real_s=2.0, user_s=0.5, system_s=1.25)
+    text = counter.render_counts((CellResult(cell=C, outcome=Outcome.PASSED, count=count),))
     assert "Target 69  Actual 60  9 lost" in text
 
 
 def test_a_cell_that_did_not_come_to_count_says_how_it_ended() -> None:
-    assert "lost" in counter.render_counts((CellResult(cell=C, outcome="lost"),))
+    assert "lost" in counter.render_counts((CellResult(cell=C, outcome=Outcome.LOST),))
 
 
 def test_the_doctor_shows_what_is_needed_and_a_fix_only_where_something_lacks() -> None:
@@ -425,10 +435,10 @@ def test_a_runs_notes_say_what_it_ran_on_and_how_it_differs_from_others() -> Non
 def fail(cell: Cell, *rules: str) -> CellResult:
     """Return a cell in which a test of each rule failed."""
     tests = tuple(
-        model.TestResult(id=f"test_{rule}", rules=(rule,), outcome="failed", duration_s=0.1)
+        model.TestResult(id=f"test_{rule}", rules=(rule,), outcome=Outcome.FAILED, duration_s=0.1)
         for rule in rules
     )
-    return CellResult(cell=cell, outcome="failed", tests=tests)
+    return CellResult(cell=cell, outcome=Outcome.FAILED, tests=tests)
 
 
 @pytest.mark.parametrize(

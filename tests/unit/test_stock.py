@@ -13,7 +13,7 @@ from twinmod.base.sandbox import Chroot
 from twinmod.errors import BuildError, ConfigError, MissingToolError
 from twinmod.kernels import find, kconfig, proof, stock
 from twinmod.kernels import packages as kernels_packages
-from twinmod.kernels.model import CrateProof, KernelTree
+from twinmod.kernels.model import CrateProof, KernelTree, Origin
 from twinmod.project.model import KernelSpec
 
 VERSION = "7.3.4-1~bpo13+1"
@@ -399,7 +399,9 @@ def test_the_doctor_says_whether_layouts_were_compared(
 ) -> None:
     equal = 0 if uncompared else 3102
     proved = replace(tree.proof, equal_layouts=equal, uncompared=uncompared)
-    checks = find.check_tree(kernel_spec, replace(tree, origin=origin, proof=proved), NOT_MADE)
+    checks = find.check_tree(
+        kernel_spec, replace(tree, origin=Origin(origin), proof=proved), NOT_MADE
+    )
     found = {check.name: check for check in checks}["layouts"]
     assert (found.ok, found.required, found.fix) == (ok, False, fix)
     assert uncompared in found.found

@@ -30,7 +30,7 @@ from twinmod.errors import (
     TwinmodError,
     VmLostError,
 )
-from twinmod.guest.protocol import Timing
+from twinmod.guest.protocol import Count, Outcome, Timing
 from twinmod.kernels import find
 from twinmod.kernels.model import KernelTree
 from twinmod.matrix import report, run
@@ -129,8 +129,8 @@ class World:
 
 
 def pass_cell(cell: Cell) -> CellResult:
-    count = {"target": 6, "actual": 6, "real_s": 0.5, "user_s": 0.1, "system_s": 0.1}
-    return CellResult(cell=cell, outcome="passed", count=count)
+    count = Count(target=6, actual=6, real_s=0.5, user_s=0.1, system_s=0.1)
+    return CellResult(cell=cell, outcome=Outcome.PASSED, count=count)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def world(tmp_path: Path, root: Chroot, tree: KernelTree, monkeypatch: pytest.Mo
         tree=tree,
         chroot=root,
         vm=project_config.read_config(templates.find_shipped_dir()).vm,
-        accelerator=machine.Accelerator(name="tcg", reason="none"),
+        accelerator=machine.Accelerator(name=machine.AcceleratorName.TCG, reason="none"),
         userland=boot.Userland(
             site_dir=Path("/cache/site"), tester_dirs=(), programs_dir=Path("/cache/programs")
         ),
@@ -324,8 +324,10 @@ def matrix(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     ) -> run.Run:
         cells, absent = cells_selection.plan_presence(selection.plan_cells(config), prepared.tree)
         outcome = "failed" if config.kernel.name == "sid" else "passed"
-        test = TestResult(id="test_x", rules=("R9",), outcome=outcome, duration_s=0.1)
-        found = tuple(CellResult(cell=cell, outcome=outcome, tests=(test,)) for cell in cells)
+        test = TestResult(id="test_x", rules=("R9",), outcome=Outcome(outcome), duration_s=0.1)
+        found = tuple(
+            CellResult(cell=cell, outcome=Outcome(outcome), tests=(test,)) for cell in cells
+        )
         totals = {"passed": 0, "failed": 0, "skipped": len(absent), outcome: len(cells)}
         document = report.plan_test_report(
             found,

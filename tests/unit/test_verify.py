@@ -16,10 +16,12 @@ from twinmod.base.archives import File
 from twinmod.base.progress import TerminalProgress
 from twinmod.cells.model import Cell, CellResult
 from twinmod.errors import ConfigError, MissingToolError, NotPassedError, TwinmodError
+from twinmod.guest.protocol import Outcome
 from twinmod.kernels import roots
 from twinmod.kernels.model import KernelTree
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
+from twinmod.project.model import Language
 from twinmod.release import dkms, verify, verify_run
 from twinmod.release import index as release_index
 from twinmod.release.model import Release
@@ -343,9 +345,9 @@ def test_what_a_project_has_no_kernel_for_is_absent_and_says_so(
 
 @pytest.mark.parametrize("said", verify_run.NO_SIGNATURE)
 def test_a_refusal_is_one_whichever_way_a_kernel_wants_signatures(said: str) -> None:
-    cell = Cell(module="m", language="c", tester="c")
+    cell = Cell(module="m", language=Language.C, tester="c")
     problems = (f"m did not load: EPERM; the kernel says: a; {said}; b",)
-    results = {"m": CellResult(cell=cell, outcome="failed", problems=problems)}
+    results = {"m": CellResult(cell=cell, outcome=Outcome.FAILED, problems=problems)}
     assert verify_run.require_refusal(results, verify_run.NO_SIGNATURE) == said
     with pytest.raises(NotPassedError, match="was not refused"):
         verify_run.require_refusal(results, verify_run.OTHER_RELEASE)

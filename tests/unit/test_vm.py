@@ -12,15 +12,16 @@ from twinmod.builds.product import Product
 from twinmod.cells import model, outcomes
 from twinmod.cells import transcript as cells_transcript
 from twinmod.cells.model import Cell
-from twinmod.guest import measure, protocol
+from twinmod.guest import protocol
+from twinmod.guest.protocol import Job, WrittenByProgram, render_event
 from twinmod.kernels.model import KernelTree
 from twinmod.project import model as project_model
-from twinmod.project.model import VmSpec
+from twinmod.project.model import Language, VmSpec
 from twinmod.vm import accelerator, boot, initramfs, machine, running, session
 
 CELLS = (
-    Cell(module="mdriver_c", language="c", tester="c"),
-    Cell(module="mdriver_c", language="c", tester="rust"),
+    Cell(module="mdriver_c", language=Language.C, tester="c"),
+    Cell(module="mdriver_c", language=Language.C, tester="rust"),
 )
 
 
@@ -68,7 +69,7 @@ EVENTS = (
 
 
 def test_a_vm_on_tcg(vm: VmSpec) -> None:
-    assert machine.plan_qemu(vm, "tcg") == (
+    assert machine.plan_qemu(vm, machine.AcceleratorName.TCG) == (
         "qemu-system-x86_64",
         "-M",
         "q35",
@@ -86,14 +87,14 @@ def find_value(argv: tuple[str, ...], option: str) -> str:
 
 
 def test_a_vm_on_kvm_is_the_hosts_own_processor_with_its_own_clock(vm: VmSpec) -> None:
-    argv = machine.plan_qemu(vm, "kvm")
+    argv = machine.plan_qemu(vm, machine.AcceleratorName.KVM)
     assert (find_value(argv, "-accel"), find_value(argv, "-cpu")) == ("kvm", "host")
     assert "tsc" not in find_value(argv, "-append")
     assert argv[-len(EVENTS) :] == EVENTS
 
 
 def test_a_vm_that_counts_instructions(vm: VmSpec) -> None:
-    argv = machine.plan_qemu(vm, "icount")
+    argv = machine.plan_qemu(vm, machine.AcceleratorName.ICOUNT)
     assert (find_value(argv, "-accel"), find_value(argv, "-icount")) == (
         "tcg",
         "shift=0,sleep=off",
@@ -107,14 +108,16 @@ def test_a_vm_that_counts_instructions(vm: VmSpec) -> None:
 
 
 def test_an_interactive_vm_has_the_callers_terminal_and_no_other_way_out(vm: VmSpec) -> None:
-    argv = machine.plan_qemu(vm, "tcg", interactive=True)
+    argv = machine.plan_qemu(vm, machine.AcceleratorName.TCG, interactive=True)
     assert argv[-2:] == ("-serial", "mon:stdio")
     assert argv.count("-serial") == 1
     assert "-chardev" not in argv
 
 
 def test_parameters_are_added_to_the_kernels_own(vm: VmSpec) -> None:
-    argv = machine.plan_qemu(replace(vm, processors=1, memory_mib=512), "tcg", parameters="nokaslr")
+    argv = machine.plan_qemu(
+        replace(vm, processors=1, memory_mib=512), machine.AcceleratorName.TCG, parameters="nokaslr"
+    )
     line = argv[argv.index("-append") + 1]
     assert line.endswith(" printk.devkmsg=on tsc=reliable nokaslr")
     assert argv[argv.index("-smp") + 1] == "1"
@@ -141,7 +144,9 @@ def setting(
         tree=replace(tree, vm_module_paths=(tmp_path / "9p.ko", tmp_path / "overlay.ko")),
         chroot=replace(root, root_dir=tmp_path / "root"),
         vm=vm,
-        accelerator=machine.Accelerator(name="tcg", reason="this host has no /dev/kvm"),
+        accelerator=machine.Accelerator(
+            name=machine.AcceleratorName.TCG, reason="this host has no /dev/kvm"
+        ),
         version="0.1.0",
         userland=boot.Userland(
             site_dir=Path("/cache/site"),
@@ -153,19 +158,18 @@ def setting(
 
 @pytest.fixture
 def work(product: Product) -> boot.Work:
-    return boot.Work(mode="matrix", cells=CELLS, products=(product,), limit_s=15.0)
+    return boot.Work(mode=Job.MATRIX, cells=CELLS, products=(product,), limit_s=15.0)
 
 
 def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
     setting: boot.Setting, work: boot.Work
 ) -> None:
     cells = (*work.cells, model.DIFFERENTIAL)
-    told = boot.plan_agent(
+    plan = boot.plan_agent(
         setting,
         replace(work, cells=cells, pytest_args=("-k", "R1"), differential="differential"),
     )
-    assert json.loads(json.dumps(told)) == told
-    assert told == {
+    assert json.loads(protocol.render_plan(plan)) == {
         "mode": "matrix",
         "port": "",
         "cells": [
@@ -221,8 +225,8 @@ def test_the_agent_is_told_what_to_measure_by_name(setting: boot.Setting, work: 
         turns=3,
         device_bytes=4096,
     )
-    told = boot.plan_agent(setting, replace(work, mode="measure", measurement=measurement))
-    assert measure.parse_measurement(json.loads(json.dumps(told["measurement"]))) == measurement
+    told = boot.plan_agent(setting, replace(work, mode=Job.MEASURE, measurement=measurement))
+    assert protocol.parse_plan(protocol.render_plan(told)).measurement == measurement
 
 
 def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_same(
@@ -280,7 +284,7 @@ def test_a_vm_that_is_recorded_has_one_processor_and_no_way_in(
         "-serial",
         "chardev:events",
     )
-    assert boot.plan_agent(recorded, work)["port"] == "/dev/ttyS1"
+    assert boot.plan_agent(recorded, work).port == "/dev/ttyS1"
 
 
 def test_a_recorded_vms_folder_keeps_what_a_replay_takes(
@@ -311,7 +315,7 @@ def test_only_the_matrix_has_other_memory_than_a_stock_kernel(
     setting: boot.Setting, work: boot.Work, tmp_path: Path
 ) -> None:
     for mode, added in (("matrix", True), ("measure", False), ("count", False)):
-        argv = boot.plan_boot(setting, replace(work, mode=mode), tmp_path / mode).command.argv
+        argv = boot.plan_boot(setting, replace(work, mode=Job(mode)), tmp_path / mode).command.argv
         line = argv[argv.index("-append") + 1]
         assert ("init_on_alloc=0" in line) is added, mode
         assert ("transparent_hugepage=never" in line) is added, mode
@@ -323,10 +327,10 @@ def test_several_builds_of_one_module_are_files_of_their_own(
     other = replace(product, path=Path("/out/short.ko"), variant="short")
     cell = replace(CELLS[0], variant="short", rules=("R4",), files=("test_add.py",))
     both = replace(work, cells=(CELLS[0], cell), products=(product, other))
-    told = boot.plan_agent(setting, both)["cells"]
-    assert [(c["name"], c["path"], c["rules"], c["files"]) for c in told] == [
-        ("c/c", "/twinmod/module/mdriver_c.ko", [], []),
-        ("c/c/short", "/twinmod/module/mdriver_c.short.ko", ["R4"], ["test_add.py"]),
+    told = boot.plan_agent(setting, both).cells
+    assert [(c.name, c.path, c.rules, c.files) for c in told] == [
+        ("c/c", "/twinmod/module/mdriver_c.ko", (), ()),
+        ("c/c/short", "/twinmod/module/mdriver_c.short.ko", ("R4",), ("test_add.py",)),
     ]
     seen = {
         str(b.target_path): b.source_path for b in boot.plan_view(setting, both.products, tmp_path)
@@ -384,12 +388,15 @@ def test_every_path_that_the_agent_is_given_is_in_its_view(
     seen = {str(bind.target_path) for bind in boot.plan_view(setting, work.products, tmp_path)}
     told = boot.plan_agent(setting, work)
     python_path = dict(boot.plan_environment(setting.userland))["PYTHONPATH"].split(":")
-    paths = [told["matrix"], *(m["path"] for m in told["modules"].values()), *python_path]
+    paths = [told.matrix, *(m.path for m in told.modules.values()), *python_path]
     assert {f"/view{path}" for path in paths} <= seen
 
 
 def test_only_kvm_gets_the_device(setting: boot.Setting, work: boot.Work, tmp_path: Path) -> None:
-    kvm = replace(setting, accelerator=machine.Accelerator(name="kvm", reason="a guest booted"))
+    kvm = replace(
+        setting,
+        accelerator=machine.Accelerator(name=machine.AcceleratorName.KVM, reason="a guest booted"),
+    )
     argv = boot.plan_boot(kvm, work, tmp_path / "vm-1").command.argv
     assert argv[argv.index("--dev-bind") + 1] == "/dev/kvm"
 
@@ -397,7 +404,7 @@ def test_only_kvm_gets_the_device(setting: boot.Setting, work: boot.Work, tmp_pa
 def test_a_shell_stays_in_the_callers_session(
     setting: boot.Setting, work: boot.Work, tmp_path: Path
 ) -> None:
-    plan = boot.plan_boot(setting, replace(work, mode="shell", cells=()), tmp_path / "vm-1")
+    plan = boot.plan_boot(setting, replace(work, mode=Job.SHELL, cells=()), tmp_path / "vm-1")
     assert "--new-session" not in plan.command.argv
     assert "mon:stdio" in plan.command.argv
 
@@ -409,7 +416,7 @@ def test_a_vms_folder_holds_what_it_boots_from_while_it_runs_and_its_plan_for_go
     with boot.write_run_dir(plan):
         assert (plan.run_dir / "initramfs").read_bytes() == plan.initramfs
     assert not (plan.run_dir / "initramfs").exists()
-    assert json.loads((plan.run_dir / "results/plan.json").read_text()) == plan.agent_plan
+    assert protocol.parse_plan((plan.run_dir / "results/plan.json").read_bytes()) == plan.agent_plan
 
 
 def test_a_vms_folder_is_its_own(setting: boot.Setting, work: boot.Work, tmp_path: Path) -> None:
@@ -507,7 +514,7 @@ def test_what_a_program_wrote_to_the_log_ends_no_cell(product: Product) -> None:
     (fault,), _ = running.find_faults(f"{line}\n", (product,), Path("/out/vm-1"))
     assert fault.kind == "bug"
     assert running.find_faults(f"{line}\n", (product,), Path("/out/vm-1"), (line,)) == ((), 0)
-    event = json.dumps({"event": "by_program", "line": line})
+    event = render_event(WrittenByProgram(line=line), 1.0)
     assert outcomes.parse_program_lines(cells_transcript.parse_events((event,))) == (line,)
 
 

@@ -13,16 +13,18 @@ from twinmod.cells.model import Cell, CellResult, TestResult
 from twinmod.differential import run as differential_run
 from twinmod.differential import scripts as differential_scripts
 from twinmod.errors import ConfigError, MissingToolError
+from twinmod.guest.protocol import Outcome
 from twinmod.matrix import run
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
-from twinmod.project.model import LANGUAGES
+from twinmod.project.model import LANGUAGES, Language
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 PASSED = tuple(
     CellResult(
-        cell=Cell(module=f"mdriver_{letter}", language=letter, tester=tester), outcome="passed"
+        cell=Cell(module=f"mdriver_{letter}", language=Language(letter), tester=tester),
+        outcome=Outcome.PASSED,
     )
     for letter in ("c", "rust")
     for tester in ("c", "rust")
@@ -152,8 +154,8 @@ RULES = (("R1", "Open"), ("R2", "Close"), ("R10", "Atomic"))
 def test_the_table_has_the_rules_that_were_asked_for(
     selection: cells_selection.Selection, shown: list[str]
 ) -> None:
-    test = TestResult(id="test_x", rules=("R1", "R10"), outcome="passed", duration_s=0.1)
-    ran = (CellResult(cell=PASSED[0].cell, outcome="passed", tests=(test,)),)
+    test = TestResult(id="test_x", rules=("R1", "R10"), outcome=Outcome.PASSED, duration_s=0.1)
+    ran = (CellResult(cell=PASSED[0].cell, outcome=Outcome.PASSED, tests=(test,)),)
     assert [rule for rule, _ in run.plan_shown_rules(RULES, ran, selection)] == shown
 
 

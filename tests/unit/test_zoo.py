@@ -16,15 +16,17 @@ from twinmod.cells.model import CellResult, TestResult
 from twinmod.errors import BuildError, ConfigError
 from twinmod.experiments import zoo, zoo_run
 from twinmod.guest.faults import KernelFault
+from twinmod.guest.protocol import Outcome
 from twinmod.kernels.model import KernelTree
 from twinmod.project import config as project_config
 from twinmod.project import rules
 from twinmod.project.config import Config
+from twinmod.project.model import Language
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = project_config.read_config(ROOT)
 ENTRIES = zoo_run.read_entries(CONFIG)
-ATTEMPTS = zoo.select_attempts(ENTRIES, "", ("c", "rust"))
+ATTEMPTS = zoo.select_attempts(ENTRIES, "", (Language.C, Language.RUST))
 RULES = tuple(number for number, _ in rules.parse_rules((ROOT / "DEVICE.md").read_text()))
 
 TEXT = """
@@ -53,9 +55,9 @@ error: aborting due to 1 previous error
 def ran(outcome: str = "passed", **values: object) -> CellResult:
     """Return a cell with one test of R4 that ended in some way."""
     test = TestResult(
-        id="test_x", rules=("R4",), outcome=outcome, duration_s=0.1, message="it said no"
+        id="test_x", rules=("R4",), outcome=Outcome(outcome), duration_s=0.1, message="it said no"
     )
-    made = CellResult(cell=CELL, outcome=outcome, tests=(test,))
+    made = CellResult(cell=CELL, outcome=Outcome(outcome), tests=(test,))
     return replace(made, **values)  # type: ignore[arg-type]
 
 
@@ -163,13 +165,13 @@ def test_both_languages_are_built_as_the_twins_are() -> None:
 
 
 def test_every_cell_has_a_name_of_its_own() -> None:
-    drivers = {"c": "mdriver_c", "rust": "mdriver_rust"}
+    drivers = {Language.C: "mdriver_c", Language.RUST: "mdriver_rust"}
     names = [zoo.plan_cell(attempt, drivers).name for attempt in ATTEMPTS]
     assert len(set(names)) == len(names)
 
 
 def test_a_program_runs_on_a_driver_without_the_bug() -> None:
-    cell = zoo.plan_cell(replace(IN_C, space="user"), {"c": "mdriver_c"})
+    cell = zoo.plan_cell(replace(IN_C, space="user"), {Language.C: "mdriver_c"})
     assert (cell.module, cell.tester) == ("mdriver_c", "c")
 
 
@@ -179,9 +181,9 @@ def test_what_ends_a_vm_comes_last() -> None:
 
 
 def test_a_selection_of_nothing_is_refused() -> None:
-    assert zoo.select_attempts((ENTRY,), "bug/rust", ("rust",)) == (IN_RUST,)
+    assert zoo.select_attempts((ENTRY,), "bug/rust", (Language.RUST,)) == (IN_RUST,)
     with pytest.raises(ConfigError, match="leaves nothing"):
-        zoo.select_attempts((ENTRY,), "no such bug", ("c",))
+        zoo.select_attempts((ENTRY,), "no such bug", (Language.C,))
 
 
 # -- verdicts ---------------------------------------------------------------------------------
@@ -229,7 +231,7 @@ def test_no_bug_is_the_word_of_the_entry_and_says_why() -> None:
     [
         ran(problems=("did not load: no such file",)),
         ran("skipped"),
-        CellResult(cell=CELL, outcome="passed"),
+        CellResult(cell=CELL, outcome=Outcome.PASSED),
     ],
 )
 def test_what_did_not_run_is_never_as_expected(result: CellResult) -> None:

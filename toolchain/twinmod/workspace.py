@@ -22,7 +22,7 @@ from twinmod.kernels.model import KernelTree
 from twinmod.project import config as project_config
 from twinmod.project import rules
 from twinmod.project.config import Config
-from twinmod.project.model import LANGUAGES, TesterSpec
+from twinmod.project.model import LANGUAGES, Language, TesterSpec
 from twinmod.userland import native, packages, programs
 from twinmod.userland import testers as userland_testers
 from twinmod.userland.testers import Tools
@@ -213,14 +213,14 @@ def hold_checkout(config: Config, progress: Progress) -> Iterator[None]:
         yield
 
 
-def find_languages(tree: KernelTree) -> tuple[str, ...]:
+def find_languages(tree: KernelTree) -> tuple[Language, ...]:
     """Return the languages in which a kernel can have modules."""
     return tuple(language for language in LANGUAGES if not build.find_absence(language, tree))
 
 
 def require_languages(
-    config: Config, tree: KernelTree, wanted: tuple[str, ...], progress: Progress
-) -> tuple[str, ...]:
+    config: Config, tree: KernelTree, wanted: tuple[Language, ...], progress: Progress
+) -> tuple[Language, ...]:
     """Return the wanted languages in which a kernel can have modules.
 
     Args:
@@ -246,7 +246,7 @@ def require_languages(
 
 
 def plan_builds(
-    config: Config, tree: KernelTree, languages: tuple[str, ...]
+    config: Config, tree: KernelTree, languages: tuple[Language, ...]
 ) -> tuple[build.BuildPlan, ...]:
     """Plan the build of the modules in some languages."""
     modules = [module for module in config.modules if module.language in languages]
@@ -259,7 +259,7 @@ def plan_builds(
     )
 
 
-def render_builds(config: Config, languages: tuple[str, ...], progress: Progress) -> str:
+def render_builds(config: Config, languages: tuple[Language, ...], progress: Progress) -> str:
     """Return the commands that would build modules; run and make nothing.
 
     Raises:
@@ -275,7 +275,7 @@ def render_builds(config: Config, languages: tuple[str, ...], progress: Progress
 
 
 def run_build(
-    config: Config, prepared: Prepared, languages: tuple[str, ...], progress: Progress
+    config: Config, prepared: Prepared, languages: tuple[Language, ...], progress: Progress
 ) -> tuple[Product, ...]:
     """Build modules, sign them for a kernel that wants that, and write the build report."""
     built = build_unsigned(config, prepared, languages, progress)
@@ -286,7 +286,7 @@ def run_build(
 
 
 def build_unsigned(
-    config: Config, prepared: Prepared, languages: tuple[str, ...], progress: Progress
+    config: Config, prepared: Prepared, languages: tuple[Language, ...], progress: Progress
 ) -> tuple[Product, ...]:
     """Build modules as make leaves them."""
     plans = plan_builds(config, prepared.tree, languages)
@@ -309,7 +309,7 @@ def read_module_version(config: Config) -> str:
 
 def read_uapi(config: Config) -> tuple[tuple[str, bytes], ...]:
     """Return (path in the checkout, content) of the uapi header, as far as it is there."""
-    module = config.find_module("c")
+    module = config.find_module(Language.C)
     path = config.root_dir / module.sources / UAPI
     return ((f"{module.sources}/{UAPI}", path.read_bytes()),) if path.exists() else ()
 

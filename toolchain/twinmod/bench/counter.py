@@ -15,6 +15,7 @@ from twinmod.cells import model as cells_model
 from twinmod.cells import report, selection
 from twinmod.cells.model import CellResult
 from twinmod.errors import VmLostError
+from twinmod.guest.protocol import Job
 from twinmod.kernels import model
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES
@@ -51,7 +52,7 @@ def plan_counter_report(
     cells = {name: _plan_counter_cell(name, found) for name, found in by_cell.items()}
     comparisons = []
     for tester in dict.fromkeys(result.cell.tester for result in results):
-        c, rust = (cells.get(f"{language}/{tester}", {}) for language in ("c", "rust"))
+        c, rust = (cells.get(f"{language}/{tester}", {}) for language in LANGUAGES)
         times = c.get("real_s", ())
         if times and all(times) and len(times) == len(rust.get("real_s", ())):
             ratio = figures.compare_samples(times, rust["real_s"])
@@ -71,15 +72,15 @@ def plan_counter_report(
 
 def _plan_counter_cell(name: str, found: list[CellResult]) -> dict[str, Any]:
     counts = [result.count for result in found if result.count is not None]
-    real_s = [count["real_s"] for count in counts]
+    real_s = [count.real_s for count in counts]
     return {
         "cell": name,
         "outcomes": [result.outcome for result in found],
-        "target": counts[0]["target"] if counts else None,
-        "actual": [count["actual"] for count in counts],
+        "target": counts[0].target if counts else None,
+        "actual": [count.actual for count in counts],
         "real_s": real_s,
-        "user_s": [count["user_s"] for count in counts],
-        "system_s": [count["system_s"] for count in counts],
+        "user_s": [count.user_s for count in counts],
+        "system_s": [count.system_s for count in counts],
         "interval_s": plan_interval(figures.find_interval(real_s)) if real_s else None,
     }
 
@@ -92,12 +93,12 @@ def render_counts(results: tuple[CellResult, ...]) -> str:
             blocks.append(f"{result.cell.name}  {result.outcome}")
             continue
         count = result.count
-        lost = count["target"] - count["actual"]
+        lost = count.target - count.actual
         blocks.append(
-            f"{result.cell.name}  Target {count['target']}  Actual {count['actual']}"
+            f"{result.cell.name}  Target {count.target}  Actual {count.actual}"
             f"{f'  {lost} lost' if lost else ''}\n"
-            f"     real {count['real_s']:.3f} s  user {count['user_s']:.3f} s  "
-            f"sys {count['system_s']:.3f} s"
+            f"     real {count.real_s:.3f} s  user {count.user_s:.3f} s  "
+            f"sys {count.system_s:.3f} s"
         )
     return "\n".join(blocks)
 
@@ -132,7 +133,7 @@ def run_counter(
     out_dir = config.out_dir / "counter"
     shutil.rmtree(out_dir, ignore_errors=True)
     work = boot.Work(
-        mode="count",
+        mode=Job.COUNT,
         cells=cells,
         products=products,
         limit_s=counting.limit_s,

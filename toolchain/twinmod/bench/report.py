@@ -11,8 +11,10 @@ from twinmod.bench import figures as bench_figures
 from twinmod.bench.figures import Cost, Figure
 from twinmod.bench.targets import Costs
 from twinmod.builds.product import Product
-from twinmod.cells.model import YARDSTICKS, Loop, Turns
-from twinmod.guest.protocol import Timing
+from twinmod.cells.model import YARDSTICKS, Loop
+from twinmod.guest.protocol import Timing, Turns
+from twinmod.project.model import LANGUAGES, Language
+from twinmod.vm.machine import AcceleratorName
 
 
 def summarize_figures(figures: Iterable[Figure]) -> dict[tuple[str, Timing], Cost]:
@@ -74,7 +76,9 @@ def plan_turns(turns: Turns) -> dict[str, Any]:
     }
 
 
-def plan_comparisons(turns: Iterable[Turns], languages: Mapping[str, str]) -> list[dict[str, Any]]:
+def plan_comparisons(
+    turns: Iterable[Turns], languages: Mapping[str, Language]
+) -> list[dict[str, Any]]:
     """Return how Rust compares with C by a clock, for every kind of calls that both made.
 
     Args:
@@ -89,9 +93,11 @@ def plan_comparisons(turns: Iterable[Turns], languages: Mapping[str, str]) -> li
     found = []
     for (tester, timing), pair in by_key.items():
         # A coarse clock may tell no time at all.
-        if not {"c", "rust"} <= pair.keys() or not all(pair["c"].latency_ns):
+        if not set(LANGUAGES) <= pair.keys() or not all(pair[Language.C].latency_ns):
             continue
-        ratio = bench_figures.compare_samples(pair["c"].latency_ns, pair["rust"].latency_ns)
+        ratio = bench_figures.compare_samples(
+            pair[Language.C].latency_ns, pair[Language.RUST].latency_ns
+        )
         found.append(
             {
                 "tester": tester,
@@ -137,7 +143,7 @@ def plan_report(
     """
     languages = {product.module: product.language for product in products}
     found = summarize_figures(figures)
-    modules = {language: module for module, language in languages.items()}
+    modules = {language.value: module for module, language in languages.items()}
     testers = dict.fromkeys(cell.partition("/")[2] for cell, _ in found if cell != YARDSTICKS.name)
     entries = [
         plan_cost(
@@ -154,7 +160,7 @@ def plan_report(
         "quick": quick,
         "kernel": dict(kernel),
         "parameters": parameters,
-        "accelerator": wall.get("accelerator", "icount"),
+        "accelerator": wall.get("accelerator", AcceleratorName.ICOUNT),
         "exact": {
             **exact,
             "spread": max((cost.spread for cost in found.values()), default=0.0),

@@ -9,8 +9,9 @@ from typing import Any
 from twinmod.base import text
 from twinmod.base.text import KIB
 from twinmod.bench.figures import Cost
-from twinmod.cells.model import YARDSTICKS, Turns
-from twinmod.guest.protocol import TMPFS_FILE, Timing
+from twinmod.cells.model import YARDSTICKS
+from twinmod.guest.protocol import TMPFS_FILE, Timing, Turns
+from twinmod.project.model import LANGUAGES, Language
 
 #: Instructions above those of one byte, per 8 bytes, from 64 KiB on.
 COPY_LIMIT = 1.03
@@ -75,7 +76,7 @@ def _iterate_sizes(costs: Costs, cell: str) -> Iterator[tuple[str, int, Cost]]:
 def plan_goals(costs: Costs) -> list[Goal]:
     """Return what the twins are to reach in exact counts, with the C tester, and what they do."""
     return [
-        *(goal for language in ("c", "rust") for goal in _plan_own(costs, language)),
+        *(goal for language in LANGUAGES for goal in _plan_own(costs, language)),
         *_plan_rust(costs),
         *(goal for tester in ("c", "rust") for goal in _plan_tester(costs, tester)),
     ]
@@ -85,7 +86,7 @@ def _plan_share(goal: str, module: str, own: float, other: float, limit: float) 
     return Goal(goal=goal, module=module, reached=round(own / other, 4), limit=limit)
 
 
-def _plan_own(costs: Costs, language: str) -> Iterator[Goal]:
+def _plan_own(costs: Costs, language: Language) -> Iterator[Goal]:
     """Yield the goals of one module beside the yardsticks."""
     cell = f"{language}/c"
     one = {op: cost for op, size, cost in _iterate_sizes(costs, cell) if size == 1}
@@ -148,7 +149,7 @@ def _plan_tester(costs: Costs, tester: str) -> Iterator[Goal]:
             )
 
 
-def plan_scaling_goals(turns: Iterable[Turns], languages: Mapping[str, str]) -> list[Goal]:
+def plan_scaling_goals(turns: Iterable[Turns], languages: Mapping[str, Language]) -> list[Goal]:
     """Return how much of one thread's time two take for as many bytes each, on disjoint regions."""
     found = {(t.module, t.timing): median(t.latency_ns) for t in turns if t.tester == "c"}
     goals = []

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from twinmod.base import text
+from twinmod.vm.machine import AcceleratorName
 
 
 def render_entry(entry: Mapping[str, Any]) -> str:
@@ -24,7 +25,7 @@ def render_entry(entry: Mapping[str, Any]) -> str:
 
 def label_accelerator(accelerator: str) -> str:
     """Return what a clock tells in a VM on some accelerator."""
-    return "time" if accelerator == "kvm" else "emulation, not time"
+    return "time" if accelerator == AcceleratorName.KVM else "emulation, not time"
 
 
 def render_count(count: float | None) -> str:

@@ -25,7 +25,7 @@ from twinmod.builds.product import Product
 from twinmod.errors import BuildError, ConfigError
 from twinmod.kernels import elf, kconfig
 from twinmod.kernels.model import KernelTree
-from twinmod.project.model import ModuleSpec
+from twinmod.project.model import Language, ModuleSpec
 
 MODULES = sandbox.INSIDE / "module"
 
@@ -71,7 +71,7 @@ def read_sources(module: ModuleSpec, project_dir: Path) -> tuple[tuple[str, byte
         ConfigError: The folder or the module's main file is not there.
     """
     folder = project_dir / module.sources
-    suffix = ".rs" if module.language == "rust" else ".c"
+    suffix = ".rs" if module.language == Language.RUST else ".c"
     main_path = folder / f"{module.name}{suffix}"
     if not main_path.is_file():
         raise ConfigError(
@@ -113,9 +113,9 @@ def plan_binds(
     return binds, (inside.parent,) if module.subdirs else ()
 
 
-def find_absence(language: str, tree: KernelTree) -> str:
+def find_absence(language: Language | None, tree: KernelTree) -> str:
     """Return why a kernel can have no module in a language, "" when it can."""
-    if language == "rust" and not tree.proof.rustc:
+    if language == Language.RUST and not tree.proof.rustc:
         return f"kernel {tree.release} was built without Rust (CONFIG_RUST is not set)"
     return ""
 
@@ -326,7 +326,7 @@ def check_module(plan: BuildPlan, found: elf.ModuleFile) -> str:
     claims = (
         ("name", plan.module.name, found.find_modinfo("name")),
         ("kernel", plan.tree.release, vermagic.split(" ")[0]),
-        ("language", plan.module.language, find_language(found)),
+        ("language", plan.module.language, find_language(found) or "unknown"),
     )
     wrong = tuple(
         (what, f"{seen}, not {wanted}") for what, wanted, seen in claims if wanted != seen
@@ -339,8 +339,8 @@ def check_module(plan: BuildPlan, found: elf.ModuleFile) -> str:
     return vermagic
 
 
-def find_language(found: elf.ModuleFile) -> str:
-    """Return the language that a module was compiled from: "rust", "c", or "unknown".
+def find_language(found: elf.ModuleFile) -> Language | None:
+    """Return the language that a module was compiled from, None when its file does not show it.
 
     Every module has C in it, from modpost; only a Rust one is signed by rustc and has Rust's
     mangled symbols.
@@ -348,8 +348,8 @@ def find_language(found: elf.ModuleFile) -> str:
     signed = any("rustc" in comment for comment in found.comments)
     mangled = any(symbol.startswith("_R") for symbol in found.symbols)
     if signed and mangled:
-        return "rust"
-    return "c" if found.comments and not signed and not mangled else "unknown"
+        return Language.RUST
+    return Language.C if found.comments and not signed and not mangled else None
 
 
 def plan_report(products: tuple[Product, ...], tree: KernelTree) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from twinmod.base.progress import Progress
 from twinmod.builds import build
 from twinmod.builds.build import BUILD_TIMEOUT_S, COMPILER_LINES, SOURCE_SUFFIXES, BuildPlan
 from twinmod.kernels.model import KernelTree
-from twinmod.project.model import ModuleSpec
+from twinmod.project.model import Language, ModuleSpec
 
 
 def lint(plan: BuildPlan, progress: Progress) -> None:
@@ -69,7 +69,7 @@ def _plan_checks(
     module: ModuleSpec, tree: KernelTree, paths: tuple[str, ...]
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return (name, argument vector) of the checks of a module's language."""
-    if module.language == "rust":
+    if module.language == Language.RUST:
         style = ("--edition", "2021", "--config-path", f"{sandbox.LINUX}/.rustfmt.toml")
         clippy = build.plan_make(module, tree, "CLIPPY=1", "KRUSTFLAGS=-Dwarnings", "modules")
         return (("rustfmt", ("rustfmt", "--check", *style, *paths)), ("clippy", clippy))

@@ -4,13 +4,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from twinmod.project.model import Language
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
     """A built kernel module that was looked at and is what it claims to be."""
 
     module: str
-    language: str
+    language: Language
     path: Path
     size_bytes: int
     sha256: str

@@ -14,7 +14,7 @@ from twinmod.base.sandbox import Bind, Chroot
 from twinmod.builds.product import Product
 from twinmod.errors import ConfigError, MissingToolError
 from twinmod.kernels import kconfig
-from twinmod.kernels.model import KernelTree
+from twinmod.kernels.model import KernelTree, Origin
 
 TIMEOUT_S = 60.0
 
@@ -273,7 +273,7 @@ def find_keys(tree: KernelTree) -> Keys:
                 ("CONFIG_MODULE_SIG_KEY", name),
                 ("certificate", str(certificate)),
             ),
-            hint=STOCK_HINT if tree.origin == "stock" else OWN_HINT,
+            hint=STOCK_HINT if tree.origin == Origin.STOCK else OWN_HINT,
         )
     return Keys(module_key=key, module_certificate=certificate)
 

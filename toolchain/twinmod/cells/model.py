@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A cell, and what came of it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from twinmod.guest.faults import KernelFault
-from twinmod.guest.protocol import Timing
+from twinmod.guest.protocol import Count, Outcome, Passes, Segments, Turns
 from twinmod.project.config import Config
+from twinmod.project.model import Language
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,10 +14,10 @@ class Cell:
     """One module held to the matrix by one tester."""
 
     module: str
-    # The letter that the table shows: the module's language.
-    language: str
+    # The letter that the table shows: the module's language; None where it is of no one module.
+    language: Language | None
     tester: str
-    # What the table shows instead where several modules have one language.
+    # What the table shows instead where several modules have one language, or none has it.
     label: str = ""
     # Which build of the module, where a VM is given several.
     variant: str = ""
@@ -29,18 +29,18 @@ class Cell:
     @property
     def name(self) -> str:
         """Name of the cell, module before tester, as in ``c/rust``; a variant comes last."""
-        parts = (self.label or self.language, self.tester, self.variant)
+        parts = (self.label or self.language or "", self.tester, self.variant)
         return "/".join(part for part in parts if part)
 
 
 #: What calls are measured on beside the modules' devices.
-YARDSTICKS = Cell(module="", language="yardsticks", tester="c")
+YARDSTICKS = Cell(module="", language=None, label="yardsticks", tester="c")
 
 #: Both modules, whose calls a clock times in turns.
-TURNS = Cell(module="", language="turns", tester="")
+TURNS = Cell(module="", language=None, label="turns", tester="")
 
 #: What follows the cells of a run: every module held to one model, with each tester.
-DIFFERENTIAL = Cell(module="", language="differential", tester="")
+DIFFERENTIAL = Cell(module="", language=None, label="differential", tester="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,64 +74,26 @@ class TestResult:
 
     id: str
     rules: tuple[str, ...]
-    # passed, failed, skipped; crashed, timeout, lost for the test that the VM died in.
-    outcome: str
+    # CRASHED, TIMEOUT, LOST for the test that the VM died in.
+    outcome: Outcome
     duration_s: float
     message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
+class Counted(Segments):
     """Where, in what a VM's profiler wrote, the calls of one kind are."""
 
-    timing: Timing
-    # The name of the cell.
-    cell: str
-    # From 1 on, in one VM.
-    load: int
     # Of all that was loaded in that VM.
     section: int
-    # The number, in the section, of the mark that ended the first segment; every second one ends
-    # one.
-    first: int
-    # How many calls the two segments of a round make.
-    lengths: tuple[int, int]
-    # Minor page faults of every segment.
-    faults: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loop:
+class Loop(Passes):
     """A loop that reads and writes a buffer, call by call, as a person's first benchmark does."""
 
     # The name of the cell.
     cell: str
-    size_bytes: int
-    # "fresh": allocated in the loop. "reused": allocated before it.
-    buffers: str
-    # In nanoseconds of the VM's clock, and in minor page faults, one of each per pass.
-    read_ns: tuple[int, ...]
-    write_ns: tuple[int, ...]
-    read_faults: tuple[int, ...]
-    write_faults: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turns:
-    """What calls of one kind took by a clock, turn by turn: all modules had one of the same number.
-
-    A turn of a yardstick is its own.
-    """
-
-    timing: Timing
-    # "" for a yardstick.
-    module: str
-    tester: str
-    # How many calls each thread made in a turn.
-    calls: int
-    # Of a call, in each turn, with all threads at work.
-    latency_ns: tuple[float, ...]
-    minor_faults: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,14 +101,13 @@ class CellResult:
     """How one cell ended."""
 
     cell: Cell
-    # passed, failed, crashed, timeout, lost
-    outcome: str
+    outcome: Outcome
     tests: tuple[TestResult, ...] = ()
     kernel_faults: tuple[KernelFault, ...] = ()
     # Why the cell did not pass where no test says it: a rule without outcome, a stuck unload.
     problems: tuple[str, ...] = ()
-    # What a counter run measured, by name.
-    count: Mapping[str, float] | None = None
+    # What a counter run measured.
+    count: Count | None = None
     # The VM that it ran in, from 1 on.
     vm: int = 0
     # Where a measurement counted, in that order.

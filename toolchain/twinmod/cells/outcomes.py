@@ -2,19 +2,41 @@
 """The outcome of each cell, test and rule, from what a VM and its kernel said. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 from twinmod.cells.model import AbsentCell, CellResult, TestResult
 from twinmod.cells.transcript import Transcript
 from twinmod.guest import faults as guest_faults
 from twinmod.guest.faults import KernelFault
+from twinmod.guest.protocol import Event, Outcome, WrittenByProgram
+
+#: Of several tests of one rule, the first of these is the outcome of the rule.
+WORST_FIRST = (
+    Outcome.CRASHED,
+    Outcome.TIMEOUT,
+    Outcome.LOST,
+    Outcome.FAILED,
+    Outcome.PASSED,
+    Outcome.SKIPPED,
+)
+
+#: What a test may end with, and its cell has passed.
+GOOD = (Outcome.PASSED, Outcome.SKIPPED)
+
+#: What a cell, or a test that was not skipped, ends with when nothing broke it off.
+ENDED = (Outcome.PASSED, Outcome.FAILED)
+
+#: What ends a cell before its tests are done.
+BROKEN_OFF = (Outcome.CRASHED, Outcome.TIMEOUT, Outcome.LOST)
+
+#: What a run counts its tests by.
+COUNTED = (Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED)
 
 
-def parse_program_lines(events: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+def parse_program_lines(events: Iterable[Event]) -> tuple[str, ...]:
     """Return the lines of the console that look like a report of the kernel and are a program's."""
-    return tuple(str(event["line"]) for event in events if event["event"] == "by_program")
+    return tuple(event.line for event in events if isinstance(event, WrittenByProgram))
 
 
 def classify(
@@ -68,14 +90,15 @@ def find_running(transcript: Transcript, fault: KernelFault) -> str:
 def _classify_cell(
     result: CellResult, faults: tuple[KernelFault, ...], end: str, running: TestResult | None
 ) -> CellResult:
-    if result.outcome == "timeout" or (result.outcome and not faults):
+    ended = result.outcome != Outcome.RUNNING
+    if result.outcome == Outcome.TIMEOUT or (ended and not faults):
         return replace(result, kernel_faults=faults)
-    outcome = "crashed" if faults else "timeout" if end == "silent" else "lost"
-    why = {
-        "crashed": guest_faults.render_complaint(faults[0]) if faults else "",
-        "timeout": "the VM fell silent",
-        "lost": "the VM was gone before the cell ended",
-    }[outcome]
+    if faults:
+        outcome, why = Outcome.CRASHED, guest_faults.render_complaint(faults[0])
+    elif end == "silent":
+        outcome, why = Outcome.TIMEOUT, "the VM fell silent"
+    else:
+        outcome, why = Outcome.LOST, "the VM was gone before the cell ended"
     tests = result.tests
     if running is not None:
         tests = (*tests, replace(running, outcome=outcome, message=why))
@@ -101,22 +124,17 @@ def compare_coverage(
     everywhere = {test.id for result in results for test in result.tests}
     checked = []
     for result in results:
-        if result.outcome not in ("passed", "failed"):
+        if result.outcome not in ENDED:
             checked.append(result)
             continue
-        answered = {
-            rule
-            for test in result.tests
-            for rule in test.rules
-            if test.outcome in ("passed", "failed")
-        }
+        answered = {rule for test in result.tests for rule in test.rules if test.outcome in ENDED}
         seen = {test.id for test in result.tests}
         problems = [] if result.tests or result.problems else ["no test ran"]
         problems += [f"{rule} has no outcome" for rule in expected if rule not in answered]
         problems += [f"{test} did not run" for test in sorted(everywhere - seen)]
         unknown = sorted({rule for t in result.tests for rule in t.rules} - set(rules))
         problems += [f"{rule} is tested and is not in the contract" for rule in unknown]
-        outcome = "failed" if problems else result.outcome
+        outcome = Outcome.FAILED if problems else result.outcome
         checked.append(replace(result, outcome=outcome, problems=(*result.problems, *problems)))
     return tuple(checked)
 
@@ -129,17 +147,17 @@ def blame(
     One that ended otherwise than it should has not come so far: it is left as it is.
     """
     last = max((i for i, r in enumerate(results) if r.cell.module == module), default=None)
-    if last is None or not problems or results[last].outcome not in ("passed", "failed"):
+    if last is None or not problems or results[last].outcome not in ENDED:
         return results
-    blamed = replace(results[last], outcome="failed", problems=(*results[last].problems, *problems))
+    problems = (*results[last].problems, *problems)
+    blamed = replace(results[last], outcome=Outcome.FAILED, problems=problems)
     return (*results[:last], blamed, *results[last + 1 :])
 
 
-def compare_rule(result: CellResult, rule: str) -> str:
-    """Return the outcome of one rule in one cell, "missing" when no test answered for it."""
+def compare_rule(result: CellResult, rule: str) -> Outcome:
+    """Return the outcome of one rule in one cell, MISSING when no test answered for it."""
     outcomes = {test.outcome for test in result.tests if rule in test.rules}
-    order = ("crashed", "timeout", "lost", "failed", "passed", "skipped")
-    return next((outcome for outcome in order if outcome in outcomes), "missing")
+    return next((outcome for outcome in WORST_FIRST if outcome in outcomes), Outcome.MISSING)
 
 
 def count_totals(
@@ -152,13 +170,13 @@ def count_totals(
     kernel cannot have counts as one that was skipped.
     """
     counts = Counter(
-        test.outcome if test.outcome in ("passed", "skipped") else "failed"
+        test.outcome if test.outcome in GOOD else Outcome.FAILED
         for result in results
         for test in result.tests
     )
     for result in results:
-        blamed = any(test.outcome not in ("passed", "skipped") for test in result.tests)
-        if result.outcome != "passed" and not blamed:
-            counts["failed"] += max(1, len(result.problems))
-    counts["skipped"] += len(absent)
-    return {name: counts[name] for name in ("passed", "failed", "skipped")}
+        blamed = any(test.outcome not in GOOD for test in result.tests)
+        if result.outcome != Outcome.PASSED and not blamed:
+            counts[Outcome.FAILED] += max(1, len(result.problems))
+    counts[Outcome.SKIPPED] += len(absent)
+    return {name.value: counts[name] for name in COUNTED}

@@ -2,42 +2,51 @@
 """Cells as parts of a document, and as text. Pure."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from twinmod import errors
 from twinmod.builds.product import Product
+from twinmod.cells import outcomes
 from twinmod.cells.model import AbsentCell, CellResult
 from twinmod.errors import ExitCode
 from twinmod.guest import faults
 from twinmod.guest.faults import KernelFault
+from twinmod.guest.protocol import Outcome
 
 #: How an outcome looks in the table.
 MARKS = {
-    "passed": ("pass", "green"),
-    "failed": ("FAIL", "bold red"),
-    "skipped": ("skip", "yellow"),
-    "missing": ("none", "bold red"),
-    "crashed": ("CRASH", "bold red"),
-    "timeout": ("TIMEOUT", "bold red"),
-    "lost": ("LOST", "bold red"),
+    Outcome.PASSED: ("pass", "green"),
+    Outcome.FAILED: ("FAIL", "bold red"),
+    Outcome.SKIPPED: ("skip", "yellow"),
+    Outcome.MISSING: ("none", "bold red"),
+    Outcome.CRASHED: ("CRASH", "bold red"),
+    Outcome.TIMEOUT: ("TIMEOUT", "bold red"),
+    Outcome.LOST: ("LOST", "bold red"),
 }
 
 #: What the terminal shows of a failed test; the reports have all of it.
 MESSAGE_LINES = 3
 MESSAGE_WIDTH = 160
 
-_EXIT_CODES = {
-    "passed": ExitCode.PASSED,
-    "failed": ExitCode.TESTS_FAILED,
-    "crashed": ExitCode.KERNEL_FAULT,
-    "timeout": ExitCode.VM_LOST,
-    "lost": ExitCode.VM_LOST,
-}
+
+def find_exit_code(outcome: Outcome) -> ExitCode:
+    """Return the exit code that one outcome amounts to."""
+    match outcome:
+        case Outcome.PASSED | Outcome.SKIPPED:
+            return ExitCode.PASSED
+        case Outcome.FAILED | Outcome.MISSING:
+            return ExitCode.TESTS_FAILED
+        case Outcome.CRASHED:
+            return ExitCode.KERNEL_FAULT
+        case Outcome.TIMEOUT | Outcome.LOST | Outcome.RUNNING:
+            return ExitCode.VM_LOST
+        case _:
+            assert_never(outcome)
 
 
 def compare_outcomes(results: tuple[CellResult, ...]) -> ExitCode:
     """Return the exit code that a run's cells amount to."""
-    return errors.compare_exit_codes(tuple(_EXIT_CODES[result.outcome] for result in results))
+    return errors.compare_exit_codes(tuple(find_exit_code(result.outcome) for result in results))
 
 
 def plan_cell(result: CellResult) -> dict[str, Any]:
@@ -110,7 +119,7 @@ def plan_modules(products: tuple[Product, ...]) -> list[dict[str, Any]]:
 
 def sum_totals(totals: tuple[Mapping[str, int], ...]) -> dict[str, int]:
     """Return the sums of several runs' ``passed``, ``failed`` and ``skipped``."""
-    return {name: sum(t[name] for t in totals) for name in ("passed", "failed", "skipped")}
+    return {name: sum(t[name] for t in totals) for name in outcomes.COUNTED}
 
 
 def render_troubles(results: tuple[CellResult, ...]) -> str:
@@ -118,7 +127,7 @@ def render_troubles(results: tuple[CellResult, ...]) -> str:
     lines = []
     for result in results:
         for test in result.tests:
-            if test.outcome not in ("passed", "skipped"):
+            if test.outcome not in outcomes.GOOD:
                 rules = " ".join(test.rules)
                 lines.append(f"{result.cell.name} {test.outcome}: {rules} {test.id}")
                 shown = test.message.splitlines()[:MESSAGE_LINES]
@@ -157,4 +166,4 @@ def render_absent(absent: Iterable[Mapping[str, str]]) -> list[str]:
 
 def render_totals(totals: Mapping[str, int]) -> str:
     """Return the last line of a run."""
-    return ", ".join(f"{totals[name]} {name}" for name in ("passed", "failed", "skipped"))
+    return ", ".join(f"{totals[name]} {name}" for name in outcomes.COUNTED)

@@ -8,13 +8,14 @@ from twinmod.cells import model
 from twinmod.cells.model import AbsentCell, Cell
 from twinmod.kernels.model import KernelTree
 from twinmod.project.config import Config
+from twinmod.project.model import Language
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """What a caller narrowed a run to, or widened it by."""
 
-    languages: tuple[str, ...]
+    languages: tuple[Language, ...]
     testers: tuple[str, ...]
     keyword: str = ""
     # Only the tests of these rules; () for those of all.

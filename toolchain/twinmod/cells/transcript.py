@@ -6,14 +6,14 @@ A VM writes one JSON object a line: ``boot``, then for each cell ``cell``, for e
 gone says what it died of.
 """
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import assert_never
 
-from twinmod.cells.model import Cell, CellResult, Counted, Loop, TestResult, Turns
-from twinmod.guest import visible
-from twinmod.guest.protocol import Timing
+from twinmod.cells.model import Cell, CellResult, Counted, Loop, TestResult
+from twinmod.errors import VmLostError
+from twinmod.guest import protocol, visible
+from twinmod.guest.protocol import Event, Outcome, ProtocolError
 
 #: How a VM can end. "silent": the host gave up on it.
 ENDS = ("exited", "silent")
@@ -25,7 +25,7 @@ class Transcript:
 
     booted: bool
     release: str
-    # In the order in which they began; the outcome of one that did not end is "".
+    # In the order in which they began; the outcome of one that did not end is RUNNING.
     cells: tuple[CellResult, ...]
     # The test that the last cell was in, None between tests.
     running: TestResult | None
@@ -35,78 +35,148 @@ class Transcript:
     steps: tuple[tuple[float, str], ...] = ()
 
 
-def parse_events(lines: Iterable[str]) -> tuple[dict[str, Any], ...]:
-    """Return the events among a VM's lines; a line cut off by its death is no event."""
-    events = []
-    for line in lines:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and isinstance(event.get("event"), str):
-            events.append(event)
-    return tuple(events)
+def parse_events(lines: Iterable[str]) -> tuple[Event, ...]:
+    """Return the events among a VM's lines; a line cut off by its death is no event.
+
+    Raises:
+        VmLostError: The agent's protocol is not this one.
+    """
+    try:
+        events = tuple(protocol.parse_event(line) for line in lines)
+    except ProtocolError as error:
+        raise VmLostError(
+            "the VM's agent is not of this version of twinmod", facts=(("event", str(error)),)
+        ) from error
+    return tuple(event for event in events if event is not None)
 
 
-def parse_transcript(events: Iterable[Mapping[str, Any]], cells: tuple[Cell, ...]) -> Transcript:
+def parse_transcript(events: Iterable[Event], cells: tuple[Cell, ...]) -> Transcript:
     """Return what a VM said, by cell.
 
     Args:
         events: From parse_events, in order.
         cells: The cells that the VM was given.
     """
-    by_name = {cell.name: cell for cell in cells}
-    done: dict[str, CellResult] = {}
-    running: TestResult | None = None
-    booted = False
-    release = current = ""
-    began_s: list[float] = []
-    steps: list[tuple[float, str]] = []
-    sections = 0
+    reader = _Reader(cells)
     for event in events:
-        if event["event"] in ("cell", "test", "result"):
-            now = visible.make_visible(event["id"]) if event["event"] == "test" else ""
-            steps.append((float(event.get("at_s", 0.0)), now))
-        match event["event"]:
-            case "boot":
-                booted, release = True, str(event["release"])
-            case "cell":
-                current, running = str(event["cell"]), None
-                done[current] = CellResult(cell=by_name[current], outcome="")
-                began_s.append(float(event.get("at_s", 0.0)))
-            case "test":
-                running = _parse_test(event)
-            case "result":
-                running = None
-                tests = (*done[current].tests, _parse_test(event))
-                done[current] = replace(done[current], tests=tests)
-            case "count":
-                done[current] = replace(done[current], count=event["values"])
-            case "turns":
-                turns = (*done[current].turns, _parse_turns(event))
-                done[current] = replace(done[current], turns=turns)
-            case "loop":
-                loops = (*done[current].loops, _parse_loop(event, current))
-                done[current] = replace(done[current], loops=loops)
-            case "symbols":
-                sections += 1
-            case "figure":
-                counted = (*done[current].counted, _parse_counted(event, sections))
-                done[current] = replace(done[current], counted=counted)
-            case "cell_end":
-                done[current] = _end_cell(done[current], event, running)
-                running = None
+        reader.read(event)
     return Transcript(
-        booted=booted,
-        release=release,
-        cells=tuple(done.values()),
-        running=running,
-        began_s=tuple(began_s),
-        steps=tuple(steps),
+        booted=reader.booted,
+        release=reader.release,
+        cells=tuple(reader.done.values()),
+        running=reader.running,
+        began_s=tuple(reader.began_s),
+        steps=tuple(reader.steps),
     )
 
 
-def parse_phases(events: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, float], ...]:
+class _Reader:
+    """Reads a VM's events, in their order, into what a Transcript holds."""
+
+    def __init__(self, cells: tuple[Cell, ...]) -> None:
+        self.by_name = {cell.name: cell for cell in cells}
+        self.done: dict[str, CellResult] = {}
+        self.running: TestResult | None = None
+        self.booted = False
+        self.release = self.current = ""
+        self.began_s: list[float] = []
+        self.steps: list[tuple[float, str]] = []
+        self.sections = 0
+
+    def read(self, event: Event) -> None:
+        """Take note of one event."""
+        match event:
+            case protocol.Booted():
+                self.booted, self.release = True, event.release
+            case protocol.CellBegan() | protocol.CellEnded():
+                self.read_cell(event)
+            case protocol.TestBegan() | protocol.TestEnded():
+                self.read_test(event)
+            case (
+                protocol.CountTaken()
+                | protocol.LoopTaken()
+                | protocol.SectionBegan()
+                | protocol.FigureTaken()
+                | protocol.TurnsTaken()
+            ):
+                self.read_figures(event)
+            case (
+                protocol.Ready()
+                | protocol.Answered()
+                | protocol.WrittenByProgram()
+                | protocol.Alive()
+                | protocol.Ended()
+            ):
+                pass
+            case _:
+                assert_never(event)
+
+    def read_cell(self, event: protocol.CellBegan | protocol.CellEnded) -> None:
+        """Take note that a cell began or ended."""
+        if isinstance(event, protocol.CellBegan):
+            self.current = event.cell
+            cell = self.by_name[event.cell]
+            self.done[event.cell] = CellResult(cell=cell, outcome=Outcome.RUNNING)
+            self.began_s.append(event.at_s)
+            self.steps.append((event.at_s, ""))
+        else:
+            result = self.done[self.current]
+            self.done[self.current] = _end_cell(result, event, self.running)
+        self.running = None
+
+    def read_test(self, event: protocol.TestBegan | protocol.TestEnded) -> None:
+        """Take note that a test began or ended."""
+        if isinstance(event, protocol.TestBegan):
+            test = TestResult(
+                id=visible.make_visible(event.id),
+                rules=event.rules,
+                outcome=Outcome.RUNNING,
+                duration_s=0.0,
+            )
+            self.steps.append((event.at_s, test.id))
+            self.running = test
+            return
+        self.steps.append((event.at_s, ""))
+        self.running = None
+        test = TestResult(
+            id=visible.make_visible(event.id),
+            rules=event.rules,
+            outcome=event.outcome,
+            duration_s=event.duration_s,
+            message=visible.make_visible(event.message),
+        )
+        result = self.done[self.current]
+        self.done[self.current] = replace(result, tests=(*result.tests, test))
+
+    def read_figures(
+        self,
+        event: protocol.CountTaken
+        | protocol.LoopTaken
+        | protocol.SectionBegan
+        | protocol.FigureTaken
+        | protocol.TurnsTaken,
+    ) -> None:
+        """Take note of what a cell measured."""
+        result = self.done[self.current]
+        match event:
+            case protocol.CountTaken():
+                result = replace(result, count=event.values)
+            case protocol.LoopTaken():
+                loop = Loop(cell=self.current, **protocol.to_fields(event.values))
+                result = replace(result, loops=(*result.loops, loop))
+            case protocol.SectionBegan():
+                self.sections += 1
+            case protocol.FigureTaken():
+                counted = Counted(section=self.sections, **protocol.to_fields(event.values))
+                result = replace(result, counted=(*result.counted, counted))
+            case protocol.TurnsTaken():
+                result = replace(result, turns=(*result.turns, event.values))
+            case _:
+                assert_never(event)
+        self.done[self.current] = result
+
+
+def parse_phases(events: Iterable[Event]) -> tuple[tuple[str, float], ...]:
     """Return what a VM spent its time on, by the guest's own clock: (title, seconds), in order.
 
     A cell of the matrix has two phases: until its first test begins, and its tests.
@@ -122,69 +192,26 @@ def parse_phases(events: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, float]
         title, since_s = next_title, at_s
 
     for event in events:
-        at_s = float(event.get("at_s", since_s))
-        match event["event"]:
-            case "boot":
-                enter("imports", at_s)
-            case "cell":
-                cell = str(event["cell"])
-                enter(f"{cell} preparation", at_s)
-            case "test" | "ready" if title == f"{cell} preparation":
-                enter(cell, at_s)
-            case "cell_end":
-                enter("", at_s)
+        match event:
+            case protocol.Booted():
+                enter("imports", event.at_s)
+            case protocol.CellBegan():
+                cell = event.cell
+                enter(f"{cell} preparation", event.at_s)
+            case protocol.TestBegan() | protocol.Ready() if title == f"{cell} preparation":
+                enter(cell, event.at_s)
+            case protocol.CellEnded():
+                enter("", event.at_s)
+            case _:
+                pass
     return tuple(phases)
 
 
-def _parse_test(event: Mapping[str, Any]) -> TestResult:
-    return TestResult(
-        id=visible.make_visible(event["id"]),
-        rules=tuple(event["rules"]),
-        outcome=event.get("outcome", ""),
-        duration_s=event.get("duration_s", 0.0),
-        message=visible.make_visible(event.get("message", "")),
-    )
-
-
-def _parse_counted(event: Mapping[str, Any], section: int) -> Counted:
-    values = event["values"]
-    return Counted(
-        timing=Timing(**values["timing"]),
-        cell=values["cell"],
-        load=values["load"],
-        section=section,
-        first=values["first"],
-        lengths=tuple(values["lengths"]),
-        faults=tuple(values["faults"]),
-    )
-
-
-def _parse_loop(event: Mapping[str, Any], cell: str) -> Loop:
-    values = event["values"]
-    lists = {
-        name: tuple(values[name]) for name in ("read_ns", "write_ns", "read_faults", "write_faults")
-    }
-    return Loop(cell=cell, size_bytes=values["size_bytes"], buffers=values["buffers"], **lists)
-
-
-def _parse_turns(event: Mapping[str, Any]) -> Turns:
-    values = event["values"]
-    return Turns(
-        timing=Timing(**values["timing"]),
-        module=values["module"],
-        tester=values["tester"],
-        calls=values["calls"],
-        latency_ns=tuple(values["latency_ns"]),
-        minor_faults=values["minor_faults"],
-    )
-
-
 def _end_cell(
-    result: CellResult, event: Mapping[str, Any], running: TestResult | None
+    result: CellResult, event: protocol.CellEnded, running: TestResult | None
 ) -> CellResult:
-    outcome = str(event["outcome"])
     tests = result.tests
-    problems = tuple(map(visible.make_visible, event["problems"]))
+    problems = tuple(map(visible.make_visible, event.problems))
     if running is not None:
-        tests = (*tests, replace(running, outcome=outcome, message="; ".join(problems)))
-    return replace(result, outcome=outcome, tests=tests, problems=problems)
+        tests = (*tests, replace(running, outcome=event.outcome, message="; ".join(problems)))
+    return replace(result, outcome=event.outcome, tests=tests, problems=problems)

@@ -22,6 +22,7 @@ from twinmod.differential import corpus as differential_corpus
 from twinmod.differential import scripts
 from twinmod.differential.scripts import UNFIT, Definition, Sequence, Step
 from twinmod.guest import faults
+from twinmod.guest.protocol import Outcome, Request
 from twinmod.vm import session
 
 #: What hypothesis draws from when it looks for something smaller than a script that failed.
@@ -57,8 +58,8 @@ class Failure:
     """The smallest sequence that was found to fail."""
 
     sequence: Sequence
-    # "failed" when answers differ; else the outcome of the cell in the VM that died of it.
-    outcome: str
+    # FAILED when answers differ; else the outcome of the cell in the VM that died of it.
+    outcome: Outcome
     # What differs, or what the VM died of.
     message: str
     # Whether it failed once more at the end.
@@ -174,7 +175,7 @@ class Server:
             self._vm = self._own.enter_context(self._boot())
         vm = self._vm
         try:
-            answers: Mapping[str, list[list[Any]]] = vm.ask(plan_request(sequence))["answers"]
+            answers: Mapping[str, list[list[Any]]] = vm.ask(plan_request(sequence)).answers
         except session.VmGoneError:
             self._vm = None
             self._own.close()
@@ -423,7 +424,7 @@ class Search:
         told = sum(count for _, _, count in self.explorer.done) + self.sequences
         self.explorer.told(told, sum(self.explorer.carried_out.values()))
         difference = compare_answers(sequence, expected, answers)
-        return DisagreementError("failed", difference) if difference else None
+        return DisagreementError(Outcome.FAILED, difference) if difference else None
 
     def _confirm(self, sequence: Sequence, error: "DisagreementError") -> Failure:
         """Carry out the smallest failing sequence once more."""
@@ -459,7 +460,7 @@ def iterate_lower(value: object) -> Iterator[object]:
 class DisagreementError(Exception):
     """A module does not answer as the model does, or the VM died."""
 
-    def __init__(self, outcome: str, message: str) -> None:
+    def __init__(self, outcome: Outcome, message: str) -> None:
         super().__init__(message)
         self.outcome = outcome
         self.message = message
@@ -472,13 +473,10 @@ class TimeUpError(BaseException):
     """
 
 
-def plan_request(sequence: Sequence) -> dict[str, Any]:
-    """Return what the agent is asked: JSON's own types."""
-    return {
-        "size": sequence.size,
-        "tester": sequence.tester,
-        "steps": [[name, dict(arguments)] for name, arguments in sequence.steps],
-    }
+def plan_request(sequence: Sequence) -> Request:
+    """Return what the agent is asked."""
+    steps = tuple((name, dict(arguments)) for name, arguments in sequence.steps)
+    return Request(size=sequence.size, tester=sequence.tester, steps=steps)
 
 
 def iterate_rounds(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from twinmod.cells.model import CellResult
 from twinmod.differential import explorer, scripts
 from twinmod.differential.scripts import DEVICE, Definition, Sequence
+from twinmod.guest.protocol import Outcome
 from twinmod.vm import session
 
 
@@ -37,7 +38,7 @@ class Replayer:
             part = replace(self.sequence, steps=steps[:count])
             _, expected = self.definition.expect(part.size, list(part.steps))
             try:
-                answers = vm.ask(explorer.plan_request(part))["answers"]
+                answers = vm.ask(explorer.plan_request(part)).answers
             except session.VmGoneError:
                 return
             self.difference = explorer.compare_answers(part, expected, answers)
@@ -48,8 +49,8 @@ class Replayer:
     def finish(self, ended: CellResult) -> Replay:
         """Return what it came to, after the VM is gone."""
         outcome = ended.outcome
-        if outcome == "passed" and self.difference:
-            outcome = "failed"
+        if outcome == Outcome.PASSED and self.difference:
+            outcome = Outcome.FAILED
         return Replay(
             sequence=self.sequence,
             result=replace(ended, outcome=outcome),

@@ -12,6 +12,7 @@ from twinmod.cells.model import CellResult, TestResult
 from twinmod.differential import scripts
 from twinmod.differential.explorer import Exploration, Failure
 from twinmod.differential.scripts import SUFFIX, Definition, Sequence
+from twinmod.guest.protocol import Outcome
 
 
 def render_differential(differential: Mapping[str, Any]) -> str:
@@ -54,14 +55,14 @@ def plan_result(
             id=one.name,
             rules=(),
             duration_s=round(seconds, 2),
-            outcome=failure.outcome if failure and number == last else "passed",
+            outcome=failure.outcome if failure and number == last else Outcome.PASSED,
             message=_render_failure(failure, script) if failure and number == last else "",
         )
         for number, (one, seconds, _) in enumerate(exploration.rounds)
     )
     outcome = ended.outcome
-    if outcome == "passed" and (failure or problems):
-        outcome = failure.outcome if failure else "failed"
+    if outcome == Outcome.PASSED and (failure or problems):
+        outcome = failure.outcome if failure else Outcome.FAILED
     return replace(ended, outcome=outcome, tests=tests, problems=(*ended.problems, *problems))
 
 

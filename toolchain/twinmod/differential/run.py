@@ -22,6 +22,7 @@ from twinmod.differential import replayer as differential_replayer
 from twinmod.differential import report as differential_report
 from twinmod.differential import scripts
 from twinmod.errors import ConfigError
+from twinmod.guest.protocol import Job, Outcome
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelTree
 from twinmod.project.config import Config
@@ -88,7 +89,7 @@ class Exploring:
         path = self._write_script(exploration.failure) if exploration.failure else None
         shown = str(path.relative_to(self.config.out_dir.parent)) if path else ""
         result = differential_report.plan_result(
-            ended, exploration, problems if ended.outcome == "passed" else (), shown
+            ended, exploration, problems if ended.outcome == Outcome.PASSED else (), shown
         )
         document = {
             "outcome": result.outcome,
@@ -176,7 +177,7 @@ def prepare_alone(
     setting = workspace.prepare_setting(config, prepared, progress)
     shutil.rmtree(out_dir, ignore_errors=True)
     work = vm_boot.Work(
-        mode="matrix",
+        mode=Job.MATRIX,
         cells=(DIFFERENTIAL,),
         products=products,
         limit_s=config.vm.test_timeout_s,

@@ -12,9 +12,11 @@ import msgspec
 from rich.table import Table
 
 from twinmod.base import commands
+from twinmod.cells import outcomes
 from twinmod.cells.model import Cell, CellResult
 from twinmod.errors import ConfigError, TwinmodError
-from twinmod.project.model import ModuleSpec
+from twinmod.guest.protocol import Outcome
+from twinmod.project.model import LANGUAGES, Language, ModuleSpec
 
 #: The kernel of an entry that needs none of its own: the one that the configuration selects.
 STOCK = "stock"
@@ -37,7 +39,7 @@ SANITIZERS = (
 )
 
 #: Outcomes of a test in which it said no.
-FAILED = ("failed",)
+FAILED = (Outcome.FAILED,)
 
 #: Lines of evidence that a report keeps.
 EVIDENCE_LINES = 12
@@ -86,9 +88,9 @@ class Attempt:
     expected: Expectation
 
     @property
-    def language(self) -> str:
+    def language(self) -> Language:
         """What it is written in."""
-        return "c" if self.variant == "c" else "rust"
+        return Language.C if self.variant == Language.C else Language.RUST
 
     @property
     def name(self) -> str:
@@ -103,7 +105,7 @@ class Attempt:
     @property
     def file_name(self) -> str:
         """The name of its source."""
-        return f"{self.stem}.{'c' if self.language == 'c' else 'rs'}"
+        return f"{self.stem}.{'c' if self.language == Language.C else 'rs'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,7 @@ class Entry:
     @property
     def attempts(self) -> tuple[Attempt, ...]:
         """Every way in which it is written: C, Rust, and more of Rust."""
-        expected = {"c": self.page.c, "rust": self.page.rust, **self.page.more}
+        expected = {Language.C: self.page.c, Language.RUST: self.page.rust, **self.page.more}
         return tuple(
             Attempt(
                 entry=self.name,
@@ -170,7 +172,7 @@ def parse_entry(name: str, content: bytes) -> Entry:
     entry = Entry(name=name, page=page)
     for attempt in entry.attempts:
         _check_expectation(name, attempt)
-        if attempt.variant != "c" and not re.fullmatch(r"rust(_[a-z]+)?", attempt.variant):
+        if attempt.variant != Language.C and not re.fullmatch(r"rust(_[a-z]+)?", attempt.variant):
             raise ConfigError(
                 f"zoo/{name}/zoo.toml is not valid: more.{attempt.variant} is no name of an "
                 "attempt in Rust, such as rust_unsafe"
@@ -195,7 +197,7 @@ def _check_expectation(name: str, attempt: Attempt) -> None:
 
 
 def select_attempts(
-    entries: tuple[Entry, ...], keyword: str, languages: tuple[str, ...]
+    entries: tuple[Entry, ...], keyword: str, languages: tuple[Language, ...]
 ) -> tuple[Attempt, ...]:
     """Return the attempts in some languages at the bugs whose name has a part.
 
@@ -217,7 +219,7 @@ def select_attempts(
 
 def plan_module(attempt: Attempt) -> ModuleSpec:
     """Return the module that an attempt is; Rust is built in the Linux tree, as the twin is."""
-    subdirs = f"samples/rust/{attempt.stem}" if attempt.language == "rust" else ""
+    subdirs = f"samples/rust/{attempt.stem}" if attempt.language == Language.RUST else ""
     return ModuleSpec(
         name=attempt.stem,
         language=attempt.language,
@@ -226,7 +228,7 @@ def plan_module(attempt: Attempt) -> ModuleSpec:
     )
 
 
-def plan_cell(attempt: Attempt, drivers: Mapping[str, str]) -> Cell:
+def plan_cell(attempt: Attempt, drivers: Mapping[Language, str]) -> Cell:
     """Return the cell that an attempt runs in.
 
     Args:
@@ -262,7 +264,7 @@ def judge(attempt: Attempt, result: CellResult) -> Verdict:
             by=fault.kind,
             evidence=fault.lines[:EVIDENCE_LINES],
         )
-    if result.outcome in ("crashed", "timeout", "lost"):
+    if result.outcome in outcomes.BROKEN_OFF:
         return Verdict(
             attempt=attempt, stopped_by="crash", by=result.outcome, evidence=result.problems
         )
@@ -280,7 +282,7 @@ def _judge_tests(attempt: Attempt, result: CellResult) -> Verdict:
             by="; ".join(rules),
             evidence=tuple(test.message for test in bad),
         )
-    if result.problems or not any(test.outcome == "passed" for test in result.tests):
+    if result.problems or not any(test.outcome == Outcome.PASSED for test in result.tests):
         evidence = result.problems or ("no test ran",)
         return Verdict(attempt=attempt, stopped_by="not run", evidence=evidence)
     expected = attempt.expected
@@ -364,8 +366,8 @@ def plan_report(
                 "why": entry.page.why,
                 "reference": entry.page.reference,
                 "kernel": entry.page.kernel,
-                "c": found.get((entry.name, "c")),
-                "rust": found.get((entry.name, "rust")),
+                "c": found.get((entry.name, Language.C)),
+                "rust": found.get((entry.name, Language.RUST)),
                 "more": {
                     v: found[entry.name, v] for v in entry.page.more if (entry.name, v) in found
                 },
@@ -406,12 +408,12 @@ def render_table(verdicts: tuple[Verdict, ...]) -> Table:
         table.add_column(column, overflow="fold")
     found = {(v.attempt.entry, v.attempt.variant): v for v in verdicts}
     for name in dict.fromkeys(v.attempt.entry for v in verdicts):
-        pair = tuple(v for key in ("c", "rust") if (v := found.get((name, key))))
-        cells = [_render_verdict(found.get((name, key))) for key in ("c", "rust")]
+        pair = tuple(v for key in LANGUAGES if (v := found.get((name, key))))
+        cells = [_render_verdict(found.get((name, key))) for key in LANGUAGES]
         if pair:
             table.add_row(name, *cells, _render_agreement(pair))
         for verdict in verdicts:
-            if verdict.attempt.entry == name and verdict.attempt.variant not in ("c", "rust"):
+            if verdict.attempt.entry == name and verdict.attempt.variant not in LANGUAGES:
                 table.add_row(
                     f"  {verdict.attempt.variant}",
                     "",

@@ -23,8 +23,10 @@ from twinmod.cells.model import CellResult
 from twinmod.errors import BuildError, ConfigError, TwinmodError
 from twinmod.experiments import zoo
 from twinmod.experiments.zoo import Attempt, Entry, Verdict
+from twinmod.guest.protocol import Job
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
+from twinmod.project.model import Language
 from twinmod.vm import boot, session
 from twinmod.vm import running as vm_running
 
@@ -163,8 +165,8 @@ def plan_program(attempt: Attempt, root: Chroot, source_dir: Path, out_dir: Path
     source, target = sandbox.INSIDE / "source", sandbox.INSIDE / "target"
     names = (str(source / attempt.file_name), "-o", str(target / attempt.stem))
     argv = {
-        "c": ("gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", *names),
-        "rust": ("rustc", "--edition", "2021", "-O", *names),
+        Language.C: ("gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", *names),
+        Language.RUST: ("rustc", "--edition", "2021", "-O", *names),
     }[attempt.language]
     binds = (
         Bind(source_path=source_dir, target_path=PurePosixPath(source)),
@@ -270,7 +272,7 @@ def run_built(
     cells = {b.attempt: zoo.plan_cell(b.attempt, drivers) for b in running}
     tests_dir = write_tests(config, dict.fromkeys(a.entry for a in cells), running)
     setting = prepare_setting(config, prepared, tests_dir, progress)
-    work = boot.Work(mode="matrix", cells=(), products=products, limit_s=config.vm.test_timeout_s)
+    work = boot.Work(mode=Job.MATRIX, cells=(), products=products, limit_s=config.vm.test_timeout_s)
     runs_dir = config.out_dir / "zoo/runs" / name
     count = parallel.plan_count(len(cells), racing=name == zoo.RACING)
 

@@ -8,16 +8,14 @@ keep it from saying so. Standard library only, but for what a cell itself needs.
 import ctypes
 import gc
 import importlib
-import json
 import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from twinmod.guest import faults, leaks, measure, modules
+from twinmod.guest import faults, leaks, measure, modules, protocol
 from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
 from twinmod.guest.child import BROKEN, FAULT, HEARTBEAT_S, STUCK, Child
@@ -25,6 +23,28 @@ from twinmod.guest.door import GuestError
 from twinmod.guest.leaks import Place
 from twinmod.guest.log import KERNELS_WORDS, KernelLog
 from twinmod.guest.plugin import PYTEST_SAVINGS, Reporter
+from twinmod.guest.protocol import (
+    Answered,
+    Booted,
+    CellBegan,
+    CellEnded,
+    Count,
+    CountTaken,
+    Ended,
+    FigureTaken,
+    Job,
+    LoopTaken,
+    Measurement,
+    Outcome,
+    Plan,
+    PlannedCell,
+    Ready,
+    Request,
+    SectionBegan,
+    Segments,
+    TurnsTaken,
+    WrittenByProgram,
+)
 from twinmod.guest.stream import Stream
 
 PLAN_PATH = Path("/results/plan.json")
@@ -35,11 +55,11 @@ RESULTS = Path("/results")
 
 #: How the name of the file ends that a cell's process writes to, by its work.
 LOGS = {
-    "matrix": ".pytest.log",
-    "count": ".count.log",
-    "measure": ".measure.log",
-    "turns": ".measure.log",
-    "differential": ".log",
+    Job.MATRIX: ".pytest.log",
+    Job.COUNT: ".count.log",
+    Job.MEASURE: ".measure.log",
+    Job.TURNS: ".measure.log",
+    Job.DIFFERENTIAL: ".log",
 }
 
 #: How much of its end a problem repeats.
@@ -58,14 +78,14 @@ PYTEST_ENDS = {
 LINUX_REBOOT_CMD_POWER_OFF = 0x4321FEDC
 
 
-def run_pytest(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int) -> int:
+def run_pytest(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
     """Run the matrix in this process against one cell; return pytest's exit status."""
     pytest = importlib.import_module("pytest")
     redirect_output(plan_log_path(cell))
     arguments = [
-        *([f"{plan['matrix']}/{name}" for name in cell["files"]] or [plan["matrix"]]),
+        *([f"{plan.matrix}/{name}" for name in cell.files] or [plan.matrix]),
         "--rootdir",
-        plan["matrix"],
+        plan.matrix,
         "-p",
         "no:cacheprovider",
         "--tb=short",
@@ -75,106 +95,127 @@ def run_pytest(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream,
         "--color=no",
         *PYTEST_SAVINGS,
         "--module",
-        cell["module"],
+        cell.module,
         "--module-path",
-        cell["path"],
+        cell.path,
         "--tester",
-        cell["tester"],
+        cell.tester,
         "--marks",
         str(marks),
         "--module-version",
-        plan["version"],
-        *plan["pytest_args"],
-        *(f"--rule={rule}" for rule in cell["rules"]),
+        plan.version,
+        *plan.pytest_args,
+        *(f"--rule={rule}" for rule in cell.rules),
     ]
     return int(pytest.main(arguments, plugins=[Reporter(stream, marks)]))
 
 
-def run_count(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int) -> int:
+def run_count(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
     """Count up with one cell's tester on its module, and say what it took."""
     del marks
     redirect_output(plan_log_path(cell))
-    tester = importlib.import_module(plan["testers"][cell["tester"]])
-    with tester.Device(f"/dev/{cell['module']}") as device:
-        count = device.count_up(plan["threads"], plan["increments"], method=plan["method"])
-    names = ("target", "actual", "real_s", "user_s", "system_s")
-    stream.emit("count", values={name: getattr(count, name) for name in names})
+    tester = importlib.import_module(plan.testers[cell.tester])
+    with tester.Device(f"/dev/{cell.module}") as device:
+        count = device.count_up(plan.threads, plan.increments, method=plan.method)
+    values = Count(
+        target=count.target,
+        actual=count.actual,
+        real_s=count.real_s,
+        user_s=count.user_s,
+        system_s=count.system_s,
+    )
+    stream.emit(CountTaken(values=values))
     # Without a lock and without ADD nothing is promised: what is lost is shown.
-    return 0 if count.actual == count.target or plan["method"] == "racy" else 1
+    return 0 if count.actual == count.target or plan.method == "racy" else 1
 
 
-def run_differential(
-    plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int
-) -> int:
+def run_differential(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
     """Carry out the host's sequences of steps on every module, until it says that it is done."""
     redirect_output(plan_log_path(cell))
     gc.enable()
-    sys.path.insert(0, plan["matrix"])
-    executor = importlib.import_module(f"{plan['differential']}.executor")
+    sys.path.insert(0, plan.matrix)
+    executor = importlib.import_module(f"{plan.differential}.executor")
     loaded_size = 0
-    stream.emit("ready")
+    stream.emit(Ready())
     for request in read_requests(stream.descriptor, lambda: os.write(marks, b".")):
-        size = request["size"]
+        size = request.size
         if size != loaded_size:
-            for name, module in plan["modules"].items():
-                reload(module["path"], name, f"size={size}")
+            for name, module in plan.modules.items():
+                reload(module.path, name, f"size={size}")
             loaded_size = size
-        tester = importlib.import_module(plan["testers"][request["tester"]])
+        tester = importlib.import_module(plan.testers[request.tester])
         answers = {
-            name: executor.execute(Path("/dev") / name, tester, size, request["steps"])
-            for name in plan["modules"]
+            name: executor.execute(Path("/dev") / name, tester, size, request.steps)
+            for name in plan.modules
         }
-        stream.emit("answer", answers=answers)
+        stream.emit(Answered(answers=answers))
     return 0
 
 
-def run_measure(
-    plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int
-) -> int:
+def run_measure(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
     """Make the calls that QEMU counts, after each of several loads of the module."""
     redirect_output(plan_log_path(cell))
     gc.disable()
-    measurement = measure.parse_measurement(plan["measurement"])
-    tester = importlib.import_module(plan["testers"][cell["tester"]])
-    library = ctypes.CDLL(plan["marks"])
+    measurement = require_measurement(plan)
+    tester = importlib.import_module(plan.testers[cell.tester])
+    library = ctypes.CDLL(plan.marks)
     parameters = f"size={measurement.device_bytes}" if measurement.device_bytes else ""
     for load_number in range(1, measurement.loads + 1):
         loader = None
-        if cell["module"]:
-            reload(cell["path"], cell["module"], *parameters.split())
-            loader = measure.Loader(cell["module"], cell["path"], parameters)
+        if cell.module:
+            reload(cell.path, cell.module, *parameters.split())
+            loader = measure.Loader(cell.module, cell.path, parameters)
         if loader and measurement.loop and load_number == 1:
-            for values in measure.iterate_loops(f"/dev/{cell['module']}", plan["loop"]):
-                stream.emit("loop", values=values)
+            for passes in measure.iterate_loops(f"/dev/{cell.module}", plan.loop):
+                stream.emit(LoopTaken(values=passes))
                 os.write(marks, b".")
         profiler = measure.Profiler(library, SYMBOLS_PATH)
-        stream.emit("symbols")
+        stream.emit(SectionBegan())
         profiler.read_symbols()
-        for values in measure.iterate_timings(
-            profiler, measurement, cell["module"], tester, loader
+        for timing, first, faults_of in measure.iterate_timings(
+            profiler, measurement, cell.module, tester, loader
         ):
-            stream.emit("figure", values={"cell": cell["name"], "load": load_number, **values})
+            values = Segments(
+                timing=timing,
+                cell=cell.name,
+                load=load_number,
+                first=first,
+                lengths=measure.plan_lengths(timing),
+                faults=faults_of,
+            )
+            stream.emit(FigureTaken(values=values))
             os.write(marks, b".")
     return 0
 
 
-def run_turns(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream, marks: int) -> int:
+def run_turns(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
     """Let a clock tell what the calls of all modules take, in turns, with each tester."""
     redirect_output(plan_log_path(cell))
     gc.disable()
-    measurement = measure.parse_measurement(plan["measurement"])
-    library = ctypes.CDLL(plan["marks"])
+    measurement = require_measurement(plan)
+    library = ctypes.CDLL(plan.marks)
     parameters = f"size={measurement.device_bytes}" if measurement.device_bytes else ""
     loaders = {}
-    for name, module in plan["modules"].items():
-        reload(module["path"], name, *parameters.split())
-        loaders[name] = measure.Loader(name, module["path"], parameters)
-    for tester_name, package in plan["testers"].items():
+    for name, module in plan.modules.items():
+        reload(module.path, name, *parameters.split())
+        loaders[name] = measure.Loader(name, module.path, parameters)
+    for tester_name, package in plan.testers.items():
         tester = importlib.import_module(package)
-        for values in measure.iterate_turns(measurement, tester, library, loaders):
-            stream.emit("turns", values={"tester": tester_name, **values})
+        for turns in measure.iterate_turns(measurement, tester_name, tester, library, loaders):
+            stream.emit(TurnsTaken(values=turns))
             os.write(marks, b".")
     return 0
+
+
+def require_measurement(plan: Plan) -> Measurement:
+    """Return what a VM is to measure.
+
+    Raises:
+        GuestError: Its plan does not say.
+    """
+    if plan.measurement is None:
+        raise GuestError(f"the plan of a VM that is to {plan.mode} has no measurement")
+    return plan.measurement
 
 
 def reload(path: str, name: str, *parameters: str) -> None:
@@ -189,8 +230,8 @@ def reload(path: str, name: str, *parameters: str) -> None:
         raise GuestError(f"{name} was not loaded again: {problem}")
 
 
-def read_requests(descriptor: int, mark: Callable[[], object]) -> Iterator[Any]:
-    """Yield the host's requests, one JSON value a line, until it sends ``null``.
+def read_requests(descriptor: int, mark: Callable[[], object]) -> Iterator[Request]:
+    """Yield the host's requests, one a line, until it says that there are no more.
 
     Args:
         descriptor: The port.
@@ -203,7 +244,7 @@ def read_requests(descriptor: int, mark: Callable[[], object]) -> Iterator[Any]:
         line, newline, after = rest.partition(b"\n")
         if newline:
             rest = after
-            request = json.loads(line)
+            request = protocol.parse_request(line)
             if request is None:
                 return
             mark()
@@ -221,12 +262,12 @@ def redirect_output(path: Path) -> None:
         os.dup2(log.fileno(), 2)
 
 
-def plan_log_path(cell: Mapping[str, str]) -> Path:
+def plan_log_path(cell: PlannedCell) -> Path:
     """Return the file that a cell's process writes to."""
-    return RESULTS / (cell["name"].replace("/", "-") + LOGS[cell["work"]])
+    return RESULTS / (cell.name.replace("/", "-") + LOGS[cell.work])
 
 
-def find_problem(cell: Mapping[str, str], status: int) -> str:
+def find_problem(cell: PlannedCell, status: int) -> str:
     """Return why a cell's process ended other than it should, with the end of its log; or "".
 
     Args:
@@ -238,7 +279,7 @@ def find_problem(cell: Mapping[str, str], status: int) -> str:
     if status < 0:
         how = f"signal {-status} ended the cell's process ({signal.strsignal(-status)})"
     else:
-        why = {**(PYTEST_ENDS if cell["work"] == "matrix" else {}), BROKEN: "an exception"}
+        why = {**(PYTEST_ENDS if cell.work == Job.MATRIX else {}), BROKEN: "an exception"}
         how = f"the cell's process ended with status {status}"
         how += f": {why[status]}" if status in why else ""
     log_path = plan_log_path(cell)
@@ -258,57 +299,55 @@ def read_tail(path: Path) -> tuple[str, ...]:
 
 
 WORKS = {
-    "matrix": run_pytest,
-    "count": run_count,
-    "measure": run_measure,
-    "turns": run_turns,
-    "differential": run_differential,
+    Job.MATRIX: run_pytest,
+    Job.COUNT: run_count,
+    Job.MEASURE: run_measure,
+    Job.TURNS: run_turns,
+    Job.DIFFERENTIAL: run_differential,
 }
 
 
-def run_cell(plan: Mapping[str, Any], cell: Mapping[str, str], stream: Stream) -> bool:
+def run_cell(plan: Plan, cell: PlannedCell, stream: Stream) -> bool:
     """Run one cell; return whether this VM can be trusted with another one."""
-    stream.emit("cell", cell=cell["name"])
+    stream.emit(CellBegan(cell=cell.name))
     log = KernelLog(
         guest_log.open_log(),
-        tuple(plan["modules"]),
-        lambda line: stream.emit("by_program", line=line),
+        tuple(plan.modules),
+        lambda line: stream.emit(WrittenByProgram(line=line)),
     )
     # The differential loads what it needs, as it needs it.
-    problem = modules.load(cell["path"]) if cell["path"] else ""
+    problem = modules.load(cell.path) if cell.path else ""
     if problem:
         log.read()
         said = "; ".join(faults.parse_line(line).text for line in log.lines[-KERNELS_WORDS:])
         why = f"{problem}; the kernel says: {said}" if said else problem
-        stream.emit("cell_end", outcome="failed", problems=[f"did not load: {why}"])
+        stream.emit(CellEnded(outcome=Outcome.FAILED, problems=(f"did not load: {why}",)))
         return True
-    place = Place(cell["module"])
-    work = WORKS[cell["work"]]
+    place = Place(cell.module)
+    work = WORKS[cell.work]
     child = Child(lambda marks: work(plan, cell, stream, marks))
-    status = child.wait(stream, log, plan["limit_s"])
+    status = child.wait(stream, log, plan.limit_s)
     if status == FAULT:
-        stream.emit("cell_end", outcome="crashed", problems=[log.complaint])
+        stream.emit(CellEnded(outcome=Outcome.CRASHED, problems=(log.complaint,)))
         return False
     if status == STUCK:
         write_stacks(child.pid)
-        problem = f"no step within {plan['limit_s']:.0f} s"
-        stream.emit("cell_end", outcome="timeout", problems=[problem])
+        problem = f"no step within {plan.limit_s:.0f} s"
+        stream.emit(CellEnded(outcome=Outcome.TIMEOUT, problems=(problem,)))
         return False
     assert isinstance(status, int), "neither stuck nor at fault"
     problem = find_problem(cell, status)
     problems = [problem] if problem else []
-    names = (
-        [cell["module"]] if cell["module"] else [n for n in plan["modules"] if modules.is_loaded(n)]
-    )
+    names = [cell.module] if cell.module else [n for n in plan.modules if modules.is_loaded(n)]
     left = [f"did not unload: {problem}" for problem in map(modules.unload, names) if problem]
-    if cell["module"] and not left:
+    if cell.module and not left:
         leaks.tell_leaks(place)
     if log.read() and log.has_fault():
         problems += [*left, log.complaint]
-        stream.emit("cell_end", outcome="crashed", problems=problems)
+        stream.emit(CellEnded(outcome=Outcome.CRASHED, problems=tuple(problems)))
         return False
-    outcome = "passed" if status == 0 and not problems + left else "failed"
-    stream.emit("cell_end", outcome=outcome, problems=problems + left)
+    outcome = Outcome.PASSED if status == 0 and not problems + left else Outcome.FAILED
+    stream.emit(CellEnded(outcome=outcome, problems=(*problems, *left)))
     return not left
 
 
@@ -323,25 +362,25 @@ def write_stacks(pid: int) -> None:
     Path("/proc/sysrq-trigger").write_text("l")
 
 
-def run_cells(plan: Mapping[str, Any], stream: Stream) -> None:
+def run_cells(plan: Plan, stream: Stream) -> None:
     """Run the cells of a plan, until one leaves the VM in doubt."""
-    if any(cell["work"] == "matrix" for cell in plan["cells"]):
+    if any(cell.work == Job.MATRIX for cell in plan.cells):
         # Imported once: the cells fork from here, and pure Python is slow when emulated.
         gc.disable()
         importlib.import_module("pytest")
         gc.freeze()
-    for cell in plan["cells"]:
+    for cell in plan.cells:
         if not run_cell(plan, cell, stream):
             break
-    stream.emit("end")
+    stream.emit(Ended())
 
 
-def run_shell(plan: Mapping[str, Any]) -> None:
+def run_shell(plan: Plan) -> None:
     """Load every module and give the console to a person."""
-    for name, module in plan["modules"].items():
-        problem = modules.load(module["path"])
+    for name, module in plan.modules.items():
+        problem = modules.load(module.path)
         print(problem or f"/dev/{name} is there")
-    print("the testers:", ", ".join(plan["testers"].values()), "(import them in python3)")
+    print("the testers:", ", ".join(plan.testers.values()), "(import them in python3)")
     print("exit, or Ctrl-A x, ends the VM", flush=True)
     pid = os.fork()
     if pid == 0:
@@ -361,15 +400,15 @@ def power_off() -> None:
 
 def main() -> None:
     """Do what the plan says, then end the VM."""
-    plan = json.loads(PLAN_PATH.read_text())
-    if plan["mode"] in ("measure", "turns"):
+    plan = protocol.parse_plan(PLAN_PATH.read_bytes())
+    if plan.mode in (Job.MEASURE, Job.TURNS):
         measure.reserve()
         measure.become_threaded()
-    if plan["mode"] == "shell":
+    if plan.mode == Job.SHELL:
         run_shell(plan)
     else:
-        stream = Stream(guest_stream.open_port(plan["port"]))
-        stream.emit("boot", release=os.uname().release, python=sys.version.split()[0])
+        stream = Stream(guest_stream.open_port(plan.port))
+        stream.emit(Booted(release=os.uname().release, python=sys.version.split()[0]))
         run_cells(plan, stream)
     power_off()
 

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 
 from twinmod.guest.log import KernelLog
+from twinmod.guest.protocol import Alive
 from twinmod.guest.stream import Stream
 
 HEARTBEAT_S = 1.0
@@ -54,7 +55,7 @@ class Child:
             elif self.marks in ready:
                 poll.unregister(self.marks)
             if now - last_beat >= HEARTBEAT_S:
-                stream.emit("alive")
+                stream.emit(Alive())
                 last_beat = now
         return STUCK
 

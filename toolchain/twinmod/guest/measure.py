@@ -17,14 +17,14 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from twinmod.guest import door
 from twinmod.guest.door import GuestError
-from twinmod.guest.protocol import TMPFS_FILE, Measurement, Timing
+from twinmod.guest.protocol import TMPFS_FILE, Measurement, Passes, Timing, Turns
 
 PAGE = 4096
 
@@ -390,7 +390,7 @@ def parse_loop(output: str) -> dict[str, tuple[int, ...]]:
     return dict(zip(names, zip(*passes, strict=True), strict=True))
 
 
-def iterate_loops(path: str, program: str) -> Iterator[dict[str, Any]]:
+def iterate_loops(path: str, program: str) -> Iterator[Passes]:
     """Yield what a loop of reads and writes took, with a new buffer in each pass and with one.
 
     Args:
@@ -402,8 +402,7 @@ def iterate_loops(path: str, program: str) -> Iterator[dict[str, Any]]:
         status, output = door.run(argv, LOOP_TIMEOUT_S)
         if status != 0:
             raise GuestError(f"the loop ended with status {status}: {output.strip()}")
-        found = parse_loop(output)
-        yield {"size_bytes": LOOP_BYTES, "buffers": buffers, **found}
+        yield Passes(size_bytes=LOOP_BYTES, buffers=buffers, **parse_loop(output))
 
 
 # -- turns by a clock -------------------------------------------------------------------------
@@ -501,8 +500,8 @@ def time_turn(calls: Calls, length: int) -> tuple[int, int]:
 
 
 def take_turns(
-    timing: Timing, contenders: Mapping[str, Calls], turns: int
-) -> Iterator[dict[str, Any]]:
+    timing: Timing, tester: str, contenders: Mapping[str, Calls], turns: int
+) -> Iterator[Turns]:
     """Let every contender make the same calls, one after the other, as often as there are turns.
 
     What drifts meanwhile hits all. The order changes from turn to turn. The first turn is not
@@ -515,12 +514,14 @@ def take_turns(
         for name in names if number % 2 else reversed(names):
             spent[name].append(time_turn(contenders[name], length))
     for name, values in spent.items():
-        yield {
-            "module": name,
-            "calls": length,
-            "latency_ns": [round(ns / length, 1) for ns, _ in values[1:]],
-            "minor_faults": round(sum(f for _, f in values[1:]) / (length * turns), 3),
-        }
+        yield Turns(
+            timing=timing,
+            module=name,
+            tester=tester,
+            calls=length,
+            latency_ns=tuple(round(ns / length, 1) for ns, _ in values[1:]),
+            minor_faults=round(sum(f for _, f in values[1:]) / (length * turns), 3),
+        )
 
 
 # -- a cell -----------------------------------------------------------------------------------
@@ -542,8 +543,8 @@ def prepare_file(path: Path, size_bytes: int) -> None:
 
 def iterate_timings(
     profiler: Profiler, measurement: Measurement, module: str, tester: Any, loader: Loader | None
-) -> Iterator[dict[str, Any]]:
-    """Make the calls of a measurement, and yield where, in what was written, each kind is.
+) -> Iterator[tuple[Timing, int, tuple[int, ...]]]:
+    """Make the calls of a measurement, and yield each kind with where, in what was written, it is.
 
     Args:
         profiler: Which counts them.
@@ -551,6 +552,9 @@ def iterate_timings(
         module: Whose device is called; "" measures the yardsticks.
         tester: The extension.
         loader: Of the module, None for a yardstick.
+
+    Yields:
+        What Profiler.count returned, after the kind of the calls.
     """
     for timing in measurement.timings:
         if bool(timing.path) == bool(module):
@@ -560,28 +564,21 @@ def iterate_timings(
             prepare_file(Path(path), 2 * timing.size_bytes)
         with open_calls(timing, path, tester, profiler.library, loader) as calls:
             first, faults = profiler.count(timing, calls, measurement.rounds)
-        yield {
-            "timing": asdict(timing),
-            "first": first,
-            "lengths": plan_lengths(timing),
-            "faults": faults,
-        }
-
-
-def parse_measurement(values: Mapping[str, Any]) -> Measurement:
-    """Return a measurement as the plan of a VM has it."""
-    return Measurement(
-        **{**values, "timings": tuple(Timing(**timing) for timing in values["timings"])}
-    )
+        yield timing, first, faults
 
 
 def iterate_turns(
-    measurement: Measurement, tester: Any, library: ctypes.CDLL, loaders: Mapping[str, Loader]
-) -> Iterator[dict[str, Any]]:
+    measurement: Measurement,
+    tester_name: str,
+    tester: Any,
+    library: ctypes.CDLL,
+    loaders: Mapping[str, Loader],
+) -> Iterator[Turns]:
     """Time the calls of a measurement in turns, and yield what each module's took.
 
     Args:
         measurement: What is measured.
+        tester_name: The tester's.
         tester: The extension that makes the calls.
         library: native/marks.so.
         loaders: Of every module, by name.
@@ -596,5 +593,4 @@ def iterate_turns(
                 )
                 for name, loader in ({"": None} if timing.path else loaders).items()
             }
-            for values in take_turns(timing, contenders, measurement.turns):
-                yield {"timing": asdict(timing), **values}
+            yield from take_turns(timing, tester_name, contenders, measurement.turns)

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from twinmod.guest.protocol import Outcome, TestBegan, TestEnded
 from twinmod.guest.stream import Stream
 
 #: Parts of pytest that the matrix does not need; together they are half of what a test costs
@@ -37,14 +38,14 @@ class Reporter:
     def __init__(self, stream: Stream, marks: int) -> None:
         self.stream = stream
         self.marks = marks
-        self.rules: dict[str, list[str]] = {}
+        self.rules: dict[str, tuple[str, ...]] = {}
         self.spent: dict[str, float] = {}
 
     def pytest_itemcollected(self, item: Any) -> None:
         """Note the rules of a test."""
-        self.rules[item.nodeid] = [
+        self.rules[item.nodeid] = tuple(
             rule for marker in item.iter_markers("rule") for rule in marker.args
-        ]
+        )
 
     def pytest_collectreport(self) -> None:
         """Mark a step for each file: to read them all takes long on a busy machine."""
@@ -53,7 +54,7 @@ class Reporter:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Say that a test begins, before it can do any harm."""
         self.spent[nodeid] = 0.0
-        self.stream.emit("test", id=nodeid, rules=self.rules[nodeid])
+        self.stream.emit(TestBegan(id=nodeid, rules=self.rules[nodeid]))
         os.write(self.marks, b".")
 
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -68,12 +69,13 @@ class Reporter:
         message = "" if report.passed else _find_message(report)
         rules = self.rules.pop(report.nodeid)
         self.stream.emit(
-            "result",
-            id=report.nodeid,
-            rules=rules,
-            outcome=report.outcome,
-            duration_s=round(self.spent[report.nodeid], 4),
-            message=message,
+            TestEnded(
+                id=report.nodeid,
+                rules=rules,
+                outcome=Outcome(report.outcome),
+                duration_s=round(self.spent[report.nodeid], 4),
+                message=message,
+            )
         )
         os.write(self.marks, b".")
 

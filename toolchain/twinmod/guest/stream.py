@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The way out of a VM: one JSON object a line."""
 
-import json
 import os
 import time
 import tty
 from pathlib import Path
 
+from twinmod.guest import protocol
 from twinmod.guest.door import GuestError
 
 PORT_NAME = "twinmod"
@@ -18,10 +18,9 @@ class Stream:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
-    def emit(self, event: str, **values: object) -> None:
+    def emit(self, event: protocol.Event) -> None:
         """Write one event. The port accepts it only when the host has taken it over."""
-        at_s = round(time.clock_gettime(time.CLOCK_BOOTTIME), 3)
-        line = json.dumps({"event": event, "at_s": at_s, **values}) + "\n"
+        line = protocol.render_event(event, time.clock_gettime(time.CLOCK_BOOTTIME))
         data = line.encode()
         while data:
             data = data[os.write(self.descriptor, data) :]

@@ -10,7 +10,8 @@ from typing import Any
 from twinmod.base import text as base_text
 from twinmod.base.text import KIB, LANGUAGES
 from twinmod.bench import explain, wording
-from twinmod.guest.protocol import TMPFS_FILE
+from twinmod.cells.outcomes import COUNTED, WORST_FIRST
+from twinmod.guest.protocol import TMPFS_FILE, Outcome
 from twinmod.html import plot
 
 Document = Mapping[str, Any]
@@ -27,7 +28,12 @@ PARTS = tuple(
 SUMMARY_SIZES = (1, 4 * KIB, 64 * KIB, 512 * KIB)
 
 #: An outcome as the page shows it.
-MARKS = {"passed": "pass", "failed": "FAIL", "skipped": "skip", "missing": "none"}
+MARKS: Mapping[str, str] = {
+    Outcome.PASSED: "pass",
+    Outcome.FAILED: "FAIL",
+    Outcome.SKIPPED: "skip",
+    Outcome.MISSING: "none",
+}
 
 #: Rows of a difference that the page shows.
 SHOWN_ROWS = 12
@@ -44,8 +50,7 @@ def render_percent(share: float) -> str:
 def find_outcome(cell: Document, rule: str) -> str:
     """Return how a cell of a test report did with a rule: its worst test decides."""
     outcomes = {test["outcome"] for test in cell["tests"] if rule in test["rule"].split()}
-    order = ("crashed", "timeout", "lost", "failed", "passed", "skipped")
-    return next((outcome for outcome in order if outcome in outcomes), "missing")
+    return next((outcome for outcome in WORST_FIRST if outcome in outcomes), Outcome.MISSING)
 
 
 def plan_matrix(test: Document, rules: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -588,7 +593,7 @@ def render_summary(
     lines = []
     if test := documents.get("test"):
         totals = test["totals"]
-        counts = ", ".join(f"{totals[name]} {name}" for name in ("passed", "failed", "skipped"))
+        counts = ", ".join(f"{totals[name]} {name}" for name in COUNTED)
         head = f"{len(rules)} rules, {len(test['cells'])} cells: {counts}"
         lines += [f"**{head}** on {test['kernel']['release']}.", ""]
     if (found := documents.get("bench")) and found["mode"] != "wall":

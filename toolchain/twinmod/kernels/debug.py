@@ -17,7 +17,7 @@ from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Chroot
 from twinmod.errors import BuildError, ConfigError
 from twinmod.kernels import elf, kconfig, proof
-from twinmod.kernels.model import CrateProof, KernelTree
+from twinmod.kernels.model import CrateProof, KernelTree, Origin
 from twinmod.project.model import KernelSpec
 
 #: Changed when the same configuration must give another tree.
@@ -254,7 +254,7 @@ def _read_tree(spec: KernelSpec, chroot: Chroot, base: KernelTree, entry: FoundE
         name=spec.name,
         release=record["release"],
         version=record["version"],
-        origin="built",
+        origin=Origin.BUILT,
         suite=record["suite"],
         source_dir=base.source_dir,
         build_dir=entry.path / "build",

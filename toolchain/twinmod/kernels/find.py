@@ -8,7 +8,7 @@ from twinmod.base.sandbox import Chroot
 from twinmod.errors import MissingToolError, TwinmodError
 from twinmod.kernels import debug, local, proof
 from twinmod.kernels import stock as kernels_stock
-from twinmod.kernels.model import KernelTree
+from twinmod.kernels.model import KernelTree, Origin
 from twinmod.project.model import KernelSpec
 
 
@@ -139,7 +139,7 @@ def _check_crates(tree: KernelTree) -> tuple[Check, ...]:
                 ok=True,
             ),
         )
-    stock = tree.origin == "stock"
+    stock = tree.origin == Origin.STOCK
     return (
         Check(group="Rust", name="rustc", found=proved.rustc, needed="the kernel's own", ok=True),
         Check(

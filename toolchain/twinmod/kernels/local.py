@@ -20,7 +20,7 @@ from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
 from twinmod.errors import ConfigError, MissingToolError
 from twinmod.kernels import elf, kconfig, proof
-from twinmod.kernels.model import CrateProof, KernelTree
+from twinmod.kernels.model import CrateProof, KernelTree, Origin
 from twinmod.project.model import KernelSpec
 
 #: Changed when the same tree must be looked at again.
@@ -598,7 +598,7 @@ def plan_tree(spec: KernelSpec, chroot: Chroot, record: Mapping[str, Any]) -> Ke
         name=spec.name,
         release=record["release"],
         version=record["version"],
-        origin="tree",
+        origin=Origin.TREE,
         suite="",
         source_dir=source_dir,
         build_dir=build_dir,

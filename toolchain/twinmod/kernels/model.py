@@ -2,9 +2,21 @@
 """A kernel that modules can be built for, and the proof of its Rust crates."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from twinmod.base.sandbox import Chroot
+
+
+class Origin(StrEnum):
+    """Where a kernel comes from."""
+
+    # A distribution's kernel, its crates rebuilt.
+    STOCK = "stock"
+    # Its source with options of our own.
+    BUILT = "built"
+    # A person's own Linux tree.
+    TREE = "tree"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +53,7 @@ class KernelTree:
     release: str
     # The distribution's package version, or uname -v of a person's own kernel.
     version: str
-    # "stock": a distribution's kernel, its crates rebuilt. "built": its source with options of
-    # our own. "tree": a person's own Linux tree.
-    origin: str
+    origin: Origin
     suite: str
     source_dir: Path
     # Where the outputs are: the sources' own folder when no O= was given.

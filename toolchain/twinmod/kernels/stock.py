@@ -23,7 +23,7 @@ from twinmod.errors import BuildError, ConfigError
 from twinmod.kernels import elf, kconfig, proof
 from twinmod.kernels import packages as kernels_packages
 from twinmod.kernels.kconfig import VM_MODULES
-from twinmod.kernels.model import CrateProof, KernelTree
+from twinmod.kernels.model import CrateProof, KernelTree, Origin
 from twinmod.kernels.packages import WORK
 from twinmod.project.model import KernelSpec
 
@@ -339,7 +339,7 @@ def read_tree(spec: KernelSpec, chroot: Chroot, entry: FoundEntry) -> KernelTree
         name=spec.name,
         release=record["release"],
         version=record["version"],
-        origin="stock",
+        origin=Origin.STOCK,
         suite=record["suite"],
         source_dir=entry.path / "linux",
         build_dir=entry.path / "build",

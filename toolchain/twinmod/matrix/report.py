@@ -13,10 +13,12 @@ from twinmod.base import commands
 from twinmod.builds.product import Product
 from twinmod.cells import injection, report
 from twinmod.cells.model import DIFFERENTIAL, AbsentCell, CellResult, KernelCell
+from twinmod.cells.outcomes import GOOD
 from twinmod.cells.report import MARKS
 from twinmod.differential import report as differential_report
 from twinmod.errors import TwinmodError
 from twinmod.guest import visible
+from twinmod.guest.protocol import Outcome
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelTree
 
@@ -168,11 +170,11 @@ def render_junit(results: tuple[CellResult, ...]) -> str:
         for test in result.tests:
             case = junitparser.TestCase(visible.make_visible(test.id), cell, test.duration_s)
             message = visible.make_visible(test.message)
-            if test.outcome == "skipped":
+            if test.outcome == Outcome.SKIPPED:
                 case.result = [junitparser.Skipped(message)]
-            elif test.outcome == "failed":
+            elif test.outcome == Outcome.FAILED:
                 case.result = [junitparser.Failure(message, "failed")]
-            elif test.outcome != "passed":
+            elif test.outcome != Outcome.PASSED:
                 case.result = [junitparser.Error(message, test.outcome)]
             suite.add_testcase(case)
         for problem in result.problems:
@@ -185,7 +187,7 @@ def render_junit(results: tuple[CellResult, ...]) -> str:
 
 
 def render_table(
-    outcomes: Mapping[tuple[str, str], str],
+    outcomes: Mapping[tuple[str, str], Outcome],
     rules: tuple[tuple[str, str], ...],
     results: tuple[CellResult, ...],
 ) -> Table:
@@ -222,7 +224,7 @@ def render_again(results: tuple[CellResult, ...], options: tuple[str, ...]) -> s
         for result in results
         if result.cell != DIFFERENTIAL
         for test in result.tests
-        if test.outcome not in ("passed", "skipped")
+        if test.outcome not in GOOD
         for rule in test.rules
     )
     if not bad:

@@ -17,6 +17,7 @@ from twinmod.cells.model import DIFFERENTIAL, CellResult
 from twinmod.cells.selection import Selection
 from twinmod.differential import run
 from twinmod.errors import ConfigError
+from twinmod.guest.protocol import Job, Outcome
 from twinmod.kernels import elf
 from twinmod.kernels.model import KernelTree
 from twinmod.matrix import report
@@ -42,7 +43,7 @@ class Run:
         return tuple(result for result in self.results if result.cell != DIFFERENTIAL)
 
     @property
-    def outcomes(self) -> dict[tuple[str, str], str]:
+    def outcomes(self) -> dict[tuple[str, str], Outcome]:
         """The outcome of every (rule, cell name)."""
         return {
             (rule, result.cell.name): outcomes.compare_rule(result, rule)
@@ -85,7 +86,7 @@ def run_test(
     cells, absent = cells_selection.plan_presence(selection.plan_cells(config), prepared.tree)
     if not cells:
         raise ConfigError(f"there is nothing to test: {absent[0].reason}")
-    languages = tuple(sorted({cell.language for cell in cells}))
+    languages = tuple(sorted({cell.language for cell in cells if cell.language}))
     products = products or workspace.run_build(config, prepared, languages, progress)
     setting = replace(workspace.prepare_setting(config, prepared, progress), root_dir=root_dir)
     if selection.record:
@@ -96,7 +97,7 @@ def run_test(
         )
     shutil.rmtree(out_dir, ignore_errors=True)
     work = boot.Work(
-        mode="matrix",
+        mode=Job.MATRIX,
         cells=cells,
         products=products,
         limit_s=config.vm.test_timeout_s,

@@ -11,7 +11,15 @@ import msgspec
 
 from twinmod.base import commands
 from twinmod.errors import ConfigError, NoProjectError
-from twinmod.project.model import LANGUAGES, ChrootSpec, KernelSpec, ModuleSpec, TesterSpec, VmSpec
+from twinmod.project.model import (
+    LANGUAGES,
+    ChrootSpec,
+    KernelSpec,
+    Language,
+    ModuleSpec,
+    TesterSpec,
+    VmSpec,
+)
 
 #: The folder of results.
 OUT = "out"
@@ -119,7 +127,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     testers: tuple[TesterSpec, ...]
     vm: VmSpec
 
-    def find_module(self, language: str) -> ModuleSpec:
+    def find_module(self, language: Language) -> ModuleSpec:
         """Return the module written in a language."""
         return next(module for module in self.modules if module.language == language)
 
@@ -265,7 +273,9 @@ def parse_config(
         kernels=kernels,
         chroots=chroots,
         modules=tuple(
-            ModuleSpec(name=name, language=m.language, sources=m.sources, subdirs=m.subdirs)
+            ModuleSpec(
+                name=name, language=Language(m.language), sources=m.sources, subdirs=m.subdirs
+            )
             for name, m in table.modules.items()
         ),
         testers=tuple(

@@ -2,7 +2,18 @@
 """What a configuration says of kernels, modules, testers and VMs."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+
+
+class Language(StrEnum):
+    """What a module is written in."""
+
+    C = "c"
+    RUST = "rust"
+
+
+LANGUAGES = tuple(Language)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +56,7 @@ class ModuleSpec:
     """What the configuration says of a kernel module."""
 
     name: str
-    # "c" or "rust"; only kbuild asks.
-    language: str
+    language: Language
     sources: str
     # The folder inside the Linux tree where it is built; "" builds it out of tree.
     subdirs: str
@@ -78,6 +88,3 @@ class VmSpec:
     test_timeout_s: float
     # Without a line from the agent, which sends a heartbeat; the host enforces it.
     silence_timeout_s: float
-
-
-LANGUAGES = ("c", "rust")

@@ -11,8 +11,10 @@ from twinmod.base import versions
 from twinmod.base.archives import File
 from twinmod.builds.product import Product
 from twinmod.errors import ConfigError
+from twinmod.guest.protocol import Outcome
 from twinmod.kernels import elf
 from twinmod.kernels.model import KernelTree
+from twinmod.project.model import Language
 from twinmod.release.model import Release
 
 SCHEMA = "twinmod.release/1"
@@ -140,7 +142,7 @@ def plan_modinfo(
         "undefined_symbols": sorted(found.undefined),
         "compilers": {
             "c": sorted(set(found.comments)),
-            "rustc": tree.proof.rustc if product.language == "rust" else "",
+            "rustc": tree.proof.rustc if product.language == Language.RUST else "",
         },
         "kernel": {"release": tree.release, "version": tree.version, "suite": tree.suite},
         "commit": release.commit,
@@ -382,9 +384,11 @@ def find_test_flaw(document: Mapping[str, Any], products: Iterable[Product]) -> 
     if totals["failed"] or not totals["passed"]:
         return f"{totals['passed']} tests passed and {totals['failed']} failed"
     differential = document["differential"]
-    if differential and differential["outcome"] != "passed":
+    if differential and differential["outcome"] != Outcome.PASSED:
         return f"the differential: {differential['outcome']}"
-    failed = [f"{c['module']}/{c['tester']}" for c in document["cells"] if c["outcome"] != "passed"]
+    failed = [
+        f"{c['module']}/{c['tester']}" for c in document["cells"] if c["outcome"] != Outcome.PASSED
+    ]
     return f"cells did not pass: {' '.join(failed)}" if failed else ""
 
 

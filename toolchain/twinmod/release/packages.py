@@ -24,7 +24,7 @@ from twinmod.base.progress import Progress
 from twinmod.builds import build
 from twinmod.errors import BuildError, MissingToolError
 from twinmod.kernels import proof
-from twinmod.project.model import ModuleSpec
+from twinmod.project.model import Language, ModuleSpec
 from twinmod.release.model import Release
 
 #: How often a version was packaged; it never was twice. Debian's packages have none: they are made
@@ -46,8 +46,10 @@ FORMATS = ("deb", "rpm", "archlinux")
 NFPM_TIMEOUT_S = 120.0
 
 #: The modules that the packages bring; of their folders just what the VM's build reads is shipped.
-C_MODULE = ModuleSpec(name="mdriver_c", language="c", sources="c_module", subdirs="")
-RUST_MODULE = ModuleSpec(name="mdriver_rust", language="rust", sources="rust_module", subdirs="")
+C_MODULE = ModuleSpec(name="mdriver_c", language=Language.C, sources="c_module", subdirs="")
+RUST_MODULE = ModuleSpec(
+    name="mdriver_rust", language=Language.RUST, sources="rust_module", subdirs=""
+)
 
 SUMMARIES = {
     "mdriver-common": "group, header and manual of the mdriver kernel modules",

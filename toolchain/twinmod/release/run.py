@@ -134,7 +134,7 @@ def build_modules(
     """Return what was built for a kernel, and why it has no module in a language."""
     prepared = workspace.run_setup(config, progress)
     reasons = {language: build.find_absence(language, prepared.tree) for language in LANGUAGES}
-    absent = {language: reason for language, reason in reasons.items() if reason}
+    absent = {language.value: reason for language, reason in reasons.items() if reason}
     languages = tuple(language for language in LANGUAGES if language not in absent)
     return prepared, workspace.run_build(config, prepared, languages, progress), absent
 

@@ -19,12 +19,13 @@ from twinmod.cells import model
 from twinmod.cells import selection as cells_selection
 from twinmod.cells.model import CellResult
 from twinmod.errors import ConfigError, NotPassedError, TwinmodError
+from twinmod.guest.protocol import Job, Outcome
 from twinmod.kernels import elf, kconfig, roots
 from twinmod.matrix import run as matrix_run
 from twinmod.project import config as project_config
 from twinmod.project import rules
 from twinmod.project.config import Config
-from twinmod.project.model import LANGUAGES
+from twinmod.project.model import LANGUAGES, Language
 from twinmod.release import dkms, verify
 from twinmod.release import index as release_index
 from twinmod.release.model import Release
@@ -191,7 +192,7 @@ def unpack_modules(
         found.append(
             Product(
                 module=modinfo["name"],
-                language=modinfo["language"],
+                language=Language(modinfo["language"]),
                 path=target,
                 size_bytes=len(module.content),
                 sha256=digest,
@@ -240,7 +241,7 @@ def check_matrix(
     )
     totals = run.document["totals"]
     seen = f"{totals['passed']} passed, {totals['failed']} failed, {totals['skipped']} skipped"
-    failed = [result.cell.name for result in run.results if result.outcome != "passed"]
+    failed = [result.cell.name for result in run.results if result.outcome != Outcome.PASSED]
     if failed or totals["failed"] or not totals["passed"]:
         raise NotPassedError(f"{seen}; not passed: {' '.join(failed)}")
     return f"{seen}, on {prepared.tree.release}, {run.document['accelerator']}"
@@ -261,7 +262,7 @@ def try_to_load(
     )
     first_rule, _ = rules.read_rules(config)[0]
     work = boot.Work(
-        mode="matrix",
+        mode=Job.MATRIX,
         cells=cells,
         products=products,
         limit_s=config.vm.test_timeout_s,

@@ -34,6 +34,7 @@ from twinmod.errors import ConfigError, ExitCode, MissingToolError, TwinmodError
 from twinmod.experiments import zoo, zoo_run
 from twinmod.html import run as html_run
 from twinmod.kernels import proof
+from twinmod.kernels.model import Origin
 from twinmod.matrix import report as matrix_report
 from twinmod.matrix import run as matrix_run
 from twinmod.matrix import table
@@ -41,7 +42,7 @@ from twinmod.project import config as project_config
 from twinmod.project import rules as project_rules
 from twinmod.project import skeleton
 from twinmod.project.config import MEMORY_MIN_MIB, Config
-from twinmod.project.model import LANGUAGES
+from twinmod.project.model import LANGUAGES, Language
 from twinmod.release import index, verify, verify_run
 from twinmod.release import run as release_run
 from twinmod.shell import replay as shell_replay
@@ -55,6 +56,9 @@ Result = TypeVar("Result")
 PROBE_TIMEOUT_S = 10.0
 
 COUNTER_LIMIT_S = 1500.0
+
+#: click shows the name of an enumeration's member, not its value.
+LANGUAGE_NAMES = tuple(language.value for language in LANGUAGES)
 
 
 class State:
@@ -206,7 +210,7 @@ def setup(state: State, kernel: str) -> ExitCode:
 def _print_setup(prepared: workspace.Prepared) -> None:
     proved = prepared.tree.proof
     click.echo(f"kernel   {prepared.tree.release}, version {prepared.tree.version}")
-    if prepared.tree.origin == "built":
+    if prepared.tree.origin == Origin.BUILT:
         click.echo("config   has every option that was asked for")
     else:
         click.echo(f"config   identical to that of {proved.reference}")
@@ -222,7 +226,7 @@ def _print_setup(prepared: workspace.Prepared) -> None:
 
 
 @cli.command()
-@click.argument("languages", nargs=-1, type=click.Choice(LANGUAGES))
+@click.argument("languages", nargs=-1, type=click.Choice(LANGUAGE_NAMES))
 @click.option("--show", is_flag=True, help="Print the commands and run none of them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @kernel_option("Build for this kernel of [tool.twinmod].")
@@ -231,7 +235,7 @@ def build(
     state: State, languages: tuple[str, ...], show: bool, as_json: bool, kernel: str
 ) -> ExitCode:
     """Build the modules for the stock kernel."""
-    config, wanted = state.select(kernel), languages or LANGUAGES
+    config, wanted = state.select(kernel), tuple(map(Language, languages)) or LANGUAGES
     for module in config.modules:
         builds_build.read_sources(module, config.root_dir)
     workspace.read_module_version(config)
@@ -254,11 +258,15 @@ def build(
     "--module",
     "modules",
     multiple=True,
-    type=click.Choice(LANGUAGES),
+    type=click.Choice(LANGUAGE_NAMES),
     help="Only the module in this language.",
 )
 @click.option(
-    "--tester", "testers", multiple=True, type=click.Choice(LANGUAGES), help="Only this tester."
+    "--tester",
+    "testers",
+    multiple=True,
+    type=click.Choice(LANGUAGE_NAMES),
+    help="Only this tester.",
 )
 @click.option(
     "--rule",
@@ -315,7 +323,7 @@ def test(
             raise click.UsageError("--replay goes with --kernel NAME, and with nothing else")
         return _run_replay(state, state.select(kernel), script)
     selection = cells_selection.Selection(
-        languages=modules or LANGUAGES,
+        languages=tuple(map(Language, modules)) or LANGUAGES,
         testers=testers or LANGUAGES,
         rules=tuple(dict.fromkeys(rules)),
         keyword=keyword,
@@ -727,7 +735,7 @@ def matrix(state: State, as_json: bool) -> ExitCode:
     "--module",
     "modules",
     multiple=True,
-    type=click.Choice(LANGUAGES),
+    type=click.Choice(LANGUAGE_NAMES),
     help="Only what is written in this language.",
 )
 @click.option("--list", "listing", is_flag=True, help="Print what there is and run nothing.")
@@ -738,7 +746,7 @@ def zoo_command(
 ) -> ExitCode:
     """Build and run a collection of bugs in both languages; say what stopped each."""
     entries = zoo_run.read_entries(state.config)
-    attempts = zoo.select_attempts(entries, keyword, modules or LANGUAGES)
+    attempts = zoo.select_attempts(entries, keyword, tuple(map(Language, modules)) or LANGUAGES)
     if listing:
         click.echo(zoo.render_list(attempts))
         return ExitCode.PASSED

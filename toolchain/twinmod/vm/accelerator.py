@@ -18,7 +18,7 @@ from twinmod.kernels.model import KernelTree
 from twinmod.project.model import VmSpec
 from twinmod.vm import console as vm_console
 from twinmod.vm import initramfs, machine
-from twinmod.vm.machine import RESULTS, RUN, Accelerator
+from twinmod.vm.machine import RESULTS, RUN, Accelerator, AcceleratorName
 
 #: A VM that prints this came as far as its first program.
 PROBE_LINE = "twinmod: the guest runs"
@@ -47,15 +47,17 @@ def find_accelerator(
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         exists = Path("/dev/kvm").exists()
         why = "this user may not open /dev/kvm" if exists else "this host has no /dev/kvm"
-        return Accelerator(name="tcg", reason=why)
+        return Accelerator(name=AcceleratorName.TCG, reason=why)
     if tree is None or chroot is None:
-        return Accelerator(name="tcg", reason="KVM is tried with a real guest after setup")
+        return Accelerator(
+            name=AcceleratorName.TCG, reason="KVM is tried with a real guest after setup"
+        )
     path = cache.find_cache_dir() / "accelerator.json"
     identity = f"{_read_boot_id()} {tree.key} {PROBE_FORMAT}"
     try:
         known = json.loads(path.read_text())
         if known["identity"] == identity:
-            return Accelerator(name=known["name"], reason=known["reason"])
+            return Accelerator(name=AcceleratorName(known["name"]), reason=known["reason"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
     found = probe_kvm(tree, chroot, vm)
@@ -104,7 +106,7 @@ def probe_kvm(tree: KernelTree, chroot: Chroot, vm: VmSpec) -> Accelerator:
             Bind(source_path=tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
         )
         entered = sandbox.plan_enter(
-            chroot, machine.plan_qemu(vm, "kvm"), binds=binds, devices=("/dev/kvm",)
+            chroot, machine.plan_qemu(vm, AcceleratorName.KVM), binds=binds, devices=("/dev/kvm",)
         )
         log_path = run_dir / "qemu.log"
         command = Command(
@@ -129,7 +131,7 @@ def plan_accelerator(console: str, qemu_output: str, status: int | None) -> Acce
     if PROBE_LINE in console:
         warned = vm_console.find_words(console) if faults.parse_faults(console) else ""
         reason = f"a guest booted with it, and {warned}" if warned else "a guest booted with it"
-        return Accelerator(name="kvm", reason=reason)
+        return Accelerator(name=AcceleratorName.KVM, reason=reason)
     how = (
         f"it did not reach its first program within {PROBE_TIMEOUT_S:.0f} s"
         if status is None
@@ -141,7 +143,9 @@ def plan_accelerator(console: str, qemu_output: str, status: int | None) -> Acce
     said = [line.strip() for line in qemu_output.splitlines() if line.strip()][-QEMU_WORDS:]
     words = vm_console.find_words(console) or "the guest said nothing"
     why = "; ".join((how, *(f"QEMU said: {line}" for line in said), words))
-    return Accelerator(name="tcg", reason=f"/dev/kvm opens, but no guest boots with it: {why}")
+    return Accelerator(
+        name=AcceleratorName.TCG, reason=f"/dev/kvm opens, but no guest boots with it: {why}"
+    )
 
 
 def check_vm(accelerator: Accelerator) -> tuple[Check, ...]:

@@ -4,7 +4,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,11 +13,21 @@ from twinmod.base.process import Command
 from twinmod.base.sandbox import Bind, Chroot
 from twinmod.builds.product import Product
 from twinmod.cells.model import DIFFERENTIAL, Cell
-from twinmod.guest.protocol import Measurement
+from twinmod.guest import protocol
+from twinmod.guest.protocol import Job, Measurement, Plan, PlannedCell, PlannedModule
 from twinmod.kernels.model import KernelTree
 from twinmod.project.model import TesterSpec, VmSpec
 from twinmod.vm import initramfs, machine
-from twinmod.vm.machine import NATIVE, RECORDING, RESULTS, RUN, VIEW, VIEW_INSIDE, Accelerator
+from twinmod.vm.machine import (
+    NATIVE,
+    RECORDING,
+    RESULTS,
+    RUN,
+    VIEW,
+    VIEW_INSIDE,
+    Accelerator,
+    AcceleratorName,
+)
 
 #: A VM's whole life, whatever it says; a soak names its own.
 RUN_TIMEOUT_S = 1800.0
@@ -26,7 +36,7 @@ RUN_TIMEOUT_S = 1800.0
 #: makes them so, as Debian's does, hides a driver that forgot to ask. Huge pages of which a part is
 #: given back stay whole for a while, and are then in no use that the kernel counts: they look like
 #: pages that a driver lost.
-MODE_PARAMETERS = {"matrix": "init_on_alloc=0 transparent_hugepage=never"}
+MODE_PARAMETERS = {Job.MATRIX: "init_on_alloc=0 transparent_hugepage=never"}
 
 #: What a recorded VM's folder has to say how it was booted.
 RECORDING_FILE = "recording.json"
@@ -60,8 +70,8 @@ class Userland:
 class Work:
     """What a VM is to do; becomes the agent's plan."""
 
-    # matrix, count, measure, or shell; DIFFERENTIAL among the cells has a work of its own.
-    mode: str
+    # Of the VM. The cell DIFFERENTIAL has a job of its own.
+    mode: Job
     cells: tuple[Cell, ...]
     products: tuple[Product, ...]
     # Seconds that a cell may go without a step.
@@ -87,7 +97,7 @@ class BootPlan:
     command: Command
     # None: another VM left it.
     initramfs: bytes | None
-    agent_plan: Mapping[str, Any]
+    agent_plan: Plan
     # Console, results and the plan of this VM.
     run_dir: Path
     boot_timeout_s: float
@@ -115,7 +125,7 @@ class Setting:
     @property
     def recorded(self) -> bool:
         """Whether its VMs can be replayed: nothing comes in once they run."""
-        return self.accelerator.name == "record"
+        return self.accelerator.name == AcceleratorName.RECORD
 
 
 def plan_view(setting: Setting, products: tuple[Product, ...], run_dir: Path) -> tuple[Bind, ...]:
@@ -186,7 +196,7 @@ def plan_exact(setting: Setting, native_dir: Path) -> Setting:
     why = "a nanosecond of the guest's time is one instruction of it"
     return replace(
         setting,
-        accelerator=Accelerator(name="icount", reason=why),
+        accelerator=Accelerator(name=AcceleratorName.ICOUNT, reason=why),
         native_dir=native_dir,
         vm=plan_patience(replace(setting.vm, processors=1), EXACT_PATIENCE),
     )
@@ -200,7 +210,7 @@ def plan_recorded(setting: Setting) -> Setting:
     why = "on one processor, with everything in memory, so that it can be replayed"
     return replace(
         setting,
-        accelerator=Accelerator(name="record", reason=why),
+        accelerator=Accelerator(name=AcceleratorName.RECORD, reason=why),
         vm=plan_patience(replace(setting.vm, processors=1), RECORD_PATIENCE),
     )
 
@@ -212,39 +222,39 @@ def plan_patience(vm: VmSpec, times: float) -> VmSpec:
     )
 
 
-def plan_agent(setting: Setting, work: Work) -> dict[str, Any]:
-    """Return what the agent is told: JSON's own types."""
+def plan_agent(setting: Setting, work: Work) -> Plan:
+    """Return what the agent is told."""
     inside = sandbox.INSIDE
     paths = {(p.module, p.variant): str(inside / "module" / p.file_name) for p in work.products}
-    return {
-        "mode": work.mode,
-        "port": SERIAL_PORT if setting.recorded else "",
-        "cells": [
-            {
-                "name": cell.name,
-                "module": cell.module,
-                "tester": cell.tester,
-                "work": "differential" if cell == DIFFERENTIAL else work.mode,
-                "path": paths.get((cell.module, cell.variant), ""),
-                "rules": list(cell.rules),
-                "files": list(cell.files),
-            }
+    return Plan(
+        mode=work.mode,
+        port=SERIAL_PORT if setting.recorded else "",
+        cells=tuple(
+            PlannedCell(
+                name=cell.name,
+                module=cell.module,
+                tester=cell.tester,
+                path=paths.get((cell.module, cell.variant), ""),
+                work=Job.DIFFERENTIAL if cell == DIFFERENTIAL else work.mode,
+                rules=cell.rules,
+                files=cell.files,
+            )
             for cell in work.cells
-        ],
-        "modules": {p.module: {"path": paths[p.module, p.variant]} for p in work.products},
-        "testers": {tester.name: tester.package for tester, _ in setting.userland.tester_dirs},
-        "matrix": str(inside / "matrix"),
-        "version": setting.version,
-        "differential": work.differential,
-        "pytest_args": list(work.pytest_args),
-        "limit_s": work.limit_s,
-        "threads": work.threads,
-        "increments": work.increments,
-        "method": work.method,
-        "measurement": asdict(work.measurement) if work.measurement else None,
-        "marks": str(NATIVE / "marks.so"),
-        "loop": str(NATIVE / "loop"),
-    }
+        ),
+        modules={p.module: PlannedModule(path=paths[p.module, p.variant]) for p in work.products},
+        testers={tester.name: tester.package for tester, _ in setting.userland.tester_dirs},
+        matrix=str(inside / "matrix"),
+        version=setting.version,
+        differential=work.differential,
+        pytest_args=work.pytest_args,
+        limit_s=work.limit_s,
+        threads=work.threads,
+        increments=work.increments,
+        method=work.method,
+        measurement=work.measurement,
+        marks=str(NATIVE / "marks.so"),
+        loop=str(NATIVE / "loop"),
+    )
 
 
 def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
@@ -258,7 +268,7 @@ def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
     qemu = machine.plan_qemu(
         setting.vm,
         setting.accelerator.name,
-        interactive=work.mode == "shell",
+        interactive=work.mode == Job.SHELL,
         gdb=work.gdb,
         parameters=" ".join(
             (
@@ -280,8 +290,8 @@ def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
         qemu,
         binds=plan_recorded_view(setting, run_dir) if setting.recorded else view,
         hidden=(VIEW_INSIDE,),
-        terminal=work.mode == "shell",
-        devices=("/dev/kvm",) if setting.accelerator.name == "kvm" else (),
+        terminal=work.mode == Job.SHELL,
+        devices=("/dev/kvm",) if setting.accelerator.name == AcceleratorName.KVM else (),
     )
     command = Command(
         argv=entered,
@@ -316,7 +326,7 @@ def plan_first_content(setting: Setting) -> initramfs.Content:
 
 
 def plan_whole_content(
-    setting: Setting, view: tuple[Bind, ...], agent_plan: Mapping[str, Any]
+    setting: Setting, view: tuple[Bind, ...], agent_plan: Plan
 ) -> initramfs.Content:
     """Return what a VM has in memory that has nothing else.
 
@@ -333,7 +343,7 @@ def plan_whole_content(
     root = initramfs.read_root(setting.chroot.root_dir, additions)
     for name in ("proc", "dev", "sys", "tmp", "results"):
         root.add_folder(name)
-    root.add_content("results/plan.json", json.dumps(agent_plan).encode())
+    root.add_content("results/plan.json", protocol.render_plan(agent_plan).encode())
     root.add_content("init", _render_init(setting, (), whole=True))
     return root.plan_content()
 
@@ -368,7 +378,7 @@ def plan_recording(setting: Setting, work: Work, qemu: tuple[str, ...]) -> dict[
 def write_run_dir(plan: BootPlan) -> Iterator[None]:
     """Make a VM's folder; what it boots from is there until the context is left."""
     (plan.run_dir / "results").mkdir(parents=True)
-    (plan.run_dir / "results/plan.json").write_text(json.dumps(plan.agent_plan, indent=2))
+    (plan.run_dir / "results/plan.json").write_text(protocol.render_plan(plan.agent_plan))
     initramfs_path = plan.run_dir / "initramfs"
     if plan.initramfs is not None:
         initramfs_path.write_bytes(plan.initramfs)

@@ -6,6 +6,7 @@ bound into its view, and dies with its caller.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import PurePosixPath
 
 from twinmod.base import sandbox
@@ -52,17 +53,36 @@ COUNTING_MACHINE = (
     "max,-erms,-fsrm,-fsrs",
 )
 
-#: What QEMU runs a guest on, by accelerator.
+
+class AcceleratorName(StrEnum):
+    """What QEMU runs a guest on."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+    # TCG that counts instructions.
+    ICOUNT = "icount"
+    # TCG on one thread, whose run can be replayed.
+    RECORD = "record"
+
+
+#: What QEMU is told of it.
 MACHINES = {
-    "kvm": ("-accel", "kvm", "-cpu", "host"),
-    "tcg": ("-accel", "tcg,thread=multi", "-cpu", "max"),
-    "icount": (
+    AcceleratorName.KVM: ("-accel", "kvm", "-cpu", "host"),
+    AcceleratorName.TCG: ("-accel", "tcg,thread=multi", "-cpu", "max"),
+    AcceleratorName.ICOUNT: (
         *COUNTING_MACHINE,
         "-plugin",
         f"{NATIVE}/profiler.so,out={RESULTS}/{COUNTS},symbols={RESULTS}/symbols",
     ),
     # An instruction takes 2 ns of the guest's time.
-    "record": ("-accel", "tcg", "-icount", f"shift=1,rr=record,rrfile={EXECUTION}", "-cpu", "max"),
+    AcceleratorName.RECORD: (
+        "-accel",
+        "tcg",
+        "-icount",
+        f"shift=1,rr=record,rrfile={EXECUTION}",
+        "-cpu",
+        "max",
+    ),
 }
 
 #: Added to KERNEL_PARAMETERS, by accelerator. Emulated processors share one time stamp counter, and
@@ -71,9 +91,9 @@ MACHINES = {
 #: a clock allows that stands still when it is jiffies. Seen in one of some twenty boots on a host
 #: with more to do than it has processors.
 ACCELERATOR_PARAMETERS = {
-    "tcg": ("tsc=reliable",),
+    AcceleratorName.TCG: ("tsc=reliable",),
     # The guest's clocks are its count of instructions.
-    "icount": ("tsc=reliable", "clocksource=tsc"),
+    AcceleratorName.ICOUNT: ("tsc=reliable", "clocksource=tsc"),
 }
 
 
@@ -81,13 +101,13 @@ ACCELERATOR_PARAMETERS = {
 class Accelerator:
     """What a VM runs on, and why."""
 
-    name: str
+    name: AcceleratorName
     reason: str
 
 
 def plan_qemu(
     vm: VmSpec,
-    accelerator: str,
+    accelerator: AcceleratorName,
     *,
     interactive: bool = False,
     gdb: bool = False,
@@ -97,7 +117,7 @@ def plan_qemu(
 
     Args:
         vm: Memory and processors.
-        accelerator: One of MACHINES.
+        accelerator: What it runs on.
         interactive: The console is the caller's terminal, and there is no other way out.
         gdb: A debugger may come at any time.
         parameters: Added to the kernel's command line.
@@ -127,7 +147,7 @@ def plan_qemu(
         " ".join((*KERNEL_PARAMETERS, *added)),
         *(
             ()
-            if accelerator == "record"
+            if accelerator == AcceleratorName.RECORD
             else (
                 "-virtfs",
                 f"local,path={VIEW},mount_tag=root,security_model=none,readonly=on,multidevs=remap",
@@ -145,13 +165,13 @@ def plan_gdb_stub() -> tuple[str, ...]:
     return ("-gdb", f"unix:{GDB_SOCKET},server=on,wait=off")
 
 
-def plan_way_out(accelerator: str, *, interactive: bool) -> tuple[str, ...]:
+def plan_way_out(accelerator: AcceleratorName, *, interactive: bool) -> tuple[str, ...]:
     """Return the arguments of QEMU for what the VM says; see plan_qemu."""
     if interactive:
         return ("-serial", "mon:stdio")
     events = ("-chardev", "stdio,id=events,signal=off")
     console = ("-serial", f"file:{RESULTS}/console.log")
-    if accelerator == "record":
+    if accelerator == AcceleratorName.RECORD:
         return (*console, *events, "-serial", "chardev:events")
     port = ("-device", "virtserialport,chardev=events,name=twinmod")
     return (*console, "-device", "virtio-serial-pci", *events, *port)

@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -16,6 +15,7 @@ from twinmod.base import commands, sandbox
 from twinmod.base.process import Command
 from twinmod.base.sandbox import Bind, Chroot
 from twinmod.errors import ConfigError
+from twinmod.guest import protocol
 from twinmod.kernels.model import KernelTree
 from twinmod.project.model import VmSpec
 from twinmod.vm import boot, machine
@@ -79,7 +79,7 @@ def read_recording(run_dir: Path) -> Recording:
         )
         agent_path = run_dir / AGENT_PLAN
         if agent_path.exists():
-            msgspec.json.decode(agent_path.read_bytes(), type=dict[str, Any])
+            protocol.parse_plan(agent_path.read_bytes())
     except OSError as error:
         raise ConfigError("nothing was recorded there", facts=facts, hint=hint) from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -137,7 +137,7 @@ def plan_replay(
         timeout_s=GDB_TIMEOUT_S if gdb else boot.RUN_TIMEOUT_S * boot.REPLAY_PATIENCE,
         log_path=out_dir / "qemu.log",
     )
-    agent_plan = json.loads((recording.run_dir / AGENT_PLAN).read_text())
+    agent_plan = protocol.parse_plan((recording.run_dir / AGENT_PLAN).read_bytes())
     return boot.BootPlan(
         command=command,
         initramfs=None,

@@ -11,6 +11,7 @@ from twinmod.cells import decode, outcomes
 from twinmod.cells.model import Cell, CellResult
 from twinmod.guest import faults
 from twinmod.guest.faults import KernelFault
+from twinmod.guest.protocol import Outcome
 from twinmod.vm import boot, session
 from twinmod.vm import console as vm_console
 from twinmod.vm.boot import Setting, Work
@@ -111,4 +112,4 @@ def is_stalled(end: VmEnd) -> bool:
 
 def plan_unreached(cells: tuple[Cell, ...], why: str) -> tuple[CellResult, ...]:
     """Return the results of cells whose VM did not come as far as any of them."""
-    return tuple(CellResult(cell=cell, outcome="lost", problems=(why,)) for cell in cells)
+    return tuple(CellResult(cell=cell, outcome=Outcome.LOST, problems=(why,)) for cell in cells)

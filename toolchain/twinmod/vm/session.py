@@ -1,19 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A VM that runs: what it says, and what it is asked."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from twinmod.base import commands, process
 from twinmod.base.progress import Progress
 from twinmod.cells import outcomes, transcript
 from twinmod.cells.model import DIFFERENTIAL, Cell
 from twinmod.errors import VmLostError
+from twinmod.guest import protocol
+from twinmod.guest.protocol import (
+    Answered,
+    CellBegan,
+    CellEnded,
+    Event,
+    FigureTaken,
+    Ready,
+    Request,
+    TestEnded,
+    TurnsTaken,
+)
 from twinmod.vm import boot as vm_boot
 from twinmod.vm import console as vm_console
 from twinmod.vm.boot import BootPlan, Setting, Work
@@ -75,13 +86,13 @@ class Vm:
         self._watch = watch
         self._source = process.read_lines(qemu, _make_patience(plan, self.lines))
 
-    def read_event(self) -> dict[str, Any] | None:
+    def read_event(self) -> Event | None:
         """Return what it says next; None: it says nothing any more."""
         try:
             for line in self._source:
                 events = transcript.parse_events((line,))
                 # Answers are for whoever asked, and in a soak there are millions.
-                if not (events and events[0]["event"] == "answer"):
+                if not (events and isinstance(events[0], Answered)):
                     self._keep(line)
                 for event in events:
                     return event
@@ -95,21 +106,21 @@ class Vm:
         self._kept.flush()
         self._watch(line)
 
-    def ask(self, request: object) -> dict[str, Any]:
+    def ask(self, request: Request) -> Answered:
         """Return the answer to a request, while the VM is ready for one.
 
         Raises:
             VmGoneError: It ended, fell silent, or ended the cell, and did not answer.
         """
         self.say(request)
-        while (event := self.read_event()) is not None and event["event"] != "cell_end":
-            if event["event"] == "answer":
+        while (event := self.read_event()) is not None and not isinstance(event, CellEnded):
+            if isinstance(event, Answered):
                 return event
         raise VmGoneError
 
-    def say(self, value: object) -> None:
-        """Send one JSON value; nothing happens when the VM is gone."""
-        process.send_line(self._qemu, json.dumps(value))
+    def say(self, request: Request | None) -> None:
+        """Send a request, or None after the last one; nothing happens when the VM is gone."""
+        process.send_line(self._qemu, protocol.render_request(request))
 
     def wait_for_end(self) -> None:
         """Wait until it is gone, after it said its last word."""
@@ -150,7 +161,7 @@ def serve(
     """
     plan = vm_boot.plan_boot(setting, replace(work, cells=(DIFFERENTIAL,)), run_dir)
     with run_vm(plan, watch) as vm:
-        while (event := vm.read_event()) is not None and event["event"] != "ready":
+        while (event := vm.read_event()) is not None and not isinstance(event, Ready):
             pass
         if event is None:
             raise plan_boot_error(plan, read_end(vm, (DIFFERENTIAL,)))
@@ -192,7 +203,7 @@ def boot(
     """
     with run_vm(plan, watch) as vm:
         while (event := vm.read_event()) is not None:
-            if event["event"] == "ready" and converse is not None:
+            if isinstance(event, Ready) and converse is not None:
                 converse(vm)
                 vm.say(None)
     return read_end(vm, cells)
@@ -220,9 +231,9 @@ class Watch:
     def __call__(self, line: str) -> None:
         """Take note of one line of the VM."""
         for event in transcript.parse_events((line,)):
-            if event["event"] == "cell":
-                self.cell, self.done = event["cell"], 0
-            elif event["event"] in ("result", "figure", "turns"):
+            if isinstance(event, CellBegan):
+                self.cell, self.done = event.cell, 0
+            elif isinstance(event, TestEnded | FigureTaken | TurnsTaken):
                 self.done += 1
         # The differential says for itself how far it is.
         if self.cell != DIFFERENTIAL.name:
