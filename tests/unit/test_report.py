@@ -10,6 +10,7 @@ import junitparser
 import pytest
 from rich.console import Console
 
+from twinmod.base import documents
 from twinmod.base.check import Check
 from twinmod.bench import counter
 from twinmod.builds import product as builds_product
@@ -173,8 +174,7 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
 
 def test_the_doctors_report_is_json_with_a_schema() -> None:
     checks = (Check(group="host", name="bwrap", found="yes", needed="yes", ok=True),)
-    document = doctor.plan_doctor_report(checks)
-    assert json.loads(json.dumps(document)) == document
+    document = documents.to_json(doctor.plan_doctor_report(checks))
     assert document["schema"] == "twinmod.doctor/1"
     assert set(document["checks"][0]) == {
         "group",
@@ -194,7 +194,7 @@ def test_only_what_is_required_keeps_a_host_from_being_ready(
     ok: bool, required: bool, ready: bool
 ) -> None:
     check = Check(group="g", name="n", found="f", needed="x", ok=ok, required=required)
-    assert doctor.plan_doctor_report((check,))["ready"] is ready
+    assert doctor.plan_doctor_report((check,)).ready is ready
 
 
 # -- JUnit ------------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ def test_a_kernel_that_is_not_there_is_shown_with_what_cures_that() -> None:
         "two c/c: not set up; fix: twinmod setup --kernel two",
         "three c/c: built without Rust",
     ]
-    shown = json.dumps(report.plan_matrix_report(cells))
+    shown = documents.render(report.plan_matrix_report(cells))
     assert "setup" not in shown, "a document names no command"
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from twinmod.base import commands
+from twinmod.base.documents import Document, Part
 from twinmod.builds.product import Product
 from twinmod.cells import injection, report
 from twinmod.cells.model import DIFFERENTIAL, AbsentCell, CellResult, KernelCell
@@ -141,22 +142,38 @@ def plan_error(error: TwinmodError) -> dict[str, Any]:
     }
 
 
-def plan_matrix_report(cells: tuple[KernelCell, ...]) -> dict[str, Any]:
-    """Return kernels x modules x testers: JSON's own types, schema ``twinmod.matrix/1``."""
-    return {
-        "schema": "twinmod.matrix/1",
-        "cells": [
-            {
-                "kernel": c.kernel,
-                "release": c.release,
-                "module": c.cell.module,
-                "tester": c.cell.tester,
-                "available": not c.reason,
-                "reason": c.reason,
-            }
+class MatrixCell(Part, frozen=True, kw_only=True):
+    """A module with a tester on a kernel, and why it cannot be run there, "" where it can."""
+
+    kernel: str
+    release: str
+    module: str
+    tester: str
+    available: bool
+    reason: str
+
+
+class MatrixReport(Document, frozen=True, kw_only=True, tag="twinmod.matrix/1"):
+    """Kernels x modules x testers."""
+
+    cells: tuple[MatrixCell, ...]
+
+
+def plan_matrix_report(cells: tuple[KernelCell, ...]) -> MatrixReport:
+    """Return kernels x modules x testers as a document."""
+    return MatrixReport(
+        cells=tuple(
+            MatrixCell(
+                kernel=c.kernel,
+                release=c.release,
+                module=c.cell.module,
+                tester=c.cell.tester,
+                available=not c.reason,
+                reason=c.reason,
+            )
             for c in cells
-        ],
-    }
+        )
+    )
 
 
 def render_junit(results: tuple[CellResult, ...]) -> str:

@@ -17,7 +17,8 @@ from typing import Any, TextIO, TypeVar
 import click
 
 from twinmod import errors, workspace
-from twinmod.base import bugs, cache, commands, process, progress, templates
+from twinmod.base import bugs, cache, commands, documents, process, progress, templates
+from twinmod.base.documents import Document
 from twinmod.base.progress import Console, TerminalProgress
 from twinmod.bench import compare
 from twinmod.bench import counter as bench_counter
@@ -155,8 +156,11 @@ def cli() -> None:
     """Write a Linux kernel module twice, in C and in Rust, and hold both to one matrix."""
 
 
-def _print_json(document: dict[str, Any]) -> None:
-    click.echo(json.dumps(document, indent=2))
+def _print_json(document: Document | dict[str, Any]) -> None:
+    if isinstance(document, Document):
+        click.echo(documents.render(document))
+    else:
+        click.echo(json.dumps(document, indent=2))
 
 
 def _probe_url(url: str) -> bool:
@@ -183,7 +187,7 @@ def doctor(state: State, as_json: bool, kernel: str) -> ExitCode:
         _print_json(document)
     else:
         click.echo(ui_doctor.render_checks(checks))
-    return ExitCode.PASSED if document["ready"] else ExitCode.ENVIRONMENT
+    return ExitCode.PASSED if document.ready else ExitCode.ENVIRONMENT
 
 
 @cli.command()

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Write the JSON Schema of every document to docs/schemas: ``python tests/schemas.py``."""
+
+from pathlib import Path
+
+from twinmod.base import documents
+from twinmod.base.documents import Document
+from twinmod.builds.build import BuildReport
+from twinmod.matrix.report import MatrixReport
+from twinmod.ui.doctor import DoctorReport
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs/schemas"
+
+
+def list_documents() -> tuple[type[Document], ...]:
+    """Return the class of every document."""
+    return (BuildReport, DoctorReport, MatrixReport)
+
+
+if __name__ == "__main__":
+    documents.write_schemas(FOLDER, list_documents())
