@@ -8,13 +8,14 @@ from twinmod.base.documents import Document
 from twinmod.builds.build import BuildReport
 from twinmod.matrix.report import MatrixReport
 from twinmod.ui.doctor import DoctorReport
+from twinmod.vm.boot import RecordingDocument
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs/schemas"
 
 
 def list_documents() -> tuple[type[Document], ...]:
     """Return the class of every document."""
-    return (BuildReport, DoctorReport, MatrixReport)
+    return (BuildReport, DoctorReport, MatrixReport, RecordingDocument)
 
 
 if __name__ == "__main__":

@@ -253,11 +253,13 @@ def test_a_recording_on_a_kernel_without_rust_is_repeated(
     same = recording.Comparison(lines={"events.jsonl": 3}, different={})
     recorded = recording.Recording(
         run_dir=Path("vm-1"),
-        kernel="trixie",
-        tree="stock-1",
-        chroot="trixie-1",
-        qemu=(),
-        modules={"mdriver_c": "0" * 64},
+        document=boot.RecordingDocument(
+            kernel="trixie",
+            tree="stock-1",
+            chroot="trixie-1",
+            qemu=(),
+            modules={"mdriver_c": "0" * 64},
+        ),
     )
 
     @contextmanager

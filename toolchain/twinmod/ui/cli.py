@@ -686,13 +686,13 @@ def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
 def replay(state: State, run_dir: Path, gdb: bool) -> ExitCode:
     """Repeat, instruction for instruction, a VM that `test --record` left in the folder RUN."""
     recorded = recording.read_recording(run_dir.resolve())
-    config = state.select(recorded.kernel)
+    config = state.select(recorded.document.kernel)
     with workspace.hold_checkout(config, state.progress):
         prepared = workspace.run_setup(config, state.progress)
         comparison, found = shell_replay.run_recording(
             config, prepared, recorded, state.progress, gdb=gdb
         )
-    click.echo(report.render_faults(found, tuple(recorded.modules)))
+    click.echo(report.render_faults(found, tuple(recorded.document.modules)))
     click.echo(recording.render_comparison(comparison))
     return ExitCode.TESTS_FAILED if comparison.different else ExitCode.PASSED
 
