@@ -6,7 +6,8 @@ from pathlib import Path
 from twinmod.base import documents
 from twinmod.base.documents import Document
 from twinmod.builds.build import BuildReport
-from twinmod.matrix.report import MatrixReport
+from twinmod.differential.run import SoakReport
+from twinmod.matrix.report import MatrixReport, TestReport, TestsReport
 from twinmod.ui.doctor import DoctorReport
 from twinmod.vm.boot import RecordingDocument
 
@@ -15,7 +16,15 @@ FOLDER = Path(__file__).resolve().parents[1] / "docs/schemas"
 
 def list_documents() -> tuple[type[Document], ...]:
     """Return the class of every document."""
-    return (BuildReport, DoctorReport, MatrixReport, RecordingDocument)
+    return (
+        BuildReport,
+        DoctorReport,
+        MatrixReport,
+        RecordingDocument,
+        SoakReport,
+        TestReport,
+        TestsReport,
+    )
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from twinmod.base import templates
+from twinmod.base import documents, templates
+from twinmod.base.documents import Document
 from twinmod.bench import counter as bench_counter
 from twinmod.bench import report
 from twinmod.bench import text as bench_text
@@ -23,9 +25,14 @@ from twinmod.errors import ConfigError
 from twinmod.guest.protocol import TMPFS_FILE, Timing
 from twinmod.html import document as html_document
 from twinmod.html import run
+from twinmod.html.document import Reports
+from twinmod.matrix.report import TestReport, TestsReport
 from twinmod.project import config as project_config
 from twinmod.project import rules
 from twinmod.project.config import Config
+
+#: The fixture of a verb's report, where it is not called as the verb is.
+FIXTURES = {"test": "test_report"}
 
 RULES = (("R1", "The device"), ("R2", "Its size & <limits>"))
 SIZES = (1, 4096, 65536, 524288)
@@ -129,33 +136,6 @@ def bench(product: Product) -> dict[str, Any]:
 
 
 @pytest.fixture
-def test() -> dict[str, Any]:
-    tests = [
-        {"id": "a", "rule": "R1", "outcome": "passed"},
-        {"id": "b", "rule": "R2", "outcome": "failed"},
-        {"id": "c", "rule": "R1 R2", "outcome": "passed"},
-    ]
-    cell = {
-        "module": "mdriver_c",
-        "tester": "c",
-        "tests": tests,
-        "kernel_faults": [
-            {"lines": ["BUG: KASAN: use-after-free", "  at: mdriver_read"], "test": "b"}
-        ],
-    }
-    return {
-        "schema": "twinmod.test/1",
-        "modules": [{"module": "mdriver_c", "language": "c"}],
-        "cells": [cell],
-        "totals": {"passed": 2, "failed": 1, "skipped": 0},
-        "kernel": {"release": "7.3.4"},
-        "accelerator": "tcg",
-        "narrowed": "",
-        "differential": {"steps": 5571, "outcome": "passed"},
-    }
-
-
-@pytest.fixture
 def counter() -> dict[str, Any]:
     cells = tuple(
         CellResult(
@@ -220,7 +200,7 @@ class Text(HTMLParser):
 
 
 def render(documents: dict[str, Any]) -> Text:
-    values = html_document.plan_page(documents, RULES, "2026-11-26", "0.1.0")
+    values = html_document.plan_page(Reports(**documents), RULES, "2026-11-26", "0.1.0")
     text = Text()
     html = templates.render_template("report.html.j2", values)
     text.feed(html)
@@ -234,9 +214,9 @@ def read(text: Text) -> str:
 
 
 def test_the_page_has_all_that_was_measured(
-    test: dict[str, Any], bench: dict[str, Any], zoo: dict[str, Any]
+    test_report: TestReport, bench: dict[str, Any], zoo: dict[str, Any]
 ) -> None:
-    found = render({"test": test, "bench": bench, "zoo": zoo})
+    found = render({"test": test_report, "bench": bench, "zoo": zoo})
     text = read(found)
     assert "script" not in found.tags
     for needed in (
@@ -266,7 +246,8 @@ def test_the_page_has_all_that_was_measured(
 
 def test_every_plot_has_its_data_beside_it(bench: dict[str, Any]) -> None:
     html = templates.render_template(
-        "report.html.j2", html_document.plan_page({"bench": bench}, RULES, "2026-11-26", "0.1.0")
+        "report.html.j2",
+        html_document.plan_page(Reports(bench=bench), RULES, "2026-11-26", "0.1.0"),
     )
     figures = re.findall(r"<figure>.*?</figure>", html, re.DOTALL)
     assert len(figures) == 5
@@ -279,7 +260,7 @@ def test_every_plot_has_its_data_beside_it(bench: dict[str, Any]) -> None:
 def test_a_page_of_one_report_says_what_is_not_there(
     name: str, request: pytest.FixtureRequest
 ) -> None:
-    text = read(render({name: request.getfixturevalue(name)}))
+    text = read(render({name: request.getfixturevalue(FIXTURES.get(name, name))}))
     missing = [other for other in ("test", "bench", "counter", "zoo") if other != name]
     assert f"Not there: {', '.join(missing)}" in text
 
@@ -290,10 +271,10 @@ def test_a_part_of_a_benchmark_is_a_page_too(product: Product, bench: dict[str, 
 
 
 def test_the_summary_fits_on_a_screen(
-    test: dict[str, Any], bench: dict[str, Any], zoo: dict[str, Any]
+    test_report: TestReport, bench: dict[str, Any], zoo: dict[str, Any]
 ) -> None:
     text = html_document.render_summary(
-        {"test": test, "bench": bench, "zoo": zoo}, RULES, "2026-11-26"
+        Reports(test=test_report, bench=bench, zoo=zoo), RULES, "2026-11-26"
     )
     assert len(text.splitlines()) <= 24
     assert "**2 rules, 1 cells: 2 passed, 1 failed, 0 skipped** on 7.3.4." in text
@@ -399,7 +380,7 @@ def test_a_benchmark_of_less_than_everything_is_shown(name: str) -> None:
     document = PARTIAL[name]
     assert "out/bench/report.json" in bench_text.render_report(document, "out/bench")
     assert "6.12" in read(render({"bench": document}))
-    assert html_document.render_summary({"bench": document}, RULES, "2026-11-26").endswith(
+    assert html_document.render_summary(Reports(bench=document), RULES, "2026-11-26").endswith(
         "machine.\n"
     )
 
@@ -413,7 +394,7 @@ def test_a_module_without_a_twin_is_shown_alone() -> None:
     assert re.search(r"^pread 1 B +9 +- +- +-$", text, re.MULTILINE)
     shown = read(render({"bench": document}))
     assert "pread 1 B 9 - - -" in shown
-    summary = html_document.render_summary({"bench": document}, RULES, "2026-11-26")
+    summary = html_document.render_summary(Reports(bench=document), RULES, "2026-11-26")
     assert (
         "| instructions of a call | C | Rust / C |\n|---|---:|---:|\n| pread 1 B | 108 | - |"
         in summary
@@ -462,13 +443,11 @@ def test_the_page_and_the_summary_are_written(config: Config, zoo: dict[str, Any
 
 
 def test_of_a_run_on_several_kernels_the_configured_one_is_shown(
-    config: Config, test: dict[str, Any]
+    config: Config, test_report: TestReport
 ) -> None:
-    several = {"schema": "twinmod.tests/1", "runs": [test], "totals": test["totals"]}
-    for name, document in (("", several), (config.kernel.name, test)):
-        path = config.out_dir / "test" / name / "report.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(document))
+    several = TestsReport(kernels=(), runs=(test_report,), totals=test_report.totals)
+    for name, document in (("", several), (config.kernel.name, test_report)):
+        documents.write(config.out_dir / "test" / name / "report.json", document)
     assert "1 cells: 2 passed, 1 failed" in run.run_report(config)
 
 
@@ -476,6 +455,13 @@ def test_of_a_run_on_several_kernels_the_configured_one_is_shown(
 
 #: What a part of a report may be instead of what it is; ... takes it out.
 WRONG: tuple[object, ...] = (..., None, "x", {}, 0)
+
+
+def dump(document: Any) -> Any:
+    """Return a report as a reader has it from its file."""
+    if isinstance(document, Document):
+        return documents.to_json(document)
+    return json.loads(json.dumps(document))
 
 
 def iterate_damaged(document: Any, wrong: object) -> Iterator[tuple[str, Any]]:
@@ -507,7 +493,7 @@ def test_a_damaged_report_is_shown_or_refused_in_one_error(
 ) -> None:
     path = config.out_dir / name / "report.json"
     path.parent.mkdir(parents=True)
-    whole = json.loads(json.dumps(request.getfixturevalue(name)))
+    whole = dump(request.getfixturevalue(FIXTURES.get(name, name)))
     refused = []
     for where, damaged in iterate_damaged(whole, wrong):
         path.write_text(json.dumps(damaged))
@@ -539,11 +525,9 @@ def test_a_contract_that_is_no_text_is_named(config: Config) -> None:
         rules.read_rules(config)
 
 
-def test_a_message_that_is_no_text_is_in_the_page(config: Config, test: dict[str, Any]) -> None:
-    test["narrowed"] = "-k '\udcff'"
-    path = config.out_dir / "test/report.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(test))
+def test_a_message_that_is_no_text_is_in_the_page(config: Config, test_report: TestReport) -> None:
+    narrowed = structs.replace(test_report, narrowed="-k '\udcff'")
+    documents.write(config.out_dir / "test/report.json", narrowed)
     run.run_report(config)
     assert "\\udcff" in (config.out_dir / "report/index.html").read_text()
 

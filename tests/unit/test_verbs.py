@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from twinmod import workspace
-from twinmod.base import templates
+from twinmod.base import documents, templates
 from twinmod.base.sandbox import Chroot
 from twinmod.bench import run as bench_run
 from twinmod.bench.figures import Figure
 from twinmod.builds import build as builds_build
 from twinmod.builds import lint
 from twinmod.builds.product import Product
+from twinmod.cells import report as cells_report
 from twinmod.cells import selection as cells_selection
 from twinmod.cells.model import Cell, CellResult, TestResult
 from twinmod.differential import run as differential_run
@@ -333,7 +334,7 @@ def matrix(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
             found,
             prepared.tree,
             {"name": "tcg", "reason": ""},
-            totals,
+            cells_report.plan_totals(totals),
             narrowed="",
             long=False,
             memory_mib=1024,
@@ -346,7 +347,7 @@ def matrix(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
             differential=None,
             injected=None,
         )
-        workspace.write_json(out_dir / "report.json", document)
+        documents.write(out_dir / "report.json", document)
         return run.Run(results=found, document=document, rules=(("R9", "Memory"),))
 
     monkeypatch.setattr(run, "run_test", run_test)

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from twinmod import workspace
-from twinmod.base import text
+from twinmod.base import documents, text
 from twinmod.base.progress import Progress
 from twinmod.bench import figures, wording
 from twinmod.cells import model as cells_model
@@ -153,7 +153,7 @@ def run_counter(
         found += ended
     document = plan_counter_report(
         tuple(found),
-        model.plan_kernel(prepared.tree),
+        documents.to_json(model.plan_kernel(prepared.tree)),
         setting.accelerator.name,
         {
             "threads": counting.threads,
@@ -161,7 +161,7 @@ def run_counter(
             "method": counting.method,
             "repeats": counting.repeats,
         },
-        report.plan_absent(absent),
+        tuple(documents.to_json(entry) for entry in report.plan_absent(absent)),
     )
     workspace.write_json(out_dir / "report.json", document)
     return document, tuple(found)

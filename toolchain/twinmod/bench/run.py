@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from twinmod import workspace
-from twinmod.base import parallel, process, sandbox
+from twinmod.base import documents, parallel, process, sandbox
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Chroot
 from twinmod.bench import figures as bench_figures
@@ -271,7 +271,7 @@ def run_bench(
     timed, wall = _run_wall(wanted, setting, products, out_dir, progress)
     builds, whole = _run_builds(config, wanted, prepared, products, progress)
     document = report.plan_report(
-        kernel=model.plan_kernel(prepared.tree),
+        kernel=documents.to_json(model.plan_kernel(prepared.tree)),
         parameters=wanted.parameters,
         mode=wanted.mode,
         quick=wanted.quick,
@@ -283,7 +283,7 @@ def run_bench(
         whole=whole,
         exact=exact,
         wall=wall,
-        absent=cells_report.plan_absent(absent),
+        absent=tuple(documents.to_json(entry) for entry in cells_report.plan_absent(absent)),
     )
     workspace.write_json(out_dir / "report.json", document)
     return document, (*measured.results, *timed)

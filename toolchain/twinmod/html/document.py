@@ -5,15 +5,35 @@ It is made of what `test`, `zoo`, `bench` and `counter` left; what is not there 
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from twinmod.base import text as base_text
 from twinmod.base.text import KIB, LANGUAGES
 from twinmod.bench import explain, wording
+from twinmod.cells import report
+from twinmod.cells.report import CellEntry
 from twinmod.guest.protocol import TMPFS_FILE
 from twinmod.html import plot
+from twinmod.matrix.report import TestReport
 
 Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reports:
+    """What a page is made of, as far as it is there."""
+
+    test: TestReport | None = None
+    bench: Document | None = None
+    counter: Document | None = None
+    zoo: Document | None = None
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The verbs of those that are not there."""
+        return tuple(field.name for field in fields(self) if getattr(self, field.name) is None)
+
 
 #: (part of a call, its class), in the order in which they are shown.
 PARTS = tuple(
@@ -41,39 +61,36 @@ def render_percent(share: float) -> str:
 # -- the matrix -------------------------------------------------------------------------------
 
 
-def find_outcome(cell: Document, rule: str) -> str:
+def find_outcome(cell: CellEntry, rule: str) -> str:
     """Return how a cell of a test report did with a rule: its worst test decides."""
-    outcomes = {test["outcome"] for test in cell["tests"] if rule in test["rule"].split()}
+    outcomes = {test.outcome for test in cell.tests if rule in test.rule.split()}
     order = ("crashed", "timeout", "lost", "failed", "passed", "skipped")
     return next((outcome for outcome in order if outcome in outcomes), "missing")
 
 
-def plan_matrix(test: Document, rules: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def plan_matrix(test: TestReport, rules: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Return the matrix of a test report: a row for each rule, a column for each cell."""
-    languages = {module["module"]: module["language"] for module in test["modules"]}
+    languages = {module.module: module.language for module in test.modules}
     rows = []
     for rule, title in rules:
-        outcomes = [find_outcome(cell, rule) for cell in test["cells"]]
+        outcomes = [find_outcome(cell, rule) for cell in test.cells]
         shown = [(outcome, MARKS.get(outcome, outcome.upper())) for outcome in outcomes]
         rows.append({"rule": rule, "title": title, "outcomes": shown})
-    names = [
-        f"{languages.get(cell['module'], cell['module'])}/{cell['tester']}"
-        for cell in test["cells"]
-    ]
+    names = [f"{languages.get(cell.module, cell.module)}/{cell.tester}" for cell in test.cells]
     faults = [
-        {"cell": name, "lines": fault["lines"], "test": fault["test"]}
-        for name, cell in zip(names, test["cells"], strict=True)
-        for fault in cell["kernel_faults"]
+        {"cell": name, "lines": fault.lines, "test": fault.test}
+        for name, cell in zip(names, test.cells, strict=True)
+        for fault in cell.kernel_faults
     ]
     return {
         "cells": names,
         "rows": rows,
-        "totals": test["totals"],
+        "totals": test.totals,
         "faults": faults,
-        "kernel": test["kernel"],
-        "accelerator": test["accelerator"],
-        "narrowed": test["narrowed"],
-        "differential": test["differential"],
+        "kernel": test.kernel,
+        "accelerator": test.accelerator,
+        "narrowed": test.narrowed,
+        "differential": test.differential,
     }
 
 
@@ -541,25 +558,24 @@ def plan_goals(document: Document) -> dict[str, Any] | None:
 
 
 def plan_page(
-    documents: Mapping[str, Document], rules: tuple[tuple[str, str], ...], made: str, version: str
+    reports: Reports, rules: tuple[tuple[str, str], ...], made: str, version: str
 ) -> dict[str, Any]:
     """Return all that the page's template uses.
 
     Args:
-        documents: By name, `test`, `zoo`, `bench` and `counter`, as far as they are there.
+        reports: What there is.
         rules: (number, title) of the contract.
         made: The day.
         version: Of twinmod.
     """
-    found = documents.get("bench")
+    found = reports.bench
     exact = found is not None and found["mode"] != "wall"
     timed = found is not None and found["mode"] != "exact"
-    missing = [name for name in ("test", "bench", "counter", "zoo") if name not in documents]
     return {
         "made": made,
         "version": version,
-        "missing": missing,
-        "matrix": plan_matrix(documents["test"], rules) if "test" in documents else None,
+        "missing": reports.missing,
+        "matrix": plan_matrix(reports.test, rules) if reports.test else None,
         "bench": found,
         "operations": [
             operation for name in ("pread", "pwrite") if (operation := plan_operation(found, name))
@@ -573,27 +589,24 @@ def plan_page(
         "goals": plan_goals(found) if found and exact else None,
         "clock": plan_clock(found) if found and timed else None,
         "builds": plan_builds(found) if found and found["builds"] else None,
-        "counter": plan_counter(documents["counter"]) if "counter" in documents else None,
-        "zoo": plan_zoo(documents["zoo"]) if "zoo" in documents else None,
+        "counter": plan_counter(reports.counter) if reports.counter else None,
+        "zoo": plan_zoo(reports.zoo) if reports.zoo else None,
     }
 
 
 # -- a summary --------------------------------------------------------------------------------
 
 
-def render_summary(
-    documents: Mapping[str, Document], rules: tuple[tuple[str, str], ...], made: str
-) -> str:
+def render_summary(reports: Reports, rules: tuple[tuple[str, str], ...], made: str) -> str:
     """Return the report in Markdown on one screen, for a cover letter or a pull request."""
     lines = []
-    if test := documents.get("test"):
-        totals = test["totals"]
-        counts = ", ".join(f"{totals[name]} {name}" for name in ("passed", "failed", "skipped"))
-        head = f"{len(rules)} rules, {len(test['cells'])} cells: {counts}"
-        lines += [f"**{head}** on {test['kernel']['release']}.", ""]
-    if (found := documents.get("bench")) and found["mode"] != "wall":
+    if test := reports.test:
+        counts = report.render_totals(test.totals)
+        head = f"{len(rules)} rules, {len(test.cells)} cells: {counts}"
+        lines += [f"**{head}** on {test.kernel.release}.", ""]
+    if (found := reports.bench) and found["mode"] != "wall":
         lines += _render_costs(found)
-    if zoo := documents.get("zoo"):
+    if zoo := reports.zoo:
         stops = [entry["rust"]["stopped_by"] for entry in zoo["entries"] if entry["rust"]]
         refused = f"{stops.count('compile')} of {len(stops)} kinds of bugs"
         odd = len(zoo["mismatches"])

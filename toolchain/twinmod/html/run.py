@@ -3,15 +3,16 @@
 
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from twinmod.base import bugs, cache, commands, templates
+from twinmod.base import bugs, cache, commands, documents, templates
 from twinmod.base.bugs import MALFORMED
 from twinmod.errors import ConfigError
 from twinmod.guest import visible
 from twinmod.html import document as html_document
+from twinmod.html.document import Reports
+from twinmod.matrix.report import TestReport
 from twinmod.project import rules as project_rules
 from twinmod.project.config import Config
 from twinmod.project.rules import Rules
@@ -27,22 +28,34 @@ def find_report(config: Config, name: str) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def read_reports(config: Config, rules: Rules, made: str) -> dict[str, dict[str, Any]]:
-    """Return what earlier runs left, by verb; a page can be made of each.
+def parse_report(content: bytes, name: str) -> Any:
+    """Return the report of a verb that a text is.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if name == "test":
+        return documents.parse(content, TestReport)
+    document = json.loads(content)
+    if document["schema"] != f"twinmod.{name}/1":
+        raise ValueError(f"schema {document['schema']!r}")
+    return document
+
+
+def read_reports(config: Config, rules: Rules, made: str) -> Reports:
+    """Return what earlier runs left; a page can be made of each.
 
     Raises:
         ConfigError: One of them is not whole, or there is none.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for name in REPORTS:
         path = find_report(config, name)
         if path is None:
             continue
         try:
-            document = json.loads(path.read_bytes())
-            if document["schema"] != f"twinmod.{name}/1":
-                raise ValueError(f"schema {document['schema']!r}")
-            render_pages({name: document}, rules, made)
+            document = parse_report(path.read_bytes(), name)
+            render_pages(Reports(**{name: document}), rules, made)
         except MALFORMED as error:
             raise ConfigError(
                 f"the report of `{name}` is not whole, or of another version of twinmod",
@@ -56,17 +69,15 @@ def read_reports(config: Config, rules: Rules, made: str) -> dict[str, dict[str,
             facts=(("folder", str(config.out_dir)),),
             hint=f"{commands.render('test')}, then {commands.render('bench')}",
         )
-    return found
+    return Reports(**found)
 
 
-def render_pages(
-    documents: Mapping[str, Mapping[str, Any]], rules: Rules, made: str
-) -> tuple[str, str]:
+def render_pages(reports: Reports, rules: Rules, made: str) -> tuple[str, str]:
     """Return the page and the summary of some reports, as text that has a form in UTF-8."""
-    values = html_document.plan_page(documents, rules, made, templates.read_version())
+    values = html_document.plan_page(reports, rules, made, templates.read_version())
     text = templates.render_template("report.html.j2", values)
     return visible.make_visible(text), visible.make_visible(
-        html_document.render_summary(documents, rules, made)
+        html_document.render_summary(reports, rules, made)
     )
 
 

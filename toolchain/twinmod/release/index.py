@@ -13,6 +13,7 @@ from twinmod.builds.product import Product
 from twinmod.errors import ConfigError
 from twinmod.kernels import elf
 from twinmod.kernels.model import KernelTree
+from twinmod.matrix.report import TestReport
 from twinmod.release.model import Release
 
 SCHEMA = "twinmod.release/1"
@@ -361,9 +362,14 @@ def compare_sums(
 # -- evidence ---------------------------------------------------------------------------------
 
 
-def compare_modules(document: Mapping[str, Any], products: Iterable[Product]) -> str:
-    """Return why a report is not of just these modules, "" when it is."""
-    reported = {entry["module"]: entry["sha256"] for entry in document.get("modules", ())}
+def compare_modules(modules: Iterable[tuple[str, str]], products: Iterable[Product]) -> str:
+    """Return why a report is not of just some modules, "" when it is.
+
+    Args:
+        modules: (name, SHA-256) of those that the report is of.
+        products: The modules.
+    """
+    reported = dict(modules)
     for product in products:
         seen = reported.get(product.module, "")
         if seen != product.sha256:
@@ -371,20 +377,20 @@ def compare_modules(document: Mapping[str, Any], products: Iterable[Product]) ->
     return ""
 
 
-def find_test_flaw(document: Mapping[str, Any], products: Iterable[Product]) -> str:
+def find_test_flaw(document: TestReport, products: Iterable[Product]) -> str:
     """Return why a report of the matrix does not vouch for modules, "" when it does."""
-    other = compare_modules(document, products)
+    other = compare_modules(((m.module, m.sha256) for m in document.modules), products)
     if other:
         return other
-    if document["narrowed"]:
-        return f"it is of a part of the matrix: {document['narrowed']}"
-    totals = document["totals"]
-    if totals["failed"] or not totals["passed"]:
-        return f"{totals['passed']} tests passed and {totals['failed']} failed"
-    differential = document["differential"]
-    if differential and differential["outcome"] != "passed":
-        return f"the differential: {differential['outcome']}"
-    failed = [f"{c['module']}/{c['tester']}" for c in document["cells"] if c["outcome"] != "passed"]
+    if document.narrowed:
+        return f"it is of a part of the matrix: {document.narrowed}"
+    totals = document.totals
+    if totals.failed or not totals.passed:
+        return f"{totals.passed} tests passed and {totals.failed} failed"
+    differential = document.differential
+    if differential and differential.outcome != "passed":
+        return f"the differential: {differential.outcome}"
+    failed = [f"{c.module}/{c.tester}" for c in document.cells if c.outcome != "passed"]
     return f"cells did not pass: {' '.join(failed)}" if failed else ""
 
 

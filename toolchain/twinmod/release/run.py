@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from twinmod import workspace
-from twinmod.base import archives, bugs, git, versions, zstd
+from twinmod.base import archives, bugs, documents, git, versions, zstd
 from twinmod.base.progress import Progress
 from twinmod.bench import figures
 from twinmod.bench import run as bench_run
@@ -27,6 +27,7 @@ from twinmod.experiments import zoo, zoo_run
 from twinmod.kernels import elf
 from twinmod.kernels.model import KernelTree
 from twinmod.matrix import run
+from twinmod.matrix.report import TestReport
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES
@@ -333,14 +334,20 @@ def vouches(document: Mapping[str, Any] | None, check: Callable[[Mapping[str, An
         return False
 
 
+def read_tested(path: Path) -> TestReport | None:
+    """Return a report of the matrix that an earlier run left, None when there is none."""
+    try:
+        return documents.parse(path.read_bytes(), TestReport)
+    except (OSError, *documents.INVALID):
+        return None
+
+
 def find_tested(products: tuple[Product, ...], folders: tuple[Path, ...]) -> Path | None:
     """Return the folder with a report of the matrix that vouches for modules, None for none."""
     for folder in folders:
         # That of several kernels has a report for each instead.
-        if vouches(
-            read_report(folder / "report.json"),
-            lambda found: "cells" in found and not release_index.find_test_flaw(found, products),
-        ):
+        found = read_tested(folder / "report.json")
+        if found is not None and not release_index.find_test_flaw(found, products):
             return folder
     return None
 
@@ -356,7 +363,7 @@ def ensure_tested(
     for config, prepared, products in made.built:
         own_dir = config.out_dir / "release/test" / config.kernel.name
         out_dir = find_tested(products, (config.out_dir / "test", own_dir))
-        found = read_report(out_dir / "report.json") if out_dir else None
+        found = read_tested(out_dir / "report.json") if out_dir else None
         if out_dir is None or found is None:
             out_dir = own_dir
             selection = cells_selection.Selection(languages=LANGUAGES, testers=LANGUAGES)
@@ -381,8 +388,9 @@ def ensure_counted(made: Made, progress: Progress) -> Iterator[tuple[str, bytes]
 
 
 def _is_benchmark(document: Mapping[str, Any], products: tuple[Product, ...]) -> bool:
+    modules = ((entry["module"], entry["sha256"]) for entry in document.get("modules", ()))
     return document.get("schema") == figures.SCHEMA and not release_index.compare_modules(
-        document, products
+        modules, products
     )
 
 

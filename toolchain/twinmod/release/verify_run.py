@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from twinmod import workspace
-from twinmod.base import archives, cache, commands, zstd
+from twinmod.base import archives, cache, commands, documents, zstd
 from twinmod.base.progress import Progress
 from twinmod.builds import build, signing
 from twinmod.builds.product import Product
-from twinmod.cells import model
+from twinmod.cells import model, report
 from twinmod.cells import selection as cells_selection
 from twinmod.cells.model import CellResult
 from twinmod.errors import ConfigError, NotPassedError, TwinmodError
 from twinmod.kernels import elf, kconfig, roots
 from twinmod.matrix import run as matrix_run
+from twinmod.matrix.report import TestReport
 from twinmod.project import config as project_config
 from twinmod.project import rules
 from twinmod.project.config import Config
@@ -213,7 +214,7 @@ def _require_tested(
     name = f"{release_index.EVIDENCE}/test-{kernel_release}-report.json"
     if name not in files:
         raise NotPassedError(f"{name} is missing: nothing says that these modules were tested")
-    flaw = release_index.find_test_flaw(json.loads(files[name]), products)
+    flaw = release_index.find_test_flaw(documents.parse(files[name], TestReport), products)
     if flaw:
         raise NotPassedError(f"{name}: {flaw}")
 
@@ -238,12 +239,12 @@ def check_matrix(
     run = matrix_run.run_test(
         config, prepared, selection, out_dir, progress, phases, products, root_dir
     )
-    totals = run.document["totals"]
-    seen = f"{totals['passed']} passed, {totals['failed']} failed, {totals['skipped']} skipped"
+    totals = run.document.totals
+    seen = report.render_totals(totals)
     failed = [result.cell.name for result in run.results if result.outcome != "passed"]
-    if failed or totals["failed"] or not totals["passed"]:
+    if failed or totals.failed or not totals.passed:
         raise NotPassedError(f"{seen}; not passed: {' '.join(failed)}")
-    return f"{seen}, on {prepared.tree.release}, {run.document['accelerator']}"
+    return f"{seen}, on {prepared.tree.release}, {run.document.accelerator}"
 
 
 def try_to_load(

@@ -342,7 +342,7 @@ def test(
     if as_json:
         _print_json(run.document)
     else:
-        click.echo(report.render_totals(run.document["totals"]))
+        click.echo(report.render_totals(run.document.totals))
     return report.compare_outcomes(run.results)
 
 
@@ -377,12 +377,12 @@ def _run_kernels(
         for name in (config.kernel.name for config in configs)
     )
     document = matrix_report.plan_runs_report(kernels)
-    workspace.write_json(out_dir / "report.json", document)
+    documents.write(out_dir / "report.json", document)
     if as_json:
         _print_json(document)
     else:
         click.echo(matrix_report.render_runs(document))
-        click.echo(report.render_totals(document["totals"]))
+        click.echo(report.render_totals(document.totals))
     runs = tuple(run for run in done.values() if isinstance(run, matrix_run.Run))
     if not runs and not failed:
         raise ConfigError(
