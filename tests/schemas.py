@@ -8,6 +8,8 @@ from twinmod.base.documents import Document
 from twinmod.builds.build import BuildReport
 from twinmod.differential.run import SoakReport
 from twinmod.matrix.report import MatrixReport, TestReport, TestsReport
+from twinmod.release.index import Modinfo, ReleaseIndex, SignedModule
+from twinmod.release.verify import VerifyReport
 from twinmod.ui.doctor import DoctorReport
 from twinmod.vm.boot import RecordingDocument
 
@@ -20,10 +22,14 @@ def list_documents() -> tuple[type[Document], ...]:
         BuildReport,
         DoctorReport,
         MatrixReport,
+        Modinfo,
         RecordingDocument,
+        ReleaseIndex,
+        SignedModule,
         SoakReport,
         TestReport,
         TestsReport,
+        VerifyReport,
     )
 
 

@@ -147,14 +147,15 @@ def test_what_is_no_artifact_is_refused() -> None:
 
 def test_an_index_has_every_artifact_with_its_sum_and_no_time_of_now() -> None:
     index = release_index.plan_index(WHAT, "v0.1.0", (), {"twinmod-0.1.0.tar.gz": b"1"})
-    (entry,) = index["artifacts"]
-    assert entry["sha256"] == release_index.read_digest(b"1")
-    assert (index["schema"], index["epoch"]) == ("twinmod.release/1", 7)
+    (entry,) = index.artifacts
+    assert entry.sha256 == release_index.read_digest(b"1")
+    shown = json.loads(documents.encode(index))
+    assert (shown["schema"], shown["epoch"]) == ("twinmod.release/1", 7)
     assert index == release_index.plan_index(WHAT, "v0.1.0", (), {"twinmod-0.1.0.tar.gz": b"1"})
 
 
-def test_a_list_has_every_artifact_and_what_a_kernel_cannot_have() -> None:
-    kernel = {"release": "6.12", "absent": {"rust": "kernel 6.12 was built without Rust"}}
+def test_a_list_has_every_artifact_and_what_a_kernel_cannot_have(tree: KernelTree) -> None:
+    kernel = release_index.plan_kernel(tree, {"rust": "kernel 6.12 was built without Rust"})
     index = release_index.plan_index(WHAT, "", (kernel,), {"twinmod-0.1.0.tar.gz": b"1"})
     first, last = release_index.render_list(index).splitlines()
     assert first.split() == ["twinmod-0.1.0.tar.gz", "1", "B"]
@@ -279,8 +280,8 @@ def test_a_signed_module_is_the_tested_one_with_something_behind_it(product: Pro
         | {"size_bytes": 10, "sha256": release_index.read_digest(content)}
     )
     found = release_index.plan_signed(tested, content + b"signature")
-    assert found["wraps"]["sha256"] == tested.sha256
-    assert found["sha256"] == release_index.read_digest(content + b"signature")
+    assert found.wraps.sha256 == tested.sha256
+    assert found.sha256 == release_index.read_digest(content + b"signature")
     with pytest.raises(ValueError, match="not the tested one"):
         release_index.plan_signed(tested, b"y" * 10 + b"signature")
 

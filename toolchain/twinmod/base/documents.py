@@ -46,9 +46,14 @@ def render(document: Document) -> str:
     return json.dumps(msgspec.to_builtins(document), indent=2)
 
 
+def encode(document: Document) -> bytes:
+    """Return the content of a document's file."""
+    return f"{render(document)}\n".encode()
+
+
 def write(path: Path, document: Document) -> None:
     """Write a document; a reader sees all of it or none."""
-    cache.write_atomically(path, render(document) + "\n")
+    cache.write_atomically(path, f"{render(document)}\n")
 
 
 def parse(content: str | bytes, kind: type[D]) -> D:

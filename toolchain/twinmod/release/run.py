@@ -33,6 +33,7 @@ from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES
 from twinmod.release import differing, packages, sbom, wheels
 from twinmod.release import index as release_index
+from twinmod.release.index import ReleaseIndex, ReleaseKernel
 from twinmod.release.model import Release
 
 #: The folder of a release, in the checkout.
@@ -73,7 +74,7 @@ class Made:
     """The artifacts of a release, and what they were made for."""
 
     files: Mapping[str, bytes]
-    kernels: tuple[Mapping[str, Any], ...]
+    kernels: tuple[ReleaseKernel, ...]
     # By kernel, what was built for it, with the configuration that it was built by.
     built: tuple[tuple[Config, workspace.Prepared, tuple[Product, ...]], ...]
 
@@ -87,7 +88,8 @@ class Made:
 class Done:
     """A release that lies in its folder."""
 
-    document: dict[str, Any]
+    # None when two builds of it differ: there is none.
+    document: ReleaseIndex | None
     out_dir: Path
     differences: tuple[differing.Difference, ...]
 
@@ -160,7 +162,7 @@ def pack_modules(
         with progress.phase(f"{name}.tar.zst"):
             tar = archives.plan_tar(files, what.epoch)
             yield f"{name}.tar.zst", zstd.compress_zstd(prepared.chroot, tar)
-            yield f"{name}.modinfo.json", release_index.render_json(modinfo)
+            yield f"{name}.modinfo.json", documents.encode(modinfo)
             if sbom.has_tool(tree):
                 yield from _describe_module(what, config, tree, product, name)
 
@@ -428,7 +430,7 @@ def run_release(
         require_signable(wanted.keys, made)
         differences = compare_again(config, wanted, made, progress) if wanted.check else ()
         if differences:
-            return Done(document={}, out_dir=config.root_dir / DIST, differences=differences)
+            return Done(document=None, out_dir=config.root_dir / DIST, differences=differences)
         evidence = dict(
             (
                 *ensure_tested(made, progress, phases),
@@ -486,15 +488,13 @@ def sign_modules(
             name = release_index.plan_module_name(what, product, prepared.tree.release)
             stem = f"{release_index.SIGNED}/{name}"
             files[f"{stem}.ko"] = content
-            files[f"{stem}.json"] = release_index.render_json(
-                release_index.plan_signed(product, content)
-            )
+            files[f"{stem}.json"] = documents.encode(release_index.plan_signed(product, content))
     return files
 
 
 def write_release(
     dist_dir: Path,
-    index: Mapping[str, Any],
+    index: ReleaseIndex,
     files: Mapping[str, bytes],
     evidence: Mapping[str, bytes],
     keys: signing.Keys,
@@ -503,7 +503,7 @@ def write_release(
     partial_dir = dist_dir.with_name(f"{dist_dir.name}.partial")
     shutil.rmtree(partial_dir, ignore_errors=True)
     try:
-        whole = {**files, release_index.INDEX: release_index.render_json(index)}
+        whole = {**files, release_index.INDEX: documents.encode(index)}
         seen = {**evidence, f"../{release_index.INDEX}": whole[release_index.INDEX]}
         for path, content in (
             *whole.items(),

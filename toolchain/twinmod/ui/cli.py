@@ -886,7 +886,7 @@ def release_verb(
     wanted = release_run.Wanted(tag=tag, dev=dev, check=check, kernels=kernels, keys=keys)
     with workspace.hold_checkout(config, state.progress):
         done = release_run.run_release(config, wanted, state.progress, state.phases)
-    if done.differences:
+    if done.document is None:
         click.echo("\n".join(difference.render() for difference in done.differences))
         click.echo(f"{len(done.differences)} differences between two builds of one commit")
         return ExitCode.TESTS_FAILED
@@ -896,7 +896,7 @@ def release_verb(
         click.echo(index.render_list(done.document))
         if check:
             click.echo("two builds of one commit: the same, byte for byte")
-        click.echo(f"{done.document['version']} is in {done.out_dir}")
+        click.echo(f"{done.document.version} is in {done.out_dir}")
     return ExitCode.PASSED
 
 
@@ -911,7 +911,7 @@ def _run_verify(
         _print_json(document)
     else:
         click.echo(verify.render_report(document))
-    return ExitCode.PASSED if document["passed"] else ExitCode.TESTS_FAILED
+    return ExitCode.PASSED if document.passed else ExitCode.TESTS_FAILED
 
 
 @cli.group("cache")
