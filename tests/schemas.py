@@ -1,28 +1,40 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Write the JSON Schema of every document to docs/schemas: ``python tests/schemas.py``."""
 
+import sys
 from pathlib import Path
 
 from twinmod.base import documents
 from twinmod.base.documents import Document
+from twinmod.bench.counter import CounterReport
 from twinmod.builds.build import BuildReport
 from twinmod.differential.run import SoakReport
+from twinmod.experiments.zoo import ZooReport
 from twinmod.matrix.report import MatrixReport, TestReport, TestsReport
 from twinmod.release.index import Modinfo, ReleaseIndex, SignedModule
 from twinmod.release.verify import VerifyReport
 from twinmod.ui.doctor import DoctorReport
 from twinmod.vm.boot import RecordingDocument
 
-FOLDER = Path(__file__).resolve().parents[1] / "docs/schemas"
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+FOLDER = CHECKOUT / "docs/schemas"
+
+
+sys.path.insert(0, str(CHECKOUT / "tests/mutation"))
+
+from mutants import MutationReport  # noqa: E402
 
 
 def list_documents() -> tuple[type[Document], ...]:
     """Return the class of every document."""
     return (
         BuildReport,
+        CounterReport,
         DoctorReport,
         MatrixReport,
         Modinfo,
+        MutationReport,
         RecordingDocument,
         ReleaseIndex,
         SignedModule,
@@ -30,6 +42,7 @@ def list_documents() -> tuple[type[Document], ...]:
         TestReport,
         TestsReport,
         VerifyReport,
+        ZooReport,
     )
 
 

@@ -14,6 +14,8 @@ from twinmod.builds.product import Product
 from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop, Turns
 from twinmod.errors import ConfigError, ExitCode
 from twinmod.guest.protocol import TMPFS_FILE, Timing
+from twinmod.kernels import model
+from twinmod.kernels.model import KernelTree
 
 READ = Timing(operation="pread", size_bytes=1)
 LARGE = Timing(operation="pread", size_bytes=512 * 1024)
@@ -258,39 +260,28 @@ def count(language: str, real_s: float, actual: int = 169) -> CellResult:
     return CellResult(cell=cell, outcome="passed" if actual == 169 else "failed", count=taken)
 
 
-def test_a_counter_that_was_repeated_has_an_interval_and_a_verdict() -> None:
+def test_a_counter_that_was_repeated_has_an_interval_and_a_verdict(tree: KernelTree) -> None:
     results = tuple(
         count(language, factor * seconds)
         for seconds in (1.0, 2.0, 1.5)
         for language, factor in (("c", 1.0), ("rust", 0.9))
     )
-    document = counter.plan_counter_report(
-        results,
-        {},
-        "kvm",
-        {
-            "threads": 2,
-            "increments": 50,
-            "method": "lock",
-            "repeats": 3,
-        },
-    )
-    assert document["schema"] == "twinmod.counter/1"
-    c, rust = document["cells"]
-    assert (c["real_s"], c["interval_s"]["median"]) == ([1.0, 2.0, 1.5], 1.5)
-    assert rust["interval_s"]["low"] <= 1.35 <= rust["interval_s"]["high"]
-    (comparison,) = document["comparisons"]
-    assert comparison["verdict"] == "Rust faster"
+    counting = counter.Counting(threads=2, increments=50, method="lock", repeats=3, limit_s=60)
+    document = counter.plan_counter_report(results, model.plan_kernel(tree), "kvm", counting)
+    c, rust = document.cells
+    assert c.interval_s is not None
+    assert rust.interval_s is not None
+    assert (c.real_s, c.interval_s.median) == ((1.0, 2.0, 1.5), 1.5)
+    assert rust.interval_s.low <= 1.35 <= rust.interval_s.high
+    (comparison,) = document.comparisons
+    assert comparison.verdict == "Rust faster"
     assert "kvm: time" in counter.render_counter(document)
 
 
-def test_what_a_counter_lost_is_shown() -> None:
-    document = counter.plan_counter_report(
-        (count("c", 1.0, actual=160), count("c", 1.0)),
-        {},
-        "tcg",
-        {"threads": 2, "increments": 50, "method": "racy", "repeats": 2},
-    )
+def test_what_a_counter_lost_is_shown(tree: KernelTree) -> None:
+    counting = counter.Counting(threads=2, increments=50, method="racy", repeats=2, limit_s=60)
+    counts = (count("c", 1.0, actual=160), count("c", 1.0))
+    document = counter.plan_counter_report(counts, model.plan_kernel(tree), "tcg", counting)
     row = counter.render_counter(document).splitlines()[1].split()
     assert row[:3] == ["c/c", "169", "9"]
 

@@ -18,14 +18,18 @@ from twinmod.base.documents import Document
 from twinmod.bench import counter as bench_counter
 from twinmod.bench import report
 from twinmod.bench import text as bench_text
+from twinmod.bench.counter import CounterReport
 from twinmod.bench.figures import Figure
 from twinmod.builds.product import Product
 from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop, Turns
 from twinmod.errors import ConfigError
+from twinmod.experiments.zoo import BugEntry, ExpectedEntry, VerdictEntry, ZooReport
 from twinmod.guest.protocol import TMPFS_FILE, Timing
 from twinmod.html import document as html_document
 from twinmod.html import run
 from twinmod.html.document import Reports
+from twinmod.kernels import model
+from twinmod.kernels.model import KernelTree
 from twinmod.matrix.report import TestReport, TestsReport
 from twinmod.project import config as project_config
 from twinmod.project import rules
@@ -136,7 +140,7 @@ def bench(product: Product) -> dict[str, Any]:
 
 
 @pytest.fixture
-def counter() -> dict[str, Any]:
+def counter(tree: KernelTree) -> CounterReport:
     cells = tuple(
         CellResult(
             cell=Cell(module=f"mdriver_{language}", language=language, tester="c"),
@@ -149,29 +153,32 @@ def counter() -> dict[str, Any]:
             ("go", None),
         )
     )
-    counting = {"threads": 3, "increments": 3, "method": "lock", "repeats": 1}
-    return bench_counter.plan_counter_report(cells, {"release": "7.3.4"}, "tcg", counting)
+    counting = bench_counter.Counting(threads=3, increments=3, method="lock", limit_s=60)
+    return bench_counter.plan_counter_report(cells, model.plan_kernel(tree), "tcg", counting)
+
+
+def stop(stopped_by: str, by: str) -> VerdictEntry:
+    expected = ExpectedEntry(stopped_by=stopped_by, by=by)
+    return VerdictEntry(
+        stopped_by=stopped_by, by=by, evidence=("its words",), expected=expected, as_expected=True
+    )
 
 
 @pytest.fixture
-def zoo() -> dict[str, Any]:
-    stop = {"stopped_by": "sanitizer", "by": "kasan"}
-    refused = {"stopped_by": "compile", "by": "E0382"}
-    return {
-        "schema": "twinmod.zoo/1",
-        "mismatches": [],
-        "seconds": 1.0,
-        "kernels": {},
-        "entries": [
-            {
-                "kind": "double free",
-                "reference": "CVE-2017-6074",
-                "c": stop,
-                "rust": refused,
-                "more": {"rust_unsafe": stop},
-            }
-        ],
-    }
+def zoo() -> ZooReport:
+    entry = BugEntry(
+        name="double_free",
+        kind="double free",
+        why="it is often made",
+        reference="CVE-2017-6074",
+        kernel="kasan",
+        c=stop("sanitizer", "kasan"),
+        rust=stop("compile", "E0382"),
+        more={"rust_unsafe": stop("sanitizer", "kasan")},
+    )
+    return ZooReport(
+        kernels={}, entries=(entry,), mismatches=(), absent=(), failed={}, seconds=1.0, boots=1
+    )
 
 
 class Text(HTMLParser):
@@ -214,7 +221,7 @@ def read(text: Text) -> str:
 
 
 def test_the_page_has_all_that_was_measured(
-    test_report: TestReport, bench: dict[str, Any], zoo: dict[str, Any]
+    test_report: TestReport, bench: dict[str, Any], zoo: ZooReport
 ) -> None:
     found = render({"test": test_report, "bench": bench, "zoo": zoo})
     text = read(found)
@@ -271,7 +278,7 @@ def test_a_part_of_a_benchmark_is_a_page_too(product: Product, bench: dict[str, 
 
 
 def test_the_summary_fits_on_a_screen(
-    test_report: TestReport, bench: dict[str, Any], zoo: dict[str, Any]
+    test_report: TestReport, bench: dict[str, Any], zoo: ZooReport
 ) -> None:
     text = html_document.render_summary(
         Reports(test=test_report, bench=bench, zoo=zoo), RULES, "2026-11-26"
@@ -433,10 +440,8 @@ def test_a_report_that_is_not_whole_is_named(config: Config, text: str) -> None:
         run.run_report(config)
 
 
-def test_the_page_and_the_summary_are_written(config: Config, zoo: dict[str, Any]) -> None:
-    path = config.out_dir / "zoo/report.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(zoo))
+def test_the_page_and_the_summary_are_written(config: Config, zoo: ZooReport) -> None:
+    documents.write(config.out_dir / "zoo/report.json", zoo)
     summary = run.run_report(config)
     assert (config.out_dir / "report/summary.md").read_text() == summary
     assert "double free" in (config.out_dir / "report/index.html").read_text()
@@ -533,11 +538,9 @@ def test_a_message_that_is_no_text_is_in_the_page(config: Config, test_report: T
 
 
 def test_what_is_made_is_the_same_however_it_is_run(
-    config: Config, zoo: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    config: Config, zoo: ZooReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = config.out_dir / "zoo/report.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(zoo))
+    documents.write(config.out_dir / "zoo/report.json", zoo)
     made = []
     for session in ("", "report"):
         if session:

@@ -11,8 +11,11 @@ from typing import Any
 from twinmod.base import text as base_text
 from twinmod.base.text import KIB, LANGUAGES
 from twinmod.bench import explain, wording
+from twinmod.bench.counter import CounterReport
 from twinmod.cells import report
 from twinmod.cells.report import CellEntry
+from twinmod.experiments import zoo
+from twinmod.experiments.zoo import VerdictEntry, ZooReport
 from twinmod.guest.protocol import TMPFS_FILE
 from twinmod.html import plot
 from twinmod.matrix.report import TestReport
@@ -26,8 +29,8 @@ class Reports:
 
     test: TestReport | None = None
     bench: Document | None = None
-    counter: Document | None = None
-    zoo: Document | None = None
+    counter: CounterReport | None = None
+    zoo: ZooReport | None = None
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -452,27 +455,31 @@ def _render_comparison(entry: Document | None) -> tuple[str, str, str]:
     return f"{entry['ratio']:.3f}", f"{low:.3f} to {high:.3f}", entry["verdict"]
 
 
-def plan_counter(document: Document) -> dict[str, Any]:
+def plan_counter(document: CounterReport) -> dict[str, Any]:
     """Return what a counter took."""
     rows = []
-    for cell in document["cells"]:
-        found = cell["interval_s"]
+    for cell in document.cells:
+        found = cell.interval_s
         rows.append(
             [
-                cell["cell"],
-                str(cell["target"]),
-                str(sum(cell["target"] - actual for actual in cell["actual"])),
-                f"{found['median']:.3f}",
-                f"{found['low']:.3f} to {found['high']:.3f}",
-                str(len(cell["real_s"])),
+                cell.cell,
+                str(cell.target),
+                str(cell.target * len(cell.actual) - sum(cell.actual)),
+                f"{found.median:.3f}",
+                f"{found.low:.3f} to {found.high:.3f}",
+                str(len(cell.real_s)),
             ]
-            if found
-            else [cell["cell"], *"-----"]
+            if found is not None and cell.target is not None
+            else [cell.cell, *"-----"]
         )
     return {
-        **document,
+        "threads": document.threads,
+        "increments": document.increments,
+        "method": document.method,
+        "accelerator": document.accelerator,
+        "comparisons": document.comparisons,
         "rows": rows,
-        "label": wording.label_accelerator(document["accelerator"]),
+        "label": wording.label_accelerator(document.accelerator),
         "head": ["cell", "Target", "lost", "median s", "95 % interval", "repeats"],
     }
 
@@ -480,31 +487,30 @@ def plan_counter(document: Document) -> dict[str, Any]:
 # -- the rest ---------------------------------------------------------------------------------
 
 
-def plan_zoo(document: Document) -> dict[str, Any]:
+def plan_zoo(document: ZooReport) -> dict[str, Any]:
     """Return where each bug was stopped."""
     rows = []
-    for entry in document["entries"]:
-        attempts = [(entry["kind"], entry["reference"], entry["c"], entry["rust"])]
+    for entry in document.entries:
+        attempts = [(entry.kind, entry.reference, entry.c, entry.rust)]
         attempts += [
             (f"… {name.removeprefix('rust_')}", "", None, verdict)
-            for name, verdict in entry["more"].items()
+            for name, verdict in entry.more.items()
         ]
         for kind, reference, c, rust in attempts:
             rows.append([kind, *(_plan_stop(verdict) for verdict in (c, rust)), reference])
     return {
         "rows": rows,
-        "kinds": len(document["entries"]),
-        "mismatches": document["mismatches"],
-        "seconds": document["seconds"],
-        "kernels": document["kernels"],
+        "kinds": len(document.entries),
+        "mismatches": document.mismatches,
+        "seconds": document.seconds,
+        "kernels": document.kernels,
     }
 
 
-def _plan_stop(verdict: Document | None) -> tuple[str, str]:
+def _plan_stop(verdict: VerdictEntry | None) -> tuple[str, str]:
     if verdict is None:
         return "", ""
-    text = verdict["stopped_by"] + (f" ({verdict['by']})" if verdict["by"] else "")
-    return verdict["stopped_by"], text
+    return verdict.stopped_by, zoo.render_stop(verdict.stopped_by, verdict.by)
 
 
 def plan_builds(document: Document) -> dict[str, Any]:
@@ -606,10 +612,10 @@ def render_summary(reports: Reports, rules: tuple[tuple[str, str], ...], made: s
         lines += [f"**{head}** on {test.kernel.release}.", ""]
     if (found := reports.bench) and found["mode"] != "wall":
         lines += _render_costs(found)
-    if zoo := reports.zoo:
-        stops = [entry["rust"]["stopped_by"] for entry in zoo["entries"] if entry["rust"]]
+    if reports.zoo:
+        stops = [entry.rust.stopped_by for entry in reports.zoo.entries if entry.rust]
         refused = f"{stops.count('compile')} of {len(stops)} kinds of bugs"
-        odd = len(zoo["mismatches"])
+        odd = len(reports.zoo.mismatches)
         lines += [f"The Rust compiler refused {refused}; {odd} attempts ended unexpectedly.", ""]
     lines.append(
         f"twinmod, {made}; instructions of the guest, QEMU's TCG with `-icount`: the same "

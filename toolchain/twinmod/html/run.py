@@ -8,7 +8,10 @@ from typing import Any
 
 from twinmod.base import bugs, cache, commands, documents, templates
 from twinmod.base.bugs import MALFORMED
+from twinmod.base.documents import Document
+from twinmod.bench.counter import CounterReport
 from twinmod.errors import ConfigError
+from twinmod.experiments.zoo import ZooReport
 from twinmod.guest import visible
 from twinmod.html import document as html_document
 from twinmod.html.document import Reports
@@ -34,8 +37,13 @@ def parse_report(content: bytes, name: str) -> Any:
     Raises:
         ValueError: It is none.
     """
-    if name == "test":
-        return documents.parse(content, TestReport)
+    kinds: dict[str, type[Document]] = {
+        "test": TestReport,
+        "counter": CounterReport,
+        "zoo": ZooReport,
+    }
+    if name in kinds:
+        return documents.parse(content, kinds[name])
     document = json.loads(content)
     if document["schema"] != f"twinmod.{name}/1":
         raise ValueError(f"schema {document['schema']!r}")

@@ -16,6 +16,7 @@ from typing import Any
 
 from twinmod import workspace
 from twinmod.base import archives, bugs, documents, git, versions, zstd
+from twinmod.base.documents import D
 from twinmod.base.progress import Progress
 from twinmod.bench import figures
 from twinmod.bench import run as bench_run
@@ -24,6 +25,7 @@ from twinmod.builds.product import Product
 from twinmod.cells import selection as cells_selection
 from twinmod.errors import NotPassedError
 from twinmod.experiments import zoo, zoo_run
+from twinmod.experiments.zoo import ZooReport
 from twinmod.kernels import elf
 from twinmod.kernels.model import KernelTree
 from twinmod.matrix import run
@@ -319,13 +321,12 @@ def make_again(config: Config, wanted: Wanted, progress: Progress) -> Mapping[st
 # -- evidence ---------------------------------------------------------------------------------
 
 
-def read_report(path: Path) -> dict[str, Any] | None:
-    """Return a report that an earlier run left, None when there is none that can be read."""
+def read_report(path: Path, kind: type[D]) -> D | None:
+    """Return a report that an earlier run left, None when there is none that is one."""
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return documents.parse(path.read_bytes(), kind)
+    except (OSError, *documents.INVALID):
         return None
-    return document if isinstance(document, dict) else None
 
 
 def vouches(document: Mapping[str, Any] | None, check: Callable[[Mapping[str, Any]], bool]) -> bool:
@@ -336,19 +337,11 @@ def vouches(document: Mapping[str, Any] | None, check: Callable[[Mapping[str, An
         return False
 
 
-def read_tested(path: Path) -> TestReport | None:
-    """Return a report of the matrix that an earlier run left, None when there is none."""
-    try:
-        return documents.parse(path.read_bytes(), TestReport)
-    except (OSError, *documents.INVALID):
-        return None
-
-
 def find_tested(products: tuple[Product, ...], folders: tuple[Path, ...]) -> Path | None:
     """Return the folder with a report of the matrix that vouches for modules, None for none."""
     for folder in folders:
         # That of several kernels has a report for each instead.
-        found = read_tested(folder / "report.json")
+        found = read_report(folder / "report.json", TestReport)
         if found is not None and not release_index.find_test_flaw(found, products):
             return folder
     return None
@@ -365,7 +358,7 @@ def ensure_tested(
     for config, prepared, products in made.built:
         own_dir = config.out_dir / "release/test" / config.kernel.name
         out_dir = find_tested(products, (config.out_dir / "test", own_dir))
-        found = read_tested(out_dir / "report.json") if out_dir else None
+        found = read_report(out_dir / "report.json", TestReport) if out_dir else None
         if out_dir is None or found is None:
             out_dir = own_dir
             selection = cells_selection.Selection(languages=LANGUAGES, testers=LANGUAGES)
@@ -384,9 +377,18 @@ def ensure_counted(made: Made, progress: Progress) -> Iterator[tuple[str, bytes]
     """Yield the benchmark of just these modules, on the first kernel; count where there is none."""
     config, _, products = made.built[0]
     path = config.out_dir / "bench/report.json"
-    if not vouches(read_report(path), lambda found: _is_benchmark(found, products)):
+    if not vouches(read_benchmark(path), lambda found: _is_benchmark(found, products)):
         bench_run.run_bench(config, bench_run.Wanted(mode="exact", quick=True), progress)
     yield "bench.json", path.read_bytes()
+
+
+def read_benchmark(path: Path) -> dict[str, Any] | None:
+    """Return a benchmark that an earlier run left, None when there is none that can be read."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def _is_benchmark(document: Mapping[str, Any], products: tuple[Product, ...]) -> bool:
@@ -403,7 +405,8 @@ def find_zoo(checkout: Config) -> Iterator[tuple[str, bytes]]:
     """
     path = checkout.out_dir / "zoo/report.json"
     wanted = zoo.select_attempts(zoo_run.read_entries(checkout), "", LANGUAGES)
-    if vouches(read_report(path), lambda found: zoo.is_whole(found, len(wanted))):
+    found = read_report(path, ZooReport)
+    if found is not None and zoo.is_whole(found, len(wanted)):
         yield "zoo.json", path.read_bytes()
 
 

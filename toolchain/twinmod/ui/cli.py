@@ -754,12 +754,12 @@ def zoo_command(
         Console(highlight=False, soft_wrap=True).print(zoo.render_table(run.verdicts))
         troubles = zoo.render_troubles(run.verdicts)
         click.echo(f"\n{troubles}\n" if troubles else "")
-        for absent in run.document["absent"]:
-            click.echo(f"{absent['attempt']} is absent: {absent['reason']}")
+        for absent in run.document.absent:
+            click.echo(f"{absent.attempt} is absent: {absent.reason}")
         for name, error in run.failed.items():
             click.echo(f"kernel {name} FAILED: {error.message}")
         click.echo(zoo.render_totals(run.verdicts, run.seconds))
-    mismatched = ExitCode.TESTS_FAILED if run.document["mismatches"] else ExitCode.PASSED
+    mismatched = ExitCode.TESTS_FAILED if run.document.mismatches else ExitCode.PASSED
     return errors.compare_exit_codes((mismatched, *(e.exit_code for e in run.failed.values())))
 
 
