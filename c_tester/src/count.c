@@ -7,7 +7,6 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <structmember.h>
-#include <time.h>
 
 #include <mdriver.h>
 
@@ -140,13 +139,13 @@ static int64_t time_threads(struct count_run *run, struct shared *shared)
 {
 	pthread_t threads[MAX_THREADS];
 	struct process_times before = sys_process_times(), after;
-	int64_t start_ns = 0, end_ns = 0;
+	int64_t start_ns, end_ns;
 
-	sys_clock_ns(CLOCK_MONOTONIC, &start_ns);
+	start_ns = sys_clock_ns();
 	start_threads(run, shared, threads);
 	for (Py_ssize_t i = 0; i < run->started; i++)
 		pthread_join(threads[i], NULL);
-	sys_clock_ns(CLOCK_MONOTONIC, &end_ns);
+	end_ns = sys_clock_ns();
 	after = sys_process_times();
 	run->real_s = (double)(end_ns - start_ns) * S_PER_NS;
 	run->user_s = after.user_s - before.user_s;

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <structmember.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <mdriver.h>
@@ -14,9 +13,8 @@
 #include "error.h"
 #include "repeat.h"
 #include "sys.h"
-#include "timing.h"
 
-#define REPORT_START 69		/* where the counter of the original report starts */
+#define COUNT_START 69		/* where a counter starts, unless told */
 
 /*
  * The descriptor outlives close() until the last call on it has ended: its number can not be
@@ -448,55 +446,6 @@ static const struct module_state *state_of(PyObject *object)
 	return PyType_GetModuleState(Py_TYPE(object));
 }
 
-static PyObject *time_calls(PyObject *object, struct timing_run *run)
-{
-	PyObject *timing = NULL;
-	int64_t moved = -1;
-
-	if (run->calls < 1) {
-		raise_not_positive("calls");
-		return NULL;
-	}
-	if (timing_run_init(run) == 0)
-		moved = device_call((struct device *)object, timing_run_calls, run);
-	if (moved == (int64_t)run->request.size)
-		timing = timing_new(state_of(object)->timing_type, run);
-	else if (moved >= 0)
-		raise_moved(moved, run->request.size);
-	timing_run_clear(run);
-	return timing;
-}
-
-static PyObject *device_time_pread(PyObject *object, PyObject *args, PyObject *kwargs)
-{
-	static char *names[] = { "size", "calls", "offset", "fresh", "clock", NULL };
-	struct timing_run run = { .request.at = true, .clock = CLOCK_MONOTONIC };
-	PyObject *fresh = Py_False;
-
-	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&n|$LO!i:time_pread", names, convert_size,
-					 &run.request.size, &run.calls, &run.request.offset,
-					 &PyBool_Type, &fresh, &run.clock))
-		return NULL;
-	run.fresh = Py_IsTrue(fresh);
-	return time_calls(object, &run);
-}
-
-static PyObject *device_time_pwrite(PyObject *object, PyObject *args, PyObject *kwargs)
-{
-	static char *names[] = { "size", "calls", "offset", "fresh", "clock", NULL };
-	struct timing_run run = {
-		.request.write = true, .request.at = true, .clock = CLOCK_MONOTONIC,
-	};
-	PyObject *fresh = Py_False;
-
-	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&n|$LO!i:time_pwrite", names,
-					 convert_size, &run.request.size, &run.calls,
-					 &run.request.offset, &PyBool_Type, &fresh, &run.clock))
-		return NULL;
-	run.fresh = Py_IsTrue(fresh);
-	return time_calls(object, &run);
-}
-
 static PyObject *device_repeat(PyObject *object, PyObject *args, PyObject *kwargs)
 {
 	static char *names[] = { "operation", "calls", "address", "size", "stride", "offset", NULL };
@@ -562,7 +511,7 @@ static PyObject *device_repeat_open(PyObject *type, PyObject *args, PyObject *kw
 static PyObject *device_count_up(PyObject *object, PyObject *args, PyObject *kwargs)
 {
 	static char *names[] = { "threads", "increments", "offset", "start", "method", NULL };
-	struct count_run run = { .start = REPORT_START };
+	struct count_run run = { .start = COUNT_START };
 	const char *method = "lock";
 	int64_t moved;
 
@@ -638,16 +587,6 @@ static PyMethodDef device_methods[] = {
 	  PyDoc_STR("add($self, offset, delta)\n--\n\n"
 		    "Add to the 8 bytes at offset, modulo 2**64, by MDRIVER_IOC_ADD; return the\n"
 		    "number before.") },
-	{ KEYWORDS(time_pread),
-	  PyDoc_STR("time_pread($self, size, calls, *, offset=0, fresh=False, clock=1)\n--\n\n"
-		    "Time calls of pread(2), each of size bytes at offset.\n\n"
-		    "Fresh gives each call a new zeroed buffer, allocated while the clock runs;\n"
-		    "else all share one whose pages are there. A call that moves less than size\n"
-		    "ends the run with OSError.") },
-	{ KEYWORDS(time_pwrite),
-	  PyDoc_STR("time_pwrite($self, size, calls, *, offset=0, fresh=False, clock=1)\n--\n\n"
-		    "Time calls of pwrite(2), each of size bytes at offset.\n\n"
-		    "The buffer is as in time_pread: a fresh one writes zeros, else 0x5a.") },
 	{ KEYWORDS(repeat),
 	  PyDoc_STR("repeat($self, operation, calls, *, address=0, size=0, stride=0, offset=0)\n"
 		    "--\n\n"

@@ -9,9 +9,8 @@
 
 #include <Python.h>
 
-/* The types that a device makes instances of; kept in the module's state. */
+/* The type that a device makes instances of; kept in the module's state. */
 struct module_state {
-	PyTypeObject *timing_type;
 	PyTypeObject *count_type;
 };
 

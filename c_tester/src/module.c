@@ -10,7 +10,6 @@
 
 #include "count.h"
 #include "device.h"
-#include "timing.h"
 
 static PyTypeObject *add_type(PyObject *module, PyType_Spec *spec)
 {
@@ -32,8 +31,8 @@ static int add_number(PyObject *module, const char *name, unsigned long number)
 
 static int add_names(PyObject *module)
 {
-	PyObject *names = Py_BuildValue("[sssssss]", "IOC_ADD", "IOC_CLEAR", "IOC_SIZE", "TESTER",
-					"Count", "Device", "Timing");
+	PyObject *names = Py_BuildValue("[ssssss]", "IOC_ADD", "IOC_CLEAR", "IOC_SIZE", "TESTER",
+					"Count", "Device");
 	int result = names ? PyModule_AddObjectRef(module, "__all__", names) : -1;
 
 	Py_XDECREF(names);
@@ -48,9 +47,8 @@ static int module_exec(PyObject *module)
 	if (!device_type)
 		return -1;
 	Py_DECREF((PyObject *)device_type);
-	state->timing_type = add_type(module, &timing_spec);
 	state->count_type = add_type(module, &count_spec);
-	if (!state->timing_type || !state->count_type)
+	if (!state->count_type)
 		return -1;
 	if (PyModule_AddStringConstant(module, "TESTER", "c") < 0 ||
 	    add_number(module, "IOC_SIZE", MDRIVER_IOC_SIZE) < 0 ||
@@ -64,7 +62,6 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
 {
 	struct module_state *state = PyModule_GetState(module);
 
-	Py_VISIT(state->timing_type);
 	Py_VISIT(state->count_type);
 	return 0;
 }
@@ -73,7 +70,6 @@ static int module_clear(PyObject *module)
 {
 	struct module_state *state = PyModule_GetState(module);
 
-	Py_CLEAR(state->timing_type);
 	Py_CLEAR(state->count_type);
 	return 0;
 }

@@ -59,23 +59,13 @@ int64_t sys_ioctl(int fd, unsigned long request, uintptr_t argument)
 	return result_or_errno(ioctl(fd, request, argument));
 }
 
-int64_t sys_clock_ns(clockid_t clock, int64_t *now_ns)
+/* It fails only for a bad clock or address. */
+int64_t sys_clock_ns(void)
 {
-	struct timespec now;
+	struct timespec now = { 0 };
 
-	if (clock_gettime(clock, &now) < 0)
-		return -errno;
-	*now_ns = (int64_t)now.tv_sec * NS_PER_S + now.tv_nsec;
-	return 0;
-}
-
-int64_t sys_thread_minor_faults(void)
-{
-	struct rusage usage;
-
-	/* It fails only for a bad address or selector. */
-	getrusage(RUSAGE_THREAD, &usage);
-	return usage.ru_minflt;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * NS_PER_S + now.tv_nsec;
 }
 
 static double seconds(struct timeval time)
@@ -87,6 +77,7 @@ struct process_times sys_process_times(void)
 {
 	struct rusage usage;
 
+	/* It fails only for a bad address or selector. */
 	getrusage(RUSAGE_SELF, &usage);
 	return (struct process_times){
 		.user_s = seconds(usage.ru_utime),

@@ -33,8 +33,7 @@ void sys_close(int fd);
 int64_t sys_transfer(int fd, const struct transfer *request);
 int64_t sys_lseek(int fd, off_t offset, int whence);
 int64_t sys_ioctl(int fd, unsigned long request, uintptr_t argument);
-int64_t sys_clock_ns(clockid_t clock, int64_t *now_ns);
-int64_t sys_thread_minor_faults(void);
+int64_t sys_clock_ns(void);
 struct process_times sys_process_times(void);
 void *sys_zeroed(size_t size);
 

@@ -181,14 +181,14 @@ impl CountRun {
     #[allow(clippy::cast_precision_loss)] // exact up to 2**53 ns, which is 104 days
     fn time_threads(&mut self, shared: &Shared<'_>) -> Result<usize, Errno> {
         let before = sys::process_times();
-        let start_ns = sys::clock_ns(libc::CLOCK_MONOTONIC)?;
+        let start_ns = sys::clock_ns();
         thread::scope(|scope| {
             for thread in self.start_threads(shared, scope) {
                 // The scope alone would not wait for what the system does at a thread's end.
                 drop(thread.join());
             }
         });
-        let end_ns = sys::clock_ns(libc::CLOCK_MONOTONIC)?;
+        let end_ns = sys::clock_ns();
         let after = sys::process_times();
         self.real_s = (end_ns - start_ns) as f64 * S_PER_NS;
         self.user_s = after.user_s - before.user_s;

@@ -18,11 +18,10 @@ use crate::count::{Count, CountRun, MAX_THREADS, Method};
 use crate::error::{Error, call_detached};
 use crate::repeat::{Operation, RepeatOpenRun, RepeatRun};
 use crate::sys::{self, Direction, Errno, Transfer};
-use crate::timing::{Timing, TimingRun};
 use crate::uapi;
 
-/// Where the counter of the original report starts.
-const REPORT_START: u64 = 69;
+/// Where a counter starts, unless told.
+const COUNT_START: u64 = 69;
 
 /// An open device. Each method makes one system call, never a loop of them.
 ///
@@ -105,23 +104,6 @@ impl Device {
         );
         buffer.release(py);
         moved
-    }
-
-    fn time_calls(
-        &self,
-        py: Python<'_>,
-        request: Transfer,
-        calls: isize,
-        fresh: bool,
-        clock: libc::clockid_t,
-    ) -> PyResult<Timing> {
-        let mut run = TimingRun::new(request, positive("calls", calls)?, fresh, clock)?;
-        let moved = self.call(py, |fd| run.calls(fd))?;
-        if moved != request.size {
-            let wanted = request.size;
-            return Err(Error::Moved { moved, wanted }.into());
-        }
-        Timing::new(py, &run)
     }
 }
 
@@ -321,58 +303,6 @@ impl Device {
         Ok(self.call(py, |fd| sys::ioctl_add(fd, offset, delta))?)
     }
 
-    /// Time calls of pread(2), each of size bytes at offset.
-    ///
-    /// Fresh gives each call a new zeroed buffer, allocated while the clock runs;
-    /// else all share one whose pages are there. A call that moves less than size
-    /// ends the run with `OSError`.
-    #[pyo3(
-        signature = (size, calls, *, offset=0, fresh=false, clock=libc::CLOCK_MONOTONIC),
-        text_signature = "($self, size, calls, *, offset=0, fresh=False, clock=1)"
-    )]
-    fn time_pread(
-        &self,
-        py: Python<'_>,
-        size: isize,
-        calls: isize,
-        offset: i64,
-        fresh: bool,
-        clock: libc::clockid_t,
-    ) -> PyResult<Timing> {
-        let request = Transfer {
-            direction: Direction::Read,
-            address: 0,
-            size: size_bytes(size)?,
-            offset: Some(offset),
-        };
-        self.time_calls(py, request, calls, fresh, clock)
-    }
-
-    /// Time calls of pwrite(2), each of size bytes at offset.
-    ///
-    /// The buffer is as in `time_pread`: a fresh one writes zeros, else 0x5a.
-    #[pyo3(
-        signature = (size, calls, *, offset=0, fresh=false, clock=libc::CLOCK_MONOTONIC),
-        text_signature = "($self, size, calls, *, offset=0, fresh=False, clock=1)"
-    )]
-    fn time_pwrite(
-        &self,
-        py: Python<'_>,
-        size: isize,
-        calls: isize,
-        offset: i64,
-        fresh: bool,
-        clock: libc::clockid_t,
-    ) -> PyResult<Timing> {
-        let request = Transfer {
-            direction: Direction::Write,
-            address: 0,
-            size: size_bytes(size)?,
-            offset: Some(offset),
-        };
-        self.time_calls(py, request, calls, fresh, clock)
-    }
-
     /// Make calls of one kind, with next to nothing between them.
     ///
     /// Read, write, pread and pwrite move size bytes from or to a raw address, which
@@ -432,7 +362,7 @@ impl Device {
     /// failure of one stops all and is raised. A signal is answered when the run
     /// has ended.
     #[pyo3(
-        signature = (threads, increments, *, offset=0, start=REPORT_START, method="lock"),
+        signature = (threads, increments, *, offset=0, start=COUNT_START, method="lock"),
         text_signature = "($self, threads, increments, *, offset=0, start=69, method='lock')"
     )]
     #[allow(clippy::too_many_arguments)] // Python's, by name

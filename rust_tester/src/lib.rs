@@ -8,7 +8,6 @@ mod device;
 mod error;
 mod repeat;
 mod sys;
-mod timing;
 mod uapi;
 
 /// Calls a memory device through its system calls: the Rust twin.
@@ -22,8 +21,6 @@ mod _native {
     use crate::count::Count;
     #[pymodule_export]
     use crate::device::Device;
-    #[pymodule_export]
-    use crate::timing::Timing;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -139,28 +139,15 @@ pub fn ioctl_add(fd: BorrowedFd<'_>, offset: u64, delta: u64) -> Result<u64, Err
     Ok(add.before)
 }
 
-pub fn clock_ns(clock: libc::clockid_t) -> Result<i64, Errno> {
+/// It fails only for a bad clock or address.
+pub fn clock_ns() -> i64 {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: the address is that of a live timespec.
-    if unsafe { libc::clock_gettime(clock, &raw mut now) } < 0 {
-        return Err(Errno::last());
-    }
-    Ok(now.tv_sec * NS_PER_S + now.tv_nsec)
-}
-
-fn usage(who: libc::c_int) -> libc::rusage {
-    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the address is that of a live rusage. It fails only for a bad address or selector.
-    unsafe { libc::getrusage(who, usage.as_mut_ptr()) };
-    // SAFETY: all of its fields are numbers, for which zero is a value.
-    unsafe { usage.assume_init() }
-}
-
-pub fn thread_minor_faults() -> i64 {
-    usage(libc::RUSAGE_THREAD).ru_minflt
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec * NS_PER_S + now.tv_nsec
 }
 
 #[allow(clippy::cast_precision_loss)] // exact up to 2**53 seconds
@@ -169,7 +156,11 @@ fn seconds(time: libc::timeval) -> f64 {
 }
 
 pub fn process_times() -> ProcessTimes {
-    let usage = usage(libc::RUSAGE_SELF);
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the address is that of a live rusage. It fails only for a bad address or selector.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) };
+    // SAFETY: all of its fields are numbers, for which zero is a value.
+    let usage = unsafe { usage.assume_init() };
     ProcessTimes {
         user_s: seconds(usage.ru_utime),
         system_s: seconds(usage.ru_stime),

@@ -88,7 +88,6 @@ def plan(product: Product, figures: tuple[Figure, ...] = FIGURES) -> dict[str, A
                 turns=TURNS,
                 loops=LOOPS,
                 builds=(),
-                whole=None,
                 exact={"vms": 1, "loads": 1, "rounds": 7, "qemu": "QEMU 10"},
                 wall={"accelerator": "tcg", "turns": 3},
             )
@@ -284,10 +283,3 @@ def test_what_a_counter_lost_is_shown(tree: KernelTree) -> None:
     document = counter.plan_counter_report(counts, model.plan_kernel(tree), "tcg", counting)
     row = counter.render_counter(document).splitlines()[1].split()
     assert row[:3] == ["c/c", "169", "9"]
-
-
-def test_a_build_log_says_how_far_a_build_came() -> None:
-    log = (
-        "  CC [M]  a/b.o\n  CC      c.o\n  RUSTC [M] d.o\n  LD [M]  a/b.ko\n  MODPOST x\n  GEN y\n"
-    )
-    assert report.parse_build_log(log) == {"compiled": 3, "linked": 1}

@@ -4,7 +4,7 @@ from typing import Final, Literal, Self, final
 
 from typing_extensions import Buffer
 
-__all__ = ["IOC_ADD", "IOC_CLEAR", "IOC_SIZE", "TESTER", "Count", "Device", "Timing"]
+__all__ = ["IOC_ADD", "IOC_CLEAR", "IOC_SIZE", "TESTER", "Count", "Device"]
 
 # The language of the tester: "c" or "rust".
 TESTER: Final[str]
@@ -13,14 +13,6 @@ TESTER: Final[str]
 IOC_SIZE: Final[int]
 IOC_CLEAR: Final[int]
 IOC_ADD: Final[int]
-
-# The result of timed calls; both tuples have one number per call, in the order of calls.
-@final
-class Timing:
-    @property
-    def latency_ns(self) -> tuple[int, ...]: ...
-    @property
-    def minor_faults(self) -> tuple[int, ...]: ...
 
 # The result of count_up; the values are modulo 2**64, the times are those of the whole process.
 @final
@@ -66,18 +58,10 @@ class Device:
     def clear(self) -> None: ...
     # Adds modulo 2**64 to the 8 bytes at `offset`; returns what they were before.
     def add(self, offset: int, delta: int) -> int: ...
-    # Timed calls of `size` bytes at `offset`, by a clock of time.CLOCK_*. fresh: each call gets a
-    # new zeroed buffer, allocated while the clock runs. ValueError: calls below 1.
-    # OSError: a failing call, or one that moves less (EIO).
-    def time_pread(
-        self, size: int, calls: int, *, offset: int = 0, fresh: bool = False, clock: int = 1
-    ) -> Timing: ...
-    def time_pwrite(
-        self, size: int, calls: int, *, offset: int = 0, fresh: bool = False, clock: int = 1
-    ) -> Timing: ...
     # Calls of one kind with next to nothing between them: each moves `size` bytes from or to a raw
     # address, `stride` bytes behind the one before, or adds 1 to the 8 bytes at `offset`.
-    # ValueError: calls below 1, another operation. OSError: as above.
+    # ValueError: calls below 1, another operation. OSError: a failing call, or one that moves
+    # less (EIO).
     def repeat(
         self,
         operation: Literal["read", "write", "pread", "pwrite", "add"],

@@ -11,7 +11,6 @@ from mdriver_tester_rust._native import (
     TESTER,
     Count,
     Device,
-    Timing,
 )
 
-__all__ = ["IOC_ADD", "IOC_CLEAR", "IOC_SIZE", "TESTER", "Count", "Device", "Timing"]
+__all__ = ["IOC_ADD", "IOC_CLEAR", "IOC_SIZE", "TESTER", "Count", "Device"]

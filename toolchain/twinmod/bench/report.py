@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A benchmark and a counter as data. Pure."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from statistics import fmean
@@ -116,7 +115,6 @@ def plan_report(
     turns: tuple[Turns, ...],
     loops: tuple[Loop, ...],
     builds: tuple[Mapping[str, Any], ...],
-    whole: Mapping[str, Any] | None,
     exact: Mapping[str, Any],
     wall: Mapping[str, Any],
     absent: tuple[Mapping[str, str], ...] = (),
@@ -133,7 +131,6 @@ def plan_report(
         turns: What a clock told.
         loops: What a person's first benchmark saw.
         builds: What each build took.
-        whole: How far a build of the whole kernel's modules came.
         exact: How it was counted.
         wall: How it was timed.
         absent: The cells that the kernel cannot have, as report.plan_absent has them.
@@ -183,18 +180,7 @@ def plan_report(
             for goal in (*targets.plan_goals(found), *targets.plan_scaling_goals(turns, languages))
         ],
         "builds": [dict(build) for build in builds],
-        "whole_kernel": dict(whole) if whole else None,
     }
-
-
-#: What kbuild says of a file that it compiles or links.
-_COMPILED = re.compile(r"^\s+(?:CC|AS|RUSTC|RUST)\s+(?:\[M\]|M)?", re.MULTILINE)
-_LINKED = re.compile(r"^\s+LD\s+\[M\]\s+\S+\.ko$", re.MULTILINE)
-
-
-def parse_build_log(log: str) -> dict[str, int]:
-    """Return how many files a build compiled, and how many modules it linked."""
-    return {"compiled": len(_COMPILED.findall(log)), "linked": len(_LINKED.findall(log))}
 
 
 def explain_cold(costs: Costs) -> list[dict[str, Any]]:

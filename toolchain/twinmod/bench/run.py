@@ -37,9 +37,6 @@ LIMIT_S = 600.0
 
 TOOL_TIMEOUT_S = 30.0
 
-#: How long a build of a whole kernel's modules is watched; all of it takes hours.
-WHOLE_S = 60
-
 MODES = ("both", "exact", "wall")
 
 
@@ -168,45 +165,6 @@ def time_build(
     }
 
 
-def time_whole(
-    config: Config, prepared: workspace.Prepared, progress: Progress
-) -> dict[str, Any] | None:
-    """Return how far a build of all of a kernel's modules comes in a while.
-
-    That is what `make SUBDIRS=... modules` does since Linux 5.3. None for a tree that lies among
-    its own outputs, which is a person's.
-    """
-    tree = prepared.tree
-    if tree.in_place:
-        return None
-    work_dir = config.out_dir / "bench/whole"
-    shutil.copytree(tree.build_dir, work_dir, symlinks=True)
-    command = replace(
-        sandbox.plan_command(
-            tree.compilers,
-            ("timeout", str(WHOLE_S), *sandbox.plan_make(tree.make_flags, "modules")),
-            purpose="the kernel's modules did not build",
-            timeout_s=WHOLE_S + TOOL_TIMEOUT_S,
-            binds=(
-                Bind(source_path=tree.source_dir, target_path=sandbox.LINUX),
-                Bind(source_path=work_dir, target_path=sandbox.BUILD, writable=True),
-            ),
-        ),
-        log_path=config.out_dir / "bench/whole.log",
-    )
-    with progress.phase(f"all modules of {tree.release}, as far as they come in {WHOLE_S} s"):
-        status, _ = process.run_unchecked(command)
-    log = (config.out_dir / "bench/whole.log").read_text(errors="replace")
-    wanted = (tree.build_dir / ".config").read_text().count("=m\n")
-    shutil.rmtree(work_dir)
-    return {
-        "seconds": WHOLE_S,
-        "finished": status == 0,
-        "modules": wanted,
-        **report.parse_build_log(log),
-    }
-
-
 def read_stripped_size(product: Product, compilers: Chroot, config: Config) -> int:
     """Return the bytes of a module's file without what only a debugger wants."""
     out_dir = config.out_dir / "bench/stripped"
@@ -269,7 +227,7 @@ def run_bench(
     shutil.rmtree(out_dir, ignore_errors=True)
     measured, exact = _run_exact(wanted, setting, cells, products, out_dir, progress)
     timed, wall = _run_wall(wanted, setting, products, out_dir, progress)
-    builds, whole = _run_builds(config, wanted, prepared, products, progress)
+    builds = _run_builds(config, wanted, prepared, products, progress)
     document = report.plan_report(
         kernel=documents.to_json(model.plan_kernel(prepared.tree)),
         parameters=wanted.parameters,
@@ -280,7 +238,6 @@ def run_bench(
         turns=tuple(t for result in timed for t in result.turns),
         loops=tuple(loop for result in measured.results for loop in result.loops),
         builds=builds,
-        whole=whole,
         exact=exact,
         wall=wall,
         absent=tuple(documents.to_json(entry) for entry in cells_report.plan_absent(absent)),
@@ -349,11 +306,10 @@ def _run_builds(
     prepared: workspace.Prepared,
     products: tuple[Product, ...],
     progress: Progress,
-) -> tuple[tuple[dict[str, Any], ...], dict[str, Any] | None]:
+) -> tuple[dict[str, Any], ...]:
     if wanted.quick or wanted.mode == "exact":
-        return (), None
-    builds = tuple(time_build(config, prepared, product, progress) for product in products)
-    return builds, time_whole(config, prepared, progress)
+        return ()
+    return tuple(time_build(config, prepared, product, progress) for product in products)
 
 
 def read_qemu_version(chroot: Chroot) -> str:

@@ -204,16 +204,7 @@ def render_builds(document: Mapping[str, Any]) -> list[str]:
         )
         for b in document["builds"]
     ]
-    return [*text.render_columns(rows), *render_whole(document["whole_kernel"])]
-
-
-def render_whole(whole: Mapping[str, Any] | None) -> list[str]:
-    """Return how far a build of all modules came, beside which one folder is nothing."""
-    if whole is None:
-        return []
-    there = f"{whole['linked']} of {whole['modules']} after {whole['seconds']} s"
-    files = f"{whole['compiled']} files compiled"
-    return [f"all modules of the kernel, as SUBDIRS builds them today: {there}, {files}"]
+    return text.render_columns(rows)
 
 
 def render_report(document: Mapping[str, Any], folder: str) -> str:

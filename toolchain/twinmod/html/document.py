@@ -538,7 +538,7 @@ def plan_builds(document: Document) -> dict[str, Any]:
         "symbols",
         "lines of source",
     ]
-    return {"rows": rows, "head": head, "whole": document["whole_kernel"]}
+    return {"rows": rows, "head": head}
 
 
 def plan_goals(document: Document) -> dict[str, Any] | None:
