@@ -7,6 +7,7 @@ from pathlib import Path
 from twinmod.base import documents
 from twinmod.base.documents import Document
 from twinmod.bench.counter import CounterReport
+from twinmod.bench.document import BenchReport
 from twinmod.builds.build import BuildReport
 from twinmod.differential.run import SoakReport
 from twinmod.experiments.zoo import ZooReport
@@ -29,6 +30,7 @@ from mutants import MutationReport  # noqa: E402
 def list_documents() -> tuple[type[Document], ...]:
     """Return the class of every document."""
     return (
+        BenchReport,
         BuildReport,
         CounterReport,
         DoctorReport,

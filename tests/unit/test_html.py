@@ -14,11 +14,11 @@ import pytest
 from msgspec import structs
 
 from twinmod.base import documents, templates
-from twinmod.base.documents import Document
 from twinmod.bench import counter as bench_counter
 from twinmod.bench import report
 from twinmod.bench import text as bench_text
 from twinmod.bench.counter import CounterReport
+from twinmod.bench.document import BenchReport, BuildEntry, ExactRun, WallRun
 from twinmod.bench.figures import Figure
 from twinmod.builds.product import Product
 from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop, Turns
@@ -29,7 +29,7 @@ from twinmod.html import document as html_document
 from twinmod.html import run
 from twinmod.html.document import Reports
 from twinmod.kernels import model
-from twinmod.kernels.model import KernelTree
+from twinmod.kernels.model import KernelEntry, KernelTree
 from twinmod.matrix.report import TestReport, TestsReport
 from twinmod.project import config as project_config
 from twinmod.project import rules
@@ -39,6 +39,9 @@ from twinmod.project.config import Config
 FIXTURES = {"test": "test_report"}
 
 RULES = (("R1", "The device"), ("R2", "Its size & <limits>"))
+EXACT = ExactRun(vms=2, loads=2, rounds=7, qemu="QEMU 10", machine="-icount", spread=0.0)
+WALL = WallRun(accelerator="tcg", turns=2, processors=2, reason="no KVM")
+
 SIZES = (1, 4096, 65536, 524288)
 
 
@@ -80,7 +83,7 @@ def figures() -> tuple[Figure, ...]:
 
 
 @pytest.fixture
-def bench(product: Product) -> dict[str, Any]:
+def bench(product: Product) -> BenchReport:
     products = (
         replace(product, module="mdriver_c", language="c"),
         replace(product, module="mdriver_rust", language="rust"),
@@ -113,7 +116,9 @@ def bench(product: Product) -> dict[str, Any]:
         )
     )
     return report.plan_report(
-        kernel={"release": "7.3.4", "version": "7.3.4-1", "origin": "stock", "rustc": "1.85"},
+        kernel=KernelEntry(
+            release="7.3.4", origin="stock", suite="", rustc="1.85", version="7.3.4-1"
+        ),
         parameters="",
         mode="both",
         quick=False,
@@ -122,19 +127,21 @@ def bench(product: Product) -> dict[str, Any]:
         turns=turns,
         loops=loops,
         builds=(
-            {
-                "module": "mdriver_c",
-                "cold_s": 1.2,
-                "changed_s": 1.1,
-                "unchanged_s": 0.0,
-                "stripped_bytes": 9,
-                "text_bytes": 8,
-                "symbols": 7,
-                "lines": 6,
-            },
+            BuildEntry(
+                module="mdriver_c",
+                language="c",
+                cold_s=1.2,
+                changed_s=1.1,
+                unchanged_s=0.0,
+                size_bytes=10,
+                stripped_bytes=9,
+                text_bytes=8,
+                symbols=7,
+                lines=6,
+            ),
         ),
-        exact={"vms": 2, "loads": 2, "rounds": 7, "qemu": "QEMU 10", "machine": "-icount"},
-        wall={"accelerator": "tcg", "turns": 2, "processors": 2, "reason": "no KVM"},
+        exact=EXACT,
+        wall=WALL,
     )
 
 
@@ -220,7 +227,7 @@ def read(text: Text) -> str:
 
 
 def test_the_page_has_all_that_was_measured(
-    test_report: TestReport, bench: dict[str, Any], zoo: ZooReport
+    test_report: TestReport, bench: BenchReport, zoo: ZooReport
 ) -> None:
     found = render({"test": test_report, "bench": bench, "zoo": zoo})
     text = read(found)
@@ -249,7 +256,7 @@ def test_the_page_has_all_that_was_measured(
         assert needed in text, needed
 
 
-def test_every_plot_has_its_data_beside_it(bench: dict[str, Any]) -> None:
+def test_every_plot_has_its_data_beside_it(bench: BenchReport) -> None:
     html = templates.render_template(
         "report.html.j2",
         html_document.plan_page(Reports(bench=bench), RULES, "2026-11-26", "0.1.0"),
@@ -270,13 +277,13 @@ def test_a_page_of_one_report_says_what_is_not_there(
     assert f"Not there: {', '.join(missing)}" in text
 
 
-def test_a_part_of_a_benchmark_is_a_page_too(product: Product, bench: dict[str, Any]) -> None:
-    assert "By a clock" not in read(render({"bench": {**bench, "mode": "exact"}}))
-    assert "What a call costs" not in read(render({"bench": {**bench, "mode": "wall"}}))
+def test_a_part_of_a_benchmark_is_a_page_too(product: Product, bench: BenchReport) -> None:
+    assert "By a clock" not in read(render({"bench": structs.replace(bench, mode="exact")}))
+    assert "What a call costs" not in read(render({"bench": structs.replace(bench, mode="wall")}))
 
 
 def test_the_summary_fits_on_a_screen(
-    test_report: TestReport, bench: dict[str, Any], zoo: ZooReport
+    test_report: TestReport, bench: BenchReport, zoo: ZooReport
 ) -> None:
     text = html_document.render_summary(
         Reports(test=test_report, bench=bench, zoo=zoo), RULES, "2026-11-26"
@@ -295,7 +302,7 @@ def plan_bench(
     mode: str,
     counted: tuple[Figure, ...] = (),
     timed: tuple[Turns, ...] = (),
-) -> dict[str, Any]:
+) -> BenchReport:
     products = tuple(
         Product(
             module=f"mdriver_{name}",
@@ -310,28 +317,19 @@ def plan_bench(
         )
         for name in languages
     )
-    document: dict[str, Any] = json.loads(
-        json.dumps(
-            report.plan_report(
-                kernel={"release": "6.12", "version": "1", "origin": "stock", "rustc": ""},
-                parameters="",
-                mode=mode,
-                quick=True,
-                products=products,
-                figures=counted,
-                turns=timed,
-                loops=(),
-                builds=(),
-                exact={}
-                if mode == "wall"
-                else {"vms": 2, "loads": 2, "rounds": 7, "qemu": "QEMU 10", "machine": "-icount"},
-                wall={}
-                if mode == "exact"
-                else {"accelerator": "tcg", "turns": 2, "processors": 2, "reason": "no KVM"},
-            )
-        )
+    return report.plan_report(
+        kernel=KernelEntry(release="6.12", origin="stock", suite="", rustc="", version="1"),
+        parameters="",
+        mode=mode,
+        quick=True,
+        products=products,
+        figures=counted,
+        turns=timed,
+        loops=(),
+        builds=(),
+        exact=ExactRun(spread=0.0) if mode == "wall" else EXACT,
+        wall=WallRun() if mode == "exact" else WALL,
     )
-    return document
 
 
 def take(language: str, tester: str, *latency_ns: float) -> Turns:
@@ -412,7 +410,7 @@ def test_what_was_not_measured_is_said() -> None:
 
 
 def test_times_of_nothing_are_not_compared() -> None:
-    assert PARTIAL["no time that a clock tells"]["comparisons"] == []
+    assert PARTIAL["no time that a clock tells"].comparisons == ()
 
 
 @pytest.fixture
@@ -459,13 +457,6 @@ def test_of_a_run_on_several_kernels_the_configured_one_is_shown(
 WRONG: tuple[object, ...] = (..., None, "x", {}, 0)
 
 
-def dump(document: Any) -> Any:
-    """Return a report as a reader has it from its file."""
-    if isinstance(document, Document):
-        return documents.to_json(document)
-    return json.loads(json.dumps(document))
-
-
 def iterate_damaged(document: Any, wrong: object) -> Iterator[tuple[str, Any]]:
     """Yield (where, a copy in which a part is wrong) for each part, of equal ones the first."""
 
@@ -495,7 +486,7 @@ def test_a_damaged_report_is_shown_or_refused_in_one_error(
 ) -> None:
     path = config.out_dir / name / "report.json"
     path.parent.mkdir(parents=True)
-    whole = dump(request.getfixturevalue(FIXTURES.get(name, name)))
+    whole = documents.to_json(request.getfixturevalue(FIXTURES.get(name, name)))
     refused = []
     for where, damaged in iterate_damaged(whole, wrong):
         path.write_text(json.dumps(damaged))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The verb `report`: one page and one summary of what earlier runs left."""
 
-import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from twinmod.base import bugs, cache, commands, documents, templates
 from twinmod.base.bugs import MALFORMED
 from twinmod.base.documents import Document
 from twinmod.bench.counter import CounterReport
+from twinmod.bench.document import BenchReport
 from twinmod.errors import ConfigError
 from twinmod.experiments.zoo import ZooReport
 from twinmod.guest import visible
@@ -21,7 +22,12 @@ from twinmod.project.config import Config
 from twinmod.project.rules import Rules
 
 #: What a page is made of, as far as it is there.
-REPORTS = ("test", "bench", "counter", "zoo")
+REPORTS: Mapping[str, type[Document]] = {
+    "test": TestReport,
+    "bench": BenchReport,
+    "counter": CounterReport,
+    "zoo": ZooReport,
+}
 
 
 def find_report(config: Config, name: str) -> Path | None:
@@ -31,25 +37,6 @@ def find_report(config: Config, name: str) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def parse_report(content: bytes, name: str) -> Any:
-    """Return the report of a verb that a text is.
-
-    Raises:
-        ValueError: It is none.
-    """
-    kinds: dict[str, type[Document]] = {
-        "test": TestReport,
-        "counter": CounterReport,
-        "zoo": ZooReport,
-    }
-    if name in kinds:
-        return documents.parse(content, kinds[name])
-    document = json.loads(content)
-    if document["schema"] != f"twinmod.{name}/1":
-        raise ValueError(f"schema {document['schema']!r}")
-    return document
-
-
 def read_reports(config: Config, rules: Rules, made: str) -> Reports:
     """Return what earlier runs left; a page can be made of each.
 
@@ -57,12 +44,12 @@ def read_reports(config: Config, rules: Rules, made: str) -> Reports:
         ConfigError: One of them is not whole, or there is none.
     """
     found: dict[str, Any] = {}
-    for name in REPORTS:
+    for name, kind in REPORTS.items():
         path = find_report(config, name)
         if path is None:
             continue
         try:
-            document = parse_report(path.read_bytes(), name)
+            document: Any = documents.parse(path.read_bytes(), kind)
             render_pages(Reports(**{name: document}), rules, made)
         except MALFORMED as error:
             raise ConfigError(

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The acts of a release: build from a commit, gather what was tested, write it at once."""
 
-import json
 import os
 import re
 import shutil
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from twinmod import workspace
-from twinmod.base import archives, bugs, documents, git, versions, zstd
+from twinmod.base import archives, documents, git, versions, zstd
 from twinmod.base.documents import D
 from twinmod.base.progress import Progress
-from twinmod.bench import figures
 from twinmod.bench import run as bench_run
+from twinmod.bench.document import BenchReport
 from twinmod.builds import build, signing
 from twinmod.builds.product import Product
 from twinmod.cells import selection as cells_selection
@@ -329,14 +328,6 @@ def read_report(path: Path, kind: type[D]) -> D | None:
         return None
 
 
-def vouches(document: Mapping[str, Any] | None, check: Callable[[Mapping[str, Any]], bool]) -> bool:
-    """Tell whether there is an earlier report that passes a check; a damaged one does not."""
-    try:
-        return document is not None and check(document)
-    except bugs.MALFORMED:
-        return False
-
-
 def find_tested(products: tuple[Product, ...], folders: tuple[Path, ...]) -> Path | None:
     """Return the folder with a report of the matrix that vouches for modules, None for none."""
     for folder in folders:
@@ -377,25 +368,15 @@ def ensure_counted(made: Made, progress: Progress) -> Iterator[tuple[str, bytes]
     """Yield the benchmark of just these modules, on the first kernel; count where there is none."""
     config, _, products = made.built[0]
     path = config.out_dir / "bench/report.json"
-    if not vouches(read_benchmark(path), lambda found: _is_benchmark(found, products)):
+    found = read_report(path, BenchReport)
+    if found is None or not _is_benchmark(found, products):
         bench_run.run_bench(config, bench_run.Wanted(mode="exact", quick=True), progress)
     yield "bench.json", path.read_bytes()
 
 
-def read_benchmark(path: Path) -> dict[str, Any] | None:
-    """Return a benchmark that an earlier run left, None when there is none that can be read."""
-    try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def _is_benchmark(document: Mapping[str, Any], products: tuple[Product, ...]) -> bool:
-    modules = ((entry["module"], entry["sha256"]) for entry in document.get("modules", ()))
-    return document.get("schema") == figures.SCHEMA and not release_index.compare_modules(
-        modules, products
-    )
+def _is_benchmark(document: BenchReport, products: tuple[Product, ...]) -> bool:
+    modules = ((entry.module, entry.sha256) for entry in document.modules)
+    return not release_index.compare_modules(modules, products)
 
 
 def find_zoo(checkout: Config) -> Iterator[tuple[str, bytes]]:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The command ``twinmod``: arguments in, text and an exit code out."""
 
-import json
 import math
 import secrets
 import shlex
@@ -156,11 +155,8 @@ def cli() -> None:
     """Write a Linux kernel module twice, in C and in Rust, and hold both to one matrix."""
 
 
-def _print_json(document: Document | dict[str, Any]) -> None:
-    if isinstance(document, Document):
-        click.echo(documents.render(document))
-    else:
-        click.echo(json.dumps(document, indent=2))
+def _print_json(document: Document) -> None:
+    click.echo(documents.render(document))
 
 
 def _probe_url(url: str) -> bool:
@@ -635,9 +631,10 @@ def bench(
         click.echo(troubles, err=as_json)
     codes = [report.compare_outcomes(results), compare.compare_settled(document)]
     if before is not None:
-        changes, count = compare.compare_reports(before, document)
-        other = compare.find_other_ground(before, document)
-        lost = compare.find_lost(before, document)
+        now = compare.select_compared(document)
+        changes, count = compare.compare_reports(before, now)
+        other = compare.find_other_ground(before, now)
+        lost = compare.find_lost(before, now)
         click.echo(bench_text.render_changes(changes, count, share, other, lost), err=as_json)
         codes.append(compare.compare_changes(changes, count, share, other, lost))
     if saved is not None:
