@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from twinmod import errors, workspace
+from twinmod.base import documents
 from twinmod.base import text as base_text
 from twinmod.base.progress import Progress
 from twinmod.bench import figures as bench_figures
@@ -207,7 +208,7 @@ def plan_report(
     """
     return {
         "schema": "twinmod.layouts/1",
-        "kernel": model.plan_kernel(tree),
+        "kernel": documents.to_json(model.plan_kernel(tree)),
         "accelerator": accelerator,
         "boots": sum(taken.total for taken in boots),
         "stalled_boots": sum(taken.stalled for taken in boots),

@@ -5,11 +5,11 @@ import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from rich.table import Table
 
+from twinmod.base.documents import Document, Part
 from twinmod.cells import outcomes
 from twinmod.cells.model import Cell, CellResult
 from twinmod.errors import ConfigError
@@ -313,10 +313,38 @@ def find_idle_rules(
     return tuple(rule for rule in known if rule not in busy and rule not in unmutated)
 
 
+class MutantEntry(Part, frozen=True, kw_only=True):
+    """What came of a mutant; Mutant and Verdict say what the keys mean."""
+
+    name: str
+    # Its language.
+    module: str
+    why: str
+    # The rules that are to catch it, or the compiler's code that refuses it.
+    expected: tuple[str, ...]
+    outcome: str
+    caught_by: tuple[str, ...]
+    tests: tuple[str, ...]
+    detail: str
+    seconds: float
+
+
+class MutationReport(Document, frozen=True, kw_only=True, tag="twinmod.mutation/1"):
+    """What a run of the mutants came to."""
+
+    release: str
+    mutants: tuple[MutantEntry, ...]
+    # The rules that caught nothing.
+    idle_rules: tuple[str, ...]
+    # By outcome, how many.
+    totals: dict[str, int]
+    seconds: float
+
+
 def plan_report(
     verdicts: tuple[Verdict, ...], release: str, idle: tuple[str, ...], seconds: float
-) -> dict[str, Any]:
-    """Return the report: JSON's own types, schema ``twinmod.mutation/1``.
+) -> MutationReport:
+    """Return the report.
 
     Args:
         verdicts: One for each mutant.
@@ -324,27 +352,26 @@ def plan_report(
         idle: The rules that caught nothing.
         seconds: What all of it took.
     """
-    return {
-        "schema": "twinmod.mutation/1",
-        "release": release,
-        "mutants": [
-            {
-                "name": v.mutant.name,
-                "module": v.mutant.language,
-                "why": v.mutant.why,
-                "expected": [v.mutant.refused] if v.mutant.refused else list(v.mutant.rules),
-                "outcome": v.outcome,
-                "caught_by": list(v.caught_by),
-                "tests": list(v.tests),
-                "detail": v.detail,
-                "seconds": round(v.seconds, 1),
-            }
+    return MutationReport(
+        release=release,
+        mutants=tuple(
+            MutantEntry(
+                name=v.mutant.name,
+                module=v.mutant.language,
+                why=v.mutant.why,
+                expected=(v.mutant.refused,) if v.mutant.refused else v.mutant.rules,
+                outcome=v.outcome,
+                caught_by=v.caught_by,
+                tests=v.tests,
+                detail=v.detail,
+                seconds=round(v.seconds, 1),
+            )
             for v in verdicts
-        ],
-        "idle_rules": list(idle),
-        "totals": count_verdicts(verdicts),
-        "seconds": round(seconds, 1),
-    }
+        ),
+        idle_rules=idle,
+        totals=count_verdicts(verdicts),
+        seconds=round(seconds, 1),
+    )
 
 
 def render_table(verdicts: tuple[Verdict, ...]) -> Table:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Put each mutant into a VM, and see that a rule catches it: ``nox -s mutate``."""
 
-import json
 import shutil
 import sys
 import time
@@ -16,7 +15,7 @@ import click
 import mutants
 from mutants import Mutant, Verdict
 from twinmod import workspace
-from twinmod.base import cache, commands
+from twinmod.base import commands, documents
 from twinmod.base.progress import Console, Progress, TerminalProgress
 from twinmod.builds import build, signing
 from twinmod.builds.product import Product
@@ -306,11 +305,9 @@ def mutate(keyword: str, modules: tuple[str, ...], listing: bool, as_json: bool)
     idle = mutants.find_idle_rules(verdicts, rules, page.unmutated) if whole else ()
     seconds = time.monotonic() - began
     document = mutants.plan_report(verdicts, release, idle, seconds)
-    cache.write_atomically(
-        config.out_dir / "mutation/report.json", json.dumps(document, indent=2) + "\n"
-    )
+    documents.write(config.out_dir / "mutation/report.json", document)
     if as_json:
-        click.echo(json.dumps(document, indent=2))
+        click.echo(documents.render(document))
     else:
         Console(highlight=False, soft_wrap=True).print(mutants.render_table(verdicts))
         troubles = mutants.render_troubles(verdicts, idle)

@@ -14,7 +14,10 @@ from twinmod.base import commands
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
 from twinmod.builds.product import Product
-from twinmod.kernels.model import CrateProof, KernelTree, Origin
+from twinmod.cells.report import CellEntry, FaultEntry, ModuleEntry, TestEntry, Totals
+from twinmod.differential.report import DifferentialReport
+from twinmod.kernels.model import CrateProof, KernelEntry, KernelTree, Origin
+from twinmod.matrix.report import Phase, TestReport
 from twinmod.project.model import KernelSpec, Language, ModuleSpec, TesterSpec, VmSpec
 
 # No deadline: the machine may be busy with VMs. No database: a test leaves nothing behind.
@@ -247,4 +250,72 @@ def _make_btf(
         struct.pack("<HBBI4I", 0xEB9F, 1, 0, 24, 0, len(body), len(body), len(strings))
         + body
         + strings
+    )
+
+
+@pytest.fixture
+def test_report(product: Product) -> TestReport:
+    """A run of the matrix in which a test failed."""
+    tests = tuple(
+        TestEntry(id=name, rule=rule, outcome=outcome, duration_s=0.1, message="")
+        for name, rule, outcome in (
+            ("a", "R1", "passed"),
+            ("b", "R2", "failed"),
+            ("c", "R1 R2", "passed"),
+        )
+    )
+    fault = FaultEntry(
+        kind="kasan",
+        test="b",
+        modules=(),
+        log="",
+        lines=("BUG: KASAN: use-after-free", "  at: mdriver_read"),
+        stacks=(),
+    )
+    differential = DifferentialReport(
+        outcome="passed",
+        problems=(),
+        kernel_faults=(),
+        rounds=(),
+        sequences=9,
+        sequences_sha256="ab",
+        steps=5571,
+        seconds=1.0,
+        steps_per_s=5571.0,
+        carried_out={},
+        refused={},
+        failure=None,
+    )
+    module = ModuleEntry(
+        module=product.module,
+        language=product.language,
+        sha256=product.sha256,
+        watched_by=(),
+        not_seen_by=(),
+    )
+    cell = CellEntry(
+        module=product.module,
+        tester="c",
+        outcome="failed",
+        tests=tests,
+        kernel_faults=(fault,),
+        problems=(),
+    )
+    return TestReport(
+        kernel=KernelEntry(release="7.3.4", origin="stock", suite="", rustc="", version=""),
+        accelerator="tcg",
+        accelerator_reason="",
+        memory_mib=1024,
+        narrowed="",
+        long=False,
+        boots=1,
+        stalled_boots=0,
+        modules=(module,),
+        phases=(Phase(title="VM", seconds=9.0),),
+        vm_phases=(),
+        cells=(cell,),
+        absent=(),
+        differential=differential,
+        injected=None,
+        totals=Totals(passed=2, failed=1, skipped=0),
     )

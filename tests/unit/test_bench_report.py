@@ -3,17 +3,24 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from twinmod.base import documents
 from twinmod.bench import compare, counter, report
 from twinmod.bench import text as bench_text
+from twinmod.bench.compare import Compared
+from twinmod.bench.document import BenchReport, ExactRun, WallRun
 from twinmod.bench.figures import Figure
 from twinmod.builds.product import Product
 from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop
 from twinmod.errors import ConfigError, ExitCode
 from twinmod.guest.protocol import TMPFS_FILE, Count, Outcome, Timing, Turns
+from twinmod.kernels import model
+from twinmod.kernels.model import KernelEntry, KernelTree
 from twinmod.project.model import Language
 
 READ = Timing(operation="pread", size_bytes=1)
@@ -57,6 +64,8 @@ TURNS = tuple(
 )
 
 
+KERNEL = KernelEntry(release="7.3.4", origin="stock", suite="", rustc="1.85", version="7.3.4-1")
+
 LOOPS = (
     Loop(
         cell="c/c",
@@ -70,29 +79,34 @@ LOOPS = (
 )
 
 
-def plan(product: Product, figures: tuple[Figure, ...] = FIGURES) -> dict[str, Any]:
+def plan(product: Product, figures: tuple[Figure, ...] = FIGURES) -> BenchReport:
     products = (
         replace(product, module="mdriver_c", language=Language.C),
         replace(product, module="mdriver_rust", language=Language.RUST),
     )
-    document: dict[str, Any] = json.loads(
-        json.dumps(
-            report.plan_report(
-                kernel={"release": "7.3.4", "version": "7.3.4-1", "rustc": "1.85"},
-                parameters="",
-                mode="both",
-                quick=True,
-                products=products,
-                figures=figures,
-                turns=TURNS,
-                loops=LOOPS,
-                builds=(),
-                exact={"vms": 1, "loads": 1, "rounds": 7, "qemu": "QEMU 10"},
-                wall={"accelerator": "tcg", "turns": 3},
-            )
-        )
+    return report.plan_report(
+        kernel=KERNEL,
+        parameters="",
+        mode="both",
+        quick=True,
+        products=products,
+        figures=figures,
+        turns=TURNS,
+        loops=LOOPS,
+        builds=(),
+        exact=ExactRun(vms=1, loads=1, rounds=7, qemu="QEMU 10", spread=0.0),
+        wall=WallRun(accelerator="tcg", turns=3),
     )
-    return document
+
+
+def dump(product: Product) -> dict[str, Any]:
+    """Return a report as a reader has it from its file."""
+    return documents.to_json(plan(product))
+
+
+def select(product: Product, figures: tuple[Figure, ...] = FIGURES) -> Compared:
+    """Return what a comparison uses of a report."""
+    return compare.select_compared(plan(product, figures))
 
 
 def find(entries: list[dict[str, Any]], **values: object) -> dict[str, Any]:
@@ -101,7 +115,7 @@ def find(entries: list[dict[str, Any]], **values: object) -> dict[str, Any]:
 
 
 def test_an_entry_says_what_was_called_by_whom_and_what_it_took(product: Product) -> None:
-    document = plan(product)
+    document = dump(product)
     assert document["schema"] == "twinmod.bench/1"
     entry = find(document["results"], mode="exact", module="mdriver_c", size_bytes=1)
     assert (entry["operation"], entry["tester"], entry["buffers"]) == ("pread", "c", "reused")
@@ -113,26 +127,26 @@ def test_an_entry_says_what_was_called_by_whom_and_what_it_took(product: Product
 
 
 def test_what_a_cold_call_takes_more_is_its_faults(product: Product) -> None:
-    (first, _) = plan(product)["explanations"]["cold"]
+    (first, _) = dump(product)["explanations"]["cold"]
     assert (first["cold"], first["warm"], first["minor_faults"]) == (210200.0, 70100.0, 128.0)
     assert first["fault_share"] == pytest.approx(140100 / 210200, abs=1e-4)
     assert first["instructions_per_fault"] == pytest.approx(140100 / 128, abs=0.1)
 
 
 def test_a_first_benchmark_takes_page_faults_for_a_slow_read(product: Product) -> None:
-    (loop,) = plan(product)["explanations"]["loops"]
+    (loop,) = dump(product)["explanations"]["loops"]
     assert (loop["ratio"], loop["faults_per_read"]) == (3.0, 64.0)
 
 
 def test_the_rows_of_a_difference_add_up_to_it(product: Product) -> None:
-    found = plan(product)["explanations"]["differences"]
+    found = dump(product)["explanations"]["differences"]
     for entry in found:
         assert sum(row["difference"] for row in entry["rows"]) == entry["difference"]
     assert find(found, size_bytes=1)["difference"] == 50.0
 
 
 def test_a_goal_is_met_or_not(product: Product) -> None:
-    goals = {(g["goal"], g["module"]): g for g in plan(product)["goals"]}
+    goals = {(g["goal"], g["module"]): g for g in dump(product)["goals"]}
     zero = goals["pread of 1 B: share of /dev/zero's", "c"]
     assert (zero["reached"], zero["limit"], zero["met"]) == (1.375, 1.25, False)
     assert goals["pread of 512 KiB: Rust's share of C's", "rust"]["met"]
@@ -142,12 +156,12 @@ def test_a_goal_is_met_or_not(product: Product) -> None:
 
 
 def test_rust_and_c_are_compared_by_a_clock_in_words(product: Product) -> None:
-    (entry,) = plan(product)["comparisons"]
+    (entry,) = dump(product)["comparisons"]
     assert entry["verdict"] == "Rust slower"
     assert entry["interval"][0] <= entry["ratio"] <= entry["interval"][1]
 
 
-def slower(product: Product) -> dict[str, Any]:
+def slower(product: Product) -> Compared:
     """Return a report in which one function of the C module takes 50 instructions more."""
     changed = tuple(
         replace(
@@ -159,11 +173,11 @@ def slower(product: Product) -> dict[str, Any]:
         else f
         for f in FIGURES
     )
-    return plan(product, changed)
+    return select(product, changed)
 
 
 def test_a_slowdown_is_caught_and_named(product: Product) -> None:
-    changes, compared = compare.compare_reports(plan(product), slower(product))
+    changes, compared = compare.compare_reports(select(product), slower(product))
     assert compared == 4, "the yardsticks and what is cold are no evidence"
     (change,) = changes
     assert change.share == pytest.approx(50 / 1100)
@@ -178,14 +192,15 @@ def test_a_slowdown_is_caught_and_named(product: Product) -> None:
 
 def test_what_a_load_costs_is_the_kernels_and_not_held(product: Product) -> None:
     load = figure("c/c", Timing(operation="load"), 90000)
-    before = plan(product, (*FIGURES, load))
-    after = plan(product, (*FIGURES, replace(load, kernel=95000.0)))
+    before = select(product, (*FIGURES, load))
+    after = select(product, (*FIGURES, replace(load, kernel=95000.0)))
     assert compare.compare_reports(before, after) == ((), 4)
 
 
 def test_on_another_kernel_a_growth_proves_nothing(product: Product) -> None:
-    before = plan(product)
-    before["kernel"]["version"] = "7.3.3-1"
+    before = select(product)
+    kernel = structs.replace(before.kernel, version="7.3.3-1")
+    before = structs.replace(before, kernel=kernel)
     changes, compared = compare.compare_reports(before, slower(product))
     other = compare.find_other_ground(before, slower(product))
     assert other == "kernel '7.3.3-1' then, '7.3.4-1' now"
@@ -196,14 +211,14 @@ def test_on_another_kernel_a_growth_proves_nothing(product: Product) -> None:
 def test_a_baseline_is_all_that_a_comparison_needs_a_line_for_each_entry(product: Product) -> None:
     text = compare.render_baseline(compare.plan_baseline(plan(product)))
     before = compare.parse_report(text, "baseline.json")
-    assert compare.compare_reports(before, plan(product)) == ((), 4)
+    assert compare.compare_reports(before, select(product)) == ((), 4)
     (change,), _ = compare.compare_reports(before, slower(product))
     assert change.functions == (("mdriver_read_iter [mdriver_c]", 50.0),)
     assert sum(line.startswith('{"module"') for line in text.splitlines()) == 4
 
 
 def test_a_run_that_counts_less_than_before_is_no_success(product: Product) -> None:
-    before, now = plan(product), plan(product, FIGURES[2:])
+    before, now = select(product), select(product, FIGURES[2:])
     assert compare.find_lost(before, now) == ("mdriver_c c pread 1 B",)
     changes, compared = compare.compare_reports(before, now)
     lost = compare.find_lost(before, now)
@@ -211,11 +226,11 @@ def test_a_run_that_counts_less_than_before_is_no_success(product: Product) -> N
     assert "not counted any more: mdriver_c c pread 1 B" in bench_text.render_changes(
         changes, compared, 0.01, lost=lost
     )
-    assert compare.find_lost({**before, "quick": False}, now) == ()
+    assert compare.find_lost(structs.replace(before, quick=False), now) == ()
 
 
 def test_what_became_cheaper_is_no_failure(product: Product) -> None:
-    changes, compared = compare.compare_reports(slower(product), plan(product))
+    changes, compared = compare.compare_reports(slower(product), select(product))
     assert len(changes) == 1
     assert compare.compare_changes(changes, compared, 0.0) == ExitCode.PASSED
 
@@ -234,7 +249,32 @@ def test_what_is_no_report_is_refused(text: str) -> None:
 
 def test_a_report_is_read_back(product: Product) -> None:
     document = plan(product)
-    assert compare.parse_report(json.dumps(document), "old.json") == document
+    text = documents.render(document)
+    assert documents.parse(text, BenchReport) == document
+    read = compare.parse_report(text, "old.json")
+    assert read.counts == compare.select_compared(document).counts
+
+
+@pytest.mark.parametrize("key", ["quick", "kernel", "parameters", "exact", "results"])
+def test_a_report_without_what_a_comparison_uses_is_refused(product: Product, key: str) -> None:
+    values = dump(product)
+    del values[key]
+    with pytest.raises(ConfigError, match="no report of a benchmark"):
+        compare.parse_report(json.dumps(values), "old.json")
+
+
+@pytest.mark.parametrize("key", ["operation", "mode", "instructions_per_call"])
+def test_a_count_without_what_a_comparison_uses_is_refused(product: Product, key: str) -> None:
+    values = dump(product)
+    del values["results"][0][key]
+    with pytest.raises(ConfigError, match="no report of a benchmark"):
+        compare.parse_report(json.dumps(values), "old.json")
+
+
+def test_the_baseline_of_the_project_is_one() -> None:
+    path = Path(__file__).resolve().parents[1] / "bench/baseline.json"
+    text = path.read_text()
+    assert compare.render_baseline(compare.parse_report(text, str(path))) == text
 
 
 def test_a_count_that_did_not_settle_is_marked_and_fails_the_run(product: Product) -> None:
@@ -260,38 +300,27 @@ def count(language: str, real_s: float, actual: int = 169) -> CellResult:
     )
 
 
-def test_a_counter_that_was_repeated_has_an_interval_and_a_verdict() -> None:
+def test_a_counter_that_was_repeated_has_an_interval_and_a_verdict(tree: KernelTree) -> None:
     results = tuple(
         count(language, factor * seconds)
         for seconds in (1.0, 2.0, 1.5)
         for language, factor in (("c", 1.0), ("rust", 0.9))
     )
-    document = counter.plan_counter_report(
-        results,
-        {},
-        "kvm",
-        {
-            "threads": 2,
-            "increments": 50,
-            "method": "lock",
-            "repeats": 3,
-        },
-    )
-    assert document["schema"] == "twinmod.counter/1"
-    c, rust = document["cells"]
-    assert (c["real_s"], c["interval_s"]["median"]) == ([1.0, 2.0, 1.5], 1.5)
-    assert rust["interval_s"]["low"] <= 1.35 <= rust["interval_s"]["high"]
-    (comparison,) = document["comparisons"]
-    assert comparison["verdict"] == "Rust faster"
+    counting = counter.Counting(threads=2, increments=50, method="lock", repeats=3, limit_s=60)
+    document = counter.plan_counter_report(results, model.plan_kernel(tree), "kvm", counting)
+    c, rust = document.cells
+    assert c.interval_s is not None
+    assert rust.interval_s is not None
+    assert (c.real_s, c.interval_s.median) == ((1.0, 2.0, 1.5), 1.5)
+    assert rust.interval_s.low <= 1.35 <= rust.interval_s.high
+    (comparison,) = document.comparisons
+    assert comparison.verdict == "Rust faster"
     assert "kvm: time" in counter.render_counter(document)
 
 
-def test_what_a_counter_lost_is_shown() -> None:
-    document = counter.plan_counter_report(
-        (count("c", 1.0, actual=160), count("c", 1.0)),
-        {},
-        "tcg",
-        {"threads": 2, "increments": 50, "method": "racy", "repeats": 2},
-    )
+def test_what_a_counter_lost_is_shown(tree: KernelTree) -> None:
+    counting = counter.Counting(threads=2, increments=50, method="racy", repeats=2, limit_s=60)
+    counts = (count("c", 1.0, actual=160), count("c", 1.0))
+    document = counter.plan_counter_report(counts, model.plan_kernel(tree), "tcg", counting)
     row = counter.render_counter(document).splitlines()[1].split()
     assert row[:3] == ["c/c", "169", "9"]

@@ -14,7 +14,7 @@ import pytest
 from twinmod.base import bugs, process, templates
 from twinmod.base.process import Command
 from twinmod.bench import compare
-from twinmod.bench import text as bench_text
+from twinmod.cells import report as cells_report
 from twinmod.errors import ConfigError, ExitCode
 from twinmod.ui import cli
 
@@ -36,7 +36,7 @@ def dig(depth: int) -> int:
 
 
 RAISING: dict[str, Callable[[], object]] = {
-    "a key": lambda: bench_text.render_wall({"results": []}),
+    "a key": lambda: cells_report.plan_totals({}),
     "recursion": lambda: dig(0),
     "text": b"\xff".decode,
     "json": lambda: json.loads("{"),
@@ -69,9 +69,9 @@ def test_what_nobody_expected_asks_for_a_report_of_the_bug(
 
 def test_the_error_names_the_line_and_the_words(capsys: pytest.CaptureFixture[str]) -> None:
     _, text = run(RAISING["a key"], capsys)
-    assert "twinmod itself failed: KeyError: 'comparisons'\n" in text
-    assert "where:     bench/text.py:" in text
-    assert " in render_wall\n" in text
+    assert "twinmod itself failed: KeyError: 'passed'\n" in text
+    assert "where:     cells/report.py:" in text
+    assert " in plan_totals\n" in text
 
 
 def test_words_of_several_lines_are_one_and_end_somewhere() -> None:

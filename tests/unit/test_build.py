@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from twinmod.base import documents
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
 from twinmod.builds import build, lint
@@ -396,7 +397,7 @@ def test_a_make_that_left_an_old_product_did_not_build(
 
 
 def test_the_build_report_is_json_with_a_schema(product: Product, tree: KernelTree) -> None:
-    document = json.loads(json.dumps(build.plan_report((product,), tree)))
+    document = documents.to_json(build.plan_report((product,), tree))
     assert document["schema"] == "twinmod.build/2"
     assert set(document) == {"schema", "kernel", "crates", "products"}
     assert set(document["kernel"]) == {

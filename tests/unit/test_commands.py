@@ -102,7 +102,7 @@ def read_words(node: ast.expr, verb: bool) -> tuple[str, ...]:
     """Return what an argument of a call may be; the name of a file stands for what is not known."""
     if isinstance(node, ast.Constant):
         return (str(node.value),)
-    return run.REPORTS if verb else ("FILE",)
+    return tuple(run.REPORTS) if verb else ("FILE",)
 
 
 def read_arguments(call: ast.Call) -> Iterator[str]:

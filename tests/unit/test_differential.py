@@ -3,7 +3,6 @@
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from hypothesis import configuration, given
 from hypothesis import strategies as st
 
 from differential import model, strategy
+from twinmod.base import documents
 from twinmod.cells.model import DIFFERENTIAL, CellResult
 from twinmod.differential import corpus as differential_corpus
 from twinmod.differential import explorer as differential_explorer
@@ -533,8 +533,10 @@ def test_a_failure_that_did_not_come_again_is_still_one_and_says_so() -> None:
 
 
 def test_a_report_is_json_with_its_figures() -> None:
-    document = report.plan_report(make_exploration(FAILURE), "out/replays/x.replay")
-    assert json.loads(json.dumps(document)) == document
+    exploration, script = make_exploration(FAILURE), "out/replays/x.replay"
+    result = report.plan_result(ENDED, exploration, (), script)
+    document = documents.to_json(report.plan_report(result, exploration, script))
+    assert document["outcome"] == "failed"
     assert (document["sequences"], document["seconds"]) == (60, 2.0)
     assert document["sequences_sha256"] == "69"
     assert [one["seed"] for one in document["rounds"]] == [1, 1]

@@ -11,24 +11,38 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from twinmod.base import templates
+from twinmod.base import documents, templates
 from twinmod.bench import counter as bench_counter
 from twinmod.bench import report
 from twinmod.bench import text as bench_text
+from twinmod.bench.counter import CounterReport
+from twinmod.bench.document import BenchReport, BuildEntry, ExactRun, WallRun
 from twinmod.bench.figures import Figure
 from twinmod.builds.product import Product
 from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop
 from twinmod.errors import ConfigError
+from twinmod.experiments.zoo import BugEntry, ExpectedEntry, VerdictEntry, ZooReport
 from twinmod.guest.protocol import TMPFS_FILE, Count, Outcome, Timing, Turns
 from twinmod.html import document as html_document
 from twinmod.html import run
+from twinmod.html.document import Reports
+from twinmod.kernels import model
+from twinmod.kernels.model import KernelEntry, KernelTree
+from twinmod.matrix.report import TestReport, TestsReport
 from twinmod.project import config as project_config
 from twinmod.project import rules
 from twinmod.project.config import Config
 from twinmod.project.model import Language
 
+#: The fixture of a verb's report, where it is not called as the verb is.
+FIXTURES = {"test": "test_report"}
+
 RULES = (("R1", "The device"), ("R2", "Its size & <limits>"))
+EXACT = ExactRun(vms=2, loads=2, rounds=7, qemu="QEMU 10", machine="-icount", spread=0.0)
+WALL = WallRun(accelerator="tcg", turns=2, processors=2, reason="no KVM")
+
 SIZES = (1, 4096, 65536, 524288)
 
 
@@ -70,7 +84,7 @@ def figures() -> tuple[Figure, ...]:
 
 
 @pytest.fixture
-def bench(product: Product) -> dict[str, Any]:
+def bench(product: Product) -> BenchReport:
     products = (
         replace(product, module="mdriver_c", language=Language.C),
         replace(product, module="mdriver_rust", language=Language.RUST),
@@ -103,7 +117,9 @@ def bench(product: Product) -> dict[str, Any]:
         )
     )
     return report.plan_report(
-        kernel={"release": "7.3.4", "version": "7.3.4-1", "origin": "stock", "rustc": "1.85"},
+        kernel=KernelEntry(
+            release="7.3.4", origin="stock", suite="", rustc="1.85", version="7.3.4-1"
+        ),
         parameters="",
         mode="both",
         quick=False,
@@ -112,51 +128,26 @@ def bench(product: Product) -> dict[str, Any]:
         turns=turns,
         loops=loops,
         builds=(
-            {
-                "module": "mdriver_c",
-                "cold_s": 1.2,
-                "changed_s": 1.1,
-                "unchanged_s": 0.0,
-                "stripped_bytes": 9,
-                "text_bytes": 8,
-                "symbols": 7,
-                "lines": 6,
-            },
+            BuildEntry(
+                module="mdriver_c",
+                language="c",
+                cold_s=1.2,
+                changed_s=1.1,
+                unchanged_s=0.0,
+                size_bytes=10,
+                stripped_bytes=9,
+                text_bytes=8,
+                symbols=7,
+                lines=6,
+            ),
         ),
-        exact={"vms": 2, "loads": 2, "rounds": 7, "qemu": "QEMU 10", "machine": "-icount"},
-        wall={"accelerator": "tcg", "turns": 2, "processors": 2, "reason": "no KVM"},
+        exact=EXACT,
+        wall=WALL,
     )
 
 
 @pytest.fixture
-def test() -> dict[str, Any]:
-    tests = [
-        {"id": "a", "rule": "R1", "outcome": "passed"},
-        {"id": "b", "rule": "R2", "outcome": "failed"},
-        {"id": "c", "rule": "R1 R2", "outcome": "passed"},
-    ]
-    cell = {
-        "module": "mdriver_c",
-        "tester": "c",
-        "tests": tests,
-        "kernel_faults": [
-            {"lines": ["BUG: KASAN: use-after-free", "  at: mdriver_read"], "test": "b"}
-        ],
-    }
-    return {
-        "schema": "twinmod.test/1",
-        "modules": [{"module": "mdriver_c", "language": "c"}],
-        "cells": [cell],
-        "totals": {"passed": 2, "failed": 1, "skipped": 0},
-        "kernel": {"release": "7.3.4"},
-        "accelerator": "tcg",
-        "narrowed": "",
-        "differential": {"steps": 5571, "outcome": "passed"},
-    }
-
-
-@pytest.fixture
-def counter() -> dict[str, Any]:
+def counter(tree: KernelTree) -> CounterReport:
     cells = tuple(
         CellResult(
             cell=Cell(module=f"mdriver_{label}", language=None, label=label, tester="c"),
@@ -169,29 +160,32 @@ def counter() -> dict[str, Any]:
             ("go", None),
         )
     )
-    counting = {"threads": 3, "increments": 3, "method": "lock", "repeats": 1}
-    return bench_counter.plan_counter_report(cells, {"release": "7.3.4"}, "tcg", counting)
+    counting = bench_counter.Counting(threads=3, increments=3, method="lock", limit_s=60)
+    return bench_counter.plan_counter_report(cells, model.plan_kernel(tree), "tcg", counting)
+
+
+def stop(stopped_by: str, by: str) -> VerdictEntry:
+    expected = ExpectedEntry(stopped_by=stopped_by, by=by)
+    return VerdictEntry(
+        stopped_by=stopped_by, by=by, evidence=("its words",), expected=expected, as_expected=True
+    )
 
 
 @pytest.fixture
-def zoo() -> dict[str, Any]:
-    stop = {"stopped_by": "sanitizer", "by": "kasan"}
-    refused = {"stopped_by": "compile", "by": "E0382"}
-    return {
-        "schema": "twinmod.zoo/1",
-        "mismatches": [],
-        "seconds": 1.0,
-        "kernels": {},
-        "entries": [
-            {
-                "kind": "double free",
-                "reference": "CVE-2017-6074",
-                "c": stop,
-                "rust": refused,
-                "more": {"rust_unsafe": stop},
-            }
-        ],
-    }
+def zoo() -> ZooReport:
+    entry = BugEntry(
+        name="double_free",
+        kind="double free",
+        why="it is often made",
+        reference="CVE-2017-6074",
+        kernel="kasan",
+        c=stop("sanitizer", "kasan"),
+        rust=stop("compile", "E0382"),
+        more={"rust_unsafe": stop("sanitizer", "kasan")},
+    )
+    return ZooReport(
+        kernels={}, entries=(entry,), mismatches=(), absent=(), failed={}, seconds=1.0, boots=1
+    )
 
 
 class Text(HTMLParser):
@@ -220,7 +214,7 @@ class Text(HTMLParser):
 
 
 def render(documents: dict[str, Any]) -> Text:
-    values = html_document.plan_page(documents, RULES, "2026-11-26", "0.1.0")
+    values = html_document.plan_page(Reports(**documents), RULES, "2026-11-26", "0.1.0")
     text = Text()
     html = templates.render_template("report.html.j2", values)
     text.feed(html)
@@ -234,9 +228,9 @@ def read(text: Text) -> str:
 
 
 def test_the_page_has_all_that_was_measured(
-    test: dict[str, Any], bench: dict[str, Any], zoo: dict[str, Any]
+    test_report: TestReport, bench: BenchReport, zoo: ZooReport
 ) -> None:
-    found = render({"test": test, "bench": bench, "zoo": zoo})
+    found = render({"test": test_report, "bench": bench, "zoo": zoo})
     text = read(found)
     assert "script" not in found.tags
     for needed in (
@@ -263,9 +257,10 @@ def test_the_page_has_all_that_was_measured(
         assert needed in text, needed
 
 
-def test_every_plot_has_its_data_beside_it(bench: dict[str, Any]) -> None:
+def test_every_plot_has_its_data_beside_it(bench: BenchReport) -> None:
     html = templates.render_template(
-        "report.html.j2", html_document.plan_page({"bench": bench}, RULES, "2026-11-26", "0.1.0")
+        "report.html.j2",
+        html_document.plan_page(Reports(bench=bench), RULES, "2026-11-26", "0.1.0"),
     )
     figures = re.findall(r"<figure>.*?</figure>", html, re.DOTALL)
     assert len(figures) == 5
@@ -278,21 +273,21 @@ def test_every_plot_has_its_data_beside_it(bench: dict[str, Any]) -> None:
 def test_a_page_of_one_report_says_what_is_not_there(
     name: str, request: pytest.FixtureRequest
 ) -> None:
-    text = read(render({name: request.getfixturevalue(name)}))
+    text = read(render({name: request.getfixturevalue(FIXTURES.get(name, name))}))
     missing = [other for other in ("test", "bench", "counter", "zoo") if other != name]
     assert f"Not there: {', '.join(missing)}" in text
 
 
-def test_a_part_of_a_benchmark_is_a_page_too(product: Product, bench: dict[str, Any]) -> None:
-    assert "By a clock" not in read(render({"bench": {**bench, "mode": "exact"}}))
-    assert "What a call costs" not in read(render({"bench": {**bench, "mode": "wall"}}))
+def test_a_part_of_a_benchmark_is_a_page_too(product: Product, bench: BenchReport) -> None:
+    assert "By a clock" not in read(render({"bench": structs.replace(bench, mode="exact")}))
+    assert "What a call costs" not in read(render({"bench": structs.replace(bench, mode="wall")}))
 
 
 def test_the_summary_fits_on_a_screen(
-    test: dict[str, Any], bench: dict[str, Any], zoo: dict[str, Any]
+    test_report: TestReport, bench: BenchReport, zoo: ZooReport
 ) -> None:
     text = html_document.render_summary(
-        {"test": test, "bench": bench, "zoo": zoo}, RULES, "2026-11-26"
+        Reports(test=test_report, bench=bench, zoo=zoo), RULES, "2026-11-26"
     )
     assert len(text.splitlines()) <= 24
     assert "**2 rules, 1 cells: 2 passed, 1 failed, 0 skipped** on 7.3.4." in text
@@ -308,7 +303,7 @@ def plan_bench(
     mode: str,
     counted: tuple[Figure, ...] = (),
     timed: tuple[Turns, ...] = (),
-) -> dict[str, Any]:
+) -> BenchReport:
     products = tuple(
         Product(
             module=f"mdriver_{name}",
@@ -323,28 +318,19 @@ def plan_bench(
         )
         for name in languages
     )
-    document: dict[str, Any] = json.loads(
-        json.dumps(
-            report.plan_report(
-                kernel={"release": "6.12", "version": "1", "origin": "stock", "rustc": ""},
-                parameters="",
-                mode=mode,
-                quick=True,
-                products=products,
-                figures=counted,
-                turns=timed,
-                loops=(),
-                builds=(),
-                exact={}
-                if mode == "wall"
-                else {"vms": 2, "loads": 2, "rounds": 7, "qemu": "QEMU 10", "machine": "-icount"},
-                wall={}
-                if mode == "exact"
-                else {"accelerator": "tcg", "turns": 2, "processors": 2, "reason": "no KVM"},
-            )
-        )
+    return report.plan_report(
+        kernel=KernelEntry(release="6.12", origin="stock", suite="", rustc="", version="1"),
+        parameters="",
+        mode=mode,
+        quick=True,
+        products=products,
+        figures=counted,
+        turns=timed,
+        loops=(),
+        builds=(),
+        exact=ExactRun(spread=0.0) if mode == "wall" else EXACT,
+        wall=WallRun() if mode == "exact" else WALL,
     )
-    return document
 
 
 def take(language: str, tester: str, *latency_ns: float) -> Turns:
@@ -396,7 +382,7 @@ def test_a_benchmark_of_less_than_everything_is_shown(name: str) -> None:
     document = PARTIAL[name]
     assert "out/bench/report.json" in bench_text.render_report(document, "out/bench")
     assert "6.12" in read(render({"bench": document}))
-    assert html_document.render_summary({"bench": document}, RULES, "2026-11-26").endswith(
+    assert html_document.render_summary(Reports(bench=document), RULES, "2026-11-26").endswith(
         "machine.\n"
     )
 
@@ -410,7 +396,7 @@ def test_a_module_without_a_twin_is_shown_alone() -> None:
     assert re.search(r"^pread 1 B +9 +- +- +-$", text, re.MULTILINE)
     shown = read(render({"bench": document}))
     assert "pread 1 B 9 - - -" in shown
-    summary = html_document.render_summary({"bench": document}, RULES, "2026-11-26")
+    summary = html_document.render_summary(Reports(bench=document), RULES, "2026-11-26")
     assert (
         "| instructions of a call | C | Rust / C |\n|---|---:|---:|\n| pread 1 B | 108 | - |"
         in summary
@@ -424,7 +410,7 @@ def test_what_was_not_measured_is_said() -> None:
 
 
 def test_times_of_nothing_are_not_compared() -> None:
-    assert PARTIAL["no time that a clock tells"]["comparisons"] == []
+    assert PARTIAL["no time that a clock tells"].comparisons == ()
 
 
 @pytest.fixture
@@ -449,23 +435,19 @@ def test_a_report_that_is_not_whole_is_named(config: Config, text: str) -> None:
         run.run_report(config)
 
 
-def test_the_page_and_the_summary_are_written(config: Config, zoo: dict[str, Any]) -> None:
-    path = config.out_dir / "zoo/report.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(zoo))
+def test_the_page_and_the_summary_are_written(config: Config, zoo: ZooReport) -> None:
+    documents.write(config.out_dir / "zoo/report.json", zoo)
     summary = run.run_report(config)
     assert (config.out_dir / "report/summary.md").read_text() == summary
     assert "double free" in (config.out_dir / "report/index.html").read_text()
 
 
 def test_of_a_run_on_several_kernels_the_configured_one_is_shown(
-    config: Config, test: dict[str, Any]
+    config: Config, test_report: TestReport
 ) -> None:
-    several = {"schema": "twinmod.tests/1", "runs": [test], "totals": test["totals"]}
-    for name, document in (("", several), (config.kernel.name, test)):
-        path = config.out_dir / "test" / name / "report.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(document))
+    several = TestsReport(kernels=(), runs=(test_report,), totals=test_report.totals)
+    for name, document in (("", several), (config.kernel.name, test_report)):
+        documents.write(config.out_dir / "test" / name / "report.json", document)
     assert "1 cells: 2 passed, 1 failed" in run.run_report(config)
 
 
@@ -504,7 +486,7 @@ def test_a_damaged_report_is_shown_or_refused_in_one_error(
 ) -> None:
     path = config.out_dir / name / "report.json"
     path.parent.mkdir(parents=True)
-    whole = json.loads(json.dumps(request.getfixturevalue(name)))
+    whole = documents.to_json(request.getfixturevalue(FIXTURES.get(name, name)))
     refused = []
     for where, damaged in iterate_damaged(whole, wrong):
         path.write_text(json.dumps(damaged))
@@ -536,21 +518,17 @@ def test_a_contract_that_is_no_text_is_named(config: Config) -> None:
         rules.read_rules(config)
 
 
-def test_a_message_that_is_no_text_is_in_the_page(config: Config, test: dict[str, Any]) -> None:
-    test["narrowed"] = "-k '\udcff'"
-    path = config.out_dir / "test/report.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(test))
+def test_a_message_that_is_no_text_is_in_the_page(config: Config, test_report: TestReport) -> None:
+    narrowed = structs.replace(test_report, narrowed="-k '\udcff'")
+    documents.write(config.out_dir / "test/report.json", narrowed)
     run.run_report(config)
     assert "\\udcff" in (config.out_dir / "report/index.html").read_text()
 
 
 def test_what_is_made_is_the_same_however_it_is_run(
-    config: Config, zoo: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    config: Config, zoo: ZooReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = config.out_dir / "zoo/report.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(zoo))
+    documents.write(config.out_dir / "zoo/report.json", zoo)
     made = []
     for session in ("", "report"):
         if session:

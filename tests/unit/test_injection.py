@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 import failures
-from twinmod.base import process
+from twinmod.base import documents, process
 from twinmod.base.process import Command
 from twinmod.cells import injection
-from twinmod.cells.injection import Failure, Site
+from twinmod.cells.injection import Failure, InjectionReport, Site
 from twinmod.kernels import elf
 from twinmod.kernels.elf import Symbol
 
@@ -45,7 +45,7 @@ def read(text: str) -> tuple[Failure, ...]:
     return injection.parse_failures(text, "mdriver_c")
 
 
-def plan(text: str) -> dict[str, Any]:
+def plan(text: str) -> InjectionReport:
     return injection.plan_report(read(text), SITES, {"mdriver_c": SYMBOLS})
 
 
@@ -74,7 +74,7 @@ def test_what_does_not_is_none(name: str) -> None:
 
 
 def test_a_path_says_how_many_points_failed_in_whose_code_and_how() -> None:
-    assert plan(TEXT)["paths"] == [
+    assert documents.to_json(plan(TEXT))["paths"] == [
         {
             "module": "mdriver_c",
             "path": "open",
@@ -88,12 +88,12 @@ def test_a_path_says_how_many_points_failed_in_whose_code_and_how() -> None:
 
 
 def test_a_place_is_hit_where_a_failures_stack_goes_through_it() -> None:
-    assert [site["hit_by"] for site in plan(TEXT)["sites"]] == ["open", ""]
+    assert [site.hit_by for site in plan(TEXT).sites] == ["open", ""]
 
 
 def test_another_modules_frame_of_the_same_name_hits_nothing() -> None:
     text = render("open", 1, "mdriver_open+0x10/0x90 [other]")
-    assert [site["hit_by"] for site in plan(text)["sites"]] == ["", ""]
+    assert [site.hit_by for site in plan(text).sites] == ["", ""]
 
 
 def test_a_line_that_was_cut_is_no_failure() -> None:

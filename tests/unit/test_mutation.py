@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from twinmod import workspace
+from twinmod.base import documents
 from twinmod.base.progress import Progress
 from twinmod.builds import build
 from twinmod.cells.model import Cell, CellResult, TestResult
@@ -236,7 +237,7 @@ VERDICTS = (
 
 
 def test_the_report_says_what_was_expected_and_what_came() -> None:
-    document = mutants.plan_report(VERDICTS, "7.3", ("R6",), 61.04)
+    document = documents.to_json(mutants.plan_report(VERDICTS, "7.3", ("R6",), 61.04))
     assert document["schema"] == "twinmod.mutation/1"
     assert document["mutants"][0] == {
         "name": "short",

@@ -55,7 +55,7 @@ def write_run(tmp_path: Path, tree: KernelTree, root: Chroot) -> WriteRun:
         for name in ("results", "recording"):
             (run_dir / name).mkdir(parents=True)
         record = {
-            "schema": boot.RECORDING_SCHEMA,
+            "schema": "twinmod.recording/1",
             "kernel": tree.name,
             "tree": tree.key,
             "chroot": root.key,
@@ -77,7 +77,8 @@ def test_a_replay_is_the_same_vm_that_reads_what_the_other_one_wrote(
     write_run: WriteRun, tree: KernelTree, root: Chroot, vm: VmSpec, tmp_path: Path
 ) -> None:
     recorded = recording.read_recording(write_run("", ""))
-    assert (recorded.kernel, recorded.modules) == (tree.name, {"mdriver_c": "ab12"})
+    found = recorded.document
+    assert (found.kernel, found.modules) == (tree.name, {"mdriver_c": "ab12"})
     recording.require_same(recorded, tree, root)
     plan = recording.plan_replay(recorded, tree, root, vm, tmp_path / "replay", gdb=False)
     argv = plan.command.argv
@@ -130,6 +131,8 @@ def test_what_changed_since_is_named(write_run: WriteRun, tree: KernelTree, root
         (lambda run_dir: (run_dir / "recording.json").unlink(), "nothing was recorded there"),
         (lambda run_dir: (run_dir / "recording.json").write_text("[]"), "not one of ours"),
         (lambda run_dir: (run_dir / "recording.json").write_text("{"), "not one of ours"),
+        (lambda run_dir: spoil_record(run_dir, schema="twinmod.recording/2"), "not one of ours"),
+        (lambda run_dir: spoil_record(run_dir, command=[]), "not one of ours"),
         (lambda run_dir: spoil_record(run_dir, qemu=[1]), "not one of ours"),
         (lambda run_dir: spoil_record(run_dir, modules=["mdriver_c"]), "not one of ours"),
         (lambda run_dir: spoil_record(run_dir, kernel=None), "not one of ours"),

@@ -7,17 +7,19 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from msgspec import structs
 
 from twinmod import workspace
-from twinmod.base import sandbox
+from twinmod.base import documents, sandbox
 from twinmod.base.progress import Progress
 from twinmod.builds import signing
 from twinmod.builds.product import Product
+from twinmod.cells.report import Totals
 from twinmod.errors import ConfigError
 from twinmod.kernels.model import KernelTree
+from twinmod.matrix.report import TestReport, TestsReport
 from twinmod.project import config as project_config
 from twinmod.release import index as release_index
 from twinmod.release import run
@@ -145,14 +147,15 @@ def test_what_is_no_artifact_is_refused() -> None:
 
 def test_an_index_has_every_artifact_with_its_sum_and_no_time_of_now() -> None:
     index = release_index.plan_index(WHAT, "v0.1.0", (), {"twinmod-0.1.0.tar.gz": b"1"})
-    (entry,) = index["artifacts"]
-    assert entry["sha256"] == release_index.read_digest(b"1")
-    assert (index["schema"], index["epoch"]) == ("twinmod.release/1", 7)
+    (entry,) = index.artifacts
+    assert entry.sha256 == release_index.read_digest(b"1")
+    shown = json.loads(documents.encode(index))
+    assert (shown["schema"], shown["epoch"]) == ("twinmod.release/1", 7)
     assert index == release_index.plan_index(WHAT, "v0.1.0", (), {"twinmod-0.1.0.tar.gz": b"1"})
 
 
-def test_a_list_has_every_artifact_and_what_a_kernel_cannot_have() -> None:
-    kernel = {"release": "6.12", "absent": {"rust": "kernel 6.12 was built without Rust"}}
+def test_a_list_has_every_artifact_and_what_a_kernel_cannot_have(tree: KernelTree) -> None:
+    kernel = release_index.plan_kernel(tree, {"rust": "kernel 6.12 was built without Rust"})
     index = release_index.plan_index(WHAT, "", (kernel,), {"twinmod-0.1.0.tar.gz": b"1"})
     first, last = release_index.render_list(index).splitlines()
     assert first.split() == ["twinmod-0.1.0.tar.gz", "1", "B"]
@@ -170,63 +173,75 @@ def test_provenance_names_what_came_out_and_what_went_in() -> None:
     assert inputs[1] == {"uri": "x"}
 
 
+PASSED = Totals(passed=7, failed=0, skipped=0)
+
+
 @pytest.fixture
-def tested(product: Product) -> dict[str, Any]:
-    return {
-        "modules": [{"module": product.module, "sha256": product.sha256}],
-        "narrowed": "",
-        "totals": {"passed": 7, "failed": 0, "skipped": 0},
-        "differential": {"outcome": "passed"},
-        "cells": [{"module": product.module, "tester": "c", "outcome": "passed"}],
-    }
+def tested(test_report: TestReport) -> TestReport:
+    """A run of the matrix in which all passed."""
+    cells = tuple(structs.replace(cell, outcome="passed") for cell in test_report.cells)
+    return structs.replace(test_report, cells=cells, totals=PASSED)
+
+
+def fail_differential(tested: TestReport) -> TestReport:
+    assert tested.differential is not None
+    failed = structs.replace(tested.differential, outcome="failed")
+    return structs.replace(tested, differential=failed)
+
+
+def crash_cell(tested: TestReport) -> TestReport:
+    cells = tuple(structs.replace(cell, outcome="crashed") for cell in tested.cells)
+    return structs.replace(tested, cells=cells)
 
 
 def test_a_whole_run_that_passed_on_the_same_file_vouches_for_it(
-    product: Product, tested: dict[str, Any]
+    product: Product, tested: TestReport
 ) -> None:
     assert release_index.find_test_flaw(tested, (product,)) == ""
 
 
 @pytest.mark.parametrize(
-    ("changed", "flaw"),
+    ("change", "flaw"),
     [
-        ({"modules": []}, "sha256 none"),
-        ({"narrowed": "-k R1"}, "a part of the matrix"),
-        ({"totals": {"passed": 6, "failed": 1, "skipped": 0}}, "1 failed"),
-        ({"totals": {"passed": 0, "failed": 0, "skipped": 0}}, "0 tests passed"),
-        ({"differential": {"outcome": "failed"}}, "the differential: failed"),
-        ({"cells": [{"module": "m", "tester": "c", "outcome": "crashed"}]}, "m/c"),
+        (lambda tested: structs.replace(tested, modules=()), "sha256 none"),
+        (lambda tested: structs.replace(tested, narrowed="-k R1"), "a part of the matrix"),
+        (
+            lambda tested: structs.replace(tested, totals=structs.replace(PASSED, failed=1)),
+            "1 failed",
+        ),
+        (
+            lambda tested: structs.replace(tested, totals=structs.replace(PASSED, passed=0)),
+            "0 tests passed",
+        ),
+        (fail_differential, "the differential: failed"),
+        (crash_cell, "mdriver_c/c"),
     ],
 )
 def test_a_run_that_is_not_whole_or_not_of_this_file_vouches_for_nothing(
-    product: Product, tested: dict[str, Any], changed: dict[str, Any], flaw: str
+    product: Product, tested: TestReport, change: Callable[[TestReport], TestReport], flaw: str
 ) -> None:
-    assert flaw in release_index.find_test_flaw({**tested, **changed}, (product,))
+    assert flaw in release_index.find_test_flaw(change(tested), (product,))
 
 
 def test_a_report_of_the_matrix_is_used_only_where_it_vouches_for_the_modules(
-    product: Product, tested: dict[str, Any], tmp_path: Path
+    product: Product, tested: TestReport, tmp_path: Path
 ) -> None:
-    for name, document in (("other", {**tested, "modules": []}), ("own", tested), ("several", {})):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "report.json").write_text(json.dumps(document))
+    several = TestsReport(kernels=(), runs=(tested,), totals=tested.totals)
+    other = structs.replace(tested, modules=())
+    for name, document in (("other", other), ("own", tested), ("several", several)):
+        documents.write(tmp_path / name / "report.json", document)
     folders = tuple(tmp_path / name for name in ("none", "several", "other", "own"))
     assert run.find_tested((product,), folders) == tmp_path / "own"
     assert run.find_tested((product,), folders[:3]) is None
 
 
 @pytest.mark.parametrize(
-    "document",
-    [
-        {"cells": []},
-        {"cells": 3, "modules": 3},
-        {"cells": [], "modules": [{}]},
-        {"cells": [], "modules": {"module": 1}},
-    ],
+    "damage", [{"cells": 3}, {"modules": [{}]}, {"totals": {"passed": 7}}, {"totales": 1}]
 )
 def test_a_damaged_report_vouches_for_nothing(
-    document: object, product: Product, tmp_path: Path
+    damage: dict[str, object], product: Product, tested: TestReport, tmp_path: Path
 ) -> None:
+    document = {**documents.to_json(tested), **damage}
     (tmp_path / "report.json").write_text(json.dumps(document))
     assert run.find_tested((product,), (tmp_path,)) is None
 
@@ -265,8 +280,8 @@ def test_a_signed_module_is_the_tested_one_with_something_behind_it(product: Pro
         | {"size_bytes": 10, "sha256": release_index.read_digest(content)}
     )
     found = release_index.plan_signed(tested, content + b"signature")
-    assert found["wraps"]["sha256"] == tested.sha256
-    assert found["sha256"] == release_index.read_digest(content + b"signature")
+    assert found.wraps.sha256 == tested.sha256
+    assert found.sha256 == release_index.read_digest(content + b"signature")
     with pytest.raises(ValueError, match="not the tested one"):
         release_index.plan_signed(tested, b"y" * 10 + b"signature")
 

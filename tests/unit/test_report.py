@@ -2,14 +2,15 @@
 """A run as data, as JUnit and as text: all of it says the same."""
 
 import io
-import json
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import junitparser
 import pytest
+from msgspec import structs
 from rich.console import Console
 
+from twinmod.base import documents
 from twinmod.base.check import Check
 from twinmod.bench import counter
 from twinmod.builds import product as builds_product
@@ -90,11 +91,11 @@ def test_the_exit_code_is_that_of_the_worst_cell(outcomes: tuple[str, ...], code
 
 
 def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Product) -> None:
-    document = report.plan_test_report(
+    made = report.plan_test_report(
         RESULTS,
         tree,
         {"name": "tcg", "reason": "no KVM"},
-        {"passed": 1, "failed": 2, "skipped": 1},
+        cells_report.Totals(passed=1, failed=2, skipped=1),
         narrowed="",
         long=True,
         memory_mib=256,
@@ -107,7 +108,8 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
         differential=None,
         injected=None,
     )
-    assert json.loads(json.dumps(document)) == document
+    document = documents.to_json(made)
+    assert documents.parse(documents.render(made), report.TestReport) == made
     assert document["schema"] == "twinmod.test/1"
     assert set(document) == {
         "schema",
@@ -145,7 +147,7 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
         }
     ]
     assert document["phases"] == [{"title": "VM", "seconds": 1.23}]
-    assert report.render_phases(document) == [
+    assert report.render_phases(made) == [
         "time: VM 1.2 s",
         "in VM 1: boot 0.5 s",
         "in VM 2: boot 0.8 s",
@@ -175,8 +177,7 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
 
 def test_the_doctors_report_is_json_with_a_schema() -> None:
     checks = (Check(group="host", name="bwrap", found="yes", needed="yes", ok=True),)
-    document = doctor.plan_doctor_report(checks)
-    assert json.loads(json.dumps(document)) == document
+    document = documents.to_json(doctor.plan_doctor_report(checks))
     assert document["schema"] == "twinmod.doctor/1"
     assert set(document["checks"][0]) == {
         "group",
@@ -196,7 +197,7 @@ def test_only_what_is_required_keeps_a_host_from_being_ready(
     ok: bool, required: bool, ready: bool
 ) -> None:
     check = Check(group="g", name="n", found="f", needed="x", ok=ok, required=required)
-    assert doctor.plan_doctor_report((check,))["ready"] is ready
+    assert doctor.plan_doctor_report((check,)).ready is ready
 
 
 # -- JUnit ------------------------------------------------------------------------------------
@@ -330,24 +331,32 @@ def test_a_kernel_that_is_not_there_is_shown_with_what_cures_that() -> None:
         "two c/c: not set up; fix: twinmod setup --kernel two",
         "three c/c: built without Rust",
     ]
-    shown = json.dumps(report.plan_matrix_report(cells))
+    shown = documents.render(report.plan_matrix_report(cells))
     assert "setup" not in shown, "a document names no command"
 
 
 def test_a_differential_that_failed_is_shown_with_the_command_that_repeats_it() -> None:
-    found = {
-        "outcome": "failed",
-        "sequences": 1,
-        "sequences_sha256": "ab" * 32,
-        "steps": 2,
-        "seconds": 1.0,
-        "steps_per_s": 2.0,
-        "failure": {"script": "out/replays/ab.replay"},
-    }
+    failure = differential_report.FailureEntry(
+        outcome="failed", message="", again=True, steps=(), script="out/replays/ab.replay"
+    )
+    found = differential_report.DifferentialReport(
+        outcome="failed",
+        problems=(),
+        kernel_faults=(),
+        rounds=(),
+        sequences=1,
+        sequences_sha256="ab" * 32,
+        steps=2,
+        seconds=1.0,
+        steps_per_s=2.0,
+        carried_out={},
+        refused={},
+        failure=failure,
+    )
     first, second = differential_report.render_differential(found).splitlines()
     assert first.startswith("differential: failed, ")
     assert second.endswith(": twinmod test --replay out/replays/ab.replay")
-    assert "\n" not in differential_report.render_differential({**found, "failure": None})
+    assert "\n" not in differential_report.render_differential(structs.replace(found, failure=None))
 
 
 def test_a_product_is_one_line(product: Product) -> None:
@@ -357,7 +366,7 @@ def test_a_product_is_one_line(product: Product) -> None:
 
 
 def test_the_last_line_is_the_totals_alone() -> None:
-    totals = {"skipped": 3, "passed": 100, "failed": 0}
+    totals = cells_report.Totals(skipped=3, passed=100, failed=0)
     assert cells_report.render_totals(totals) == "100 passed, 0 failed, 3 skipped"
 
 
@@ -397,23 +406,17 @@ def test_the_doctor_shows_what_is_needed_and_a_fix_only_where_something_lacks() 
     ]
 
 
-def test_a_runs_notes_say_what_it_ran_on_and_how_it_differs_from_others() -> None:
-    document = {
-        "kernel": {"release": "7.3.4"},
-        "accelerator": "tcg",
-        "memory_mib": 1024,
-        "phases": [{"title": "VM", "seconds": 9.0}],
-        "vm_phases": [],
-        "differential": None,
-        "injected": None,
-        "absent": [],
-        "stalled_boots": 0,
-        "narrowed": "",
-        "long": False,
-        "modules": [
-            {"module": "mdriver_rust", "watched_by": ["KASAN", "lockdep"], "not_seen_by": ["UBSAN"]}
-        ],
-    }
+def test_a_runs_notes_say_what_it_ran_on_and_how_it_differs_from_others(
+    test_report: report.TestReport,
+) -> None:
+    module = cells_report.ModuleEntry(
+        module="mdriver_rust",
+        language="rust",
+        sha256="",
+        watched_by=("KASAN", "lockdep"),
+        not_seen_by=("UBSAN",),
+    )
+    document = structs.replace(test_report, differential=None, modules=(module,))
     watched = (
         "mdriver_rust was watched by KASAN, lockdep\n"
         "mdriver_rust was not watched by UBSAN: no code in it calls it, so its "
@@ -421,7 +424,9 @@ def test_a_runs_notes_say_what_it_ran_on_and_how_it_differs_from_others() -> Non
     )
     plain = f"kernel 7.3.4, tcg, 1024 MiB; out/test\ntime: VM 9.0 s\n{watched}"
     assert report.render_run_notes(document, "out/test") == plain
-    lines = report.render_run_notes({**document, "narrowed": "-k 'R2'", "long": True}, "out/test")
+    lines = report.render_run_notes(
+        structs.replace(document, narrowed="-k 'R2'", long=True), "out/test"
+    )
     assert lines.splitlines() == [
         *plain.splitlines(),
         "narrowed to -k 'R2'",

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from twinmod import workspace
-from twinmod.base import templates
+from twinmod.base import documents, templates
 from twinmod.base.sandbox import Chroot
 from twinmod.bench import run as bench_run
 from twinmod.bench.figures import Figure
 from twinmod.builds import build as builds_build
 from twinmod.builds import lint
 from twinmod.builds.product import Product
+from twinmod.cells import report as cells_report
 from twinmod.cells import selection as cells_selection
 from twinmod.cells.model import Cell, CellResult, TestResult
 from twinmod.differential import run as differential_run
@@ -253,11 +254,13 @@ def test_a_recording_on_a_kernel_without_rust_is_repeated(
     same = recording.Comparison(lines={"events.jsonl": 3}, different={})
     recorded = recording.Recording(
         run_dir=Path("vm-1"),
-        kernel="trixie",
-        tree="stock-1",
-        chroot="trixie-1",
-        qemu=(),
-        modules={"mdriver_c": "0" * 64},
+        document=boot.RecordingDocument(
+            kernel="trixie",
+            tree="stock-1",
+            chroot="trixie-1",
+            qemu=(),
+            modules={"mdriver_c": "0" * 64},
+        ),
     )
 
     @contextmanager
@@ -333,7 +336,7 @@ def matrix(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
             found,
             prepared.tree,
             {"name": "tcg", "reason": ""},
-            totals,
+            cells_report.plan_totals(totals),
             narrowed="",
             long=False,
             memory_mib=1024,
@@ -346,7 +349,7 @@ def matrix(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
             differential=None,
             injected=None,
         )
-        workspace.write_json(out_dir / "report.json", document)
+        documents.write(out_dir / "report.json", document)
         return run.Run(results=found, document=document, rules=(("R9", "Memory"),))
 
     monkeypatch.setattr(run, "run_test", run_test)

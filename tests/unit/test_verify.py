@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from twinmod import workspace
-from twinmod.base import archives, zstd
+from twinmod.base import archives, documents, zstd
 from twinmod.base.archives import File
 from twinmod.base.progress import TerminalProgress
 from twinmod.cells.model import Cell, CellResult
@@ -41,7 +41,7 @@ def make_release(**changed: bytes) -> dict[str, bytes]:
     provenance = release_index.plan_provenance(WHAT, "", (), (), artifacts)
     artifacts[release_index.PROVENANCE] = release_index.render_json(provenance)
     index = release_index.plan_index(WHAT, "", (), artifacts)
-    files = {**artifacts, release_index.INDEX: release_index.render_json(index)}
+    files = {**artifacts, release_index.INDEX: documents.encode(index)}
     evidence = {"report.json": b"{}"}
     seen = {**evidence, f"../{release_index.INDEX}": files[release_index.INDEX]}
     files[release_index.SUMS] = release_index.render_sums(files).encode()
@@ -113,15 +113,9 @@ def test_a_folder_without_a_release_is_refused(files: dict[str, bytes]) -> None:
 @pytest.mark.parametrize("key", ["version", "commit", "epoch", "kernels", "artifacts"])
 @pytest.mark.parametrize("wrong", [..., None, [{}], {}], ids=repr)
 def test_an_index_without_what_a_check_needs_is_refused(key: str, wrong: object) -> None:
-    index = {
-        "schema": release_index.SCHEMA,
-        "version": "0.1.0",
-        "commit": COMMIT,
-        "epoch": 7,
-        "kernels": [{"release": "7.3.4"}],
-        "artifacts": [{"path": "a", "sha256": "b"}],
-    }
-    assert verify.parse_index({release_index.INDEX: json.dumps(index).encode()}) == index
+    files = make_release()
+    index = json.loads(files[release_index.INDEX])
+    assert documents.to_json(verify.parse_index(files)) == index
     damaged = {
         name: wrong if name == key else value
         for name, value in index.items()
@@ -132,13 +126,13 @@ def test_an_index_without_what_a_check_needs_is_refused(key: str, wrong: object)
 
 
 def test_one_step_that_failed_fails_a_verification_and_one_that_is_absent_does_not() -> None:
-    index = {"version": "0.1.0", "commit": COMMIT}
+    index = release_index.plan_index(WHAT, "", (), {})
     step = Step(name="s", where=verify.HERE, outcome=verify.ABSENT, seconds=1.0, detail="d")
     passed = Step(name="p", where=verify.VM, outcome=verify.PASSED, seconds=1.0, detail="d")
     failed = Step(name="f", where=verify.VM, outcome=verify.FAILED, seconds=1.0, detail="d")
-    assert verify.plan_report(index, (step, passed))["passed"]
+    assert verify.plan_report(index, (step, passed)).passed
     document = verify.plan_report(index, (step, passed, failed))
-    assert not document["passed"]
+    assert not document.passed
     assert verify.render_report(document).endswith("1 passed, 1 failed, 1 absent, in 3 s")
 
 
@@ -340,7 +334,8 @@ def test_what_a_project_has_no_kernel_for_is_absent_and_says_so(
     assert [step.outcome for step in steps.done] == [verify.ABSENT, verify.ABSENT]
     assert "is of another release" in steps.done[0].detail
     assert "takes signed modules alone" in steps.done[1].detail
-    assert verify.plan_report({"version": "1", "commit": COMMIT}, steps.done)["passed"]
+    index = release_index.plan_index(WHAT, "", (), {})
+    assert verify.plan_report(index, steps.done).passed
 
 
 @pytest.mark.parametrize("said", verify_run.NO_SIGNATURE)
@@ -358,17 +353,26 @@ def test_a_refusal_is_one_whichever_way_a_kernel_wants_signatures(said: str) -> 
 
 def pack(content: bytes, module_version: str) -> dict[str, bytes]:
     """Return a release with one module, whose description says a version."""
-    modinfo = {
-        "name": "mdriver_c",
-        "language": "c",
-        "sha256": release_index.read_digest(content),
-        "vermagic": "",
-        "module_version": module_version,
-    }
+    modinfo = release_index.Modinfo(
+        name="mdriver_c",
+        language="c",
+        version="0.1.0",
+        module_version=module_version,
+        license="GPL",
+        vermagic="",
+        srcversion="",
+        parameters=(),
+        size_bytes=len(content),
+        sha256=release_index.read_digest(content),
+        undefined_symbols=(),
+        compilers=release_index.ModuleCompilers(c=(), rustc=""),
+        kernel=release_index.ModinfoKernel(release=TREE, version="", suite=""),
+        commit=COMMIT,
+    )
     tar = archives.plan_tar(
         (
             File(path="lib/mdriver_c.ko", content=content),
-            File(path="doc/modinfo.json", content=release_index.render_json(modinfo)),
+            File(path="doc/modinfo.json", content=documents.encode(modinfo)),
         ),
         7,
     )

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from twinmod import workspace
 from twinmod.cells import selection as cells_selection
+from twinmod.cells.injection import InjectionReport, SiteEntry
 from twinmod.cells.model import Cell, CellResult, TestResult
 from twinmod.differential import run as differential_run
 from twinmod.differential import scripts as differential_scripts
@@ -31,20 +32,20 @@ PASSED = tuple(
 )
 
 
-def plan_injected(*hits: str) -> dict[str, Any]:
-    return {
-        "paths": [],
-        "sites": [
-            {
-                "module": "mdriver_c",
-                "place": f"mdriver_c.c:{line}",
-                "function": "mdriver_init",
-                "address": f".text+{line:#x}",
-                "hit_by": hit,
-            }
+def plan_injected(*hits: str) -> InjectionReport:
+    return InjectionReport(
+        paths=(),
+        sites=tuple(
+            SiteEntry(
+                module="mdriver_c",
+                place=f"mdriver_c.c:{line}",
+                function="mdriver_init",
+                address=f".text+{line:#x}",
+                hit_by=hit,
+            )
             for line, hit in enumerate(hits, start=1)
-        ],
-    }
+        ),
+    )
 
 
 def test_a_place_that_never_failed_fails_the_last_cell_of_its_module() -> None:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from twinmod import workspace
+from twinmod.base import documents
 from twinmod.base.progress import Progress
 from twinmod.cells.model import CellResult, TestResult
 from twinmod.errors import BuildError, ConfigError
@@ -269,8 +270,8 @@ def test_another_expectation_is_not_met(attempt: zoo.Attempt) -> None:
 
 def test_the_report_has_what_was_expected_and_seen() -> None:
     good, bad = zoo.judge(IN_C, complain("kasan")), zoo.judge(IN_RUST, ran())
-    document = zoo.plan_report((ENTRY,), (good, bad), {"kasan": "7.3.4"}, 12.34, 2)
-    assert json.loads(json.dumps(document)) == document
+    made = zoo.plan_report((ENTRY,), (good, bad), {"kasan": "7.3.4"}, 12.34, 2)
+    document = documents.to_json(made)
     assert document["schema"] == "twinmod.zoo/1"
     (entry,) = document["entries"]
     assert (entry["name"], entry["kind"], entry["reference"]) == ("bug", "a bug", "CVE-2000-0001")
@@ -361,9 +362,9 @@ def test_attempts_that_a_kernel_cannot_have_are_absent(
     program = replace(IN_RUST, variant="rust_program", space="user")
     run = run_zoo(tmp_path, monkeypatch, progress, tree, (IN_C, IN_RUST, program))
     assert [verdict.attempt for verdict in run.verdicts] == [IN_C]
-    assert run.document["mismatches"] == []
-    assert [one["attempt"] for one in run.document["absent"]] == ["bug/rust", "bug/rust_program"]
-    assert all("built without Rust" in one["reason"] for one in run.document["absent"])
+    assert run.document.mismatches == ()
+    assert [one.attempt for one in run.document.absent] == ["bug/rust", "bug/rust_program"]
+    assert all("built without Rust" in one.reason for one in run.document.absent)
     assert not zoo.is_whole(run.document, 3)
 
 
@@ -386,6 +387,7 @@ def test_a_kernel_that_fails_ends_no_attempts_of_another(
     run = run_zoo(tmp_path, monkeypatch, progress, tree, (IN_C, stock), broken="kasan")
     assert [verdict.attempt for verdict in run.verdicts] == [stock]
     assert run.failed["kasan"].exit_code == 4
-    assert run.document["failed"] == {"kasan": "the kernel did not build"}
-    assert json.loads((tmp_path / "out/zoo/report.json").read_text()) == run.document
+    assert run.document.failed == {"kasan": "the kernel did not build"}
+    path = tmp_path / "out/zoo/report.json"
+    assert documents.read(path, zoo.ZooReport, "it", "") == run.document
     assert "kernel kasan: error: the kernel did not build" in told

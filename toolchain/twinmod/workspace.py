@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from twinmod.base import cache, versions
+from twinmod.base import cache, documents, versions
 from twinmod.base.cache import CacheEntry
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
@@ -281,7 +281,7 @@ def run_build(
     built = build_unsigned(config, prepared, languages, progress)
     products = tuple(signing.sign_product(prepared.tree, product) for product in built)
     document = build.plan_report(products, prepared.tree)
-    write_json(config.out_dir / "build/report.json", document)
+    documents.write(config.out_dir / "build/report.json", document)
     return products
 
 

@@ -2,49 +2,109 @@
 """The counter: threads that count up on one device in every cell, its report and its text."""
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from twinmod import workspace
-from twinmod.base import text
+from twinmod.base import documents, text
+from twinmod.base.documents import Document, Part
 from twinmod.base.progress import Progress
 from twinmod.bench import figures, wording
 from twinmod.cells import model as cells_model
 from twinmod.cells import report, selection
 from twinmod.cells.model import CellResult
+from twinmod.cells.report import AbsentEntry
 from twinmod.errors import VmLostError
 from twinmod.guest.protocol import Job
 from twinmod.kernels import model
+from twinmod.kernels.model import KernelEntry
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES
 from twinmod.vm import boot, running
 from twinmod.workspace import Prepared
 
-COUNTER_SCHEMA = "twinmod.counter/1"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counting:
+    """What a counter is to do in every cell."""
+
+    threads: int
+    # Of each thread.
+    increments: int
+    # As the testers have it.
+    method: str
+    # How often, each time in a fresh VM.
+    repeats: int = 1
+    # Seconds that a cell may take.
+    limit_s: float
 
 
-def plan_interval(interval: figures.Interval) -> dict[str, float]:
-    """Return an interval as JSON's own types."""
-    return {name: round(value, 4) for name, value in asdict(interval).items()}
+class IntervalEntry(Part, frozen=True, kw_only=True):
+    """A median and its interval; figures.Interval says what the keys mean."""
+
+    median: float
+    low: float
+    high: float
+
+
+class CounterCell(Part, frozen=True, kw_only=True):
+    """What a cell counted and took, repeat by repeat."""
+
+    cell: str
+    outcomes: tuple[str, ...]
+    # null when no repeat came to count.
+    target: int | None
+    actual: tuple[int, ...]
+    real_s: tuple[float, ...]
+    user_s: tuple[float, ...]
+    system_s: tuple[float, ...]
+    interval_s: IntervalEntry | None
+
+
+class CounterComparison(Part, frozen=True, kw_only=True):
+    """What Rust took of C's time, with one tester."""
+
+    tester: str
+    ratio: IntervalEntry
+    verdict: str
+
+
+class CounterReport(Document, frozen=True, kw_only=True, tag="twinmod.counter/1"):
+    """What a counter took."""
+
+    kernel: KernelEntry
+    accelerator: str
+    threads: int
+    increments: int
+    method: str
+    repeats: int
+    cells: tuple[CounterCell, ...]
+    absent: tuple[AbsentEntry, ...]
+    comparisons: tuple[CounterComparison, ...]
+
+
+def plan_interval(interval: figures.Interval) -> IntervalEntry:
+    """Return an interval as a report has it."""
+    return IntervalEntry(
+        median=round(interval.median, 4), low=round(interval.low, 4), high=round(interval.high, 4)
+    )
 
 
 def plan_counter_report(
     results: tuple[CellResult, ...],
-    kernel: Mapping[str, str],
+    kernel: KernelEntry,
     accelerator: str,
-    counting: Mapping[str, Any],
-    absent: tuple[Mapping[str, str], ...] = (),
-) -> dict[str, Any]:
-    """Return what a counter took, repeat by repeat: JSON's own types, ``twinmod.counter/1``.
+    counting: Counting,
+    absent: tuple[AbsentEntry, ...] = (),
+) -> CounterReport:
+    """Return what a counter took, repeat by repeat.
 
     Args:
         results: Of every cell, in every repeat.
-        kernel: As report.plan_kernel has it.
+        kernel: What it ran on.
         accelerator: What the VMs ran on.
-        counting: threads, increments, method, repeats.
-        absent: The cells that the kernel cannot have, as report.plan_absent has them.
+        counting: What was counted.
+        absent: The cells that the kernel cannot have.
     """
     by_cell: dict[str, list[CellResult]] = {}
     for result in results:
@@ -52,37 +112,38 @@ def plan_counter_report(
     cells = {name: _plan_counter_cell(name, found) for name, found in by_cell.items()}
     comparisons = []
     for tester in dict.fromkeys(result.cell.tester for result in results):
-        c, rust = (cells.get(f"{language}/{tester}", {}) for language in LANGUAGES)
-        times = c.get("real_s", ())
-        if times and all(times) and len(times) == len(rust.get("real_s", ())):
-            ratio = figures.compare_samples(times, rust["real_s"])
+        c, rust = (cells.get(f"{language}/{tester}") for language in LANGUAGES)
+        if c and rust and all(c.real_s) and 0 < len(c.real_s) == len(rust.real_s):
+            ratio = figures.compare_samples(c.real_s, rust.real_s)
             comparisons.append(
-                {"tester": tester, "ratio": plan_interval(ratio), "verdict": ratio.verdict}
+                CounterComparison(tester=tester, ratio=plan_interval(ratio), verdict=ratio.verdict)
             )
-    return {
-        "schema": COUNTER_SCHEMA,
-        "kernel": dict(kernel),
-        "accelerator": accelerator,
-        **counting,
-        "cells": list(cells.values()),
-        "absent": [dict(cell) for cell in absent],
-        "comparisons": comparisons,
-    }
+    return CounterReport(
+        kernel=kernel,
+        accelerator=accelerator,
+        threads=counting.threads,
+        increments=counting.increments,
+        method=counting.method,
+        repeats=counting.repeats,
+        cells=tuple(cells.values()),
+        absent=absent,
+        comparisons=tuple(comparisons),
+    )
 
 
-def _plan_counter_cell(name: str, found: list[CellResult]) -> dict[str, Any]:
+def _plan_counter_cell(name: str, found: list[CellResult]) -> CounterCell:
     counts = [result.count for result in found if result.count is not None]
-    real_s = [count.real_s for count in counts]
-    return {
-        "cell": name,
-        "outcomes": [result.outcome for result in found],
-        "target": counts[0].target if counts else None,
-        "actual": [count.actual for count in counts],
-        "real_s": real_s,
-        "user_s": [count.user_s for count in counts],
-        "system_s": [count.system_s for count in counts],
-        "interval_s": plan_interval(figures.find_interval(real_s)) if real_s else None,
-    }
+    real_s = tuple(count.real_s for count in counts)
+    return CounterCell(
+        cell=name,
+        outcomes=tuple(result.outcome for result in found),
+        target=counts[0].target if counts else None,
+        actual=tuple(count.actual for count in counts),
+        real_s=real_s,
+        user_s=tuple(count.user_s for count in counts),
+        system_s=tuple(count.system_s for count in counts),
+        interval_s=plan_interval(figures.find_interval(real_s)) if real_s else None,
+    )
 
 
 def render_counts(results: tuple[CellResult, ...]) -> str:
@@ -103,24 +164,9 @@ def render_counts(results: tuple[CellResult, ...]) -> str:
     return "\n".join(blocks)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counting:
-    """What a counter is to do in every cell."""
-
-    threads: int
-    # Of each thread.
-    increments: int
-    # As the testers have it.
-    method: str
-    # How often, each time in a fresh VM.
-    repeats: int = 1
-    # Seconds that a cell may take.
-    limit_s: float
-
-
 def run_counter(
     config: Config, prepared: Prepared, counting: Counting, progress: Progress
-) -> tuple[dict[str, Any], tuple[CellResult, ...]]:
+) -> tuple[CounterReport, tuple[CellResult, ...]]:
     """Count up in every cell: threads x increments on one device, by a method of the testers.
 
     All cells take their turn before the first one does so again: what drifts hits them all. Of
@@ -156,48 +202,42 @@ def run_counter(
         tuple(found),
         model.plan_kernel(prepared.tree),
         setting.accelerator.name,
-        {
-            "threads": counting.threads,
-            "increments": counting.increments,
-            "method": counting.method,
-            "repeats": counting.repeats,
-        },
+        counting,
         report.plan_absent(absent),
     )
-    workspace.write_json(out_dir / "report.json", document)
+    documents.write(out_dir / "report.json", document)
     return document, tuple(found)
 
 
-def render_counter(document: Mapping[str, Any]) -> str:
+def render_counter(document: CounterReport) -> str:
     """Return the table of a counter that was repeated, with what Rust takes of C's time."""
     rows = [("cell", "Target", "lost", "median s", "95 % interval", "user s", "sys s", "repeats")]
-    for cell in document["cells"]:
-        if cell["interval_s"] is None:
-            rows.append((cell["cell"], "-", "-", "-", "-", "-", "-", str(len(cell["outcomes"]))))
+    for cell in document.cells:
+        found = cell.interval_s
+        if found is None or cell.target is None:
+            rows.append((cell.cell, "-", "-", "-", "-", "-", "-", str(len(cell.outcomes))))
             continue
-        found = cell["interval_s"]
-        lost = sum(cell["target"] - actual for actual in cell["actual"])
         rows.append(
             (
-                cell["cell"],
-                str(cell["target"]),
-                str(lost),
-                f"{found['median']:.3f}",
-                f"{found['low']:.3f} to {found['high']:.3f}",
-                f"{median(cell['user_s']):.3f}",
-                f"{median(cell['system_s']):.3f}",
-                str(len(cell["real_s"])),
+                cell.cell,
+                str(cell.target),
+                str(cell.target * len(cell.actual) - sum(cell.actual)),
+                f"{found.median:.3f}",
+                f"{found.low:.3f} to {found.high:.3f}",
+                f"{median(cell.user_s):.3f}",
+                f"{median(cell.system_s):.3f}",
+                str(len(cell.real_s)),
             )
         )
     lines = text.render_columns(rows)
     lines += [
-        f"tester {c['tester']}: Rust/C {c['ratio']['median']:.3f}, "
-        f"{c['ratio']['low']:.3f} to {c['ratio']['high']:.3f}: {c['verdict']}"
-        for c in document["comparisons"]
+        f"tester {c.tester}: Rust/C {c.ratio.median:.3f}, "
+        f"{c.ratio.low:.3f} to {c.ratio.high:.3f}: {c.verdict}"
+        for c in document.comparisons
     ]
     lines.append(
-        f"{document['threads']} threads, {document['increments']} increments each, method "
-        f"{document['method']}; {document['accelerator']}: "
-        f"{wording.label_accelerator(document['accelerator'])}"
+        f"{document.threads} threads, {document.increments} increments each, method "
+        f"{document.method}; {document.accelerator}: "
+        f"{wording.label_accelerator(document.accelerator)}"
     )
     return "\n".join(lines)

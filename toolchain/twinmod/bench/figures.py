@@ -39,9 +39,6 @@ class Figure:
         return self.user + self.kernel
 
 
-#: Of the report of a benchmark.
-SCHEMA = "twinmod.bench/1"
-
 SIZES = (1, 8, 64, 512, 4 * KIB, 64 * KIB, 512 * KIB, 4 * MIB)
 QUICK_SIZES = (1, 4 * KIB, 512 * KIB)
 

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from twinmod import workspace
-from twinmod.base import parallel, process, sandbox
+from twinmod.base import documents, parallel, process, sandbox
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Chroot
 from twinmod.bench import figures as bench_figures
 from twinmod.bench import report
+from twinmod.bench.document import BenchReport, BuildEntry, ExactRun, WallRun
 from twinmod.bench.figures import Figure
 from twinmod.builds import build as builds_build
 from twinmod.builds.product import Product
@@ -124,7 +124,7 @@ def measure(
 
 def time_build(
     config: Config, prepared: workspace.Prepared, product: Product, progress: Progress
-) -> dict[str, Any]:
+) -> BuildEntry:
     """Return what building one module takes, and what comes of it.
 
     Args:
@@ -152,18 +152,18 @@ def time_build(
     cold_s, unchanged_s, changed_s = build(sources), build(sources), build(changed)
     shutil.rmtree(out_dir)
     data = product.path.read_bytes()
-    return {
-        "module": module.name,
-        "language": module.language,
-        "cold_s": round(cold_s, 3),
-        "changed_s": round(changed_s, 3),
-        "unchanged_s": round(unchanged_s, 3),
-        "size_bytes": len(data),
-        "text_bytes": elf.count_text(data),
-        "stripped_bytes": read_stripped_size(product, prepared.tree.compilers, config),
-        "symbols": len(set(elf.parse_module(data).symbols)),
-        "lines": sum(bool(line.strip()) for _, text in sources for line in text.splitlines()),
-    }
+    return BuildEntry(
+        module=module.name,
+        language=module.language,
+        cold_s=round(cold_s, 3),
+        changed_s=round(changed_s, 3),
+        unchanged_s=round(unchanged_s, 3),
+        size_bytes=len(data),
+        text_bytes=elf.count_text(data),
+        stripped_bytes=read_stripped_size(product, prepared.tree.compilers, config),
+        symbols=len(set(elf.parse_module(data).symbols)),
+        lines=sum(bool(line.strip()) for _, text in sources for line in text.splitlines()),
+    )
 
 
 def read_stripped_size(product: Product, compilers: Chroot, config: Config) -> int:
@@ -207,7 +207,7 @@ class Wanted:
 
 def run_bench(
     config: Config, wanted: Wanted, progress: Progress
-) -> tuple[dict[str, Any], tuple[CellResult, ...]]:
+) -> tuple[BenchReport, tuple[CellResult, ...]]:
     """Measure; write and return the report, and how every cell ended.
 
     Raises:
@@ -243,7 +243,7 @@ def run_bench(
         wall=wall,
         absent=cells_report.plan_absent(absent),
     )
-    workspace.write_json(out_dir / "report.json", document)
+    documents.write(out_dir / "report.json", document)
     return document, (*measured.results, *timed)
 
 
@@ -254,9 +254,9 @@ def _run_exact(
     products: tuple[Product, ...],
     out_dir: Path,
     progress: Progress,
-) -> tuple[Measured, dict[str, Any]]:
+) -> tuple[Measured, ExactRun]:
     if wanted.mode == "wall":
-        return Measured(results=(), figures=(), boots=()), {}
+        return Measured(results=(), figures=(), boots=()), ExactRun(spread=0.0)
     measurement = bench_figures.plan_exact(quick=wanted.quick)
     work = boot.Work(
         mode=Job.MEASURE,
@@ -268,14 +268,15 @@ def _run_exact(
     assert setting.native_dir is not None, "prepared by the caller"
     exact = boot.plan_exact(setting, setting.native_dir)
     measured = measure(exact, work, BOOTS, out_dir, progress)
-    return measured, {
-        "qemu": read_qemu_version(setting.chroot),
-        "machine": " ".join(machine.COUNTING_MACHINE),
-        "vms": BOOTS,
-        "loads": measurement.loads,
-        "rounds": measurement.rounds,
-        "stalled_boots": sum(boots.stalled for boots in measured.boots),
-    }
+    return measured, ExactRun(
+        qemu=read_qemu_version(setting.chroot),
+        machine=" ".join(machine.COUNTING_MACHINE),
+        vms=BOOTS,
+        loads=measurement.loads,
+        rounds=measurement.rounds,
+        stalled_boots=sum(boots.stalled for boots in measured.boots),
+        spread=0.0,
+    )
 
 
 def _run_wall(
@@ -284,21 +285,21 @@ def _run_wall(
     products: tuple[Product, ...],
     out_dir: Path,
     progress: Progress,
-) -> tuple[tuple[CellResult, ...], dict[str, Any]]:
+) -> tuple[tuple[CellResult, ...], WallRun]:
     if wanted.mode == "exact":
-        return (), {}
+        return (), WallRun()
     measurement = bench_figures.plan_turns(quick=wanted.quick, processors=setting.vm.processors)
     work = boot.Work(
         mode=Job.TURNS, cells=(TURNS,), products=products, limit_s=LIMIT_S, measurement=measurement
     )
     ended, boots = running.run_cells(setting, work, out_dir / "wall", progress)
-    return ended, {
-        "accelerator": setting.accelerator.name,
-        "reason": setting.accelerator.reason,
-        "processors": setting.vm.processors,
-        "turns": measurement.turns,
-        "stalled_boots": boots.stalled,
-    }
+    return ended, WallRun(
+        accelerator=setting.accelerator.name,
+        reason=setting.accelerator.reason,
+        processors=setting.vm.processors,
+        turns=measurement.turns,
+        stalled_boots=boots.stalled,
+    )
 
 
 def _run_builds(
@@ -307,7 +308,7 @@ def _run_builds(
     prepared: workspace.Prepared,
     products: tuple[Product, ...],
     progress: Progress,
-) -> tuple[dict[str, Any], ...]:
+) -> tuple[BuildEntry, ...]:
     if wanted.quick or wanted.mode == "exact":
         return ()
     return tuple(time_build(config, prepared, product, progress) for product in products)

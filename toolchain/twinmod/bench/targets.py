@@ -2,12 +2,12 @@
 """What the twins are to reach, and what they do. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any
 
 from twinmod.base import text
 from twinmod.base.text import KIB
+from twinmod.bench.document import GoalEntry
 from twinmod.bench.figures import Cost
 from twinmod.cells.model import YARDSTICKS
 from twinmod.guest.protocol import TMPFS_FILE, Timing, Turns
@@ -169,6 +169,8 @@ def plan_scaling_goals(turns: Iterable[Turns], languages: Mapping[str, Language]
     return goals
 
 
-def plan_goal(goal: Goal) -> dict[str, Any]:
-    """Return a goal as JSON's own types."""
-    return {**asdict(goal), "met": goal.met}
+def plan_goal(goal: Goal) -> GoalEntry:
+    """Return a goal as the report has it."""
+    return GoalEntry(
+        goal=goal.goal, module=goal.module, reached=goal.reached, limit=goal.limit, met=goal.met
+    )

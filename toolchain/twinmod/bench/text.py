@@ -1,36 +1,38 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A benchmark as text. Pure."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from twinmod.base import text
 from twinmod.base.text import LANGUAGES
 from twinmod.bench import compare, figures, wording
+from twinmod.bench import document as bench_document
 from twinmod.bench.compare import Change
+from twinmod.bench.document import BenchReport
 from twinmod.guest.protocol import TMPFS_FILE
+
+E = TypeVar("E", bound=wording.Call)
 
 #: Rows of a difference that are shown.
 SHOWN_ROWS = 8
 
 
-def _pivot(
-    entries: Iterable[Mapping[str, Any]], column: Callable[[Mapping[str, Any]], str]
-) -> dict[str, dict[str, Mapping[str, Any]]]:
-    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+def _pivot(entries: Iterable[E], column: Callable[[E], str]) -> dict[str, dict[str, E]]:
+    found: dict[str, dict[str, E]] = {}
     for entry in entries:
         found.setdefault(wording.render_entry(entry), {})[column(entry)] = entry
     return found
 
 
-def render_exact(document: Mapping[str, Any]) -> list[str]:
+def render_exact(document: BenchReport) -> list[str]:
     """Return the table of instructions."""
-    cells = document["cells"]
+    cells = document.cells
     rows = _pivot(
-        (e for e in document["results"] if e["mode"] == "exact"),
-        lambda e: f"{document['languages'][e['module']]}/{e['tester']}",
+        bench_document.select_counts(document.results),
+        lambda e: f"{document.languages[e.module]}/{e.tester}",
     )
-    yards = _pivot((e for e in document["yardsticks"] if e["mode"] == "exact"), lambda e: e["path"])
+    yards = _pivot(bench_document.select_counts(document.yardsticks), lambda e: e.path)
     if not rows:
         return ["no call was counted"]
     paths = [path for path, _ in figures.YARDSTICKS]
@@ -44,18 +46,18 @@ def render_exact(document: Mapping[str, Any]) -> list[str]:
     ]
     for name, by_cell in rows.items():
         shown = [by_cell.get(cell) for cell in cells]
-        faults = max(e["minor_faults"] for e in by_cell.values())
+        faults = max(e.minor_faults for e in by_cell.values())
         lines.append(
             (
                 name,
                 *(
-                    wording.render_count(e["instructions_per_call"]) + ("" if e["settled"] else "?")
+                    wording.render_count(e.instructions_per_call) + ("" if e.settled else "?")
                     if e
                     else "-"
                     for e in shown
                 ),
                 *(
-                    wording.render_count(yards[name][p]["instructions_per_call"])
+                    wording.render_count(yards[name][p].instructions_per_call)
                     if name in yards and p in yards[name]
                     else ""
                     for p in paths
@@ -66,20 +68,18 @@ def render_exact(document: Mapping[str, Any]) -> list[str]:
     return text.render_columns(lines)
 
 
-def render_wall(document: Mapping[str, Any]) -> list[str]:
+def render_wall(document: BenchReport) -> list[str]:
     """Return the table of a clock, by one tester; how Rust compares with C where both ran."""
-    timed = [entry for entry in document["results"] if entry["mode"] == "wall"]
-    testers = [entry["tester"] for entry in (*document["comparisons"], *timed)]
+    timed = bench_document.select_times(document.results)
+    testers = [*(e.tester for e in document.comparisons), *(e.tester for e in timed)]
     if not testers:
         return ["no call was timed"]
-    tester, languages = testers[0], dict.fromkeys(document["languages"].values())
+    tester, languages = testers[0], dict.fromkeys(document.languages.values())
     rows = _pivot(
-        (entry for entry in timed if entry["tester"] == tester),
-        lambda entry: document["languages"][entry["module"]],
+        (entry for entry in timed if entry.tester == tester),
+        lambda entry: document.languages[entry.module],
     )
-    compared = {
-        wording.render_entry(e): e for e in document["comparisons"] if e["tester"] == tester
-    }
+    compared = {wording.render_entry(e): e for e in document.comparisons if e.tester == tester}
     lines = [
         (
             f"ns of a call, tester {tester}",
@@ -95,43 +95,40 @@ def render_wall(document: Mapping[str, Any]) -> list[str]:
             ("-", "-", "-")
             if verdict is None
             else (
-                f"{verdict['ratio']:.3f}",
-                "{:.3f} to {:.3f}".format(*verdict["interval"]),
-                verdict["verdict"],
+                f"{verdict.ratio:.3f}",
+                "{:.3f} to {:.3f}".format(*verdict.interval),
+                verdict.verdict,
             )
         )
         times = (
-            by_language[language]["ns_per_call"] if language in by_language else None
+            by_language[language].ns_per_call if language in by_language else None
             for language in languages
         )
         lines.append((name, *map(wording.render_count, times), *shown))
     return text.render_columns(lines)
 
 
-def render_parts(document: Mapping[str, Any]) -> list[str]:
+def render_parts(document: BenchReport) -> list[str]:
     """Return what calls consist of."""
-    found = [e for e in document["explanations"]["parts"] if e["cell"] in ("c/c", "rust/c")]
+    found = [e for e in document.explanations.parts if e.cell in ("c/c", "rust/c")]
     if not found:
         return []
-    names = list(found[0]["parts"])
+    names = list(found[0].parts)
     rows = [("what a call consists of", *names)]
     rows += [
         (
-            f"{e['cell']} {e['operation']}"
-            + (f" {text.render_size(e['size_bytes'])}" if e["size_bytes"] else ""),
-            *(
-                f"{e['parts'][name]:.0f} {e['parts'][name] / e['instructions']:4.0%}"
-                for name in names
-            ),
+            f"{e.cell} {e.operation}"
+            + (f" {text.render_size(e.size_bytes)}" if e.size_bytes else ""),
+            *(f"{e.parts[name]:.0f} {e.parts[name] / e.instructions:4.0%}" for name in names),
         )
         for e in found
     ]
     return text.render_columns(rows)
 
 
-def render_loops(document: Mapping[str, Any]) -> list[str]:
+def render_loops(document: BenchReport) -> list[str]:
     """Return what a person's first benchmark would have made them believe."""
-    found = document["explanations"]["loops"]
+    found = document.explanations.loops
     if not found:
         return []
     rows = [
@@ -139,85 +136,85 @@ def render_loops(document: Mapping[str, Any]) -> list[str]:
     ]
     rows += [
         (
-            f"{e['cell']} {e['buffers']}",
-            " ".join(map(str, e["read_ns"])),
-            " ".join(map(str, e["write_ns"])),
-            f"{e['ratio']:.2f}",
-            f"{e['faults_per_read']:.1f}",
+            f"{e.cell} {e.buffers}",
+            " ".join(map(str, e.read_ns)),
+            " ".join(map(str, e.write_ns)),
+            f"{e.ratio:.2f}",
+            f"{e.faults_per_read:.1f}",
         )
         for e in found
     ]
     return text.render_columns(rows)
 
 
-def render_differences(document: Mapping[str, Any]) -> list[str]:
+def render_differences(document: BenchReport) -> list[str]:
     """Return where Rust takes more than C, and where less."""
     lines = []
-    for entry in document["explanations"]["differences"]:
-        if entry["tester"] != "c":
+    for entry in document.explanations.differences:
+        if entry.tester != "c":
             continue
-        what = entry["operation"] + (
-            f" {text.render_size(entry['size_bytes'])}" if entry["size_bytes"] else ""
+        what = entry.operation + (
+            f" {text.render_size(entry.size_bytes)}" if entry.size_bytes else ""
         )
-        lines.append(f"{what}: Rust {entry['difference']:+.0f}, of which")
-        rows = entry["rows"]
-        lines += [f"  {row['difference']:+8.0f}  {row['function']}" for row in rows[:SHOWN_ROWS]]
-        rest = sum(row["difference"] for row in rows[SHOWN_ROWS:])
+        lines.append(f"{what}: Rust {entry.difference:+.0f}, of which")
+        rows = entry.rows
+        lines += [f"  {row.difference:+8.0f}  {row.function}" for row in rows[:SHOWN_ROWS]]
+        rest = sum(row.difference for row in rows[SHOWN_ROWS:])
         if rows[SHOWN_ROWS:]:
             lines.append(f"  {rest:+8.0f}  {len(rows) - SHOWN_ROWS} more functions")
     return lines
 
 
-def render_goals(document: Mapping[str, Any]) -> list[str]:
+def render_goals(document: BenchReport) -> list[str]:
     """Return what was to be reached, and what is."""
-    if not document["goals"]:
+    if not document.goals:
         return []
     rows = [("goal", "module", "reached", "at most", "")]
     rows += [
         (
-            goal["goal"],
-            goal["module"],
-            f"{goal['reached']:.3f}",
-            f"{goal['limit']:.2f}",
-            "met" if goal["met"] else "NOT MET",
+            goal.goal,
+            goal.module,
+            f"{goal.reached:.3f}",
+            f"{goal.limit:.2f}",
+            "met" if goal.met else "NOT MET",
         )
-        for goal in document["goals"]
+        for goal in document.goals
     ]
     return text.render_columns(rows)
 
 
-def render_builds(document: Mapping[str, Any]) -> list[str]:
+def render_builds(document: BenchReport) -> list[str]:
     """Return what building each module costs, and what comes of it."""
     rows = [
         ("build", "cold s", "changed s", "nothing s", "stripped B", "text B", "symbols", "lines")
     ]
     rows += [
         (
-            b["module"],
-            f"{b['cold_s']:.1f}",
-            f"{b['changed_s']:.1f}",
-            f"{b['unchanged_s']:.2f}",
-            str(b["stripped_bytes"]),
-            str(b["text_bytes"]),
-            str(b["symbols"]),
-            str(b["lines"]),
+            b.module,
+            f"{b.cold_s:.1f}",
+            f"{b.changed_s:.1f}",
+            f"{b.unchanged_s:.2f}",
+            str(b.stripped_bytes),
+            str(b.text_bytes),
+            str(b.symbols),
+            str(b.lines),
         )
-        for b in document["builds"]
+        for b in document.builds
     ]
     return text.render_columns(rows)
 
 
-def render_report(document: Mapping[str, Any], folder: str) -> str:
+def render_report(document: BenchReport, folder: str) -> str:
     """Return a benchmark as text."""
     blocks = []
-    if document["mode"] != "wall":
-        exact = document["exact"]
+    if document.mode != "wall":
+        exact = document.exact
         blocks.append(
             [
                 *render_exact(document),
                 "",
-                f"{exact['vms']} VMs, {exact['loads']} loads in each; {exact['qemu']}",
-                f"largest spread {exact['spread']:.3%}",
+                f"{exact.vms} VMs, {exact.loads} loads in each; {exact.qemu}",
+                f"largest spread {exact.spread:.3%}",
             ]
         )
         blocks += [
@@ -228,19 +225,19 @@ def render_report(document: Mapping[str, Any], folder: str) -> str:
         ]
         if unsettled := compare.find_unsettled(document):
             blocks.append([f"did not settle: {', '.join(unsettled)}"])
-    if document["mode"] != "exact":
-        wall = document["wall"]
-        label = wording.label_accelerator(wall["accelerator"])
+    if document.mode != "exact":
+        wall = document.wall
+        label = wording.label_accelerator(document.accelerator)
         blocks.append(
             [
                 *render_wall(document),
                 "",
-                f"{wall['accelerator']}: {label}; {wall['turns']} turns of each, in alternation",
+                f"{wall.accelerator}: {label}; {wall.turns} turns of each, in alternation",
             ]
         )
-    if document["builds"]:
+    if document.builds:
         blocks.append(render_builds(document))
-    kernel = " ".join(filter(None, (document["kernel"]["release"], document["parameters"])))
+    kernel = " ".join(filter(None, (document.kernel.release, document.parameters)))
     tail = [f"kernel {kernel}; {folder}/report.json has all of it"]
     return "\n\n".join("\n".join(block) for block in (*blocks, tail) if block)
 
@@ -257,7 +254,7 @@ def render_changes(
     rows = [("since then", "before", "now", "", "")]
     rows += [
         (
-            f"{c.entry['module']} {c.entry['tester']} {wording.render_entry(c.entry)}",
+            f"{c.entry.module} {c.entry.tester} {wording.render_entry(c.entry)}",
             wording.render_count(c.before),
             wording.render_count(c.now),
             f"{c.share:+.2%}",
@@ -268,7 +265,7 @@ def render_changes(
     lines = text.render_columns(rows) if ordered else []
     for change in ordered[:1]:
         if change.share > share and change.functions:
-            lines += ["", f"in {wording.render_entry(change.entry)} of {change.entry['module']}:"]
+            lines += ["", f"in {wording.render_entry(change.entry)} of {change.entry.module}:"]
             lines += [f"  {count:+8.0f}  {name}" for name, count in change.functions[:SHOWN_ROWS]]
     grown = sum(change.share > share for change in ordered)
     lines.append(

@@ -1,24 +1,51 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Counts and calls as text. Pure."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Protocol
 
 from twinmod.base import text
 from twinmod.vm.machine import AcceleratorName
 
 
-def render_entry(entry: Mapping[str, Any]) -> str:
+class Call(Protocol):
+    """What an entry says of the calls that it is about; Timing says what each means."""
+
+    @property
+    def operation(self) -> str:
+        """What is called."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the buffer; 0 for a call without."""
+
+    @property
+    def threads(self) -> int:
+        """How many call at once."""
+
+    @property
+    def buffers(self) -> str:
+        """Which memory."""
+
+    @property
+    def loop(self) -> str:
+        """Whose loop."""
+
+    @property
+    def regions(self) -> str:
+        """Which bytes of the device."""
+
+
+def render_entry(entry: Call) -> str:
     """Return what calls an entry is about."""
-    words = [entry["operation"]]
-    if entry["size_bytes"]:
-        words.append(text.render_size(entry["size_bytes"]))
-    if entry["buffers"] == "fresh":
+    words = [entry.operation]
+    if entry.size_bytes:
+        words.append(text.render_size(entry.size_bytes))
+    if entry.buffers == "fresh":
         words.append("fresh")
-    if entry["threads"] > 1:
-        where = "" if entry["operation"] == "count" else f" on {entry['regions']}"
-        words.append(f"{entry['threads']} threads{where}")
-    if entry["loop"] == "bare":
+    if entry.threads > 1:
+        where = "" if entry.operation == "count" else f" on {entry.regions}"
+        words.append(f"{entry.threads} threads{where}")
+    if entry.loop == "bare":
         words.append("(bare loop)")
     return " ".join(words)
 

@@ -15,9 +15,9 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from twinmod.base import cache, process, sandbox, templates
+from twinmod.base.documents import Document, Part
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind
@@ -62,6 +62,55 @@ class BuildPlan:
     def product_path(self) -> Path:
         """Where make leaves the module."""
         return self.stage_dir / f"{self.module.name}.ko"
+
+
+class BuildKernel(Part, frozen=True, kw_only=True):
+    """A kernel that modules were built for."""
+
+    release: str
+    version: str
+    origin: str
+    suite: str
+    make_flags: tuple[str, ...]
+    # The root's name.
+    compilers: str
+    rustc: str
+
+
+class CrateReport(Part, frozen=True, kw_only=True):
+    """The proof of its Rust crates; CrateProof says what the keys mean."""
+
+    reference: str
+    checked_symbols: int
+    equal_layouts: int
+    unknown_layouts: tuple[str, ...]
+    ambiguous_layouts: tuple[str, ...]
+    uncompared: str
+
+
+class BuiltModule(Part, frozen=True, kw_only=True):
+    """A module that was built; Product says what the keys mean."""
+
+    module: str
+    language: str
+    path: str
+    size_bytes: int
+    sha256: str
+    vermagic: str
+    seconds: float
+    command: str
+    up_to_date: bool
+    variant: str
+    watchers: tuple[str, ...]
+    blind: tuple[str, ...]
+
+
+class BuildReport(Document, frozen=True, kw_only=True, tag="twinmod.build/2"):
+    """What `build` made."""
+
+    kernel: BuildKernel
+    crates: CrateReport
+    products: tuple[BuiltModule, ...]
 
 
 def read_sources(module: ModuleSpec, project_dir: Path) -> tuple[tuple[str, bytes], ...]:
@@ -352,26 +401,42 @@ def find_language(found: elf.ModuleFile) -> Language | None:
     return Language.C if found.comments and not signed and not mangled else None
 
 
-def plan_report(products: tuple[Product, ...], tree: KernelTree) -> dict[str, Any]:
-    """Return the build report: JSON's own types, schema ``twinmod.build/2``."""
-    return {
-        "schema": "twinmod.build/2",
-        "kernel": {
-            "release": tree.release,
-            "version": tree.version,
-            "origin": tree.origin,
-            "suite": tree.suite,
-            "make_flags": list(tree.make_flags),
-            "compilers": tree.compilers.name,
-            "rustc": tree.proof.rustc,
-        },
-        "crates": {
-            "reference": tree.proof.reference,
-            "checked_symbols": tree.proof.checked_symbols,
-            "equal_layouts": tree.proof.equal_layouts,
-            "unknown_layouts": list(tree.proof.unknown_layouts),
-            "ambiguous_layouts": list(tree.proof.ambiguous_layouts),
-            "uncompared": tree.proof.uncompared,
-        },
-        "products": [{**asdict(product), "path": str(product.path)} for product in products],
-    }
+def plan_report(products: tuple[Product, ...], tree: KernelTree) -> BuildReport:
+    """Return the report of a build."""
+    return BuildReport(
+        kernel=BuildKernel(
+            release=tree.release,
+            version=tree.version,
+            origin=tree.origin,
+            suite=tree.suite,
+            make_flags=tree.make_flags,
+            compilers=tree.compilers.name,
+            rustc=tree.proof.rustc,
+        ),
+        crates=CrateReport(
+            reference=tree.proof.reference,
+            checked_symbols=tree.proof.checked_symbols,
+            equal_layouts=tree.proof.equal_layouts,
+            unknown_layouts=tree.proof.unknown_layouts,
+            ambiguous_layouts=tree.proof.ambiguous_layouts,
+            uncompared=tree.proof.uncompared,
+        ),
+        products=tuple(_plan_product(product) for product in products),
+    )
+
+
+def _plan_product(product: Product) -> BuiltModule:
+    return BuiltModule(
+        module=product.module,
+        language=product.language,
+        path=str(product.path),
+        size_bytes=product.size_bytes,
+        sha256=product.sha256,
+        vermagic=product.vermagic,
+        seconds=product.seconds,
+        command=product.command,
+        up_to_date=product.up_to_date,
+        variant=product.variant,
+        watchers=product.watchers,
+        blind=product.blind,
+    )

@@ -9,8 +9,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from twinmod.base.documents import Part
 from twinmod.guest import faults
 from twinmod.guest.faults import Frame
 from twinmod.kernels import elf
@@ -49,6 +49,40 @@ class Failure:
     kind: str
     errno: int
     stack: tuple[Frame, ...]
+
+
+class PathEntry(Part, frozen=True, kw_only=True):
+    """A path through a module: its points, how often one failed, in whose code, and how."""
+
+    module: str
+    path: str
+    points: int
+    failures: int
+    # How many of them in the module's code, or below it.
+    own: int
+    # By what the kernel fails, how often it did.
+    kinds: dict[str, int]
+    # By errno, how often the path ended with it.
+    errnos: dict[str, int]
+
+
+class SiteEntry(Part, frozen=True, kw_only=True):
+    """A place in a module that asks for memory."""
+
+    module: str
+    place: str
+    function: str
+    # SECTION+0xOFFSET
+    address: str
+    # The first path on which it failed, "" for none.
+    hit_by: str
+
+
+class InjectionReport(Part, frozen=True, kw_only=True):
+    """What failed on demand."""
+
+    paths: tuple[PathEntry, ...]
+    sites: tuple[SiteEntry, ...]
 
 
 def parse_failures(text: str, module: str) -> tuple[Failure, ...]:
@@ -103,8 +137,8 @@ def plan_report(
     failures: tuple[Failure, ...],
     sites: tuple[Site, ...],
     symbols: Mapping[str, Mapping[str, elf.Symbol]],
-) -> dict[str, Any]:
-    """Return what failed on demand as JSON's own types.
+) -> InjectionReport:
+    """Return what failed on demand as reports have it.
 
     Args:
         failures: Of all modules.
@@ -116,61 +150,59 @@ def plan_report(
         module: find_hits((f for f in failures if f.module == module), own)
         for module, own in symbols.items()
     }
-    return {
-        "paths": [
+    return InjectionReport(
+        paths=tuple(
             plan_path(
                 module, path, tuple(f for f in failures if (f.module, f.path) == (module, path))
             )
             for module, path in paths
-        ],
-        "sites": [
-            {
-                "module": site.module,
-                "place": site.place,
-                "function": site.name,
-                "address": f"{site.section}+{site.address:#x}",
-                "hit_by": hits[site.module].get((site.section, site.address), ""),
-            }
+        ),
+        sites=tuple(
+            SiteEntry(
+                module=site.module,
+                place=site.place,
+                function=site.name,
+                address=f"{site.section}+{site.address:#x}",
+                hit_by=hits[site.module].get((site.section, site.address), ""),
+            )
             for site in sites
-        ],
-    }
-
-
-def plan_path(module: str, path: str, failures: tuple[Failure, ...]) -> dict[str, Any]:
-    """Return one path: its points, how often one failed, in whose code, of what kind, how."""
-    return {
-        "module": module,
-        "path": path,
-        "points": max(failure.nth for failure in failures),
-        "failures": len(failures),
-        "own": sum(is_own(failure) for failure in failures),
-        "kinds": dict(Counter(failure.kind for failure in failures if failure.kind)),
-        "errnos": {
-            str(number): count
-            for number, count in sorted(Counter(f.errno for f in failures).items())
-        },
-    }
-
-
-def find_missed(document: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return (module, place) of what asks for memory and never failed."""
-    return tuple(
-        (site["module"], site["place"] or site["address"])
-        for site in document["sites"]
-        if not site["hit_by"]
+        ),
     )
 
 
-def render_report(document: dict[str, Any]) -> str:
+def plan_path(module: str, path: str, failures: tuple[Failure, ...]) -> PathEntry:
+    """Return one path: its points, how often one failed, in whose code, of what kind, how."""
+    return PathEntry(
+        module=module,
+        path=path,
+        points=max(failure.nth for failure in failures),
+        failures=len(failures),
+        own=sum(is_own(failure) for failure in failures),
+        kinds=dict(Counter(failure.kind for failure in failures if failure.kind)),
+        errnos={
+            str(number): count
+            for number, count in sorted(Counter(f.errno for f in failures).items())
+        },
+    )
+
+
+def find_missed(document: InjectionReport) -> tuple[tuple[str, str], ...]:
+    """Return (module, place) of what asks for memory and never failed."""
+    return tuple(
+        (site.module, site.place or site.address) for site in document.sites if not site.hit_by
+    )
+
+
+def render_report(document: InjectionReport) -> str:
     """Return what failed on demand as text: each path, then each place that asks for memory."""
     lines = [
-        f"made to fail in {p['module']}: {p['path']}, {p['points']} points, {p['failures']} times, "
-        f"{p['own']} of them in its code and below"
-        for p in document["paths"]
+        f"made to fail in {p.module}: {p.path}, {p.points} points, {p.failures} times, "
+        f"{p.own} of them in its code and below"
+        for p in document.paths
     ]
-    for site in document["sites"]:
-        what = f"failed in: {site['hit_by']}" if site["hit_by"] else "never failed"
-        name = f", {site['function']}" if site["function"] else ""
-        place = site["place"] or site["address"]
-        lines.append(f"{site['module']} asks for memory at {place}{name}; {what}")
+    for site in document.sites:
+        what = f"failed in: {site.hit_by}" if site.hit_by else "never failed"
+        name = f", {site.function}" if site.function else ""
+        place = site.place or site.address
+        lines.append(f"{site.module} asks for memory at {place}{name}; {what}")
     return "\n".join(lines)

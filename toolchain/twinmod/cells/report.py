@@ -2,9 +2,10 @@
 """Cells as parts of a document, and as text. Pure."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, assert_never
+from typing import assert_never
 
 from twinmod import errors
+from twinmod.base.documents import Part
 from twinmod.builds.product import Product
 from twinmod.cells import outcomes
 from twinmod.cells.model import AbsentCell, CellResult
@@ -44,82 +45,170 @@ def find_exit_code(outcome: Outcome) -> ExitCode:
             assert_never(outcome)
 
 
+class TestEntry(Part, frozen=True, kw_only=True):
+    """A test in a cell."""
+
+    # pytest would otherwise take the class for tests.
+    __test__ = False
+
+    id: str
+    # Its rules, with a space between two.
+    rule: str
+    outcome: str
+    duration_s: float
+    message: str
+
+
+class FrameEntry(Part, frozen=True, kw_only=True):
+    """A frame of a stack; Frame says what the keys mean."""
+
+    function: str
+    symbol: str
+    module: str
+    place: str
+
+
+class StackEntry(Part, frozen=True, kw_only=True):
+    """A stack in what the kernel complained of."""
+
+    label: str
+    frames: tuple[FrameEntry, ...]
+
+
+class FaultEntry(Part, frozen=True, kw_only=True):
+    """What the kernel complained of; KernelFault says what the keys mean."""
+
+    kind: str
+    test: str
+    modules: tuple[str, ...]
+    log: str
+    lines: tuple[str, ...]
+    stacks: tuple[StackEntry, ...]
+
+
+class CellEntry(Part, frozen=True, kw_only=True):
+    """A cell, and how it ended."""
+
+    module: str
+    tester: str
+    outcome: str
+    tests: tuple[TestEntry, ...]
+    kernel_faults: tuple[FaultEntry, ...]
+    problems: tuple[str, ...]
+
+
+class AbsentEntry(Part, frozen=True, kw_only=True):
+    """A cell that a kernel cannot have."""
+
+    module: str
+    tester: str
+    reason: str
+
+
+class ModuleEntry(Part, frozen=True, kw_only=True):
+    """A module that ran."""
+
+    module: str
+    language: str
+    sha256: str
+    # What of the kernel's own checks sees its code, and what is there and does not.
+    watched_by: tuple[str, ...]
+    not_seen_by: tuple[str, ...]
+
+
+class Totals(Part, frozen=True, kw_only=True):
+    """How many tests ended how."""
+
+    passed: int
+    failed: int
+    skipped: int
+
+
 def compare_outcomes(results: tuple[CellResult, ...]) -> ExitCode:
     """Return the exit code that a run's cells amount to."""
     return errors.compare_exit_codes(tuple(find_exit_code(result.outcome) for result in results))
 
 
-def plan_cell(result: CellResult) -> dict[str, Any]:
-    """Return one cell as JSON's own types."""
-    return {
-        "module": result.cell.module,
-        "tester": result.cell.tester,
-        "outcome": result.outcome,
-        "tests": [
-            {
-                "id": test.id,
-                "rule": " ".join(test.rules),
-                "outcome": test.outcome,
-                "duration_s": test.duration_s,
-                "message": test.message,
-            }
+def plan_cell(result: CellResult) -> CellEntry:
+    """Return one cell as reports have it."""
+    return CellEntry(
+        module=result.cell.module,
+        tester=result.cell.tester,
+        outcome=result.outcome,
+        tests=tuple(
+            TestEntry(
+                id=test.id,
+                rule=" ".join(test.rules),
+                outcome=test.outcome,
+                duration_s=test.duration_s,
+                message=test.message,
+            )
             for test in result.tests
-        ],
-        "kernel_faults": [plan_fault(fault) for fault in result.kernel_faults],
-        "problems": list(result.problems),
-    }
-
-
-def plan_fault(fault: KernelFault) -> dict[str, Any]:
-    """Return what the kernel complained of as JSON's own types."""
-    return {
-        "kind": fault.kind,
-        "test": fault.test,
-        "modules": list(fault.modules),
-        "log": fault.log,
-        "lines": list(fault.lines),
-        "stacks": [
-            {
-                "label": stack.label,
-                "frames": [
-                    {
-                        "function": frame.shown,
-                        "symbol": frame.function,
-                        "module": frame.module,
-                        "place": frame.place,
-                    }
-                    for frame in stack.frames
-                ],
-            }
-            for stack in fault.stacks
-        ],
-    }
-
-
-def plan_absent(absent: tuple[AbsentCell, ...]) -> tuple[dict[str, str], ...]:
-    """Return the cells that a kernel cannot have, as every report names them."""
-    return tuple(
-        {"module": a.cell.module, "tester": a.cell.tester, "reason": a.reason} for a in absent
+        ),
+        kernel_faults=tuple(plan_fault(fault) for fault in result.kernel_faults),
+        problems=result.problems,
     )
 
 
-def plan_modules(products: tuple[Product, ...]) -> list[dict[str, Any]]:
+def plan_fault(fault: KernelFault) -> FaultEntry:
+    """Return what the kernel complained of as reports have it."""
+    return FaultEntry(
+        kind=fault.kind,
+        test=fault.test,
+        modules=fault.modules,
+        log=fault.log,
+        lines=fault.lines,
+        stacks=tuple(
+            StackEntry(
+                label=stack.label,
+                frames=tuple(
+                    FrameEntry(
+                        function=frame.shown,
+                        symbol=frame.function,
+                        module=frame.module,
+                        place=frame.place,
+                    )
+                    for frame in stack.frames
+                ),
+            )
+            for stack in fault.stacks
+        ),
+    )
+
+
+def plan_absent(absent: tuple[AbsentCell, ...]) -> tuple[AbsentEntry, ...]:
+    """Return the cells that a kernel cannot have, as every report names them."""
+    return tuple(
+        AbsentEntry(module=a.cell.module, tester=a.cell.tester, reason=a.reason) for a in absent
+    )
+
+
+def plan_modules(products: tuple[Product, ...]) -> tuple[ModuleEntry, ...]:
     """Return the modules that ran, as every report names them."""
-    return [
-        {
-            "module": p.module,
-            "language": p.language,
-            "sha256": p.sha256,
-            "watched_by": list(p.watchers),
-            "not_seen_by": list(p.blind),
-        }
+    return tuple(
+        ModuleEntry(
+            module=p.module,
+            language=p.language,
+            sha256=p.sha256,
+            watched_by=p.watchers,
+            not_seen_by=p.blind,
+        )
         for p in products
-    ]
+    )
 
 
-def sum_totals(totals: tuple[Mapping[str, int], ...]) -> dict[str, int]:
-    """Return the sums of several runs' ``passed``, ``failed`` and ``skipped``."""
-    return {name: sum(t[name] for t in totals) for name in outcomes.COUNTED}
+def plan_totals(counts: Mapping[str, int]) -> Totals:
+    """Return how many tests ended how, as reports have it."""
+    return Totals(passed=counts["passed"], failed=counts["failed"], skipped=counts["skipped"])
+
+
+def sum_totals(totals: tuple[Totals, ...]) -> Totals:
+    """Return the sums of several runs."""
+    return Totals(
+        passed=sum(t.passed for t in totals),
+        failed=sum(t.failed for t in totals),
+        skipped=sum(t.skipped for t in totals),
+    )
 
 
 def render_troubles(results: tuple[CellResult, ...]) -> str:
@@ -156,14 +245,11 @@ def render_faults(found: tuple[KernelFault, ...], modules: tuple[str, ...]) -> s
     return "\n".join(line for fault in found for line in faults.render_fault(fault, modules))
 
 
-def render_absent(absent: Iterable[Mapping[str, str]]) -> list[str]:
+def render_absent(absent: Iterable[AbsentEntry]) -> list[str]:
     """Return a line for each cell that a kernel cannot have, with the reason."""
-    return [
-        f"{cell['module']} with tester {cell['tester']} is absent: {cell['reason']}"
-        for cell in absent
-    ]
+    return [f"{cell.module} with tester {cell.tester} is absent: {cell.reason}" for cell in absent]
 
 
-def render_totals(totals: Mapping[str, int]) -> str:
+def render_totals(totals: Totals) -> str:
     """Return the last line of a run."""
-    return ", ".join(f"{totals[name]} {name}" for name in outcomes.COUNTED)
+    return f"{totals.passed} passed, {totals.failed} failed, {totals.skipped} skipped"

@@ -3,11 +3,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from twinmod.base import commands
+from twinmod.base.documents import Part
+from twinmod.cells import report as cells_report
 from twinmod.cells.model import CellResult, TestResult
 from twinmod.differential import scripts
 from twinmod.differential.explorer import Exploration, Failure
@@ -15,17 +15,58 @@ from twinmod.differential.scripts import SUFFIX, Definition, Sequence
 from twinmod.guest.protocol import Outcome
 
 
-def render_differential(differential: Mapping[str, Any]) -> str:
+class RoundEntry(Part, frozen=True, kw_only=True):
+    """A round of a differential."""
+
+    size: int
+    tester: str
+    # None for a round that replays the scripts of the project.
+    seed: int | None
+    sequences: int
+    seconds: float
+
+
+class FailureEntry(Part, frozen=True, kw_only=True):
+    """The sequence that failed, as small as it got."""
+
+    outcome: str
+    message: str
+    # Whether it failed once more.
+    again: bool
+    steps: tuple[str, ...]
+    # The file that it was kept in, relative to the checkout.
+    script: str
+
+
+class DifferentialReport(Part, frozen=True, kw_only=True):
+    """What a differential came to."""
+
+    outcome: str
+    problems: tuple[str, ...]
+    kernel_faults: tuple[cells_report.FaultEntry, ...]
+    rounds: tuple[RoundEntry, ...]
+    sequences: int
+    sequences_sha256: str
+    steps: int
+    seconds: float
+    steps_per_s: float
+    # By the name of a step, how often.
+    carried_out: dict[str, int]
+    refused: dict[str, int]
+    failure: FailureEntry | None
+
+
+def render_differential(differential: DifferentialReport) -> str:
     """Return how far a differential went, how it ended, and the command that repeats a failure."""
     line = (
-        f"differential: {differential['outcome']}, {differential['sequences']} sequences "
-        f"(sha256 {differential['sequences_sha256'][:12]}), "
-        f"{differential['steps']} steps on each module, {differential['seconds']:.1f} s, "
-        f"{differential['steps_per_s']:.0f} steps/s"
+        f"differential: {differential.outcome}, {differential.sequences} sequences "
+        f"(sha256 {differential.sequences_sha256[:12]}), "
+        f"{differential.steps} steps on each module, {differential.seconds:.1f} s, "
+        f"{differential.steps_per_s:.0f} steps/s"
     )
-    if not differential["failure"]:
+    if not differential.failure:
         return line
-    again = commands.render("test", "--replay", differential["failure"]["script"])
+    again = commands.render("test", "--replay", differential.failure.script)
     return f"{line}\nto see the failure again, step by step: {again}"
 
 
@@ -72,38 +113,49 @@ def _render_failure(failure: Failure, script: str) -> str:
     return f"{failure.message}\n{steps} steps in {script}{again}"
 
 
-def plan_report(exploration: Exploration, script: str) -> dict[str, Any]:
-    """Return what a report says of an exploration: JSON's own types."""
+def plan_report(result: CellResult, exploration: Exploration, script: str) -> DifferentialReport:
+    """Return what a report says of an exploration.
+
+    Args:
+        result: From plan_result.
+        exploration: What came of it.
+        script: The file that the failure was kept in, "" without one.
+    """
     failure = exploration.failure
     seconds = exploration.seconds
-    return {
-        "rounds": [
-            {
-                "size": one.size,
-                "tester": one.tester,
-                "seed": None if one.corpus else one.seed,
-                "sequences": count,
-                "seconds": round(spent, 2),
-            }
+    return DifferentialReport(
+        outcome=result.outcome,
+        problems=result.problems,
+        kernel_faults=tuple(cells_report.plan_fault(fault) for fault in result.kernel_faults),
+        rounds=tuple(
+            RoundEntry(
+                size=one.size,
+                tester=one.tester,
+                seed=None if one.corpus else one.seed,
+                sequences=count,
+                seconds=round(spent, 2),
+            )
             for one, spent, count in exploration.rounds
-        ],
-        "sequences": exploration.sequences,
-        "sequences_sha256": exploration.sequences_sha256,
-        "steps": exploration.steps,
-        "seconds": round(seconds, 2),
-        "steps_per_s": round(exploration.steps / seconds, 1) if seconds else 0.0,
-        "carried_out": dict(sorted(exploration.carried_out.items())),
-        "refused": dict(sorted(exploration.refused.items())),
-        "failure": None
-        if failure is None
-        else {
-            "outcome": failure.outcome,
-            "message": failure.message,
-            "again": failure.again,
-            "steps": [scripts.render_step(step) for step in failure.sequence.steps],
-            "script": script,
-        },
-    }
+        ),
+        sequences=exploration.sequences,
+        sequences_sha256=exploration.sequences_sha256,
+        steps=exploration.steps,
+        seconds=round(seconds, 2),
+        steps_per_s=round(exploration.steps / seconds, 1) if seconds else 0.0,
+        carried_out=dict(sorted(exploration.carried_out.items())),
+        refused=dict(sorted(exploration.refused.items())),
+        failure=_plan_failure(failure, script) if failure is not None else None,
+    )
+
+
+def _plan_failure(failure: Failure, script: str) -> FailureEntry:
+    return FailureEntry(
+        outcome=failure.outcome,
+        message=failure.message,
+        again=failure.again,
+        steps=tuple(scripts.render_step(step) for step in failure.sequence.steps),
+        script=script,
+    )
 
 
 def plan_script_name(sequence: Sequence) -> str:

@@ -3,33 +3,46 @@
 
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from twinmod import workspace
-from twinmod.base import cache, commands
+from twinmod.base import cache, commands, documents
+from twinmod.base.documents import Document
 from twinmod.base.progress import Progress
 from twinmod.builds.product import Product
 from twinmod.cells import report
 from twinmod.cells.model import DIFFERENTIAL, CellResult
+from twinmod.cells.report import ModuleEntry
 from twinmod.cells.selection import Selection
 from twinmod.differential import corpus as differential_corpus
 from twinmod.differential import explorer as differential_explorer
 from twinmod.differential import replayer as differential_replayer
 from twinmod.differential import report as differential_report
 from twinmod.differential import scripts
+from twinmod.differential.report import DifferentialReport
 from twinmod.errors import ConfigError
 from twinmod.guest.protocol import Job, Outcome
 from twinmod.kernels import model
-from twinmod.kernels.model import KernelTree
+from twinmod.kernels.model import KernelEntry, KernelTree
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES
 from twinmod.vm import boot as vm_boot
 from twinmod.vm import running, session
 from twinmod.workspace import Prepared
+
+
+class SoakReport(Document, frozen=True, kw_only=True, tag="twinmod.soak/1"):
+    """What a soak came to."""
+
+    kernel: KernelEntry
+    accelerator: str
+    seed: int
+    stalled_boots: int
+    modules: tuple[ModuleEntry, ...]
+    differential: DifferentialReport
 
 
 def plan_soak_report(
@@ -38,30 +51,29 @@ def plan_soak_report(
     seed: int,
     stalled_boots: int,
     products: tuple[Product, ...],
-    differential: dict[str, Any],
-) -> dict[str, Any]:
-    """Return the report of a soak: JSON's own types, schema ``twinmod.soak/1``."""
-    return {
-        "schema": "twinmod.soak/1",
-        "kernel": model.plan_kernel(tree),
-        "accelerator": accelerator,
-        "seed": seed,
-        "stalled_boots": stalled_boots,
-        "modules": report.plan_modules(products),
-        "differential": differential,
-    }
+    differential: DifferentialReport,
+) -> SoakReport:
+    """Return the report of a soak."""
+    return SoakReport(
+        kernel=model.plan_kernel(tree),
+        accelerator=accelerator,
+        seed=seed,
+        stalled_boots=stalled_boots,
+        modules=report.plan_modules(products),
+        differential=differential,
+    )
 
 
-def render_soak(document: Mapping[str, Any]) -> str:
+def render_soak(document: SoakReport) -> str:
     """Return a soak as text: how often each step was carried out, and how far it went."""
-    found = document["differential"]
-    width = max((len(name) for name in found["carried_out"]), default=0)
+    found = document.differential
+    width = max((len(name) for name in found.carried_out), default=0)
     lines = [
-        f"{name:<{width}}  {count:>9}  of which refused {found['refused'][name]}"
-        for name, count in found["carried_out"].items()
+        f"{name:<{width}}  {count:>9}  of which refused {found.refused[name]}"
+        for name, count in found.carried_out.items()
     ]
-    kernel = document["kernel"]["release"]
-    lines.append(f"kernel {kernel}, {document['accelerator']}, seed {document['seed']}")
+    kernel = document.kernel.release
+    lines.append(f"kernel {kernel}, {document.accelerator}, seed {document.seed}")
     return "\n".join((*lines, differential_report.render_differential(found)))
 
 
@@ -71,7 +83,15 @@ class Explored:
 
     result: CellResult
     # As in the reports.
-    document: dict[str, Any]
+    document: DifferentialReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Soaked:
+    """What a soak came to."""
+
+    result: CellResult
+    document: SoakReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +111,7 @@ class Exploring:
         result = differential_report.plan_result(
             ended, exploration, problems if ended.outcome == Outcome.PASSED else (), shown
         )
-        document = {
-            "outcome": result.outcome,
-            "problems": list(result.problems),
-            "kernel_faults": [report.plan_fault(fault) for fault in result.kernel_faults],
-            **differential_report.plan_report(exploration, shown),
-        }
+        document = differential_report.plan_report(result, exploration, shown)
         return Explored(result=result, document=document)
 
     def _write_script(self, failure: differential_explorer.Failure) -> Path:
@@ -189,7 +204,7 @@ def prepare_alone(
 
 def run_soak(
     config: Config, prepared: Prepared, minutes: float, seed: int, progress: Progress
-) -> Explored:
+) -> Soaked:
     """Explore with fresh seeds for some minutes; write the report.
 
     Raises:
@@ -222,8 +237,8 @@ def run_soak(
         work.products,
         explored.document,
     )
-    workspace.write_json(out_dir / "report.json", document)
-    return Explored(result=explored.result, document=document)
+    documents.write(out_dir / "report.json", document)
+    return Soaked(result=explored.result, document=document)
 
 
 def plan_replay(config: Config, script: str, name: str) -> differential_replayer.Replayer:

@@ -6,12 +6,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from rich.table import Table
 
 from twinmod.base import commands
+from twinmod.base.documents import Document, Part
 from twinmod.cells import outcomes
 from twinmod.cells.model import Cell, CellResult
 from twinmod.errors import ConfigError, TwinmodError
@@ -322,16 +323,74 @@ def parse_compiler_errors(words: str) -> tuple[str, ...]:
 # -- the report -------------------------------------------------------------------------------
 
 
-def plan_verdict(verdict: Verdict) -> dict[str, Any]:
-    """Return what stopped an attempt as JSON's own types."""
+class ExpectedEntry(Part, frozen=True, kw_only=True):
+    """What was to stop an attempt; Expectation says what the keys mean."""
+
+    stopped_by: str
+    by: str
+
+
+class VerdictEntry(Part, frozen=True, kw_only=True):
+    """What stopped an attempt; Verdict says what the keys mean."""
+
+    stopped_by: str
+    by: str
+    evidence: tuple[str, ...]
+    expected: ExpectedEntry
+    as_expected: bool
+
+
+class BugEntry(Part, frozen=True, kw_only=True):
+    """A bug; Page says what the keys mean. An attempt that did not run is null."""
+
+    name: str
+    kind: str
+    why: str
+    reference: str
+    kernel: str
+    c: VerdictEntry | None
+    rust: VerdictEntry | None
+    # By variant, the further attempts that ran.
+    more: dict[str, VerdictEntry]
+
+    @property
+    def verdicts(self) -> tuple[VerdictEntry, ...]:
+        """Those of all attempts that ran."""
+        return tuple(v for v in (self.c, self.rust, *self.more.values()) if v is not None)
+
+
+class AbsentAttempt(Part, frozen=True, kw_only=True):
+    """An attempt that its kernel cannot have."""
+
+    attempt: str
+    reason: str
+
+
+class ZooReport(Document, frozen=True, kw_only=True, tag="twinmod.zoo/1"):
+    """What a run of the zoo came to."""
+
+    # By name, its release.
+    kernels: dict[str, str]
+    entries: tuple[BugEntry, ...]
+    # The names of attempts.
+    mismatches: tuple[str, ...]
+    absent: tuple[AbsentAttempt, ...]
+    # By the name of a kernel, what its setup or its VMs failed with.
+    failed: dict[str, str]
+    seconds: float
+    boots: int
+
+
+def plan_verdict(verdict: Verdict) -> VerdictEntry:
+    """Return what stopped an attempt as the report has it."""
     expected = verdict.attempt.expected
-    return {
-        "stopped_by": verdict.stopped_by,
-        "by": verdict.by,
-        "evidence": list(verdict.evidence),
-        "expected": {"stopped_by": expected.stopped_by, "by": expected.by},
-        "as_expected": verdict.passed,
-    }
+    return VerdictEntry(
+        stopped_by=verdict.stopped_by,
+        by=verdict.by,
+        evidence=verdict.evidence,
+        expected=ExpectedEntry(stopped_by=expected.stopped_by, by=expected.by),
+        as_expected=verdict.passed,
+    )
 
 
 def plan_report(
@@ -342,8 +401,8 @@ def plan_report(
     boots: int,
     absent: Mapping[Attempt, str] = MappingProxyType({}),
     failed: Mapping[str, TwinmodError] = MappingProxyType({}),
-) -> dict[str, Any]:
-    """Return the report: JSON's own types, schema ``twinmod.zoo/1``.
+) -> ZooReport:
+    """Return the report.
 
     Args:
         entries: All of the zoo; those without a verdict are left out.
@@ -356,44 +415,36 @@ def plan_report(
     """
     found = {(v.attempt.entry, v.attempt.variant): plan_verdict(v) for v in verdicts}
     names = {v.attempt.entry for v in verdicts}
-    return {
-        "schema": "twinmod.zoo/1",
-        "kernels": dict(releases),
-        "entries": [
-            {
-                "name": entry.name,
-                "kind": entry.page.kind,
-                "why": entry.page.why,
-                "reference": entry.page.reference,
-                "kernel": entry.page.kernel,
-                "c": found.get((entry.name, Language.C)),
-                "rust": found.get((entry.name, Language.RUST)),
-                "more": {
-                    v: found[entry.name, v] for v in entry.page.more if (entry.name, v) in found
-                },
-            }
+    return ZooReport(
+        kernels=dict(releases),
+        entries=tuple(
+            BugEntry(
+                name=entry.name,
+                kind=entry.page.kind,
+                why=entry.page.why,
+                reference=entry.page.reference,
+                kernel=entry.page.kernel,
+                c=found.get((entry.name, Language.C)),
+                rust=found.get((entry.name, Language.RUST)),
+                more={v: found[entry.name, v] for v in entry.page.more if (entry.name, v) in found},
+            )
             for entry in entries
             if entry.name in names
-        ],
-        "mismatches": [v.attempt.name for v in verdicts if not v.passed],
-        "absent": [
-            {"attempt": attempt.name, "reason": reason} for attempt, reason in absent.items()
-        ],
-        "failed": {name: error.message for name, error in failed.items()},
-        "seconds": round(seconds, 1),
-        "boots": boots,
-    }
+        ),
+        mismatches=tuple(v.attempt.name for v in verdicts if not v.passed),
+        absent=tuple(
+            AbsentAttempt(attempt=attempt.name, reason=reason) for attempt, reason in absent.items()
+        ),
+        failed={name: error.message for name, error in failed.items()},
+        seconds=round(seconds, 1),
+        boots=boots,
+    )
 
 
-def is_whole(document: Mapping[str, Any], attempts: int) -> bool:
+def is_whole(document: ZooReport, attempts: int) -> bool:
     """Tell whether a report has so many attempts, and each ended as expected."""
-    verdicts = [
-        verdict
-        for entry in document.get("entries", ())
-        for verdict in (entry["c"], entry["rust"], *entry["more"].values())
-        if verdict is not None
-    ]
-    return len(verdicts) == attempts and not document["mismatches"]
+    ran = sum(len(entry.verdicts) for entry in document.entries)
+    return ran == attempts and not document.mismatches
 
 
 def render_stop(stopped_by: str, by: str) -> str:

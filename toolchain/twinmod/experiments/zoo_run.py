@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import msgspec
 
 from twinmod import errors, workspace
-from twinmod.base import cache, parallel, process, sandbox
+from twinmod.base import cache, documents, parallel, process, sandbox
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Chroot
@@ -22,7 +21,7 @@ from twinmod.builds.product import Product
 from twinmod.cells.model import CellResult
 from twinmod.errors import BuildError, ConfigError, TwinmodError
 from twinmod.experiments import zoo
-from twinmod.experiments.zoo import Attempt, Entry, Verdict
+from twinmod.experiments.zoo import Attempt, Entry, Verdict, ZooReport
 from twinmod.guest.protocol import Job
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
@@ -77,7 +76,7 @@ class ZooRun:
     """A finished run."""
 
     verdicts: tuple[Verdict, ...]
-    document: dict[str, Any]
+    document: ZooReport
     seconds: float
     # By the name of a kernel, what its setup or its VMs failed with.
     failed: Mapping[str, TwinmodError]
@@ -320,5 +319,5 @@ def run_zoo(
     releases = {name: run.release for name, run in runs.items()}
     boots = sum(run.boots for run in runs.values())
     document = zoo.plan_report(entries, ordered, releases, seconds, boots, absent, failed)
-    workspace.write_json(config.out_dir / "zoo/report.json", document)
+    documents.write(config.out_dir / "zoo/report.json", document)
     return ZooRun(verdicts=ordered, document=document, seconds=seconds, failed=failed)

@@ -5,16 +5,45 @@ It is made of what `test`, `zoo`, `bench` and `counter` left; what is not there 
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from twinmod.base import text as base_text
 from twinmod.base.text import KIB, LANGUAGES
+from twinmod.bench import document as bench_document
 from twinmod.bench import explain, wording
-from twinmod.cells.outcomes import COUNTED, WORST_FIRST
+from twinmod.bench.counter import CounterReport
+from twinmod.bench.document import (
+    BenchReport,
+    ComparisonEntry,
+    CountEntry,
+    LoopEntry,
+    PartsEntry,
+)
+from twinmod.cells import report
+from twinmod.cells.outcomes import WORST_FIRST
+from twinmod.cells.report import CellEntry
+from twinmod.experiments import zoo
+from twinmod.experiments.zoo import VerdictEntry, ZooReport
 from twinmod.guest.protocol import TMPFS_FILE, Outcome
 from twinmod.html import plot
+from twinmod.matrix.report import TestReport
 
-Document = Mapping[str, Any]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reports:
+    """What a page is made of, as far as it is there."""
+
+    test: TestReport | None = None
+    bench: BenchReport | None = None
+    counter: CounterReport | None = None
+    zoo: ZooReport | None = None
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The verbs of those that are not there."""
+        return tuple(field.name for field in fields(self) if getattr(self, field.name) is None)
+
 
 #: (part of a call, its class), in the order in which they are shown.
 PARTS = tuple(
@@ -47,38 +76,35 @@ def render_percent(share: float) -> str:
 # -- the matrix -------------------------------------------------------------------------------
 
 
-def find_outcome(cell: Document, rule: str) -> str:
+def find_outcome(cell: CellEntry, rule: str) -> str:
     """Return how a cell of a test report did with a rule: its worst test decides."""
-    outcomes = {test["outcome"] for test in cell["tests"] if rule in test["rule"].split()}
+    outcomes = {test.outcome for test in cell.tests if rule in test.rule.split()}
     return next((outcome for outcome in WORST_FIRST if outcome in outcomes), Outcome.MISSING)
 
 
-def plan_matrix(test: Document, rules: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def plan_matrix(test: TestReport, rules: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Return the matrix of a test report: a row for each rule, a column for each cell."""
-    languages = {module["module"]: module["language"] for module in test["modules"]}
+    languages = {module.module: module.language for module in test.modules}
     rows = []
     for rule, title in rules:
-        outcomes = [find_outcome(cell, rule) for cell in test["cells"]]
+        outcomes = [find_outcome(cell, rule) for cell in test.cells]
         shown = [(outcome, MARKS.get(outcome, outcome.upper())) for outcome in outcomes]
         rows.append({"rule": rule, "title": title, "outcomes": shown})
-    names = [
-        f"{languages.get(cell['module'], cell['module'])}/{cell['tester']}"
-        for cell in test["cells"]
-    ]
+    names = [f"{languages.get(cell.module, cell.module)}/{cell.tester}" for cell in test.cells]
     faults = [
-        {"cell": name, "lines": fault["lines"], "test": fault["test"]}
-        for name, cell in zip(names, test["cells"], strict=True)
-        for fault in cell["kernel_faults"]
+        {"cell": name, "lines": fault.lines, "test": fault.test}
+        for name, cell in zip(names, test.cells, strict=True)
+        for fault in cell.kernel_faults
     ]
     return {
         "cells": names,
         "rows": rows,
-        "totals": test["totals"],
+        "totals": test.totals,
         "faults": faults,
-        "kernel": test["kernel"],
-        "accelerator": test["accelerator"],
-        "narrowed": test["narrowed"],
-        "differential": test["differential"],
+        "kernel": test.kernel,
+        "accelerator": test.accelerator,
+        "narrowed": test.narrowed,
+        "differential": test.differential,
     }
 
 
@@ -86,29 +112,28 @@ def plan_matrix(test: Document, rules: Iterable[tuple[str, str]]) -> dict[str, A
 
 
 def find_counts(
-    document: Document, operation: str, *, module: str = "", tester: str = "c", path: str = ""
-) -> dict[int, Document]:
+    document: BenchReport, operation: str, *, module: str = "", tester: str = "c", path: str = ""
+) -> dict[int, CountEntry]:
     """Return the exact entries of warm calls by one thread of a tester, by their size."""
-    entries = document["results"] if module else document["yardsticks"]
+    entries = document.results if module else document.yardsticks
     return {
-        entry["size_bytes"]: entry
-        for entry in entries
-        if entry["mode"] == "exact"
-        and entry["operation"] == operation
-        and entry["module"] == module
-        and entry["tester"] == tester
-        and entry["path"] == path
-        and entry["buffers"] == "reused"
-        and entry["loop"] == "tester"
+        entry.size_bytes: entry
+        for entry in bench_document.select_counts(entries)
+        if entry.operation == operation
+        and entry.module == module
+        and entry.tester == tester
+        and entry.path == path
+        and entry.buffers == "reused"
+        and entry.loop == "tester"
     }
 
 
-def find_modules(document: Document) -> dict[str, str]:
+def find_modules(document: BenchReport) -> dict[str, str]:
     """Return the module of each language."""
-    return {language: module for module, language in document["languages"].items()}
+    return {language: module for module, language in document.languages.items()}
 
 
-def plan_operation(document: Document, operation: str) -> dict[str, Any] | None:
+def plan_operation(document: BenchReport, operation: str) -> dict[str, Any] | None:
     """Return what reads or writes cost by size: a plot, and the table of its points.
 
     Returns:
@@ -136,7 +161,7 @@ def plan_operation(document: Document, operation: str) -> dict[str, Any] | None:
             name=name,
             style=style,
             points=tuple(
-                (size, entry["instructions_per_call"]) for size, entry in sorted(entries.items())
+                (size, entry.instructions_per_call) for size, entry in sorted(entries.items())
             ),
         )
         for name, style, entries in found
@@ -154,7 +179,7 @@ def plan_operation(document: Document, operation: str) -> dict[str, Any] | None:
         [
             base_text.render_size(size),
             *(
-                wording.render_count(entries[size]["instructions_per_call"])
+                wording.render_count(entries[size].instructions_per_call)
                 if size in entries
                 else "-"
                 for *_, entries in found
@@ -180,21 +205,21 @@ def _render_power(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _render_ratio(own: Mapping[str, Mapping[int, Document]], size: int) -> str:
+def _render_ratio(own: Mapping[str, Mapping[int, CountEntry]], size: int) -> str:
     c, rust = (own.get(language, {}).get(size) for language in ("c", "rust"))
     if c is None or rust is None:
         return "-"
-    return f"{rust['instructions_per_call'] / c['instructions_per_call']:.3f}"
+    return f"{rust.instructions_per_call / c.instructions_per_call:.3f}"
 
 
-def plan_parts(document: Document) -> dict[str, Any] | None:
+def plan_parts(document: BenchReport) -> dict[str, Any] | None:
     """Return what calls consist of: bars of shares, and their table; None without counts."""
     chosen = [
         entry
-        for entry in document["explanations"]["parts"]
-        if entry["cell"] in ("c/c", "rust/c")
-        and entry["size_bytes"] in (0, *SUMMARY_SIZES)
-        and not entry["path"]
+        for entry in document.explanations.parts
+        if entry.cell in ("c/c", "rust/c")
+        and entry.size_bytes in (0, *SUMMARY_SIZES)
+        and not entry.path
     ]
     if not chosen:
         return None
@@ -204,20 +229,20 @@ def plan_parts(document: Document) -> dict[str, Any] | None:
             parts=tuple(
                 (
                     style,
-                    f"{part}: {entry['parts'][part]:.0f}",
-                    entry["parts"][part] / entry["instructions"],
+                    f"{part}: {entry.parts[part]:.0f}",
+                    entry.parts[part] / entry.instructions,
                 )
                 for part, style in PARTS
             ),
-            note=wording.render_count(entry["instructions"]),
+            note=wording.render_count(entry.instructions),
         )
         for entry in chosen
     ]
     rows = [
         [
             name_call(entry),
-            *(f"{entry['parts'][part]:.0f}" for part, _ in PARTS),
-            wording.render_count(entry["instructions"]),
+            *(f"{entry.parts[part]:.0f}" for part, _ in PARTS),
+            wording.render_count(entry.instructions),
         ]
         for entry in chosen
     ]
@@ -231,70 +256,70 @@ def plan_parts(document: Document) -> dict[str, Any] | None:
     }
 
 
-def name_call(entry: Document) -> str:
+def name_call(entry: PartsEntry) -> str:
     """Return a call of an explanation as people say it."""
-    language = LANGUAGES.get(entry["cell"].partition("/")[0], entry["cell"])
-    size = f" {base_text.render_size(entry['size_bytes'])}" if entry["size_bytes"] else ""
-    return f"{language} {entry['operation']}{size}"
+    language = LANGUAGES.get(entry.cell.partition("/")[0], entry.cell)
+    size = f" {base_text.render_size(entry.size_bytes)}" if entry.size_bytes else ""
+    return f"{language} {entry.operation}{size}"
 
 
-def plan_differences(document: Document) -> list[dict[str, Any]]:
+def plan_differences(document: BenchReport) -> list[dict[str, Any]]:
     """Return what the difference between the languages consists of, for some calls."""
     return [
         {
-            "title": f"{entry['operation']}"
-            + (f" of {base_text.render_size(entry['size_bytes'])}" if entry["size_bytes"] else ""),
-            "c": wording.render_count(entry["c"]),
-            "rust": wording.render_count(entry["rust"]),
-            "difference": f"{entry['difference']:+.0f}",
-            "share": f"{entry['difference'] / entry['c']:+.1%}",
+            "title": f"{entry.operation}"
+            + (f" of {base_text.render_size(entry.size_bytes)}" if entry.size_bytes else ""),
+            "c": wording.render_count(entry.c),
+            "rust": wording.render_count(entry.rust),
+            "difference": f"{entry.difference:+.0f}",
+            "share": f"{entry.difference / entry.c:+.1%}",
             "rows": [
                 [
-                    row["function"],
-                    f"{row['c']:.0f}",
-                    f"{row['rust']:.0f}",
-                    f"{row['difference']:+.0f}",
+                    row.function,
+                    f"{row.c:.0f}",
+                    f"{row.rust:.0f}",
+                    f"{row.difference:+.0f}",
                 ]
-                for row in entry["rows"][:SHOWN_ROWS]
+                for row in entry.rows[:SHOWN_ROWS]
             ],
-            "rest": len(entry["rows"][SHOWN_ROWS:]),
-            "rest_difference": f"{sum(r['difference'] for r in entry['rows'][SHOWN_ROWS:]):+.0f}",
+            "rest": len(entry.rows[SHOWN_ROWS:]),
+            "rest_difference": f"{sum(r.difference for r in entry.rows[SHOWN_ROWS:]):+.0f}",
         }
-        for entry in document["explanations"]["differences"]
-        if entry["tester"] == "c" and entry["size_bytes"] in (0, 1, 512 * KIB)
+        for entry in document.explanations.differences
+        if entry.tester == "c" and entry.size_bytes in (0, 1, 512 * KIB)
     ]
 
 
 # -- why reads looked slow --------------------------------------------------------------------
 
 
-def plan_loops(document: Document) -> dict[str, Any] | None:
+def plan_loops(document: BenchReport) -> dict[str, Any] | None:
     """Return what a first benchmark sees, pass by pass, with the faults that explain it.
 
     Returns:
         None where nobody ran it.
     """
-    found = document["explanations"]["loops"]
+    found = document.explanations.loops
     if not found:
         return None
     bars = []
     for entry in found:
-        language, _, tester = entry["cell"].partition("/")
-        if tester == language and entry["buffers"] == "fresh":
+        language, _, tester = entry.cell.partition("/")
+        if tester == language and entry.buffers == "fresh":
             bars += _plan_passes(entry, LANGUAGES.get(language, language))
     rows = [
         [
-            entry["cell"],
-            entry["buffers"],
-            *(" ".join(_render_power(n) for n in entry[name]) for name in ("read_ns", "write_ns")),
-            f"{entry['ratio']:.2f}",
-            " ".join(map(str, entry["read_faults"])),
+            entry.cell,
+            entry.buffers,
+            *(" ".join(map(_render_power, ns)) for ns in (entry.read_ns, entry.write_ns)),
+            f"{entry.ratio:.2f}",
+            " ".join(map(str, entry.read_faults)),
         ]
         for entry in found
     ]
     title = "Passes of a loop that allocates a buffer, reads into it and writes from it"
     by_buffers = {
-        buffers: [entry for entry in found if entry["buffers"] == buffers]
+        buffers: [entry for entry in found if entry.buffers == buffers]
         for buffers in ("fresh", "reused")
     }
     return {
@@ -303,11 +328,11 @@ def plan_loops(document: Document) -> dict[str, Any] | None:
         "rows": rows,
         "head": ["cell", "buffers", "reads", "writes", "read / write", "faults of the reads"],
         "ratios": {
-            buffers: _render_span([entry["ratio"] for entry in entries])
+            buffers: _render_span([entry.ratio for entry in entries])
             for buffers, entries in by_buffers.items()
         },
         "faults": {
-            buffers: _render_span([entry["faults_per_read"] for entry in entries])
+            buffers: _render_span([entry.faults_per_read for entry in entries])
             for buffers, entries in by_buffers.items()
         },
         "languages": [
@@ -315,29 +340,29 @@ def plan_loops(document: Document) -> dict[str, Any] | None:
                 name,
                 _render_span(
                     [
-                        entry["ratio"]
+                        entry.ratio
                         for entry in by_buffers["fresh"]
-                        if entry["cell"].startswith(f"{language}/")
+                        if entry.cell.startswith(f"{language}/")
                     ]
                 ),
             )
             for language, name in LANGUAGES.items()
         ],
-        "size": base_text.render_size(found[0]["size_bytes"]),
+        "size": base_text.render_size(found[0].size_bytes),
     }
 
 
-def _plan_passes(entry: Document, language: str) -> list[plot.Bar]:
+def _plan_passes(entry: LoopEntry, language: str) -> list[plot.Bar]:
     return [
         plot.Bar(
             label=f"{language} {what} {number}",
             parts=((what, f"{ns} instructions", ns),),
             note=f"{_render_power(ns)}, {faults} faults" if faults else _render_power(ns),
         )
-        for number in range(1, len(entry["read_ns"]) + 1)
+        for number in range(1, len(entry.read_ns) + 1)
         for what, ns, faults in (
-            ("read", entry["read_ns"][number - 1], entry["read_faults"][number - 1]),
-            ("write", entry["write_ns"][number - 1], entry["write_faults"][number - 1]),
+            ("read", entry.read_ns[number - 1], entry.read_faults[number - 1]),
+            ("write", entry.write_ns[number - 1], entry.write_faults[number - 1]),
         )
     ]
 
@@ -349,20 +374,20 @@ def _render_span(values: list[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def plan_cold(document: Document) -> dict[str, Any] | None:
+def plan_cold(document: BenchReport) -> dict[str, Any] | None:
     """Return what page faults are of calls whose buffer was never touched; None without any."""
     rows = [
         [
-            entry["cell"],
-            f"{entry['operation']} {base_text.render_size(entry['size_bytes'])}",
-            wording.render_count(entry["cold"]),
-            wording.render_count(entry["warm"]),
-            f"{entry['minor_faults']:.0f}",
-            render_percent(entry["fault_share"]),
-            wording.render_count(entry["instructions_per_fault"]),
+            entry.cell,
+            f"{entry.operation} {base_text.render_size(entry.size_bytes)}",
+            wording.render_count(entry.cold),
+            wording.render_count(entry.warm),
+            f"{entry.minor_faults:.0f}",
+            render_percent(entry.fault_share),
+            wording.render_count(entry.instructions_per_fault),
         ]
-        for entry in document["explanations"]["cold"]
-        if entry["cell"] in ("c/c", "rust/c")
+        for entry in document.explanations.cold
+        if entry.cell in ("c/c", "rust/c")
     ]
     if not rows:
         return None
@@ -383,27 +408,23 @@ def plan_cold(document: Document) -> dict[str, Any] | None:
 # -- by a clock -------------------------------------------------------------------------------
 
 
-def plan_clock(document: Document) -> dict[str, Any] | None:
+def plan_clock(document: BenchReport) -> dict[str, Any] | None:
     """Return how Rust compares with C by a clock: a plot of intervals, and its table.
 
     Returns:
         None where the C tester timed no call.
     """
     found = {
-        wording.render_entry(entry): entry
-        for entry in document["comparisons"]
-        if entry["tester"] == "c"
+        wording.render_entry(entry): entry for entry in document.comparisons if entry.tester == "c"
     }
     ranges = [
-        plot.Range(
-            label=name, low=entry["interval"][0], middle=entry["ratio"], high=entry["interval"][1]
-        )
+        plot.Range(label=name, low=entry.interval[0], middle=entry.ratio, high=entry.interval[1])
         for name, entry in found.items()
     ]
     times = {
-        (entry["module"], wording.render_entry(entry)): entry["ns_per_call"]
-        for entry in document["results"]
-        if entry["mode"] == "wall" and entry["tester"] == "c"
+        (entry.module, wording.render_entry(entry)): entry.ns_per_call
+        for entry in bench_document.select_times(document.results)
+        if entry.tester == "c"
     }
     if not times:
         return None
@@ -421,8 +442,8 @@ def plan_clock(document: Document) -> dict[str, Any] | None:
         "title": title,
         "svg": plot.render_ranges(ranges, title, 1.0) if ranges else "",
         "rows": rows,
-        "wall": document["wall"],
-        "label": wording.label_accelerator(document["wall"]["accelerator"]),
+        "wall": document.wall,
+        "label": wording.label_accelerator(document.accelerator),
         "head": [
             "call",
             *(f"{LANGUAGES.get(language, language)} ns" for language in modules),
@@ -433,34 +454,38 @@ def plan_clock(document: Document) -> dict[str, Any] | None:
     }
 
 
-def _render_comparison(entry: Document | None) -> tuple[str, str, str]:
+def _render_comparison(entry: ComparisonEntry | None) -> tuple[str, str, str]:
     if entry is None:
         return "-", "-", "-"
-    low, high = entry["interval"]
-    return f"{entry['ratio']:.3f}", f"{low:.3f} to {high:.3f}", entry["verdict"]
+    low, high = entry.interval
+    return f"{entry.ratio:.3f}", f"{low:.3f} to {high:.3f}", entry.verdict
 
 
-def plan_counter(document: Document) -> dict[str, Any]:
+def plan_counter(document: CounterReport) -> dict[str, Any]:
     """Return what a counter took."""
     rows = []
-    for cell in document["cells"]:
-        found = cell["interval_s"]
+    for cell in document.cells:
+        found = cell.interval_s
         rows.append(
             [
-                cell["cell"],
-                str(cell["target"]),
-                str(sum(cell["target"] - actual for actual in cell["actual"])),
-                f"{found['median']:.3f}",
-                f"{found['low']:.3f} to {found['high']:.3f}",
-                str(len(cell["real_s"])),
+                cell.cell,
+                str(cell.target),
+                str(cell.target * len(cell.actual) - sum(cell.actual)),
+                f"{found.median:.3f}",
+                f"{found.low:.3f} to {found.high:.3f}",
+                str(len(cell.real_s)),
             ]
-            if found
-            else [cell["cell"], *"-----"]
+            if found is not None and cell.target is not None
+            else [cell.cell, *"-----"]
         )
     return {
-        **document,
+        "threads": document.threads,
+        "increments": document.increments,
+        "method": document.method,
+        "accelerator": document.accelerator,
+        "comparisons": document.comparisons,
         "rows": rows,
-        "label": wording.label_accelerator(document["accelerator"]),
+        "label": wording.label_accelerator(document.accelerator),
         "head": ["cell", "Target", "lost", "median s", "95 % interval", "repeats"],
     }
 
@@ -468,47 +493,46 @@ def plan_counter(document: Document) -> dict[str, Any]:
 # -- the rest ---------------------------------------------------------------------------------
 
 
-def plan_zoo(document: Document) -> dict[str, Any]:
+def plan_zoo(document: ZooReport) -> dict[str, Any]:
     """Return where each bug was stopped."""
     rows = []
-    for entry in document["entries"]:
-        attempts = [(entry["kind"], entry["reference"], entry["c"], entry["rust"])]
+    for entry in document.entries:
+        attempts = [(entry.kind, entry.reference, entry.c, entry.rust)]
         attempts += [
             (f"… {name.removeprefix('rust_')}", "", None, verdict)
-            for name, verdict in entry["more"].items()
+            for name, verdict in entry.more.items()
         ]
         for kind, reference, c, rust in attempts:
             rows.append([kind, *(_plan_stop(verdict) for verdict in (c, rust)), reference])
     return {
         "rows": rows,
-        "kinds": len(document["entries"]),
-        "mismatches": document["mismatches"],
-        "seconds": document["seconds"],
-        "kernels": document["kernels"],
+        "kinds": len(document.entries),
+        "mismatches": document.mismatches,
+        "seconds": document.seconds,
+        "kernels": document.kernels,
     }
 
 
-def _plan_stop(verdict: Document | None) -> tuple[str, str]:
+def _plan_stop(verdict: VerdictEntry | None) -> tuple[str, str]:
     if verdict is None:
         return "", ""
-    text = verdict["stopped_by"] + (f" ({verdict['by']})" if verdict["by"] else "")
-    return verdict["stopped_by"], text
+    return verdict.stopped_by, zoo.render_stop(verdict.stopped_by, verdict.by)
 
 
-def plan_builds(document: Document) -> dict[str, Any]:
+def plan_builds(document: BenchReport) -> dict[str, Any]:
     """Return what building each module costs, and what comes of it."""
     rows = [
         [
-            build["module"],
-            f"{build['cold_s']:.1f}",
-            f"{build['changed_s']:.1f}",
-            f"{build['unchanged_s']:.2f}",
-            str(build["stripped_bytes"]),
-            str(build["text_bytes"]),
-            str(build["symbols"]),
-            str(build["lines"]),
+            build.module,
+            f"{build.cold_s:.1f}",
+            f"{build.changed_s:.1f}",
+            f"{build.unchanged_s:.2f}",
+            str(build.stripped_bytes),
+            str(build.text_bytes),
+            str(build.symbols),
+            str(build.lines),
         ]
-        for build in document["builds"]
+        for build in document.builds
     ]
     head = [
         "module",
@@ -523,48 +547,47 @@ def plan_builds(document: Document) -> dict[str, Any]:
     return {"rows": rows, "head": head}
 
 
-def plan_goals(document: Document) -> dict[str, Any] | None:
+def plan_goals(document: BenchReport) -> dict[str, Any] | None:
     """Return what was to be reached, and what is; None without any goal."""
-    if not document["goals"]:
+    if not document.goals:
         return None
     rows = [
         [
-            goal["goal"],
-            LANGUAGES.get(goal["module"], goal["module"]),
-            f"{goal['reached']:.3f}",
-            f"{goal['limit']:.2f}",
-            "met" if goal["met"] else "not met",
+            goal.goal,
+            LANGUAGES.get(goal.module, goal.module),
+            f"{goal.reached:.3f}",
+            f"{goal.limit:.2f}",
+            "met" if goal.met else "not met",
         ]
-        for goal in document["goals"]
+        for goal in document.goals
     ]
     return {
         "rows": rows,
         "head": ["goal", "module", "reached", "at most", ""],
-        "met": sum(goal["met"] for goal in document["goals"]),
+        "met": sum(goal.met for goal in document.goals),
         "all": len(rows),
     }
 
 
 def plan_page(
-    documents: Mapping[str, Document], rules: tuple[tuple[str, str], ...], made: str, version: str
+    reports: Reports, rules: tuple[tuple[str, str], ...], made: str, version: str
 ) -> dict[str, Any]:
     """Return all that the page's template uses.
 
     Args:
-        documents: By name, `test`, `zoo`, `bench` and `counter`, as far as they are there.
+        reports: What there is.
         rules: (number, title) of the contract.
         made: The day.
         version: Of twinmod.
     """
-    found = documents.get("bench")
-    exact = found is not None and found["mode"] != "wall"
-    timed = found is not None and found["mode"] != "exact"
-    missing = [name for name in ("test", "bench", "counter", "zoo") if name not in documents]
+    found = reports.bench
+    exact = found is not None and found.mode != "wall"
+    timed = found is not None and found.mode != "exact"
     return {
         "made": made,
         "version": version,
-        "missing": missing,
-        "matrix": plan_matrix(documents["test"], rules) if "test" in documents else None,
+        "missing": reports.missing,
+        "matrix": plan_matrix(reports.test, rules) if reports.test else None,
         "bench": found,
         "operations": [
             operation for name in ("pread", "pwrite") if (operation := plan_operation(found, name))
@@ -577,31 +600,28 @@ def plan_page(
         "cold": plan_cold(found) if found and exact else None,
         "goals": plan_goals(found) if found and exact else None,
         "clock": plan_clock(found) if found and timed else None,
-        "builds": plan_builds(found) if found and found["builds"] else None,
-        "counter": plan_counter(documents["counter"]) if "counter" in documents else None,
-        "zoo": plan_zoo(documents["zoo"]) if "zoo" in documents else None,
+        "builds": plan_builds(found) if found and found.builds else None,
+        "counter": plan_counter(reports.counter) if reports.counter else None,
+        "zoo": plan_zoo(reports.zoo) if reports.zoo else None,
     }
 
 
 # -- a summary --------------------------------------------------------------------------------
 
 
-def render_summary(
-    documents: Mapping[str, Document], rules: tuple[tuple[str, str], ...], made: str
-) -> str:
+def render_summary(reports: Reports, rules: tuple[tuple[str, str], ...], made: str) -> str:
     """Return the report in Markdown on one screen, for a cover letter or a pull request."""
     lines = []
-    if test := documents.get("test"):
-        totals = test["totals"]
-        counts = ", ".join(f"{totals[name]} {name}" for name in COUNTED)
-        head = f"{len(rules)} rules, {len(test['cells'])} cells: {counts}"
-        lines += [f"**{head}** on {test['kernel']['release']}.", ""]
-    if (found := documents.get("bench")) and found["mode"] != "wall":
+    if test := reports.test:
+        counts = report.render_totals(test.totals)
+        head = f"{len(rules)} rules, {len(test.cells)} cells: {counts}"
+        lines += [f"**{head}** on {test.kernel.release}.", ""]
+    if (found := reports.bench) and found.mode != "wall":
         lines += _render_costs(found)
-    if zoo := documents.get("zoo"):
-        stops = [entry["rust"]["stopped_by"] for entry in zoo["entries"] if entry["rust"]]
+    if reports.zoo:
+        stops = [entry.rust.stopped_by for entry in reports.zoo.entries if entry.rust]
         refused = f"{stops.count('compile')} of {len(stops)} kinds of bugs"
-        odd = len(zoo["mismatches"])
+        odd = len(reports.zoo.mismatches)
         lines += [f"The Rust compiler refused {refused}; {odd} attempts ended unexpectedly.", ""]
     lines.append(
         f"twinmod, {made}; instructions of the guest, QEMU's TCG with `-icount`: the same "
@@ -610,7 +630,7 @@ def render_summary(
     return "\n".join(lines) + "\n"
 
 
-def _render_costs(document: Document) -> list[str]:
+def _render_costs(document: BenchReport) -> list[str]:
     """Return the table of a summary, with an empty line behind it; nothing without counts."""
     modules = find_modules(document)
     rows = []
@@ -623,7 +643,7 @@ def _render_costs(document: Document) -> list[str]:
             [
                 f"{operation} {base_text.render_size(size)}",
                 *(
-                    wording.render_count(entries[size]["instructions_per_call"])
+                    wording.render_count(entries[size].instructions_per_call)
                     if size in entries
                     else "-"
                     for entries in own.values()

@@ -1,23 +1,33 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The verb `report`: one page and one summary of what earlier runs left."""
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from twinmod.base import bugs, cache, commands, templates
+from twinmod.base import bugs, cache, commands, documents, templates
 from twinmod.base.bugs import MALFORMED
+from twinmod.base.documents import Document
+from twinmod.bench.counter import CounterReport
+from twinmod.bench.document import BenchReport
 from twinmod.errors import ConfigError
+from twinmod.experiments.zoo import ZooReport
 from twinmod.guest import visible
 from twinmod.html import document as html_document
+from twinmod.html.document import Reports
+from twinmod.matrix.report import TestReport
 from twinmod.project import rules as project_rules
 from twinmod.project.config import Config
 from twinmod.project.rules import Rules
 
 #: What a page is made of, as far as it is there.
-REPORTS = ("test", "bench", "counter", "zoo")
+REPORTS: Mapping[str, type[Document]] = {
+    "test": TestReport,
+    "bench": BenchReport,
+    "counter": CounterReport,
+    "zoo": ZooReport,
+}
 
 
 def find_report(config: Config, name: str) -> Path | None:
@@ -27,22 +37,20 @@ def find_report(config: Config, name: str) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def read_reports(config: Config, rules: Rules, made: str) -> dict[str, dict[str, Any]]:
-    """Return what earlier runs left, by verb; a page can be made of each.
+def read_reports(config: Config, rules: Rules, made: str) -> Reports:
+    """Return what earlier runs left; a page can be made of each.
 
     Raises:
         ConfigError: One of them is not whole, or there is none.
     """
-    found = {}
-    for name in REPORTS:
+    found: dict[str, Any] = {}
+    for name, kind in REPORTS.items():
         path = find_report(config, name)
         if path is None:
             continue
         try:
-            document = json.loads(path.read_bytes())
-            if document["schema"] != f"twinmod.{name}/1":
-                raise ValueError(f"schema {document['schema']!r}")
-            render_pages({name: document}, rules, made)
+            document: Any = documents.parse(path.read_bytes(), kind)
+            render_pages(Reports(**{name: document}), rules, made)
         except MALFORMED as error:
             raise ConfigError(
                 f"the report of `{name}` is not whole, or of another version of twinmod",
@@ -56,17 +64,15 @@ def read_reports(config: Config, rules: Rules, made: str) -> dict[str, dict[str,
             facts=(("folder", str(config.out_dir)),),
             hint=f"{commands.render('test')}, then {commands.render('bench')}",
         )
-    return found
+    return Reports(**found)
 
 
-def render_pages(
-    documents: Mapping[str, Mapping[str, Any]], rules: Rules, made: str
-) -> tuple[str, str]:
+def render_pages(reports: Reports, rules: Rules, made: str) -> tuple[str, str]:
     """Return the page and the summary of some reports, as text that has a form in UTF-8."""
-    values = html_document.plan_page(documents, rules, made, templates.read_version())
+    values = html_document.plan_page(reports, rules, made, templates.read_version())
     text = templates.render_template("report.html.j2", values)
     return visible.make_visible(text), visible.make_visible(
-        html_document.render_summary(documents, rules, made)
+        html_document.render_summary(reports, rules, made)
     )
 
 

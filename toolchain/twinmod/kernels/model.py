@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from twinmod.base.documents import Part
 from twinmod.base.sandbox import Chroot
 
 
@@ -78,12 +79,23 @@ class KernelTree:
         return self.build_dir == self.source_dir
 
 
-def plan_kernel(tree: KernelTree) -> dict[str, str]:
+class KernelEntry(Part, frozen=True, kw_only=True):
+    """A kernel as every report names it; KernelTree says what the keys mean."""
+
+    release: str
+    origin: str
+    suite: str
+    # "" for a kernel without Rust.
+    rustc: str
+    version: str
+
+
+def plan_kernel(tree: KernelTree) -> KernelEntry:
     """Return a kernel as every report names it."""
-    return {
-        "release": tree.release,
-        "origin": tree.origin,
-        "suite": tree.suite,
-        "rustc": tree.proof.rustc,
-        "version": tree.version,
-    }
+    return KernelEntry(
+        release=tree.release,
+        origin=tree.origin,
+        suite=tree.suite,
+        rustc=tree.proof.rustc,
+        version=tree.version,
+    )

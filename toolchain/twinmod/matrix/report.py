@@ -1,36 +1,116 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A run of the matrix as data, as JUnit, and as text; data first. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import junitparser
 from rich.table import Table
 from rich.text import Text
 
 from twinmod.base import commands
+from twinmod.base.documents import Document, Part
 from twinmod.builds.product import Product
 from twinmod.cells import injection, report
+from twinmod.cells.injection import InjectionReport
 from twinmod.cells.model import DIFFERENTIAL, AbsentCell, CellResult, KernelCell
 from twinmod.cells.outcomes import GOOD
-from twinmod.cells.report import MARKS
+from twinmod.cells.report import MARKS, AbsentEntry, CellEntry, ModuleEntry, Totals
 from twinmod.differential import report as differential_report
+from twinmod.differential.report import DifferentialReport
 from twinmod.errors import TwinmodError
 from twinmod.guest import visible
 from twinmod.guest.protocol import Outcome
 from twinmod.kernels import model
-from twinmod.kernels.model import KernelTree
+from twinmod.kernels.model import KernelEntry, KernelTree
 
 #: How many failed rules the command that runs them again names.
 AGAIN_RULES = 5
+
+
+class Phase(Part, frozen=True, kw_only=True):
+    """What a run spent its time on."""
+
+    title: str
+    seconds: float
+
+
+class VmPhase(Part, frozen=True, kw_only=True):
+    """What a VM spent its time on, by its own clock."""
+
+    # From 1 on.
+    vm: int
+    title: str
+    seconds: float
+
+
+class TestReport(Document, frozen=True, kw_only=True, tag="twinmod.test/1"):
+    """A run of the matrix on one kernel."""
+
+    # pytest would otherwise take the class for tests.
+    __test__ = False
+
+    kernel: KernelEntry
+    accelerator: str
+    accelerator_reason: str
+    # What each VM had.
+    memory_mib: int
+    # What the caller narrowed the run to, "" for all of it.
+    narrowed: str
+    # Whether what repeats itself was made to do so many more times.
+    long: bool
+    # How many VMs it took.
+    boots: int
+    # How many of them never came as far as the agent, and were booted again.
+    stalled_boots: int
+    modules: tuple[ModuleEntry, ...]
+    phases: tuple[Phase, ...]
+    vm_phases: tuple[VmPhase, ...]
+    cells: tuple[CellEntry, ...]
+    absent: tuple[AbsentEntry, ...]
+    # None when it was not run.
+    differential: DifferentialReport | None
+    # None on a kernel that fails nothing on demand.
+    injected: InjectionReport | None
+    totals: Totals
+
+
+class ErrorEntry(Part, frozen=True, kw_only=True):
+    """What a run on one of several kernels failed with."""
+
+    exit_code: int
+    message: str
+    facts: tuple[tuple[str, str], ...]
+    hint: str
+
+
+class RunEntry(Part, frozen=True, kw_only=True):
+    """What a run on several kernels came to on one of them."""
+
+    kernel: str
+    # tested, absent or failed.
+    outcome: str
+    totals: Totals
+    absent: tuple[AbsentEntry, ...]
+    error: ErrorEntry | None
+
+
+class TestsReport(Document, frozen=True, kw_only=True, tag="twinmod.tests/1"):
+    """One run of the matrix on several kernels."""
+
+    # pytest would otherwise take the class for tests.
+    __test__ = False
+
+    kernels: tuple[RunEntry, ...]
+    runs: tuple[TestReport, ...]
+    totals: Totals
 
 
 def plan_test_report(
     results: tuple[CellResult, ...],
     tree: KernelTree,
     accelerator: Mapping[str, str],
-    totals: Mapping[str, int],
+    totals: Totals,
     *,
     narrowed: str,
     long: bool,
@@ -41,16 +121,16 @@ def plan_test_report(
     products: tuple[Product, ...],
     phases: tuple[tuple[str, float], ...],
     vm_phases: tuple[tuple[int, str, float], ...],
-    differential: dict[str, Any] | None,
-    injected: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """Return the test report: JSON's own types, schema ``twinmod.test/1``.
+    differential: DifferentialReport | None,
+    injected: InjectionReport | None,
+) -> TestReport:
+    """Return the test report.
 
     Args:
         results: Every cell.
         tree: The kernel that it ran on.
         accelerator: ``name`` and ``reason``.
-        totals: ``passed``, ``failed``, ``skipped``.
+        totals: Of all cells.
         narrowed: What the caller narrowed the run to, "" for all of it.
         long: Whether what repeats itself was made to do so many more times.
         memory_mib: What each VM had.
@@ -63,28 +143,27 @@ def plan_test_report(
         differential: What it came to, None when it was not run.
         injected: What was made to fail on demand, None on a kernel that cannot.
     """
-    return {
-        "schema": "twinmod.test/1",
-        "kernel": model.plan_kernel(tree),
-        "accelerator": accelerator["name"],
-        "accelerator_reason": accelerator["reason"],
-        "memory_mib": memory_mib,
-        "narrowed": narrowed,
-        "long": long,
-        "boots": boots,
-        "stalled_boots": stalled_boots,
-        "modules": report.plan_modules(products),
-        "phases": [{"title": title, "seconds": round(seconds, 2)} for title, seconds in phases],
-        "vm_phases": [
-            {"vm": number, "title": title, "seconds": round(seconds, 2)}
+    return TestReport(
+        kernel=model.plan_kernel(tree),
+        accelerator=accelerator["name"],
+        accelerator_reason=accelerator["reason"],
+        memory_mib=memory_mib,
+        narrowed=narrowed,
+        long=long,
+        boots=boots,
+        stalled_boots=stalled_boots,
+        modules=report.plan_modules(products),
+        phases=tuple(Phase(title=title, seconds=round(seconds, 2)) for title, seconds in phases),
+        vm_phases=tuple(
+            VmPhase(vm=number, title=title, seconds=round(seconds, 2))
             for number, title, seconds in vm_phases
-        ],
-        "cells": [report.plan_cell(result) for result in results],
-        "absent": list(report.plan_absent(absent)),
-        "differential": differential,
-        "injected": injected,
-        "totals": dict(totals),
-    }
+        ),
+        cells=tuple(report.plan_cell(result) for result in results),
+        absent=report.plan_absent(absent),
+        differential=differential,
+        injected=injected,
+        totals=totals,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +172,7 @@ class KernelRun:
 
     kernel: str
     # The report of its run; None when it has none.
-    document: dict[str, Any] | None = None
+    document: TestReport | None = None
     # The cells that it cannot have, when those are all.
     absent: tuple[AbsentCell, ...] = ()
     # What its setup, its builds or its VM failed with.
@@ -107,58 +186,73 @@ class KernelRun:
         return "absent" if self.document is None else "tested"
 
     @property
-    def totals(self) -> dict[str, int]:
-        """passed, failed and skipped: an error is one failure, an absent cell is skipped."""
+    def totals(self) -> Totals:
+        """An error is one failure, an absent cell is skipped."""
         if self.document is not None:
-            return dict(self.document["totals"])
-        return {"passed": 0, "failed": int(self.error is not None), "skipped": len(self.absent)}
+            return self.document.totals
+        return Totals(passed=0, failed=int(self.error is not None), skipped=len(self.absent))
 
 
-def plan_runs_report(runs: tuple[KernelRun, ...]) -> dict[str, Any]:
-    """Return the report of one run on several kernels: schema ``twinmod.tests/1``."""
-    return {
-        "schema": "twinmod.tests/1",
-        "kernels": [
-            {
-                "kernel": run.kernel,
-                "outcome": run.outcome,
-                "totals": run.totals,
-                "absent": list(report.plan_absent(run.absent)),
-                "error": plan_error(run.error) if run.error is not None else None,
-            }
+def plan_runs_report(runs: tuple[KernelRun, ...]) -> TestsReport:
+    """Return the report of one run on several kernels."""
+    return TestsReport(
+        kernels=tuple(
+            RunEntry(
+                kernel=run.kernel,
+                outcome=run.outcome,
+                totals=run.totals,
+                absent=report.plan_absent(run.absent),
+                error=plan_error(run.error) if run.error is not None else None,
+            )
             for run in runs
-        ],
-        "runs": [run.document for run in runs if run.document is not None],
-        "totals": report.sum_totals(tuple(run.totals for run in runs)),
-    }
+        ),
+        runs=tuple(run.document for run in runs if run.document is not None),
+        totals=report.sum_totals(tuple(run.totals for run in runs)),
+    )
 
 
-def plan_error(error: TwinmodError) -> dict[str, Any]:
-    """Return an error as JSON's own types."""
-    return {
-        "exit_code": int(error.exit_code),
-        "message": error.message,
-        "facts": [list(fact) for fact in error.facts],
-        "hint": error.hint,
-    }
+def plan_error(error: TwinmodError) -> ErrorEntry:
+    """Return an error as reports have it."""
+    return ErrorEntry(
+        exit_code=int(error.exit_code),
+        message=error.message,
+        facts=error.facts,
+        hint=error.hint,
+    )
 
 
-def plan_matrix_report(cells: tuple[KernelCell, ...]) -> dict[str, Any]:
-    """Return kernels x modules x testers: JSON's own types, schema ``twinmod.matrix/1``."""
-    return {
-        "schema": "twinmod.matrix/1",
-        "cells": [
-            {
-                "kernel": c.kernel,
-                "release": c.release,
-                "module": c.cell.module,
-                "tester": c.cell.tester,
-                "available": not c.reason,
-                "reason": c.reason,
-            }
+class MatrixCell(Part, frozen=True, kw_only=True):
+    """A module with a tester on a kernel, and why it cannot be run there, "" where it can."""
+
+    kernel: str
+    release: str
+    module: str
+    tester: str
+    available: bool
+    reason: str
+
+
+class MatrixReport(Document, frozen=True, kw_only=True, tag="twinmod.matrix/1"):
+    """Kernels x modules x testers."""
+
+    cells: tuple[MatrixCell, ...]
+
+
+def plan_matrix_report(cells: tuple[KernelCell, ...]) -> MatrixReport:
+    """Return kernels x modules x testers as a document."""
+    return MatrixReport(
+        cells=tuple(
+            MatrixCell(
+                kernel=c.kernel,
+                release=c.release,
+                module=c.cell.module,
+                tester=c.cell.tester,
+                available=not c.reason,
+                reason=c.reason,
+            )
             for c in cells
-        ],
-    }
+        )
+    )
 
 
 def render_junit(results: tuple[CellResult, ...]) -> str:
@@ -264,64 +358,64 @@ def render_matrix(cells: tuple[KernelCell, ...]) -> str:
     return "\n".join(lines)
 
 
-def render_run_notes(document: Mapping[str, Any], folder: str) -> str:
+def render_run_notes(document: TestReport, folder: str) -> str:
     """Return what stands between a run's table and its totals: where, on what, how much of it."""
-    kernel, memory_mib = document["kernel"]["release"], document["memory_mib"]
-    lines = [f"kernel {kernel}, {document['accelerator']}, {memory_mib} MiB; {folder}"]
+    kernel, memory_mib = document.kernel.release, document.memory_mib
+    lines = [f"kernel {kernel}, {document.accelerator}, {memory_mib} MiB; {folder}"]
     lines += render_phases(document)
-    lines += render_watchers(document["modules"])
-    lines += report.render_absent(document["absent"])
-    if document["differential"]:
-        lines.append(differential_report.render_differential(document["differential"]))
-    if document["injected"]:
-        lines.append(injection.render_report(document["injected"]))
-    if document["stalled_boots"]:
-        lines.append(f"{document['stalled_boots']} VM stalled at boot and was booted again")
-    if document["narrowed"]:
-        lines.append(f"narrowed to {document['narrowed']}")
-    if document["long"]:
+    lines += render_watchers(document.modules)
+    lines += report.render_absent(document.absent)
+    if document.differential:
+        lines.append(differential_report.render_differential(document.differential))
+    if document.injected:
+        lines.append(injection.render_report(document.injected))
+    if document.stalled_boots:
+        lines.append(f"{document.stalled_boots} VM stalled at boot and was booted again")
+    if document.narrowed:
+        lines.append(f"narrowed to {document.narrowed}")
+    if document.long:
         lines.append("long: many more rounds of what repeats itself")
     return "\n".join(lines)
 
 
-def render_watchers(modules: list[Mapping[str, Any]]) -> list[str]:
+def render_watchers(modules: Iterable[ModuleEntry]) -> list[str]:
     """Return what of the kernel's own checks saw each module's code, and what could not."""
     lines = []
     for module in modules:
-        seen, blind = ", ".join(module["watched_by"]), " and ".join(module["not_seen_by"])
+        seen, blind = ", ".join(module.watched_by), " and ".join(module.not_seen_by)
         if seen:
-            lines.append(f"{module['module']} was watched by {seen}")
+            lines.append(f"{module.module} was watched by {seen}")
         if blind:
             lines.append(
-                f"{module['module']} was not watched by {blind}: no code in it calls it, so its "
+                f"{module.module} was not watched by {blind}: no code in it calls it, so its "
                 "silence says nothing of this module"
             )
     return lines
 
 
-def render_phases(document: Mapping[str, Any]) -> list[str]:
+def render_phases(document: TestReport) -> list[str]:
     """Return where a run's time went: its phases, then those of each VM by the guest's clock."""
-    lines = ["time: " + _join_phases(document["phases"])]
-    for number in dict.fromkeys(phase["vm"] for phase in document["vm_phases"]):
-        own = [phase for phase in document["vm_phases"] if phase["vm"] == number]
+    lines = ["time: " + _join_phases(document.phases)]
+    for number in dict.fromkeys(phase.vm for phase in document.vm_phases):
+        own = [phase for phase in document.vm_phases if phase.vm == number]
         lines.append(f"in VM {number}: {_join_phases(own)}")
     return lines
 
 
-def _join_phases(phases: list[Mapping[str, Any]]) -> str:
-    return ", ".join(f"{phase['title']} {phase['seconds']:.1f} s" for phase in phases)
+def _join_phases(phases: Iterable[Phase | VmPhase]) -> str:
+    return ", ".join(f"{phase.title} {phase.seconds:.1f} s" for phase in phases)
 
 
-def render_runs(document: Mapping[str, Any]) -> str:
+def render_runs(document: TestsReport) -> str:
     """Return a line for each kernel of a run on several: its totals, or why it has none."""
-    width = max(len(one["kernel"]) for one in document["kernels"])
+    width = max(len(one.kernel) for one in document.kernels)
     lines = []
-    for one in document["kernels"]:
-        if one["outcome"] == "failed":
-            what = f"FAILED: {one['error']['message']}"
-        elif one["outcome"] == "absent":
-            what = f"absent: {'; '.join(dict.fromkeys(c['reason'] for c in one['absent']))}"
+    for one in document.kernels:
+        if one.error is not None:
+            what = f"FAILED: {one.error.message}"
+        elif one.outcome == "absent":
+            what = f"absent: {'; '.join(dict.fromkeys(c.reason for c in one.absent))}"
         else:
-            what = report.render_totals(one["totals"])
-        lines.append(f"{one['kernel']:<{width}}  {what}")
+            what = report.render_totals(one.totals)
+        lines.append(f"{one.kernel:<{width}}  {what}")
     return "\n".join(lines)

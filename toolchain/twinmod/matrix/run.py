@@ -5,14 +5,15 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from twinmod import workspace
-from twinmod.base import cache
+from twinmod.base import cache, documents
 from twinmod.base.progress import Progress
 from twinmod.builds.product import Product
 from twinmod.cells import decode, injection, outcomes
+from twinmod.cells import report as cells_report
 from twinmod.cells import selection as cells_selection
+from twinmod.cells.injection import InjectionReport
 from twinmod.cells.model import DIFFERENTIAL, CellResult
 from twinmod.cells.selection import Selection
 from twinmod.differential import run
@@ -21,6 +22,7 @@ from twinmod.guest.protocol import Job, Outcome
 from twinmod.kernels import elf
 from twinmod.kernels.model import KernelTree
 from twinmod.matrix import report
+from twinmod.matrix.report import TestReport
 from twinmod.project import rules as project_rules
 from twinmod.project.config import Config
 from twinmod.userland import programs
@@ -34,7 +36,7 @@ class Run:
 
     # The cells of the matrix, then the differential if it was run.
     results: tuple[CellResult, ...]
-    document: dict[str, Any]
+    document: TestReport
     rules: tuple[tuple[str, str], ...]
 
     @property
@@ -123,7 +125,7 @@ def run_test(
         checked,
         prepared.tree,
         {"name": setting.accelerator.name, "reason": setting.accelerator.reason},
-        outcomes.count_totals(everything, absent),
+        cells_report.plan_totals(outcomes.count_totals(everything, absent)),
         narrowed=selection.render(config),
         long=selection.long,
         memory_mib=setting.vm.memory_mib,
@@ -136,7 +138,7 @@ def run_test(
         differential=explored.document if explored else None,
         injected=injected,
     )
-    workspace.write_json(out_dir / "report.json", document)
+    documents.write(out_dir / "report.json", document)
     cache.write_atomically(out_dir / "junit.xml", report.render_junit(everything))
     shown = plan_shown_rules(rules, checked, selection)
     return Run(results=everything, document=document, rules=shown)
@@ -144,7 +146,7 @@ def run_test(
 
 def read_injected(
     out_dir: Path, products: tuple[Product, ...], tree: KernelTree
-) -> dict[str, Any] | None:
+) -> InjectionReport | None:
     """Return what a run made fail on demand; None on a kernel that cannot."""
     texts = {
         product.module: "".join(
@@ -167,7 +169,7 @@ def read_injected(
 
 
 def blame_missed(
-    checked: tuple[CellResult, ...], injected: dict[str, Any]
+    checked: tuple[CellResult, ...], injected: InjectionReport
 ) -> tuple[CellResult, ...]:
     """Return results in which a place that asks for memory and never failed is a problem."""
     missed = injection.find_missed(injected)

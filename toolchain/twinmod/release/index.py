@@ -7,19 +7,17 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from twinmod.base import versions
+from twinmod.base import documents, versions
 from twinmod.base.archives import File
+from twinmod.base.documents import Document, Part
 from twinmod.builds.product import Product
 from twinmod.errors import ConfigError
 from twinmod.guest.protocol import Outcome
 from twinmod.kernels import elf
 from twinmod.kernels.model import KernelTree
+from twinmod.matrix.report import TestReport
 from twinmod.project.model import Language
 from twinmod.release.model import Release
-
-SCHEMA = "twinmod.release/1"
-MODINFO_SCHEMA = "twinmod.modinfo/1"
-SIGNED_SCHEMA = "twinmod.signed/1"
 
 #: Artifacts that are the same for every machine, and what a run left that is not.
 INDEX = "release.json"
@@ -110,10 +108,52 @@ def plan_module_name(release: Release, product: Product, kernel_release: str) ->
     return f"{name}-{release.version}-{kernel_release}-{ARCHITECTURE}"
 
 
-def plan_modinfo(
-    release: Release, product: Product, content: bytes, tree: KernelTree
-) -> dict[str, Any]:
-    """Return what there is to know of a built module: schema ``twinmod.modinfo/1``.
+class Parameter(Part, frozen=True, kw_only=True):
+    """A parameter of a module."""
+
+    name: str
+    type: str
+    description: str
+
+
+class ModuleCompilers(Part, frozen=True, kw_only=True):
+    """What made a module."""
+
+    c: tuple[str, ...]
+    # "" for a module in C.
+    rustc: str
+
+
+class ModinfoKernel(Part, frozen=True, kw_only=True):
+    """The kernel that a module is for."""
+
+    release: str
+    version: str
+    suite: str
+
+
+class Modinfo(Document, frozen=True, kw_only=True, tag="twinmod.modinfo/1"):
+    """What there is to know of a built module."""
+
+    name: str
+    language: str
+    # Of the release, and of the module itself.
+    version: str
+    module_version: str
+    license: str
+    vermagic: str
+    srcversion: str
+    parameters: tuple[Parameter, ...]
+    size_bytes: int
+    sha256: str
+    undefined_symbols: tuple[str, ...]
+    compilers: ModuleCompilers
+    kernel: ModinfoKernel
+    commit: str
+
+
+def plan_modinfo(release: Release, product: Product, content: bytes, tree: KernelTree) -> Modinfo:
+    """Return what there is to know of a built module.
 
     Args:
         release: Which it belongs to.
@@ -124,35 +164,34 @@ def plan_modinfo(
     found = elf.parse_module(content)
     parameters = dict(pair.split(":", 1) for pair in found.find_all_modinfo("parm"))
     types = dict(pair.split(":", 1) for pair in found.find_all_modinfo("parmtype"))
-    return {
-        "schema": MODINFO_SCHEMA,
-        "name": product.module,
-        "language": product.language,
-        "version": release.version,
-        "module_version": found.find_modinfo("version"),
-        "license": found.find_modinfo("license"),
-        "vermagic": product.vermagic,
-        "srcversion": found.find_modinfo("srcversion"),
-        "parameters": [
-            {"name": name, "type": types[name], "description": parameters.get(name, "")}
+    return Modinfo(
+        name=product.module,
+        language=product.language,
+        version=release.version,
+        module_version=found.find_modinfo("version"),
+        license=found.find_modinfo("license"),
+        vermagic=product.vermagic,
+        srcversion=found.find_modinfo("srcversion"),
+        parameters=tuple(
+            Parameter(name=name, type=types[name], description=parameters.get(name, ""))
             for name in sorted(types)
-        ],
-        "size_bytes": product.size_bytes,
-        "sha256": product.sha256,
-        "undefined_symbols": sorted(found.undefined),
-        "compilers": {
-            "c": sorted(set(found.comments)),
-            "rustc": tree.proof.rustc if product.language == Language.RUST else "",
-        },
-        "kernel": {"release": tree.release, "version": tree.version, "suite": tree.suite},
-        "commit": release.commit,
-    }
+        ),
+        size_bytes=product.size_bytes,
+        sha256=product.sha256,
+        undefined_symbols=tuple(sorted(found.undefined)),
+        compilers=ModuleCompilers(
+            c=tuple(sorted(set(found.comments))),
+            rustc=tree.proof.rustc if product.language == Language.RUST else "",
+        ),
+        kernel=ModinfoKernel(release=tree.release, version=tree.version, suite=tree.suite),
+        commit=release.commit,
+    )
 
 
 def plan_module_files(
     product: Product,
     content: bytes,
-    modinfo: Mapping[str, Any],
+    modinfo: Modinfo,
     kernel_release: str,
     licence: bytes,
 ) -> tuple[File, ...]:
@@ -161,7 +200,7 @@ def plan_module_files(
     doc = f"usr/share/doc/{name}-{kernel_release}"
     return (
         File(path=f"lib/modules/{kernel_release}/updates/{product.module}.ko", content=content),
-        File(path=f"{doc}/modinfo.json", content=render_json(modinfo)),
+        File(path=f"{doc}/modinfo.json", content=documents.encode(modinfo)),
         File(path=f"{doc}/copyright", content=licence),
     )
 
@@ -170,7 +209,7 @@ def plan_module_files(
 
 
 def render_json(document: Mapping[str, Any]) -> bytes:
-    """Return a document as it is written."""
+    """Return a document of another's schema as it is written."""
     return (json.dumps(document, indent=2) + "\n").encode()
 
 
@@ -202,37 +241,74 @@ def classify(path: str) -> str:
     raise ValueError(f"{path} is no artifact of a release")
 
 
-def plan_artifact(path: str, content: bytes) -> dict[str, Any]:
+class Artifact(Part, frozen=True, kw_only=True):
+    """A file of a release."""
+
+    # In its folder.
+    path: str
+    # As classify has it.
+    kind: str
+    size_bytes: int
+    sha256: str
+
+
+class ReleaseKernel(Part, frozen=True, kw_only=True):
+    """A kernel that a release has modules for."""
+
+    release: str
+    version: str
+    suite: str
+    rustc: str
+    # How make was told of them.
+    compilers: tuple[str, ...]
+    # By language, why there is no module.
+    absent: dict[str, str]
+
+
+class ReleaseIndex(Document, frozen=True, kw_only=True, tag="twinmod.release/1"):
+    """What a release has."""
+
+    version: str
+    commit: str
+    # Of its commit, "" for none.
+    tag: str
+    # The time of its commit, in seconds.
+    epoch: int
+    kernels: tuple[ReleaseKernel, ...]
+    artifacts: tuple[Artifact, ...]
+
+
+def plan_artifact(path: str, content: bytes) -> Artifact:
     """Return the entry of an artifact in the index."""
-    return {
-        "path": path,
-        "kind": classify(path),
-        "size_bytes": len(content),
-        "sha256": read_digest(content),
-    }
+    return Artifact(
+        path=path,
+        kind=classify(path),
+        size_bytes=len(content),
+        sha256=read_digest(content),
+    )
 
 
-def plan_kernel(tree: KernelTree, absent: Mapping[str, str]) -> dict[str, Any]:
+def plan_kernel(tree: KernelTree, absent: Mapping[str, str]) -> ReleaseKernel:
     """Return what an index says of a kernel.
 
     Args:
         tree: It.
         absent: Why it has no module, by language.
     """
-    return {
-        "release": tree.release,
-        "version": tree.version,
-        "suite": tree.suite,
-        "rustc": tree.proof.rustc,
-        "compilers": list(tree.make_flags),
-        "absent": dict(absent),
-    }
+    return ReleaseKernel(
+        release=tree.release,
+        version=tree.version,
+        suite=tree.suite,
+        rustc=tree.proof.rustc,
+        compilers=tree.make_flags,
+        absent=dict(absent),
+    )
 
 
 def plan_index(
-    release: Release, tag: str, kernels: Iterable[Mapping[str, Any]], files: Mapping[str, bytes]
-) -> dict[str, Any]:
-    """Return the index of a release: schema ``twinmod.release/1``.
+    release: Release, tag: str, kernels: Iterable[ReleaseKernel], files: Mapping[str, bytes]
+) -> ReleaseIndex:
+    """Return the index of a release.
 
     Args:
         release: Which.
@@ -240,15 +316,14 @@ def plan_index(
         kernels: As plan_kernel has them.
         files: Content of every artifact, by path.
     """
-    return {
-        "schema": SCHEMA,
-        "version": release.version,
-        "commit": release.commit,
-        "tag": tag,
-        "epoch": release.epoch,
-        "kernels": [dict(kernel) for kernel in kernels],
-        "artifacts": [plan_artifact(path, files[path]) for path in sorted(files)],
-    }
+    return ReleaseIndex(
+        version=release.version,
+        commit=release.commit,
+        tag=tag,
+        epoch=release.epoch,
+        kernels=tuple(kernels),
+        artifacts=tuple(plan_artifact(path, files[path]) for path in sorted(files)),
+    )
 
 
 def plan_provenance(
@@ -297,7 +372,22 @@ def plan_provenance(
     }
 
 
-def plan_signed(product: Product, content: bytes) -> dict[str, Any]:
+class Wrapped(Part, frozen=True, kw_only=True):
+    """The module that a signature was put behind."""
+
+    sha256: str
+    size_bytes: int
+
+
+class SignedModule(Document, frozen=True, kw_only=True, tag="twinmod.signed/1"):
+    """A signed module, and the tested one in it."""
+
+    module: str
+    sha256: str
+    wraps: Wrapped
+
+
+def plan_signed(product: Product, content: bytes) -> SignedModule:
     """Return what a signed module is: the tested one, with a signature behind it.
 
     Args:
@@ -310,12 +400,11 @@ def plan_signed(product: Product, content: bytes) -> dict[str, Any]:
     wrapped = read_digest(content[: product.size_bytes])
     if wrapped != product.sha256:
         raise ValueError(f"the signed {product.module} is not the tested one")
-    return {
-        "schema": SIGNED_SCHEMA,
-        "module": product.module,
-        "sha256": read_digest(content),
-        "wraps": {"sha256": product.sha256, "size_bytes": product.size_bytes},
-    }
+    return SignedModule(
+        module=product.module,
+        sha256=read_digest(content),
+        wraps=Wrapped(sha256=product.sha256, size_bytes=product.size_bytes),
+    )
 
 
 # -- sums -------------------------------------------------------------------------------------
@@ -363,9 +452,14 @@ def compare_sums(
 # -- evidence ---------------------------------------------------------------------------------
 
 
-def compare_modules(document: Mapping[str, Any], products: Iterable[Product]) -> str:
-    """Return why a report is not of just these modules, "" when it is."""
-    reported = {entry["module"]: entry["sha256"] for entry in document.get("modules", ())}
+def compare_modules(modules: Iterable[tuple[str, str]], products: Iterable[Product]) -> str:
+    """Return why a report is not of just some modules, "" when it is.
+
+    Args:
+        modules: (name, SHA-256) of those that the report is of.
+        products: The modules.
+    """
+    reported = dict(modules)
     for product in products:
         seen = reported.get(product.module, "")
         if seen != product.sha256:
@@ -373,33 +467,31 @@ def compare_modules(document: Mapping[str, Any], products: Iterable[Product]) ->
     return ""
 
 
-def find_test_flaw(document: Mapping[str, Any], products: Iterable[Product]) -> str:
+def find_test_flaw(document: TestReport, products: Iterable[Product]) -> str:
     """Return why a report of the matrix does not vouch for modules, "" when it does."""
-    other = compare_modules(document, products)
+    other = compare_modules(((m.module, m.sha256) for m in document.modules), products)
     if other:
         return other
-    if document["narrowed"]:
-        return f"it is of a part of the matrix: {document['narrowed']}"
-    totals = document["totals"]
-    if totals["failed"] or not totals["passed"]:
-        return f"{totals['passed']} tests passed and {totals['failed']} failed"
-    differential = document["differential"]
-    if differential and differential["outcome"] != Outcome.PASSED:
-        return f"the differential: {differential['outcome']}"
-    failed = [
-        f"{c['module']}/{c['tester']}" for c in document["cells"] if c["outcome"] != Outcome.PASSED
-    ]
+    if document.narrowed:
+        return f"it is of a part of the matrix: {document.narrowed}"
+    totals = document.totals
+    if totals.failed or not totals.passed:
+        return f"{totals.passed} tests passed and {totals.failed} failed"
+    differential = document.differential
+    if differential and differential.outcome != Outcome.PASSED:
+        return f"the differential: {differential.outcome}"
+    failed = [f"{c.module}/{c.tester}" for c in document.cells if c.outcome != Outcome.PASSED]
     return f"cells did not pass: {' '.join(failed)}" if failed else ""
 
 
-def render_list(index: Mapping[str, Any]) -> str:
+def render_list(index: ReleaseIndex) -> str:
     """Return what a release has, a line each, with sizes, and what it cannot have."""
-    rows = [(entry["path"], entry["size_bytes"]) for entry in index["artifacts"]]
+    rows = [(entry.path, entry.size_bytes) for entry in index.artifacts]
     width = max(len(path) for path, _ in rows)
     lines = [f"{path:<{width}}  {size:>10} B" for path, size in rows]
     lines += [
         f"absent: the {language} module: {reason}"
-        for kernel in index["kernels"]
-        for language, reason in kernel["absent"].items()
+        for kernel in index.kernels
+        for language, reason in kernel.absent.items()
     ]
     return "\n".join(lines)

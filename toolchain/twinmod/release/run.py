@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The acts of a release: build from a commit, gather what was tested, write it at once."""
 
-import json
 import os
 import re
 import shutil
@@ -15,23 +14,27 @@ from pathlib import Path
 from typing import Any
 
 from twinmod import workspace
-from twinmod.base import archives, bugs, git, versions, zstd
+from twinmod.base import archives, documents, git, versions, zstd
+from twinmod.base.documents import D
 from twinmod.base.progress import Progress
-from twinmod.bench import figures
 from twinmod.bench import run as bench_run
+from twinmod.bench.document import BenchReport
 from twinmod.builds import build, signing
 from twinmod.builds.product import Product
 from twinmod.cells import selection as cells_selection
 from twinmod.errors import NotPassedError
 from twinmod.experiments import zoo, zoo_run
+from twinmod.experiments.zoo import ZooReport
 from twinmod.kernels import elf
 from twinmod.kernels.model import KernelTree
 from twinmod.matrix import run
+from twinmod.matrix.report import TestReport
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES
 from twinmod.release import differing, packages, sbom, wheels
 from twinmod.release import index as release_index
+from twinmod.release.index import ReleaseIndex, ReleaseKernel
 from twinmod.release.model import Release
 
 #: The folder of a release, in the checkout.
@@ -72,7 +75,7 @@ class Made:
     """The artifacts of a release, and what they were made for."""
 
     files: Mapping[str, bytes]
-    kernels: tuple[Mapping[str, Any], ...]
+    kernels: tuple[ReleaseKernel, ...]
     # By kernel, what was built for it, with the configuration that it was built by.
     built: tuple[tuple[Config, workspace.Prepared, tuple[Product, ...]], ...]
 
@@ -86,7 +89,8 @@ class Made:
 class Done:
     """A release that lies in its folder."""
 
-    document: dict[str, Any]
+    # None when two builds of it differ: there is none.
+    document: ReleaseIndex | None
     out_dir: Path
     differences: tuple[differing.Difference, ...]
 
@@ -159,7 +163,7 @@ def pack_modules(
         with progress.phase(f"{name}.tar.zst"):
             tar = archives.plan_tar(files, what.epoch)
             yield f"{name}.tar.zst", zstd.compress_zstd(prepared.chroot, tar)
-            yield f"{name}.modinfo.json", release_index.render_json(modinfo)
+            yield f"{name}.modinfo.json", documents.encode(modinfo)
             if sbom.has_tool(tree):
                 yield from _describe_module(what, config, tree, product, name)
 
@@ -316,31 +320,20 @@ def make_again(config: Config, wanted: Wanted, progress: Progress) -> Mapping[st
 # -- evidence ---------------------------------------------------------------------------------
 
 
-def read_report(path: Path) -> dict[str, Any] | None:
-    """Return a report that an earlier run left, None when there is none that can be read."""
+def read_report(path: Path, kind: type[D]) -> D | None:
+    """Return a report that an earlier run left, None when there is none that is one."""
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return documents.parse(path.read_bytes(), kind)
+    except (OSError, *documents.INVALID):
         return None
-    return document if isinstance(document, dict) else None
-
-
-def vouches(document: Mapping[str, Any] | None, check: Callable[[Mapping[str, Any]], bool]) -> bool:
-    """Tell whether there is an earlier report that passes a check; a damaged one does not."""
-    try:
-        return document is not None and check(document)
-    except bugs.MALFORMED:
-        return False
 
 
 def find_tested(products: tuple[Product, ...], folders: tuple[Path, ...]) -> Path | None:
     """Return the folder with a report of the matrix that vouches for modules, None for none."""
     for folder in folders:
         # That of several kernels has a report for each instead.
-        if vouches(
-            read_report(folder / "report.json"),
-            lambda found: "cells" in found and not release_index.find_test_flaw(found, products),
-        ):
+        found = read_report(folder / "report.json", TestReport)
+        if found is not None and not release_index.find_test_flaw(found, products):
             return folder
     return None
 
@@ -356,7 +349,7 @@ def ensure_tested(
     for config, prepared, products in made.built:
         own_dir = config.out_dir / "release/test" / config.kernel.name
         out_dir = find_tested(products, (config.out_dir / "test", own_dir))
-        found = read_report(out_dir / "report.json") if out_dir else None
+        found = read_report(out_dir / "report.json", TestReport) if out_dir else None
         if out_dir is None or found is None:
             out_dir = own_dir
             selection = cells_selection.Selection(languages=LANGUAGES, testers=LANGUAGES)
@@ -375,15 +368,15 @@ def ensure_counted(made: Made, progress: Progress) -> Iterator[tuple[str, bytes]
     """Yield the benchmark of just these modules, on the first kernel; count where there is none."""
     config, _, products = made.built[0]
     path = config.out_dir / "bench/report.json"
-    if not vouches(read_report(path), lambda found: _is_benchmark(found, products)):
+    found = read_report(path, BenchReport)
+    if found is None or not _is_benchmark(found, products):
         bench_run.run_bench(config, bench_run.Wanted(mode="exact", quick=True), progress)
     yield "bench.json", path.read_bytes()
 
 
-def _is_benchmark(document: Mapping[str, Any], products: tuple[Product, ...]) -> bool:
-    return document.get("schema") == figures.SCHEMA and not release_index.compare_modules(
-        document, products
-    )
+def _is_benchmark(document: BenchReport, products: tuple[Product, ...]) -> bool:
+    modules = ((entry.module, entry.sha256) for entry in document.modules)
+    return not release_index.compare_modules(modules, products)
 
 
 def find_zoo(checkout: Config) -> Iterator[tuple[str, bytes]]:
@@ -393,7 +386,8 @@ def find_zoo(checkout: Config) -> Iterator[tuple[str, bytes]]:
     """
     path = checkout.out_dir / "zoo/report.json"
     wanted = zoo.select_attempts(zoo_run.read_entries(checkout), "", LANGUAGES)
-    if vouches(read_report(path), lambda found: zoo.is_whole(found, len(wanted))):
+    found = read_report(path, ZooReport)
+    if found is not None and zoo.is_whole(found, len(wanted)):
         yield "zoo.json", path.read_bytes()
 
 
@@ -420,7 +414,7 @@ def run_release(
         require_signable(wanted.keys, made)
         differences = compare_again(config, wanted, made, progress) if wanted.check else ()
         if differences:
-            return Done(document={}, out_dir=config.root_dir / DIST, differences=differences)
+            return Done(document=None, out_dir=config.root_dir / DIST, differences=differences)
         evidence = dict(
             (
                 *ensure_tested(made, progress, phases),
@@ -478,15 +472,13 @@ def sign_modules(
             name = release_index.plan_module_name(what, product, prepared.tree.release)
             stem = f"{release_index.SIGNED}/{name}"
             files[f"{stem}.ko"] = content
-            files[f"{stem}.json"] = release_index.render_json(
-                release_index.plan_signed(product, content)
-            )
+            files[f"{stem}.json"] = documents.encode(release_index.plan_signed(product, content))
     return files
 
 
 def write_release(
     dist_dir: Path,
-    index: Mapping[str, Any],
+    index: ReleaseIndex,
     files: Mapping[str, bytes],
     evidence: Mapping[str, bytes],
     keys: signing.Keys,
@@ -495,7 +487,7 @@ def write_release(
     partial_dir = dist_dir.with_name(f"{dist_dir.name}.partial")
     shutil.rmtree(partial_dir, ignore_errors=True)
     try:
-        whole = {**files, release_index.INDEX: release_index.render_json(index)}
+        whole = {**files, release_index.INDEX: documents.encode(index)}
         seen = {**evidence, f"../{release_index.INDEX}": whole[release_index.INDEX]}
         for path, content in (
             *whole.items(),

@@ -3,44 +3,18 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-import msgspec
-
-from twinmod.base import commands
+from twinmod.base import commands, documents
+from twinmod.base.documents import Document, Part
 from twinmod.errors import ConfigError
 from twinmod.release import index as release_index
-
-SCHEMA = "twinmod.verify/1"
+from twinmod.release.index import ReleaseIndex
 
 #: Where a step ran.
 HERE, ROOT, VM = "this host", "a throwaway root", "a VM"
 
 PASSED, FAILED, ABSENT = "passed", "failed", "absent"
-
-
-class Artifact(msgspec.Struct, kw_only=True):
-    """An entry of an index."""
-
-    path: str
-    sha256: str
-
-
-class IndexKernel(msgspec.Struct, kw_only=True):
-    """A kernel of an index."""
-
-    release: str
-
-
-class Index(msgspec.Struct, kw_only=True):
-    """What checking a release uses of its index."""
-
-    version: str
-    commit: str
-    epoch: int
-    kernels: list[IndexKernel]
-    artifacts: list[Artifact]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,25 +31,41 @@ class Step:
     detail: str
 
 
-def parse_index(files: Mapping[str, bytes]) -> dict[str, Any]:
+class StepEntry(Part, frozen=True, kw_only=True):
+    """One thing that was checked; Step says what the keys mean."""
+
+    name: str
+    where: str
+    outcome: str
+    seconds: float
+    detail: str
+
+
+class VerifyReport(Document, frozen=True, kw_only=True, tag="twinmod.verify/1"):
+    """What was found when a release was checked."""
+
+    version: str
+    commit: str
+    passed: bool
+    seconds: float
+    steps: tuple[StepEntry, ...]
+
+
+def parse_index(files: Mapping[str, bytes]) -> ReleaseIndex:
     """Return the index of a release.
 
     Raises:
         ConfigError: It has none, or one that cannot be read.
     """
     try:
-        index = json.loads(files[release_index.INDEX])
-        if index["schema"] != release_index.SCHEMA:
-            raise ValueError(f"schema {index['schema']!r}, not {release_index.SCHEMA!r}")
-        msgspec.convert(index, Index)
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        return documents.parse(files[release_index.INDEX], ReleaseIndex)
+    except (KeyError, *documents.INVALID) as error:
         raise ConfigError(
             f"this folder has no release: {release_index.INDEX} is missing or not what "
             "it should be",
             facts=(("why", repr(error)),),
             hint=commands.render("release"),
         ) from error
-    return dict(index)
 
 
 def split_files(files: Mapping[str, bytes]) -> tuple[dict[str, bytes], dict[str, bytes]]:
@@ -120,7 +110,7 @@ def find_wrong_documents(files: Mapping[str, bytes]) -> tuple[str, ...]:
     own, _ = split_files(files)
     index = parse_index(files)
     wrong = []
-    listed = {entry["path"]: entry["sha256"] for entry in index["artifacts"]}
+    listed = {entry.path: entry.sha256 for entry in index.artifacts}
     wrong += [
         f"{release_index.INDEX}: {path} {what}"
         for path, what in release_index.compare_sums(
@@ -137,33 +127,41 @@ def find_wrong_documents(files: Mapping[str, bytes]) -> tuple[str, ...]:
         )
     ]
     commit = provenance["predicate"]["buildDefinition"]["externalParameters"]["commit"]
-    if commit != index["commit"]:
-        wrong.append(f"{release_index.PROVENANCE}: commit {commit}, not {index['commit']}")
+    if commit != index.commit:
+        wrong.append(f"{release_index.PROVENANCE}: commit {commit}, not {index.commit}")
     return tuple(wrong)
 
 
-def plan_report(index: Mapping[str, Any], steps: Iterable[Step]) -> dict[str, Any]:
-    """Return the report of a verification: schema ``twinmod.verify/1``."""
+def plan_report(index: ReleaseIndex, steps: Iterable[Step]) -> VerifyReport:
+    """Return the report of a verification."""
     found = tuple(steps)
-    return {
-        "schema": SCHEMA,
-        "version": index["version"],
-        "commit": index["commit"],
-        "passed": all(step.outcome != FAILED for step in found),
-        "seconds": round(sum(step.seconds for step in found), 1),
-        "steps": [asdict(step) for step in found],
-    }
+    return VerifyReport(
+        version=index.version,
+        commit=index.commit,
+        passed=all(step.outcome != FAILED for step in found),
+        seconds=round(sum(step.seconds for step in found), 1),
+        steps=tuple(
+            StepEntry(
+                name=step.name,
+                where=step.where,
+                outcome=step.outcome,
+                seconds=step.seconds,
+                detail=step.detail,
+            )
+            for step in found
+        ),
+    )
 
 
-def render_report(document: Mapping[str, Any]) -> str:
+def render_report(document: VerifyReport) -> str:
     """Return the steps of a verification, a line each, and what they come to."""
     lines = [
-        f"{step['outcome']:<6} {step['seconds']:7.1f} s  {step['where']:<{len(ROOT)}}  "
-        f"{step['name']}: {step['detail']}"
-        for step in document["steps"]
+        f"{step.outcome:<6} {step.seconds:7.1f} s  {step.where:<{len(ROOT)}}  "
+        f"{step.name}: {step.detail}"
+        for step in document.steps
     ]
-    failed = sum(step["outcome"] == FAILED for step in document["steps"])
-    absent = sum(step["outcome"] == ABSENT for step in document["steps"])
-    passed = len(document["steps"]) - failed - absent
-    last = f"{passed} passed, {failed} failed, {absent} absent, in {document['seconds']:.0f} s"
+    failed = sum(step.outcome == FAILED for step in document.steps)
+    absent = sum(step.outcome == ABSENT for step in document.steps)
+    passed = len(document.steps) - failed - absent
+    last = f"{passed} passed, {failed} failed, {absent} absent, in {document.seconds:.0f} s"
     return "\n".join((*lines, "", last))

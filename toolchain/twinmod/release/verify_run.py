@@ -1,35 +1,35 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The acts of checking a release: as somebody who trusts nobody, by installing it."""
 
-import json
 import re
 import tarfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from twinmod import workspace
-from twinmod.base import archives, cache, commands, zstd
+from twinmod.base import archives, cache, commands, documents, zstd
 from twinmod.base.progress import Progress
 from twinmod.builds import build, signing
 from twinmod.builds.product import Product
-from twinmod.cells import model
+from twinmod.cells import model, report
 from twinmod.cells import selection as cells_selection
 from twinmod.cells.model import CellResult
 from twinmod.errors import ConfigError, NotPassedError, TwinmodError
 from twinmod.guest.protocol import Job, Outcome
 from twinmod.kernels import elf, kconfig, roots
 from twinmod.matrix import run as matrix_run
+from twinmod.matrix.report import TestReport
 from twinmod.project import config as project_config
 from twinmod.project import rules
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES, Language
 from twinmod.release import dkms, verify
 from twinmod.release import index as release_index
+from twinmod.release.index import Modinfo, ReleaseIndex
 from twinmod.release.model import Release
-from twinmod.release.verify import HERE, ROOT, VM, Step
+from twinmod.release.verify import HERE, ROOT, VM, Step, VerifyReport
 from twinmod.vm import boot, running
 
 #: What a kernel of another release says of a module, and one that wants a signature, by itself or
@@ -129,7 +129,7 @@ def check_documents(files: Mapping[str, bytes]) -> str:
     if wrong:
         raise NotPassedError("; ".join(wrong))
     index = verify.parse_index(files)
-    return f"{len(index['artifacts'])} artifacts of commit {index['commit'][:12]}"
+    return f"{len(index.artifacts)} artifacts of commit {index.commit[:12]}"
 
 
 def check_signature(folder: Path, allowed: Path | None) -> str:
@@ -171,32 +171,33 @@ def unpack_modules(
         ConfigError: One says another version than the release.
     """
     kernel_release = prepared.tree.release
-    version = verify.parse_index(files)["version"]
+    version = verify.parse_index(files).version
     found = []
     for path, data in files.items():
         if not path.endswith(f"-{kernel_release}-{release_index.ARCHITECTURE}.tar.zst"):
             continue
         members = archives.parse_tar(zstd.decompress_zstd(prepared.chroot, data))
-        modinfo = json.loads(next(f.content for f in members if f.path.endswith("modinfo.json")))
+        described = next(f.content for f in members if f.path.endswith("modinfo.json"))
+        modinfo = documents.parse(described, Modinfo)
         (module,) = (f for f in members if f.path.endswith(".ko"))
         digest = release_index.read_digest(module.content)
-        if modinfo["name"] not in names:
-            raise NotPassedError(f"{path}: {modinfo['name']!r} is none of {', '.join(names)}")
-        if modinfo["sha256"] != digest:
+        if modinfo.name not in names:
+            raise NotPassedError(f"{path}: {modinfo.name!r} is none of {', '.join(names)}")
+        if modinfo.sha256 != digest:
             raise NotPassedError(f"{path}: the module is not the one of its modinfo.json")
         said = elf.parse_module(module.content).find_modinfo("version")
-        release_index.check_version(version, modinfo["name"], said)
-        target = work_dir / f"{modinfo['name']}.ko"
+        release_index.check_version(version, modinfo.name, said)
+        target = work_dir / f"{modinfo.name}.ko"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(module.content)
         found.append(
             Product(
-                module=modinfo["name"],
-                language=Language(modinfo["language"]),
+                module=modinfo.name,
+                language=Language(modinfo.language),
                 path=target,
                 size_bytes=len(module.content),
                 sha256=digest,
-                vermagic=modinfo["vermagic"],
+                vermagic=modinfo.vermagic,
                 seconds=0.0,
                 command="",
                 up_to_date=True,
@@ -214,7 +215,7 @@ def _require_tested(
     name = f"{release_index.EVIDENCE}/test-{kernel_release}-report.json"
     if name not in files:
         raise NotPassedError(f"{name} is missing: nothing says that these modules were tested")
-    flaw = release_index.find_test_flaw(json.loads(files[name]), products)
+    flaw = release_index.find_test_flaw(documents.parse(files[name], TestReport), products)
     if flaw:
         raise NotPassedError(f"{name}: {flaw}")
 
@@ -239,12 +240,12 @@ def check_matrix(
     run = matrix_run.run_test(
         config, prepared, selection, out_dir, progress, phases, products, root_dir
     )
-    totals = run.document["totals"]
-    seen = f"{totals['passed']} passed, {totals['failed']} failed, {totals['skipped']} skipped"
+    totals = run.document.totals
+    seen = report.render_totals(totals)
     failed = [result.cell.name for result in run.results if result.outcome != Outcome.PASSED]
-    if failed or totals["failed"] or not totals["passed"]:
+    if failed or totals.failed or not totals.passed:
         raise NotPassedError(f"{seen}; not passed: {' '.join(failed)}")
-    return f"{seen}, on {prepared.tree.release}, {run.document['accelerator']}"
+    return f"{seen}, on {prepared.tree.release}, {run.document.accelerator}"
 
 
 def try_to_load(
@@ -397,7 +398,7 @@ def check_enforcing(config: Config, out_dir: Path, progress: Progress, phases: P
 
 def run_verify(
     config: Config, folder: Path, allowed: Path | None, progress: Progress, phases: Phases
-) -> dict[str, Any]:
+) -> VerifyReport:
     """Check a release that lies in a folder; write and return the report.
 
     Raises:
@@ -414,14 +415,14 @@ def run_verify(
     if all(step.outcome != verify.FAILED for step in steps.done):
         _check_modules(config, files, index, out_dir, steps, phases)
     document = verify.plan_report(index, steps.done)
-    workspace.write_json(out_dir / "report.json", document)
+    documents.write(out_dir / "report.json", document)
     return document
 
 
 def _check_modules(
     config: Config,
     files: Mapping[str, bytes],
-    index: Mapping[str, Any],
+    index: ReleaseIndex,
     out_dir: Path,
     steps: Steps,
     phases: Phases,
@@ -429,10 +430,10 @@ def _check_modules(
     """Check what a release has for one kernel."""
     progress = steps.progress
     prepared = workspace.run_setup(config, progress)
-    if prepared.tree.release not in {kernel["release"] for kernel in index["kernels"]}:
+    if prepared.tree.release not in {kernel.release for kernel in index.kernels}:
         raise ConfigError(
             f"the release has nothing for kernel {prepared.tree.release}",
-            facts=(("its kernels", " ".join(kernel["release"] for kernel in index["kernels"])),),
+            facts=(("its kernels", " ".join(kernel.release for kernel in index.kernels)),),
             hint=commands.render("release", "--verify", "DIR", "--kernel", "NAME"),
         )
     products: list[Product] = []
@@ -470,7 +471,7 @@ def _check_dkms(
     config: Config,
     prepared: workspace.Prepared,
     files: Mapping[str, bytes],
-    index: Mapping[str, Any],
+    index: ReleaseIndex,
     shipped: tuple[Product, ...],
     steps: Steps,
     phases: Phases,
@@ -482,9 +483,9 @@ def _check_dkms(
         return
     progress = steps.progress
     what = Release(
-        version=index["version"],
-        commit=index["commit"],
-        epoch=index["epoch"],
+        version=index.version,
+        commit=index.commit,
+        epoch=index.epoch,
         source_dir=config.root_dir,
     )
     machines: list[dkms.Machine] = []

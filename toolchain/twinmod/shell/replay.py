@@ -36,7 +36,8 @@ def run_recording(
         vm_gdb.require_debugger(prepared.tree, prepared.chroot)
     languages = workspace.require_languages(config, prepared.tree, LANGUAGES, progress)
     products = workspace.run_build(config, prepared, languages, progress)
-    changed = [p.module for p in products if recorded.modules.get(p.module, p.sha256) != p.sha256]
+    ran = recorded.document.modules
+    changed = [p.module for p in products if ran.get(p.module, p.sha256) != p.sha256]
     if changed:
         progress.note(f"{' and '.join(changed)} changed since: places in it are of what it is now")
     out_dir = config.out_dir / "replay"

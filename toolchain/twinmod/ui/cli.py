@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The command ``twinmod``: arguments in, text and an exit code out."""
 
-import json
 import math
 import secrets
 import shlex
@@ -17,7 +16,8 @@ from typing import Any, TextIO, TypeVar
 import click
 
 from twinmod import errors, workspace
-from twinmod.base import bugs, cache, commands, process, progress, templates
+from twinmod.base import bugs, cache, commands, documents, process, progress, templates
+from twinmod.base.documents import Document
 from twinmod.base.progress import Console, TerminalProgress
 from twinmod.bench import compare
 from twinmod.bench import counter as bench_counter
@@ -159,8 +159,8 @@ def cli() -> None:
     """Write a Linux kernel module twice, in C and in Rust, and hold both to one matrix."""
 
 
-def _print_json(document: dict[str, Any]) -> None:
-    click.echo(json.dumps(document, indent=2))
+def _print_json(document: Document) -> None:
+    click.echo(documents.render(document))
 
 
 def _probe_url(url: str) -> bool:
@@ -187,7 +187,7 @@ def doctor(state: State, as_json: bool, kernel: str) -> ExitCode:
         _print_json(document)
     else:
         click.echo(ui_doctor.render_checks(checks))
-    return ExitCode.PASSED if document["ready"] else ExitCode.ENVIRONMENT
+    return ExitCode.PASSED if document.ready else ExitCode.ENVIRONMENT
 
 
 @cli.command()
@@ -346,7 +346,7 @@ def test(
     if as_json:
         _print_json(run.document)
     else:
-        click.echo(report.render_totals(run.document["totals"]))
+        click.echo(report.render_totals(run.document.totals))
     return report.compare_outcomes(run.results)
 
 
@@ -381,12 +381,12 @@ def _run_kernels(
         for name in (config.kernel.name for config in configs)
     )
     document = matrix_report.plan_runs_report(kernels)
-    workspace.write_json(out_dir / "report.json", document)
+    documents.write(out_dir / "report.json", document)
     if as_json:
         _print_json(document)
     else:
         click.echo(matrix_report.render_runs(document))
-        click.echo(report.render_totals(document["totals"]))
+        click.echo(report.render_totals(document.totals))
     runs = tuple(run for run in done.values() if isinstance(run, matrix_run.Run))
     if not runs and not failed:
         raise ConfigError(
@@ -639,9 +639,10 @@ def bench(
         click.echo(troubles, err=as_json)
     codes = [report.compare_outcomes(results), compare.compare_settled(document)]
     if before is not None:
-        changes, count = compare.compare_reports(before, document)
-        other = compare.find_other_ground(before, document)
-        lost = compare.find_lost(before, document)
+        now = compare.select_compared(document)
+        changes, count = compare.compare_reports(before, now)
+        other = compare.find_other_ground(before, now)
+        lost = compare.find_lost(before, now)
         click.echo(bench_text.render_changes(changes, count, share, other, lost), err=as_json)
         codes.append(compare.compare_changes(changes, count, share, other, lost))
     if saved is not None:
@@ -690,13 +691,13 @@ def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
 def replay(state: State, run_dir: Path, gdb: bool) -> ExitCode:
     """Repeat, instruction for instruction, a VM that `test --record` left in the folder RUN."""
     recorded = recording.read_recording(run_dir.resolve())
-    config = state.select(recorded.kernel)
+    config = state.select(recorded.document.kernel)
     with workspace.hold_checkout(config, state.progress):
         prepared = workspace.run_setup(config, state.progress)
         comparison, found = shell_replay.run_recording(
             config, prepared, recorded, state.progress, gdb=gdb
         )
-    click.echo(report.render_faults(found, tuple(recorded.modules)))
+    click.echo(report.render_faults(found, tuple(recorded.document.modules)))
     click.echo(recording.render_comparison(comparison))
     return ExitCode.TESTS_FAILED if comparison.different else ExitCode.PASSED
 
@@ -758,12 +759,12 @@ def zoo_command(
         Console(highlight=False, soft_wrap=True).print(zoo.render_table(run.verdicts))
         troubles = zoo.render_troubles(run.verdicts)
         click.echo(f"\n{troubles}\n" if troubles else "")
-        for absent in run.document["absent"]:
-            click.echo(f"{absent['attempt']} is absent: {absent['reason']}")
+        for absent in run.document.absent:
+            click.echo(f"{absent.attempt} is absent: {absent.reason}")
         for name, error in run.failed.items():
             click.echo(f"kernel {name} FAILED: {error.message}")
         click.echo(zoo.render_totals(run.verdicts, run.seconds))
-    mismatched = ExitCode.TESTS_FAILED if run.document["mismatches"] else ExitCode.PASSED
+    mismatched = ExitCode.TESTS_FAILED if run.document.mismatches else ExitCode.PASSED
     return errors.compare_exit_codes((mismatched, *(e.exit_code for e in run.failed.values())))
 
 
@@ -890,7 +891,7 @@ def release_verb(
     wanted = release_run.Wanted(tag=tag, dev=dev, check=check, kernels=kernels, keys=keys)
     with workspace.hold_checkout(config, state.progress):
         done = release_run.run_release(config, wanted, state.progress, state.phases)
-    if done.differences:
+    if done.document is None:
         click.echo("\n".join(difference.render() for difference in done.differences))
         click.echo(f"{len(done.differences)} differences between two builds of one commit")
         return ExitCode.TESTS_FAILED
@@ -900,7 +901,7 @@ def release_verb(
         click.echo(index.render_list(done.document))
         if check:
             click.echo("two builds of one commit: the same, byte for byte")
-        click.echo(f"{done.document['version']} is in {done.out_dir}")
+        click.echo(f"{done.document.version} is in {done.out_dir}")
     return ExitCode.PASSED
 
 
@@ -915,7 +916,7 @@ def _run_verify(
         _print_json(document)
     else:
         click.echo(verify.render_report(document))
-    return ExitCode.PASSED if document["passed"] else ExitCode.TESTS_FAILED
+    return ExitCode.PASSED if document.passed else ExitCode.TESTS_FAILED
 
 
 @cli.group("cache")

@@ -2,24 +2,51 @@
 """The verb `doctor`: what is there, what is needed, how to mend it."""
 
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
 
 from twinmod import workspace
 from twinmod.base.check import Check
+from twinmod.base.documents import Document, Part
 from twinmod.kernels import find, roots
 from twinmod.project.config import Config
 from twinmod.vm import accelerator as vm_accelerator
 
 
-def plan_doctor_report(checks: tuple[Check, ...]) -> dict[str, Any]:
-    """Return the doctor's report: JSON's own types, schema ``twinmod.doctor/1``."""
-    ready = all(check.ok or not check.required for check in checks)
-    return {
-        "schema": "twinmod.doctor/1",
-        "ready": ready,
-        "checks": [asdict(check) for check in checks],
-    }
+class CheckEntry(Part, frozen=True, kw_only=True):
+    """One thing that the doctor looked at; Check says what the keys mean."""
+
+    group: str
+    name: str
+    found: str
+    needed: str
+    ok: bool
+    required: bool
+    fix: str
+
+
+class DoctorReport(Document, frozen=True, kw_only=True, tag="twinmod.doctor/1"):
+    """What `doctor` saw."""
+
+    ready: bool
+    checks: tuple[CheckEntry, ...]
+
+
+def plan_doctor_report(checks: tuple[Check, ...]) -> DoctorReport:
+    """Return the doctor's report."""
+    return DoctorReport(
+        ready=all(check.ok or not check.required for check in checks),
+        checks=tuple(
+            CheckEntry(
+                group=check.group,
+                name=check.name,
+                found=check.found,
+                needed=check.needed,
+                ok=check.ok,
+                required=check.required,
+                fix=check.fix,
+            )
+            for check in checks
+        ),
+    )
 
 
 def render_checks(checks: tuple[Check, ...]) -> str:

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a VM is made of: its parts, its plan, and the folder that it runs in."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from twinmod.base import sandbox, templates
+from twinmod.base import documents, sandbox, templates
+from twinmod.base.documents import Document
 from twinmod.base.process import Command
 from twinmod.base.sandbox import Bind, Chroot
 from twinmod.builds.product import Product
@@ -40,7 +39,6 @@ MODE_PARAMETERS = {Job.MATRIX: "init_on_alloc=0 transparent_hugepage=never"}
 
 #: What a recorded VM's folder has to say how it was booted.
 RECORDING_FILE = "recording.json"
-RECORDING_SCHEMA = "twinmod.recording/1"
 
 #: How a VM without a virtio port, as a recorded one, has its events on a serial line.
 SERIAL_PORT = "/dev/ttyS1"
@@ -53,6 +51,20 @@ REPLAY_PATIENCE = 10 * RECORD_PATIENCE
 #: How many times as long a VM that counts may take to boot, and to say something: one thread
 #: emulates all of it.
 EXACT_PATIENCE = 3
+
+
+class RecordingDocument(Document, frozen=True, kw_only=True, tag="twinmod.recording/1"):
+    """What it takes to replay a VM, beside its folder."""
+
+    # The name of its kernel in [tool.twinmod.kernels].
+    kernel: str
+    # What identifies the kernel's tree and its chroot in the cache.
+    tree: str
+    chroot: str
+    # QEMU's argument vector inside the chroot.
+    qemu: tuple[str, ...]
+    # By module, the digest of the file that ran.
+    modules: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +115,7 @@ class BootPlan:
     boot_timeout_s: float
     silence_timeout_s: float
     # What it takes to replay it, for one that is recorded.
-    recording: Mapping[str, Any] | None = None
+    recording: RecordingDocument | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,16 +374,15 @@ def _render_init(setting: Setting, vm_modules: tuple[str, ...], *, whole: bool) 
     ).encode()
 
 
-def plan_recording(setting: Setting, work: Work, qemu: tuple[str, ...]) -> dict[str, Any]:
-    """Return what it takes to replay a VM, beside its folder: JSON's own types."""
-    return {
-        "schema": RECORDING_SCHEMA,
-        "kernel": setting.tree.name,
-        "tree": setting.tree.key,
-        "chroot": setting.chroot.key,
-        "qemu": list(qemu),
-        "modules": {p.module: p.sha256 for p in work.products},
-    }
+def plan_recording(setting: Setting, work: Work, qemu: tuple[str, ...]) -> RecordingDocument:
+    """Return what it takes to replay a VM, beside its folder."""
+    return RecordingDocument(
+        kernel=setting.tree.name,
+        tree=setting.tree.key,
+        chroot=setting.chroot.key,
+        qemu=qemu,
+        modules={p.module: p.sha256 for p in work.products},
+    )
 
 
 @contextmanager
@@ -384,8 +395,7 @@ def write_run_dir(plan: BootPlan) -> Iterator[None]:
         initramfs_path.write_bytes(plan.initramfs)
     if plan.recording is not None:
         (plan.run_dir / "recording").mkdir()
-        text = json.dumps(plan.recording, indent=2) + "\n"
-        (plan.run_dir / RECORDING_FILE).write_text(text)
+        documents.write(plan.run_dir / RECORDING_FILE, plan.recording)
     try:
         yield
     finally:

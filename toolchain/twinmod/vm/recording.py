@@ -4,14 +4,11 @@
 Source: docs/system/replay.rst and docs/devel/replay.rst, QEMU 10.0.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from twinmod.base import commands, sandbox
+from twinmod.base import commands, documents, sandbox
 from twinmod.base.process import Command
 from twinmod.base.sandbox import Bind, Chroot
 from twinmod.errors import ConfigError
@@ -39,15 +36,7 @@ class Recording:
 
     # The folder of the VM.
     run_dir: Path
-    # The name of its kernel in [tool.twinmod.kernels].
-    kernel: str
-    # What identifies the kernel's tree and its chroot in the cache.
-    tree: str
-    chroot: str
-    # QEMU's argument vector inside the chroot.
-    qemu: tuple[str, ...]
-    # By module, the digest of the file that ran.
-    modules: Mapping[str, str]
+    document: boot.RecordingDocument
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,18 +60,13 @@ def read_recording(run_dir: Path) -> Recording:
     made, again = commands.render("test", "--record"), commands.render("replay", EXAMPLE)
     hint = f"{made}, then {again}"
     try:
-        values = json.loads(path.read_bytes())
-        if values.pop("schema") != boot.RECORDING_SCHEMA:
-            raise ValueError
-        recording = msgspec.convert(
-            {**values, "run_dir": run_dir}, Recording, dec_hook=lambda kind, value: kind(value)
-        )
+        document = documents.parse(path.read_bytes(), boot.RecordingDocument)
         agent_path = run_dir / AGENT_PLAN
         if agent_path.exists():
             protocol.parse_plan(agent_path.read_bytes())
     except OSError as error:
         raise ConfigError("nothing was recorded there", facts=facts, hint=hint) from error
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except documents.INVALID as error:
         raise ConfigError(f"{path.name} is not one of ours", facts=facts, hint=hint) from error
     needed = ("initramfs", f"recording/{machine.EXECUTION.name}", AGENT_PLAN, *SAID)
     missing = [name for name in needed if not (run_dir / name).is_file()]
@@ -90,7 +74,7 @@ def read_recording(run_dir: Path) -> Recording:
         raise ConfigError(
             f"the recording is not whole: no {', no '.join(missing)}", facts=facts, hint=hint
         )
-    return recording
+    return Recording(run_dir=run_dir, document=document)
 
 
 def require_same(recording: Recording, tree: KernelTree, chroot: Chroot) -> None:
@@ -99,8 +83,9 @@ def require_same(recording: Recording, tree: KernelTree, chroot: Chroot) -> None
     Raises:
         ConfigError: Either is not what it was.
     """
-    pairs = (("kernel", recording.tree, tree.key), ("chroot", recording.chroot, chroot.key))
-    changed = [(what, f"was {was}, is {now}") for what, was, now in pairs if was != now]
+    was = recording.document
+    pairs = (("kernel", was.tree, tree.key), ("chroot", was.chroot, chroot.key))
+    changed = [(what, f"was {old}, is {new}") for what, old, new in pairs if old != new]
     if changed:
         raise ConfigError(
             "it cannot be repeated: what it ran on has changed since",
@@ -122,7 +107,7 @@ def plan_replay(
         out_dir: The folder of this one.
         gdb: Wait, before the first instruction, until a debugger lets it go on.
     """
-    qemu = tuple(part.replace("rr=record", "rr=replay") for part in recording.qemu)
+    qemu = tuple(part.replace("rr=record", "rr=replay") for part in recording.document.qemu)
     qemu += (*machine.plan_gdb_stub(), "-S") if gdb else ()
     binds = (
         Bind(source_path=recording.run_dir, target_path=machine.RUN),
