@@ -22,8 +22,9 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 FOLDER = CHECKOUT / "docs/schemas"
 
 
-sys.path.insert(0, str(CHECKOUT / "tests/mutation"))
+sys.path[:0] = [str(CHECKOUT / "tests/layouts"), str(CHECKOUT / "tests/mutation")]
 
+from layouts import LayoutsReport  # noqa: E402
 from mutants import MutationReport  # noqa: E402
 
 
@@ -34,6 +35,7 @@ def list_documents() -> tuple[type[Document], ...]:
         BuildReport,
         CounterReport,
         DoctorReport,
+        LayoutsReport,
         MatrixReport,
         Modinfo,
         MutationReport,

@@ -5,22 +5,22 @@ Each is a module of this folder. It is measured beside the twins in exact instru
 to the rules that a layout decides. docs/layout.md tells what came of it.
 """
 
-import json
 import shutil
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 from twinmod import errors, workspace
 from twinmod.base import documents
 from twinmod.base import text as base_text
+from twinmod.base.documents import Document, Part
 from twinmod.base.progress import Progress
 from twinmod.bench import figures as bench_figures
 from twinmod.bench import run as bench_run
 from twinmod.bench import wording
+from twinmod.bench.document import MeasuredModule
 from twinmod.bench.figures import Figure
 from twinmod.builds import build as builds_build
 from twinmod.builds import lint as builds_lint
@@ -31,7 +31,7 @@ from twinmod.cells.model import YARDSTICKS, Cell, CellResult
 from twinmod.errors import ExitCode
 from twinmod.guest.protocol import Job, Measurement, Outcome, Timing
 from twinmod.kernels import model
-from twinmod.kernels.model import KernelTree
+from twinmod.kernels.model import KernelEntry, KernelTree
 from twinmod.project.config import Config
 from twinmod.project.model import Language, ModuleSpec
 from twinmod.ui import cli
@@ -81,6 +81,78 @@ class Result:
     costs: tuple[tuple[Timing, bench_figures.Cost], ...]
     # (rule, how its cell ended).
     rules: tuple[tuple[str, CellResult], ...]
+
+
+class CostEntry(Part, frozen=True, kw_only=True):
+    """What calls of one kind cost; Timing and Cost say what the keys mean."""
+
+    operation: str
+    size_bytes: int
+    path: str
+    buffers: str
+    loop: str
+    threads: int
+    regions: str
+    instructions: float
+    user: float
+    spread: float
+    samples: tuple[float, ...]
+    settled: bool
+
+
+class FailureEntry(Part, frozen=True, kw_only=True):
+    """A test that did not pass."""
+
+    id: str
+    outcome: str
+    message: str
+
+
+class RuleEntry(Part, frozen=True, kw_only=True):
+    """How a layout did with a rule."""
+
+    rule: str
+    outcome: str
+    failures: tuple[FailureEntry, ...]
+    problems: tuple[str, ...]
+
+
+class LayoutEntry(Part, frozen=True, kw_only=True):
+    """A layout: what its calls cost, and which rules it keeps."""
+
+    layout: str
+    module: str
+    costs: tuple[CostEntry, ...]
+    rules: tuple[RuleEntry, ...]
+
+
+class ExactRun(Part, frozen=True, kw_only=True):
+    """How it was counted; Measurement says what the last keys mean."""
+
+    qemu: str
+    # What QEMU and the kernel were told.
+    machine: str
+    parameters: str
+    vms: int
+    loads: int
+    rounds: int
+    turns: int
+    loop: bool
+    device_bytes: int
+
+
+class LayoutsReport(Document, frozen=True, kw_only=True, tag="twinmod.layouts/1"):
+    """What the layouts cost, and which rules they break."""
+
+    kernel: KernelEntry
+    # What the rules were held on.
+    accelerator: str
+    boots: int
+    stalled_boots: int
+    exact: ExactRun
+    modules: tuple[MeasuredModule, ...]
+    yardsticks: tuple[CostEntry, ...]
+    layouts: tuple[LayoutEntry, ...]
 
 
 # -- plan -------------------------------------------------------------------------------------
@@ -147,19 +219,25 @@ def summarize(
     )
 
 
-def plan_costs(costs: tuple[tuple[Timing, bench_figures.Cost], ...]) -> list[dict[str, Any]]:
-    """Return costs as JSON's own types."""
-    return [
-        {
-            **asdict(timing),
-            "instructions": cost.instructions,
-            "user": cost.user,
-            "spread": cost.spread,
-            "samples": list(cost.samples),
-            "settled": cost.settled,
-        }
+def plan_costs(costs: tuple[tuple[Timing, bench_figures.Cost], ...]) -> tuple[CostEntry, ...]:
+    """Return costs as the report has them."""
+    return tuple(
+        CostEntry(
+            operation=timing.operation,
+            size_bytes=timing.size_bytes,
+            path=timing.path,
+            buffers=timing.buffers,
+            loop=timing.loop,
+            threads=timing.threads,
+            regions=timing.regions,
+            instructions=cost.instructions,
+            user=cost.user,
+            spread=cost.spread,
+            samples=cost.samples,
+            settled=cost.settled,
+        )
         for timing, cost in costs
-    ]
+    )
 
 
 def compare_rule(ended: CellResult, rule: str) -> str:
@@ -169,21 +247,21 @@ def compare_rule(ended: CellResult, rule: str) -> str:
     return ended.outcome if unanswered else outcome
 
 
-def plan_rules(result: Result) -> list[dict[str, Any]]:
-    """Return how a layout did with each rule, as JSON's own types."""
-    return [
-        {
-            "rule": rule,
-            "outcome": compare_rule(ended, rule),
-            "failures": [
-                {"id": test.id, "outcome": test.outcome, "message": test.message}
+def plan_rules(result: Result) -> tuple[RuleEntry, ...]:
+    """Return how a layout did with each rule, as the report has it."""
+    return tuple(
+        RuleEntry(
+            rule=rule,
+            outcome=compare_rule(ended, rule),
+            failures=tuple(
+                FailureEntry(id=test.id, outcome=test.outcome, message=test.message)
                 for test in ended.tests
                 if test.outcome not in outcomes.GOOD
-            ],
-            "problems": list(ended.problems),
-        }
+            ),
+            problems=ended.problems,
+        )
         for rule, ended in result.rules
-    ]
+    )
 
 
 def plan_report(
@@ -194,8 +272,8 @@ def plan_report(
     qemu: str,
     products: tuple[Product, ...],
     boots: tuple[session.Boots, ...],
-) -> dict[str, Any]:
-    """Return the report: JSON's own types, schema ``twinmod.layouts/1``.
+) -> LayoutsReport:
+    """Return the report.
 
     Args:
         found: Every layout.
@@ -206,33 +284,36 @@ def plan_report(
         products: The modules that ran.
         boots: How many VMs it took.
     """
-    return {
-        "schema": "twinmod.layouts/1",
-        "kernel": documents.to_json(model.plan_kernel(tree)),
-        "accelerator": accelerator,
-        "boots": sum(taken.total for taken in boots),
-        "stalled_boots": sum(taken.stalled for taken in boots),
-        "exact": {
-            "qemu": qemu,
-            "machine": " ".join(machine.COUNTING_MACHINE),
-            "parameters": " ".join(machine.ACCELERATOR_PARAMETERS[machine.AcceleratorName.ICOUNT]),
-            "vms": BOOTS,
-            **{name: value for name, value in asdict(MEASUREMENT).items() if name != "timings"},
-        },
-        "modules": [
-            {"module": p.module, "language": p.language, "sha256": p.sha256} for p in products
-        ],
-        "yardsticks": plan_costs(summarize(figures, YARDSTICKS)),
-        "layouts": [
-            {
-                "layout": result.cell.label,
-                "module": result.cell.module,
-                "costs": plan_costs(result.costs),
-                "rules": plan_rules(result),
-            }
+    return LayoutsReport(
+        kernel=model.plan_kernel(tree),
+        accelerator=accelerator,
+        boots=sum(taken.total for taken in boots),
+        stalled_boots=sum(taken.stalled for taken in boots),
+        exact=ExactRun(
+            qemu=qemu,
+            machine=" ".join(machine.COUNTING_MACHINE),
+            parameters=" ".join(machine.ACCELERATOR_PARAMETERS[machine.AcceleratorName.ICOUNT]),
+            vms=BOOTS,
+            loads=MEASUREMENT.loads,
+            rounds=MEASUREMENT.rounds,
+            turns=MEASUREMENT.turns,
+            loop=MEASUREMENT.loop,
+            device_bytes=MEASUREMENT.device_bytes,
+        ),
+        modules=tuple(
+            MeasuredModule(module=p.module, language=p.language, sha256=p.sha256) for p in products
+        ),
+        yardsticks=plan_costs(summarize(figures, YARDSTICKS)),
+        layouts=tuple(
+            LayoutEntry(
+                layout=result.cell.label,
+                module=result.cell.module,
+                costs=plan_costs(result.costs),
+                rules=plan_rules(result),
+            )
             for result in found
-        ],
-    }
+        ),
+    )
 
 
 def compare_outcomes(
@@ -256,59 +337,59 @@ def compare_outcomes(
 # -- text -------------------------------------------------------------------------------------
 
 
-def render_costs(costs: list[dict[str, Any]], size_bytes: int) -> str:
+def render_costs(costs: tuple[CostEntry, ...], size_bytes: int) -> str:
     """Return the counts of one size, the read's before the write's; "?" marks one unsettled."""
     shown = (
-        f"{wording.render_count(c['instructions'])}{'' if c['settled'] else '?'}"
+        f"{wording.render_count(c.instructions)}{'' if c.settled else '?'}"
         for c in costs
-        if c["size_bytes"] == size_bytes
+        if c.size_bytes == size_bytes
     )
     return " / ".join(shown) or "-"
 
 
-def render_broken(rules: list[dict[str, Any]]) -> str:
+def render_broken(rules: tuple[RuleEntry, ...]) -> str:
     """Return the rules that were not kept, each with its outcome where that is not "failed"."""
     shown = (
-        rule["rule"] if rule["outcome"] == Outcome.FAILED else f"{rule['rule']} ({rule['outcome']})"
+        rule.rule if rule.outcome == Outcome.FAILED else f"{rule.rule} ({rule.outcome})"
         for rule in rules
-        if rule["outcome"] != Outcome.PASSED
+        if rule.outcome != Outcome.PASSED
     )
     return " ".join(shown) or "none"
 
 
-def render_report(document: dict[str, Any]) -> str:
+def render_report(document: LayoutsReport) -> str:
     """Return the table: instructions of a call, read / write, and the rules that broke."""
     rows = [("instructions, read / write", *map(base_text.render_size, SIZES), "breaks")]
     rows += [
         (
-            layout["layout"],
-            *(render_costs(layout["costs"], size) for size in SIZES),
-            render_broken(layout["rules"]),
+            layout.layout,
+            *(render_costs(layout.costs, size) for size in SIZES),
+            render_broken(layout.rules),
         )
-        for layout in document["layouts"]
+        for layout in document.layouts
     ]
-    rows.append((YARDSTICK, *(render_costs(document["yardsticks"], size) for size in SIZES), ""))
+    rows.append((YARDSTICK, *(render_costs(document.yardsticks, size) for size in SIZES), ""))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    exact = document["exact"]
-    spread = max((c["spread"] for c in plan_all_costs(document)), default=0.0)
+    exact = document.exact
+    spread = max((c.spread for c in plan_all_costs(document)), default=0.0)
     lines += [
         "",
-        f"kernel {document['kernel']['release']}; {exact['qemu']}, {exact['machine']}",
-        f"{exact['vms']} VMs, {exact['loads']} loads in each; largest spread {spread:.2%}",
-        f"the rules: {document['accelerator']}",
+        f"kernel {document.kernel.release}; {exact.qemu}, {exact.machine}",
+        f"{exact.vms} VMs, {exact.loads} loads in each; largest spread {spread:.2%}",
+        f"the rules: {document.accelerator}",
     ]
-    if document["stalled_boots"]:
-        lines.append(f"{document['stalled_boots']} VM stalled at boot and was booted again")
+    if document.stalled_boots:
+        lines.append(f"{document.stalled_boots} VM stalled at boot and was booted again")
     return "\n".join(lines)
 
 
-def plan_all_costs(document: dict[str, Any]) -> list[dict[str, Any]]:
+def plan_all_costs(document: LayoutsReport) -> tuple[CostEntry, ...]:
     """Return every cost of a report."""
-    return [*document["yardsticks"], *(c for one in document["layouts"] for c in one["costs"])]
+    return (*document.yardsticks, *(c for one in document.layouts for c in one.costs))
 
 
 # -- act --------------------------------------------------------------------------------------
@@ -354,7 +435,7 @@ def hold(
     return held, tuple(taken for _, _, taken in runs)
 
 
-def run(config: Config, progress: Progress) -> tuple[dict[str, Any], ExitCode]:
+def run(config: Config, progress: Progress) -> tuple[LayoutsReport, ExitCode]:
     """Build, measure and hold all layouts to the rules; write and return the report."""
     prepared = workspace.run_setup(config, progress)
     cells, products = build(config, prepared, progress)
@@ -388,7 +469,7 @@ def run(config: Config, progress: Progress) -> tuple[dict[str, Any], ExitCode]:
         products,
         (*measured.boots, *boots),
     )
-    workspace.write_json(out_dir / "report.json", document)
+    documents.write(out_dir / "report.json", document)
     return document, compare_outcomes(measured, held)
 
 
@@ -417,7 +498,7 @@ def layouts(as_json: bool, only_lint: bool, kernel: str) -> ExitCode:
             lint(config, state.progress)
             return ExitCode.PASSED
         document, code = run(config, state.progress)
-    click.echo(json.dumps(document, indent=2) if as_json else render_report(document))
+    click.echo(documents.render(document) if as_json else render_report(document))
     return code
 
 

@@ -2,7 +2,6 @@
 """The report on the layouts: what was measured, what broke, and what that makes of the run."""
 
 import importlib.util
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from twinmod.base import documents
+from twinmod.base.documents import Document
 from twinmod.bench import run
 from twinmod.bench.figures import Figure
 from twinmod.builds.product import Product
@@ -88,9 +89,9 @@ def end(*ended: CellResult, figures: tuple[Figure, ...] = ()) -> run.Measured:
     return run.Measured(results=ended, figures=figures, boots=())
 
 
-def plan(layouts: ModuleType, tree: KernelTree, product: Product) -> dict[str, object]:
+def plan(layouts: ModuleType, tree: KernelTree, product: Product) -> Document:
     found = tuple(layouts.plan_result(cell, FIGURES, HELD) for cell in (TWIN, MUTEX))
-    document: dict[str, object] = layouts.plan_report(
+    document: Document = layouts.plan_report(
         found,
         FIGURES,
         tree,
@@ -122,14 +123,13 @@ def test_cells_differ_although_their_language_does_not(layouts: ModuleType) -> N
 def test_the_report_is_json_with_a_schema(
     layouts: ModuleType, tree: KernelTree, product: Product
 ) -> None:
-    document = plan(layouts, tree, product)
-    assert json.loads(json.dumps(document)) == document
+    document = documents.to_json(plan(layouts, tree, product))
     assert document["schema"] == "twinmod.layouts/1"
     assert (document["boots"], document["stalled_boots"]) == (6, 1)
 
 
 def test_a_cost_is_of_all_loads(layouts: ModuleType, tree: KernelTree, product: Product) -> None:
-    document = json.loads(json.dumps(plan(layouts, tree, product)))
+    document = documents.to_json(plan(layouts, tree, product))
     read, write = document["layouts"][1]["costs"]
     assert (read["operation"], read["instructions"]) == ("pread", 800)
     assert read["samples"] == [800, 808]

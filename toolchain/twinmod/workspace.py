@@ -2,13 +2,12 @@
 """What setup leaves, and what every verb starts from: kernel, roots, products, testers."""
 
 import errno
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from twinmod.base import cache, documents, versions
 from twinmod.base.cache import CacheEntry
@@ -291,11 +290,6 @@ def build_unsigned(
     """Build modules as make leaves them."""
     plans = plan_builds(config, prepared.tree, languages)
     return tuple(build.build(plan, progress) for plan in plans)
-
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a report."""
-    cache.write_atomically(path, json.dumps(document, indent=2) + "\n")
 
 
 def read_module_version(config: Config) -> str:
