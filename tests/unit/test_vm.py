@@ -13,7 +13,7 @@ from twinmod.cells import model, outcomes
 from twinmod.cells import transcript as cells_transcript
 from twinmod.cells.model import Cell
 from twinmod.guest import protocol
-from twinmod.guest.protocol import Job, WrittenByProgram, render_event
+from twinmod.guest.protocol import WrittenByProgram, render_event
 from twinmod.kernels.model import KernelTree
 from twinmod.project import model as project_model
 from twinmod.project.model import Language, VmSpec
@@ -169,12 +169,18 @@ def setting(
 
 
 @pytest.fixture
-def work(product: Product) -> boot.Work:
-    return boot.Work(mode=Job.MATRIX, cells=CELLS, products=(product,), limit_s=15.0)
+def work(product: Product) -> boot.MatrixWork:
+    return boot.MatrixWork(cells=CELLS, products=(product,), limit_s=15.0)
+
+
+def plan_measuring(work: boot.MatrixWork, measurement: protocol.Measurement) -> boot.MeasureWork:
+    return boot.MeasureWork(
+        cells=work.cells, products=work.products, limit_s=15.0, measurement=measurement
+    )
 
 
 def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
-    setting: boot.Setting, work: boot.Work
+    setting: boot.Setting, work: boot.MatrixWork
 ) -> None:
     cells = (*work.cells, model.DIFFERENTIAL)
     plan = boot.plan_agent(
@@ -229,7 +235,9 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
     }
 
 
-def test_the_agent_is_told_what_to_measure_by_name(setting: boot.Setting, work: boot.Work) -> None:
+def test_the_agent_is_told_what_to_measure_by_name(
+    setting: boot.Setting, work: boot.MatrixWork
+) -> None:
     measurement = protocol.Measurement(
         timings=(protocol.Timing(operation="read", size_bytes=1),),
         loads=2,
@@ -237,12 +245,12 @@ def test_the_agent_is_told_what_to_measure_by_name(setting: boot.Setting, work: 
         turns=3,
         device_bytes=4096,
     )
-    told = boot.plan_agent(setting, replace(work, mode=Job.MEASURE, measurement=measurement))
+    told = boot.plan_agent(setting, plan_measuring(work, measurement))
     assert protocol.parse_plan(protocol.render_plan(told)).measurement == measurement
 
 
 def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_same(
-    setting: boot.Setting, work: boot.Work, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
     exact = boot.plan_exact(setting, tmp_path / "native")
     assert exact.accelerator.name == "icount"
@@ -277,7 +285,7 @@ RECORD = (
 
 
 def test_a_vm_that_is_recorded_has_one_processor_and_no_way_in(
-    setting: boot.Setting, work: boot.Work
+    setting: boot.Setting, work: boot.MatrixWork
 ) -> None:
     recorded = boot.plan_recorded(setting)
     assert recorded.recorded
@@ -300,7 +308,7 @@ def test_a_vm_that_is_recorded_has_one_processor_and_no_way_in(
 
 
 def test_a_recorded_vms_folder_keeps_what_a_replay_takes(
-    setting: boot.Setting, work: boot.Work, product: Product, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, product: Product, tmp_path: Path
 ) -> None:
     planned = boot.plan_boot(setting, work, tmp_path / "vm-1")
     record = {"schema": "twinmod.recording/1", "qemu": ["qemu-system-x86_64"]}
@@ -324,17 +332,19 @@ def test_a_recorded_vms_folder_keeps_what_a_replay_takes(
 
 
 def test_only_the_matrix_has_other_memory_than_a_stock_kernel(
-    setting: boot.Setting, work: boot.Work, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
-    for mode, added in (("matrix", True), ("measure", False), ("count", False)):
-        argv = boot.plan_boot(setting, replace(work, mode=Job(mode)), tmp_path / mode).command.argv
+    measuring = plan_measuring(work, protocol.Measurement(timings=(), loads=1, rounds=1))
+    works: tuple[boot.Work, ...] = (work, measuring)
+    for one in works:
+        argv = boot.plan_boot(setting, one, tmp_path / one.JOB).command.argv
         line = argv[argv.index("-append") + 1]
-        assert ("init_on_alloc=0" in line) is added, mode
-        assert ("transparent_hugepage=never" in line) is added, mode
+        assert ("init_on_alloc=0" in line) is (one is work)
+        assert ("transparent_hugepage=never" in line) is (one is work)
 
 
 def test_several_builds_of_one_module_are_files_of_their_own(
-    setting: boot.Setting, work: boot.Work, product: Product, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, product: Product, tmp_path: Path
 ) -> None:
     other = replace(product, path=Path("/out/short.ko"), variant="short")
     cell = replace(CELLS[0], variant="short", rules=("R4",), files=("test_add.py",))
@@ -352,7 +362,7 @@ def test_several_builds_of_one_module_are_files_of_their_own(
 
 
 def test_a_vm_boots_busybox_its_modules_and_the_init(
-    setting: boot.Setting, work: boot.Work, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
     plan = boot.plan_boot(setting, work, tmp_path / "vm-1")
     content = boot.plan_first_content(setting)
@@ -369,7 +379,7 @@ def test_a_vm_boots_busybox_its_modules_and_the_init(
 
 
 def test_qemu_sees_only_its_view_and_may_write_only_results(
-    setting: boot.Setting, work: boot.Work, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "vm-1"
     binds = boot.plan_view(setting, work.products, run_dir)
@@ -395,7 +405,7 @@ def test_qemu_sees_only_its_view_and_may_write_only_results(
 
 
 def test_every_path_that_the_agent_is_given_is_in_its_view(
-    setting: boot.Setting, work: boot.Work, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
     seen = {str(bind.target_path) for bind in boot.plan_view(setting, work.products, tmp_path)}
     told = boot.plan_agent(setting, work)
@@ -404,7 +414,9 @@ def test_every_path_that_the_agent_is_given_is_in_its_view(
     assert {f"/view{path}" for path in paths} <= seen
 
 
-def test_only_kvm_gets_the_device(setting: boot.Setting, work: boot.Work, tmp_path: Path) -> None:
+def test_only_kvm_gets_the_device(
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
+) -> None:
     kvm = replace(
         setting,
         accelerator=machine.Accelerator(name=machine.AcceleratorName.KVM, reason="a guest booted"),
@@ -414,15 +426,17 @@ def test_only_kvm_gets_the_device(setting: boot.Setting, work: boot.Work, tmp_pa
 
 
 def test_a_shell_stays_in_the_callers_session(
-    setting: boot.Setting, work: boot.Work, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
-    plan = boot.plan_boot(setting, replace(work, mode=Job.SHELL, cells=()), tmp_path / "vm-1")
+    plan = boot.plan_boot(
+        setting, boot.ShellWork(products=work.products, limit_s=15.0), tmp_path / "vm-1"
+    )
     assert "--new-session" not in plan.command.argv
     assert "mon:stdio" in plan.command.argv
 
 
 def test_a_vms_folder_holds_what_it_boots_from_while_it_runs_and_its_plan_for_good(
-    setting: boot.Setting, work: boot.Work, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
     plan = boot.plan_boot(setting, work, tmp_path / "vm-1")
     with boot.write_run_dir(plan):
@@ -431,7 +445,9 @@ def test_a_vms_folder_holds_what_it_boots_from_while_it_runs_and_its_plan_for_go
     assert protocol.parse_plan((plan.run_dir / "results/plan.json").read_bytes()) == plan.agent_plan
 
 
-def test_a_vms_folder_is_its_own(setting: boot.Setting, work: boot.Work, tmp_path: Path) -> None:
+def test_a_vms_folder_is_its_own(
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
+) -> None:
     plan = boot.plan_boot(setting, work, tmp_path / "vm-1")
     (plan.run_dir / "results").mkdir(parents=True)
     with pytest.raises(FileExistsError), boot.write_run_dir(plan):
@@ -439,7 +455,7 @@ def test_a_vms_folder_is_its_own(setting: boot.Setting, work: boot.Work, tmp_pat
 
 
 def test_a_vm_that_did_not_come_as_far_as_a_cell_shows_how_far_it_came(
-    setting: boot.Setting, work: boot.Work, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
     plan = boot.plan_boot(setting, work, tmp_path / "vm-1")
     nothing = cells_transcript.parse_transcript((), CELLS)
@@ -455,7 +471,7 @@ def test_a_vm_that_did_not_come_as_far_as_a_cell_shows_how_far_it_came(
 
 
 def test_a_vm_that_said_nothing_is_said_to(
-    setting: boot.Setting, work: boot.Work, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
     error = session.plan_boot_error(boot.plan_boot(setting, work, tmp_path), plan_end("exited"))
     assert error.message == "the VM ended before its first cell; it said nothing"

@@ -15,7 +15,6 @@ from twinmod.cells import model as cells_model
 from twinmod.cells import report, selection
 from twinmod.cells.model import CellResult
 from twinmod.errors import VmLostError
-from twinmod.guest.protocol import Job
 from twinmod.kernels import model
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES
@@ -132,8 +131,7 @@ def run_counter(
     setting = workspace.prepare_setting(config, prepared, progress)
     out_dir = config.out_dir / "counter"
     shutil.rmtree(out_dir, ignore_errors=True)
-    work = boot.Work(
-        mode=Job.COUNT,
+    work = boot.CountWork(
         cells=cells,
         products=products,
         limit_s=counting.limit_s,

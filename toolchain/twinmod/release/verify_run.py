@@ -19,7 +19,7 @@ from twinmod.cells import model
 from twinmod.cells import selection as cells_selection
 from twinmod.cells.model import CellResult
 from twinmod.errors import ConfigError, NotPassedError, TwinmodError
-from twinmod.guest.protocol import Job, Outcome
+from twinmod.guest.protocol import Outcome
 from twinmod.kernels import elf, kconfig, roots
 from twinmod.matrix import run as matrix_run
 from twinmod.project import config as project_config
@@ -261,8 +261,7 @@ def try_to_load(
         cell for cell in model.plan_cells(config) if cell.language in wanted and cell.tester == "c"
     )
     first_rule, _ = rules.read_rules(config)[0]
-    work = boot.Work(
-        mode=Job.MATRIX,
+    work = boot.MatrixWork(
         cells=cells,
         products=products,
         limit_s=config.vm.test_timeout_s,
