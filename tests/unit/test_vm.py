@@ -12,6 +12,7 @@ from twinmod.builds.product import Product
 from twinmod.cells import model, outcomes
 from twinmod.cells import transcript as cells_transcript
 from twinmod.cells.model import Cell
+from twinmod.cells.transcript import End
 from twinmod.guest import protocol
 from twinmod.guest.protocol import WrittenByProgram, render_event
 from twinmod.kernels.model import KernelTree
@@ -459,7 +460,7 @@ def test_a_vm_that_did_not_come_as_far_as_a_cell_shows_how_far_it_came(
 ) -> None:
     plan = boot.plan_boot(setting, work, tmp_path / "vm-1")
     nothing = cells_transcript.parse_transcript((), CELLS)
-    end = session.VmEnd(transcript=nothing, end="silent", console="a\nb\n", qemu_log="")
+    end = session.VmEnd(transcript=nothing, end=End.SILENT, console="a\nb\n", qemu_log="")
     error = session.plan_boot_error(plan, end)
     last = "the last line of its console is: b"
     assert error.message == f"the VM fell silent before its first cell; {last}"
@@ -473,7 +474,7 @@ def test_a_vm_that_did_not_come_as_far_as_a_cell_shows_how_far_it_came(
 def test_a_vm_that_said_nothing_is_said_to(
     setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
-    error = session.plan_boot_error(boot.plan_boot(setting, work, tmp_path), plan_end("exited"))
+    error = session.plan_boot_error(boot.plan_boot(setting, work, tmp_path), plan_end(End.EXITED))
     assert error.message == "the VM ended before its first cell; it said nothing"
     assert dict(error.facts)["console"] == "(nothing)"
 
@@ -546,7 +547,7 @@ def test_what_a_program_wrote_to_the_log_ends_no_cell(product: Product) -> None:
     assert outcomes.parse_program_lines(cells_transcript.parse_events((event,))) == (line,)
 
 
-def plan_end(end: str, console: str = "", *, booted: bool = False) -> session.VmEnd:
+def plan_end(end: End, console: str = "", *, booted: bool = False) -> session.VmEnd:
     transcript = cells_transcript.Transcript(booted=booted, release="", cells=(), running=None)
     return session.VmEnd(transcript=transcript, end=end, console=console, qemu_log="")
 
@@ -557,10 +558,10 @@ def test_of_many_cells_the_first_are_named() -> None:
 
 
 def test_only_a_vm_that_was_never_heard_of_is_booted_again() -> None:
-    assert running.is_stalled(plan_end("silent"))
-    assert not running.is_stalled(plan_end("exited"))
-    assert not running.is_stalled(plan_end("silent", booted=True))
-    assert not running.is_stalled(plan_end("silent", "[    1.0] kernel BUG at mm/slub.c:1!"))
+    assert running.is_stalled(plan_end(End.SILENT))
+    assert not running.is_stalled(plan_end(End.EXITED))
+    assert not running.is_stalled(plan_end(End.SILENT, booted=True))
+    assert not running.is_stalled(plan_end(End.SILENT, "[    1.0] kernel BUG at mm/slub.c:1!"))
 
 
 def test_a_race_of_the_kernels_own_code_is_counted_and_ends_nothing(product: Product) -> None:

@@ -4,6 +4,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -17,7 +18,14 @@ SCHEMA = "twinmod.verify/1"
 #: Where a step ran.
 HERE, ROOT, VM = "this host", "a throwaway root", "a VM"
 
-PASSED, FAILED, ABSENT = "passed", "failed", "absent"
+
+class StepOutcome(StrEnum):
+    """How a step ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    # This release, or the project, has nothing of it.
+    ABSENT = "absent"
 
 
 class Artifact(msgspec.Struct, kw_only=True):
@@ -50,8 +58,7 @@ class Step:
     name: str
     # HERE, ROOT or VM.
     where: str
-    # PASSED, FAILED, or ABSENT for what this release, or the project, has nothing of.
-    outcome: str
+    outcome: StepOutcome
     seconds: float
     # What was seen, in words.
     detail: str
@@ -149,7 +156,7 @@ def plan_report(index: Mapping[str, Any], steps: Iterable[Step]) -> dict[str, An
         "schema": SCHEMA,
         "version": index["version"],
         "commit": index["commit"],
-        "passed": all(step.outcome != FAILED for step in found),
+        "passed": all(step.outcome != StepOutcome.FAILED for step in found),
         "seconds": round(sum(step.seconds for step in found), 1),
         "steps": [asdict(step) for step in found],
     }
@@ -162,8 +169,8 @@ def render_report(document: Mapping[str, Any]) -> str:
         f"{step['name']}: {step['detail']}"
         for step in document["steps"]
     ]
-    failed = sum(step["outcome"] == FAILED for step in document["steps"])
-    absent = sum(step["outcome"] == ABSENT for step in document["steps"])
+    failed = sum(step["outcome"] == StepOutcome.FAILED for step in document["steps"])
+    absent = sum(step["outcome"] == StepOutcome.ABSENT for step in document["steps"])
     passed = len(document["steps"]) - failed - absent
     last = f"{passed} passed, {failed} failed, {absent} absent, in {document['seconds']:.0f} s"
     return "\n".join((*lines, "", last))

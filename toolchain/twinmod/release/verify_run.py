@@ -75,14 +75,20 @@ class Steps:
         try:
             with self.progress.phase(f"verify: {name}"):
                 detail = act()
-            outcome = verify.PASSED if detail else verify.ABSENT
+            outcome = verify.StepOutcome.PASSED if detail else verify.StepOutcome.ABSENT
         except AbsentError as why:
-            detail, outcome = str(why), verify.ABSENT
+            detail, outcome = str(why), verify.StepOutcome.ABSENT
         except TwinmodError as error:
             facts = "; ".join(f"{name} {value}" for name, value in error.facts)
-            detail, outcome = error.message + (f" ({facts})" if facts else ""), verify.FAILED
+            detail, outcome = (
+                error.message + (f" ({facts})" if facts else ""),
+                verify.StepOutcome.FAILED,
+            )
         except MALFORMED as error:
-            detail, outcome = f"the release is not what it should be: {error!r}", verify.FAILED
+            detail, outcome = (
+                f"the release is not what it should be: {error!r}",
+                verify.StepOutcome.FAILED,
+            )
         seconds = round(time.monotonic() - began, 1)
         self.done.append(
             Step(
@@ -410,7 +416,7 @@ def run_verify(
     steps.take("sums", HERE, lambda: check_sums(files))
     steps.take("index and provenance", HERE, lambda: check_documents(files))
     steps.take("signature", HERE, lambda: check_signature(folder, allowed))
-    if all(step.outcome != verify.FAILED for step in steps.done):
+    if all(step.outcome != verify.StepOutcome.FAILED for step in steps.done):
         _check_modules(config, files, index, out_dir, steps, phases)
     document = verify.plan_report(index, steps.done)
     workspace.write_json(out_dir / "report.json", document)
@@ -499,7 +505,7 @@ def _check_dkms(
             return
         (machine,) = machines
         steps.take("dkms: apt installs the packages", ROOT, lambda: dkms.install(machine, what))
-        if steps.done[-1].outcome != verify.PASSED:
+        if steps.done[-1].outcome != verify.StepOutcome.PASSED:
             return
         steps.take(
             "dkms: its modules pass the matrix, on that root",
