@@ -29,7 +29,7 @@ from twinmod.builds.product import Product
 from twinmod.cells import outcomes, report
 from twinmod.cells.model import YARDSTICKS, Cell, CellResult
 from twinmod.errors import ExitCode
-from twinmod.guest.protocol import Job, Measurement, Outcome, Timing
+from twinmod.guest.protocol import Measurement, Outcome, Timing
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry, KernelTree
 from twinmod.project.config import Config
@@ -416,7 +416,7 @@ def build(
 
 
 def hold(
-    setting: boot.Setting, work: boot.Work, out_dir: Path, progress: Progress
+    setting: boot.Setting, work: boot.MatrixWork, out_dir: Path, progress: Progress
 ) -> tuple[tuple[tuple[str, CellResult], ...], tuple[session.Boots, ...]]:
     """Hold every cell to every rule; return (rule, how the cell ended), and what it took."""
     runs = tuple(
@@ -442,17 +442,15 @@ def run(config: Config, progress: Progress) -> tuple[LayoutsReport, ExitCode]:
     setting = workspace.prepare_setting(config, prepared, progress)
     out_dir = config.out_dir / "layouts"
     shutil.rmtree(out_dir, ignore_errors=True)
-    work = boot.Work(
-        mode=Job.MATRIX,
+    work = boot.MatrixWork(
         cells=cells,
         products=products,
         limit_s=PATIENCE * config.vm.test_timeout_s,
     )
     native_dir = native.ensure_native(prepared.chroot, progress)
-    counting = replace(
-        work,
-        mode=Job.MEASURE,
+    counting = boot.MeasureWork(
         cells=(*cells, YARDSTICKS),
+        products=products,
         measurement=MEASUREMENT,
         limit_s=bench_run.LIMIT_S,
     )

@@ -21,7 +21,7 @@ from twinmod.builds import build, signing
 from twinmod.builds.product import Product
 from twinmod.cells.model import Cell, CellResult
 from twinmod.errors import BuildError, ExitCode
-from twinmod.guest.protocol import Job, Outcome
+from twinmod.guest.protocol import Outcome
 from twinmod.project import config as project_config
 from twinmod.project import rules as project_rules
 from twinmod.project.config import Config
@@ -132,8 +132,7 @@ class Bench:
         self, name: str, cells: tuple[Cell, ...], products: tuple[Product, ...], failures: int
     ) -> dict[Cell, CellResult]:
         """Run cells, each until so many tests of it failed; 0: to its end."""
-        work = boot.Work(
-            mode=Job.MATRIX,
+        work = boot.MatrixWork(
             cells=cells,
             products=products,
             limit_s=TEST_TIMEOUT_S,

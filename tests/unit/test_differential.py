@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from differential import model, strategy
 from twinmod.base import documents
 from twinmod.cells.model import DIFFERENTIAL, CellResult
+from twinmod.cells.transcript import End
 from twinmod.differential import corpus as differential_corpus
 from twinmod.differential import explorer as differential_explorer
 from twinmod.differential import replayer as differential_replayer
@@ -233,7 +234,7 @@ class ModelVm(session.Vm):
         self.plan = SimpleNamespace(run_dir=run_dir)  # type: ignore[assignment]
         self.modules = modules
         self.deadly = deadly
-        self.end = "exited"
+        self.end = End.EXITED
         self.lines = [
             render_event(Booted(release="7.3.4", python="3.13.5"), 1.0),
             render_event(CellBegan(cell=DIFFERENTIAL.name), 2.0),

@@ -13,6 +13,7 @@ from twinmod.cells import model
 from twinmod.cells import outcomes as cells_outcomes
 from twinmod.cells import transcript as cells_transcript
 from twinmod.cells.model import Cell, CellResult
+from twinmod.cells.transcript import End
 from twinmod.errors import VmLostError
 from twinmod.guest import protocol
 from twinmod.guest.faults import KernelFault
@@ -52,7 +53,7 @@ def end_cell(outcome: str = "passed", *problems: str) -> str:
 
 
 def read(
-    lines: list[str], end: str = "exited", faults: tuple[KernelFault, ...] = ()
+    lines: list[str], end: End = End.EXITED, faults: tuple[KernelFault, ...] = ()
 ) -> tuple[CellResult, ...]:
     """Return what comes of a VM that said these lines and ended so."""
     return cells_outcomes.classify(read_transcript(lines), end, faults)
@@ -166,14 +167,14 @@ def test_a_whole_run_is_what_the_agent_said() -> None:
 @pytest.mark.parametrize(
     ("end", "faults", "outcome"),
     [
-        ("exited", (), "lost"),
-        ("silent", (), "timeout"),
-        ("exited", (OOPS,), "crashed"),
-        ("silent", (OOPS,), "crashed"),
+        (End.EXITED, (), "lost"),
+        (End.SILENT, (), "timeout"),
+        (End.EXITED, (OOPS,), "crashed"),
+        (End.SILENT, (OOPS,), "crashed"),
     ],
 )
 def test_a_test_that_the_vm_died_in_shares_the_end_of_its_cell(
-    end: str, faults: tuple[KernelFault, ...], outcome: str
+    end: End, faults: tuple[KernelFault, ...], outcome: str
 ) -> None:
     lines = [BOOT, begin("c/c"), *run_test("a"), say("test", id="b", rules=["R2"])]
     (result,) = read(lines, end, faults)
@@ -193,10 +194,10 @@ def test_a_line_that_was_cut_off_is_a_test_that_did_not_end() -> None:
 
 @pytest.mark.parametrize(
     ("end", "faults", "outcome"),
-    [("exited", (), "lost"), ("silent", (), "timeout"), ("exited", (OOPS,), "crashed")],
+    [(End.EXITED, (), "lost"), (End.SILENT, (), "timeout"), (End.EXITED, (OOPS,), "crashed")],
 )
 def test_a_vm_that_died_between_tests_blames_no_test(
-    end: str, faults: tuple[KernelFault, ...], outcome: str
+    end: End, faults: tuple[KernelFault, ...], outcome: str
 ) -> None:
     (result,) = read([BOOT, begin("c/c"), *run_test("a")], end, faults)
     assert result.outcome == outcome
@@ -205,14 +206,14 @@ def test_a_vm_that_died_between_tests_blames_no_test(
 
 
 def test_a_crash_says_what_the_kernel_said_first() -> None:
-    (result,) = read([BOOT, begin("c/c")], "exited", (OOPS,))
+    (result,) = read([BOOT, begin("c/c")], End.EXITED, (OOPS,))
     assert result.problems == ("the kernel complained: BUG: unable to handle page fault",)
 
 
 def test_a_crash_that_the_agent_told_of_too_is_one_problem() -> None:
     why = "the kernel complained: BUG: unable to handle page fault"
     lines = [BOOT, begin("c/c"), say("test", id="a", rules=["R1"]), end_cell("crashed", why)]
-    (result,) = read(lines, "exited", (OOPS,))
+    (result,) = read(lines, End.EXITED, (OOPS,))
     assert (result.outcome, result.problems) == ("crashed", (why,))
     assert [(test.outcome, test.message) for test in result.tests] == [("crashed", why)]
 
@@ -278,12 +279,12 @@ def test_what_the_agent_said_of_a_cell_is_kept() -> None:
 
 @given(
     st.integers(0, len(WHOLE)),
-    st.sampled_from(cells_transcript.ENDS),
+    st.sampled_from(End),
     st.booleans(),
     st.integers(0, 9),
 )
 def test_no_cell_passes_before_the_vm_has_said_so(
-    length: int, end: str, crashed: bool, cut: int
+    length: int, end: End, crashed: bool, cut: int
 ) -> None:
     # However early a VM dies, and wherever in a line.
     said = WHOLE[:length]
@@ -292,7 +293,7 @@ def test_no_cell_passes_before_the_vm_has_said_so(
     ended = sum('"cell_end"' in line for line in said)
     assert all(result.outcome for result in found)
     assert sum(result.outcome == "passed" for result in found) <= min(1, ended)
-    blamed = "crashed" if crashed else "timeout" if end == "silent" else "lost"
+    blamed = "crashed" if crashed else "timeout" if end == End.SILENT else "lost"
     assert all(result.outcome == blamed for result in found[ended:])
 
 
@@ -471,7 +472,7 @@ def test_there_are_logs_to_look_at() -> None:
 
 def test_a_fault_fails_a_cell_that_the_agent_said_passed() -> None:
     lines = [BOOT, begin("c/c"), *run_test("a"), end_cell()]
-    (result,) = read(lines, "exited", (OOPS,))
+    (result,) = read(lines, End.EXITED, (OOPS,))
     assert result.outcome == "crashed"
     assert result.kernel_faults == (OOPS,)
     assert [test.outcome for test in result.tests] == ["passed"]
@@ -524,7 +525,7 @@ def test_a_fault_belongs_to_the_test_that_ran_at_its_time() -> None:
     faults = tuple(
         KernelFault(kind="oops", lines=("BUG: x",), at_s=at_s) for at_s in (2.5, 3.5, 4.5, 5.5)
     )
-    (result,) = read(lines, "exited", faults)
+    (result,) = read(lines, End.EXITED, faults)
     assert [fault.test for fault in result.kernel_faults] == ["", "a", "", "b"]
 
 

@@ -245,7 +245,9 @@ def test_a_debugger_sees_what_the_kernel_can_have(
     monkeypatch.setattr(gdb, "plan_gdb", plan_gdb)
     assert call("shell", "--gdb") == ExitCode.PASSED
     assert seen == [("mdriver_c",)]
-    assert world.works[0].gdb
+    (work,) = world.works
+    assert isinstance(work, boot.ShellWork)
+    assert work.gdb
 
 
 def test_a_recording_on_a_kernel_without_rust_is_repeated(

@@ -127,9 +127,15 @@ def test_an_index_without_what_a_check_needs_is_refused(key: str, wrong: object)
 
 def test_one_step_that_failed_fails_a_verification_and_one_that_is_absent_does_not() -> None:
     index = release_index.plan_index(WHAT, "", (), {})
-    step = Step(name="s", where=verify.HERE, outcome=verify.ABSENT, seconds=1.0, detail="d")
-    passed = Step(name="p", where=verify.VM, outcome=verify.PASSED, seconds=1.0, detail="d")
-    failed = Step(name="f", where=verify.VM, outcome=verify.FAILED, seconds=1.0, detail="d")
+    step = Step(
+        name="s", where=verify.HERE, outcome=verify.StepOutcome.ABSENT, seconds=1.0, detail="d"
+    )
+    passed = Step(
+        name="p", where=verify.VM, outcome=verify.StepOutcome.PASSED, seconds=1.0, detail="d"
+    )
+    failed = Step(
+        name="f", where=verify.VM, outcome=verify.StepOutcome.FAILED, seconds=1.0, detail="d"
+    )
     assert verify.plan_report(index, (step, passed)).passed
     document = verify.plan_report(index, (step, passed, failed))
     assert not document.passed
@@ -148,7 +154,10 @@ def test_a_document_that_is_not_what_it_should_be_fails_its_step_and_no_other(
     steps = verify_run.Steps(progress=TerminalProgress())
     steps.take("broken", verify.HERE, act)
     steps.take("next", verify.HERE, lambda: "seen")
-    assert [step.outcome for step in steps.done] == [verify.FAILED, verify.PASSED]
+    assert [step.outcome for step in steps.done] == [
+        verify.StepOutcome.FAILED,
+        verify.StepOutcome.PASSED,
+    ]
     assert type(error).__name__ in steps.done[0].detail
 
 
@@ -157,7 +166,7 @@ def test_a_release_without_provenance_is_told_and_ends_in_no_trace() -> None:
     del files[release_index.PROVENANCE]
     steps = verify_run.Steps(progress=TerminalProgress())
     steps.take("documents", verify.HERE, lambda: verify_run.check_documents(files))
-    assert steps.done[0].outcome == verify.FAILED
+    assert steps.done[0].outcome == verify.StepOutcome.FAILED
 
 
 # -- which kernels a release is tried on ---------------------------------------------------
@@ -331,7 +340,10 @@ def test_what_a_project_has_no_kernel_for_is_absent_and_says_so(
         verify.VM,
         lambda: verify_run.check_enforcing(config, tmp_path, steps.progress, lambda: ()),
     )
-    assert [step.outcome for step in steps.done] == [verify.ABSENT, verify.ABSENT]
+    assert [step.outcome for step in steps.done] == [
+        verify.StepOutcome.ABSENT,
+        verify.StepOutcome.ABSENT,
+    ]
     assert "is of another release" in steps.done[0].detail
     assert "takes signed modules alone" in steps.done[1].detail
     index = release_index.plan_index(WHAT, "", (), {})

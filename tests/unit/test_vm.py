@@ -12,8 +12,9 @@ from twinmod.builds.product import Product
 from twinmod.cells import model, outcomes
 from twinmod.cells import transcript as cells_transcript
 from twinmod.cells.model import Cell
+from twinmod.cells.transcript import End
 from twinmod.guest import protocol
-from twinmod.guest.protocol import Job, WrittenByProgram, render_event
+from twinmod.guest.protocol import WrittenByProgram, render_event
 from twinmod.kernels.model import KernelTree
 from twinmod.project import model as project_model
 from twinmod.project.model import Language, VmSpec
@@ -157,12 +158,18 @@ def setting(
 
 
 @pytest.fixture
-def work(product: Product) -> boot.Work:
-    return boot.Work(mode=Job.MATRIX, cells=CELLS, products=(product,), limit_s=15.0)
+def work(product: Product) -> boot.MatrixWork:
+    return boot.MatrixWork(cells=CELLS, products=(product,), limit_s=15.0)
+
+
+def plan_measuring(work: boot.MatrixWork, measurement: protocol.Measurement) -> boot.MeasureWork:
+    return boot.MeasureWork(
+        cells=work.cells, products=work.products, limit_s=15.0, measurement=measurement
+    )
 
 
 def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
-    setting: boot.Setting, work: boot.Work
+    setting: boot.Setting, work: boot.MatrixWork
 ) -> None:
     cells = (*work.cells, model.DIFFERENTIAL)
     plan = boot.plan_agent(
@@ -217,7 +224,9 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
     }
 
 
-def test_the_agent_is_told_what_to_measure_by_name(setting: boot.Setting, work: boot.Work) -> None:
+def test_the_agent_is_told_what_to_measure_by_name(
+    setting: boot.Setting, work: boot.MatrixWork
+) -> None:
     measurement = protocol.Measurement(
         timings=(protocol.Timing(operation="read", size_bytes=1),),
         loads=2,
@@ -225,12 +234,12 @@ def test_the_agent_is_told_what_to_measure_by_name(setting: boot.Setting, work: 
         turns=3,
         device_bytes=4096,
     )
-    told = boot.plan_agent(setting, replace(work, mode=Job.MEASURE, measurement=measurement))
+    told = boot.plan_agent(setting, plan_measuring(work, measurement))
     assert protocol.parse_plan(protocol.render_plan(told)).measurement == measurement
 
 
 def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_same(
-    setting: boot.Setting, work: boot.Work, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
     exact = boot.plan_exact(setting, tmp_path / "native")
     assert exact.accelerator.name == "icount"
@@ -265,7 +274,7 @@ RECORD = (
 
 
 def test_a_vm_that_is_recorded_has_one_processor_and_no_way_in(
-    setting: boot.Setting, work: boot.Work
+    setting: boot.Setting, work: boot.MatrixWork
 ) -> None:
     recorded = boot.plan_recorded(setting)
     assert recorded.recorded
@@ -288,7 +297,7 @@ def test_a_vm_that_is_recorded_has_one_processor_and_no_way_in(
 
 
 def test_a_recorded_vms_folder_keeps_what_a_replay_takes(
-    setting: boot.Setting, work: boot.Work, product: Product, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, product: Product, tmp_path: Path
 ) -> None:
     planned = boot.plan_boot(setting, work, tmp_path / "vm-1")
     record = boot.plan_recording(setting, work, ("qemu-system-x86_64", "-smp", "1"))
@@ -310,17 +319,19 @@ def test_a_recorded_vms_folder_keeps_what_a_replay_takes(
 
 
 def test_only_the_matrix_has_other_memory_than_a_stock_kernel(
-    setting: boot.Setting, work: boot.Work, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
-    for mode, added in (("matrix", True), ("measure", False), ("count", False)):
-        argv = boot.plan_boot(setting, replace(work, mode=Job(mode)), tmp_path / mode).command.argv
+    measuring = plan_measuring(work, protocol.Measurement(timings=(), loads=1, rounds=1))
+    works: tuple[boot.Work, ...] = (work, measuring)
+    for one in works:
+        argv = boot.plan_boot(setting, one, tmp_path / one.JOB).command.argv
         line = argv[argv.index("-append") + 1]
-        assert ("init_on_alloc=0" in line) is added, mode
-        assert ("transparent_hugepage=never" in line) is added, mode
+        assert ("init_on_alloc=0" in line) is (one is work)
+        assert ("transparent_hugepage=never" in line) is (one is work)
 
 
 def test_several_builds_of_one_module_are_files_of_their_own(
-    setting: boot.Setting, work: boot.Work, product: Product, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, product: Product, tmp_path: Path
 ) -> None:
     other = replace(product, path=Path("/out/short.ko"), variant="short")
     cell = replace(CELLS[0], variant="short", rules=("R4",), files=("test_add.py",))
@@ -338,7 +349,7 @@ def test_several_builds_of_one_module_are_files_of_their_own(
 
 
 def test_a_vm_boots_busybox_its_modules_and_the_init(
-    setting: boot.Setting, work: boot.Work, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
     plan = boot.plan_boot(setting, work, tmp_path / "vm-1")
     content = boot.plan_first_content(setting)
@@ -355,7 +366,7 @@ def test_a_vm_boots_busybox_its_modules_and_the_init(
 
 
 def test_qemu_sees_only_its_view_and_may_write_only_results(
-    setting: boot.Setting, work: boot.Work, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "vm-1"
     binds = boot.plan_view(setting, work.products, run_dir)
@@ -381,7 +392,7 @@ def test_qemu_sees_only_its_view_and_may_write_only_results(
 
 
 def test_every_path_that_the_agent_is_given_is_in_its_view(
-    setting: boot.Setting, work: boot.Work, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
     seen = {str(bind.target_path) for bind in boot.plan_view(setting, work.products, tmp_path)}
     told = boot.plan_agent(setting, work)
@@ -390,7 +401,9 @@ def test_every_path_that_the_agent_is_given_is_in_its_view(
     assert {f"/view{path}" for path in paths} <= seen
 
 
-def test_only_kvm_gets_the_device(setting: boot.Setting, work: boot.Work, tmp_path: Path) -> None:
+def test_only_kvm_gets_the_device(
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
+) -> None:
     kvm = replace(
         setting,
         accelerator=machine.Accelerator(name=machine.AcceleratorName.KVM, reason="a guest booted"),
@@ -400,15 +413,17 @@ def test_only_kvm_gets_the_device(setting: boot.Setting, work: boot.Work, tmp_pa
 
 
 def test_a_shell_stays_in_the_callers_session(
-    setting: boot.Setting, work: boot.Work, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
-    plan = boot.plan_boot(setting, replace(work, mode=Job.SHELL, cells=()), tmp_path / "vm-1")
+    plan = boot.plan_boot(
+        setting, boot.ShellWork(products=work.products, limit_s=15.0), tmp_path / "vm-1"
+    )
     assert "--new-session" not in plan.command.argv
     assert "mon:stdio" in plan.command.argv
 
 
 def test_a_vms_folder_holds_what_it_boots_from_while_it_runs_and_its_plan_for_good(
-    setting: boot.Setting, work: boot.Work, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
     plan = boot.plan_boot(setting, work, tmp_path / "vm-1")
     with boot.write_run_dir(plan):
@@ -417,7 +432,9 @@ def test_a_vms_folder_holds_what_it_boots_from_while_it_runs_and_its_plan_for_go
     assert protocol.parse_plan((plan.run_dir / "results/plan.json").read_bytes()) == plan.agent_plan
 
 
-def test_a_vms_folder_is_its_own(setting: boot.Setting, work: boot.Work, tmp_path: Path) -> None:
+def test_a_vms_folder_is_its_own(
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
+) -> None:
     plan = boot.plan_boot(setting, work, tmp_path / "vm-1")
     (plan.run_dir / "results").mkdir(parents=True)
     with pytest.raises(FileExistsError), boot.write_run_dir(plan):
@@ -425,11 +442,11 @@ def test_a_vms_folder_is_its_own(setting: boot.Setting, work: boot.Work, tmp_pat
 
 
 def test_a_vm_that_did_not_come_as_far_as_a_cell_shows_how_far_it_came(
-    setting: boot.Setting, work: boot.Work, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
     plan = boot.plan_boot(setting, work, tmp_path / "vm-1")
     nothing = cells_transcript.parse_transcript((), CELLS)
-    end = session.VmEnd(transcript=nothing, end="silent", console="a\nb\n", qemu_log="")
+    end = session.VmEnd(transcript=nothing, end=End.SILENT, console="a\nb\n", qemu_log="")
     error = session.plan_boot_error(plan, end)
     last = "the last line of its console is: b"
     assert error.message == f"the VM fell silent before its first cell; {last}"
@@ -441,9 +458,9 @@ def test_a_vm_that_did_not_come_as_far_as_a_cell_shows_how_far_it_came(
 
 
 def test_a_vm_that_said_nothing_is_said_to(
-    setting: boot.Setting, work: boot.Work, tmp_path: Path
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
-    error = session.plan_boot_error(boot.plan_boot(setting, work, tmp_path), plan_end("exited"))
+    error = session.plan_boot_error(boot.plan_boot(setting, work, tmp_path), plan_end(End.EXITED))
     assert error.message == "the VM ended before its first cell; it said nothing"
     assert dict(error.facts)["console"] == "(nothing)"
 
@@ -516,7 +533,7 @@ def test_what_a_program_wrote_to_the_log_ends_no_cell(product: Product) -> None:
     assert outcomes.parse_program_lines(cells_transcript.parse_events((event,))) == (line,)
 
 
-def plan_end(end: str, console: str = "", *, booted: bool = False) -> session.VmEnd:
+def plan_end(end: End, console: str = "", *, booted: bool = False) -> session.VmEnd:
     transcript = cells_transcript.Transcript(booted=booted, release="", cells=(), running=None)
     return session.VmEnd(transcript=transcript, end=end, console=console, qemu_log="")
 
@@ -527,10 +544,10 @@ def test_of_many_cells_the_first_are_named() -> None:
 
 
 def test_only_a_vm_that_was_never_heard_of_is_booted_again() -> None:
-    assert running.is_stalled(plan_end("silent"))
-    assert not running.is_stalled(plan_end("exited"))
-    assert not running.is_stalled(plan_end("silent", booted=True))
-    assert not running.is_stalled(plan_end("silent", "[    1.0] kernel BUG at mm/slub.c:1!"))
+    assert running.is_stalled(plan_end(End.SILENT))
+    assert not running.is_stalled(plan_end(End.EXITED))
+    assert not running.is_stalled(plan_end(End.SILENT, booted=True))
+    assert not running.is_stalled(plan_end(End.SILENT, "[    1.0] kernel BUG at mm/slub.c:1!"))
 
 
 def test_a_race_of_the_kernels_own_code_is_counted_and_ends_nothing(product: Product) -> None:

@@ -15,7 +15,6 @@ from twinmod.cells import report, selection
 from twinmod.cells.model import CellResult
 from twinmod.cells.report import AbsentEntry
 from twinmod.errors import VmLostError
-from twinmod.guest.protocol import Job
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry
 from twinmod.project.config import Config
@@ -178,8 +177,7 @@ def run_counter(
     setting = workspace.prepare_setting(config, prepared, progress)
     out_dir = config.out_dir / "counter"
     shutil.rmtree(out_dir, ignore_errors=True)
-    work = boot.Work(
-        mode=Job.COUNT,
+    work = boot.CountWork(
         cells=cells,
         products=products,
         limit_s=counting.limit_s,

@@ -22,7 +22,6 @@ from twinmod.cells import model as cells_model
 from twinmod.cells import report as cells_report
 from twinmod.cells.model import TURNS, YARDSTICKS, Cell, CellResult
 from twinmod.errors import VmLostError
-from twinmod.guest.protocol import Job
 from twinmod.kernels import elf, model
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES
@@ -258,8 +257,7 @@ def _run_exact(
     if wanted.mode == "wall":
         return Measured(results=(), figures=(), boots=()), ExactRun(spread=0.0)
     measurement = bench_figures.plan_exact(quick=wanted.quick)
-    work = boot.Work(
-        mode=Job.MEASURE,
+    work = boot.MeasureWork(
         cells=(*cells, YARDSTICKS),
         products=products,
         limit_s=LIMIT_S,
@@ -289,8 +287,8 @@ def _run_wall(
     if wanted.mode == "exact":
         return (), WallRun()
     measurement = bench_figures.plan_turns(quick=wanted.quick, processors=setting.vm.processors)
-    work = boot.Work(
-        mode=Job.TURNS, cells=(TURNS,), products=products, limit_s=LIMIT_S, measurement=measurement
+    work = boot.TurnsWork(
+        cells=(TURNS,), products=products, limit_s=LIMIT_S, measurement=measurement
     )
     ended, boots = running.run_cells(setting, work, out_dir / "wall", progress)
     return ended, WallRun(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from twinmod.cells.model import AbsentCell, CellResult, TestResult
-from twinmod.cells.transcript import Transcript
+from twinmod.cells.transcript import End, Transcript
 from twinmod.guest import faults as guest_faults
 from twinmod.guest.faults import KernelFault
 from twinmod.guest.protocol import Event, Outcome, WrittenByProgram
@@ -40,13 +40,13 @@ def parse_program_lines(events: Iterable[Event]) -> tuple[str, ...]:
 
 
 def classify(
-    transcript: Transcript, end: str, faults: tuple[KernelFault, ...]
+    transcript: Transcript, end: End, faults: tuple[KernelFault, ...]
 ) -> tuple[CellResult, ...]:
     """Return an outcome for every cell that began.
 
     Args:
         transcript: What the VM said.
-        end: How it ended, one of ENDS.
+        end: How it ended.
         faults: What its kernel told of.
 
     Returns:
@@ -88,14 +88,14 @@ def find_running(transcript: Transcript, fault: KernelFault) -> str:
 
 
 def _classify_cell(
-    result: CellResult, faults: tuple[KernelFault, ...], end: str, running: TestResult | None
+    result: CellResult, faults: tuple[KernelFault, ...], end: End, running: TestResult | None
 ) -> CellResult:
     ended = result.outcome != Outcome.RUNNING
     if result.outcome == Outcome.TIMEOUT or (ended and not faults):
         return replace(result, kernel_faults=faults)
     if faults:
         outcome, why = Outcome.CRASHED, guest_faults.render_complaint(faults[0])
-    elif end == "silent":
+    elif end == End.SILENT:
         outcome, why = Outcome.TIMEOUT, "the VM fell silent"
     else:
         outcome, why = Outcome.LOST, "the VM was gone before the cell ended"

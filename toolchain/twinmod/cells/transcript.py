@@ -8,6 +8,7 @@ gone says what it died of.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import assert_never
 
 from twinmod.cells.model import Cell, CellResult, Counted, Loop, TestResult
@@ -15,8 +16,13 @@ from twinmod.errors import VmLostError
 from twinmod.guest import protocol, visible
 from twinmod.guest.protocol import Event, Outcome, ProtocolError
 
-#: How a VM can end. "silent": the host gave up on it.
-ENDS = ("exited", "silent")
+
+class End(StrEnum):
+    """How a VM ended."""
+
+    EXITED = "exited"
+    # The host gave up on it.
+    SILENT = "silent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

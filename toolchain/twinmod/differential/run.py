@@ -24,7 +24,7 @@ from twinmod.differential import report as differential_report
 from twinmod.differential import scripts
 from twinmod.differential.report import DifferentialReport
 from twinmod.errors import ConfigError
-from twinmod.guest.protocol import Job, Outcome
+from twinmod.guest.protocol import Outcome
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry, KernelTree
 from twinmod.project.config import Config
@@ -191,8 +191,7 @@ def prepare_alone(
     products = workspace.run_build(config, prepared, languages, progress)
     setting = workspace.prepare_setting(config, prepared, progress)
     shutil.rmtree(out_dir, ignore_errors=True)
-    work = vm_boot.Work(
-        mode=Job.MATRIX,
+    work = vm_boot.MatrixWork(
         cells=(DIFFERENTIAL,),
         products=products,
         limit_s=config.vm.test_timeout_s,

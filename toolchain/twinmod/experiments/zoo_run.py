@@ -22,7 +22,6 @@ from twinmod.cells.model import CellResult
 from twinmod.errors import BuildError, ConfigError, TwinmodError
 from twinmod.experiments import zoo
 from twinmod.experiments.zoo import Attempt, Entry, Verdict, ZooReport
-from twinmod.guest.protocol import Job
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
 from twinmod.project.model import Language
@@ -271,7 +270,7 @@ def run_built(
     cells = {b.attempt: zoo.plan_cell(b.attempt, drivers) for b in running}
     tests_dir = write_tests(config, dict.fromkeys(a.entry for a in cells), running)
     setting = prepare_setting(config, prepared, tests_dir, progress)
-    work = boot.Work(mode=Job.MATRIX, cells=(), products=products, limit_s=config.vm.test_timeout_s)
+    work = boot.MatrixWork(cells=(), products=products, limit_s=config.vm.test_timeout_s)
     runs_dir = config.out_dir / "zoo/runs" / name
     count = parallel.plan_count(len(cells), racing=name == zoo.RACING)
 

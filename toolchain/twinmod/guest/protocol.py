@@ -194,16 +194,17 @@ class Plan:
     matrix: str
     # What the modules say as theirs.
     version: str
-    # The matrix's package with the executor of the differential.
-    differential: str
-    pytest_args: tuple[str, ...]
     # Seconds that a cell may go without a step.
     limit_s: float
+    # Of the matrix: its package with the executor of the differential, and what pytest is told.
+    differential: str = ""
+    pytest_args: tuple[str, ...] = ()
     # Of a count: how many count, each how far, and how a thread increments.
-    threads: int
-    increments: int
-    method: str
-    measurement: Measurement | None
+    threads: int = 0
+    increments: int = 0
+    method: str = "lock"
+    # Of a VM that counts instructions, or takes turns.
+    measurement: Measurement | None = None
     # The library and the program of a VM that measures.
     marks: str
     loop: str

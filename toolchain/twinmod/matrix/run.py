@@ -18,7 +18,7 @@ from twinmod.cells.model import DIFFERENTIAL, CellResult
 from twinmod.cells.selection import Selection
 from twinmod.differential import run
 from twinmod.errors import ConfigError
-from twinmod.guest.protocol import Job, Outcome
+from twinmod.guest.protocol import Outcome
 from twinmod.kernels import elf
 from twinmod.kernels.model import KernelTree
 from twinmod.matrix import report
@@ -98,8 +98,7 @@ def run_test(
             prepared.chroot, prepared.site_dir, setting.userland.programs_dir, selection.narrowing
         )
     shutil.rmtree(out_dir, ignore_errors=True)
-    work = boot.Work(
-        mode=Job.MATRIX,
+    work = boot.MatrixWork(
         cells=cells,
         products=products,
         limit_s=config.vm.test_timeout_s,

@@ -4,6 +4,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from twinmod.base import commands, documents
 from twinmod.base.documents import Document, Part
@@ -14,7 +15,14 @@ from twinmod.release.index import ReleaseIndex
 #: Where a step ran.
 HERE, ROOT, VM = "this host", "a throwaway root", "a VM"
 
-PASSED, FAILED, ABSENT = "passed", "failed", "absent"
+
+class StepOutcome(StrEnum):
+    """How a step ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    # This release, or the project, has nothing of it.
+    ABSENT = "absent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +32,7 @@ class Step:
     name: str
     # HERE, ROOT or VM.
     where: str
-    # PASSED, FAILED, or ABSENT for what this release, or the project, has nothing of.
-    outcome: str
+    outcome: StepOutcome
     seconds: float
     # What was seen, in words.
     detail: str
@@ -138,7 +145,7 @@ def plan_report(index: ReleaseIndex, steps: Iterable[Step]) -> VerifyReport:
     return VerifyReport(
         version=index.version,
         commit=index.commit,
-        passed=all(step.outcome != FAILED for step in found),
+        passed=all(step.outcome != StepOutcome.FAILED for step in found),
         seconds=round(sum(step.seconds for step in found), 1),
         steps=tuple(
             StepEntry(
@@ -160,8 +167,8 @@ def render_report(document: VerifyReport) -> str:
         f"{step.name}: {step.detail}"
         for step in document.steps
     ]
-    failed = sum(step.outcome == FAILED for step in document.steps)
-    absent = sum(step.outcome == ABSENT for step in document.steps)
+    failed = sum(step.outcome == StepOutcome.FAILED for step in document.steps)
+    absent = sum(step.outcome == StepOutcome.ABSENT for step in document.steps)
     passed = len(document.steps) - failed - absent
     last = f"{passed} passed, {failed} failed, {absent} absent, in {document.seconds:.0f} s"
     return "\n".join((*lines, "", last))

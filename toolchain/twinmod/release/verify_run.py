@@ -17,7 +17,7 @@ from twinmod.cells import model, report
 from twinmod.cells import selection as cells_selection
 from twinmod.cells.model import CellResult
 from twinmod.errors import ConfigError, NotPassedError, TwinmodError
-from twinmod.guest.protocol import Job, Outcome
+from twinmod.guest.protocol import Outcome
 from twinmod.kernels import elf, kconfig, roots
 from twinmod.matrix import run as matrix_run
 from twinmod.matrix.report import TestReport
@@ -75,14 +75,20 @@ class Steps:
         try:
             with self.progress.phase(f"verify: {name}"):
                 detail = act()
-            outcome = verify.PASSED if detail else verify.ABSENT
+            outcome = verify.StepOutcome.PASSED if detail else verify.StepOutcome.ABSENT
         except AbsentError as why:
-            detail, outcome = str(why), verify.ABSENT
+            detail, outcome = str(why), verify.StepOutcome.ABSENT
         except TwinmodError as error:
             facts = "; ".join(f"{name} {value}" for name, value in error.facts)
-            detail, outcome = error.message + (f" ({facts})" if facts else ""), verify.FAILED
+            detail, outcome = (
+                error.message + (f" ({facts})" if facts else ""),
+                verify.StepOutcome.FAILED,
+            )
         except MALFORMED as error:
-            detail, outcome = f"the release is not what it should be: {error!r}", verify.FAILED
+            detail, outcome = (
+                f"the release is not what it should be: {error!r}",
+                verify.StepOutcome.FAILED,
+            )
         seconds = round(time.monotonic() - began, 1)
         self.done.append(
             Step(
@@ -262,8 +268,7 @@ def try_to_load(
         cell for cell in model.plan_cells(config) if cell.language in wanted and cell.tester == "c"
     )
     first_rule, _ = rules.read_rules(config)[0]
-    work = boot.Work(
-        mode=Job.MATRIX,
+    work = boot.MatrixWork(
         cells=cells,
         products=products,
         limit_s=config.vm.test_timeout_s,
@@ -412,7 +417,7 @@ def run_verify(
     steps.take("sums", HERE, lambda: check_sums(files))
     steps.take("index and provenance", HERE, lambda: check_documents(files))
     steps.take("signature", HERE, lambda: check_signature(folder, allowed))
-    if all(step.outcome != verify.FAILED for step in steps.done):
+    if all(step.outcome != verify.StepOutcome.FAILED for step in steps.done):
         _check_modules(config, files, index, out_dir, steps, phases)
     document = verify.plan_report(index, steps.done)
     documents.write(out_dir / "report.json", document)
@@ -501,7 +506,7 @@ def _check_dkms(
             return
         (machine,) = machines
         steps.take("dkms: apt installs the packages", ROOT, lambda: dkms.install(machine, what))
-        if steps.done[-1].outcome != verify.PASSED:
+        if steps.done[-1].outcome != verify.StepOutcome.PASSED:
             return
         steps.take(
             "dkms: its modules pass the matrix, on that root",

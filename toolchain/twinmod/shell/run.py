@@ -10,7 +10,6 @@ from twinmod import workspace
 from twinmod.base import commands
 from twinmod.base.progress import Progress
 from twinmod.errors import ExitCode
-from twinmod.guest.protocol import Job
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES
 from twinmod.vm import boot, shell
@@ -33,9 +32,7 @@ def run_shell(
     setting = workspace.prepare_setting(config, prepared, progress)
     out_dir = config.out_dir / "shell"
     shutil.rmtree(out_dir, ignore_errors=True)
-    work = boot.Work(
-        mode=Job.SHELL, cells=(), products=products, limit_s=config.vm.test_timeout_s, gdb=gdb
-    )
+    work = boot.ShellWork(products=products, limit_s=config.vm.test_timeout_s, gdb=gdb)
     with ExitStack() as stack:
         if gdb:
             stack.enter_context(offer_gdb(config, prepared, out_dir, progress))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import ClassVar, assert_never
 
 from twinmod.base import documents, sandbox, templates
 from twinmod.base.documents import Document
@@ -31,11 +32,11 @@ from twinmod.vm.machine import (
 #: A VM's whole life, whatever it says; a soak names its own.
 RUN_TIMEOUT_S = 1800.0
 
-#: Added to them, by the mode of the work. Pages that nobody asked to be zero are not: a kernel that
+#: Added to them, by the job of the VM. Pages that nobody asked to be zero are not: a kernel that
 #: makes them so, as Debian's does, hides a driver that forgot to ask. Huge pages of which a part is
 #: given back stay whole for a while, and are then in no use that the kernel counts: they look like
 #: pages that a driver lost.
-MODE_PARAMETERS = {Job.MATRIX: "init_on_alloc=0 transparent_hugepage=never"}
+JOB_PARAMETERS = {Job.MATRIX: "init_on_alloc=0 transparent_hugepage=never"}
 
 #: What a recorded VM's folder has to say how it was booted.
 RECORDING_FILE = "recording.json"
@@ -79,27 +80,65 @@ class Userland:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """What a VM is to do; becomes the agent's plan."""
+class _Work:
+    """What every VM has to do, whatever its job is; becomes the agent's plan."""
 
-    # Of the VM. The cell DIFFERENTIAL has a job of its own.
-    mode: Job
     cells: tuple[Cell, ...]
     products: tuple[Product, ...]
     # Seconds that a cell may go without a step.
     limit_s: float
+    # The VM's whole life, whatever it says.
+    life_s: float = RUN_TIMEOUT_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixWork(_Work):
+    """Hold modules to the matrix; DIFFERENTIAL among the cells has a job of its own."""
+
+    JOB: ClassVar[Job] = Job.MATRIX
     pytest_args: tuple[str, ...] = ()
     # The matrix's package with the executor of the differential.
     differential: str = ""
-    threads: int = 0
-    increments: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountWork(_Work):
+    """Count up on each module."""
+
+    JOB: ClassVar[Job] = Job.COUNT
+    threads: int
+    increments: int
     # How a thread increments: lock, add or racy, as the testers have it.
-    method: str = "lock"
-    measurement: Measurement | None = None
-    # The VM's whole life, whatever it says.
-    life_s: float = RUN_TIMEOUT_S
-    # Whether a debugger may come, in a shell.
+    method: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureWork(_Work):
+    """Make calls whose instructions are counted."""
+
+    JOB: ClassVar[Job] = Job.MEASURE
+    measurement: Measurement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnsWork(_Work):
+    """Make calls of all modules in turns, by a clock."""
+
+    JOB: ClassVar[Job] = Job.TURNS
+    measurement: Measurement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShellWork(_Work):
+    """Give the console to a person."""
+
+    JOB: ClassVar[Job] = Job.SHELL
+    cells: tuple[Cell, ...] = ()
+    # Whether a debugger may come.
     gdb: bool = False
+
+
+Work = MatrixWork | CountWork | MeasureWork | TurnsWork | ShellWork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,10 +275,27 @@ def plan_patience(vm: VmSpec, times: float) -> VmSpec:
 
 def plan_agent(setting: Setting, work: Work) -> Plan:
     """Return what the agent is told."""
+    plan = _plan_common(setting, work)
+    match work:
+        case MatrixWork():
+            return replace(plan, pytest_args=work.pytest_args, differential=work.differential)
+        case CountWork():
+            return replace(
+                plan, threads=work.threads, increments=work.increments, method=work.method
+            )
+        case MeasureWork() | TurnsWork():
+            return replace(plan, measurement=work.measurement)
+        case ShellWork():
+            return plan
+        case _:
+            assert_never(work)
+
+
+def _plan_common(setting: Setting, work: Work) -> Plan:
     inside = sandbox.INSIDE
     paths = {(p.module, p.variant): str(inside / "module" / p.file_name) for p in work.products}
     return Plan(
-        mode=work.mode,
+        mode=work.JOB,
         port=SERIAL_PORT if setting.recorded else "",
         cells=tuple(
             PlannedCell(
@@ -247,7 +303,7 @@ def plan_agent(setting: Setting, work: Work) -> Plan:
                 module=cell.module,
                 tester=cell.tester,
                 path=paths.get((cell.module, cell.variant), ""),
-                work=Job.DIFFERENTIAL if cell == DIFFERENTIAL else work.mode,
+                work=Job.DIFFERENTIAL if cell == DIFFERENTIAL else work.JOB,
                 rules=cell.rules,
                 files=cell.files,
             )
@@ -257,13 +313,7 @@ def plan_agent(setting: Setting, work: Work) -> Plan:
         testers={tester.name: tester.package for tester, _ in setting.userland.tester_dirs},
         matrix=str(inside / "matrix"),
         version=setting.version,
-        differential=work.differential,
-        pytest_args=work.pytest_args,
         limit_s=work.limit_s,
-        threads=work.threads,
-        increments=work.increments,
-        method=work.method,
-        measurement=work.measurement,
         marks=str(NATIVE / "marks.so"),
         loop=str(NATIVE / "loop"),
     )
@@ -277,16 +327,17 @@ def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
         work: What it is to do.
         run_dir: Its own folder; must not exist.
     """
+    gdb = isinstance(work, ShellWork) and work.gdb
     qemu = machine.plan_qemu(
         setting.vm,
         setting.accelerator.name,
-        interactive=work.mode == Job.SHELL,
-        gdb=work.gdb,
+        interactive=isinstance(work, ShellWork),
+        gdb=gdb,
         parameters=" ".join(
             (
-                MODE_PARAMETERS.get(work.mode, ""),
+                JOB_PARAMETERS.get(work.JOB, ""),
                 *setting.tree.parameters,
-                *(("nokaslr",) if work.gdb or setting.recorded else ()),
+                *(("nokaslr",) if gdb or setting.recorded else ()),
             )
         ),
     )
@@ -302,7 +353,7 @@ def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
         qemu,
         binds=plan_recorded_view(setting, run_dir) if setting.recorded else view,
         hidden=(VIEW_INSIDE,),
-        terminal=work.mode == Job.SHELL,
+        terminal=isinstance(work, ShellWork),
         devices=("/dev/kvm",) if setting.accelerator.name == AcceleratorName.KVM else (),
     )
     command = Command(

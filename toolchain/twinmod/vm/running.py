@@ -9,6 +9,7 @@ from twinmod.base.progress import Progress
 from twinmod.builds.product import Product
 from twinmod.cells import decode, outcomes
 from twinmod.cells.model import Cell, CellResult
+from twinmod.cells.transcript import End
 from twinmod.guest import faults
 from twinmod.guest.faults import KernelFault
 from twinmod.guest.protocol import Outcome
@@ -106,7 +107,7 @@ def is_stalled(end: VmEnd) -> bool:
 
     No module of ours was there yet: it says nothing of them, and it is counted.
     """
-    unheard = end.end == "silent" and not end.transcript.booted
+    unheard = end.end == End.SILENT and not end.transcript.booted
     return unheard and not faults.parse_faults(end.console)
 
 

@@ -12,6 +12,7 @@ from twinmod.base import commands, process
 from twinmod.base.progress import Progress
 from twinmod.cells import outcomes, transcript
 from twinmod.cells.model import DIFFERENTIAL, Cell
+from twinmod.cells.transcript import End
 from twinmod.errors import VmLostError
 from twinmod.guest import protocol
 from twinmod.guest.protocol import (
@@ -49,8 +50,7 @@ class VmEnd:
     """How one VM ended."""
 
     transcript: transcript.Transcript
-    # One of transcript.ENDS.
-    end: str
+    end: End
     console: str
     # What QEMU itself had to say.
     qemu_log: str
@@ -79,8 +79,8 @@ class Vm:
     ) -> None:
         self.plan = plan
         self.lines: list[str] = []
-        # One of transcript.ENDS, once it is gone.
-        self.end = "exited"
+        # What it is once the VM is gone.
+        self.end = End.EXITED
         self._qemu = qemu
         self._kept = kept
         self._watch = watch
@@ -97,7 +97,7 @@ class Vm:
                 for event in events:
                     return event
         except TimeoutError:
-            self.end = "silent"
+            self.end = End.SILENT
         return None
 
     def _keep(self, line: str) -> None:
@@ -129,7 +129,7 @@ class Vm:
         try:
             process.wait_for_end(self._qemu, POWER_OFF_TIMEOUT_S)
         except TimeoutError:
-            self.end = "silent"
+            self.end = End.SILENT
 
 
 class VmGoneError(Exception):
@@ -242,7 +242,7 @@ class Watch:
 
 def render_unreached(end: VmEnd) -> str:
     """Return why a VM's cells have no result: how it ended, and what its kernel said last."""
-    why = "fell silent" if end.end == "silent" else "ended"
+    why = "fell silent" if end.end == End.SILENT else "ended"
     words = vm_console.find_words(end.console) or "it said nothing"
     return f"the VM {why} before its first cell; {words}"
 

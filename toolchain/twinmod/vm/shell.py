@@ -5,10 +5,10 @@ from pathlib import Path
 
 from twinmod.base import process
 from twinmod.vm import boot
-from twinmod.vm.boot import Setting, Work
+from twinmod.vm.boot import Setting, ShellWork
 
 
-def run_shell(setting: Setting, work: Work, run_dir: Path) -> int:
+def run_shell(setting: Setting, work: ShellWork, run_dir: Path) -> int:
     """Boot a VM for a person; return QEMU's status."""
     plan = boot.plan_boot(setting, work, run_dir)
     with boot.write_run_dir(plan):
