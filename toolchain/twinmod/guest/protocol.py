@@ -230,7 +230,8 @@ def parse_plan(text: str | bytes) -> Plan:
 # -- events: what a VM says -------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen: that is half of what it takes to make a class, and a VM makes all of them.
+@dataclass(slots=True, kw_only=True)
 class _Event:
     """What every event has. KIND is the value of its key ``event``."""
 
@@ -238,7 +239,7 @@ class _Event:
     at_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Booted(_Event):
     """The agent runs."""
 
@@ -248,7 +249,7 @@ class Booted(_Event):
     python: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class CellBegan(_Event):
     """A cell begins."""
 
@@ -257,7 +258,7 @@ class CellBegan(_Event):
     cell: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class TestBegan(_Event):
     """A test begins."""
 
@@ -268,7 +269,7 @@ class TestBegan(_Event):
     rules: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class TestEnded(_Event):
     """A test ended."""
 
@@ -282,7 +283,7 @@ class TestEnded(_Event):
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class CountTaken(_Event):
     """The threads of a cell have counted."""
 
@@ -290,7 +291,7 @@ class CountTaken(_Event):
     values: Count
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class LoopTaken(_Event):
     """A loop of reads and writes ended."""
 
@@ -298,14 +299,14 @@ class LoopTaken(_Event):
     values: Passes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class SectionBegan(_Event):
     """The profiler reads the addresses of the kernel's symbols: what it counts follows."""
 
     KIND: ClassVar[str] = "symbols"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class FigureTaken(_Event):
     """Calls of one kind were counted."""
 
@@ -313,7 +314,7 @@ class FigureTaken(_Event):
     values: Segments
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class TurnsTaken(_Event):
     """Calls of one kind were timed."""
 
@@ -321,14 +322,14 @@ class TurnsTaken(_Event):
     values: Turns
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Ready(_Event):
     """The differential waits for requests."""
 
     KIND: ClassVar[str] = "ready"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Answered(_Event):
     """A request was carried out."""
 
@@ -337,7 +338,7 @@ class Answered(_Event):
     answers: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class WrittenByProgram(_Event):
     """A program wrote a line to /dev/kmsg that looks like the first one of a kernel's report."""
 
@@ -346,14 +347,14 @@ class WrittenByProgram(_Event):
     line: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Alive(_Event):
     """The agent still waits for the process of a cell."""
 
     KIND: ClassVar[str] = "alive"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class CellEnded(_Event):
     """A cell ended."""
 
@@ -362,7 +363,7 @@ class CellEnded(_Event):
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Ended(_Event):
     """The agent has done what it was told; the VM powers itself off."""
 
