@@ -499,6 +499,28 @@ def test_a_damaged_report_is_shown_or_refused_in_one_error(
     assert {(message, hint) for _, message, hint in refused} == {(said, f"twinmod {name}")}
 
 
+def test_a_report_whose_values_contradict_each_other_is_named(
+    config: Config, bench: BenchReport
+) -> None:
+    parts = tuple(structs.replace(one, parts={}) for one in bench.explanations.parts)
+    explanations = structs.replace(bench.explanations, parts=parts)
+    contradicting = structs.replace(bench, explanations=explanations)
+    documents.write(config.out_dir / "bench/report.json", contradicting)
+    with pytest.raises(ConfigError, match="the report of `bench` is not whole"):
+        run.run_report(config)
+
+
+def test_a_report_with_another_key_is_named_with_it(config: Config, zoo: ZooReport) -> None:
+    path = config.out_dir / "zoo/report.json"
+    documents.write(path, zoo)
+    path.write_text(path.read_text().replace('"stopped_by"', '"stopped"'))
+    with pytest.raises(ConfigError) as caught:
+        run.run_report(config)
+    why = dict(caught.value.facts)["why"]
+    assert "`stopped`" in why
+    assert "$.entries[0]" in why
+
+
 @pytest.mark.parametrize(
     "content",
     [b"\xff\xfe\x00", b"[" * 100_000, b'{"schema": "twinmod.test/1", "cells": NaN}'],
