@@ -39,6 +39,7 @@ from twinmod.project.config import Config
 FIXTURES = {"test": "test_report"}
 
 RULES = (("R1", "The device"), ("R2", "Its size & <limits>"))
+KERNEL = KernelEntry(release="7.3.4", origin="stock", suite="", rustc="1.85", version="7.3.4-1")
 EXACT = ExactRun(vms=2, loads=2, rounds=7, qemu="QEMU 10", machine="-icount", spread=0.0)
 WALL = WallRun(accelerator="tcg", turns=2, processors=2, reason="no KVM")
 
@@ -116,9 +117,7 @@ def bench(product: Product) -> BenchReport:
         )
     )
     return report.plan_report(
-        kernel=KernelEntry(
-            release="7.3.4", origin="stock", suite="", rustc="1.85", version="7.3.4-1"
-        ),
+        kernel=KERNEL,
         parameters="",
         mode="both",
         quick=False,
