@@ -253,6 +253,23 @@ def _make_btf(
     )
 
 
+#: One in which all steps agreed.
+DIFFERENTIAL = DifferentialReport(
+    outcome="passed",
+    problems=(),
+    kernel_faults=(),
+    rounds=(),
+    sequences=9,
+    sequences_sha256="ab",
+    steps=5571,
+    seconds=1.0,
+    steps_per_s=5571.0,
+    carried_out={},
+    refused={},
+    failure=None,
+)
+
+
 @pytest.fixture
 def test_report(product: Product) -> TestReport:
     """A run of the matrix in which a test failed."""
@@ -271,20 +288,6 @@ def test_report(product: Product) -> TestReport:
         log="",
         lines=("BUG: KASAN: use-after-free", "  at: mdriver_read"),
         stacks=(),
-    )
-    differential = DifferentialReport(
-        outcome="passed",
-        problems=(),
-        kernel_faults=(),
-        rounds=(),
-        sequences=9,
-        sequences_sha256="ab",
-        steps=5571,
-        seconds=1.0,
-        steps_per_s=5571.0,
-        carried_out={},
-        refused={},
-        failure=None,
     )
     module = ModuleEntry(
         module=product.module,
@@ -315,7 +318,7 @@ def test_report(product: Product) -> TestReport:
         vm_phases=(),
         cells=(cell,),
         absent=(),
-        differential=differential,
+        differential=DIFFERENTIAL,
         injected=None,
         totals=Totals(passed=2, failed=1, skipped=0),
     )

@@ -295,7 +295,9 @@ def test_a_product_that_is_up_to_date_is_not_built_again(
     assert told == []
 
 
-@pytest.mark.parametrize("harm", ["byte", "size", "gone", "digest", "no record", "broken record"])
+@pytest.mark.parametrize(
+    "harm", ["byte", "size", "gone", "digest", "no record", "broken record", "wrong value", "deep"]
+)
 def test_a_product_that_is_not_exactly_that_is_no_product(
     harm: str, c_plan: build.BuildPlan, product: Product
 ) -> None:
@@ -315,6 +317,12 @@ def test_a_product_that_is_not_exactly_that_is_no_product(
             manifest.unlink()
         case "broken record":
             manifest.write_text(manifest.read_text()[:-9])
+        case "wrong value":
+            record = json.loads(manifest.read_text())
+            record["product"]["seconds"] = None
+            manifest.write_text(json.dumps(record))
+        case "deep":
+            manifest.write_text("[" * 100_000)
     assert build.find_product(plan) is None
 
 

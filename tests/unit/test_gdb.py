@@ -61,6 +61,17 @@ def test_gdb_goes_on_to_the_begin_of_a_kernel_that_it_could_not_see_yet(
     assert "gdb.sock -ex hbreak start_kernel -ex continue -ex delete -ex lx-symbols" in line
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", '{"argv": [1]}', '{"argv": "gdb"}', "[" * 100_000],
+    ids=lambda text: text[:20],
+)
+def test_a_record_that_is_damaged_leads_to_no_vm(text: str, tmp_path: Path) -> None:
+    (tmp_path / gdb.RECORD).write_text(text)
+    with pytest.raises(ConfigError, match="there is no VM to debug"):
+        gdb.run(tmp_path, ())
+
+
 def test_gdb_without_a_vm_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no VM to debug") as caught:
         gdb.run(tmp_path, ())

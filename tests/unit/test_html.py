@@ -40,6 +40,7 @@ from twinmod.project.model import Language
 FIXTURES = {"test": "test_report"}
 
 RULES = (("R1", "The device"), ("R2", "Its size & <limits>"))
+KERNEL = KernelEntry(release="7.3.4", origin="stock", suite="", rustc="1.85", version="7.3.4-1")
 EXACT = ExactRun(vms=2, loads=2, rounds=7, qemu="QEMU 10", machine="-icount", spread=0.0)
 WALL = WallRun(accelerator="tcg", turns=2, processors=2, reason="no KVM")
 
@@ -117,9 +118,7 @@ def bench(product: Product) -> BenchReport:
         )
     )
     return report.plan_report(
-        kernel=KernelEntry(
-            release="7.3.4", origin="stock", suite="", rustc="1.85", version="7.3.4-1"
-        ),
+        kernel=KERNEL,
         parameters="",
         mode="both",
         quick=False,
@@ -497,6 +496,28 @@ def test_a_damaged_report_is_shown_or_refused_in_one_error(
     assert "schema" in [where for where, _, _ in refused]
     said = f"the report of `{name}` is not whole, or of another version of twinmod"
     assert {(message, hint) for _, message, hint in refused} == {(said, f"twinmod {name}")}
+
+
+def test_a_report_whose_values_contradict_each_other_is_named(
+    config: Config, bench: BenchReport
+) -> None:
+    parts = tuple(structs.replace(one, parts={}) for one in bench.explanations.parts)
+    explanations = structs.replace(bench.explanations, parts=parts)
+    contradicting = structs.replace(bench, explanations=explanations)
+    documents.write(config.out_dir / "bench/report.json", contradicting)
+    with pytest.raises(ConfigError, match="the report of `bench` is not whole"):
+        run.run_report(config)
+
+
+def test_a_report_with_another_key_is_named_with_it(config: Config, zoo: ZooReport) -> None:
+    path = config.out_dir / "zoo/report.json"
+    documents.write(path, zoo)
+    path.write_text(path.read_text().replace('"stopped_by"', '"stopped"'))
+    with pytest.raises(ConfigError) as caught:
+        run.run_report(config)
+    why = dict(caught.value.facts)["why"]
+    assert "`stopped`" in why
+    assert "$.entries[0]" in why
 
 
 @pytest.mark.parametrize(

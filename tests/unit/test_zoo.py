@@ -320,6 +320,9 @@ def test_a_refusal_is_remembered_for_exactly_the_same_attempt(tmp_path: Path) ->
     path.write_text(json.dumps({"digest": "a", "words": WORDS}))
     assert zoo_run.read_refusal(path, "a") == WORDS
     assert zoo_run.read_refusal(path, "b") == ""
+    for damaged in ("{}", '{"digest": "a", "words": 7}', "[" * 100_000):
+        path.write_text(damaged)
+        assert zoo_run.read_refusal(path, "a") == ""
 
 
 # -- a run ------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ class Document(Part, frozen=True, kw_only=True, tag_field="schema"):
 
 
 D = TypeVar("D", bound=Document)
+P = TypeVar("P", bound=Part)
 
 
 def name_schema(kind: type[Document]) -> str:
@@ -41,17 +42,17 @@ def to_json(document: Part) -> dict[str, Any]:
     return values
 
 
-def render(document: Document) -> str:
+def render(document: Part) -> str:
     """Return a document as its file has it, without the last line's end."""
     return json.dumps(msgspec.to_builtins(document), indent=2)
 
 
-def encode(document: Document) -> bytes:
+def encode(document: Part) -> bytes:
     """Return the content of a document's file."""
     return f"{render(document)}\n".encode()
 
 
-def write(path: Path, document: Document) -> None:
+def write(path: Path, document: Part) -> None:
     """Write a document; a reader sees all of it or none."""
     cache.write_atomically(path, f"{render(document)}\n")
 
@@ -63,13 +64,27 @@ def parse(content: str | bytes, kind: type[D]) -> D:
         ValueError: It is not JSON, of another schema, or has a key or a value that this has not.
         RecursionError: It is nested too deeply.
     """
-    # Not msgspec's decoder: a report may have half of a surrogate pair, which that refuses.
-    values = json.loads(content, parse_constant=_refuse_constant)
+    values = _load(content)
     wanted = name_schema(kind)
     # msgspec takes an object without a tag.
     if isinstance(values, dict) and values.get("schema") != wanted:
         raise ValueError(f"schema {values.get('schema')!r}, not {wanted!r}")
     return msgspec.convert(values, kind)
+
+
+def parse_part(content: str | bytes, kind: type[P]) -> P:
+    """Return the object without a schema that a text is, such as a record of our own.
+
+    Raises:
+        ValueError: It is not JSON, or has a key or a value that this has not.
+        RecursionError: It is nested too deeply.
+    """
+    return msgspec.convert(_load(content), kind)
+
+
+def _load(content: str | bytes) -> Any:
+    # Not msgspec's decoder: a report may have half of a surrogate pair, which that refuses.
+    return json.loads(content, parse_constant=_refuse_constant)
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -91,11 +106,16 @@ def read(path: Path, kind: type[D], what: str, hint: str) -> D:
     try:
         return parse(path.read_bytes(), kind)
     except (OSError, *INVALID) as error:
-        raise ConfigError(
-            f"{what} is not whole, or of another version of twinmod",
-            facts=(("file", str(path)), ("why", bugs.render_words(error))),
-            hint=hint,
-        ) from error
+        raise plan_refusal(path, what, hint, error) from error
+
+
+def plan_refusal(path: Path, what: str, hint: str, error: Exception) -> ConfigError:
+    """Return the error of a document that nothing can be made of; see read."""
+    return ConfigError(
+        f"{what} is not whole, or of another version of twinmod",
+        facts=(("file", str(path)), ("why", bugs.render_words(error))),
+        hint=hint,
+    )
 
 
 # -- schemas ----------------------------------------------------------------------------------

@@ -9,14 +9,15 @@ Source: Documentation/kbuild/modules.rst, Linux 7.3.
 """
 
 import hashlib
-import json
 import shlex
 import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from twinmod.base import cache, process, sandbox, templates
+from msgspec import structs
+
+from twinmod.base import documents, process, sandbox, templates
 from twinmod.base.documents import Document, Part
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
@@ -103,6 +104,14 @@ class BuiltModule(Part, frozen=True, kw_only=True):
     variant: str
     watchers: tuple[str, ...]
     blind: tuple[str, ...]
+
+
+class Manifest(Part, frozen=True, kw_only=True):
+    """The record of a build."""
+
+    # Of the plan.
+    digest: str
+    product: BuiltModule
 
 
 class BuildReport(Document, frozen=True, kw_only=True, tag="twinmod.build/2"):
@@ -300,8 +309,7 @@ def build(plan: BuildPlan, progress: Progress) -> Product:
     with progress.phase(f"module {plan.module.name}"):
         process.run(plan.command)
     product = read_product(plan, time.monotonic() - began, began_wall)
-    record = {"digest": plan.digest, "product": {**asdict(product), "path": str(product.path)}}
-    cache.write_atomically(manifest_path, json.dumps(record, indent=2) + "\n")
+    documents.write(manifest_path, Manifest(digest=plan.digest, product=_plan_product(product)))
     (plan.stage_dir / ".twinmod.tree").write_text(plan.tree.key)
     return product
 
@@ -316,21 +324,15 @@ def _clear_foreign_outputs(plan: BuildPlan) -> None:
 def find_product(plan: BuildPlan) -> Product | None:
     """Return the last product when it is exactly what the plan would make, unharmed."""
     try:
-        record = json.loads((plan.stage_dir / MANIFEST).read_text())
+        record = documents.parse_part((plan.stage_dir / MANIFEST).read_bytes(), Manifest)
         content = plan.product_path.read_bytes()
-        if record["digest"] != plan.digest:
-            return None
-        if hashlib.sha256(content).hexdigest() != record["product"]["sha256"]:
-            return None
-        fields = {
-            **record["product"],
-            "path": plan.product_path,
-            "up_to_date": True,
-            **{name: tuple(record["product"][name]) for name in ("watchers", "blind")},
-        }
-        return Product(**fields)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, *documents.INVALID):
         return None
+    built = record.product
+    if record.digest != plan.digest or hashlib.sha256(content).hexdigest() != built.sha256:
+        return None
+    fields = structs.asdict(built) | {"path": plan.product_path, "up_to_date": True}
+    return Product(**fields)
 
 
 def read_product(plan: BuildPlan, seconds: float, began_wall: float) -> Product:

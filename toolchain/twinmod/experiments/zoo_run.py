@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The zoo's acts: build every attempt, run what compiles on the kernel that fits, judge it."""
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +11,8 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from twinmod import errors, workspace
-from twinmod.base import cache, documents, parallel, process, sandbox
+from twinmod.base import documents, parallel, process, sandbox
+from twinmod.base.documents import Part
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Chroot
@@ -68,6 +68,15 @@ class KernelRun:
     release: str
     # How many VMs it took.
     boots: int
+
+
+class Refusal(Part, frozen=True, kw_only=True):
+    """The record of an attempt that did not compile."""
+
+    # Of the plan of its build.
+    digest: str
+    # The compiler's.
+    words: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +135,7 @@ def build_module(plan: build.BuildPlan, attempt: Attempt, progress: Progress) ->
         return Built(attempt=attempt, product=build.build(plan, progress))
     except BuildError as error:
         words = find_words(error)
-        cache.write_atomically(refusal_path, json.dumps({"digest": plan.digest, "words": words}))
+        documents.write(refusal_path, Refusal(digest=plan.digest, words=words))
         return Built(attempt=attempt, words=words)
 
 
@@ -140,10 +149,10 @@ def sign(prepared: workspace.Prepared, built: Built) -> Built:
 def read_refusal(path: Path, digest: str) -> str:
     """Return the compiler's words on exactly the same attempt, "" when there are none."""
     try:
-        record = json.loads(path.read_text())
-        return str(record["words"]) if record["digest"] == digest else ""
-    except (OSError, ValueError, KeyError, TypeError):
+        record = documents.parse_part(path.read_bytes(), Refusal)
+    except (OSError, *documents.INVALID):
         return ""
+    return record.words if record.digest == digest else ""
 
 
 def find_words(error: BuildError) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from twinmod.base import bugs, cache, commands, documents, templates
+from twinmod.base import cache, commands, documents, templates
 from twinmod.base.bugs import MALFORMED
 from twinmod.base.documents import Document
 from twinmod.bench.counter import CounterReport
@@ -48,16 +48,13 @@ def read_reports(config: Config, rules: Rules, made: str) -> Reports:
         path = find_report(config, name)
         if path is None:
             continue
+        what, hint = f"the report of `{name}`", commands.render(name)
+        found[name] = documents.read(path, kind, what, hint)
         try:
-            document: Any = documents.parse(path.read_bytes(), kind)
-            render_pages(Reports(**{name: document}), rules, made)
+            render_pages(Reports(**{name: found[name]}), rules, made)
         except MALFORMED as error:
-            raise ConfigError(
-                f"the report of `{name}` is not whole, or of another version of twinmod",
-                facts=(("file", str(path)), ("why", bugs.render_words(error))),
-                hint=commands.render(name),
-            ) from error
-        found[name] = document
+            # Its values have their types, and may still contradict each other.
+            raise documents.plan_refusal(path, what, hint, error) from error
     if not found:
         raise ConfigError(
             "there is nothing to report yet",

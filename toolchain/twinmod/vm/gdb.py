@@ -7,12 +7,12 @@ they were compiled at.
 Source: Documentation/process/debugging/gdb-kernel-debugging.rst, Linux 7.3.
 """
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from twinmod.base import cache, commands, process, sandbox
+from twinmod.base import commands, documents, process, sandbox
+from twinmod.base.documents import Part
 from twinmod.base.process import Command
 from twinmod.base.sandbox import Bind, Chroot
 from twinmod.builds import build as builds_build
@@ -112,10 +112,17 @@ def plan_gdb(sight: Sight) -> tuple[str, ...]:
     )
 
 
+class Record(Part, frozen=True, kw_only=True):
+    """How gdb reaches a VM."""
+
+    # That of gdb, inside the chroot.
+    argv: tuple[str, ...]
+
+
 def write_record(folder: Path, argv: tuple[str, ...]) -> Path:
     """Leave in a folder how gdb reaches a VM; return the file, which goes when the VM does."""
     path = folder / RECORD
-    cache.write_atomically(path, json.dumps({"argv": argv}, indent=2) + "\n")
+    documents.write(path, Record(argv=argv))
     return path
 
 
@@ -126,8 +133,8 @@ def run(folder: Path, arguments: tuple[str, ...]) -> int:
         ConfigError: There is no VM that waits for it.
     """
     try:
-        argv = tuple(json.loads((folder / RECORD).read_text())["argv"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        argv = documents.parse_part((folder / RECORD).read_bytes(), Record).argv
+    except (OSError, *documents.INVALID) as error:
         raise ConfigError(
             "there is no VM to debug",
             facts=(("folder", str(folder)),),
