@@ -446,11 +446,8 @@ def compare_again(
     config: Config, wanted: Wanted, made: Made, progress: Progress
 ) -> tuple[differing.Difference, ...]:
     """Return where a second build from the same commit differs from the first."""
-    root = made.built[0][1].chroot
     again = make_again(config, wanted, progress)
-    return differing.find_differences(
-        made.files, again, lambda data: zstd.decompress_zstd(root, data)
-    )
+    return differing.find_differences(made.built[0][1].chroot, made.files, again)
 
 
 def require_signable(keys: signing.Keys, made: Made) -> None:
