@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Sessions: install, then one command each. What they do is in toolchain/twinmod."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ sys.path.insert(0, str(ROOT / "toolchain"))
 
 from twinmod.base import environment  # noqa: E402
 
-nox.needs_version = ">=2024.10.9"
+nox.needs_version = ">=2025.5"
 nox.options.sessions = ["lint", "unit"]
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
@@ -219,4 +220,17 @@ def lint(session: nox.Session) -> None:
 def unit(session: nox.Session) -> None:
     """Run the toolchain's own tests: seconds, no VM."""
     install(session, "unit")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the unit tests with the lowest versions that pyproject.toml allows: minutes."""
+    document = nox.project.load_toml(ROOT / "pyproject.toml")
+    wanted = (
+        *document["project"]["dependencies"],
+        *nox.project.dependency_groups(document, "unit"),
+    )
+    session.install(*(re.sub(r">=([^,]+).*", r"==\1", line) for line in wanted), env=PIP)
+    session.install("--no-build-isolation", "--no-deps", "-e", str(ROOT), env=PIP)
     session.run("pytest", *session.posargs)

@@ -1,97 +1,90 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where two files that should be the same differ, down through archives."""
+"""Which files differ between two builds, and in what."""
 
-import io
-import zipfile
 from pathlib import Path
 
 import pytest
 
-from twinmod.base import archives, process
-from twinmod.base.archives import File
+from twinmod.base import sandbox
 from twinmod.base.process import Command
+from twinmod.base.sandbox import Chroot
 from twinmod.release import differing
 
 
-def refuse(data: bytes) -> bytes:
-    raise AssertionError(f"nothing here is zstd: {data[:8]!r}")
+def make_root(folder: Path) -> Chroot:
+    return Chroot(name="x", suite="trixie", root_dir=folder, key="k", mirror="")
 
 
-def find(before: dict[str, bytes], now: dict[str, bytes]) -> list[str]:
-    return [d.render() for d in differing.find_differences(before, now, refuse)]
+def put_diffoscope(
+    root: Chroot, script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Give a root a diffoscope: a shell's script, which runs here with the builds' folder as $1."""
+    path = root.root_dir / differing.PROGRAM
+    path.parent.mkdir(parents=True)
+    path.write_text(script)
+
+    def plan(root: Chroot, name: str, builds_dir: Path) -> Command:
+        argv = ("sh", str(path), str(builds_dir), name)
+        return Command(argv=argv, purpose="the detail", timeout_s=30, log_path=tmp_path / "log")
+
+    monkeypatch.setattr(differing, "plan_diffoscope", plan)
 
 
-def pack(path: str, content: bytes, epoch: int = 7) -> bytes:
-    return archives.plan_tar((File(path=path, content=content),), epoch)
+def find(root: Chroot, before: dict[str, bytes], now: dict[str, bytes]) -> list[str]:
+    return [d.render() for d in differing.find_differences(root, before, now)]
 
 
-def test_what_is_the_same_differs_nowhere() -> None:
-    assert find({"a": pack("x", b"1")}, {"a": pack("x", b"1")}) == []
+def test_names_are_of_what_is_not_the_same_on_both_sides() -> None:
+    before = {"same": b"1", "b": b"1", "gone": b""}
+    assert differing.find_names(before, {"same": b"1", "b": b"2", "a": b""}) == ("a", "b", "gone")
 
 
-def test_a_file_that_only_one_side_has_is_named() -> None:
-    assert find({"a": b"", "b": b""}, {"b": b"", "c": b""}) == [
-        "a: is there before and not now",
-        "c: is there now and not before",
+def test_what_is_the_same_differs_nowhere(tmp_path: Path) -> None:
+    assert find(make_root(tmp_path), {"a": b"1"}, {"a": b"1"}) == []
+
+
+def test_a_file_that_only_one_side_has_is_named(tmp_path: Path) -> None:
+    assert find(make_root(tmp_path), {"a": b"", "b": b""}, {"b": b"", "c": b""}) == [
+        "a differs\n    only one build has it: it is missing now",
+        "c differs\n    only one build has it: it is missing before",
     ]
 
 
-def test_a_line_of_a_text_in_a_tar_in_a_tar_is_found() -> None:
-    old, new = (
-        pack("data.tar.gz", archives.compress_gzip(pack("doc/built", b"one\n" + line + b"\n")))
-        for line in (b"built at 12:00", b"built at 12:01")
-    )
-    (line,) = find({"p.tar": old}, {"p.tar": new})
-    assert line == (
-        "p.tar > data.tar.gz > doc/built: line 2: 'built at 12:00' before, 'built at 12:01' now"
+def test_without_diffoscope_a_name_comes_with_what_brings_it(tmp_path: Path) -> None:
+    (text,) = find(make_root(tmp_path), {"a": b"1"}, {"a": b"2"})
+    assert text == (
+        "a differs\n    to see in what, add diffoscope-minimal and unzip to [tool.twinmod].packages"
     )
 
 
-def test_the_time_of_a_member_is_a_difference_of_its_own() -> None:
-    (line,) = find({"p.tar": pack("x", b"1", 7)}, {"p.tar": pack("x", b"1", 8)})
-    assert line.startswith("p.tar > x: ")
-    assert "time 7 before" in line
-    assert line.endswith("time 8 now")
+def test_diffoscope_sees_both_sides_and_no_escape_reaches_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_root(tmp_path)
+    script = 'cd "$1"; cat "before/$2" "now/$2"; printf "\\033[31m\\n"; exit 1\n'
+    put_diffoscope(root, script, tmp_path, monkeypatch)
+    found = find(root, {"a": b"1\n", "d/b": b"3\n"}, {"a": b"2\n", "d/b": b"4\n"})
+    assert found == [
+        "a differs\n    1\n    2\n    \\x1b[31m",
+        "d/b differs\n    3\n    4\n    \\x1b[31m",
+    ]
 
 
-def test_archives_whose_members_are_the_same_still_differ() -> None:
-    tar = pack("x", b"1")
-    (line,) = find({"p": archives.compress_gzip(tar)}, {"p": archives.compress_gzip(tar) + b"\0"})
-    assert "the members are the same" in line
-    assert "byte 0x" in line
+def test_a_diffoscope_that_fails_hides_no_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_root(tmp_path)
+    put_diffoscope(root, "echo no memory; exit 2\n", tmp_path, monkeypatch)
+    (text,) = find(root, {"a": b"1"}, {"a": b"2"})
+    assert text == "a differs\n    diffoscope exited with status 2\n    no memory"
 
 
-def test_a_wheel_is_opened(tmp_path: Path) -> None:
-    def wheel(content: bytes) -> bytes:
-        stream = io.BytesIO()
-        with zipfile.ZipFile(stream, "w") as archive:
-            archive.writestr(zipfile.ZipInfo("m/version.py"), content)
-        return stream.getvalue()
-
-    (line,) = find({"w.whl": wheel(b"v = 1\n")}, {"w.whl": wheel(b"v = 2\n")})
-    assert line == "w.whl > m/version.py: line 1: 'v = 1' before, 'v = 2' now"
-
-
-def test_a_deb_is_opened() -> None:
-    def deb(content: bytes) -> bytes:
-        data = pack("usr/x", content)
-        header = f"{'data.tar/':<16}{7:<12}{0:<6}{0:<6}{'100644':<8}{len(data):<10}`\n"
-        return differing.AR_MAGIC + header.encode() + data
-
-    (line,) = find({"p.deb": deb(b"1")}, {"p.deb": deb(b"2")})
-    assert line == "p.deb > data.tar > usr/x: line 1: '1' before, '2' now"
-
-
-@pytest.mark.skipif(process.find_program("gcc") is None, reason="this host has no compiler")
-def test_a_byte_of_an_object_file_is_told_with_its_section(tmp_path: Path) -> None:
-    source_path, object_path = tmp_path / "a.c", tmp_path / "a.o"
-    objects = []
-    for text in ("one", "two"):
-        source_path.write_text(f'const char built[] = "\\001 built at {text}";\n')
-        argv = ("gcc", "-c", "-o", str(object_path), str(source_path))
-        process.run(Command(argv=argv, purpose="object", timeout_s=60))
-        objects.append(object_path.read_bytes())
-    (line,) = find({"a.o": objects[0]}, {"a.o": objects[1]})
-    assert "in section .rodata" in line
-    assert "built at one" in line
-    assert "built at two" in line
+def test_diffoscope_runs_inside_the_chroot_with_both_builds(tmp_path: Path) -> None:
+    command = differing.plan_diffoscope(make_root(tmp_path / "root"), "a.deb", tmp_path / "builds")
+    assert command.argv[-2:] == ("/twinmod/builds/before/a.deb", "/twinmod/builds/now/a.deb")
+    at = command.argv.index(str(tmp_path / "builds"))
+    assert command.argv[at - 1 : at + 2] == (
+        "--ro-bind",
+        str(tmp_path / "builds"),
+        str(sandbox.INSIDE / "builds"),
+    )

@@ -66,6 +66,25 @@ def test_a_shells_script_asks_the_command(shell: str) -> None:
         assert run(shell, "-n", "-c", text) == ""
 
 
+@pytest.mark.parametrize("shell", manual.SHELLS)
+def test_a_shells_script_is_what_click_itself_gives(shell: str) -> None:
+    program = "import sys; sys.argv = ['twinmod']; from twinmod.ui import cli; cli.main()"
+    asked = (("_TWINMOD_COMPLETE", f"{shell}_source"),)
+    found = run(sys.executable, "-c", program, environment=asked)
+    assert manual.render_completion(cli.cli, shell) == found.strip()
+
+
+def test_a_bash_too_old_to_complete_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bash = tmp_path / "bash"
+    bash.write_text("#!/bin/sh\necho 3.2.57\n")
+    bash.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    manual.render_completion(cli.cli, "bash")
+    assert "older than 4.4" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 from rich.console import Console
 
-from twinmod.base import documents
+from twinmod.base import documents, text
 from twinmod.base.check import Check
 from twinmod.bench import counter
 from twinmod.builds import product as builds_product
@@ -333,6 +333,29 @@ def test_a_kernel_that_is_not_there_is_shown_with_what_cures_that() -> None:
     ]
     shown = documents.render(report.plan_matrix_report(cells))
     assert "setup" not in shown, "a document names no command"
+
+
+def test_a_table_of_the_matrix_has_a_row_for_each_kernel() -> None:
+    cells = tuple(
+        KernelCell(kernel=kernel, release=release, cell=cell, reason="", fix="")
+        for kernel, release in (("one", "7.3.4+deb13-amd64"), ("long-name", ""))
+        for cell in (C, RUST)
+    )
+    assert report.render_matrix(cells).splitlines() == [
+        "kernel     release            c/c  rust/c",
+        "one        7.3.4+deb13-amd64  yes  yes",
+        "long-name  -                  yes  yes",
+    ]
+
+
+def test_columns_are_cut_nowhere_and_no_text_is_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert text.render_columns([("name", "ns"), ("[red]x[/]", "1" * 300), ("a: b", "")]) == [
+        f"name       {'ns':>300}",
+        f"[red]x[/]  {'1' * 300}",
+        "a: b",
+    ]
 
 
 def test_a_differential_that_failed_is_shown_with_the_command_that_repeats_it() -> None:

@@ -1,9 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Sizes, columns and commands as text. Pure."""
 
+import io
 from collections.abc import Sequence
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 KIB, MIB = 1024, 1024 * 1024
+
+#: Of a line, in characters: none is cut.
+LONGEST = 100_000
 
 #: Languages as people write them.
 LANGUAGES = {"c": "C", "rust": "Rust"}
@@ -18,13 +27,15 @@ def render_size(size_bytes: int) -> str:
     return f"{size_bytes // MIB} MiB"
 
 
-def render_columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return rows as lines: the first column left, the others right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            f"{text:<{width}}" if number == 0 else f"{text:>{width}}"
-            for number, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+def render_columns(
+    rows: Sequence[tuple[str, ...]], others: Literal["left", "right"] = "right"
+) -> list[str]:
+    """Return rows as lines of whatever length: the first column left, the others as is said."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for number in range(len(rows[0])):
+        table.add_column(justify=others if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    stream = io.StringIO()
+    Console(file=stream, width=LONGEST, color_system=None).print(table)
+    return [line.rstrip() for line in stream.getvalue().splitlines()]

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from twinmod.base import commands
+from twinmod.base import text as base_text
 from twinmod.base.documents import Document, Part
 from twinmod.builds.product import Product
 from twinmod.cells import injection, report
@@ -346,11 +347,7 @@ def render_matrix(cells: tuple[KernelCell, ...]) -> str:
         (name, found[0].release or "-", *("no" if cell.reason else "yes" for cell in found))
         for name, found in by_kernel.items()
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = base_text.render_columns(rows, others="left")
     for name, found in by_kernel.items():
         for reason, fix in dict.fromkeys((cell.reason, cell.fix) for cell in found if cell.reason):
             which = " ".join(cell.cell.name for cell in found if cell.reason == reason)

@@ -195,17 +195,21 @@ def make_distributions(
 
 def _describe_wheel(what: Release, name: str, content: bytes) -> bytes:
     """Return what a wheel needs as CycloneDX: of a crate what is linked, else what is installed."""
-    components: tuple[Mapping[str, Any], ...] = ()
+    # Only a release has the library installed.
+    from twinmod.release import bom  # noqa: PLC0415
+
     project = name.partition("-")[0]
-    for path in what.source_dir.glob("*/Cargo.lock"):
-        if read_project_name(path.parent) == project:
-            components = sbom.plan_crate_components(path.read_text(), project.replace("_", "-"))
+    components = tuple(
+        component
+        for path in what.source_dir.glob("*/Cargo.lock")
+        if read_project_name(path.parent) == project
+        for component in bom.plan_crate_components(path.read_text(), project.replace("_", "-"))
+    )
     if project == "twinmod":
         lock = (what.source_dir / "toolchain/locks/run.txt").read_text()
-        components = sbom.plan_python_components(lock)
-    document = sbom.plan_cyclonedx(what, name, release_index.read_digest(content), components)
-    sbom.require_valid(document)
-    return release_index.render_json(document)
+        components = bom.plan_python_components(lock)
+    digest = release_index.read_digest(content)
+    return bom.render_bom(bom.plan_bom(what, name, digest, components)).encode()
 
 
 def read_project_name(folder: Path) -> str:
@@ -436,11 +440,8 @@ def compare_again(
     config: Config, wanted: Wanted, made: Made, progress: Progress
 ) -> tuple[differing.Difference, ...]:
     """Return where a second build from the same commit differs from the first."""
-    root = made.built[0][1].chroot
     again = make_again(config, wanted, progress)
-    return differing.find_differences(
-        made.files, again, lambda data: zstd.decompress_zstd(root, data)
-    )
+    return differing.find_differences(made.built[0][1].chroot, made.files, again)
 
 
 def require_signable(keys: signing.Keys, made: Made) -> None:

@@ -1,22 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is in a release, for programs that ask: SPDX for modules, CycloneDX for wheels."""
+"""What the modules of a release are made of: SPDX, by the kernel's own tool."""
 
-import json
 import os
-import re
 import shutil
 import tempfile
-import tomllib
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from twinmod.base import process, sandbox
 from twinmod.base.process import Command
 from twinmod.base.sandbox import Bind
 from twinmod.builds.product import Product
-from twinmod.errors import BuildError
 from twinmod.kernels.model import KernelTree
 from twinmod.release.model import Release
 
@@ -27,14 +21,6 @@ TOOL = PurePosixPath("scripts/sbom/sbom.py")
 
 #: What the kernel's tool writes of a module: its sources, itself, and how one became the other.
 PARTS = ("source", "output", "build")
-
-CYCLONEDX_VERSION = "1.6"
-
-#: Its identifiers are made of what they identify, below this one.
-NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://twinmod.invalid/sbom")
-
-
-# -- modules ----------------------------------------------------------------------------------
 
 
 def has_tool(tree: KernelTree) -> bool:
@@ -129,99 +115,3 @@ def read_spdx(
         process.run(plan_spdx(release, product, tree, inside, work_dir, own, hidden))
         for part in PARTS:
             yield part, (work_dir / f"sbom-{part}.spdx.json").read_bytes()
-
-
-# -- wheels -----------------------------------------------------------------------------------
-
-
-def parse_lock(text: str) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return (version, SHA-256s) of every distribution of a hashed requirements file, by name."""
-    found: dict[str, tuple[str, tuple[str, ...]]] = {}
-    for entry in re.split(r"\n(?=\S)", text.replace("\\\n", " ")):
-        match = re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)", entry)
-        if match:
-            found[match[1]] = match[2], tuple(re.findall(r"--hash=sha256:([0-9a-f]{64})", entry))
-    return found
-
-
-def plan_python_components(lock: str) -> tuple[dict[str, Any], ...]:
-    """Return the distributions of a lock as CycloneDX has components."""
-    return tuple(
-        {
-            "type": "library",
-            "name": name,
-            "version": version,
-            "bom-ref": f"pkg:pypi/{name}@{version}",
-            "purl": f"pkg:pypi/{name}@{version}",
-        }
-        for name, (version, _) in sorted(parse_lock(lock).items())
-    )
-
-
-def plan_crate_components(lock: str, own: str) -> tuple[dict[str, Any], ...]:
-    """Return the crates of a Cargo.lock, but for our own, as CycloneDX has components."""
-    return tuple(
-        {
-            "type": "library",
-            "name": crate["name"],
-            "version": crate["version"],
-            "bom-ref": f"pkg:cargo/{crate['name']}@{crate['version']}",
-            "purl": f"pkg:cargo/{crate['name']}@{crate['version']}",
-            "hashes": [{"alg": "SHA-256", "content": crate["checksum"]}],
-        }
-        for crate in sorted(tomllib.loads(lock)["package"], key=lambda c: (c["name"], c["version"]))
-        if crate["name"] != own
-    )
-
-
-def plan_cyclonedx(
-    release: Release, wheel: str, sha256: str, components: tuple[Mapping[str, Any], ...]
-) -> dict[str, Any]:
-    """Return a CycloneDX document of one wheel and what it needs.
-
-    Args:
-        release: Which it belongs to.
-        wheel: Its file's name.
-        sha256: Of the file.
-        components: What it needs.
-
-    Source: https://cyclonedx.org/docs/1.6/json/
-    """
-    name = wheel.partition("-")[0].replace("_", "-")
-    purl = f"pkg:pypi/{name}@{release.version}"
-    return {
-        "$schema": f"http://cyclonedx.org/schema/bom-{CYCLONEDX_VERSION}.schema.json",
-        "bomFormat": "CycloneDX",
-        "specVersion": CYCLONEDX_VERSION,
-        "serialNumber": f"urn:uuid:{uuid.uuid5(NAMESPACE, sha256)}",
-        "version": 1,
-        "metadata": {
-            "component": {
-                "type": "library",
-                "name": name,
-                "version": release.version,
-                "bom-ref": purl,
-                "purl": purl,
-                "licenses": [{"license": {"id": "GPL-2.0-only"}}],
-                "hashes": [{"alg": "SHA-256", "content": sha256}],
-                "properties": [{"name": "twinmod:file", "value": wheel}],
-            }
-        },
-        "components": [dict(component) for component in components],
-        "dependencies": [{"ref": purl, "dependsOn": [c["bom-ref"] for c in components]}],
-    }
-
-
-def require_valid(document: Mapping[str, Any]) -> None:
-    """Refuse a CycloneDX document that its schema does not allow.
-
-    Raises:
-        BuildError: It does not.
-    """
-    # Only a release has it installed.
-    from cyclonedx.schema import SchemaVersion  # noqa: PLC0415
-    from cyclonedx.validation.json import JsonStrictValidator  # noqa: PLC0415
-
-    problem = JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(document))
-    if problem is not None:
-        raise BuildError("a bill of materials is not CycloneDX", facts=(("why", str(problem)),))

@@ -8,6 +8,7 @@ Source: PEP 517 (hooks), PEP 600 (manylinux), PEP 440 (versions); reproducible-b
 "SOURCE_DATE_EPOCH".
 """
 
+import importlib.util
 import os
 import re
 import sys
@@ -341,6 +342,12 @@ def require_programs() -> None:
                 facts=(("folder", str(programs_dir)),),
                 hint=commands.render("release"),
             )
+    if importlib.util.find_spec("cyclonedx") is None:
+        raise MissingToolError(
+            "cyclonedx-python-lib is not installed beside twinmod",
+            facts=(("python", sys.executable),),
+            hint=commands.render("release"),
+        )
 
 
 def build_wheels(

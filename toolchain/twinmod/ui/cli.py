@@ -893,7 +893,7 @@ def release_verb(
         done = release_run.run_release(config, wanted, state.progress, state.phases)
     if done.document is None:
         click.echo("\n".join(difference.render() for difference in done.differences))
-        click.echo(f"{len(done.differences)} differences between two builds of one commit")
+        click.echo(f"{len(done.differences)} files differ between two builds of one commit")
         return ExitCode.TESTS_FAILED
     if as_json:
         _print_json(done.document)

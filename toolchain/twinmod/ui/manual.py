@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import click
-from click.shell_completion import ShellComplete, get_completion_class
+from click.shell_completion import get_completion_class
 
 from twinmod.base import templates
 from twinmod.errors import ExitCode
@@ -90,7 +90,7 @@ def render_manual(command: click.Command) -> str:
 
 
 def render_completion(command: click.Command, shell: str) -> str:
-    """Return the script that completes the command in a shell.
+    """Return the script that completes the command in a shell; warn on stderr of too old a bash.
 
     Args:
         command: The whole command.
@@ -98,6 +98,4 @@ def render_completion(command: click.Command, shell: str) -> str:
     """
     kind = get_completion_class(shell)
     assert kind is not None
-    completer = kind(command, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE")
-    # bash's own class would first start a bash, to see whether it is new enough.
-    return ShellComplete.source(completer).strip()
+    return kind(command, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE").source().strip()
