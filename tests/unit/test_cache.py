@@ -295,14 +295,14 @@ def test_a_checkout_whose_file_system_has_no_locks_is_not_told_of_the_cache(
     cache_dir: Path, tmp_path: Path
 ) -> None:
     error = OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-    found = cache.plan_lock_error(tmp_path / "out/.lock", error)
+    found = cache.make_lock_error(tmp_path / "out/.lock", error)
     assert found.facts[0] == ("folder", str(tmp_path / "out"))
     assert "TWINMOD_CACHE_DIR" not in found.hint
 
 
 def test_another_reason_why_a_file_cannot_be_locked_is_said_as_it_is(cache_dir: Path) -> None:
     error = OSError(errno.EROFS, os.strerror(errno.EROFS))
-    found = cache.plan_lock_error(cache_dir / "locks/x.lock", error)
+    found = cache.make_lock_error(cache_dir / "locks/x.lock", error)
     assert found.message.endswith("cannot be locked: Read-only file system")
 
 

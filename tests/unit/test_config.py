@@ -96,13 +96,13 @@ def remove(path: tuple[str, ...]) -> dict[str, Any]:
 def refuse(document: dict[str, Any]) -> str:
     """Return why a document is refused."""
     with pytest.raises(ConfigError) as caught:
-        config.parse_config(document, PROJECT)
+        config.make_config(document, PROJECT)
     assert ("file", "/project/pyproject.toml") in caught.value.facts
     return caught.value.message
 
 
 def test_a_good_table_becomes_nouns_with_every_reference_resolved() -> None:
-    found = config.parse_config(GOOD, PROJECT)
+    found = config.make_config(GOOD, PROJECT)
     assert found.kernel.name == "stock"
     assert found.kernel.suite == "trixie-backports"
     assert found.chroot.name == "trixie"
@@ -119,7 +119,7 @@ def test_a_good_table_becomes_nouns_with_every_reference_resolved() -> None:
 
 
 def test_the_cells_are_every_module_with_every_tester_in_order() -> None:
-    cells = model.plan_cells(config.parse_config(GOOD, PROJECT))
+    cells = model.plan_cells(config.make_config(GOOD, PROJECT))
     assert [cell.name for cell in cells] == ["c/c", "c/rust", "rust/c", "rust/rust"]
     assert [cell.module for cell in cells] == [
         "mdriver_c",
@@ -261,7 +261,7 @@ def test_limits_are_accepted_exactly_when_they_can_work(
         },
     )
     if memory >= 256 and processors >= 1 and 0 < test < silence:
-        assert config.parse_config(document, PROJECT).vm.memory_mib == memory
+        assert config.make_config(document, PROJECT).vm.memory_mib == memory
     else:
         refuse(document)
 
@@ -315,7 +315,7 @@ def test_a_file_without_the_table_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_chroot_has_the_common_packages_and_its_own() -> None:
-    (chroot,) = config.parse_config(change(("packages",), ["gcc"]), Path("/p")).chroots
+    (chroot,) = config.make_config(change(("packages",), ["gcc"]), Path("/p")).chroots
     assert chroot.packages == ("gcc", "make", "rustc")
 
 
@@ -323,7 +323,7 @@ def test_another_kernel_brings_its_own_chroot() -> None:
     document = copy.deepcopy(GOOD)
     document["chroots"]["sid"] = {"suite": "sid"}
     document["kernels"]["new"] = {"chroot": "sid", "suite": "sid", "flavour": "amd64"}
-    read = config.parse_config(document, Path("/p"))
+    read = config.make_config(document, Path("/p"))
     selected = config.select_kernel(read, "new")
     assert (selected.kernel.name, selected.chroot.name) == ("new", "sid")
     with pytest.raises(ConfigError, match=r"there are: .*new"):
@@ -331,7 +331,7 @@ def test_another_kernel_brings_its_own_chroot() -> None:
 
 
 def test_another_size_of_the_vm_changes_nothing_else() -> None:
-    read = config.parse_config(copy.deepcopy(GOOD), Path("/p"))
+    read = config.make_config(copy.deepcopy(GOOD), Path("/p"))
     selected = config.select_memory(read, 300)
     assert selected.vm == replace(read.vm, memory_mib=300)
     assert config.select_memory(selected, read.vm.memory_mib) == read
@@ -346,7 +346,7 @@ def configure(**table: str) -> dict[str, Any]:
 
 
 def read_mine(project: Path, **table: str) -> KernelSpec:
-    read = config.parse_config(configure(**table), project)
+    read = config.make_config(configure(**table), project)
     return config.select_kernel(read, "mine").kernel
 
 
@@ -412,7 +412,7 @@ def configure_debug(**table: object) -> dict[str, Any]:
 
 def test_a_kernel_may_be_built_from_the_source_of_another_one(tmp_path: Path) -> None:
     document = configure_debug(source="stock", options=["KASAN", "X=n"], parameters=["nokaslr"])
-    spec = config.select_kernel(config.parse_config(document, tmp_path), "mine").kernel
+    spec = config.select_kernel(config.make_config(document, tmp_path), "mine").kernel
     assert (spec.source, spec.suite) == ("stock", "")
     assert spec.options == ("KASAN", "X=n")
     assert spec.parameters == ("nokaslr",)
@@ -441,7 +441,7 @@ def test_options_are_for_a_kernel_that_is_built() -> None:
 
 def test_a_slow_kernel_has_more_time_however_often_it_is_selected(tmp_path: Path) -> None:
     document = configure_debug(source="stock", options=["KASAN"], patience=4)
-    read = config.parse_config(document, tmp_path)
+    read = config.make_config(document, tmp_path)
     once = config.select_kernel(read, "mine")
     for selected in (once, config.select_kernel(once, "mine")):
         assert selected.vm.boot_timeout_s == 4 * read.vm.boot_timeout_s

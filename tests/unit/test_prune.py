@@ -325,8 +325,8 @@ def test_keys_are_those_by_which_caches_are_full(
     assert stock.plan_entry(kernel_spec, root, "").key == "stock-0aa85585d35e"
     assert debug.plan_entry(kasan, root, tree).key == "kasan-fe587103a728"
     assert local.plan_entry(mine, root).key == "mine-dc0971a217f4"
-    assert packages.plan_site(root, tmp_path / "Cargo.lock").key == "f28cfb8e605d"
-    assert packages.plan_crates(root, tmp_path).key == "f28cfb8e605d"
+    assert packages.prepare_site(root, tmp_path / "Cargo.lock").key == "f28cfb8e605d"
+    assert packages.prepare_crates(root, tmp_path).key == "f28cfb8e605d"
     files = (("a", b"xy"), ("b", b"z"))
     assert userland_testers.plan_digest(root, "abc", files) == "33d254e86ef5"
 
@@ -345,10 +345,10 @@ def test_of_twinmods_own_files_those_that_run_in_a_vm_alone_make_its_programs_an
 ) -> None:
     write(tmp_path / "matrix/test_x.py")
     write(tmp_path / "guest.txt")
-    site = packages.plan_site(root, tmp_path / "guest.txt")
+    site = packages.prepare_site(root, tmp_path / "guest.txt")
 
     def plan_key(uapi: bytes = b"") -> str:
-        return programs.plan_entry(root, site, tmp_path / "matrix", (("x.h", uapi),)).key
+        return programs.prepare_entry(root, site, tmp_path / "matrix", (("x.h", uapi),)).key
 
     def find_changed(path: Path, plan_key: Callable[[], str]) -> bool:
         content, before = path.read_bytes(), plan_key()

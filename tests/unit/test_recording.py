@@ -80,7 +80,7 @@ def test_a_replay_is_the_same_vm_that_reads_what_the_other_one_wrote(
     found = recorded.document
     assert (found.kernel, found.modules) == (tree.name, {"mdriver_c": "ab12"})
     recording.require_same(recorded, tree, root)
-    plan = recording.plan_replay(recorded, tree, root, vm, tmp_path / "replay", gdb=False)
+    plan = recording.prepare_replay(recorded, tree, root, vm, tmp_path / "replay", gdb=False)
     argv = plan.command.argv
     assert argv[-3:] == (*QEMU[:2], QEMU[2].replace("record,", "replay,", 1))
     assert plan.initramfs is None
@@ -93,7 +93,7 @@ def test_a_debugger_is_waited_for_before_the_first_instruction(
     write_run: WriteRun, tree: KernelTree, root: Chroot, vm: VmSpec, tmp_path: Path
 ) -> None:
     recorded = recording.read_recording(write_run("", ""))
-    plan = recording.plan_replay(recorded, tree, root, vm, tmp_path / "replay", gdb=True)
+    plan = recording.prepare_replay(recorded, tree, root, vm, tmp_path / "replay", gdb=True)
     assert plan.command.argv[-3:] == ("-gdb", f"unix:{machine.GDB_SOCKET},server=on,wait=off", "-S")
     assert plan.boot_timeout_s >= 3600
 
@@ -102,18 +102,18 @@ def test_the_first_line_that_differs_is_shown(write_run: WriteRun) -> None:
     first = write_run("a\nb\nc\n", '{"event": "boot"}\n')
     second = write_run("a\nB\nC\n", '{"event": "boot"}\n')
     third = write_run("a\nb\n", '{"event": "boot"}\n')
-    same = recording.compare_runs(first, first)
+    same = recording.read_comparison(first, first)
     assert not same.different
     assert recording.render_comparison(same) == (
         "results/console.log: the same 3 lines\nevents.jsonl: the same 1 lines"
     )
-    differs = recording.compare_runs(first, second)
+    differs = recording.read_comparison(first, second)
     assert differs.different == {"results/console.log": (2, "b", "B")}
     assert recording.render_comparison(differs) == (
         "results/console.log: differs from line 2 on\n  was b\n  is  B\n"
         "events.jsonl: the same 1 lines"
     )
-    assert recording.compare_runs(first, third).different == {
+    assert recording.read_comparison(first, third).different == {
         "results/console.log": (3, "c", "(nothing)")
     }
 

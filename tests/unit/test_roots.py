@@ -61,7 +61,7 @@ def test_the_host_is_looked_at_for_just_what_the_plan_asks() -> None:
 
 
 def test_the_command_that_makes_a_chroot() -> None:
-    command = roots.plan_mmdebstrap(
+    command = roots.prepare_mmdebstrap(
         SPEC,
         "http://mirror.example/debian",
         Path("/cache/x.partial"),
@@ -90,12 +90,12 @@ def test_the_command_that_makes_a_chroot() -> None:
 
 
 def test_root_makes_a_chroot_without_a_namespace() -> None:
-    command = roots.plan_mmdebstrap(SPEC, None, Path("/x"), (), is_root=True)
+    command = roots.prepare_mmdebstrap(SPEC, None, Path("/x"), (), is_root=True)
     assert "--mode=root" in command.argv
 
 
 def test_without_a_mirror_mmdebstrap_takes_its_own() -> None:
-    command = roots.plan_mmdebstrap(SPEC, None, Path("/x"), (), is_root=False)
+    command = roots.prepare_mmdebstrap(SPEC, None, Path("/x"), (), is_root=False)
     assert command.argv[-2:] == ("trixie", "-")
 
 

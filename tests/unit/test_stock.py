@@ -223,7 +223,7 @@ def test_only_whole_packages_of_this_kernel_are_kept(tmp_path: Path) -> None:
 
 
 def test_apt_reads_our_sources_alone_and_keeps_its_state_in_our_folder(root: Chroot) -> None:
-    command = kernels_packages.plan_apt(
+    command = kernels_packages.prepare_apt(
         root, ("apt-get", "update"), Path("/cache/work"), "not listed"
     )
     inside = command.argv[command.argv.index("--") + 1 :]

@@ -95,13 +95,13 @@ def test_a_root_has_backports_and_settings_for_its_mirror() -> None:
 
 
 def test_a_root_is_changed_from_inside_with_the_network_for_apt_alone(root: Chroot) -> None:
-    argv = release_root.plan_inside(root, ("dkms", "status"), "it").argv
+    argv = release_root.prepare_inside(root, ("dkms", "status"), "it").argv
     assert "--unshare-net" in argv
     # dpkg gives files to several users.
     assert not [word for word in argv if "user" in word or word == "--unshare-all"]
     assert argv[argv.index("/") - 2 : argv.index("/") + 1] == ("--bind", str(root.root_dir), "/")
     apt = release_root.plan_apt("install", "x", suite="trixie-backports")
-    argv = release_root.plan_inside(root, apt, "it", debs_dir=Path("/d"), online=True).argv
+    argv = release_root.prepare_inside(root, apt, "it", debs_dir=Path("/d"), online=True).argv
     assert "--unshare-net" not in argv
     assert argv[argv.index("/d") - 1 : argv.index("/d") + 2] == ("--ro-bind", "/d", "/twinmod/debs")
     assert argv[-5:] == (

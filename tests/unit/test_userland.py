@@ -84,10 +84,10 @@ def test_a_tester_is_as_old_as_its_files_its_packages_and_its_chroot(root: Chroo
 def test_another_lock_or_chroot_is_another_set_of_packages(root: Chroot, tmp_path: Path) -> None:
     lock = tmp_path / "guest.txt"
     lock.write_text("pytest==9.2.0 --hash=sha256:0\n")
-    first = packages.plan_site(root, lock).key
-    assert packages.plan_site(replace(root, key="trixie-2"), lock).key != first
+    first = packages.prepare_site(root, lock).key
+    assert packages.prepare_site(replace(root, key="trixie-2"), lock).key != first
     lock.write_text("pytest==9.2.1 --hash=sha256:0\n")
-    assert packages.plan_site(root, lock).key != first
+    assert packages.prepare_site(root, lock).key != first
 
 
 def find_mounts(argv: tuple[str, ...]) -> tuple[str, ...]:
@@ -171,7 +171,7 @@ def test_a_c_file_of_the_matrix_becomes_a_static_32_bit_program_and_no_other_fil
 
 
 def test_a_matrix_without_a_test_is_a_project_that_lacks_one(tmp_path: Path) -> None:
-    error = programs.plan_collect_error(tmp_path, 5, "no tests collected in 0.01s\n")
+    error = programs.find_collect_error(tmp_path, 5, "no tests collected in 0.01s\n")
     assert isinstance(error, ConfigError)
     assert error.message == "the matrix has no test"
     assert error.facts == (("folder", str(tmp_path)),)
@@ -182,7 +182,7 @@ def test_tests_that_do_not_import_are_named_as_their_author_knows_them(tmp_path:
     write(tmp_path, "test_x.py")
     output = 'E     File "/twinmod/matrix/test_x.py", line 1\nE   SyntaxError: invalid syntax\n'
     output += "ERROR twinmod/matrix/test_x.py\n"
-    error = programs.plan_collect_error(tmp_path, 2, output)
+    error = programs.find_collect_error(tmp_path, 2, output)
     assert isinstance(error, BuildError)
     text = errors.render_error(error)
     assert f'File "{tmp_path}/test_x.py", line 1' in text
@@ -223,7 +223,7 @@ def test_what_pytest_says_of_a_matrix_is_in_the_error(
     )
     found, output = process.run_unchecked(command)
     assert found == status
-    assert words in errors.render_error(programs.plan_collect_error(tmp_path, found, output))
+    assert words in errors.render_error(programs.find_collect_error(tmp_path, found, output))
 
 
 def test_the_programs_are_as_old_as_the_headers_that_they_include(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_project_without_locked_crates_is_refused_with_what_to_do(
     root: Chroot, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        packages.plan_crates(root, tmp_path)
+        packages.prepare_crates(root, tmp_path)
     assert caught.value.hint.startswith("cargo generate-lockfile")
 
 

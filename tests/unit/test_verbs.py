@@ -270,8 +270,8 @@ def test_a_recording_on_a_kernel_without_rust_is_repeated(
         yield SimpleNamespace(lines=[])
 
     monkeypatch.setattr(recording, "read_recording", lambda _: recorded)
-    monkeypatch.setattr(recording, "plan_replay", lambda *_, **__: None)
-    monkeypatch.setattr(recording, "compare_runs", lambda *_: same)
+    monkeypatch.setattr(recording, "prepare_replay", lambda *_, **__: None)
+    monkeypatch.setattr(recording, "read_comparison", lambda *_: same)
     monkeypatch.setattr(session, "run_vm", run_vm)
     assert call("replay", "vm-1") == ExitCode.PASSED
     assert world.set_up == ["trixie"]

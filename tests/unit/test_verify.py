@@ -212,7 +212,7 @@ OWN = {"chroot": "one", "source": "stock"}
 
 def make_config(document: dict[str, Any], **tables: dict[str, Any]) -> Config:
     """Return a project's configuration with these kernels beside the one that is checked."""
-    return project_config.parse_config(
+    return project_config.make_config(
         document | {"kernel": "stock", "kernels": {"stock": SUITE, **tables}}, Path("/project")
     )
 

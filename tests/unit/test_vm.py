@@ -257,7 +257,7 @@ def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_s
     assert (
         replace(exact, accelerator=setting.accelerator, vm=setting.vm, native_dir=None) == setting
     )
-    argv = boot.plan_boot(exact, work, tmp_path / "vm-1").command.argv
+    argv = boot.prepare_boot(exact, work, tmp_path / "vm-1").command.argv
     assert argv[argv.index("-smp") + 1] == "1"
     assert "-icount" in argv
     assert argv[argv.index("-plugin") + 1].startswith("/twinmod/native/profiler.so,")
@@ -299,7 +299,7 @@ def test_a_vm_that_is_recorded_has_one_processor_and_no_way_in(
 def test_a_recorded_vms_folder_keeps_what_a_replay_takes(
     setting: boot.Setting, work: boot.MatrixWork, product: Product, tmp_path: Path
 ) -> None:
-    planned = boot.plan_boot(setting, work, tmp_path / "vm-1")
+    planned = boot.prepare_boot(setting, work, tmp_path / "vm-1")
     record = boot.plan_recording(setting, work, ("qemu-system-x86_64", "-smp", "1"))
     plan = replace(planned, recording=record, initramfs=b"all of it")
     with boot.write_run_dir(plan):
@@ -324,7 +324,7 @@ def test_only_the_matrix_has_other_memory_than_a_stock_kernel(
     measuring = plan_measuring(work, protocol.Measurement(timings=(), loads=1, rounds=1))
     works: tuple[boot.Work, ...] = (work, measuring)
     for one in works:
-        argv = boot.plan_boot(setting, one, tmp_path / one.JOB).command.argv
+        argv = boot.prepare_boot(setting, one, tmp_path / one.JOB).command.argv
         line = argv[argv.index("-append") + 1]
         assert ("init_on_alloc=0" in line) is (one is work)
         assert ("transparent_hugepage=never" in line) is (one is work)
@@ -351,8 +351,8 @@ def test_several_builds_of_one_module_are_files_of_their_own(
 def test_a_vm_boots_busybox_its_modules_and_the_init(
     setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
-    plan = boot.plan_boot(setting, work, tmp_path / "vm-1")
-    content = boot.plan_first_content(setting)
+    plan = boot.prepare_boot(setting, work, tmp_path / "vm-1")
+    content = boot.read_first_content(setting)
     assert plan.initramfs == initramfs.plan_archive(content)
     files = dict(content.files)
     assert set(files) == {"bin/busybox", "modules/9p.ko", "modules/overlay.ko", "init"}
@@ -386,7 +386,7 @@ def test_qemu_sees_only_its_view_and_may_write_only_results(
         "/view/twinmod/tester-rust": "/cache/t-rust",
         "/view/twinmod/module/mdriver_c.ko": "/checkout/out/mdriver_c.ko",
     }
-    argv = boot.plan_boot(setting, work, run_dir).command.argv
+    argv = boot.prepare_boot(setting, work, run_dir).command.argv
     assert "--share-net" not in argv
     assert "--dev-bind" not in argv
 
@@ -408,14 +408,14 @@ def test_only_kvm_gets_the_device(
         setting,
         accelerator=machine.Accelerator(name=machine.AcceleratorName.KVM, reason="a guest booted"),
     )
-    argv = boot.plan_boot(kvm, work, tmp_path / "vm-1").command.argv
+    argv = boot.prepare_boot(kvm, work, tmp_path / "vm-1").command.argv
     assert argv[argv.index("--dev-bind") + 1] == "/dev/kvm"
 
 
 def test_a_shell_stays_in_the_callers_session(
     setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
-    plan = boot.plan_boot(
+    plan = boot.prepare_boot(
         setting, boot.ShellWork(products=work.products, limit_s=15.0), tmp_path / "vm-1"
     )
     assert "--new-session" not in plan.command.argv
@@ -425,7 +425,7 @@ def test_a_shell_stays_in_the_callers_session(
 def test_a_vms_folder_holds_what_it_boots_from_while_it_runs_and_its_plan_for_good(
     setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
-    plan = boot.plan_boot(setting, work, tmp_path / "vm-1")
+    plan = boot.prepare_boot(setting, work, tmp_path / "vm-1")
     with boot.write_run_dir(plan):
         assert (plan.run_dir / "initramfs").read_bytes() == plan.initramfs
     assert not (plan.run_dir / "initramfs").exists()
@@ -435,7 +435,7 @@ def test_a_vms_folder_holds_what_it_boots_from_while_it_runs_and_its_plan_for_go
 def test_a_vms_folder_is_its_own(
     setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
-    plan = boot.plan_boot(setting, work, tmp_path / "vm-1")
+    plan = boot.prepare_boot(setting, work, tmp_path / "vm-1")
     (plan.run_dir / "results").mkdir(parents=True)
     with pytest.raises(FileExistsError), boot.write_run_dir(plan):
         pytest.fail("two VMs write into one folder")
@@ -444,7 +444,7 @@ def test_a_vms_folder_is_its_own(
 def test_a_vm_that_did_not_come_as_far_as_a_cell_shows_how_far_it_came(
     setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
-    plan = boot.plan_boot(setting, work, tmp_path / "vm-1")
+    plan = boot.prepare_boot(setting, work, tmp_path / "vm-1")
     nothing = cells_transcript.parse_transcript((), CELLS)
     end = session.VmEnd(transcript=nothing, end=End.SILENT, console="a\nb\n", qemu_log="")
     error = session.plan_boot_error(plan, end)
@@ -460,7 +460,9 @@ def test_a_vm_that_did_not_come_as_far_as_a_cell_shows_how_far_it_came(
 def test_a_vm_that_said_nothing_is_said_to(
     setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
-    error = session.plan_boot_error(boot.plan_boot(setting, work, tmp_path), plan_end(End.EXITED))
+    error = session.plan_boot_error(
+        boot.prepare_boot(setting, work, tmp_path), plan_end(End.EXITED)
+    )
     assert error.message == "the VM ended before its first cell; it said nothing"
     assert dict(error.facts)["console"] == "(nothing)"
 
@@ -518,7 +520,7 @@ def test_why_a_host_has_no_kvm_is_said_with_the_words_of_those_who_saw_it(
 
 def test_no_kernel_panics_on_what_it_warns_of_before_the_agent(setting: boot.Setting) -> None:
     assert not any("panic_on_warn" in parameter for parameter in machine.KERNEL_PARAMETERS)
-    init = dict(boot.plan_first_content(setting).files)["init"].decode()
+    init = dict(boot.read_first_content(setting).files)["init"].decode()
     assert init.index("> /proc/sys/kernel/panic_on_warn") < init.index("switch_root")
     # A kernel whose parameters say otherwise keeps what they say.
     assert "grep -q panic_on_warn= /proc/cmdline ||" in init

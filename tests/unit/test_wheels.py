@@ -195,7 +195,7 @@ def test_hooks_run_without_network_and_see_only_what_they_need(
     release: Release, root: Chroot, tmp_path: Path
 ) -> None:
     (tmp_path / "cargo/registry/src/mirror-1949cf").mkdir(parents=True)
-    command = wheels.plan_hooks(
+    command = wheels.prepare_hooks(
         PROJECTS[2], release, root, Path("/s/site"), tmp_path / "cargo", Path("/w o/rk")
     )
     argv = command.argv
@@ -219,7 +219,7 @@ def test_hooks_run_without_network_and_see_only_what_they_need(
 
 
 def test_only_what_the_release_needs_is_told_to_auditwheel(tmp_path: Path) -> None:
-    command = wheels.plan_repair(tmp_path / "raw/x.whl", tmp_path)
+    command = wheels.prepare_repair(tmp_path / "raw/x.whl", tmp_path)
     assert command.argv[1:4] == ("repair", "--plat", "auto")
     assert dict(command.environment)["PATH"].startswith(str(Path(sys.prefix) / "bin"))
 

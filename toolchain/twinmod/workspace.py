@@ -54,8 +54,8 @@ def run_setup(config: Config, progress: Progress) -> Prepared:
     base = run_base(config, progress)
     mirror = config.mirror or root.mirror
     tree = find.ensure_tree(config.kernel, root, mirror, progress, base)
-    site = plan_site(config, root).ensure(progress)
-    crates = plan_crates(config, root).ensure(progress)
+    site = prepare_site(config, root).ensure(progress)
+    crates = prepare_crates(config, root).ensure(progress)
     return Prepared(
         chroot=root,
         tree=tree,
@@ -64,33 +64,33 @@ def run_setup(config: Config, progress: Progress) -> Prepared:
     )
 
 
-def plan_site(config: Config, chroot: Chroot) -> CacheEntry:
-    """Return the entry of the VM's Python packages; see packages.plan_site."""
-    return packages.plan_site(chroot, config.lock_path)
+def prepare_site(config: Config, chroot: Chroot) -> CacheEntry:
+    """Return the entry of the VM's Python packages; see packages.prepare_site."""
+    return packages.prepare_site(chroot, config.lock_path)
 
 
-def plan_crates(config: Config, chroot: Chroot) -> CacheEntry:
-    """Return the entry of the Rust tester's crates; see packages.plan_crates.
+def prepare_crates(config: Config, chroot: Chroot) -> CacheEntry:
+    """Return the entry of the Rust tester's crates; see packages.prepare_crates.
 
     Raises:
         ConfigError: The tester has no Cargo.lock.
     """
     (spec,) = (spec for spec in config.testers if spec.name == "rust")
-    return packages.plan_crates(chroot, config.root_dir / spec.project)
+    return packages.prepare_crates(chroot, config.root_dir / spec.project)
 
 
-def plan_testers(config: Config, chroot: Chroot) -> tuple[tuple[TesterSpec, CacheEntry], ...]:
+def prepare_testers(config: Config, chroot: Chroot) -> tuple[tuple[TesterSpec, CacheEntry], ...]:
     """Return all testers, each with its entry; see userland.testers.plan_entry.
 
     Raises:
         ConfigError: A tester's project is missing.
     """
-    site, crates = plan_site(config, chroot), plan_crates(config, chroot)
+    site, crates = prepare_site(config, chroot), prepare_crates(config, chroot)
     beside = read_beside(config)
     return tuple(
         (
             spec,
-            userland_testers.plan_entry(
+            userland_testers.prepare_entry(
                 spec,
                 Tools(chroot=chroot, site=site, crates=crates if spec.name == "rust" else None),
                 config.root_dir,
@@ -101,15 +101,15 @@ def plan_testers(config: Config, chroot: Chroot) -> tuple[tuple[TesterSpec, Cach
     )
 
 
-def plan_programs(config: Config, chroot: Chroot) -> CacheEntry:
-    """Return the entry of the VM's programs; see programs.plan_entry.
+def prepare_programs(config: Config, chroot: Chroot) -> CacheEntry:
+    """Return the entry of the VM's programs; see programs.prepare_entry.
 
     Raises:
         ConfigError: The folder of the matrix is missing.
     """
     require_matrix(config)
-    site = plan_site(config, chroot)
-    return programs.plan_entry(chroot, site, config.matrix_dir, read_uapi(config))
+    site = prepare_site(config, chroot)
+    return programs.prepare_entry(chroot, site, config.matrix_dir, read_uapi(config))
 
 
 def ensure_root(config: Config, progress: Progress) -> Chroot:
@@ -244,7 +244,7 @@ def require_languages(
     return found
 
 
-def plan_builds(
+def prepare_builds(
     config: Config, tree: KernelTree, languages: tuple[Language, ...]
 ) -> tuple[build.BuildPlan, ...]:
     """Plan the build of the modules in some languages."""
@@ -258,7 +258,7 @@ def plan_builds(
     )
 
 
-def render_builds(config: Config, languages: tuple[Language, ...], progress: Progress) -> str:
+def show_builds(config: Config, languages: tuple[Language, ...], progress: Progress) -> str:
     """Return the commands that would build modules; run and make nothing.
 
     Raises:
@@ -269,7 +269,7 @@ def render_builds(config: Config, languages: tuple[Language, ...], progress: Pro
     tree, error = look_for_tree(config, root)
     if tree is None:
         raise error
-    plans = plan_builds(config, tree, require_languages(config, tree, languages, progress))
+    plans = prepare_builds(config, tree, require_languages(config, tree, languages, progress))
     return "\n\n".join(build.render_show(plan) for plan in plans)
 
 
@@ -288,7 +288,7 @@ def build_unsigned(
     config: Config, prepared: Prepared, languages: tuple[Language, ...], progress: Progress
 ) -> tuple[Product, ...]:
     """Build modules as make leaves them."""
-    plans = plan_builds(config, prepared.tree, languages)
+    plans = prepare_builds(config, prepared.tree, languages)
     return tuple(build.build(plan, progress) for plan in plans)
 
 
@@ -316,10 +316,10 @@ def read_beside(config: Config) -> tuple[tuple[str, bytes], ...]:
 
 def prepare_setting(config: Config, prepared: Prepared, progress: Progress) -> boot.Setting:
     """Return what every VM of a run is made of; builds the testers when they changed."""
-    planned = plan_programs(config, prepared.chroot)
+    planned = prepare_programs(config, prepared.chroot)
     testers = tuple(
         (spec, entry.ensure(progress).path / packages.SITE)
-        for spec, entry in plan_testers(config, prepared.chroot)
+        for spec, entry in prepare_testers(config, prepared.chroot)
     )
     programs_dir = planned.ensure(progress).path
     with progress.phase("accelerator"):
@@ -370,7 +370,7 @@ def require_matrix(config: Config) -> None:
 def run_lint(config: Config, prepared: Prepared, progress: Progress) -> None:
     """Hold the modules' and the Rust tester's sources to the kernel's and clippy's checks."""
     languages = require_languages(config, prepared.tree, LANGUAGES, progress)
-    for plan in plan_builds(config, prepared.tree, languages):
+    for plan in prepare_builds(config, prepared.tree, languages):
         lint.lint(plan, progress)
     spec = next(spec for spec in config.testers if spec.name == "rust")
     userland_testers.lint(
@@ -398,11 +398,11 @@ def _find_folders(config: Config) -> Iterator[tuple[str, str]]:
     yield userland_testers.plan_target(chroot)
     entries = (
         roots.plan_entry(config.chroot, config.mirror),
-        native.plan_entry(chroot),
-        plan_site(config, chroot),
-        plan_crates(config, chroot),
-        *(entry for _, entry in plan_testers(config, chroot)),
-        plan_programs(config, chroot),
+        native.prepare_entry(chroot),
+        prepare_site(config, chroot),
+        prepare_crates(config, chroot),
+        *(entry for _, entry in prepare_testers(config, chroot)),
+        prepare_programs(config, chroot),
     )
     for entry in entries:
         yield from entry.folders

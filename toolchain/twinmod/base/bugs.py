@@ -79,7 +79,7 @@ def keep_traceback(error: BaseException) -> str:
     return str(path)
 
 
-def plan_error(error: BaseException, kept: str) -> InternalError:
+def make_error(error: BaseException, kept: str) -> InternalError:
     """Return the error that an unexpected exception becomes.
 
     Args:

@@ -223,10 +223,10 @@ def _acquire(lock: filelock.BaseFileLock, path: Path, timeout_s: float) -> None:
     except filelock.Timeout:
         raise
     except OSError as error:
-        raise plan_lock_error(path, error) from error
+        raise make_lock_error(path, error) from error
 
 
-def plan_lock_error(path: Path, error: OSError) -> MissingToolError:
+def make_lock_error(path: Path, error: OSError) -> MissingToolError:
     """Return the error of a lock that cannot be taken, whoever holds it."""
     why = error.strerror or str(error)
     if error.errno in NO_LOCKS:

@@ -12,7 +12,7 @@ from twinmod.base import files
 STAMP = "twinmod-inputs"
 
 
-def plan_digest(inputs: tuple[Path, ...], environment_dir: Path) -> str:
+def read_digest(inputs: tuple[Path, ...], environment_dir: Path) -> str:
     """Return the digest of what an environment is installed from.
 
     Args:
@@ -28,12 +28,12 @@ def is_current(environment_dir: Path, inputs: tuple[Path, ...]) -> bool:
         stamp = (environment_dir / STAMP).read_text()
     except OSError:
         return False
-    return stamp == plan_digest(inputs, environment_dir)
+    return stamp == read_digest(inputs, environment_dir)
 
 
 def mark_current(environment_dir: Path, inputs: tuple[Path, ...]) -> None:
     """Note, after the last install, what an environment was installed from."""
-    (environment_dir / STAMP).write_text(plan_digest(inputs, environment_dir))
+    (environment_dir / STAMP).write_text(read_digest(inputs, environment_dir))
 
 
 def list_files(*folders: Path) -> tuple[Path, ...]:

@@ -15,7 +15,7 @@ from twinmod.guest.faults import KernelFault
 from twinmod.guest.protocol import Outcome
 
 #: How an outcome looks in the table.
-MARKS = {
+LOOKS = {
     Outcome.PASSED: ("pass", "green"),
     Outcome.FAILED: ("FAIL", "bold red"),
     Outcome.SKIPPED: ("skip", "yellow"),

@@ -240,7 +240,7 @@ def run_soak(
     return Soaked(result=explored.result, document=document)
 
 
-def plan_replay(config: Config, script: str, name: str) -> differential_replayer.Replayer:
+def load_replay(config: Config, script: str, name: str) -> differential_replayer.Replayer:
     """Return what replays a script.
 
     Args:

@@ -20,7 +20,7 @@ from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
 from twinmod.guest.child import BROKEN, FAULT, HEARTBEAT_S, STUCK, Child
 from twinmod.guest.door import GuestError
-from twinmod.guest.leaks import Place
+from twinmod.guest.leaks import CodeRange
 from twinmod.guest.log import KERNELS_WORDS, KernelLog
 from twinmod.guest.plugin import PYTEST_SAVINGS, Reporter
 from twinmod.guest.protocol import (
@@ -323,7 +323,7 @@ def run_cell(plan: Plan, cell: PlannedCell, stream: Stream) -> bool:
         why = f"{problem}; the kernel says: {said}" if said else problem
         stream.emit(CellEnded(outcome=Outcome.FAILED, problems=(f"did not load: {why}",)))
         return True
-    place = Place(cell.module)
+    place = CodeRange(cell.module)
     work = WORKS[cell.work]
     child = Child(lambda marks: work(plan, cell, stream, marks))
     status = child.wait(stream, log, plan.limit_s)

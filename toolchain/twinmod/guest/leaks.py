@@ -25,7 +25,7 @@ def scan_leaks() -> str:
     return KMEMLEAK.read_text(errors="replace")
 
 
-def tell_leaks(place: "Place") -> None:
+def tell_leaks(place: "CodeRange") -> None:
     """Copy, after a module is unloaded, what it left behind into the kernel's log."""
     if not KMEMLEAK.exists():
         return
@@ -56,7 +56,7 @@ def count_leaks(text: str) -> tuple[tuple[tuple[str, ...], int], ...]:
     return tuple((lines, counts[place]) for place, lines in first.items())
 
 
-class Place:
+class CodeRange:
     """Where a module's code was: once it is unloaded, the kernel has only numbers for it."""
 
     def __init__(self, module: str) -> None:

@@ -57,7 +57,7 @@ PARTS = tuple(
 SUMMARY_SIZES = (1, 4 * KIB, 64 * KIB, 512 * KIB)
 
 #: An outcome as the page shows it.
-MARKS: Mapping[str, str] = {
+LOOKS: Mapping[str, str] = {
     Outcome.PASSED: "pass",
     Outcome.FAILED: "FAIL",
     Outcome.SKIPPED: "skip",
@@ -88,7 +88,7 @@ def plan_matrix(test: TestReport, rules: Iterable[tuple[str, str]]) -> dict[str,
     rows = []
     for rule, title in rules:
         outcomes = [find_outcome(cell, rule) for cell in test.cells]
-        shown = [(outcome, MARKS.get(outcome, outcome.upper())) for outcome in outcomes]
+        shown = [(outcome, LOOKS.get(outcome, outcome.upper())) for outcome in outcomes]
         rows.append({"rule": rule, "title": title, "outcomes": shown})
     names = [f"{languages.get(cell.module, cell.module)}/{cell.tester}" for cell in test.cells]
     faults = [

@@ -579,7 +579,7 @@ def find_tree(spec: KernelSpec, chroot: Chroot) -> KernelTree:
     """
     known = find_record(spec, chroot)
     record = known if is_current(spec, known) else read_record(spec, chroot, known)
-    return plan_tree(spec, chroot, record)
+    return read_tree(spec, chroot, record)
 
 
 def ensure_tree(spec: KernelSpec, chroot: Chroot, progress: Progress) -> KernelTree:
@@ -587,10 +587,10 @@ def ensure_tree(spec: KernelSpec, chroot: Chroot, progress: Progress) -> KernelT
     record = find_record(spec, chroot)
     if not is_current(spec, record):
         record = plan_entry(spec, chroot).renew(progress).record
-    return plan_tree(spec, chroot, record)
+    return read_tree(spec, chroot, record)
 
 
-def plan_tree(spec: KernelSpec, chroot: Chroot, record: Mapping[str, Any]) -> KernelTree:
+def read_tree(spec: KernelSpec, chroot: Chroot, record: Mapping[str, Any]) -> KernelTree:
     """Return the kernel that is remembered."""
     source_dir, build_dir = find_dirs(spec)
     content = (record["release"], *(f"{n} {d}" for n, d in sorted(record["digests"].items())))

@@ -114,7 +114,7 @@ def plan_order(release: str) -> tuple[int, ...]:
     return (*padded, int(rank.group()) if rank else 1_000_000)
 
 
-def plan_apt(chroot: Chroot, argv: tuple[str, ...], work_dir: Path, purpose: str) -> Command:
+def prepare_apt(chroot: Chroot, argv: tuple[str, ...], work_dir: Path, purpose: str) -> Command:
     """Return an apt command that reads our sources and keeps its state in our folder.
 
     The files are verified by apt against the signatures of the suite.
@@ -174,7 +174,7 @@ def read_packages(spec: KernelSpec, chroot: Chroot, mirror: str, work_dir: Path)
     purpose = f"the packages of {spec.suite} were not listed"
 
     def run_apt(*argv: str) -> str:
-        return process.run(plan_apt(chroot, argv, work_dir, purpose), error=MissingToolError)
+        return process.run(prepare_apt(chroot, argv, work_dir, purpose), error=MissingToolError)
 
     try:
         run_apt("apt-get", "update", "--error-on=any")
@@ -212,7 +212,7 @@ def download_packages(packages: KernelPackages, chroot: Chroot, work_dir: Path) 
         path.unlink(missing_ok=True)
     argv = ("apt-get", "download", *(f"{name}={packages.version}" for name in packages.names))
     purpose = f"the packages of kernel {packages.release} were not downloaded"
-    process.run(plan_apt(chroot, argv, work_dir, purpose), error=MissingToolError)
+    process.run(prepare_apt(chroot, argv, work_dir, purpose), error=MissingToolError)
     broken = find_broken_packages(packages, work_dir / "deb")
     if broken:
         raise MissingToolError(

@@ -138,7 +138,7 @@ def read_apt_options() -> tuple[tuple[str, str], ...]:
     return parse_apt_options(process.run(command, error=MissingToolError))
 
 
-def plan_mmdebstrap(
+def prepare_mmdebstrap(
     spec: ChrootSpec,
     mirror: str | None,
     partial_dir: Path,
@@ -168,7 +168,7 @@ def plan_mmdebstrap(
         ),
         purpose=f"the chroot of Debian {spec.suite} was not made",
         log_path=partial_dir / "mmdebstrap.log",
-        environment=(("TMPDIR", str(plan_temporary_dir(partial_dir, is_root=is_root))),),
+        environment=(("TMPDIR", str(find_temporary_dir(partial_dir, is_root=is_root))),),
         timeout_s=DOWNLOAD_TIMEOUT_S,
     )
 
@@ -182,7 +182,7 @@ def plan_unpack(root_dir: Path) -> Command:
     )
 
 
-def plan_temporary_dir(partial_dir: Path, *, is_root: bool) -> Path:
+def find_temporary_dir(partial_dir: Path, *, is_root: bool) -> Path:
     """Return where mmdebstrap unpacks before it writes the tar.
 
     As an ordinary user it works as another one, who may not enter the cache.
@@ -200,7 +200,7 @@ def make_chroot(
     root_dir = partial_dir / "root"
     root_dir.mkdir()
     is_root = os.geteuid() == 0
-    producer = plan_mmdebstrap(spec, mirror, partial_dir, apt_options, is_root=is_root)
+    producer = prepare_mmdebstrap(spec, mirror, partial_dir, apt_options, is_root=is_root)
     try:
         process.run_pipeline(producer, plan_unpack(root_dir))
     except TwinmodError as error:
@@ -230,7 +230,7 @@ def plan_entry(spec: ChrootSpec, mirror: str) -> CacheEntry:
         require_namespaces()
         what = f"the chroot of Debian {spec.suite}"
         cache.require_disk(partial_dir, SETUP_BYTES, what)
-        temporary_dir = plan_temporary_dir(partial_dir, is_root=os.geteuid() == 0)
+        temporary_dir = find_temporary_dir(partial_dir, is_root=os.geteuid() == 0)
         cache.require_disk(temporary_dir, DISK_BYTES, what)
         with progress.phase(f"chroot of Debian {spec.suite}"):
             apt_options = () if mirror else read_apt_options()

@@ -16,7 +16,7 @@ from twinmod.cells import injection, report
 from twinmod.cells.injection import InjectionReport
 from twinmod.cells.model import DIFFERENTIAL, AbsentCell, CellResult, KernelCell
 from twinmod.cells.outcomes import GOOD
-from twinmod.cells.report import MARKS, AbsentEntry, CellEntry, ModuleEntry, Totals
+from twinmod.cells.report import LOOKS, AbsentEntry, CellEntry, ModuleEntry, Totals
 from twinmod.differential import report as differential_report
 from twinmod.differential.report import DifferentialReport
 from twinmod.errors import TwinmodError
@@ -299,9 +299,9 @@ def render_table(
     for result in results:
         table.add_column(result.cell.name)
     for rule, title in rules:
-        marks = (MARKS[outcomes[rule, result.cell.name]] for result in results)
+        marks = (LOOKS[outcomes[rule, result.cell.name]] for result in results)
         table.add_row(rule, title, *(Text(text, style=style) for text, style in marks))
-    ends = (MARKS[result.outcome] for result in results)
+    ends = (LOOKS[result.outcome] for result in results)
     table.add_row("", "", *("" for _ in results))
     table.add_row("cell", "", *(Text(text, style=style) for text, style in ends))
     return table

@@ -224,7 +224,7 @@ def read_config(project_dir: Path, out_dir: Path | None = None) -> Config:
     table = tool.get("twinmod") if isinstance(tool, dict) else None
     if not isinstance(table, dict):
         raise _refuse("pyproject.toml has no table [tool.twinmod]", project_dir)
-    return parse_config(table, project_dir, out_dir)
+    return make_config(table, project_dir, out_dir)
 
 
 def _has_null(value: object) -> bool:
@@ -236,9 +236,7 @@ def _has_null(value: object) -> bool:
     return isinstance(value, str) and "\0" in value
 
 
-def parse_config(
-    document: dict[str, Any], project_dir: Path, out_dir: Path | None = None
-) -> Config:
+def make_config(document: dict[str, Any], project_dir: Path, out_dir: Path | None = None) -> Config:
     """Return the configuration that a ``[tool.twinmod]`` table describes.
 
     Args:
@@ -254,7 +252,7 @@ def parse_config(
     except msgspec.ValidationError as error:
         raise _refuse(f"[tool.twinmod] is not valid: {error}", project_dir) from error
     _check_references(table, project_dir)
-    kernels = tuple(plan_kernel(name, k, project_dir) for name, k in table.kernels.items())
+    kernels = tuple(make_kernel(name, k, project_dir) for name, k in table.kernels.items())
     chroots = tuple(
         ChrootSpec(name=name, suite=c.suite, packages=(*table.packages, *c.packages))
         for name, c in table.chroots.items()
@@ -286,7 +284,7 @@ def parse_config(
     )
 
 
-def plan_kernel(name: str, table: KernelTable, project_dir: Path) -> KernelSpec:
+def make_kernel(name: str, table: KernelTable, project_dir: Path) -> KernelSpec:
     """Return the kernel that a table describes.
 
     Raises:

@@ -112,7 +112,7 @@ def plan_root(
     )
 
 
-def plan_inside(
+def prepare_inside(
     root: Chroot,
     argv: tuple[str, ...],
     purpose: str,
@@ -243,7 +243,7 @@ def run_apt(
     Raises:
         BuildError: It fails.
     """
-    command = plan_inside(
+    command = prepare_inside(
         root,
         argv,
         purpose,
@@ -277,7 +277,7 @@ def read_status(root: Chroot) -> tuple[ModuleState, ...]:
     Raises:
         BuildError: There is no dkms, or it fails.
     """
-    return parse_status(process.run(plan_inside(root, ("dkms", "status"), "dkms was not asked")))
+    return parse_status(process.run(prepare_inside(root, ("dkms", "status"), "dkms was not asked")))
 
 
 def read_records(root: Chroot) -> tuple[KernelRecord, ...]:

@@ -258,7 +258,7 @@ def make_artifacts(what: Release, wanted: Wanted, out_dir: Path, progress: Progr
     return Made(files=files, kernels=tuple(kernels), built=tuple(built))
 
 
-def plan_dependencies(made: Made) -> Iterator[dict[str, Any]]:
+def find_dependencies(made: Made) -> Iterator[dict[str, Any]]:
     """Yield what went into artifacts beside the commit: kernels, compilers, and what is locked."""
     for config, prepared, _ in made.built:
         tree = prepared.tree
@@ -416,7 +416,7 @@ def run_release(
         signing.require_keys(wanted.keys, workspace.ensure_root(config, progress))
         made = make_artifacts(what, wanted, config.out_dir, progress)
         require_signable(wanted.keys, made)
-        differences = compare_again(config, wanted, made, progress) if wanted.check else ()
+        differences = check_again(config, wanted, made, progress) if wanted.check else ()
         if differences:
             return Done(document=None, out_dir=config.root_dir / DIST, differences=differences)
         evidence = dict(
@@ -428,7 +428,7 @@ def run_release(
         )
         files = {**made.files, **sign_modules(what, wanted.keys, made, progress)}
         provenance = release_index.plan_provenance(
-            what, tag, plan_dependencies(made), plan_commands(made), files
+            what, tag, find_dependencies(made), plan_commands(made), files
         )
         files[release_index.PROVENANCE] = release_index.render_json(provenance)
         index = release_index.plan_index(what, tag, made.kernels, files)
@@ -436,7 +436,7 @@ def run_release(
     return Done(document=index, out_dir=out_dir, differences=())
 
 
-def compare_again(
+def check_again(
     config: Config, wanted: Wanted, made: Made, progress: Progress
 ) -> tuple[differing.Difference, ...]:
     """Return where a second build from the same commit differs from the first."""

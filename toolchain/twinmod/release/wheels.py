@@ -227,7 +227,7 @@ def plan_environment(epoch: int, crate_folders: tuple[str, ...]) -> tuple[tuple[
     )
 
 
-def plan_hooks(
+def prepare_hooks(
     project: Project,
     release: Release,
     chroot: Chroot,
@@ -274,7 +274,7 @@ def plan_hooks(
     )
 
 
-def plan_repair(path: Path, work_dir: Path) -> Command:
+def prepare_repair(path: Path, work_dir: Path) -> Command:
     """Return the command that gives a wheel the lowest manylinux tag that its symbols allow.
 
     Args:
@@ -386,7 +386,7 @@ def build_wheels(
         write_source(release, projects, work_dir / "source")
         for project in projects:
             with progress.phase(f"distribution {project.name}"):
-                process.run(plan_hooks(project, release, chroot, site_dir, crates_dir, work_dir))
+                process.run(prepare_hooks(project, release, chroot, site_dir, crates_dir, work_dir))
         for path in sorted((work_dir / "raw").iterdir()):
             _tag(path, work_dir)
         made = find_made(projects, release.version, work_dir / "tagged")
@@ -402,7 +402,7 @@ def build_wheels(
 def _tag(path: Path, work_dir: Path) -> None:
     """Move what a backend made to ``tagged/``, a wheel of one system by its proper name."""
     if path.suffix == ".whl" and not path.stem.endswith("-any"):
-        process.run(plan_repair(path, work_dir))
+        process.run(prepare_repair(path, work_dir))
     else:
         path.rename(work_dir / "tagged" / path.name)
 

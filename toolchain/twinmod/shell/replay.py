@@ -42,7 +42,7 @@ def run_recording(
         progress.note(f"{' and '.join(changed)} changed since: places in it are of what it is now")
     out_dir = config.out_dir / "replay"
     shutil.rmtree(out_dir, ignore_errors=True)
-    plan = recording.plan_replay(
+    plan = recording.prepare_replay(
         recorded, prepared.tree, prepared.chroot, config.vm, out_dir, gdb=gdb
     )
     with ExitStack() as stack:
@@ -55,4 +55,4 @@ def run_recording(
     console = vm_console.read_console(out_dir)
     found, _ = running.find_faults(console, products, out_dir, by_programs)
     decoded = decode.decode_faults(found, products, prepared.tree.compilers)
-    return recording.compare_runs(recorded.run_dir, out_dir), decoded
+    return recording.read_comparison(recorded.run_dir, out_dir), decoded

@@ -49,7 +49,7 @@ def offer_gdb(
         tree=prepared.tree,
         chroot=prepared.chroot,
         socket_dir=run_dir / "results",
-        builds=workspace.plan_builds(
+        builds=workspace.prepare_builds(
             config, prepared.tree, workspace.find_languages(prepared.tree)
         ),
         unborn=unborn,

@@ -240,7 +240,7 @@ def build(
         builds_build.read_sources(module, config.root_dir)
     workspace.read_module_version(config)
     if show:
-        click.echo(workspace.render_builds(config, wanted, state.progress))
+        click.echo(workspace.show_builds(config, wanted, state.progress))
         return ExitCode.PASSED
     with workspace.hold_checkout(config, state.progress):
         prepared = workspace.run_setup(config, state.progress)
@@ -409,7 +409,7 @@ def _run_each(
         try:
             return act(config)
         except OSError as error:
-            raise plan_os_error(error) from error
+            raise make_os_error(error) from error
 
     def tell(name: str, error: TwinmodError) -> None:
         click.echo(f"kernel {name}: {errors.render_error(error)}", err=True)
@@ -455,7 +455,7 @@ def _run_replay(state: State, config: Config, script: TextIO) -> ExitCode:
         text = script.read()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{script.name} is not a script: {error}") from error
-    replayer = differential_run.plan_replay(config, text, script.name)
+    replayer = differential_run.load_replay(config, text, script.name)
     with workspace.hold_checkout(config, state.progress):
         prepared = workspace.run_setup(config, state.progress)
         replay = differential_run.run_replay(config, prepared, replayer, state.progress)
@@ -970,7 +970,7 @@ def _end(error: BaseException) -> int:
     elif isinstance(error, KeyboardInterrupt | click.Abort):
         message, code = "interrupted", ExitCode.INTERRUPTED
     else:
-        found = plan_error(error)
+        found = make_error(error)
         message, code = errors.render_error(found), found.exit_code
     process.drop_unwritable()
     if message:
@@ -979,15 +979,15 @@ def _end(error: BaseException) -> int:
     return code
 
 
-def plan_error(error: BaseException) -> TwinmodError:
+def make_error(error: BaseException) -> TwinmodError:
     """Return what ended a verb in the form of all errors."""
     if isinstance(error, TwinmodError):
         return error
     if isinstance(error, click.ClickException):
         return plan_usage_error(error)
     if isinstance(error, OSError):
-        return plan_os_error(error)
-    return bugs.plan_error(error, bugs.keep_traceback(error))
+        return make_os_error(error)
+    return bugs.make_error(error, bugs.keep_traceback(error))
 
 
 def plan_usage_error(error: click.ClickException) -> ConfigError:
@@ -998,7 +998,7 @@ def plan_usage_error(error: click.ClickException) -> ConfigError:
     return ConfigError(message[:1].lower() + message[1:], hint=f"{path} --help")
 
 
-def plan_os_error(error: OSError) -> TwinmodError:
+def make_os_error(error: OSError) -> TwinmodError:
     """Return the error of a system call that failed under us: a full disk, a missing right."""
     facts = [("file", str(error.filename))] if error.filename else []
     # The folder we are in may be what is gone.

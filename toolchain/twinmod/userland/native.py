@@ -19,7 +19,7 @@ SOURCES = "guest/native"
 NATIVE = (("marks.so", "-shared"), ("profiler.so", "-shared"), ("loop", "-pie"))
 
 
-def plan_entry(chroot: Chroot) -> CacheEntry:
+def prepare_entry(chroot: Chroot) -> CacheEntry:
     """Return the entry with QEMU's profiler and the library that speaks to it, compiled.
 
     To make it raises BuildError: They do not compile.
@@ -43,7 +43,7 @@ def ensure_native(chroot: Chroot, progress: Progress) -> Path:
     Raises:
         BuildError: They do not compile.
     """
-    return plan_entry(chroot).ensure(progress).path
+    return prepare_entry(chroot).ensure(progress).path
 
 
 def _plan_native(chroot: Chroot, work_dir: Path, name: str, option: str) -> Command:

@@ -19,7 +19,7 @@ SITE = "site"
 CARGO = "cargo"
 
 
-def plan_site(chroot: Chroot, lock_path: Path) -> CacheEntry:
+def prepare_site(chroot: Chroot, lock_path: Path) -> CacheEntry:
     """Return the entry with the VM's Python packages in SITE, installed from their hashed lock.
 
     To make it raises:
@@ -35,18 +35,18 @@ def plan_site(chroot: Chroot, lock_path: Path) -> CacheEntry:
         ):
             config_path = Path(name) / "pip.conf"
             config_path.write_text(settings.text)
-            command = _plan_pip(chroot, lock_path, partial_dir, config_path, settings.binds)
+            command = _prepare_pip(chroot, lock_path, partial_dir, config_path, settings.binds)
             process.run(command, error=MissingToolError)
         return {"chroot": chroot.key}, (f"{SITE}/pytest/__init__.py",)
 
-    return CacheEntry(kind="python", key=_plan_lock_key(chroot, lock_path), make=make)
+    return CacheEntry(kind="python", key=_read_lock_key(chroot, lock_path), make=make)
 
 
-def _plan_lock_key(chroot: Chroot, lock_path: Path) -> str:
+def _read_lock_key(chroot: Chroot, lock_path: Path) -> str:
     return cache.plan_short_digest(chroot.key.encode() + lock_path.read_bytes())
 
 
-def _plan_pip(
+def _prepare_pip(
     chroot: Chroot, lock_path: Path, partial_dir: Path, config_path: Path, binds: tuple[Bind, ...]
 ) -> Command:
     inside = sandbox.INSIDE
@@ -86,7 +86,7 @@ def _plan_pip(
     )
 
 
-def plan_crates(chroot: Chroot, project_dir: Path) -> CacheEntry:
+def prepare_crates(chroot: Chroot, project_dir: Path) -> CacheEntry:
     """Return the entry whose folder CARGO is a CARGO_HOME with every crate of a Cargo.lock.
 
     To make it raises:
@@ -109,16 +109,16 @@ def plan_crates(chroot: Chroot, project_dir: Path) -> CacheEntry:
         home_dir.mkdir()
         settings = registries.read_cargo(project_dir.absolute(), os.environ)
         registries.write_cargo_sources(settings, lock_path.read_text(), home_dir)
-        command = _plan_cargo_fetch(chroot, project_dir, home_dir, settings)
+        command = _prepare_cargo_fetch(chroot, project_dir, home_dir, settings)
         with progress.phase("crates of the Rust tester"):
             process.run(command, error=MissingToolError)
         registries.forget_tokens(home_dir)
         return {"chroot": chroot.key}, ()
 
-    return CacheEntry(kind="crates", key=_plan_lock_key(chroot, lock_path), make=make)
+    return CacheEntry(kind="crates", key=_read_lock_key(chroot, lock_path), make=make)
 
 
-def _plan_cargo_fetch(
+def _prepare_cargo_fetch(
     chroot: Chroot, project_dir: Path, home_dir: Path, settings: registries.CargoSettings
 ) -> Command:
     inside = sandbox.INSIDE

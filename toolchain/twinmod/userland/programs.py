@@ -46,7 +46,7 @@ def read_programs(
     )
 
 
-def plan_entry(
+def prepare_entry(
     chroot: Chroot, site: CacheEntry, matrix_dir: Path, uapi: tuple[tuple[str, bytes], ...]
 ) -> CacheEntry:
     """Return the entry with ``package/twinmod`` and ``matrix``, compiled.
@@ -153,14 +153,14 @@ def plan_collect(narrowing: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _collect(chroot: Chroot, site_dir: Path, work_dir: Path, matrix_dir: Path) -> None:
-    """Collect the matrix, which compiles its tests; see plan_entry for the errors."""
+    """Collect the matrix, which compiles its tests; see prepare_entry for the errors."""
     command = _plan_program(chroot, site_dir, work_dir, plan_collect(()), writable=True)
     status, output = process.run_unchecked(command)
     if status != 0:
-        raise plan_collect_error(matrix_dir, status, output)
+        raise find_collect_error(matrix_dir, status, output)
 
 
-def plan_collect_error(matrix_dir: Path, status: int, output: str) -> TwinmodError:
+def find_collect_error(matrix_dir: Path, status: int, output: str) -> TwinmodError:
     """Return the error of a matrix that pytest does not collect.
 
     Args:

@@ -119,7 +119,7 @@ def plan_install(
     )
 
 
-def plan_entry(
+def prepare_entry(
     spec: TesterSpec, tools: Tools, root_dir: Path, beside: tuple[tuple[str, bytes], ...]
 ) -> CacheEntry:
     """Return the entry from whose SITE a VM imports a tester, built.

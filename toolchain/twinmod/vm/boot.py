@@ -319,7 +319,7 @@ def _plan_common(setting: Setting, work: Work) -> Plan:
     )
 
 
-def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
+def prepare_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
     """Plan one VM.
 
     Args:
@@ -344,9 +344,9 @@ def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
     view = plan_view(setting, work.products, run_dir)
     agent_plan = plan_agent(setting, work)
     content = (
-        plan_whole_content(setting, view, agent_plan)
+        read_whole_content(setting, view, agent_plan)
         if setting.recorded
-        else plan_first_content(setting)
+        else read_first_content(setting)
     )
     entered = sandbox.plan_enter(
         setting.chroot,
@@ -373,7 +373,7 @@ def plan_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
     )
 
 
-def plan_first_content(setting: Setting) -> initramfs.Content:
+def read_first_content(setting: Setting) -> initramfs.Content:
     """Return what a VM has in memory that has its root from the host."""
     module_paths = setting.tree.vm_module_paths
     busybox = (setting.chroot.root_dir / "usr/bin/busybox").read_bytes()
@@ -388,7 +388,7 @@ def plan_first_content(setting: Setting) -> initramfs.Content:
     )
 
 
-def plan_whole_content(
+def read_whole_content(
     setting: Setting, view: tuple[Bind, ...], agent_plan: Plan
 ) -> initramfs.Content:
     """Return what a VM has in memory that has nothing else.

@@ -94,7 +94,7 @@ def require_same(recording: Recording, tree: KernelTree, chroot: Chroot) -> None
         )
 
 
-def plan_replay(
+def prepare_replay(
     recording: Recording, tree: KernelTree, chroot: Chroot, vm: VmSpec, out_dir: Path, *, gdb: bool
 ) -> boot.BootPlan:
     """Plan the VM that repeats another one.
@@ -133,7 +133,7 @@ def plan_replay(
     )
 
 
-def compare_runs(first_dir: Path, second_dir: Path) -> Comparison:
+def read_comparison(first_dir: Path, second_dir: Path) -> Comparison:
     """Compare what two VMs said, line by line."""
     lines, different = {}, {}
     for name in SAID:

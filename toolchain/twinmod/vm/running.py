@@ -53,7 +53,9 @@ def run_cells(
     boots = Boots()
     while pending:
         boots = replace(boots, total=boots.total + 1)
-        plan = boot.plan_boot(setting, replace(work, cells=pending), out_dir / f"vm-{boots.total}")
+        plan = boot.prepare_boot(
+            setting, replace(work, cells=pending), out_dir / f"vm-{boots.total}"
+        )
         names = render_names(pending)
         with progress.phase(f"VM {boots.total} ({setting.accelerator.name}): {names}"):
             end = session.boot(plan, pending, Watch(progress), converse)

@@ -159,7 +159,7 @@ def serve(
     Raises:
         VmLostError: It did not come so far.
     """
-    plan = vm_boot.plan_boot(setting, replace(work, cells=(DIFFERENTIAL,)), run_dir)
+    plan = vm_boot.prepare_boot(setting, replace(work, cells=(DIFFERENTIAL,)), run_dir)
     with run_vm(plan, watch) as vm:
         while (event := vm.read_event()) is not None and not isinstance(event, Ready):
             pass

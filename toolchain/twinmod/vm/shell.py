@@ -10,6 +10,6 @@ from twinmod.vm.boot import Setting, ShellWork
 
 def run_shell(setting: Setting, work: ShellWork, run_dir: Path) -> int:
     """Boot a VM for a person; return QEMU's status."""
-    plan = boot.plan_boot(setting, work, run_dir)
+    plan = boot.prepare_boot(setting, work, run_dir)
     with boot.write_run_dir(plan):
         return process.run_interactive(plan.command)
