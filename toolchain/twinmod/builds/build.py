@@ -275,6 +275,7 @@ def find_product(plan: BuildPlan) -> Product | None:
             return None
         fields = {
             **record["product"],
+            "language": Language(record["product"]["language"]),
             "path": plan.product_path,
             "up_to_date": True,
             **{name: tuple(record["product"][name]) for name in ("watchers", "blind")},
