@@ -331,7 +331,12 @@ def find_product(plan: BuildPlan) -> Product | None:
     built = record.product
     if record.digest != plan.digest or hashlib.sha256(content).hexdigest() != built.sha256:
         return None
-    fields = structs.asdict(built) | {"path": plan.product_path, "up_to_date": True}
+    fields = {
+        **structs.asdict(built),
+        "language": Language(built.language),
+        "path": plan.product_path,
+        "up_to_date": True,
+    }
     return Product(**fields)
 
 
