@@ -206,18 +206,16 @@ def plan_build(
     folder, _ = plan_folder(module)
     stage_dir = out_dir / "build" / tree.release / module.name
     binds, hidden = plan_binds(module, tree, stage_dir)
-    command = replace(
-        sandbox.plan_command(
-            tree.compilers,
-            plan_make(module, tree, "modules"),
-            binds=binds,
-            hidden=hidden,
-            purpose=f"module {module.name} did not build",
-            timeout_s=BUILD_TIMEOUT_S,
-        ),
-        log_path=stage_dir / "build.log",
-        tail_lines=COMPILER_LINES,
+    argv = plan_make(module, tree, "modules")
+    command = sandbox.plan_command(
+        tree.compilers,
+        argv,
+        binds=binds,
+        hidden=hidden,
+        purpose=f"module {module.name} did not build",
+        timeout_s=BUILD_TIMEOUT_S,
     )
+    command = replace(command, log_path=stage_dir / "build.log", tail_lines=COMPILER_LINES)
     makefile = templates.render_template(
         "Makefile.j2",
         {
@@ -238,9 +236,7 @@ def plan_build(
         command=command,
         files=(*files, ("Makefile", makefile.encode())),
         subdirs_line=subdirs_line,
-        digest=plan_digest(
-            files, plan_make(module, tree, "modules"), (tree.key, tree.compilers.key)
-        ),
+        digest=plan_digest(files, argv, (tree.key, tree.compilers.key)),
     )
 
 

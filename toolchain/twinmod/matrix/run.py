@@ -14,7 +14,7 @@ from twinmod.cells import decode, injection, outcomes
 from twinmod.cells import report as cells_report
 from twinmod.cells import selection as cells_selection
 from twinmod.cells.injection import InjectionReport
-from twinmod.cells.model import DIFFERENTIAL, CellResult
+from twinmod.cells.model import DIFFERENTIAL, Cell, CellResult
 from twinmod.cells.selection import Selection
 from twinmod.differential import run
 from twinmod.errors import ConfigError
@@ -90,21 +90,10 @@ def run_test(
         raise ConfigError(f"there is nothing to test: {absent[0].reason}")
     languages = tuple(sorted({cell.language for cell in cells if cell.language}))
     products = products or workspace.run_build(config, prepared, languages, progress)
-    setting = replace(workspace.prepare_setting(config, prepared, progress), root_dir=root_dir)
-    if selection.record:
-        setting = boot.plan_recorded(setting)
-    if selection.narrowing:
-        programs.require_tests(
-            prepared.chroot, prepared.site_dir, setting.userland.programs_dir, selection.narrowing
-        )
+    setting = _prepare_setting(config, prepared, selection, progress)
+    setting = replace(setting, root_dir=root_dir)
     shutil.rmtree(out_dir, ignore_errors=True)
-    work = boot.MatrixWork(
-        cells=cells,
-        products=products,
-        limit_s=config.vm.test_timeout_s,
-        pytest_args=selection.pytest_args,
-        differential=config.differential,
-    )
+    work = _plan_work(config, selection, cells, products)
     exploring = None
     if rounds:
         exploring = run.prepare_exploring(config, setting, work, out_dir, progress, rounds)
@@ -112,13 +101,9 @@ def run_test(
     ended, boots = running.run_cells(
         setting, work, out_dir, progress, exploring.explorer.converse if exploring else None
     )
-    in_matrix = tuple(result for result in ended if result.cell != DIFFERENTIAL)
-    numbers = tuple(rule for rule, _ in rules)
-    checked = outcomes.compare_coverage(in_matrix, selection.plan_expected(numbers), numbers)
     explored = exploring.finish(ended[-1]) if exploring else None
     injected = read_injected(out_dir, products, prepared.tree)
-    if injected and not selection.narrowing:
-        checked = blame_missed(checked, injected)
+    checked = _judge(ended, rules, selection, injected)
     everything = (*checked, explored.result) if explored else checked
     document = report.plan_test_report(
         checked,
@@ -141,6 +126,51 @@ def run_test(
     cache.write_atomically(out_dir / "junit.xml", report.render_junit(everything))
     shown = plan_shown_rules(rules, checked, selection)
     return Run(results=everything, document=document, rules=shown)
+
+
+def _prepare_setting(
+    config: Config, prepared: Prepared, selection: Selection, progress: Progress
+) -> boot.Setting:
+    """Return what every VM of the run is made of.
+
+    Raises:
+        SelectionError: No test is selected.
+    """
+    setting = workspace.prepare_setting(config, prepared, progress)
+    if selection.record:
+        setting = boot.plan_recorded(setting)
+    if selection.narrowing:
+        programs.require_tests(
+            prepared.chroot, prepared.site_dir, setting.userland.programs_dir, selection.narrowing
+        )
+    return setting
+
+
+def _plan_work(
+    config: Config, selection: Selection, cells: tuple[Cell, ...], products: tuple[Product, ...]
+) -> boot.MatrixWork:
+    return boot.MatrixWork(
+        cells=cells,
+        products=products,
+        limit_s=config.vm.test_timeout_s,
+        pytest_args=selection.pytest_args,
+        differential=config.differential,
+    )
+
+
+def _judge(
+    ended: tuple[CellResult, ...],
+    rules: tuple[tuple[str, str], ...],
+    selection: Selection,
+    injected: InjectionReport | None,
+) -> tuple[CellResult, ...]:
+    """Return the cells of the matrix; one that exercised less than it should has failed."""
+    in_matrix = tuple(result for result in ended if result.cell != DIFFERENTIAL)
+    numbers = tuple(rule for rule, _ in rules)
+    checked = outcomes.compare_coverage(in_matrix, selection.plan_expected(numbers), numbers)
+    if injected and not selection.narrowing:
+        return blame_missed(checked, injected)
+    return checked
 
 
 def read_injected(
