@@ -178,7 +178,7 @@ def slower(product: Product) -> Compared:
 
 def test_a_slowdown_is_caught_and_named(product: Product) -> None:
     changes, compared = compare.compare_reports(select(product), slower(product))
-    assert compared == 4, "the yardsticks and what is cold are no evidence"
+    assert compared == 4, "neither the yardsticks nor cold calls are compared"
     (change,) = changes
     assert change.share == pytest.approx(50 / 1100)
     assert change.functions == (("mdriver_read_iter [mdriver_c]", 50.0),)

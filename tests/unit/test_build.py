@@ -71,7 +71,7 @@ def test_kbuild_gives_a_module_its_version_and_a_module_without_one_none(
     assert "VERSION" not in dict(bare.files)["Kbuild"].decode()
     lines = dict(first.files)["Kbuild"].decode().splitlines()
     assert 'ccflags-y := -DPROJECT_VERSION=\\"0.1.0\\"' in lines
-    # rustc's environment is no part of what make compares.
+    # make does not compare the environment of rustc.
     assert "export PROJECT_VERSION := 0.1.0" in lines
     assert "$(obj)/mdriver_c.o: $(src)/Kbuild" in lines
 

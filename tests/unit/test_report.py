@@ -27,6 +27,7 @@ from twinmod.kernels.model import KernelTree
 from twinmod.matrix import report
 from twinmod.project.model import Language
 from twinmod.ui import doctor
+from twinmod.vm.session import Boots
 
 C = Cell(module="mdriver_c", language=Language.C, tester="c")
 RUST = Cell(module="mdriver_rust", language=Language.RUST, tester="c")
@@ -100,11 +101,9 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
         long=True,
         memory_mib=256,
         absent=(),
-        boots=2,
-        stalled_boots=1,
+        boots=Boots(total=2, stalled=1, phases=((1, "boot", 0.5), (2, "boot", 0.75))),
         products=(product,),
         phases=(("VM", 1.2345),),
-        vm_phases=((1, "boot", 0.5), (2, "boot", 0.75)),
         differential=None,
         injected=None,
     )

@@ -343,11 +343,9 @@ def matrix(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
             long=False,
             memory_mib=1024,
             absent=absent,
-            boots=1,
-            stalled_boots=0,
+            boots=session.Boots(total=1),
             products=(),
             phases=(),
-            vm_phases=(),
             differential=None,
             injected=None,
         )

@@ -255,7 +255,7 @@ class Model:
         return before
 
     def _command(self, file: int, number: int) -> tuple[int, bytes]:
-        """R14; the argument is no address."""
+        """R14; the argument is not an address."""
         del file
         if number in (FIOCLEX, FIONCLEX):
             return 0, b""

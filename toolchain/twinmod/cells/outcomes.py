@@ -67,7 +67,7 @@ def assign_faults(
 ) -> tuple[tuple[KernelFault, ...], ...]:
     """Return, for each cell, the faults that came after it began and before the next one did.
 
-    What the kernel said before the first cell is no module's doing.
+    No module caused what the kernel said before the first cell.
     """
     found: list[list[KernelFault]] = [[] for _ in transcript.cells]
     for fault in faults:

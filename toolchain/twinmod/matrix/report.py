@@ -24,6 +24,7 @@ from twinmod.guest import visible
 from twinmod.guest.protocol import Outcome
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry, KernelTree
+from twinmod.vm.session import Boots
 
 #: How many failed rules the command that runs them again names.
 AGAIN_RULES = 5
@@ -117,11 +118,9 @@ def plan_test_report(
     long: bool,
     memory_mib: int,
     absent: tuple[AbsentCell, ...],
-    boots: int,
-    stalled_boots: int,
+    boots: Boots,
     products: tuple[Product, ...],
     phases: tuple[tuple[str, float], ...],
-    vm_phases: tuple[tuple[int, str, float], ...],
     differential: DifferentialReport | None,
     injected: InjectionReport | None,
 ) -> TestReport:
@@ -136,11 +135,9 @@ def plan_test_report(
         long: Whether what repeats itself was made to do so many more times.
         memory_mib: What each VM had.
         absent: The cells that this kernel cannot have.
-        boots: How many VMs it took.
-        stalled_boots: How many of them never came as far as the agent, and were booted again.
+        boots: The VMs that it took.
         products: The modules that ran.
         phases: (title, seconds) of what the run spent its time on.
-        vm_phases: (number, title, seconds) of what each VM spent its own on.
         differential: What it came to, None when it was not run.
         injected: What was made to fail on demand, None on a kernel that cannot.
     """
@@ -151,13 +148,13 @@ def plan_test_report(
         memory_mib=memory_mib,
         narrowed=narrowed,
         long=long,
-        boots=boots,
-        stalled_boots=stalled_boots,
+        boots=boots.total,
+        stalled_boots=boots.stalled,
         modules=report.plan_modules(products),
         phases=tuple(Phase(title=title, seconds=round(seconds, 2)) for title, seconds in phases),
         vm_phases=tuple(
             VmPhase(vm=number, title=title, seconds=round(seconds, 2))
-            for number, title, seconds in vm_phases
+            for number, title, seconds in boots.phases
         ),
         cells=tuple(report.plan_cell(result) for result in results),
         absent=report.plan_absent(absent),

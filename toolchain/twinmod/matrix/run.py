@@ -90,17 +90,15 @@ def run_test(
         raise ConfigError(f"there is nothing to test: {absent[0].reason}")
     languages = tuple(sorted({cell.language for cell in cells if cell.language}))
     products = products or workspace.run_build(config, prepared, languages, progress)
-    setting = _prepare_setting(config, prepared, selection, progress)
-    setting = replace(setting, root_dir=root_dir)
+    setting = _prepare_setting(config, prepared, selection, root_dir, progress)
     shutil.rmtree(out_dir, ignore_errors=True)
     work = _plan_work(config, selection, cells, products)
     exploring = None
     if rounds:
         exploring = run.prepare_exploring(config, setting, work, out_dir, progress, rounds)
         work = replace(work, cells=(*cells, DIFFERENTIAL))
-    ended, boots = running.run_cells(
-        setting, work, out_dir, progress, exploring.explorer.converse if exploring else None
-    )
+    converse = exploring.explorer.converse if exploring else None
+    ended, boots = running.run_cells(setting, work, out_dir, progress, converse)
     explored = exploring.finish(ended[-1]) if exploring else None
     injected = read_injected(out_dir, products, prepared.tree)
     checked = _judge(ended, rules, selection, injected)
@@ -114,29 +112,32 @@ def run_test(
         long=selection.long,
         memory_mib=setting.vm.memory_mib,
         absent=absent,
-        boots=boots.total,
-        stalled_boots=boots.stalled,
+        boots=boots,
         products=products,
         phases=phases(),
-        vm_phases=boots.phases,
         differential=explored.document if explored else None,
         injected=injected,
     )
     documents.write(out_dir / "report.json", document)
     cache.write_atomically(out_dir / "junit.xml", report.render_junit(everything))
-    shown = plan_shown_rules(rules, checked, selection)
-    return Run(results=everything, document=document, rules=shown)
+    return Run(
+        results=everything, document=document, rules=plan_shown_rules(rules, checked, selection)
+    )
 
 
 def _prepare_setting(
-    config: Config, prepared: Prepared, selection: Selection, progress: Progress
+    config: Config,
+    prepared: Prepared,
+    selection: Selection,
+    root_dir: Path | None,
+    progress: Progress,
 ) -> boot.Setting:
     """Return what every VM of the run is made of.
 
     Raises:
         SelectionError: No test is selected.
     """
-    setting = workspace.prepare_setting(config, prepared, progress)
+    setting = replace(workspace.prepare_setting(config, prepared, progress), root_dir=root_dir)
     if selection.record:
         setting = boot.plan_recorded(setting)
     if selection.narrowing:
