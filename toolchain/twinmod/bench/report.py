@@ -165,25 +165,16 @@ def plan_report(
     found = summarize_figures(figures)
     modules = {language.value: module for module, language in languages.items()}
     testers = dict.fromkeys(cell.partition("/")[2] for cell, _ in found if cell != YARDSTICKS.name)
-    entries: list[CountEntry | ClockEntry] = [
-        plan_cost(
-            "" if cell == YARDSTICKS.name else modules[cell.partition("/")[0]],
-            cell.partition("/")[2],
-            timing,
-            cost,
-        )
-        for (cell, timing), cost in found.items()
-    ]
-    entries += [plan_turns(taken) for taken in turns]
+    entries = _plan_entries(found, turns, modules)
+    spread = max((cost.spread for cost in found.values()), default=0.0)
+    goals = (*targets.plan_goals(found), *targets.plan_scaling_goals(turns, languages))
     return BenchReport(
         mode=mode,
         quick=quick,
         kernel=kernel,
         parameters=parameters,
         accelerator=wall.accelerator if wall.accelerator is not UNSET else AcceleratorName.ICOUNT,
-        exact=structs.replace(
-            exact, spread=max((cost.spread for cost in found.values()), default=0.0)
-        ),
+        exact=structs.replace(exact, spread=spread),
         wall=wall,
         languages=languages,
         modules=tuple(
@@ -194,18 +185,36 @@ def plan_report(
         results=tuple(entry for entry in entries if entry.module),
         yardsticks=tuple(entry for entry in entries if not entry.module),
         comparisons=plan_comparisons(turns, languages),
-        explanations=Explanations(
-            loops=explain_loops(loops),
-            cold=explain_cold(found),
-            parts=explain_parts(found),
-            differences=explain_differences(found, testers),
-        ),
-        goals=tuple(
-            targets.plan_goal(goal)
-            for goal in (*targets.plan_goals(found), *targets.plan_scaling_goals(turns, languages))
-        ),
+        explanations=_explain(found, loops, testers),
+        goals=tuple(targets.plan_goal(goal) for goal in goals),
         builds=builds,
     )
+
+
+def _explain(costs: Costs, loops: Iterable[Loop], testers: Iterable[str]) -> Explanations:
+    """Return what says why calls cost what they do."""
+    return Explanations(
+        loops=explain_loops(loops),
+        cold=explain_cold(costs),
+        parts=explain_parts(costs),
+        differences=explain_differences(costs, testers),
+    )
+
+
+def _plan_entries(
+    costs: Costs, turns: Iterable[Turns], modules: Mapping[str, str]
+) -> tuple[CountEntry | ClockEntry, ...]:
+    """Return what calls cost, counted and then by a clock; of a yardstick the module is ""."""
+    counted = (
+        plan_cost(
+            "" if cell == YARDSTICKS.name else modules[cell.partition("/")[0]],
+            cell.partition("/")[2],
+            timing,
+            cost,
+        )
+        for (cell, timing), cost in costs.items()
+    )
+    return (*counted, *(plan_turns(taken) for taken in turns))
 
 
 def explain_cold(costs: Costs) -> tuple[ColdEntry, ...]:

@@ -4,7 +4,7 @@
 It is made of what `test`, `zoo`, `bench` and `counter` left; what is not there is said.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -175,19 +175,8 @@ def plan_operation(document: BenchReport, operation: str) -> dict[str, Any] | No
         lambda x: base_text.render_size(int(x)),
         _render_power,
     )
-    rows = [
-        [
-            base_text.render_size(size),
-            *(
-                wording.render_count(entries[size].instructions_per_call)
-                if size in entries
-                else "-"
-                for *_, entries in found
-            ),
-            _render_ratio(own, size),
-        ]
-        for size in sizes
-    ]
+    counts = [entries for *_, entries in found]
+    rows = [[*_render_sizes(counts, size), _render_ratio(own, size)] for size in sizes]
     return {
         "operation": operation,
         "title": title,
@@ -195,6 +184,14 @@ def plan_operation(document: BenchReport, operation: str) -> dict[str, Any] | No
         "rows": rows,
         "head": ["size", *(name for name, *_ in found), "Rust / C"],
     }
+
+
+def _render_sizes(counts: Iterable[Mapping[int, CountEntry]], size: int) -> Iterator[str]:
+    """Yield a size, and what a call of it costs in each column."""
+    yield base_text.render_size(size)
+    for entries in counts:
+        cost = entries[size].instructions_per_call if size in entries else None
+        yield wording.render_count(cost)
 
 
 def _render_power(value: float) -> str:
