@@ -18,8 +18,8 @@ from twinmod.base import text as base_text
 from twinmod.base.documents import Document, Part
 from twinmod.base.progress import Progress
 from twinmod.bench import figures as bench_figures
+from twinmod.bench import labels
 from twinmod.bench import run as bench_run
-from twinmod.bench import wording
 from twinmod.bench.document import MeasuredModule
 from twinmod.bench.figures import Figure
 from twinmod.builds import build as builds_build
@@ -340,7 +340,7 @@ def compare_outcomes(
 def render_costs(costs: tuple[CostEntry, ...], size_bytes: int) -> str:
     """Return the counts of one size, the read's before the write's; "?" marks one unsettled."""
     shown = (
-        f"{wording.render_count(c.instructions)}{'' if c.settled else '?'}"
+        f"{labels.render_count(c.instructions)}{'' if c.settled else '?'}"
         for c in costs
         if c.size_bytes == size_bytes
     )

@@ -12,7 +12,7 @@ from msgspec import structs
 from twinmod.base import commands, documents
 from twinmod.base.documents import Document
 from twinmod.bench import document as bench_document
-from twinmod.bench import explain, wording
+from twinmod.bench import explain, labels
 from twinmod.bench.document import BenchReport, ClockEntry, CountEntry
 from twinmod.errors import ConfigError, ExitCode
 from twinmod.kernels.model import KernelEntry
@@ -177,7 +177,7 @@ def find_lost(before: Compared, now: Compared) -> tuple[str, ...]:
         return ()
     new = now.counts
     return tuple(
-        f"{entry.module} {entry.tester} {wording.render_entry(entry)}"
+        f"{entry.module} {entry.tester} {labels.render_entry(entry)}"
         for key, entry in before.counts.items()
         if entry.module and is_comparable(entry) and key not in new
     )
@@ -246,7 +246,7 @@ def find_unsettled(document: BenchReport) -> tuple[str, ...]:
     """Return the counts of a report that did not settle, of those that are to."""
     entries = bench_document.select_counts((*document.results, *document.yardsticks))
     return tuple(
-        f"{entry.module or entry.path} {entry.tester} {wording.render_entry(entry)}"
+        f"{entry.module or entry.path} {entry.tester} {labels.render_entry(entry)}"
         for entry in entries
         if is_comparable(entry) and not entry.settled
     )

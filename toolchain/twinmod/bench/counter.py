@@ -9,7 +9,7 @@ from twinmod import workspace
 from twinmod.base import documents, text
 from twinmod.base.documents import Document, Part
 from twinmod.base.progress import Progress
-from twinmod.bench import figures, wording
+from twinmod.bench import figures, labels
 from twinmod.cells import model as cells_model
 from twinmod.cells import report, selection
 from twinmod.cells.model import CellResult
@@ -236,6 +236,6 @@ def render_counter(document: CounterReport) -> str:
     lines.append(
         f"{document.threads} threads, {document.increments} increments each, method "
         f"{document.method}; {document.accelerator}: "
-        f"{wording.label_accelerator(document.accelerator)}"
+        f"{labels.label_accelerator(document.accelerator)}"
     )
     return "\n".join(lines)

@@ -6,13 +6,13 @@ from typing import TypeVar
 
 from twinmod.base import text
 from twinmod.base.text import LANGUAGES
-from twinmod.bench import compare, figures, wording
+from twinmod.bench import compare, figures, labels
 from twinmod.bench import document as bench_document
 from twinmod.bench.compare import Change
 from twinmod.bench.document import BenchReport
 from twinmod.guest.protocol import TMPFS_FILE
 
-E = TypeVar("E", bound=wording.Call)
+E = TypeVar("E", bound=labels.Call)
 
 #: Rows of a difference that are shown.
 SHOWN_ROWS = 8
@@ -21,7 +21,7 @@ SHOWN_ROWS = 8
 def _pivot(entries: Iterable[E], column: Callable[[E], str]) -> dict[str, dict[str, E]]:
     found: dict[str, dict[str, E]] = {}
     for entry in entries:
-        found.setdefault(wording.render_entry(entry), {})[column(entry)] = entry
+        found.setdefault(labels.render_entry(entry), {})[column(entry)] = entry
     return found
 
 
@@ -51,18 +51,18 @@ def render_exact(document: BenchReport) -> list[str]:
             (
                 name,
                 *(
-                    wording.render_count(e.instructions_per_call) + ("" if e.settled else "?")
+                    labels.render_count(e.instructions_per_call) + ("" if e.settled else "?")
                     if e
                     else "-"
                     for e in shown
                 ),
                 *(
-                    wording.render_count(yards[name][p].instructions_per_call)
+                    labels.render_count(yards[name][p].instructions_per_call)
                     if name in yards and p in yards[name]
                     else ""
                     for p in paths
                 ),
-                wording.render_count(faults) if faults else "",
+                labels.render_count(faults) if faults else "",
             )
         )
     return text.render_columns(lines)
@@ -79,7 +79,7 @@ def render_wall(document: BenchReport) -> list[str]:
         (entry for entry in timed if entry.tester == tester),
         lambda entry: document.languages[entry.module],
     )
-    compared = {wording.render_entry(e): e for e in document.comparisons if e.tester == tester}
+    compared = {labels.render_entry(e): e for e in document.comparisons if e.tester == tester}
     lines = [
         (
             f"ns of a call, tester {tester}",
@@ -104,7 +104,7 @@ def render_wall(document: BenchReport) -> list[str]:
             by_language[language].ns_per_call if language in by_language else None
             for language in languages
         )
-        lines.append((name, *map(wording.render_count, times), *shown))
+        lines.append((name, *map(labels.render_count, times), *shown))
     return text.render_columns(lines)
 
 
@@ -227,7 +227,7 @@ def render_report(document: BenchReport, folder: str) -> str:
             blocks.append([f"did not settle: {', '.join(unsettled)}"])
     if document.mode != "exact":
         wall = document.wall
-        label = wording.label_accelerator(document.accelerator)
+        label = labels.label_accelerator(document.accelerator)
         blocks.append(
             [
                 *render_wall(document),
@@ -254,9 +254,9 @@ def render_changes(
     rows = [("since then", "before", "now", "", "")]
     rows += [
         (
-            f"{c.entry.module} {c.entry.tester} {wording.render_entry(c.entry)}",
-            wording.render_count(c.before),
-            wording.render_count(c.now),
+            f"{c.entry.module} {c.entry.tester} {labels.render_entry(c.entry)}",
+            labels.render_count(c.before),
+            labels.render_count(c.now),
             f"{c.share:+.2%}",
             "TOO MUCH" if c.share > share else "",
         )
@@ -265,7 +265,7 @@ def render_changes(
     lines = text.render_columns(rows) if ordered else []
     for change in ordered[:1]:
         if change.share > share and change.functions:
-            lines += ["", f"in {wording.render_entry(change.entry)} of {change.entry.module}:"]
+            lines += ["", f"in {labels.render_entry(change.entry)} of {change.entry.module}:"]
             lines += [f"  {count:+8.0f}  {name}" for name, count in change.functions[:SHOWN_ROWS]]
     grown = sum(change.share > share for change in ordered)
     lines.append(

@@ -11,7 +11,7 @@ from typing import Any
 from twinmod.base import text as base_text
 from twinmod.base.text import KIB, LANGUAGES
 from twinmod.bench import document as bench_document
-from twinmod.bench import explain, wording
+from twinmod.bench import explain, labels
 from twinmod.bench.counter import CounterReport
 from twinmod.bench.document import (
     BenchReport,
@@ -191,7 +191,7 @@ def _render_sizes(counts: Iterable[Mapping[int, CountEntry]], size: int) -> Iter
     yield base_text.render_size(size)
     for entries in counts:
         cost = entries[size].instructions_per_call if size in entries else None
-        yield wording.render_count(cost)
+        yield labels.render_count(cost)
 
 
 def _render_power(value: float) -> str:
@@ -231,7 +231,7 @@ def plan_parts(document: BenchReport) -> dict[str, Any] | None:
                 )
                 for part, style in PARTS
             ),
-            note=wording.render_count(entry.instructions),
+            note=labels.render_count(entry.instructions),
         )
         for entry in chosen
     ]
@@ -239,7 +239,7 @@ def plan_parts(document: BenchReport) -> dict[str, Any] | None:
         [
             name_call(entry),
             *(f"{entry.parts[part]:.0f}" for part, _ in PARTS),
-            wording.render_count(entry.instructions),
+            labels.render_count(entry.instructions),
         ]
         for entry in chosen
     ]
@@ -266,8 +266,8 @@ def plan_differences(document: BenchReport) -> list[dict[str, Any]]:
         {
             "title": f"{entry.operation}"
             + (f" of {base_text.render_size(entry.size_bytes)}" if entry.size_bytes else ""),
-            "c": wording.render_count(entry.c),
-            "rust": wording.render_count(entry.rust),
+            "c": labels.render_count(entry.c),
+            "rust": labels.render_count(entry.rust),
             "difference": f"{entry.difference:+.0f}",
             "share": f"{entry.difference / entry.c:+.1%}",
             "rows": [
@@ -377,11 +377,11 @@ def plan_cold(document: BenchReport) -> dict[str, Any] | None:
         [
             entry.cell,
             f"{entry.operation} {base_text.render_size(entry.size_bytes)}",
-            wording.render_count(entry.cold),
-            wording.render_count(entry.warm),
+            labels.render_count(entry.cold),
+            labels.render_count(entry.warm),
             f"{entry.minor_faults:.0f}",
             render_percent(entry.fault_share),
-            wording.render_count(entry.instructions_per_fault),
+            labels.render_count(entry.instructions_per_fault),
         ]
         for entry in document.explanations.cold
         if entry.cell in ("c/c", "rust/c")
@@ -412,14 +412,14 @@ def plan_clock(document: BenchReport) -> dict[str, Any] | None:
         None where the C tester timed no call.
     """
     found = {
-        wording.render_entry(entry): entry for entry in document.comparisons if entry.tester == "c"
+        labels.render_entry(entry): entry for entry in document.comparisons if entry.tester == "c"
     }
     ranges = [
         plot.Range(label=name, low=entry.interval[0], middle=entry.ratio, high=entry.interval[1])
         for name, entry in found.items()
     ]
     times = {
-        (entry.module, wording.render_entry(entry)): entry.ns_per_call
+        (entry.module, labels.render_entry(entry)): entry.ns_per_call
         for entry in bench_document.select_times(document.results)
         if entry.tester == "c"
     }
@@ -429,7 +429,7 @@ def plan_clock(document: BenchReport) -> dict[str, Any] | None:
     rows = [
         [
             name,
-            *(wording.render_count(times.get((module, name))) for module in modules.values()),
+            *(labels.render_count(times.get((module, name))) for module in modules.values()),
             *_render_comparison(found.get(name)),
         ]
         for name in dict.fromkeys(name for _, name in times)
@@ -440,7 +440,7 @@ def plan_clock(document: BenchReport) -> dict[str, Any] | None:
         "svg": plot.render_ranges(ranges, title, 1.0) if ranges else "",
         "rows": rows,
         "wall": document.wall,
-        "label": wording.label_accelerator(document.accelerator),
+        "label": labels.label_accelerator(document.accelerator),
         "head": [
             "call",
             *(f"{LANGUAGES.get(language, language)} ns" for language in modules),
@@ -482,7 +482,7 @@ def plan_counter(document: CounterReport) -> dict[str, Any]:
         "accelerator": document.accelerator,
         "comparisons": document.comparisons,
         "rows": rows,
-        "label": wording.label_accelerator(document.accelerator),
+        "label": labels.label_accelerator(document.accelerator),
         "head": ["cell", "Target", "lost", "median s", "95 % interval", "repeats"],
     }
 
@@ -640,7 +640,7 @@ def _render_costs(document: BenchReport) -> list[str]:
             [
                 f"{operation} {base_text.render_size(size)}",
                 *(
-                    wording.render_count(entries[size].instructions_per_call)
+                    labels.render_count(entries[size].instructions_per_call)
                     if size in entries
                     else "-"
                     for entries in own.values()
