@@ -110,7 +110,7 @@ def test_what_is_no_document_is_refused(content: bytes, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def schemas() -> ModuleType:
-    """The script, which is no part of the package."""
+    """The script, which lies outside the package."""
     spec = importlib.util.spec_from_file_location("schemas", CHECKOUT / "tests/schemas.py")
     assert spec is not None
     assert spec.loader is not None

@@ -34,7 +34,7 @@ ZERO = Timing(operation="pread", size_bytes=1, path="/dev/zero")
 
 @pytest.fixture(scope="module")
 def layouts() -> Iterator[ModuleType]:
-    """The script, which is no part of the package."""
+    """The script, which lies outside the package."""
     spec = importlib.util.spec_from_file_location("layouts", FOLDER / "layouts.py")
     assert spec is not None
     assert spec.loader is not None

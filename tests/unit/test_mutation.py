@@ -278,7 +278,7 @@ def test_the_text_names_every_survivor() -> None:
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
-    """The script, which is no part of the package."""
+    """The script, which lies outside the package."""
     path = ROOT / "tests/mutation/run.py"
     spec = importlib.util.spec_from_file_location("mutation_run", path)
     assert spec is not None
