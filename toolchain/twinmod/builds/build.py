@@ -21,7 +21,7 @@ from twinmod.base import documents, process, sandbox, templates
 from twinmod.base.documents import Document, Part
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
-from twinmod.base.sandbox import Bind
+from twinmod.base.sandbox import Bind, Enter
 from twinmod.builds.product import Product
 from twinmod.errors import BuildError, ConfigError
 from twinmod.kernels import elf, kconfig
@@ -210,8 +210,7 @@ def plan_build(
     command = sandbox.plan_command(
         tree.compilers,
         argv,
-        binds=binds,
-        hidden=hidden,
+        Enter(binds=binds, hidden=hidden),
         purpose=f"module {module.name} did not build",
         timeout_s=BUILD_TIMEOUT_S,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from twinmod.base import process, sandbox
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
+from twinmod.base.sandbox import Enter
 from twinmod.builds import build
 from twinmod.builds.build import BUILD_TIMEOUT_S, COMPILER_LINES, SOURCE_SUFFIXES, BuildPlan
 from twinmod.kernels.model import KernelTree
@@ -53,8 +54,7 @@ def list_checks(
                 sandbox.plan_command(
                     tree.compilers,
                     argv,
-                    binds=binds,
-                    hidden=hidden,
+                    Enter(binds=binds, hidden=hidden),
                     timeout_s=BUILD_TIMEOUT_S,
                     purpose=f"{name} has something to say about {module.name}",
                 ),

@@ -14,7 +14,7 @@ from twinmod.base import cache, process, sandbox
 from twinmod.base.cache import CacheEntry, FoundEntry, Made
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.errors import BuildError, ConfigError
 from twinmod.kernels import elf, kconfig, proof
 from twinmod.kernels.model import CrateProof, KernelTree, Origin
@@ -73,13 +73,17 @@ def plan_step(
     command = sandbox.plan_command(
         chroot,
         argv,
+        Enter(
+            binds=(
+                Bind(source_path=base.source_dir, target_path=sandbox.LINUX),
+                Bind(source_path=entry_dir / "build", target_path=sandbox.BUILD, writable=True),
+                Bind(
+                    source_path=entry_dir / "vm", target_path=sandbox.INSIDE / "vm", writable=True
+                ),
+            )
+        ),
         purpose="the kernel was not built",
         timeout_s=BUILD_TIMEOUT_S,
-        binds=(
-            Bind(source_path=base.source_dir, target_path=sandbox.LINUX),
-            Bind(source_path=entry_dir / "build", target_path=sandbox.BUILD, writable=True),
-            Bind(source_path=entry_dir / "vm", target_path=sandbox.INSIDE / "vm", writable=True),
-        ),
     )
     return replace(command, log_path=entry_dir / log)
 

@@ -18,7 +18,7 @@ from twinmod.base import cache, process, sandbox
 from twinmod.base.cache import CacheEntry, FoundEntry, Made
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.errors import BuildError, ConfigError
 from twinmod.kernels import elf, kconfig, proof
 from twinmod.kernels import packages as kernels_packages
@@ -46,13 +46,15 @@ def plan_inside(
     command = sandbox.plan_command(
         chroot,
         argv,
+        Enter(
+            binds=(
+                Bind(source_path=entry_dir / "work", target_path=WORK, writable=True),
+                Bind(source_path=entry_dir / "linux", target_path=sandbox.LINUX, writable=True),
+                Bind(source_path=entry_dir / "build", target_path=sandbox.BUILD, writable=True),
+            )
+        ),
         purpose=purpose,
         timeout_s=BUILD_TIMEOUT_S,
-        binds=(
-            Bind(source_path=entry_dir / "work", target_path=WORK, writable=True),
-            Bind(source_path=entry_dir / "linux", target_path=sandbox.LINUX, writable=True),
-            Bind(source_path=entry_dir / "build", target_path=sandbox.BUILD, writable=True),
-        ),
     )
     return replace(command, log_path=entry_dir / log if log else None)
 

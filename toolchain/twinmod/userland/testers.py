@@ -9,7 +9,7 @@ from twinmod.base import files as base_files
 from twinmod.base.cache import CacheEntry, Made
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.errors import BuildError, ConfigError
 from twinmod.project.model import TesterSpec
 from twinmod.userland.packages import CARGO, SITE
@@ -112,10 +112,9 @@ def plan_install(
     return sandbox.plan_command(
         chroot,
         argv,
+        Enter(binds=tuple(binds), environment=plan_build_environment()),
         purpose=f"tester {spec.name} did not build",
         timeout_s=BUILD_TIMEOUT_S,
-        binds=tuple(binds),
-        environment=plan_build_environment(),
     )
 
 
@@ -196,15 +195,17 @@ def lint(
             "--",
             "-Dwarnings",
         ),
+        Enter(
+            environment=plan_build_environment(),
+            binds=(
+                Bind(source_path=project_dir / spec.project, target_path=inside / "project"),
+                Bind(source_path=site_dir, target_path=inside / "site"),
+                Bind(source_path=target_dir, target_path=inside / "target", writable=True),
+                Bind(source_path=crates_dir, target_path=inside / "cargo", writable=True),
+            ),
+        ),
         purpose=f"clippy has something to say about tester {spec.name}",
         timeout_s=BUILD_TIMEOUT_S,
-        environment=plan_build_environment(),
-        binds=(
-            Bind(source_path=project_dir / spec.project, target_path=inside / "project"),
-            Bind(source_path=site_dir, target_path=inside / "site"),
-            Bind(source_path=target_dir, target_path=inside / "target", writable=True),
-            Bind(source_path=crates_dir, target_path=inside / "cargo", writable=True),
-        ),
     )
     with progress.phase(f"clippy of tester {spec.name}"):
         process.run(command)
