@@ -5,7 +5,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -85,20 +85,21 @@ def prepare_testers(config: Config, chroot: Chroot) -> tuple[tuple[TesterSpec, C
     Raises:
         ConfigError: A tester's project is missing.
     """
-    site, crates = prepare_site(config, chroot), prepare_crates(config, chroot)
-    beside = read_beside(config)
+    tools, beside = prepare_tools(config, chroot), read_beside(config)
     return tuple(
-        (
-            spec,
-            userland_testers.prepare_entry(
-                spec,
-                Tools(chroot=chroot, site=site, crates=crates if spec.name == "rust" else None),
-                config.root_dir,
-                beside,
-            ),
-        )
+        (spec, userland_testers.prepare_entry(spec, tools[spec.name], config.root_dir, beside))
         for spec in config.testers
     )
+
+
+def prepare_tools(config: Config, chroot: Chroot) -> dict[str, Tools]:
+    """Return what testers are built with, by their names.
+
+    Raises:
+        ConfigError: The Rust tester has no Cargo.lock.
+    """
+    tools = Tools(chroot=chroot, site=prepare_site(config, chroot), crates=None)
+    return {"c": tools, "rust": replace(tools, crates=prepare_crates(config, chroot))}
 
 
 def prepare_programs(config: Config, chroot: Chroot) -> CacheEntry:
@@ -373,9 +374,8 @@ def run_lint(config: Config, prepared: Prepared, progress: Progress) -> None:
     for plan in prepare_builds(config, prepared.tree, languages):
         lint.lint(plan, progress)
     spec = next(spec for spec in config.testers if spec.name == "rust")
-    userland_testers.lint(
-        spec, prepared.chroot, config.root_dir, prepared.site_dir, prepared.crates_dir, progress
-    )
+    tools = prepare_tools(config, prepared.chroot)[spec.name]
+    userland_testers.lint(spec, tools, config.root_dir, progress)
 
 
 def find_used_entries(config: Config) -> tuple[tuple[str, str], ...]:
