@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Signatures by a person's keys: of modules, as the kernel checks them, and of a release's sums."""
 
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from twinmod.base import commands, process, sandbox
+from twinmod.base import commands, files, process, sandbox
 from twinmod.base.process import Command
 from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.builds.product import Product
@@ -291,9 +290,8 @@ def sign_product(tree: KernelTree, product: Product) -> Product:
     target_dir = product.path.parent / SIGNED
     target_dir.mkdir(exist_ok=True)
     path = sign_module(find_keys(tree), tree, product.path, target_dir)
-    content = path.read_bytes()
     return replace(
-        product, path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
+        product, path=path, size_bytes=path.stat().st_size, sha256=files.read_digest(path)
     )
 
 
