@@ -208,25 +208,7 @@ def require_outputs(
             facts=(("folder", str(build_dir)),),
             hint=render_make(spec, flags, JOBS),
         )
-    built = kconfig.parse_options(
-        (build_dir / "include/config/auto.conf").read_text(errors="replace")
-    )
-    changed = kconfig.compare_options(config, built)
-    if changed:
-        raise MissingToolError(
-            f"the tree of kernel {spec.name} was configured again after its last build",
-            facts=(
-                ("configuration", str(build_dir / ".config")),
-                (
-                    "changed",
-                    "\n".join(
-                        f"{name}: {built.get(name, 'n')} was built, now {config.get(name, 'n')}"
-                        for name in changed[:20]
-                    ),
-                ),
-            ),
-            hint=render_make(spec, flags, JOBS),
-        )
+    _require_same_options(spec, config)
     modules = tuple(path for path, _ in elf.read_load_order(paths, wanted))
     crates = (
         sorted(
@@ -237,6 +219,27 @@ def require_outputs(
     )
     names = (str(path.relative_to(build_dir)) for path in (*modules, *crates))
     return (".config", *OUTPUTS, *names), modules
+
+
+def _require_same_options(spec: KernelSpec, config: Mapping[str, str]) -> None:
+    """Refuse a tree that was configured again after its last build."""
+    _, build_dir = find_dirs(spec)
+    _, flags = kconfig.plan_compilers(config)[0]
+    text = (build_dir / "include/config/auto.conf").read_text(errors="replace")
+    built = kconfig.parse_options(text)
+    changed = tuple(
+        f"{name}: {built.get(name, 'n')} was built, now {config.get(name, 'n')}"
+        for name in kconfig.compare_options(config, built)[:20]
+    )
+    if changed:
+        raise MissingToolError(
+            f"the tree of kernel {spec.name} was configured again after its last build",
+            facts=(
+                ("configuration", str(build_dir / ".config")),
+                ("changed", "\n".join(changed)),
+            ),
+            hint=render_make(spec, flags, JOBS),
+        )
 
 
 # -- its compilers ----------------------------------------------------------------------------
