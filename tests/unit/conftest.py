@@ -4,6 +4,7 @@
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import hypothesis
@@ -16,7 +17,8 @@ from twinmod.base.sandbox import Chroot
 from twinmod.builds.product import Product
 from twinmod.cells.report import CellEntry, FaultEntry, ModuleEntry, TestEntry, Totals
 from twinmod.differential.report import DifferentialReport
-from twinmod.kernels.model import CrateProof, KernelEntry, KernelTree, Origin
+from twinmod.kernels.model import CrateProof, Kernel, KernelEntry, KernelTree, Origin
+from twinmod.kernels.stock import StockKernel
 from twinmod.matrix.report import Phase, TestReport
 from twinmod.project.model import KernelSpec, Language, ModuleSpec, TesterSpec, VmSpec
 
@@ -112,6 +114,26 @@ def tree(root: Chroot) -> KernelTree:
 @pytest.fixture
 def kernel_spec() -> KernelSpec:
     return KernelSpec(name="stock", chroot="trixie", suite="trixie-backports", flavour="amd64")
+
+
+@pytest.fixture
+def stock_kernel(kernel_spec: KernelSpec, root: Chroot) -> StockKernel:
+    return StockKernel(spec=kernel_spec, chroot=root, mirror="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeKernel(StockKernel):
+    tree: KernelTree
+
+    def find(self) -> KernelTree:
+        return self.tree
+
+
+@pytest.fixture
+def as_kernel(stock_kernel: StockKernel) -> Callable[[KernelTree], Kernel]:
+    """Takes a tree, returns a kernel that has been made as this tree."""
+    spec, chroot = stock_kernel.spec, stock_kernel.chroot
+    return lambda tree: MadeKernel(spec=spec, chroot=chroot, mirror="", tree=tree)
 
 
 @pytest.fixture

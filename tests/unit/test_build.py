@@ -194,15 +194,20 @@ def test_whatever_a_product_depends_on_changes_the_digest(
     assert other.digest != rust_plan.digest
 
 
-def test_text_that_moves_from_one_file_to_the_next_changes_the_digest() -> None:
+def test_text_that_moves_from_one_part_to_the_next_changes_the_digest(tree: KernelTree) -> None:
+    compilers = replace(tree.compilers, key="1 a 1 x")
     digests = {
-        build.plan_digest((("a", b"xy"), ("b", b"z")), (), ()),
-        build.plan_digest((("a", b"x"), ("b", b"yz")), (), ()),
-        build.plan_digest((("axybz", b""),), (), ()),
-        build.plan_digest((), ("axybz",), ()),
-        build.plan_digest((), ("a", "xybz"), ()),
+        build.plan_digest((("a", b"xy"), ("b", b"z")), (), tree),
+        build.plan_digest((("a", b"x"), ("b", b"yz")), (), tree),
+        build.plan_digest((("axybz", b""),), (), tree),
+        build.plan_digest((), ("axybz",), tree),
+        build.plan_digest((), ("a", "xybz"), tree),
+        build.plan_digest((), ("a xybz",), tree),
+        build.plan_digest((), ("a",), replace(tree, key=f"xybz {tree.key}")),
+        build.plan_digest((), (), replace(tree, compilers=compilers)),
+        build.plan_digest((("a", b"x"),), (), replace(tree, compilers=replace(compilers, key=""))),
     }
-    assert len(digests) == 5
+    assert len(digests) == 9
 
 
 def test_what_is_shown_runs_as_it_stands(rust_plan: build.BuildPlan) -> None:
@@ -223,8 +228,13 @@ def test_an_out_of_tree_module_never_had_subdirs(c_plan: build.BuildPlan) -> Non
 def test_sources_are_what_a_person_writes_sorted(c_module: ModuleSpec, tmp_path: Path) -> None:
     folder = tmp_path / "c_module"
     folder.mkdir()
-    for name in ("mdriver_c.c", "mdriver.h", "entry.S", "mdriver_c.o", "notes.txt", "Makefile"):
+    left = ("mdriver_c.mod.c", "mdriver_c.o", "mdriver_c.ko", "Module.symvers", ".mdriver_c.o.cmd")
+    for name in ("mdriver_c.c", "mdriver.h", "entry.S", "notes.txt", "Makefile", *left):
         (folder / name).write_text(name)
+    # As an editor locks a file, and what is no file.
+    (folder / ".#mdriver_c.c").symlink_to("me@here.1234")
+    (folder / "gone.h").symlink_to("nowhere")
+    (folder / "folder.c").mkdir()
     found = build.read_sources(c_module, tmp_path)
     assert found == (
         ("entry.S", b"entry.S"),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Kernels of our own options: what is asked for is there, or it is said what is not."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,13 @@ import pytest
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
 from twinmod.kernels import debug, kconfig
-from twinmod.kernels.model import KernelTree
+from twinmod.kernels.debug import DebugKernel
+from twinmod.kernels.model import Kernel, KernelTree
+from twinmod.kernels.stock import StockKernel
 from twinmod.project import config as project_config
 from twinmod.project.model import KernelSpec
+
+AsKernel = Callable[[KernelTree], Kernel]
 
 SPEC = KernelSpec(
     name="kasan",
@@ -49,23 +54,34 @@ def test_every_option_that_kconfig_dropped_or_changed_is_named() -> None:
 
 
 def test_another_source_option_or_compiler_is_another_kernel(
-    tree: KernelTree, root: Chroot
+    tree: KernelTree, root: Chroot, as_kernel: AsKernel
 ) -> None:
-    key = debug.plan_entry(SPEC, root, tree).key
-    assert key == debug.plan_entry(SPEC, root, tree).key
-    assert key.startswith("kasan-")
+    kernel = DebugKernel(spec=SPEC, chroot=root, base=as_kernel(tree))
+    assert kernel.key == replace(kernel, base=as_kernel(tree)).key
+    assert kernel.key.startswith("kasan-")
     others = (
-        debug.plan_entry(replace(SPEC, options=("KASAN",)), root, tree).key,
-        debug.plan_entry(SPEC, replace(root, key="other"), tree).key,
-        debug.plan_entry(SPEC, root, replace(tree, version="7.3.5-1")).key,
-        debug.plan_entry(SPEC, root, replace(tree, key="other")).key,
+        replace(kernel, spec=replace(SPEC, options=("KASAN",))).key,
+        replace(kernel, chroot=replace(root, key="other")).key,
+        replace(kernel, base=as_kernel(replace(tree, version="7.3.5-1"))).key,
+        replace(kernel, base=as_kernel(replace(tree, key="other"))).key,
     )
-    assert len({key, *others}) == 5
+    assert len({kernel.key, *others}) == 5
 
 
-def test_a_boot_parameter_needs_no_other_kernel(tree: KernelTree, root: Chroot) -> None:
-    other = replace(SPEC, parameters=("panic_on_warn=0",))
-    assert debug.plan_entry(other, root, tree).key == debug.plan_entry(SPEC, root, tree).key
+def test_a_boot_parameter_needs_no_other_kernel(
+    tree: KernelTree, root: Chroot, as_kernel: AsKernel
+) -> None:
+    kernel = DebugKernel(spec=SPEC, chroot=root, base=as_kernel(tree))
+    other = replace(kernel, spec=replace(SPEC, parameters=("panic_on_warn=0",)))
+    assert other.key == kernel.key
+
+
+@pytest.mark.usefixtures("cache_dir")
+def test_without_its_source_a_kernel_has_no_key_and_is_not_there(
+    root: Chroot, stock_kernel: StockKernel
+) -> None:
+    kernel = DebugKernel(spec=SPEC, chroot=root, base=stock_kernel)
+    assert (kernel.key, kernel.find(), kernel.folders) == ("", None, ())
 
 
 def test_a_build_says_how_many_steps_it_made(progress: Progress, told: list[str]) -> None:

@@ -63,6 +63,9 @@ def test_what_builds_leave_is_no_input(tmp_path: Path) -> None:
         "p/__pycache__/z.pyc",
         "p/n.so",
         "p.egg-info/PKG-INFO",
+        "m/m.ko",
+        "m/m.mod.c",
+        "m/modules.order",
         "p/.x.swp",
     )
     for name in names:

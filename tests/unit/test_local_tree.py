@@ -12,6 +12,7 @@ from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
 from twinmod.errors import ConfigError, MissingToolError, TwinmodError
 from twinmod.kernels import find, kconfig, local
+from twinmod.kernels.local import LocalKernel
 from twinmod.project.model import KernelSpec
 
 MakeElf = Callable[[dict[str, str], tuple[str, ...], tuple[str, ...]], bytes]
@@ -45,6 +46,9 @@ class Own:
     versions: dict[tuple[str, str], str] = field(default_factory=dict)
     # Where compilers were asked for.
     asked: list[str] = field(default_factory=list)
+
+    def plan_kernel(self, root: Chroot) -> LocalKernel:
+        return LocalKernel(spec=self.spec, chroot=root)
 
     def write(self, name: str, content: str | bytes) -> None:
         path = self.build / name
@@ -115,7 +119,7 @@ def _own_cache(cache_dir: Path) -> None:
 
 def refuse(own: Own, root: Chroot, kind: type[TwinmodError]) -> TwinmodError:
     with pytest.raises(kind) as caught:
-        local.find_tree(own.spec, root)
+        own.plan_kernel(root).find()
     assert type(caught.value) is kind
     return caught.value
 
@@ -125,7 +129,7 @@ def refuse(own: Own, root: Chroot, kind: type[TwinmodError]) -> TwinmodError:
 
 def test_a_built_tree_is_a_kernel(own: Own, root: Chroot, progress: Progress) -> None:
     before = own.list_files()
-    tree = find.ensure_tree(own.spec, root, "", progress)
+    tree = own.plan_kernel(root).ensure(progress)
     assert (tree.name, tree.release, tree.version) == ("mine", RELEASE, VERSION)
     assert (tree.origin, tree.suite, tree.in_place) == ("tree", "", False)
     assert (tree.source_dir, tree.build_dir) == (own.source, own.build)
@@ -147,7 +151,7 @@ def test_a_built_tree_is_a_kernel(own: Own, root: Chroot, progress: Progress) ->
 def test_what_is_built_in_is_not_loaded(own: Own, root: Chroot) -> None:
     own.config |= {option: "y" for _, option in kconfig.VM_MODULES}
     own.write_config()
-    assert local.find_tree(own.spec, root).vm_module_paths == ()
+    assert own.plan_kernel(root).find().vm_module_paths == ()
 
 
 def test_a_tree_without_rust_needs_neither_rustc_nor_crates(own: Own, root: Chroot) -> None:
@@ -155,7 +159,7 @@ def test_a_tree_without_rust_needs_neither_rustc_nor_crates(own: Own, root: Chro
     own.write_config()
     for path in (own.build / "rust").iterdir():
         path.unlink()
-    assert local.find_tree(own.spec, root).proof.rustc == ""
+    assert own.plan_kernel(root).find().proof.rustc == ""
 
 
 # -- what is refused --------------------------------------------------------------------------
@@ -196,7 +200,7 @@ def test_a_tree_that_takes_signed_modules_alone_is_a_kernel_too(
 ) -> None:
     own.config[option] = "y"
     own.write_config()
-    assert local.find_tree(own.spec, root).release == RELEASE
+    assert own.plan_kernel(root).find().release == RELEASE
 
 
 @pytest.mark.parametrize("name", [*local.OUTPUTS, *local.RUST_OUTPUTS, "9p.ko", "overlay.ko"])
@@ -256,13 +260,13 @@ def test_the_hosts_compilers_are_taken_when_the_chroots_are_others(own: Own, roo
         ("this host", "gcc"): CC,
         ("this host", "rustc"): RUSTC,
     }
-    tree = local.find_tree(own.spec, root)
+    tree = own.plan_kernel(root).find()
     assert tree.compilers == local.read_host()
     assert tree.make_flags == ("CC=gcc",)
 
 
 def test_the_host_is_not_asked_when_the_chroot_has_them(own: Own, root: Chroot) -> None:
-    local.find_tree(own.spec, root)
+    own.plan_kernel(root).find()
     assert own.asked == ["trixie"]
 
 
@@ -287,7 +291,7 @@ def test_a_kernel_of_clang_is_told_so(own: Own, root: Chroot) -> None:
     own.write_config()
     own.write("vmlinux", BANNERS.format(cc=text, release=RELEASE, version=VERSION))
     own.versions[("trixie", "clang-19")] = text
-    assert local.find_tree(own.spec, root).make_flags == ("LLVM=-19",)
+    assert own.plan_kernel(root).find().make_flags == ("LLVM=-19",)
 
 
 def test_a_version_is_found_whatever_the_shell_says_beside_it() -> None:
@@ -339,11 +343,11 @@ def test_a_toolchain_that_was_chosen_for_a_tree_is_found_and_remembered(
         ("this host, mine", "gcc"): CC,
         ("this host, mine", "rustc"): RUSTC,
     }
-    tree = local.ensure_tree(own.spec, root, progress)
+    tree = own.plan_kernel(root).ensure(progress)
     assert dict(tree.compilers.environment)["RUSTUP_TOOLCHAIN"] == "mine"
     monkeypatch.setattr(local, "read_toolchain", lambda path: "")
     own.asked.clear()
-    assert local.ensure_tree(own.spec, root, progress) == tree
+    assert own.plan_kernel(root).ensure(progress) == tree
     assert own.asked == ["this host, mine"]
 
 
@@ -470,14 +474,14 @@ def test_links_that_go_in_circles_or_nowhere_are_passed_over(
 
 
 def test_a_tree_is_looked_at_once(own: Own, root: Chroot, progress: Progress) -> None:
-    first = local.ensure_tree(own.spec, root, progress)
-    assert local.ensure_tree(own.spec, root, progress) == first
-    assert local.find_tree(own.spec, root) == first
+    first = own.plan_kernel(root).ensure(progress)
+    assert own.plan_kernel(root).ensure(progress) == first
+    assert own.plan_kernel(root).find() == first
     assert own.asked == ["trixie"]
 
 
 def test_to_find_a_tree_leaves_nothing_behind(own: Own, root: Chroot, cache_dir: Path) -> None:
-    local.find_tree(own.spec, root)
+    own.plan_kernel(root).find()
     assert not cache_dir.exists()
 
 
@@ -494,27 +498,27 @@ def test_to_find_a_tree_leaves_nothing_behind(own: Own, root: Chroot, cache_dir:
 def test_a_tree_that_was_built_again_is_another_kernel(
     own: Own, root: Chroot, progress: Progress, name: str
 ) -> None:
-    first = local.ensure_tree(own.spec, root, progress)
+    first = own.plan_kernel(root).ensure(progress)
     with (own.build / name).open("ab") as file:
         file.write(b"\n")
-    second = local.ensure_tree(own.spec, root, progress)
+    second = own.plan_kernel(root).ensure(progress)
     assert second.key != first.key
-    assert local.ensure_tree(own.spec, root, progress) == second
+    assert own.plan_kernel(root).ensure(progress) == second
 
 
 def test_a_tree_with_new_times_alone_is_the_same_kernel(
     own: Own, root: Chroot, progress: Progress
 ) -> None:
-    first = local.ensure_tree(own.spec, root, progress)
+    first = own.plan_kernel(root).ensure(progress)
     os.utime(own.build / "vmlinux", ns=(1, 1))
-    assert local.ensure_tree(own.spec, root, progress) == first
+    assert own.plan_kernel(root).ensure(progress) == first
     assert len(own.asked) == 2, "it was not looked at again"
 
 
 def test_a_tree_that_broke_is_refused_although_it_is_remembered(
     own: Own, root: Chroot, progress: Progress
 ) -> None:
-    local.ensure_tree(own.spec, root, progress)
+    own.plan_kernel(root).ensure(progress)
     (own.build / "Module.symvers").unlink()
     assert "is not built" in refuse(own, root, MissingToolError).message
 
@@ -523,17 +527,18 @@ def test_the_hosts_compilers_are_asked_for_their_version_each_time(
     own: Own, root: Chroot, progress: Progress
 ) -> None:
     own.versions = {("this host", name): text for (_, name), text in own.versions.items()}
-    local.ensure_tree(own.spec, root, progress)
+    own.plan_kernel(root).ensure(progress)
     own.versions[("this host", "gcc")] = "gcc (Debian 14.3.0-1) 14.3.0"
     assert "compilers" in refuse(own, root, MissingToolError).message
 
 
 def test_another_tree_build_or_chroot_is_remembered_elsewhere(own: Own, root: Chroot) -> None:
+    kernel = own.plan_kernel(root)
     keys = {
-        local.plan_entry(own.spec, root).key,
-        local.plan_entry(own.spec, replace(root, key="trixie-2")).key,
-        local.plan_entry(replace(own.spec, build_dir=own.source), root).key,
-        local.plan_entry(replace(own.spec, tree_dir=own.build), root).key,
+        kernel.key,
+        replace(kernel, chroot=replace(root, key="trixie-2")).key,
+        replace(kernel, spec=replace(own.spec, build_dir=own.source)).key,
+        replace(kernel, spec=replace(own.spec, tree_dir=own.build)).key,
     }
     assert len(keys) == 4
 
@@ -543,15 +548,16 @@ def test_another_tree_build_or_chroot_is_remembered_elsewhere(own: Own, root: Ch
 
 def test_a_tree_that_cannot_be_used_is_the_persons_to_mend(own: Own, root: Chroot) -> None:
     (own.build / "vmlinux").unlink()
-    tree, error = find.look_for_tree(own.spec, root)
+    kernel = own.plan_kernel(root)
+    tree, error = find.look_for_tree(kernel, has_root=True)
     assert tree is None
-    (check,) = find.check_tree(own.spec, tree, error)
+    (check,) = find.check_tree(kernel, tree, error)
     assert (check.ok, check.required) == (False, True)
     assert "vmlinux is not there" in check.found
     assert check.fix.startswith("make -C ")
 
 
-def test_without_a_chroot_a_tree_is_not_set_up(own: Own) -> None:
-    tree, error = find.look_for_tree(own.spec, None)
+def test_without_a_chroot_a_tree_is_not_set_up(own: Own, root: Chroot) -> None:
+    tree, error = find.look_for_tree(own.plan_kernel(root), has_root=False)
     assert tree is None
     assert (error.message, error.hint) == ("not set up", "twinmod setup --kernel mine")

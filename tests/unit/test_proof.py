@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -12,15 +13,19 @@ from twinmod import errors
 from twinmod.base import cache, process
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
-from twinmod.base.sandbox import Chroot
 from twinmod.errors import BuildError
-from twinmod.kernels import elf, find, proof, stock
+from twinmod.kernels import elf, proof
 from twinmod.kernels.btf import Kind
 from twinmod.kernels.model import KernelTree
-from twinmod.project.model import KernelSpec
+from twinmod.kernels.stock import StockKernel
 
 RawType = tuple[int, str, int, tuple[int | str, ...], int, bool]
 MakeBtf = Callable[[tuple[RawType, ...]], bytes]
+
+
+class SetImage(Protocol):
+    def __call__(self, tree: KernelTree, *types: RawType) -> None: ...
+
 
 U64: RawType = (Kind.INT, "u64", 8, (64,), 0, False)
 
@@ -49,10 +54,15 @@ def commands(tree: KernelTree, make_btf: MakeBtf, monkeypatch: pytest.MonkeyPatc
     return ran
 
 
-def set_image(tree: KernelTree, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    """Let the image that a VM boots have a BTF."""
-    sections = {(tree.image_path, ".BTF"): content}
-    monkeypatch.setattr(elf, "read_section", lambda path, name: sections[path, name])
+@pytest.fixture
+def set_image(make_btf: MakeBtf, monkeypatch: pytest.MonkeyPatch) -> SetImage:
+    """Lets the image that a VM boots have a BTF with some types; without any it has none."""
+
+    def set_image(tree: KernelTree, *types: RawType) -> None:
+        sections = {(tree.image_path, ".BTF"): make_btf(types) if types else b""}
+        monkeypatch.setattr(elf, "read_section", lambda path, name: sections[path, name])
+
+    return set_image
 
 
 def plan_unproved(tree: KernelTree) -> KernelTree:
@@ -64,11 +74,10 @@ def plan_unproved(tree: KernelTree) -> KernelTree:
 def test_equal_types_are_counted_and_the_others_named(
     tree: KernelTree,
     tmp_path: Path,
-    make_btf: MakeBtf,
+    set_image: SetImage,
     commands: list[Command],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    set_image(tree, monkeypatch, make_btf((U64, MUTEX, WIDER)))
+    set_image(tree, U64, MUTEX, WIDER)
     proved = proof.prove_layouts(plan_unproved(tree), tmp_path)
     assert (proved.equal_layouts, proved.unknown_layouts) == (1, ("struct drm",))
     assert (proved.ambiguous_layouts, proved.uncompared) == (("struct mutex",), "")
@@ -89,9 +98,9 @@ def test_equal_types_are_counted_and_the_others_named(
 
 @pytest.mark.usefixtures("commands")
 def test_a_type_that_differs_is_refused_and_shown(
-    tree: KernelTree, tmp_path: Path, make_btf: MakeBtf, monkeypatch: pytest.MonkeyPatch
+    tree: KernelTree, tmp_path: Path, set_image: SetImage
 ) -> None:
-    set_image(tree, monkeypatch, make_btf((U64, WIDER, OTHER)))
+    set_image(tree, U64, WIDER, OTHER)
     with pytest.raises(BuildError) as caught:
         proof.prove_layouts(plan_unproved(tree), tmp_path)
     assert errors.render_error(caught.value).splitlines()[:3] == [
@@ -106,17 +115,17 @@ def test_a_type_that_differs_is_refused_and_shown(
 
 @pytest.mark.usefixtures("commands")
 def test_a_kernel_that_has_none_of_the_types_is_refused(
-    tree: KernelTree, tmp_path: Path, make_btf: MakeBtf, monkeypatch: pytest.MonkeyPatch
+    tree: KernelTree, tmp_path: Path, set_image: SetImage
 ) -> None:
-    set_image(tree, monkeypatch, make_btf((U64,)))
+    set_image(tree, U64)
     with pytest.raises(BuildError, match="have no type that the BTF of the stock kernel has"):
         proof.prove_layouts(plan_unproved(tree), tmp_path)
 
 
 def test_a_kernel_without_btf_has_nothing_compared_and_says_so(
-    tree: KernelTree, tmp_path: Path, commands: list[Command], monkeypatch: pytest.MonkeyPatch
+    tree: KernelTree, tmp_path: Path, commands: list[Command], set_image: SetImage
 ) -> None:
-    set_image(tree, monkeypatch, b"")
+    set_image(tree)
     proved = proof.prove_layouts(plan_unproved(tree), tmp_path)
     assert proof.render_layouts(proved) == "not compared: the kernel has no BTF"
     assert (proved.equal_layouts, commands) == (0, [])
@@ -145,66 +154,59 @@ def write_entry(folder: Path, tree: KernelTree) -> None:
 
 
 @pytest.fixture
-def entry_dir(cache_dir: Path, kernel_spec: KernelSpec, root: Chroot, tree: KernelTree) -> Path:
-    folder = cache_dir / "kernel" / stock.plan_entry(kernel_spec, root, "").key
+def entry_dir(cache_dir: Path, stock_kernel: StockKernel, tree: KernelTree) -> Path:
+    folder = cache_dir / "kernel" / stock_kernel.key
     write_entry(folder, tree)
     return folder
 
 
 def test_a_tree_that_an_older_twinmod_made_is_compared_once(
     entry_dir: Path,
-    tree: KernelTree,
-    kernel_spec: KernelSpec,
-    root: Chroot,
+    stock_kernel: StockKernel,
     progress: Progress,
-    make_btf: MakeBtf,
+    set_image: SetImage,
     commands: list[Command],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found = find.find_tree(kernel_spec, root)
+    found = stock_kernel.find()
     assert found is not None
     assert found.proof.uncompared == proof.PENDING
-    set_image(found, monkeypatch, make_btf((U64, MUTEX)))
-    made = find.ensure_tree(kernel_spec, root, "", progress)
+    set_image(found, U64, MUTEX)
+    made = stock_kernel.ensure(progress)
     assert (made.proof.equal_layouts, made.proof.unknown_layouts) == (1, ("struct drm",))
-    assert find.find_tree(kernel_spec, root) == made
-    assert find.ensure_tree(kernel_spec, root, "", progress) == made
+    assert stock_kernel.find() == made
+    assert stock_kernel.ensure(progress) == made
     assert len(commands) == 2
     assert cache.find_entry("kernel", entry_dir.name) is not None
-    assert tree.release == made.release
 
 
 @pytest.mark.usefixtures("commands", "entry_dir")
 def test_a_tree_that_is_refused_is_refused_again(
-    kernel_spec: KernelSpec,
-    root: Chroot,
+    stock_kernel: StockKernel,
     progress: Progress,
-    make_btf: MakeBtf,
-    monkeypatch: pytest.MonkeyPatch,
+    set_image: SetImage,
 ) -> None:
-    found = find.find_tree(kernel_spec, root)
+    found = stock_kernel.find()
     assert found is not None
-    set_image(found, monkeypatch, make_btf((U64, WIDER)))
+    set_image(found, U64, WIDER)
     for _ in range(2):
         with pytest.raises(BuildError, match="1 of 1 types are laid out differently"):
-            find.ensure_tree(kernel_spec, root, "", progress)
-    assert find.find_tree(kernel_spec, root) == found
+            stock_kernel.ensure(progress)
+    assert stock_kernel.find() == found
 
 
 @pytest.mark.usefixtures("commands", "entry_dir")
 def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(
-    kernel_spec: KernelSpec,
-    root: Chroot,
+    stock_kernel: StockKernel,
     progress: Progress,
-    make_btf: MakeBtf,
+    set_image: SetImage,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found = find.find_tree(kernel_spec, root)
+    found = stock_kernel.find()
     assert found is not None
-    set_image(found, monkeypatch, make_btf((U64, MUTEX)))
+    set_image(found, U64, MUTEX)
 
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(cache, "write_atomically", refuse)
-    assert find.ensure_tree(kernel_spec, root, "", progress).proof.equal_layouts == 1
+    assert stock_kernel.ensure(progress).proof.equal_layouts == 1

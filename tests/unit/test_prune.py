@@ -21,7 +21,10 @@ from twinmod.base.sandbox import Chroot
 from twinmod.builds import signing
 from twinmod.errors import ExitCode
 from twinmod.kernels import debug, local, roots, stock
-from twinmod.kernels.model import KernelTree
+from twinmod.kernels.debug import DebugKernel
+from twinmod.kernels.local import LocalKernel
+from twinmod.kernels.model import Kernel, KernelTree
+from twinmod.kernels.stock import StockKernel
 from twinmod.project import config as project_config
 from twinmod.project import skeleton
 from twinmod.project.config import Config
@@ -305,7 +308,11 @@ def test_nothing_goes_while_a_part_of_the_project_is_missing(
 
 
 def test_keys_are_those_by_which_caches_are_full(
-    root: Chroot, tree: KernelTree, kernel_spec: KernelSpec, tmp_path: Path
+    root: Chroot,
+    tree: KernelTree,
+    stock_kernel: StockKernel,
+    as_kernel: Callable[[KernelTree], Kernel],
+    tmp_path: Path,
 ) -> None:
     """Whoever changes one of these has every user make it again: hours, for some kernels."""
     chroot = ChrootSpec(name="trixie", suite="trixie", packages=("rustc", "make"))
@@ -322,9 +329,10 @@ def test_keys_are_those_by_which_caches_are_full(
     )
     write(tmp_path / "Cargo.lock", "pytest==9.2.0\n")
     assert roots.plan_entry(chroot, "").key == "trixie-d60f71fba973"
-    assert stock.plan_entry(kernel_spec, root, "").key == "stock-0aa85585d35e"
-    assert debug.plan_entry(kasan, root, tree).key == "kasan-fe587103a728"
-    assert local.plan_entry(mine, root).key == "mine-dc0971a217f4"
+    assert stock_kernel.key == "stock-0aa85585d35e"
+    kasan_kernel = DebugKernel(spec=kasan, chroot=root, base=as_kernel(tree))
+    assert kasan_kernel.key == "kasan-fe587103a728"
+    assert LocalKernel(spec=mine, chroot=root).key == "mine-dc0971a217f4"
     assert packages.prepare_site(root, tmp_path / "Cargo.lock").key == "f28cfb8e605d"
     assert packages.prepare_crates(root, tmp_path).key == "f28cfb8e605d"
     files = (("a", b"xy"), ("b", b"z"))

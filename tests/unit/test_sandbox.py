@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from twinmod.base import sandbox
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.errors import ConfigError
 
 LINUX = Bind(source_path=Path("/cache/linux"), target_path=PurePosixPath("/twinmod/linux"))
@@ -19,24 +19,23 @@ STAGE = Bind(
     writable=True,
 )
 
+EVERYTHING = Enter(
+    binds=(LINUX, STAGE),
+    devices=("/dev/kvm",),
+    network=True,
+    writable=True,
+    terminal=True,
+    environment=(("A", "b c"),),
+    working_dir="/twinmod",
+)
+
 
 def find_all(argv: tuple[str, ...], word: str) -> list[int]:
     return [place for place, part in enumerate(argv) if part == word]
 
 
 def test_everything_that_a_caller_can_ask_for(root: Chroot) -> None:
-    argv = sandbox.plan_enter(
-        root,
-        ("qemu",),
-        binds=(LINUX, STAGE),
-        devices=("/dev/kvm",),
-        network=True,
-        writable=True,
-        terminal=True,
-        environment=(("A", "b c"),),
-        working_dir="/twinmod",
-    )
-    assert argv == (
+    assert sandbox.plan_enter(root, ("qemu",), EVERYTHING) == (
         "bwrap",
         "--unshare-all",
         "--share-net",
@@ -91,7 +90,7 @@ def test_a_folder_is_covered_after_what_it_lies_in_and_before_what_lies_in_it(
     root: Chroot,
 ) -> None:
     samples = PurePosixPath("/twinmod/linux/samples/rust")
-    argv = sandbox.plan_enter(root, ("true",), binds=(LINUX, STAGE), hidden=(samples,))
+    argv = sandbox.plan_enter(root, ("true",), Enter(binds=(LINUX, STAGE), hidden=(samples,)))
     (covered,) = find_all(argv, str(samples))
     assert argv[covered - 1] == "--tmpfs"
     assert argv.index("/twinmod/linux") < covered < argv.index(str(STAGE.target_path))
@@ -102,12 +101,14 @@ def test_a_folder_is_covered_once_for_all_that_lies_in_it(root: Chroot) -> None:
     binds = tuple(
         Bind(source_path=Path(f"/cache/{name}"), target_path=view / name) for name in ("a", "b")
     )
-    argv = sandbox.plan_enter(root, ("true",), binds=binds, hidden=(view,))
+    argv = sandbox.plan_enter(root, ("true",), Enter(binds=binds, hidden=(view,)))
     assert len(find_all(argv, str(view))) == 1
 
 
 def test_a_folder_that_nothing_lies_in_is_left_alone(root: Chroot) -> None:
-    argv = sandbox.plan_enter(root, ("true",), binds=(LINUX,), hidden=(PurePosixPath("/view"),))
+    argv = sandbox.plan_enter(
+        root, ("true",), Enter(binds=(LINUX,), hidden=(PurePosixPath("/view"),))
+    )
     assert "/view" not in argv
 
 
@@ -115,9 +116,9 @@ def test_nothing_has_the_network_or_may_write_unless_it_is_asked_for(root: Chroo
     command = sandbox.plan_command(
         root,
         ("true",),
+        Enter(binds=(LINUX,)),
         purpose="x",
         timeout_s=7,
-        binds=(LINUX,),
     )
     assert "--share-net" not in command.argv
     assert "--bind" not in command.argv
@@ -140,7 +141,7 @@ def test_the_host_as_a_root_is_mounted_part_by_part_and_never_writable(root: Chr
         top=(("bin", "usr/bin"), ("usr", "")),
         environment=(("PATH", "/opt/gcc/bin:/usr/bin"),),
     )
-    argv = sandbox.plan_enter(host, ("make",), environment=(("HOME", "/x"),), writable=True)
+    argv = sandbox.plan_enter(host, ("make",), Enter(environment=(("HOME", "/x"),), writable=True))
     link, usr, devices = argv.index("--symlink"), argv.index("--ro-bind"), argv.index("--dev")
     assert argv[link : link + 3] == ("--symlink", "usr/bin", "/bin")
     assert argv[usr : usr + 3] == ("--ro-bind", "/usr", "/usr")
@@ -154,7 +155,7 @@ def test_the_host_as_a_root_is_mounted_part_by_part_and_never_writable(root: Chr
 
 def test_what_a_host_keeps_of_the_sandboxs_own_folders_is_mounted_over_them(root: Chroot) -> None:
     kept = (Path("/run/current-system"), Path("/tmp/gcc-15"))
-    argv = sandbox.plan_enter(replace(root, kept=kept), ("make",), devices=("/dev/kvm",))
+    argv = sandbox.plan_enter(replace(root, kept=kept), ("make",), Enter(devices=("/dev/kvm",)))
     for path in kept:
         place = argv.index(str(path))
         assert argv[place - 1 : place + 2] == ("--ro-bind", str(path), str(path))

@@ -3,7 +3,7 @@
 
 import hashlib
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from twinmod.errors import BuildError, ConfigError, MissingToolError
 from twinmod.kernels import find, kconfig, proof, stock
 from twinmod.kernels import packages as kernels_packages
 from twinmod.kernels.model import CrateProof, KernelTree, Origin
+from twinmod.kernels.stock import StockKernel
 from twinmod.project.model import KernelSpec
 
 VERSION = "7.3.4-1~bpo13+1"
@@ -348,22 +349,21 @@ def test_crates_with_the_same_names_still_have_their_layouts_to_be_compared(
 # -- what is kept -----------------------------------------------------------------------------
 
 
-def test_another_suite_flavour_or_chroot_is_another_tree(
-    kernel_spec: KernelSpec, root: Chroot
-) -> None:
+def test_another_suite_flavour_or_chroot_is_another_tree(stock_kernel: StockKernel) -> None:
+    spec, root = stock_kernel.spec, stock_kernel.chroot
     keys = {
-        stock.plan_entry(kernel_spec, root, "").key,
-        stock.plan_entry(replace(kernel_spec, suite="sid"), root, "").key,
-        stock.plan_entry(replace(kernel_spec, flavour="cloud-amd64"), root, "").key,
-        stock.plan_entry(kernel_spec, replace(root, key="trixie-2"), "").key,
+        stock_kernel.key,
+        replace(stock_kernel, spec=replace(spec, suite="sid")).key,
+        replace(stock_kernel, spec=replace(spec, flavour="cloud-amd64")).key,
+        replace(stock_kernel, chroot=replace(root, key="trixie-2")).key,
     }
     assert len(keys) == 4
 
 
 def test_a_tree_is_read_back_as_it_was_recorded(
-    cache_dir: Path, kernel_spec: KernelSpec, root: Chroot, tree: KernelTree
+    cache_dir: Path, stock_kernel: StockKernel, tree: KernelTree
 ) -> None:
-    folder = cache_dir / "kernel" / stock.plan_entry(kernel_spec, root, "").key
+    folder = cache_dir / "kernel" / stock_kernel.key
     folder.mkdir(parents=True)
     (folder / "record.json").write_text(
         f'{{"release": "{RELEASE}", "version": "{VERSION}", "suite": "trixie-backports",'
@@ -372,7 +372,7 @@ def test_a_tree_is_read_back_as_it_was_recorded(
         ' "checked_symbols": 690, "equal_layouts": 3102, "ambiguous_layouts": [],'
         ' "unknown_layouts": ["struct drm_device", "typedef gpu_t"], "uncompared": ""}}'
     )
-    assert find.find_tree(kernel_spec, root) == replace(
+    assert stock_kernel.find() == replace(
         tree,
         key=folder.name,
         source_dir=folder / "linux",
@@ -385,41 +385,50 @@ def test_a_tree_is_read_back_as_it_was_recorded(
 NOT_MADE = MissingToolError("not set up", hint="twinmod setup")
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What came of the comparison of a kernel's layouts, and what the doctor makes of it."""
+
+    origin: Origin
+    uncompared: str
+    ok: bool
+    fix: str
+
+
 @pytest.mark.parametrize(
-    ("origin", "uncompared", "ok", "fix"),
+    "compared",
     [
-        ("stock", "", True, ""),
-        ("stock", proof.PENDING, False, "twinmod setup"),
-        ("stock", "the kernel has no BTF", False, ""),
-        ("built", "one make built both", True, ""),
+        Compared(Origin.STOCK, "", True, ""),
+        Compared(Origin.STOCK, proof.PENDING, False, "twinmod setup"),
+        Compared(Origin.STOCK, "the kernel has no BTF", False, ""),
+        Compared(Origin.BUILT, "one make built both", True, ""),
     ],
 )
 def test_the_doctor_says_whether_layouts_were_compared(
-    tree: KernelTree, kernel_spec: KernelSpec, origin: str, uncompared: str, ok: bool, fix: str
+    tree: KernelTree, stock_kernel: StockKernel, compared: Compared
 ) -> None:
-    equal = 0 if uncompared else 3102
-    proved = replace(tree.proof, equal_layouts=equal, uncompared=uncompared)
-    checks = find.check_tree(
-        kernel_spec, replace(tree, origin=Origin(origin), proof=proved), NOT_MADE
-    )
+    equal = 0 if compared.uncompared else 3102
+    proved = replace(tree.proof, equal_layouts=equal, uncompared=compared.uncompared)
+    tree = replace(tree, origin=compared.origin, proof=proved)
+    checks = find.check_tree(stock_kernel, tree, NOT_MADE)
     found = {check.name: check for check in checks}["layouts"]
-    assert (found.ok, found.required, found.fix) == (ok, False, fix)
-    assert uncompared in found.found
-    assert ("3102 types equal, 2 not in its BTF" in found.found) == (not uncompared)
+    assert (found.ok, found.required, found.fix) == (compared.ok, False, compared.fix)
+    assert compared.uncompared in found.found
+    assert ("3102 types equal, 2 not in its BTF" in found.found) == (not compared.uncompared)
 
 
 def test_the_doctor_does_not_fail_for_a_tree_that_setup_will_make(
-    kernel_spec: KernelSpec,
+    stock_kernel: StockKernel,
 ) -> None:
-    for check in find.check_tree(kernel_spec, None, NOT_MADE):
+    for check in find.check_tree(stock_kernel, None, NOT_MADE):
         assert (check.ok, check.required, check.fix) == (False, False, "twinmod setup")
 
 
 def test_the_doctor_wants_no_crates_of_a_kernel_without_rust(
-    tree: KernelTree, kernel_spec: KernelSpec
+    tree: KernelTree, stock_kernel: StockKernel
 ) -> None:
     bare = replace(tree, proof=replace(tree.proof, rustc="", checked_symbols=0))
-    assert all(check.ok for check in find.check_tree(kernel_spec, bare, NOT_MADE))
+    assert all(check.ok for check in find.check_tree(stock_kernel, bare, NOT_MADE))
 
 
 def test_a_kernel_that_was_built_without_rustc_finds_none() -> None:

@@ -9,13 +9,13 @@ import pytest
 
 from twinmod import errors
 from twinmod.base import process
+from twinmod.base.cache import CacheEntry, Made
 from twinmod.base.sandbox import Chroot
 from twinmod.errors import BuildError, ConfigError
 from twinmod.project import model
 from twinmod.userland import packages, programs
 from twinmod.userland import testers as userland_testers
-
-SITE = Path("/cache/python/abc/site")
+from twinmod.userland.testers import Tools
 
 #: A conftest.py that takes what the matrix is told.
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -94,16 +94,27 @@ def find_mounts(argv: tuple[str, ...]) -> tuple[str, ...]:
     return argv[argv.index("/twinmod") + 1 : argv.index("--clearenv")]
 
 
+def make_entry(kind: str) -> CacheEntry:
+    """Return an entry that nobody makes."""
+
+    def make(*_: object) -> Made:
+        raise AssertionError(kind)
+
+    return CacheEntry(kind=kind, key="1", make=make)
+
+
+@pytest.fixture
+def tools(root: Chroot, monkeypatch: pytest.MonkeyPatch) -> Tools:
+    """What the Rust tester is built with."""
+    monkeypatch.setenv("TWINMOD_CACHE_DIR", "/cache")
+    return Tools(chroot=root, site=make_entry("python"), crates=make_entry("crates"))
+
+
 def test_the_command_that_builds_the_rust_tester(
-    testers: tuple[model.TesterSpec, ...], root: Chroot
+    testers: tuple[model.TesterSpec, ...], tools: Tools
 ) -> None:
     command = userland_testers.plan_install(
-        testers[1],
-        root,
-        SITE,
-        Path("/cache/crates/1/cargo"),
-        Path("/cache/t.partial"),
-        Path("/cache/target"),
+        testers[1], tools, Path("/cache/t.partial"), Path("/cache/target")
     )
     assert command.argv[command.argv.index("--") + 1 :] == (
         "python3",
@@ -121,21 +132,23 @@ def test_the_command_that_builds_the_rust_tester(
     mounts = find_mounts(command.argv)
     readable = {mounts[at + 1] for at, word in enumerate(mounts) if word == "--ro-bind"}
     writable = {mounts[at + 1] for at, word in enumerate(mounts) if word == "--bind"}
-    assert readable == {"/cache/python/abc/site"}
+    assert readable == {"/cache/python/1/site"}
     assert writable == {"/cache/t.partial", "/cache/target", "/cache/crates/1/cargo"}
 
 
 def test_a_tester_without_crates_is_given_none(
-    testers: tuple[model.TesterSpec, ...], root: Chroot
+    testers: tuple[model.TesterSpec, ...], tools: Tools
 ) -> None:
-    command = userland_testers.plan_install(testers[0], root, SITE, None, Path("/w"), Path("/t"))
+    command = userland_testers.plan_install(
+        testers[0], replace(tools, crates=None), Path("/w"), Path("/t")
+    )
     assert "/twinmod/cargo" not in find_mounts(command.argv)
 
 
 def test_a_tester_is_built_without_any_network(
-    testers: tuple[model.TesterSpec, ...], root: Chroot
+    testers: tuple[model.TesterSpec, ...], tools: Tools
 ) -> None:
-    command = userland_testers.plan_install(testers[1], root, SITE, None, Path("/w"), Path("/t"))
+    command = userland_testers.plan_install(testers[1], tools, Path("/w"), Path("/t"))
     assert "--share-net" not in command.argv
     settings = dict(userland_testers.plan_build_environment())
     assert settings["CARGO_NET_OFFLINE"] == "true"

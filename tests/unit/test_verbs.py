@@ -33,11 +33,10 @@ from twinmod.errors import (
 )
 from twinmod.guest.protocol import Count, Outcome, Timing
 from twinmod.kernels import find
-from twinmod.kernels.model import KernelTree
+from twinmod.kernels.model import Kernel, KernelTree
 from twinmod.matrix import report, run
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
-from twinmod.project.model import KernelSpec
 from twinmod.ui import cli
 from twinmod.userland import native, testers
 from twinmod.vm import boot, gdb, machine, recording, running, session, shell
@@ -476,8 +475,8 @@ def test_each_kernels_checks_are_made_whatever_became_of_the_others(world: World
 def test_a_tree_that_cannot_be_read_hides_no_other_kernel(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def look_for_tree(spec: KernelSpec, *_: object) -> tuple[KernelTree | None, TwinmodError]:
-        if spec.name == "sid":
+    def look_for_tree(kernel: Kernel, **_: object) -> tuple[KernelTree | None, TwinmodError]:
+        if kernel.spec.name == "sid":
             raise PermissionError(13, "Permission denied", "/home/somebody/linux")
         return world.prepared.tree, TwinmodError("")
 

@@ -5,7 +5,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,14 +50,12 @@ def run_setup(config: Config, progress: Progress) -> Prepared:
     Raises:
         TwinmodError: See the steps.
     """
-    root = ensure_root(config, progress)
-    base = run_base(config, progress)
-    mirror = config.mirror or root.mirror
-    tree = find.ensure_tree(config.kernel, root, mirror, progress, base)
-    site = prepare_site(config, root).ensure(progress)
-    crates = prepare_crates(config, root).ensure(progress)
+    kernel = find.choose_kernel(config, lambda one: ensure_root(one, progress))
+    tree = kernel.ensure(progress)
+    site = prepare_site(config, kernel.chroot).ensure(progress)
+    crates = prepare_crates(config, kernel.chroot).ensure(progress)
     return Prepared(
-        chroot=root,
+        chroot=kernel.chroot,
         tree=tree,
         site_dir=site.path / packages.SITE,
         crates_dir=crates.path / packages.CARGO,
@@ -85,20 +83,21 @@ def prepare_testers(config: Config, chroot: Chroot) -> tuple[tuple[TesterSpec, C
     Raises:
         ConfigError: A tester's project is missing.
     """
-    site, crates = prepare_site(config, chroot), prepare_crates(config, chroot)
-    beside = read_beside(config)
+    tools, beside = prepare_tools(config, chroot), read_beside(config)
     return tuple(
-        (
-            spec,
-            userland_testers.prepare_entry(
-                spec,
-                Tools(chroot=chroot, site=site, crates=crates if spec.name == "rust" else None),
-                config.root_dir,
-                beside,
-            ),
-        )
+        (spec, userland_testers.prepare_entry(spec, tools[spec.name], config.root_dir, beside))
         for spec in config.testers
     )
+
+
+def prepare_tools(config: Config, chroot: Chroot) -> dict[str, Tools]:
+    """Return what testers are built with, by their names.
+
+    Raises:
+        ConfigError: The Rust tester has no Cargo.lock.
+    """
+    tools = Tools(chroot=chroot, site=prepare_site(config, chroot), crates=None)
+    return {"c": tools, "rust": replace(tools, crates=prepare_crates(config, chroot))}
 
 
 def prepare_programs(config: Config, chroot: Chroot) -> CacheEntry:
@@ -122,28 +121,10 @@ def ensure_root(config: Config, progress: Progress) -> Chroot:
     return root
 
 
-def run_base(config: Config, progress: Progress) -> KernelTree | None:
-    """Return the kernel whose source another one is built from; None for one that is not."""
-    if not config.kernel.source:
-        return None
-    base = project_config.select_kernel(config, config.kernel.source)
-    root = ensure_root(base, progress)
-    return find.ensure_tree(base.kernel, root, base.mirror or root.mirror, progress)
-
-
-def find_base(config: Config) -> KernelTree | None:
-    """Return the kernel whose source another one is built from, when it is there."""
-    if not config.kernel.source:
-        return None
-    base = project_config.select_kernel(config, config.kernel.source)
-    tree, _ = find.look_for_tree(base.kernel, roots.find_chroot(base.chroot))
-    return tree
-
-
 def look_for_tree(config: Config, root: Chroot | None) -> tuple[KernelTree | None, TwinmodError]:
     """Return a configuration's kernel, or None, and the error that a step without it ends with."""
     try:
-        return find.look_for_tree(config.kernel, root, find_base(config))
+        return find.look_for_tree(find.choose_kernel(config), has_root=root is not None)
     except OSError as error:
         return None, MissingToolError(
             f"kernel {config.kernel.name} cannot be read: {error.strerror or error}",
@@ -373,9 +354,8 @@ def run_lint(config: Config, prepared: Prepared, progress: Progress) -> None:
     for plan in prepare_builds(config, prepared.tree, languages):
         lint.lint(plan, progress)
     spec = next(spec for spec in config.testers if spec.name == "rust")
-    userland_testers.lint(
-        spec, prepared.chroot, config.root_dir, prepared.site_dir, prepared.crates_dir, progress
-    )
+    tools = prepare_tools(config, prepared.chroot)[spec.name]
+    userland_testers.lint(spec, tools, config.root_dir, progress)
 
 
 def find_used_entries(config: Config) -> tuple[tuple[str, str], ...]:
@@ -393,8 +373,9 @@ def find_used_entries(config: Config) -> tuple[tuple[str, str], ...]:
 def _find_folders(config: Config) -> Iterator[tuple[str, str]]:
     """Yield (kind, name) of the cache's folders that one kernel uses."""
     # Its chroot may be harmed or removed: what was made with it is used again with the next one.
-    chroot = roots.find_chroot(config.chroot) or roots.plan_chroot(config.chroot, {})
-    yield from find.find_folders(config.kernel, chroot, find_base(config))
+    kernel = find.choose_kernel(config)
+    chroot = kernel.chroot
+    yield from kernel.folders
     yield userland_testers.plan_target(chroot)
     entries = (
         roots.plan_entry(config.chroot, config.mirror),

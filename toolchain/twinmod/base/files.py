@@ -4,24 +4,29 @@
 Standard library only: nox itself imports this, before anything is installed.
 """
 
+import fnmatch
 import hashlib
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-#: Left by builds in a checkout; no part of a project.
-IGNORED = ("target", "build", "dist", "__pycache__", "*.so", "*.egg-info", ".*")
+#: Left by kbuild beside a module's sources, where a person ran make there.
+KBUILD = ("*.o", "*.ko", "*.mod", "*.mod.c", "Module.symvers", "modules.order")
+
+#: Left by builds in a checkout, and by editors; no part of a project.
+IGNORED = (*KBUILD, "target", "build", "dist", "__pycache__", "*.so", "*.egg-info", ".*")
+
+
+def is_left(name: str) -> bool:
+    """Whether a file or a folder of this name was left by a build or an editor."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in IGNORED)
 
 
 def list_files(folder: Path) -> tuple[Path, ...]:
     """Return the paths of a folder's files, sorted, without what builds leave."""
-    ignored = shutil.ignore_patterns(*IGNORED)
     found: list[Path] = []
 
     def look_into(inner: Path) -> None:
-        names = sorted(path.name for path in inner.iterdir())
-        skipped = ignored(str(inner), names)
-        for path in (inner / name for name in names if name not in skipped):
+        for path in (path for path in sorted(inner.iterdir()) if not is_left(path.name)):
             if path.is_dir():
                 look_into(path)
             elif path.is_file():

@@ -44,6 +44,32 @@ class Chroot:
     environment: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enter:
+    """What a process inside a chroot sees beside its root, and what it may do there."""
+
+    # Mounted in order, so a later one may lie inside an earlier one.
+    binds: tuple[Bind, ...] = ()
+    # Folders covered by an empty, writable one before the binds that lie in them: a mount point can
+    # be made there although the folder is read-only.
+    hidden: tuple[PurePosixPath, ...] = ()
+    # Device nodes of the host.
+    devices: tuple[str, ...] = ()
+    # (name, value), added to ENVIRONMENT.
+    environment: tuple[tuple[str, str], ...] = ()
+    # Where the program starts.
+    working_dir: str = "/"
+    # It shares the host's network; nothing has it otherwise.
+    network: bool = False
+    # It may change the root itself.
+    writable: bool = False
+    # It stays in the caller's session, and reads their terminal.
+    terminal: bool = False
+
+
+#: A process that sees its root, and nothing else.
+PLAIN = Enter()
+
 #: All that twinmod puts into a chroot appears below this folder, at the same path everywhere,
 #: so that products do not depend on where the checkout or the cache lies.
 INSIDE = PurePosixPath("/twinmod")
@@ -118,47 +144,28 @@ def plan_root(chroot: Chroot, *, writable: bool = False) -> tuple[str, ...]:
     )
 
 
-def plan_enter(
-    chroot: Chroot,
-    argv: tuple[str, ...],
-    *,
-    binds: tuple[Bind, ...] = (),
-    hidden: tuple[PurePosixPath, ...] = (),
-    devices: tuple[str, ...] = (),
-    environment: tuple[tuple[str, str], ...] = (),
-    working_dir: str = "/",
-    network: bool = False,
-    writable: bool = False,
-    terminal: bool = False,
-) -> tuple[str, ...]:
+def plan_enter(chroot: Chroot, argv: tuple[str, ...], enter: Enter = PLAIN) -> tuple[str, ...]:
     """Return the argument vector that runs something inside a chroot, as its root.
 
     Args:
         chroot: Where to enter.
         argv: What to run there.
-        binds: Mounted in order, so a later one may lie inside an earlier one.
-        hidden: Folders covered by an empty, writable one before the binds that follow an
-            equal prefix; a mount point can be made there although the folder is read-only.
-        devices: Device nodes of the host to pass through.
-        environment: Added to ENVIRONMENT.
-        working_dir: Where the program starts.
-        network: Share the host's network; nothing has it otherwise.
-        writable: Allow changes to the chroot itself.
-        terminal: Stay in the caller's session, for a program that reads its terminal.
+        enter: What it sees there, and what it may do.
 
     Returns:
         A vector that starts with ``bwrap``. Everything inside dies with it.
     """
+    settings = (*ENVIRONMENT, *chroot.environment, *enter.environment)
     return (
-        *("bwrap", "--unshare-all", *(("--share-net",) if network else ())),
-        *("--die-with-parent", *(() if terminal else ("--new-session",))),
+        *("bwrap", "--unshare-all", *(("--share-net",) if enter.network else ())),
+        *("--die-with-parent", *(() if enter.terminal else ("--new-session",))),
         *("--uid", "0", "--gid", "0"),
-        *plan_root(chroot, writable=writable),
+        *plan_root(chroot, writable=enter.writable),
         *plan_own_folders(),
         *(part for path in chroot.kept for part in ("--ro-bind", str(path), str(path))),
-        *(part for device in devices for part in ("--dev-bind", device, device)),
-        *_plan_mounts(binds, hidden),
-        *plan_start((*ENVIRONMENT, *chroot.environment, *environment), working_dir),
+        *(part for device in enter.devices for part in ("--dev-bind", device, device)),
+        *_plan_mounts(enter.binds, enter.hidden),
+        *plan_start(settings, enter.working_dir),
         *argv,
     )
 
@@ -199,23 +206,10 @@ def _plan_mounts(binds: tuple[Bind, ...], hidden: tuple[PurePosixPath, ...]) -> 
 def plan_command(
     chroot: Chroot,
     argv: tuple[str, ...],
+    enter: Enter = PLAIN,
     *,
     purpose: str,
     timeout_s: float,
-    binds: tuple[Bind, ...] = (),
-    hidden: tuple[PurePosixPath, ...] = (),
-    environment: tuple[tuple[str, str], ...] = (),
-    network: bool = False,
-    writable: bool = False,
 ) -> Command:
     """Return a command that runs inside a chroot; see plan_enter for the arguments."""
-    entered = plan_enter(
-        chroot,
-        argv,
-        binds=binds,
-        hidden=hidden,
-        environment=environment,
-        network=network,
-        writable=writable,
-    )
-    return Command(argv=entered, purpose=purpose, timeout_s=timeout_s)
+    return Command(argv=plan_enter(chroot, argv, enter), purpose=purpose, timeout_s=timeout_s)

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from twinmod.base import process, sandbox
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 
 TIMEOUT_S = 300.0
 
@@ -28,9 +28,9 @@ def _filter(root: Chroot, argv: tuple[str, ...], data: bytes) -> bytes:
         command = sandbox.plan_command(
             root,
             ("sh", "-c", script),
+            Enter(binds=(Bind(source_path=folder, target_path=inside, writable=True),)),
             purpose=f"{argv[0]} did not end well",
             timeout_s=TIMEOUT_S,
-            binds=(Bind(source_path=folder, target_path=inside, writable=True),),
         )
         process.run(command)
         return (folder / "out").read_bytes()

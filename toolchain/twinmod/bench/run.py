@@ -10,7 +10,7 @@ from pathlib import Path
 from twinmod import workspace
 from twinmod.base import documents, parallel, process, sandbox
 from twinmod.base.progress import Progress
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.bench import figures as bench_figures
 from twinmod.bench import report
 from twinmod.bench.document import BenchReport, BuildEntry, ExactRun, WallRun
@@ -179,12 +179,14 @@ def read_stripped_size(product: Product, compilers: Chroot, config: Config) -> i
             str(inside / "out" / product.file_name),
             str(inside / product.file_name),
         ),
+        Enter(
+            binds=(
+                Bind(source_path=product.path, target_path=inside / product.file_name),
+                Bind(source_path=out_dir, target_path=inside / "out", writable=True),
+            )
+        ),
         purpose=f"{product.file_name} was not stripped",
         timeout_s=TOOL_TIMEOUT_S,
-        binds=(
-            Bind(source_path=product.path, target_path=inside / product.file_name),
-            Bind(source_path=out_dir, target_path=inside / "out", writable=True),
-        ),
     )
     process.run(command)
     return (out_dir / product.file_name).stat().st_size

@@ -8,7 +8,6 @@ the read-only Linux tree for Rust.
 Source: Documentation/kbuild/modules.rst, Linux 7.3.
 """
 
-import hashlib
 import shlex
 import shutil
 import time
@@ -18,10 +17,11 @@ from pathlib import Path, PurePosixPath
 from msgspec import structs
 
 from twinmod.base import documents, process, sandbox, templates
+from twinmod.base import files as base_files
 from twinmod.base.documents import Document, Part
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
-from twinmod.base.sandbox import Bind
+from twinmod.base.sandbox import Bind, Enter
 from twinmod.builds.product import Product
 from twinmod.errors import BuildError, ConfigError
 from twinmod.kernels import elf, kconfig
@@ -137,8 +137,16 @@ def read_sources(module: ModuleSpec, project_dir: Path) -> tuple[tuple[str, byte
             facts=(("file", str(main_path)),),
             hint=f"correct [tool.twinmod.modules.{module.name}], or write the file",
         )
-    paths = sorted(path for path in folder.iterdir() if path.suffix in SOURCE_SUFFIXES)
-    return tuple((path.name, path.read_bytes()) for path in paths)
+    return tuple((path.name, path.read_bytes()) for path in list_sources(folder))
+
+
+def list_sources(folder: Path) -> tuple[Path, ...]:
+    """Return the source files in a folder, sorted, without what a build or an editor left."""
+    return tuple(
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix in SOURCE_SUFFIXES and not base_files.is_left(path.name) and path.is_file()
+    )
 
 
 def plan_folder(module: ModuleSpec) -> tuple[str, PurePosixPath]:
@@ -210,21 +218,11 @@ def plan_build(
     command = sandbox.plan_command(
         tree.compilers,
         argv,
-        binds=binds,
-        hidden=hidden,
+        Enter(binds=binds, hidden=hidden),
         purpose=f"module {module.name} did not build",
         timeout_s=BUILD_TIMEOUT_S,
     )
     command = replace(command, log_path=stage_dir / "build.log", tail_lines=COMPILER_LINES)
-    makefile = templates.render_template(
-        "Makefile.j2",
-        {
-            "module": module.name,
-            "release": tree.release,
-            "subdirs": module.subdirs,
-            "command": render_makefile_command(command),
-        },
-    )
     kbuild = templates.render_template("Kbuild.j2", {"module": module.name, "version": version})
     files = (*sources, ("Kbuild", kbuild.encode()))
     subdirs_line = f"make SUBDIRS={module.subdirs} modules" if module.subdirs else ""
@@ -234,29 +232,34 @@ def plan_build(
         stage_dir=stage_dir,
         folder=folder,
         command=command,
-        files=(*files, ("Makefile", makefile.encode())),
+        files=(*files, ("Makefile", render_makefile(module, tree, command).encode())),
         subdirs_line=subdirs_line,
-        digest=plan_digest(files, argv, (tree.key, tree.compilers.key)),
+        digest=plan_digest(files, argv, tree),
     )
 
 
 def plan_digest(
-    files: tuple[tuple[str, bytes], ...], argv: tuple[str, ...], keys: tuple[str, ...]
+    files: tuple[tuple[str, bytes], ...], argv: tuple[str, ...], tree: KernelTree
 ) -> str:
     """Return the digest of all that a product depends on: sources, command, tree, chroot."""
-    total = hashlib.sha256()
-    for part in (
-        *(part for name, text in files for part in (name.encode(), text)),
-        *(text.encode() for text in (*argv, *keys)),
-    ):
-        total.update(len(part).to_bytes(8, "big"))
-        total.update(part)
-    return total.hexdigest()
+    # Words as a shell quotes them end at the newline: none looks like a part of a file.
+    beginning = shlex.join((*argv, tree.key, tree.compilers.key))
+    return base_files.plan_digest(f"{beginning}\n", files)
 
 
-def render_makefile_command(command: Command) -> str:
-    """Return a build's command for a Makefile, without its last word, the target."""
-    return shlex.join(command.argv[:-1]).replace("$", "$$")
+def render_makefile(module: ModuleSpec, tree: KernelTree, command: Command) -> str:
+    """Return the Makefile with which a person repeats a build in its stage."""
+    # Without its last word, the target.
+    words = shlex.join(command.argv[:-1]).replace("$", "$$")
+    return templates.render_template(
+        "Makefile.j2",
+        {
+            "module": module.name,
+            "release": tree.release,
+            "subdirs": module.subdirs,
+            "command": words,
+        },
+    )
 
 
 def render_show(plan: BuildPlan) -> str:
@@ -276,9 +279,8 @@ def write_stage(plan: BuildPlan) -> None:
     """
     plan.stage_dir.mkdir(parents=True, exist_ok=True)
     wanted = dict(plan.files)
-    for path in plan.stage_dir.iterdir():
-        generated = path.name.endswith(".mod.c")
-        if path.suffix in SOURCE_SUFFIXES and path.name not in wanted and not generated:
+    for path in list_sources(plan.stage_dir):
+        if path.name not in wanted:
             path.unlink()
     for name, content in plan.files:
         path = plan.stage_dir / name
@@ -321,11 +323,11 @@ def find_product(plan: BuildPlan) -> Product | None:
     """Return the last product when it is exactly what the plan would make, unharmed."""
     try:
         record = documents.parse_part((plan.stage_dir / MANIFEST).read_bytes(), Manifest)
-        content = plan.product_path.read_bytes()
+        digest = base_files.read_digest(plan.product_path)
     except (OSError, *documents.INVALID):
         return None
     built = record.product
-    if record.digest != plan.digest or hashlib.sha256(content).hexdigest() != built.sha256:
+    if record.digest != plan.digest or digest != built.sha256:
         return None
     fields = {
         **structs.asdict(built),
@@ -358,7 +360,7 @@ def read_product(plan: BuildPlan, seconds: float, began_wall: float) -> Product:
         language=plan.module.language,
         path=path,
         size_bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=base_files.read_digest(path),
         vermagic=vermagic,
         seconds=round(seconds, 2),
         up_to_date=False,

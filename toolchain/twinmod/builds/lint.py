@@ -8,8 +8,9 @@ from pathlib import Path
 from twinmod.base import process, sandbox
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
+from twinmod.base.sandbox import Enter
 from twinmod.builds import build
-from twinmod.builds.build import BUILD_TIMEOUT_S, COMPILER_LINES, SOURCE_SUFFIXES, BuildPlan
+from twinmod.builds.build import BUILD_TIMEOUT_S, COMPILER_LINES, BuildPlan
 from twinmod.kernels.model import KernelTree
 from twinmod.project.model import Language, ModuleSpec
 
@@ -40,12 +41,8 @@ def list_checks(
     """
     binds, hidden = build.plan_binds(module, tree, stage_dir)
     _, inside = build.plan_folder(module)
-    names = sorted(
-        p.name
-        for p in stage_dir.iterdir()
-        if p.suffix in SOURCE_SUFFIXES and not p.name.endswith(".mod.c")
-    )
-    checks = _plan_checks(module, tree, tuple(str(inside / name) for name in names))
+    paths = tuple(str(inside / path.name) for path in build.list_sources(stage_dir))
+    checks = _plan_checks(module, tree, paths)
     return tuple(
         (
             name,
@@ -53,8 +50,7 @@ def list_checks(
                 sandbox.plan_command(
                     tree.compilers,
                     argv,
-                    binds=binds,
-                    hidden=hidden,
+                    Enter(binds=binds, hidden=hidden),
                     timeout_s=BUILD_TIMEOUT_S,
                     purpose=f"{name} has something to say about {module.name}",
                 ),

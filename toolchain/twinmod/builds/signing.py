@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Signatures by a person's keys: of modules, as the kernel checks them, and of a release's sums."""
 
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from twinmod.base import commands, process, sandbox
+from twinmod.base import commands, files, process, sandbox
 from twinmod.base.process import Command
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.builds.product import Product
 from twinmod.errors import ConfigError, MissingToolError
 from twinmod.kernels import kconfig
@@ -119,9 +118,9 @@ def _run_openssl(keys: Keys, root: Chroot, arguments: tuple[str, ...]) -> str | 
     command = sandbox.plan_command(
         root,
         ("openssl", *arguments),
+        Enter(binds=_find_binds(keys)),
         purpose="openssl",
         timeout_s=TIMEOUT_S,
-        binds=_find_binds(keys),
     )
     status, output = process.run_unchecked(command)
     return output if status == 0 else None
@@ -208,14 +207,16 @@ def sign_module(keys: Keys, tree: KernelTree, module: Path, target_dir: Path) ->
     command = sandbox.plan_command(
         tree.compilers,
         ("sh", "-c", script),
+        Enter(
+            binds=(
+                *_find_binds(keys),
+                Bind(source_path=tree.build_dir, target_path=sandbox.BUILD),
+                Bind(source_path=module, target_path=sandbox.INSIDE / "module.ko"),
+                Bind(source_path=target_dir, target_path=inside, writable=True),
+            )
+        ),
         purpose=f"{module.name} was not signed",
         timeout_s=TIMEOUT_S,
-        binds=(
-            *_find_binds(keys),
-            Bind(source_path=tree.build_dir, target_path=sandbox.BUILD),
-            Bind(source_path=module, target_path=sandbox.INSIDE / "module.ko"),
-            Bind(source_path=target_dir, target_path=inside, writable=True),
-        ),
     )
     process.run(command)
     return target_dir / module.name
@@ -289,9 +290,8 @@ def sign_product(tree: KernelTree, product: Product) -> Product:
     target_dir = product.path.parent / SIGNED
     target_dir.mkdir(exist_ok=True)
     path = sign_module(find_keys(tree), tree, product.path, target_dir)
-    content = path.read_bytes()
     return replace(
-        product, path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
+        product, path=path, size_bytes=path.stat().st_size, sha256=files.read_digest(path)
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from twinmod.base import process, sandbox
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.builds.product import Product
 from twinmod.cells import injection
 from twinmod.cells.injection import Site
@@ -116,9 +116,9 @@ def read_chains(
         command = sandbox.plan_command(
             compilers,
             argv,
+            Enter(binds=(Bind(source_path=product.path, target_path=MODULE),)),
             purpose="a fault was not decoded",
             timeout_s=TIMEOUT_S,
-            binds=(Bind(source_path=product.path, target_path=MODULE),),
         )
         found.update(zip(here, parse_source_lines(process.run(command)), strict=False))
     return found

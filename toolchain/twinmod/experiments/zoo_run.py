@@ -15,7 +15,7 @@ from twinmod.base import documents, parallel, process, sandbox
 from twinmod.base.documents import Part
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.builds import build, signing
 from twinmod.builds.product import Product
 from twinmod.cells.model import CellResult
@@ -182,7 +182,7 @@ def plan_program(attempt: Attempt, root: Chroot, source_dir: Path, out_dir: Path
     return sandbox.plan_command(
         root,
         argv,
-        binds=binds,
+        Enter(binds=binds),
         purpose=f"program {attempt.stem} did not build",
         timeout_s=PROGRAM_TIMEOUT_S,
     )

@@ -7,17 +7,18 @@ option that was asked for is looked for in what Kconfig made of it.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from twinmod.base import cache, process, sandbox
 from twinmod.base.cache import CacheEntry, FoundEntry, Made
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.errors import BuildError, ConfigError
 from twinmod.kernels import elf, kconfig, proof
-from twinmod.kernels.model import CrateProof, KernelTree, Origin
+from twinmod.kernels.model import CrateProof, Kernel, KernelTree, Origin
 from twinmod.project.model import KernelSpec
 
 #: Changed when the same configuration must give another tree.
@@ -73,13 +74,17 @@ def plan_step(
     command = sandbox.plan_command(
         chroot,
         argv,
+        Enter(
+            binds=(
+                Bind(source_path=base.source_dir, target_path=sandbox.LINUX),
+                Bind(source_path=entry_dir / "build", target_path=sandbox.BUILD, writable=True),
+                Bind(
+                    source_path=entry_dir / "vm", target_path=sandbox.INSIDE / "vm", writable=True
+                ),
+            )
+        ),
         purpose="the kernel was not built",
         timeout_s=BUILD_TIMEOUT_S,
-        binds=(
-            Bind(source_path=base.source_dir, target_path=sandbox.LINUX),
-            Bind(source_path=entry_dir / "build", target_path=sandbox.BUILD, writable=True),
-            Bind(source_path=entry_dir / "vm", target_path=sandbox.INSIDE / "vm", writable=True),
-        ),
     )
     return replace(command, log_path=entry_dir / log)
 
@@ -201,68 +206,77 @@ def make_tree(
     return record, vital
 
 
-def plan_entry(spec: KernelSpec, chroot: Chroot, base: KernelTree) -> CacheEntry:
-    """Return the cache's entry of a kernel of our own options.
-
-    Args:
-        spec: The configured kernel.
-        chroot: With the compilers that build it.
-        base: The kernel whose source it is built from.
-    """
-
-    def make(entry_dir: Path, progress: Progress) -> Made:
-        return make_tree(spec, chroot, base, entry_dir, progress)
-
-    inputs = (FORMAT, base.key, base.version, chroot.key, *plan_options(spec))
-    # An interrupted build goes on where it was: make knows what is done.
-    return CacheEntry(
-        kind="kernel", key=cache.plan_key(spec.name, inputs), make=make, keep=("build",)
-    )
-
-
-def find_folders(spec: KernelSpec) -> tuple[tuple[str, str], ...]:
-    """Return (kind, name) of what the cache has of a kernel, whatever it was built from.
-
-    Its key follows from the version of its source, which nobody knows before that is there.
-    """
+def find_folders_by_name(spec: KernelSpec) -> tuple[tuple[str, str], ...]:
+    """Return (kind, name) of what the cache has of a kernel, whatever it was built from."""
     name = re.compile(rf"{re.escape(spec.name)}-[0-9a-f]{{{cache.DIGITS}}}({cache.PARTIAL})?")
     kept = (cache.find_cache_dir() / "kernel").glob("*")
     return tuple(("kernel", path.name) for path in kept if name.fullmatch(path.name))
 
 
-def ensure_tree(
-    spec: KernelSpec, chroot: Chroot, base: KernelTree, progress: Progress
-) -> KernelTree:
-    """Return a kernel of our own options, built first when it is not there.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DebugKernel:
+    """A kernel of our own options; see Kernel."""
 
-    Raises:
-        ConfigError: Kconfig dropped an option.
-        BuildError: It does not build.
-    """
-    return _read_tree(spec, chroot, base, plan_entry(spec, chroot, base).ensure(progress))
+    origin: ClassVar[Origin] = Origin.BUILT
 
+    spec: KernelSpec
+    chroot: Chroot
+    # The kernel whose source it is built from.
+    base: Kernel
 
-def find_tree(spec: KernelSpec, chroot: Chroot, base: KernelTree) -> KernelTree | None:
-    """Return a kernel of our own options when it is there."""
-    entry = plan_entry(spec, chroot, base).find()
-    return _read_tree(spec, chroot, base, entry) if entry else None
+    def _plan_entry(self, base: KernelTree) -> CacheEntry:
+        spec, chroot = self.spec, self.chroot
 
+        def make(entry_dir: Path, progress: Progress) -> Made:
+            return make_tree(spec, chroot, base, entry_dir, progress)
 
-def _read_tree(spec: KernelSpec, chroot: Chroot, base: KernelTree, entry: FoundEntry) -> KernelTree:
-    record = entry.record
-    return KernelTree(
-        name=spec.name,
-        release=record["release"],
-        version=record["version"],
-        origin=Origin.BUILT,
-        suite=record["suite"],
-        source_dir=base.source_dir,
-        build_dir=entry.path / "build",
-        image_path=entry.path / "vm/vmlinux",
-        vm_module_paths=(),
-        compilers=chroot,
-        make_flags=MAKE_FLAGS,
-        key=entry.key,
-        parameters=spec.parameters,
-        proof=proof.read_proof(record["proof"], UNCOMPARED),
-    )
+        inputs = (FORMAT, base.key, base.version, chroot.key, *plan_options(spec))
+        key = cache.plan_key(spec.name, inputs)
+        # An interrupted build goes on where it was: make knows what is done.
+        return CacheEntry(kind="kernel", key=key, make=make, keep=("build",))
+
+    @property
+    def key(self) -> str:
+        """It follows from the version of its source, which nobody knows before that is there."""
+        base = self.base.find()
+        return self._plan_entry(base).key if base else ""
+
+    @property
+    def folders(self) -> tuple[tuple[str, str], ...]:
+        """See Kernel; without its source, all that the cache has of a kernel of this name."""
+        base = self.base.find()
+        return self._plan_entry(base).folders if base else find_folders_by_name(self.spec)
+
+    def find(self) -> KernelTree | None:
+        """See Kernel; there is none without its source."""
+        base = self.base.find()
+        entry = self._plan_entry(base).find() if base else None
+        return self._read_tree(base, entry) if base and entry else None
+
+    def ensure(self, progress: Progress) -> KernelTree:
+        """See Kernel; its source is made first, too."""
+        base = self.base.ensure(progress)
+        return self._read_tree(base, self._plan_entry(base).ensure(progress))
+
+    def read_chosen_options(self) -> Mapping[str, str]:
+        """See Kernel."""
+        return kconfig.parse_options("\n".join(map(kconfig.plan_line, self.spec.options)))
+
+    def _read_tree(self, base: KernelTree, entry: FoundEntry) -> KernelTree:
+        record = entry.record
+        return KernelTree(
+            name=self.spec.name,
+            release=record["release"],
+            version=record["version"],
+            origin=self.origin,
+            suite=record["suite"],
+            source_dir=base.source_dir,
+            build_dir=entry.path / "build",
+            image_path=entry.path / "vm/vmlinux",
+            vm_module_paths=(),
+            compilers=self.chroot,
+            make_flags=MAKE_FLAGS,
+            key=entry.key,
+            parameters=self.spec.parameters,
+            proof=proof.read_proof(record["proof"], UNCOMPARED),
+        )

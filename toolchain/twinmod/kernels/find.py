@@ -1,101 +1,72 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A configured kernel, whichever of the three kinds it is."""
 
+from collections.abc import Callable
+
 from twinmod.base import commands
 from twinmod.base.check import Check
-from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
 from twinmod.errors import MissingToolError, TwinmodError
-from twinmod.kernels import debug, local, proof
-from twinmod.kernels import stock as kernels_stock
-from twinmod.kernels.model import KernelTree, Origin
-from twinmod.project.model import KernelSpec
+from twinmod.kernels import proof, roots
+from twinmod.kernels.debug import DebugKernel
+from twinmod.kernels.local import LocalKernel
+from twinmod.kernels.model import Kernel, KernelTree, Origin
+from twinmod.kernels.stock import StockKernel
+from twinmod.project import config as project_config
+from twinmod.project.config import Config
 
 
-def ensure_tree(
-    spec: KernelSpec,
-    chroot: Chroot,
-    mirror: str,
-    progress: Progress,
-    base: KernelTree | None = None,
-) -> KernelTree:
-    """Return a kernel tree, made first when it is not there.
+def locate_root(config: Config) -> Chroot:
+    """Return the chroot of the kernel that a configuration selects, there or not."""
+    return roots.locate_chroot(config.chroot)
+
+
+def choose_kernel(config: Config, find_root: Callable[[Config], Chroot] = locate_root) -> Kernel:
+    """Return the kernel that a configuration selects, as its table describes it.
 
     Args:
-        spec: The configured kernel.
-        chroot: With the compilers that built it.
-        mirror: Where its packages are.
-        progress: Told of every phase.
-        base: The kernel whose source it is built from, for one of our own options.
-
-    Raises:
-        ConfigError: No such suite, flavour, version or tree; a VM could not boot it; or Kconfig
-            drops one of its options.
-        MissingToolError: No network, no disk; or a person's own tree is not built.
-        BuildError: What was rebuilt is not the stock kernel's.
+        config: The configuration.
+        find_root: Returns the chroot of a kernel: of this one, then of the one whose source it is
+            built from.
     """
+    spec, chroot = config.kernel, find_root(config)
     if spec.tree_dir:
-        return local.ensure_tree(spec, chroot, progress)
+        return LocalKernel(spec=spec, chroot=chroot)
     if spec.source:
-        assert base is not None
-        return debug.ensure_tree(spec, chroot, base, progress)
-    return kernels_stock.ensure_tree(spec, chroot, mirror, progress)
+        base = choose_kernel(project_config.select_kernel(config, spec.source), find_root)
+        return DebugKernel(spec=spec, chroot=chroot, base=base)
+    return StockKernel(spec=spec, chroot=chroot, mirror=config.mirror or chroot.mirror)
 
 
-def find_tree(
-    spec: KernelSpec, chroot: Chroot, base: KernelTree | None = None
-) -> KernelTree | None:
-    """Return a kernel tree when it is there; see ensure_tree.
+def look_for_tree(kernel: Kernel, *, has_root: bool) -> tuple[KernelTree | None, TwinmodError]:
+    """Return a kernel's tree, or None, and the error that a step which needs it would end with.
 
-    Raises:
-        TwinmodError: It is a person's own, and cannot be used.
+    Args:
+        kernel: Which.
+        has_root: Its chroot is there; no tree is used without it.
     """
-    if spec.tree_dir:
-        return local.find_tree(spec, chroot)
-    if spec.source:
-        return debug.find_tree(spec, chroot, base) if base else None
-    return kernels_stock.find_tree(spec, chroot)
-
-
-def find_folders(
-    spec: KernelSpec, chroot: Chroot, base: KernelTree | None = None
-) -> tuple[tuple[str, str], ...]:
-    """Return (kind, name) of each folder of the cache that ensure_tree would use for a kernel."""
-    if spec.tree_dir:
-        return local.plan_entry(spec, chroot).folders
-    if not spec.source:
-        return kernels_stock.plan_entry(spec, chroot, chroot.mirror).folders
-    return debug.plan_entry(spec, chroot, base).folders if base else debug.find_folders(spec)
-
-
-def look_for_tree(
-    spec: KernelSpec, chroot: Chroot | None, base: KernelTree | None = None
-) -> tuple[KernelTree | None, TwinmodError]:
-    """Return a kernel tree, or None, and the error that a step which needs it would end with."""
-    missing = MissingToolError("not set up", hint=commands.render("setup", "--kernel", spec.name))
+    hint = commands.render("setup", "--kernel", kernel.spec.name)
+    missing = MissingToolError("not set up", hint=hint)
     try:
-        return (find_tree(spec, chroot, base) if chroot else None), missing
+        return (kernel.find() if has_root else None), missing
     except TwinmodError as error:
         return None, error
 
 
-def check_tree(spec: KernelSpec, tree: KernelTree | None, error: TwinmodError) -> tuple[Check, ...]:
+def check_tree(kernel: Kernel, tree: KernelTree | None, error: TwinmodError) -> tuple[Check, ...]:
     """Return what the doctor says of the kernel and of its crates.
 
     Args:
-        spec: The configured kernel.
+        kernel: Which.
         tree: Its tree, when there is one.
         error: Why there is none. What setup will make is not required yet; a person's own tree
             only that person can mend.
     """
+    name = f"tree of {kernel.spec.name}"
     if tree is None:
-        names = (
-            ("kernel", f"tree of {spec.name}"),
-            ("C", "compiler"),
-            ("Rust", "rustc"),
-            ("Rust", "crates"),
-        )
-        found = error.message if spec.tree_dir else "not made yet"
+        own = kernel.origin == Origin.TREE
+        names = (("kernel", name), ("C", "compiler"), ("Rust", "rustc"), ("Rust", "crates"))
+        found = error.message if own else "not made yet"
         return tuple(
             Check(
                 group=group,
@@ -103,15 +74,15 @@ def check_tree(spec: KernelSpec, tree: KernelTree | None, error: TwinmodError) -
                 found=found,
                 needed="the kernel's own",
                 ok=False,
-                required=spec.tree_dir is not None,
+                required=own,
                 fix=error.hint,
             )
-            for group, name in (names[:1] if spec.tree_dir else names)
+            for group, name in (names[:1] if own else names)
         )
     return (
         Check(
             group="kernel",
-            name=f"tree of {spec.name}",
+            name=name,
             needed="complete",
             ok=True,
             found=f"{tree.release}, version {tree.version}",

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from twinmod.base import cache, files, process, sandbox
 from twinmod.base.cache import CacheEntry, Made
@@ -208,25 +208,7 @@ def require_outputs(
             facts=(("folder", str(build_dir)),),
             hint=render_make(spec, flags, JOBS),
         )
-    built = kconfig.parse_options(
-        (build_dir / "include/config/auto.conf").read_text(errors="replace")
-    )
-    changed = kconfig.compare_options(config, built)
-    if changed:
-        raise MissingToolError(
-            f"the tree of kernel {spec.name} was configured again after its last build",
-            facts=(
-                ("configuration", str(build_dir / ".config")),
-                (
-                    "changed",
-                    "\n".join(
-                        f"{name}: {built.get(name, 'n')} was built, now {config.get(name, 'n')}"
-                        for name in changed[:20]
-                    ),
-                ),
-            ),
-            hint=render_make(spec, flags, JOBS),
-        )
+    _require_same_options(spec, config)
     modules = tuple(path for path, _ in elf.read_load_order(paths, wanted))
     crates = (
         sorted(
@@ -237,6 +219,27 @@ def require_outputs(
     )
     names = (str(path.relative_to(build_dir)) for path in (*modules, *crates))
     return (".config", *OUTPUTS, *names), modules
+
+
+def _require_same_options(spec: KernelSpec, config: Mapping[str, str]) -> None:
+    """Refuse a tree that was configured again after its last build."""
+    _, build_dir = find_dirs(spec)
+    _, flags = kconfig.plan_compilers(config)[0]
+    text = (build_dir / "include/config/auto.conf").read_text(errors="replace")
+    built = kconfig.parse_options(text)
+    changed = tuple(
+        f"{name}: {built.get(name, 'n')} was built, now {config.get(name, 'n')}"
+        for name in kconfig.compare_options(config, built)[:20]
+    )
+    if changed:
+        raise MissingToolError(
+            f"the tree of kernel {spec.name} was configured again after its last build",
+            facts=(
+                ("configuration", str(build_dir / ".config")),
+                ("changed", "\n".join(changed)),
+            ),
+            hint=render_make(spec, flags, JOBS),
+        )
 
 
 # -- its compilers ----------------------------------------------------------------------------
@@ -482,17 +485,6 @@ def prove_crates(spec: KernelSpec, config: Mapping[str, str]) -> CrateProof:
 # -- what is remembered -----------------------------------------------------------------------
 
 
-def plan_entry(spec: KernelSpec, chroot: Chroot) -> CacheEntry:
-    """Return the cache's entry of what is remembered of a tree."""
-
-    def make(_: Path, progress: Progress) -> Made:
-        with progress.phase(f"Linux tree of {spec.name}"):
-            return read_record(spec, chroot, find_record(spec, chroot)), ()
-
-    inputs = (FORMAT, *map(str, find_dirs(spec)), chroot.key)
-    return CacheEntry(kind="kernel", key=cache.plan_key(spec.name, inputs), make=make)
-
-
 def read_stamps(build_dir: Path, names: tuple[str, ...]) -> dict[str, list[int]]:
     """Return the size and the time of files, by name; one that is gone has neither."""
     stamps = {}
@@ -561,52 +553,86 @@ def _read_root(record: Mapping[str, Any]) -> Chroot:
     return read_host(record["toolchain"])
 
 
-def find_record(spec: KernelSpec, chroot: Chroot) -> Mapping[str, Any]:
-    """Return what is remembered of a tree, current or not; nothing of one never seen."""
-    entry = plan_entry(spec, chroot).find()
-    return entry.record if entry else {}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalKernel:
+    """A person's own tree; see Kernel. The cache has what is remembered of it."""
 
+    origin: ClassVar[Origin] = Origin.TREE
 
-def find_tree(spec: KernelSpec, chroot: Chroot) -> KernelTree:
-    """Return a person's own tree; it is looked at again when it changed, and nothing is written.
+    spec: KernelSpec
+    # The first candidate for its compilers.
+    chroot: Chroot
 
-    Args:
-        spec: The configured kernel.
-        chroot: The first candidate for its compilers.
+    @property
+    def _entry(self) -> CacheEntry:
+        spec, chroot = self.spec, self.chroot
 
-    Raises:
-        TwinmodError: It cannot be used; see read_record.
-    """
-    known = find_record(spec, chroot)
-    record = known if is_current(spec, known) else read_record(spec, chroot, known)
-    return read_tree(spec, chroot, record)
+        def make(_: Path, progress: Progress) -> Made:
+            with progress.phase(f"Linux tree of {spec.name}"):
+                return read_record(spec, chroot, self._find_record()), ()
 
+        inputs = (FORMAT, *map(str, find_dirs(spec)), chroot.key)
+        return CacheEntry(kind="kernel", key=cache.plan_key(spec.name, inputs), make=make)
 
-def ensure_tree(spec: KernelSpec, chroot: Chroot, progress: Progress) -> KernelTree:
-    """Return a person's own tree, and remember what was found; see find_tree."""
-    record = find_record(spec, chroot)
-    if not is_current(spec, record):
-        record = plan_entry(spec, chroot).renew(progress).record
-    return read_tree(spec, chroot, record)
+    @property
+    def key(self) -> str:
+        """It follows from where the tree is; the key of a KernelTree says what is in it."""
+        return self._entry.key
 
+    @property
+    def folders(self) -> tuple[tuple[str, str], ...]:
+        """See Kernel."""
+        return self._entry.folders
 
-def read_tree(spec: KernelSpec, chroot: Chroot, record: Mapping[str, Any]) -> KernelTree:
-    """Return the kernel that is remembered."""
-    source_dir, build_dir = find_dirs(spec)
-    content = (record["release"], *(f"{n} {d}" for n, d in sorted(record["digests"].items())))
-    return KernelTree(
-        name=spec.name,
-        release=record["release"],
-        version=record["version"],
-        origin=Origin.TREE,
-        suite="",
-        source_dir=source_dir,
-        build_dir=build_dir,
-        image_path=build_dir / "vmlinux",
-        vm_module_paths=tuple(build_dir / name for name in record["vm_modules"]),
-        compilers=_read_root(record) if record["on_host"] else chroot,
-        make_flags=tuple(record["make_flags"]),
-        parameters=spec.parameters,
-        key=cache.plan_key(spec.name, content),
-        proof=proof.read_proof(record["proof"], UNCOMPARED),
-    )
+    def find(self) -> KernelTree:
+        """See Kernel; it is looked at again when it changed.
+
+        Raises:
+            TwinmodError: It cannot be used; see read_record.
+        """
+        known = self._find_record()
+        if not is_current(self.spec, known):
+            known = read_record(self.spec, self.chroot, known)
+        return self._read_tree(known)
+
+    def ensure(self, progress: Progress) -> KernelTree:
+        """See Kernel; what was found is remembered.
+
+        Raises:
+            TwinmodError: It cannot be used; see read_record.
+        """
+        record = self._find_record()
+        if not is_current(self.spec, record):
+            record = self._entry.renew(progress).record
+        return self._read_tree(record)
+
+    def read_chosen_options(self) -> Mapping[str, str]:
+        """See Kernel; {} for one that was not configured."""
+        _, build_dir = find_dirs(self.spec)
+        path = build_dir / ".config"
+        return kconfig.parse_options(path.read_text()) if path.is_file() else {}
+
+    def _find_record(self) -> Mapping[str, Any]:
+        """Return what is remembered of the tree, current or not; {} of one never seen."""
+        entry = self._entry.find()
+        return entry.record if entry else {}
+
+    def _read_tree(self, record: Mapping[str, Any]) -> KernelTree:
+        source_dir, build_dir = find_dirs(self.spec)
+        content = (record["release"], *(f"{n} {d}" for n, d in sorted(record["digests"].items())))
+        return KernelTree(
+            name=self.spec.name,
+            release=record["release"],
+            version=record["version"],
+            origin=self.origin,
+            suite="",
+            source_dir=source_dir,
+            build_dir=build_dir,
+            image_path=build_dir / "vmlinux",
+            vm_module_paths=tuple(build_dir / name for name in record["vm_modules"]),
+            compilers=_read_root(record) if record["on_host"] else self.chroot,
+            make_flags=tuple(record["make_flags"]),
+            parameters=self.spec.parameters,
+            key=cache.plan_key(self.spec.name, content),
+            proof=proof.read_proof(record["proof"], UNCOMPARED),
+        )

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A kernel that modules can be built for, and the proof of its Rust crates."""
+"""A kernel that modules can be built for, how to come by one, and the proof of its Rust crates."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import ClassVar, Protocol
 
 from twinmod.base.documents import Part
+from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
+from twinmod.project.model import KernelSpec
 
 
 class Origin(StrEnum):
@@ -77,6 +81,54 @@ class KernelTree:
     def in_place(self) -> bool:
         """Whether its outputs lie among its sources."""
         return self.build_dir == self.source_dir
+
+
+class Kernel(Protocol):
+    """A kernel of the configuration, whether it is there or not; there is a class for each origin.
+
+    What setup leaves of it is one entry of the cache.
+    """
+
+    origin: ClassVar[Origin]
+
+    @property
+    def spec(self) -> KernelSpec:
+        """What the configuration says of it."""
+
+    @property
+    def chroot(self) -> Chroot:
+        """The root with its compilers, there or not."""
+
+    @property
+    def key(self) -> str:
+        """The key of its entry, "" while nobody knows it: the kernel that it needs is not there."""
+
+    @property
+    def folders(self) -> tuple[tuple[str, str], ...]:
+        """(kind, name) of each folder of the cache that ``ensure`` would use, there or not."""
+
+    def find(self) -> KernelTree | None:
+        """Return it when it is there; nothing is written.
+
+        Raises:
+            TwinmodError: It is a person's own, and cannot be used.
+        """
+
+    def ensure(self, progress: Progress) -> KernelTree:
+        """Return it, made first when it is not there.
+
+        Args:
+            progress: Told of every phase.
+
+        Raises:
+            ConfigError: No such suite, flavour, version or tree; a VM could not boot it; or Kconfig
+                drops one of its options.
+            MissingToolError: No network, no disk; or a person's own tree is not built.
+            BuildError: It does not build, or what was rebuilt is not the stock kernel's.
+        """
+
+    def read_chosen_options(self) -> Mapping[str, str]:
+        """Return the options that a person chose for it, there or not; {} for a distribution's."""
 
 
 class KernelEntry(Part, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twinmod.base import commands, files, network, process, sandbox
 from twinmod.base.process import Command
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.errors import ConfigError, MissingToolError
 from twinmod.project.model import KernelSpec
 
@@ -145,11 +145,16 @@ def prepare_apt(chroot: Chroot, argv: tuple[str, ...], work_dir: Path, purpose: 
     return sandbox.plan_command(
         chroot,
         command,
+        Enter(
+            network=True,
+            environment=network.plan_environment(os.environ),
+            binds=(
+                *network.find_binds(),
+                Bind(source_path=work_dir, target_path=WORK, writable=True),
+            ),
+        ),
         purpose=purpose,
         timeout_s=DOWNLOAD_TIMEOUT_S,
-        network=True,
-        environment=network.plan_environment(os.environ),
-        binds=(*network.find_binds(), Bind(source_path=work_dir, target_path=WORK, writable=True)),
     )
 
 

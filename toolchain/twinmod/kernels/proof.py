@@ -16,7 +16,7 @@ from typing import Any
 
 from twinmod.base import process, sandbox
 from twinmod.base.process import Command
-from twinmod.base.sandbox import Bind
+from twinmod.base.sandbox import Bind, Enter
 from twinmod.errors import BuildError
 from twinmod.kernels import btf, elf
 from twinmod.kernels.model import CrateProof, KernelTree
@@ -93,7 +93,7 @@ def plan_commands(tree: KernelTree, folder: Path) -> tuple[Command, ...]:
         sandbox.plan_command(
             tree.compilers,
             argv,
-            binds=binds,
+            Enter(binds=binds),
             timeout_s=COMPILE_TIMEOUT_S,
             purpose="the layouts of the kernel's types were not found",
         )

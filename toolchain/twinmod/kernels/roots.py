@@ -257,6 +257,11 @@ def find_chroot(spec: ChrootSpec) -> Chroot | None:
     return plan_chroot(spec, found.record) if found else None
 
 
+def locate_chroot(spec: ChrootSpec) -> Chroot:
+    """Return a chroot where it is, or where it will be."""
+    return find_chroot(spec) or plan_chroot(spec, {})
+
+
 def plan_chroot(spec: ChrootSpec, record: Mapping[str, Any]) -> Chroot:
     """Return a chroot as it is once it is made.
 

@@ -11,14 +11,15 @@ import difflib
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from twinmod.base import cache, process, sandbox
 from twinmod.base.cache import CacheEntry, FoundEntry, Made
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.errors import BuildError, ConfigError
 from twinmod.kernels import elf, kconfig, proof
 from twinmod.kernels import packages as kernels_packages
@@ -46,13 +47,15 @@ def plan_inside(
     command = sandbox.plan_command(
         chroot,
         argv,
+        Enter(
+            binds=(
+                Bind(source_path=entry_dir / "work", target_path=WORK, writable=True),
+                Bind(source_path=entry_dir / "linux", target_path=sandbox.LINUX, writable=True),
+                Bind(source_path=entry_dir / "build", target_path=sandbox.BUILD, writable=True),
+            )
+        ),
         purpose=purpose,
         timeout_s=BUILD_TIMEOUT_S,
-        binds=(
-            Bind(source_path=entry_dir / "work", target_path=WORK, writable=True),
-            Bind(source_path=entry_dir / "linux", target_path=sandbox.LINUX, writable=True),
-            Bind(source_path=entry_dir / "build", target_path=sandbox.BUILD, writable=True),
-        ),
     )
     return replace(command, log_path=entry_dir / log if log else None)
 
@@ -275,41 +278,6 @@ def make_tree(
     return record, (*vital, *crates)
 
 
-def plan_entry(spec: KernelSpec, chroot: Chroot, mirror: str) -> CacheEntry:
-    """Return the cache's entry of a suite's kernel.
-
-    Args:
-        spec: The configured kernel.
-        chroot: With the compilers that built it.
-        mirror: Where its packages are.
-    """
-
-    def make(entry_dir: Path, progress: Progress) -> Made:
-        return make_tree(spec, chroot, mirror, entry_dir, progress)
-
-    key = cache.plan_key(spec.name, (FORMAT, spec.suite, spec.flavour, spec.series, chroot.key))
-    # An interrupted download goes on where it was.
-    return CacheEntry(kind="kernel", key=key, make=make, keep=("work",))
-
-
-def ensure_tree(spec: KernelSpec, chroot: Chroot, mirror: str, progress: Progress) -> KernelTree:
-    """Return a suite's kernel, made first when it is not there.
-
-    Raises:
-        ConfigError: No such suite, flavour or version; or a VM could not boot it.
-        MissingToolError: No network, no disk.
-        BuildError: What was rebuilt is not the stock kernel's.
-    """
-    entry = plan_entry(spec, chroot, mirror).ensure(progress)
-    return ensure_layouts(read_tree(spec, chroot, entry), entry, progress)
-
-
-def find_tree(spec: KernelSpec, chroot: Chroot) -> KernelTree | None:
-    """Return a suite's kernel when it is there."""
-    entry = plan_entry(spec, chroot, chroot.mirror).find()
-    return read_tree(spec, chroot, entry) if entry else None
-
-
 def ensure_layouts(tree: KernelTree, entry: FoundEntry, progress: Progress) -> KernelTree:
     """Return a stock kernel whose types are laid out as in its image's BTF.
 
@@ -332,22 +300,67 @@ def ensure_layouts(tree: KernelTree, entry: FoundEntry, progress: Progress) -> K
     return replace(tree, proof=proved)
 
 
-def read_tree(spec: KernelSpec, chroot: Chroot, entry: FoundEntry) -> KernelTree:
-    """Return the kernel that an entry of the cache holds."""
-    record = entry.record
-    return KernelTree(
-        name=spec.name,
-        release=record["release"],
-        version=record["version"],
-        origin=Origin.STOCK,
-        suite=record["suite"],
-        source_dir=entry.path / "linux",
-        build_dir=entry.path / "build",
-        image_path=entry.path / "vm/vmlinux",
-        vm_module_paths=tuple(entry.path / "vm" / name for name in record["vm_modules"]),
-        compilers=chroot,
-        make_flags=(f"CC={record['cc']}",),
-        key=entry.key,
-        parameters=spec.parameters,
-        proof=proof.read_proof(record["proof"], proof.PENDING),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StockKernel:
+    """A suite's own kernel; see Kernel."""
+
+    origin: ClassVar[Origin] = Origin.STOCK
+
+    spec: KernelSpec
+    chroot: Chroot
+    # Where its packages are.
+    mirror: str
+
+    @property
+    def _entry(self) -> CacheEntry:
+        spec, chroot = self.spec, self.chroot
+
+        def make(entry_dir: Path, progress: Progress) -> Made:
+            return make_tree(spec, chroot, self.mirror, entry_dir, progress)
+
+        key = cache.plan_key(spec.name, (FORMAT, spec.suite, spec.flavour, spec.series, chroot.key))
+        # An interrupted download goes on where it was.
+        return CacheEntry(kind="kernel", key=key, make=make, keep=("work",))
+
+    @property
+    def key(self) -> str:
+        """It follows from the suite, not from the version that it serves today."""
+        return self._entry.key
+
+    @property
+    def folders(self) -> tuple[tuple[str, str], ...]:
+        """See Kernel."""
+        return self._entry.folders
+
+    def find(self) -> KernelTree | None:
+        """See Kernel."""
+        entry = self._entry.find()
+        return self._read_tree(entry) if entry else None
+
+    def ensure(self, progress: Progress) -> KernelTree:
+        """See Kernel; its crates' types are compared when they were not yet."""
+        entry = self._entry.ensure(progress)
+        return ensure_layouts(self._read_tree(entry), entry, progress)
+
+    def read_chosen_options(self) -> Mapping[str, str]:
+        """Return none: its distribution chose them."""
+        return {}
+
+    def _read_tree(self, entry: FoundEntry) -> KernelTree:
+        record = entry.record
+        return KernelTree(
+            name=self.spec.name,
+            release=record["release"],
+            version=record["version"],
+            origin=self.origin,
+            suite=record["suite"],
+            source_dir=entry.path / "linux",
+            build_dir=entry.path / "build",
+            image_path=entry.path / "vm/vmlinux",
+            vm_module_paths=tuple(entry.path / "vm" / name for name in record["vm_modules"]),
+            compilers=self.chroot,
+            make_flags=(f"CC={record['cc']}",),
+            key=entry.key,
+            parameters=self.spec.parameters,
+            proof=proof.read_proof(record["proof"], proof.PENDING),
+        )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from twinmod.base import process, sandbox
 from twinmod.base.process import Command
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.errors import TwinmodError
 from twinmod.guest import visible
 
@@ -69,9 +69,9 @@ def plan_diffoscope(root: Chroot, name: str, builds_dir: Path) -> Command:
     return sandbox.plan_command(
         root,
         argv,
+        Enter(binds=(Bind(source_path=builds_dir, target_path=BUILDS),)),
         purpose=f"in what {name} differs cannot be said",
         timeout_s=TIMEOUT_S,
-        binds=(Bind(source_path=builds_dir, target_path=BUILDS),),
     )
 
 

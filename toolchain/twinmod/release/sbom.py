@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from twinmod.base import process, sandbox
 from twinmod.base.process import Command
-from twinmod.base.sandbox import Bind
+from twinmod.base.sandbox import Bind, Enter
 from twinmod.builds.product import Product
 from twinmod.kernels.model import KernelTree
 from twinmod.release.model import Release
@@ -76,9 +76,11 @@ def plan_spdx(
     entered = sandbox.plan_enter(
         tree.compilers,
         argv,
-        hidden=hidden,
-        working_dir=str(inside),
-        binds=(*binds, Bind(source_path=work_dir, target_path=target, writable=True)),
+        Enter(
+            hidden=hidden,
+            working_dir=str(inside),
+            binds=(*binds, Bind(source_path=work_dir, target_path=target, writable=True)),
+        ),
     )
     return Command(
         argv=entered,

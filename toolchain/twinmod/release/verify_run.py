@@ -18,7 +18,8 @@ from twinmod.cells import selection as cells_selection
 from twinmod.cells.model import CellResult
 from twinmod.errors import ConfigError, NotPassedError, TwinmodError
 from twinmod.guest.protocol import Outcome
-from twinmod.kernels import elf, kconfig, roots
+from twinmod.kernels import elf, find, kconfig, roots
+from twinmod.kernels.model import Origin
 from twinmod.matrix import run as matrix_run
 from twinmod.matrix.report import TestReport
 from twinmod.project import config as project_config
@@ -323,7 +324,11 @@ def find_other_kernel(
     ready = [other for other, tree in trees if tree and tree.release != kernel_release]
     # Two of one suite may be of one release.
     absent = sorted(
-        (other for other, tree in trees if tree is None and other.kernel.suite),
+        (
+            other
+            for other, tree in trees
+            if tree is None and find.choose_kernel(other).origin == Origin.STOCK
+        ),
         key=lambda other: other.kernel.suite == config.kernel.suite,
     )
     refused: TwinmodError | None = None
@@ -364,15 +369,11 @@ def find_enforcing(config: Config) -> Config | None:
 
     It is built here, or by a person, so that its key can be: nobody has that of a stock kernel.
     """
-    for kernel in config.kernels:
-        if kernel.source:
-            found = kconfig.parse_options("\n".join(map(kconfig.plan_line, kernel.options)))
-        elif kernel.build_dir and (kernel.build_dir / ".config").is_file():
-            found = kconfig.parse_options((kernel.build_dir / ".config").read_text())
-        else:
-            continue
-        if kconfig.find_enforcement(found, kernel.parameters):
-            return project_config.select_kernel(config, kernel.name)
+    for spec in config.kernels:
+        selected = project_config.select_kernel(config, spec.name)
+        options = find.choose_kernel(selected).read_chosen_options()
+        if kconfig.find_enforcement(options, spec.parameters):
+            return selected
     return None
 
 

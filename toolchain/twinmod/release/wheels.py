@@ -20,7 +20,7 @@ from twinmod.base import cache, commands, process, registries, sandbox, template
 from twinmod.base.archives import FILE_MODE, FOLDER_MODE, PROGRAM_MODE
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.errors import BuildError, ConfigError, MissingToolError
 from twinmod.project import config as project_config
 from twinmod.release.model import Release
@@ -258,19 +258,21 @@ def prepare_hooks(
     return sandbox.plan_command(
         chroot,
         argv,
+        Enter(
+            environment=plan_environment(release.epoch, folders),
+            binds=(
+                Bind(source_path=site_dir, target_path=sandbox.INSIDE / "site"),
+                Bind(source_path=work_dir, target_path=SCRATCH, writable=True),
+                Bind(
+                    source_path=work_dir / "target",
+                    target_path=sandbox.INSIDE / "target",
+                    writable=True,
+                ),
+                Bind(source_path=crates_dir, target_path=CRATES, writable=True),
+            ),
+        ),
         purpose=f"the distribution {project.name} did not build",
         timeout_s=BUILD_TIMEOUT_S,
-        environment=plan_environment(release.epoch, folders),
-        binds=(
-            Bind(source_path=site_dir, target_path=sandbox.INSIDE / "site"),
-            Bind(source_path=work_dir, target_path=SCRATCH, writable=True),
-            Bind(
-                source_path=work_dir / "target",
-                target_path=sandbox.INSIDE / "target",
-                writable=True,
-            ),
-            Bind(source_path=crates_dir, target_path=CRATES, writable=True),
-        ),
     )
 
 
@@ -315,13 +317,15 @@ def plan_finish(
     return sandbox.plan_command(
         chroot,
         argv,
+        Enter(
+            environment=(("PYTHONPATH", str(PACKAGE)), ("PYTHONDONTWRITEBYTECODE", "1")),
+            binds=(
+                Bind(source_path=templates.PACKAGE_DIR, target_path=PACKAGE / "twinmod"),
+                Bind(source_path=work_dir, target_path=SCRATCH, writable=True),
+            ),
+        ),
         purpose="the distributions were not packed",
         timeout_s=BUILD_TIMEOUT_S,
-        environment=(("PYTHONPATH", str(PACKAGE)), ("PYTHONDONTWRITEBYTECODE", "1")),
-        binds=(
-            Bind(source_path=templates.PACKAGE_DIR, target_path=PACKAGE / "twinmod"),
-            Bind(source_path=work_dir, target_path=SCRATCH, writable=True),
-        ),
     )
 
 

@@ -76,6 +76,6 @@ def run_doctor(config: Config, probe: Callable[[str], bool]) -> tuple[Check, ...
     return (
         *roots.check_host(),
         *roots.check_chroot(config.chroot, config.mirror, probe, config.kernel.name),
-        *find.check_tree(config.kernel, tree, error),
+        *find.check_tree(find.choose_kernel(config), tree, error),
         *vm_accelerator.check_vm(accelerator),
     )

@@ -8,7 +8,7 @@ from twinmod.base import process, sandbox, templates
 from twinmod.base.cache import CacheEntry, Made
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.userland import testers
 from twinmod.userland.testers import BUILD_TIMEOUT_S
 
@@ -64,7 +64,7 @@ def _plan_native(chroot: Chroot, work_dir: Path, name: str, option: str) -> Comm
             str(inside / name),
             str(inside / Path(name).with_suffix(".c")),
         ),
+        Enter(binds=(Bind(source_path=work_dir, target_path=inside, writable=True),)),
         purpose=f"{name} was not made",
         timeout_s=BUILD_TIMEOUT_S,
-        binds=(Bind(source_path=work_dir, target_path=inside, writable=True),),
     )

@@ -9,7 +9,7 @@ from twinmod.base import cache, network, process, registries, sandbox
 from twinmod.base.cache import CacheEntry, Made
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.errors import ConfigError, MissingToolError
 
 DOWNLOAD_TIMEOUT_S = 1800.0
@@ -68,21 +68,23 @@ def _prepare_pip(
     return sandbox.plan_command(
         chroot,
         argv,
+        Enter(
+            network=True,
+            environment=(
+                *network.plan_environment(os.environ),
+                ("PIP_CONFIG_FILE", str(registries.PIP_CONFIG)),
+                ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
+            ),
+            binds=(
+                *network.find_binds(),
+                *binds,
+                Bind(source_path=partial_dir, target_path=inside / "out", writable=True),
+                Bind(source_path=lock_path, target_path=inside / "lock.txt"),
+                Bind(source_path=config_path, target_path=registries.PIP_CONFIG),
+            ),
+        ),
         purpose="the VM's Python packages were not installed",
         timeout_s=DOWNLOAD_TIMEOUT_S,
-        network=True,
-        environment=(
-            *network.plan_environment(os.environ),
-            ("PIP_CONFIG_FILE", str(registries.PIP_CONFIG)),
-            ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
-        ),
-        binds=(
-            *network.find_binds(),
-            *binds,
-            Bind(source_path=partial_dir, target_path=inside / "out", writable=True),
-            Bind(source_path=lock_path, target_path=inside / "lock.txt"),
-            Bind(source_path=config_path, target_path=registries.PIP_CONFIG),
-        ),
     )
 
 
@@ -127,18 +129,20 @@ def _prepare_cargo_fetch(
     return sandbox.plan_command(
         chroot,
         argv,
+        Enter(
+            network=True,
+            environment=(
+                ("CARGO_HOME", str(registries.CARGO_HOME)),
+                *environment,
+                *network.plan_environment(os.environ),
+            ),
+            binds=(
+                *network.find_binds(),
+                *binds,
+                Bind(source_path=project_dir, target_path=inside / "project"),
+                Bind(source_path=home_dir, target_path=registries.CARGO_HOME, writable=True),
+            ),
+        ),
         purpose="the Rust tester's crates were not fetched",
         timeout_s=DOWNLOAD_TIMEOUT_S,
-        network=True,
-        environment=(
-            ("CARGO_HOME", str(registries.CARGO_HOME)),
-            *environment,
-            *network.plan_environment(os.environ),
-        ),
-        binds=(
-            *network.find_binds(),
-            *binds,
-            Bind(source_path=project_dir, target_path=inside / "project"),
-            Bind(source_path=home_dir, target_path=registries.CARGO_HOME, writable=True),
-        ),
     )

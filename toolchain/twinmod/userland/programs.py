@@ -10,7 +10,7 @@ from twinmod.base import process, sandbox, templates
 from twinmod.base.cache import CacheEntry, Made
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.errors import BuildError, ConfigError, SelectionError, TwinmodError
 from twinmod.userland import testers
 from twinmod.userland.packages import SITE
@@ -223,17 +223,19 @@ def _plan_program(
     return sandbox.plan_command(
         chroot,
         argv,
-        purpose="the agent and the matrix were not compiled",
-        timeout_s=BUILD_TIMEOUT_S,
-        environment=(
-            ("PYTHONPATH", f"{inside / 'package'}:{inside / 'site'}"),
-            ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),
-        ),
-        binds=(
-            Bind(source_path=site_dir, target_path=inside / "site"),
-            *(
-                Bind(source_path=work_dir / name, target_path=inside / name, writable=writable)
-                for name in ("package", "matrix", "uapi")
+        Enter(
+            environment=(
+                ("PYTHONPATH", f"{inside / 'package'}:{inside / 'site'}"),
+                ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),
+            ),
+            binds=(
+                Bind(source_path=site_dir, target_path=inside / "site"),
+                *(
+                    Bind(source_path=work_dir / name, target_path=inside / name, writable=writable)
+                    for name in ("package", "matrix", "uapi")
+                ),
             ),
         ),
+        purpose="the agent and the matrix were not compiled",
+        timeout_s=BUILD_TIMEOUT_S,
     )

@@ -9,7 +9,7 @@ from twinmod.base import files as base_files
 from twinmod.base.cache import CacheEntry, Made
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.errors import BuildError, ConfigError
 from twinmod.project.model import TesterSpec
 from twinmod.userland.packages import CARGO, SITE
@@ -26,6 +26,16 @@ class Tools:
     site: CacheEntry
     # None for a project without any.
     crates: CacheEntry | None
+
+    @property
+    def binds(self) -> tuple[Bind, ...]:
+        """Where a build finds them; see plan_build_environment."""
+        site = Bind(source_path=self.site.path / SITE, target_path=sandbox.INSIDE / "site")
+        if self.crates is None:
+            return (site,)
+        target_path = sandbox.INSIDE / "cargo"
+        crates_dir = self.crates.path / CARGO
+        return (site, Bind(source_path=crates_dir, target_path=target_path, writable=True))
 
 
 def read_project(project_dir: Path) -> tuple[tuple[str, bytes], ...]:
@@ -69,33 +79,22 @@ def plan_build_environment() -> tuple[tuple[str, str], ...]:
     )
 
 
-def plan_install(
-    spec: TesterSpec,
-    chroot: Chroot,
-    site_dir: Path,
-    crates_dir: Path | None,
-    work_dir: Path,
-    target_dir: Path,
-) -> Command:
+def plan_install(spec: TesterSpec, tools: Tools, work_dir: Path, target_dir: Path) -> Command:
     """Return the command that builds and installs a tester, without network.
 
     Args:
         spec: Which tester.
-        chroot: Where it is built.
-        site_dir: Python packages that hold what it is built with.
-        crates_dir: CARGO_HOME with its crates, None for a project without any.
+        tools: What it is built with.
         work_dir: Holds ``source/``, a copy of the project and of the uapi header; the result
             lands in SITE.
         target_dir: What cargo keeps from build to build.
     """
     inside = sandbox.INSIDE
-    binds = [
-        Bind(source_path=site_dir, target_path=inside / "site"),
+    binds = (
+        *tools.binds,
         Bind(source_path=work_dir, target_path=inside / "scratch", writable=True),
         Bind(source_path=target_dir, target_path=inside / "target", writable=True),
-    ]
-    if crates_dir is not None:
-        binds.append(Bind(source_path=crates_dir, target_path=inside / "cargo", writable=True))
+    )
     argv = (
         "python3",
         "-m",
@@ -110,12 +109,11 @@ def plan_install(
         str(inside / "scratch/source" / spec.project),
     )
     return sandbox.plan_command(
-        chroot,
+        tools.chroot,
         argv,
+        Enter(binds=binds, environment=plan_build_environment()),
         purpose=f"tester {spec.name} did not build",
         timeout_s=BUILD_TIMEOUT_S,
-        binds=tuple(binds),
-        environment=plan_build_environment(),
     )
 
 
@@ -136,8 +134,6 @@ def prepare_entry(
         ConfigError: Its project is not there.
     """
     files = read_project(root_dir / spec.project)
-    chroot, site_dir = tools.chroot, tools.site.path / SITE
-    crates_dir = tools.crates.path / CARGO if tools.crates else None
 
     def make(work_dir: Path, progress: Progress) -> Made:
         sources = tuple((f"{spec.project}/{path}", content) for path, content in files)
@@ -145,15 +141,14 @@ def prepare_entry(
             path = work_dir / "source" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        target_dir = ensure_target_dir(chroot)
-        command = plan_install(spec, chroot, site_dir, crates_dir, work_dir, target_dir)
+        command = plan_install(spec, tools, work_dir, ensure_target_dir(tools.chroot))
         with progress.phase(f"tester {spec.name}"):
             process.run(command)
         cache.remove_tree(work_dir / "source")
         extension = _find_extension(spec, work_dir)
         return {"tester": spec.name}, (str(extension.relative_to(work_dir)),)
 
-    digest = plan_digest(chroot, tools.site.key, (*files, *beside))
+    digest = plan_digest(tools.chroot, tools.site.key, (*files, *beside))
     return CacheEntry(kind="tester", key=f"{spec.name}-{digest}", make=make)
 
 
@@ -169,23 +164,22 @@ def ensure_target_dir(chroot: Chroot) -> Path:
     return path
 
 
-def lint(
-    spec: TesterSpec,
-    chroot: Chroot,
-    project_dir: Path,
-    site_dir: Path,
-    crates_dir: Path,
-    progress: Progress,
-) -> None:
+def lint(spec: TesterSpec, tools: Tools, root_dir: Path, progress: Progress) -> None:
     """Hold a Rust tester to clippy, with warnings as errors.
+
+    Args:
+        spec: Which tester.
+        tools: What it is built with, all of it there.
+        root_dir: What its project's path is relative to.
+        progress: Told of the check.
 
     Raises:
         BuildError: clippy has something to say.
     """
-    target_dir = ensure_target_dir(chroot)
+    target_dir = ensure_target_dir(tools.chroot)
     inside = sandbox.INSIDE
     command = sandbox.plan_command(
-        chroot,
+        tools.chroot,
         (
             "cargo",
             "clippy",
@@ -196,15 +190,16 @@ def lint(
             "--",
             "-Dwarnings",
         ),
+        Enter(
+            environment=plan_build_environment(),
+            binds=(
+                *tools.binds,
+                Bind(source_path=root_dir / spec.project, target_path=inside / "project"),
+                Bind(source_path=target_dir, target_path=inside / "target", writable=True),
+            ),
+        ),
         purpose=f"clippy has something to say about tester {spec.name}",
         timeout_s=BUILD_TIMEOUT_S,
-        environment=plan_build_environment(),
-        binds=(
-            Bind(source_path=project_dir / spec.project, target_path=inside / "project"),
-            Bind(source_path=site_dir, target_path=inside / "site"),
-            Bind(source_path=target_dir, target_path=inside / "target", writable=True),
-            Bind(source_path=crates_dir, target_path=inside / "cargo", writable=True),
-        ),
     )
     with progress.phase(f"clippy of tester {spec.name}"):
         process.run(command)

@@ -11,7 +11,7 @@ from pathlib import Path
 from twinmod.base import cache, process, sandbox, templates
 from twinmod.base.check import Check
 from twinmod.base.process import Command
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.errors import BuildError
 from twinmod.guest import faults
 from twinmod.kernels.model import KernelTree
@@ -106,7 +106,9 @@ def probe_kvm(tree: KernelTree, chroot: Chroot, vm: VmSpec) -> Accelerator:
             Bind(source_path=tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
         )
         entered = sandbox.plan_enter(
-            chroot, machine.plan_qemu(vm, AcceleratorName.KVM), binds=binds, devices=("/dev/kvm",)
+            chroot,
+            machine.plan_qemu(vm, AcceleratorName.KVM),
+            Enter(binds=binds, devices=("/dev/kvm",)),
         )
         log_path = run_dir / "qemu.log"
         command = Command(

@@ -10,7 +10,7 @@ from typing import ClassVar, assert_never
 from twinmod.base import documents, sandbox, templates
 from twinmod.base.documents import Document
 from twinmod.base.process import Command
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.builds.product import Product
 from twinmod.cells.model import DIFFERENTIAL, Cell
 from twinmod.guest import protocol
@@ -351,10 +351,12 @@ def prepare_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
     entered = sandbox.plan_enter(
         setting.chroot,
         qemu,
-        binds=plan_recorded_view(setting, run_dir) if setting.recorded else view,
-        hidden=(VIEW_INSIDE,),
-        terminal=isinstance(work, ShellWork),
-        devices=("/dev/kvm",) if setting.accelerator.name == AcceleratorName.KVM else (),
+        Enter(
+            binds=plan_recorded_view(setting, run_dir) if setting.recorded else view,
+            hidden=(VIEW_INSIDE,),
+            terminal=isinstance(work, ShellWork),
+            devices=("/dev/kvm",) if setting.accelerator.name == AcceleratorName.KVM else (),
+        ),
     )
     command = Command(
         argv=entered,

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from twinmod.base import commands, documents, process, sandbox
 from twinmod.base.documents import Part
 from twinmod.base.process import Command
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.builds import build as builds_build
 from twinmod.errors import ConfigError, MissingToolError
 from twinmod.kernels.model import KernelTree
@@ -105,10 +105,12 @@ def plan_gdb(sight: Sight) -> tuple[str, ...]:
     return sandbox.plan_enter(
         sight.chroot,
         argv,
-        binds=tuple(binds),
-        hidden=tuple(hidden),
-        terminal=True,
-        working_dir=str(sandbox.BUILD),
+        Enter(
+            binds=tuple(binds),
+            hidden=tuple(hidden),
+            terminal=True,
+            working_dir=str(sandbox.BUILD),
+        ),
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twinmod.base import commands, documents, sandbox
 from twinmod.base.process import Command
-from twinmod.base.sandbox import Bind, Chroot
+from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.errors import ConfigError
 from twinmod.guest import protocol
 from twinmod.kernels.model import KernelTree
@@ -117,7 +117,7 @@ def prepare_replay(
     )
     patient = boot.plan_patience(vm, boot.REPLAY_PATIENCE)
     command = Command(
-        argv=sandbox.plan_enter(chroot, qemu, binds=binds),
+        argv=sandbox.plan_enter(chroot, qemu, Enter(binds=binds)),
         purpose="the VM was not repeated",
         timeout_s=GDB_TIMEOUT_S if gdb else boot.RUN_TIMEOUT_S * boot.REPLAY_PATIENCE,
         log_path=out_dir / "qemu.log",
