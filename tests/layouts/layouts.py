@@ -297,7 +297,7 @@ def plan_report(
             loads=MEASUREMENT.loads,
             rounds=MEASUREMENT.rounds,
             turns=MEASUREMENT.turns,
-            loop=MEASUREMENT.loop,
+            loop=MEASUREMENT.loop is not None,
             device_bytes=MEASUREMENT.device_bytes,
         ),
         modules=tuple(

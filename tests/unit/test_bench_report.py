@@ -15,6 +15,7 @@ from twinmod.bench import text as bench_text
 from twinmod.bench.compare import Compared
 from twinmod.bench.document import BenchReport, ExactRun, WallRun
 from twinmod.bench.figures import Figure
+from twinmod.bench.project import Goals, Limit
 from twinmod.builds.product import Product
 from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop
 from twinmod.errors import ConfigError, ExitCode
@@ -79,7 +80,18 @@ LOOPS = (
 )
 
 
-def plan(product: Product, figures: tuple[Figure, ...] = FIGURES) -> BenchReport:
+GOALS = Goals(
+    copy=Limit(at_most=1.03, from_bytes=65536),
+    tmpfs=Limit(at_most=1.0),
+    zero=Limit(at_most=1.25, to_bytes=1),
+    rust=Limit(at_most=1.0),
+    threads=Limit(at_most=0.6),
+)
+
+
+def plan(
+    product: Product, figures: tuple[Figure, ...] = FIGURES, goals: Goals = GOALS
+) -> BenchReport:
     products = (
         replace(product, module="mdriver_c", language=Language.C),
         replace(product, module="mdriver_rust", language=Language.RUST),
@@ -93,6 +105,7 @@ def plan(product: Product, figures: tuple[Figure, ...] = FIGURES) -> BenchReport
         figures=figures,
         turns=TURNS,
         loops=LOOPS,
+        goals=goals,
         builds=(),
         exact=ExactRun(vms=1, loads=1, rounds=7, qemu="QEMU 10", spread=0.0),
         wall=WallRun(accelerator="tcg", turns=3),
@@ -153,6 +166,33 @@ def test_a_goal_is_met_or_not(product: Product) -> None:
     assert not goals["pread of 512 KiB: share of tmpfs's", "c"]["met"]
     above = goals["pread of 512 KiB: instructions above 1 B, per n/8", "c"]
     assert above["reached"] == pytest.approx(69000 / 65536, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("goals", "told"),
+    [
+        (Goals(), set()),
+        (
+            Goals(rust=Limit(at_most=2)),
+            {"1 B: Rust's share of C's", "512 KiB: Rust's share of C's"},
+        ),
+        (Goals(rust=Limit(at_most=2, from_bytes=2)), {"512 KiB: Rust's share of C's"}),
+        (Goals(rust=Limit(at_most=2, to_bytes=1)), {"1 B: Rust's share of C's"}),
+        (Goals(rust=Limit(at_most=2, from_bytes=2, to_bytes=3)), set()),
+        (Goals(tmpfs=Limit(at_most=2)), {"512 KiB: share of tmpfs's"}),
+        (Goals(zero=Limit(at_most=2)), {"1 B: share of /dev/zero's"}),
+        (Goals(copy=Limit(at_most=2)), {"512 KiB: instructions above 1 B, per n/8"}),
+    ],
+    ids=str,
+)
+def test_what_a_project_does_not_want_is_no_goal(
+    goals: Goals, told: set[str], product: Product
+) -> None:
+    entries = plan(product, goals=goals).goals
+    assert {entry.goal.removeprefix("pread of ") for entry in entries} == told
+    assert {entry.limit for entry in entries} <= {2.0}
+    text = bench_text.render_report(plan(product, goals=goals), "out/bench")
+    assert bool(told) == ("goal" in text)
 
 
 def test_rust_and_c_are_compared_by_a_clock_in_words(product: Product) -> None:

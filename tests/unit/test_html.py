@@ -20,6 +20,7 @@ from twinmod.bench import text as bench_text
 from twinmod.bench.counter import CounterReport
 from twinmod.bench.document import BenchReport, BuildEntry, ExactRun, WallRun
 from twinmod.bench.figures import Figure
+from twinmod.bench.project import Demonstration, Goals
 from twinmod.builds.product import Product
 from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop
 from twinmod.errors import ConfigError
@@ -35,6 +36,15 @@ from twinmod.project import config as project_config
 from twinmod.project import rules
 from twinmod.project.config import Config
 from twinmod.project.model import Language
+
+DEMONSTRATION = Demonstration(
+    size_bytes=9,
+    passes=2,
+    name="Slow & low",
+    title="Why <it> is slow",
+    cause="Pages are not there.",
+    remark="They come & stay.",
+)
 
 #: The fixture of a verb's report, where it is not called as the verb is.
 FIXTURES = {"test": "test_report"}
@@ -126,6 +136,7 @@ def bench(product: Product) -> BenchReport:
         figures=figures(),
         turns=turns,
         loops=loops,
+        goals=Goals(),
         builds=(
             BuildEntry(
                 module="mdriver_c",
@@ -212,8 +223,10 @@ class Text(HTMLParser):
         self.parts.append(data)
 
 
-def render(documents: dict[str, Any]) -> Text:
-    values = html_document.plan_page(Reports(**documents), RULES, "2026-11-26", "0.1.0")
+def render(documents: dict[str, Any], demonstration: Demonstration | None = DEMONSTRATION) -> Text:
+    values = html_document.plan_page(
+        Reports(**documents), RULES, "2026-11-26", "0.1.0", demonstration
+    )
     text = Text()
     html = templates.render_template("report.html.j2", values)
     text.feed(html)
@@ -247,19 +260,27 @@ def test_the_page_has_all_that_was_measured(
         "compile (E0382)",
         "CVE-2017-6074",
         "… unsafe",
+        "Slow & low",
+        "Why <it> is slow Pages are not there. With such a loop and 512 KiB",
+        "C 3.0, Rust 3.0. They come & stay.",
         "3.0 times",
         "1.0 times",
         "64.0 faults per read",
-        "C 3.0, Rust 3.0.",
         "Not there: counter",
     ):
         assert needed in text, needed
 
 
+def test_a_project_without_a_demonstration_has_the_cold_calls_alone(bench: BenchReport) -> None:
+    text = read(render({"bench": bench}, None))
+    assert "With such a loop" not in text
+    assert "A call whose buffer was never touched" in text
+
+
 def test_every_plot_has_its_data_beside_it(bench: BenchReport) -> None:
     html = templates.render_template(
         "report.html.j2",
-        html_document.plan_page(Reports(bench=bench), RULES, "2026-11-26", "0.1.0"),
+        html_document.plan_page(Reports(bench=bench), RULES, "2026-11-26", "0.1.0", DEMONSTRATION),
     )
     figures = re.findall(r"<figure>.*?</figure>", html, re.DOTALL)
     assert len(figures) == 5
@@ -326,6 +347,7 @@ def plan_bench(
         figures=counted,
         turns=timed,
         loops=(),
+        goals=Goals(),
         builds=(),
         exact=ExactRun(spread=0.0) if mode == "wall" else EXACT,
         wall=WallRun() if mode == "exact" else WALL,
@@ -415,7 +437,8 @@ def test_times_of_nothing_are_not_compared() -> None:
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     checkout = Path(__file__).resolve().parents[2]
-    for name in ("pyproject.toml", "DEVICE.md"):
+    for name in ("pyproject.toml", "DEVICE.md", "tests/bench/bench.toml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((checkout / name).read_bytes())
     return project_config.read_config(tmp_path)
 
@@ -432,6 +455,16 @@ def test_a_report_that_is_not_whole_is_named(config: Config, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match="the report of `test` is not whole"):
         run.run_report(config)
+
+
+def test_the_page_says_what_the_project_says_of_a_loop(config: Config, bench: BenchReport) -> None:
+    documents.write(config.out_dir / "bench/report.json", bench)
+    run.run_report(config)
+    shown = (config.out_dir / "report/index.html").read_text()
+    assert "<h2>Why a first benchmark sees slow reads</h2>" in shown
+    run.run_report(structs.replace(config, bench_path=None))
+    shown = (config.out_dir / "report/index.html").read_text()
+    assert "slow reads" not in shown.lower()
 
 
 def test_the_page_and_the_summary_are_written(config: Config, zoo: ZooReport) -> None:

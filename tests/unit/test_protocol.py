@@ -12,6 +12,7 @@ from twinmod.guest import protocol
 from twinmod.guest.protocol import Event, Job, Outcome, ProtocolError, Timing
 
 TIMING = Timing(operation="pread", size_bytes=8)
+LOOP = protocol.LoopShape(size_bytes=4096, passes=3)
 
 #: One of each kind, with all that it can hold.
 EVENTS: tuple[Event, ...] = (
@@ -86,7 +87,7 @@ PLAN = protocol.Plan(
     threads=3,
     increments=9,
     method="add",
-    measurement=protocol.Measurement(timings=(TIMING,), loads=2, rounds=7, turns=3, loop=True),
+    measurement=protocol.Measurement(timings=(TIMING,), loads=2, rounds=7, turns=3, loop=LOOP),
     marks="/marks.so",
     loop="/loop",
 )

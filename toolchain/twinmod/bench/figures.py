@@ -12,7 +12,7 @@ from statistics import fmean, median, median_low
 
 from twinmod.base.text import KIB, MIB
 from twinmod.cells.model import Counted
-from twinmod.guest.protocol import TMPFS_FILE, Measurement, Timing
+from twinmod.guest.protocol import TMPFS_FILE, LoopShape, Measurement, Timing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ class Segment:
     """What was executed from one mark to the next."""
 
     user: float
-    # By function of the kernel or of a module: "vfs_read", "mdriver_read_iter [mdriver_c]".
+    # By function of the kernel or of a module: "vfs_read", "echo_read_iter [echo_c]".
     kernel: Mapping[str, float]
     # By interrupts that came meanwhile, and by other threads.
     elsewhere: float = 0.0
@@ -150,8 +150,8 @@ def plan_yardsticks(sizes: tuple[int, ...]) -> tuple[Timing, ...]:
     )
 
 
-def plan_exact(*, quick: bool) -> Measurement:
-    """Return what is counted in instructions."""
+def plan_exact(*, quick: bool, loop: LoopShape | None) -> Measurement:
+    """Return what is counted in instructions, and the loop that is looked at too."""
     sizes = QUICK_SIZES if quick else SIZES
     bare = tuple(
         Timing(operation=operation, size_bytes=1, loop="bare") for operation in ("pread", "pwrite")
@@ -168,7 +168,7 @@ def plan_exact(*, quick: bool) -> Measurement:
         ),
         loads=1 if quick else LOADS,
         rounds=ROUNDS,
-        loop=True,
+        loop=loop,
         device_bytes=DEVICE_BYTES,
     )
 
@@ -326,7 +326,7 @@ def rename_functions(
     """Return functions by the names that a person knows; what has one name is one function.
 
     Args:
-        functions: As the profiler names them: "vfs_read", "_RNv... [mdriver_rust]".
+        functions: As the profiler names them: "vfs_read", "_RNv... [echo_rust]".
         known: The names of those that are mangled.
     """
     total: dict[str, float] = {}

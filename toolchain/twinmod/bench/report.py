@@ -25,6 +25,7 @@ from twinmod.bench.document import (
     WallRun,
 )
 from twinmod.bench.figures import Cost, Figure
+from twinmod.bench.project import Goals
 from twinmod.bench.targets import Costs
 from twinmod.builds.product import Product
 from twinmod.cells.model import YARDSTICKS, Loop
@@ -140,6 +141,7 @@ def plan_report(
     figures: tuple[Figure, ...],
     turns: tuple[Turns, ...],
     loops: tuple[Loop, ...],
+    goals: Goals,
     builds: tuple[BuildEntry, ...],
     exact: ExactRun,
     wall: WallRun,
@@ -155,7 +157,8 @@ def plan_report(
         products: The modules.
         figures: What VMs counted.
         turns: What a clock told.
-        loops: What a person's first benchmark saw.
+        loops: What loops of reads and writes took.
+        goals: What the project wants reached.
         builds: What each build took.
         exact: How it was counted; its spread is that of the figures.
         wall: How it was timed.
@@ -167,7 +170,10 @@ def plan_report(
     testers = dict.fromkeys(cell.partition("/")[2] for cell, _ in found if cell != YARDSTICKS.name)
     entries = _plan_entries(found, turns, modules)
     spread = max((cost.spread for cost in found.values()), default=0.0)
-    goals = (*targets.plan_goals(found), *targets.plan_scaling_goals(turns, languages))
+    reached = (
+        *targets.plan_goals(found, goals),
+        *targets.plan_scaling_goals(turns, languages, goals),
+    )
     return BenchReport(
         mode=mode,
         quick=quick,
@@ -186,7 +192,7 @@ def plan_report(
         yardsticks=tuple(entry for entry in entries if not entry.module),
         comparisons=plan_comparisons(turns, languages),
         explanations=_explain(found, loops, testers),
-        goals=tuple(targets.plan_goal(goal) for goal in goals),
+        goals=tuple(targets.plan_goal(goal) for goal in reached),
         builds=builds,
     )
 
@@ -245,9 +251,9 @@ def explain_cold(costs: Costs) -> tuple[ColdEntry, ...]:
 
 
 def explain_loops(loops: Iterable[Loop]) -> tuple[LoopEntry, ...]:
-    """Return how much longer than a write a read took in a person's first benchmark, and why.
+    """Return how much longer than a write a read took in a loop, with its faults.
 
-    Every VM ran it; a person sees one run, so it is the first VM's.
+    Every VM ran it; a person who does so sees one run, so it is the first VM's.
     """
     first: dict[tuple[str, str], Loop] = {}
     for loop in loops:

@@ -12,6 +12,7 @@ from twinmod.base import documents, parallel, process, sandbox
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Chroot
 from twinmod.bench import figures as bench_figures
+from twinmod.bench import project as bench_project
 from twinmod.bench import report
 from twinmod.bench.document import BenchReport, BuildEntry, ExactRun, WallRun
 from twinmod.bench.figures import Figure
@@ -22,6 +23,7 @@ from twinmod.cells import model as cells_model
 from twinmod.cells import report as cells_report
 from twinmod.cells.model import TURNS, YARDSTICKS, Cell, CellResult
 from twinmod.errors import VmLostError
+from twinmod.guest.protocol import LoopShape
 from twinmod.kernels import elf, model
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES
@@ -212,6 +214,8 @@ def run_bench(
     Raises:
         TwinmodError: See the steps.
     """
+    own = bench_project.read_bench(config)
+    loop = own.demonstration.shape if own.demonstration else None
     prepared = workspace.run_setup(config, progress)
     languages = workspace.require_languages(config, prepared.tree, LANGUAGES, progress)
     cells, absent = selection.plan_presence(cells_model.plan_cells(config), prepared.tree)
@@ -225,7 +229,7 @@ def run_bench(
     )
     out_dir = config.out_dir / "bench"
     shutil.rmtree(out_dir, ignore_errors=True)
-    measured, exact = _run_exact(wanted, setting, cells, products, out_dir, progress)
+    measured, exact = _run_exact(wanted, setting, cells, products, out_dir, progress, loop)
     timed, wall = _run_wall(wanted, setting, products, out_dir, progress)
     builds = _run_builds(config, wanted, prepared, products, progress)
     document = report.plan_report(
@@ -237,6 +241,7 @@ def run_bench(
         figures=measured.figures,
         turns=tuple(t for result in timed for t in result.turns),
         loops=tuple(loop for result in measured.results for loop in result.loops),
+        goals=own.goals,
         builds=builds,
         exact=exact,
         wall=wall,
@@ -253,10 +258,11 @@ def _run_exact(
     products: tuple[Product, ...],
     out_dir: Path,
     progress: Progress,
+    loop: LoopShape | None,
 ) -> tuple[Measured, ExactRun]:
     if wanted.mode == "wall":
         return Measured(results=(), figures=(), boots=()), ExactRun(spread=0.0)
-    measurement = bench_figures.plan_exact(quick=wanted.quick)
+    measurement = bench_figures.plan_exact(quick=wanted.quick, loop=loop)
     work = boot.MeasureWork(
         cells=(*cells, YARDSTICKS),
         products=products,

@@ -127,12 +127,18 @@ def render_parts(document: BenchReport) -> list[str]:
 
 
 def render_loops(document: BenchReport) -> list[str]:
-    """Return what a person's first benchmark would have made them believe."""
+    """Return what each call of a loop of reads and writes took."""
     found = document.explanations.loops
     if not found:
         return []
     rows = [
-        ("a loop of read and write, 512 KiB", "reads", "writes", "read/write", "faults per read")
+        (
+            f"a loop of read and write, {text.render_size(found[0].size_bytes)}",
+            "reads",
+            "writes",
+            "read/write",
+            "faults per read",
+        )
     ]
     rows += [
         (

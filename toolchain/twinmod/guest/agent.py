@@ -166,7 +166,8 @@ def run_measure(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> in
             reload(cell.path, cell.module, *parameters.split())
             loader = measure.Loader(cell.module, cell.path, parameters)
         if loader and measurement.loop and load_number == 1:
-            for passes in measure.iterate_loops(f"/dev/{cell.module}", plan.loop):
+            device_path = f"/dev/{cell.module}"
+            for passes in measure.iterate_loops(device_path, plan.loop, measurement.loop):
                 stream.emit(LoopTaken(values=passes))
                 os.write(marks, b".")
         profiler = measure.Profiler(library, SYMBOLS_PATH)

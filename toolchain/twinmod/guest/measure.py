@@ -24,7 +24,7 @@ from typing import Any
 
 from twinmod.guest import door
 from twinmod.guest.door import GuestError
-from twinmod.guest.protocol import TMPFS_FILE, Measurement, Passes, Timing, Turns
+from twinmod.guest.protocol import TMPFS_FILE, LoopShape, Measurement, Passes, Timing, Turns
 
 PAGE = 4096
 
@@ -375,11 +375,8 @@ def open_calls(
                 yield plan_transfer(timing, device)
 
 
-# -- a person's first benchmark ---------------------------------------------------------------
+# -- a loop of reads and writes ---------------------------------------------------------------
 
-#: What such a loop reads and writes in a pass, and how often it goes round.
-LOOP_BYTES = 512 * 1024
-LOOP_PASSES = 5
 LOOP_TIMEOUT_S = 120.0
 
 
@@ -390,19 +387,20 @@ def parse_loop(output: str) -> dict[str, tuple[int, ...]]:
     return dict(zip(names, zip(*passes, strict=True), strict=True))
 
 
-def iterate_loops(path: str, program: str) -> Iterator[Passes]:
+def iterate_loops(path: str, program: str, shape: LoopShape) -> Iterator[Passes]:
     """Yield what a loop of reads and writes took, with a new buffer in each pass and with one.
 
     Args:
         path: Of the device.
         program: native/loop.
+        shape: How large the loop is.
     """
     for buffers in ("fresh", "reused"):
-        argv = (program, path, buffers, str(LOOP_BYTES), str(LOOP_PASSES))
+        argv = (program, path, buffers, str(shape.size_bytes), str(shape.passes))
         status, output = door.run(argv, LOOP_TIMEOUT_S)
         if status != 0:
             raise GuestError(f"the loop ended with status {status}: {output.strip()}")
-        yield Passes(size_bytes=LOOP_BYTES, buffers=buffers, **parse_loop(output))
+        yield Passes(size_bytes=shape.size_bytes, buffers=buffers, **parse_loop(output))
 
 
 # -- turns by a clock -------------------------------------------------------------------------

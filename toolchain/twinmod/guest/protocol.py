@@ -73,6 +73,15 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoopShape:
+    """How large a loop of reads and writes is."""
+
+    # What it reads and writes in a pass, and how often it goes round.
+    size_bytes: int
+    passes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """What is counted in each cell."""
 
@@ -84,8 +93,8 @@ class Measurement:
     rounds: int
     # Of a clock: how often each module's turn comes.
     turns: int = 0
-    # Whether a loop of reads and writes is looked at too, with buffers that are made in it.
-    loop: bool = False
+    # A loop of reads and writes that is looked at too, with buffers that are made in it.
+    loop: LoopShape | None = None
     # Of the device's memory; 0 leaves the module its own.
     device_bytes: int = 0
 
@@ -103,7 +112,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passes:
-    """A loop that reads and writes a buffer, call by call, as a person's first benchmark does."""
+    """What each call of a loop that reads and writes a buffer took."""
 
     size_bytes: int
     # "fresh": allocated in the loop. "reused": allocated before it.

@@ -20,6 +20,7 @@ from twinmod.bench.document import (
     LoopEntry,
     PartsEntry,
 )
+from twinmod.bench.project import Demonstration
 from twinmod.cells import report
 from twinmod.cells.outcomes import WORST_FIRST
 from twinmod.cells.report import CellEntry
@@ -287,17 +288,17 @@ def plan_differences(document: BenchReport) -> list[dict[str, Any]]:
     ]
 
 
-# -- why reads looked slow --------------------------------------------------------------------
+# -- a loop of reads and writes ---------------------------------------------------------------
 
 
-def plan_loops(document: BenchReport) -> dict[str, Any] | None:
-    """Return what a first benchmark sees, pass by pass, with the faults that explain it.
+def plan_loops(document: BenchReport, demonstration: Demonstration | None) -> dict[str, Any] | None:
+    """Return what a loop of reads and writes took, pass by pass, with its page faults.
 
     Returns:
-        None where nobody ran it.
+        None where nobody ran it, or the project has nothing to say of it.
     """
     found = document.explanations.loops
-    if not found:
+    if not found or demonstration is None:
         return None
     bars = []
     for entry in found:
@@ -320,6 +321,7 @@ def plan_loops(document: BenchReport) -> dict[str, Any] | None:
         for buffers in ("fresh", "reused")
     }
     return {
+        "demonstration": demonstration,
         "title": title,
         "svg": plot.render_bars(bars, title) if bars else "",
         "rows": rows,
@@ -567,7 +569,11 @@ def plan_goals(document: BenchReport) -> dict[str, Any] | None:
 
 
 def plan_page(
-    reports: Reports, rules: tuple[tuple[str, str], ...], made: str, version: str
+    reports: Reports,
+    rules: tuple[tuple[str, str], ...],
+    made: str,
+    version: str,
+    demonstration: Demonstration | None,
 ) -> dict[str, Any]:
     """Return all that the page's template uses.
 
@@ -576,6 +582,7 @@ def plan_page(
         rules: (number, title) of the contract.
         made: The day.
         version: Of twinmod.
+        demonstration: The project's own.
     """
     found = reports.bench
     exact = found is not None and found.mode != "wall"
@@ -593,7 +600,7 @@ def plan_page(
         else [],
         "parts": plan_parts(found) if found and exact else None,
         "differences": plan_differences(found) if found and exact else [],
-        "loops": plan_loops(found) if found and exact else None,
+        "loops": plan_loops(found, demonstration) if found and exact else None,
         "cold": plan_cold(found) if found and exact else None,
         "goals": plan_goals(found) if found and exact else None,
         "clock": plan_clock(found) if found and timed else None,

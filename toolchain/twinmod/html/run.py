@@ -9,8 +9,10 @@ from typing import Any
 from twinmod.base import cache, commands, documents, templates
 from twinmod.base.bugs import MALFORMED
 from twinmod.base.documents import Document
+from twinmod.bench import project as bench_project
 from twinmod.bench.counter import CounterReport
 from twinmod.bench.document import BenchReport
+from twinmod.bench.project import Demonstration
 from twinmod.errors import ConfigError
 from twinmod.experiments.zoo import ZooReport
 from twinmod.guest import visible
@@ -37,7 +39,9 @@ def find_report(config: Config, name: str) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def read_reports(config: Config, rules: Rules, made: str) -> Reports:
+def read_reports(
+    config: Config, rules: Rules, made: str, demonstration: Demonstration | None
+) -> Reports:
     """Return what earlier runs left; a page can be made of each.
 
     Raises:
@@ -51,7 +55,7 @@ def read_reports(config: Config, rules: Rules, made: str) -> Reports:
         what, hint = f"the report of `{name}`", commands.render(name)
         found[name] = documents.read(path, kind, what, hint)
         try:
-            render_pages(Reports(**{name: found[name]}), rules, made)
+            render_pages(Reports(**{name: found[name]}), rules, made, demonstration)
         except MALFORMED as error:
             # Its values have their types, and may still contradict each other.
             raise documents.plan_refusal(path, what, hint, error) from error
@@ -64,9 +68,11 @@ def read_reports(config: Config, rules: Rules, made: str) -> Reports:
     return Reports(**found)
 
 
-def render_pages(reports: Reports, rules: Rules, made: str) -> tuple[str, str]:
+def render_pages(
+    reports: Reports, rules: Rules, made: str, demonstration: Demonstration | None
+) -> tuple[str, str]:
     """Return the page and the summary of some reports, as text that has a form in UTF-8."""
-    values = html_document.plan_page(reports, rules, made, templates.read_version())
+    values = html_document.plan_page(reports, rules, made, templates.read_version(), demonstration)
     text = templates.render_template("report.html.j2", values)
     return visible.make_visible(text), visible.make_visible(
         html_document.render_summary(reports, rules, made)
@@ -77,7 +83,9 @@ def run_report(config: Config) -> str:
     """Write the page and the summary to out/report; return the summary."""
     rules = project_rules.read_rules(config)
     made = time.strftime("%Y-%m-%d")
-    text, summary = render_pages(read_reports(config, rules, made), rules, made)
+    demonstration = bench_project.read_bench(config).demonstration
+    reports = read_reports(config, rules, made, demonstration)
+    text, summary = render_pages(reports, rules, made, demonstration)
     cache.write_atomically(config.out_dir / "report/index.html", text)
     cache.write_atomically(config.out_dir / "report/summary.md", summary)
     return summary

@@ -99,6 +99,7 @@ class Table(_Table, frozen=True):
     modules: dict[str, ModuleTable]
     testers: dict[str, TesterTable]
     differential: str = ""
+    bench: str = ""
     packages: tuple[str, ...] = ()
     mirror: str = ""
     vm: VmTable = VmTable()
@@ -118,6 +119,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     lock_path: Path
     # The package in the matrix's folder that holds all modules to one model, "" for none.
     differential: str
+    # What the project says of its own benchmark, None for nothing.
+    bench_path: Path | None
     # The kernel that verbs work on, and its chroot; one of `kernels`, with the chroot of it.
     kernel: KernelSpec
     chroot: ChrootSpec
@@ -266,6 +269,7 @@ def make_config(document: dict[str, Any], project_dir: Path, out_dir: Path | Non
         matrix_dir=project_dir / table.matrix,
         lock_path=project_dir / table.lock,
         differential=table.differential,
+        bench_path=project_dir / table.bench if table.bench else None,
         kernel=kernel,
         chroot=next(chroot for chroot in chroots if chroot.name == kernel.chroot),
         kernels=kernels,
