@@ -13,7 +13,7 @@ from twinmod.base import documents
 from twinmod.bench import compare, counter, report
 from twinmod.bench import text as bench_text
 from twinmod.bench.compare import Compared
-from twinmod.bench.document import BenchReport, ExactRun, WallRun
+from twinmod.bench.document import BenchReport, ExactRun, Mode, WallRun
 from twinmod.bench.figures import Figure
 from twinmod.bench.project import Goals, Limit
 from twinmod.builds.product import Product
@@ -99,7 +99,7 @@ def plan(
     return report.plan_report(
         kernel=KERNEL,
         parameters="",
-        mode="both",
+        mode=Mode.BOTH,
         quick=True,
         products=products,
         figures=figures,

@@ -18,13 +18,13 @@ from twinmod.bench import counter as bench_counter
 from twinmod.bench import report
 from twinmod.bench import text as bench_text
 from twinmod.bench.counter import CounterReport
-from twinmod.bench.document import BenchReport, BuildEntry, ExactRun, WallRun
+from twinmod.bench.document import BenchReport, BuildEntry, ExactRun, Mode, WallRun
 from twinmod.bench.figures import Figure
 from twinmod.bench.project import Demonstration, Goals
 from twinmod.builds.product import Product
 from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop
 from twinmod.errors import ConfigError
-from twinmod.experiments.zoo import BugEntry, ExpectedEntry, VerdictEntry, ZooReport
+from twinmod.experiments.zoo import BugEntry, ExpectedEntry, Stop, VerdictEntry, ZooReport
 from twinmod.guest.protocol import TMPFS_FILE, Count, Outcome, Timing, Turns
 from twinmod.html import document as html_document
 from twinmod.html import run
@@ -130,7 +130,7 @@ def bench(product: Product) -> BenchReport:
     return report.plan_report(
         kernel=KERNEL,
         parameters="",
-        mode="both",
+        mode=Mode.BOTH,
         quick=False,
         products=products,
         figures=figures(),
@@ -174,7 +174,7 @@ def counter(tree: KernelTree) -> CounterReport:
     return bench_counter.plan_counter_report(cells, model.plan_kernel(tree), "tcg", counting)
 
 
-def stop(stopped_by: str, by: str) -> VerdictEntry:
+def stop(stopped_by: Stop, by: str) -> VerdictEntry:
     expected = ExpectedEntry(stopped_by=stopped_by, by=by)
     return VerdictEntry(
         stopped_by=stopped_by, by=by, evidence=("its words",), expected=expected, as_expected=True
@@ -189,9 +189,9 @@ def zoo() -> ZooReport:
         why="it is often made",
         reference="CVE-2017-6074",
         kernel="kasan",
-        c=stop("sanitizer", "kasan"),
-        rust=stop("compile", "E0382"),
-        more={"rust_unsafe": stop("sanitizer", "kasan")},
+        c=stop(Stop.SANITIZER, "kasan"),
+        rust=stop(Stop.COMPILE, "E0382"),
+        more={"rust_unsafe": stop(Stop.SANITIZER, "kasan")},
     )
     return ZooReport(
         kernels={}, entries=(entry,), mismatches=(), absent=(), failed={}, seconds=1.0, boots=1
@@ -299,8 +299,10 @@ def test_a_page_of_one_report_says_what_is_not_there(
 
 
 def test_a_part_of_a_benchmark_is_a_page_too(product: Product, bench: BenchReport) -> None:
-    assert "By a clock" not in read(render({"bench": structs.replace(bench, mode="exact")}))
-    assert "What a call costs" not in read(render({"bench": structs.replace(bench, mode="wall")}))
+    assert "By a clock" not in read(render({"bench": structs.replace(bench, mode=Mode.EXACT)}))
+    assert "What a call costs" not in read(
+        render({"bench": structs.replace(bench, mode=Mode.WALL)})
+    )
 
 
 def test_the_summary_fits_on_a_screen(
@@ -320,7 +322,7 @@ def test_the_summary_fits_on_a_screen(
 
 def plan_bench(
     languages: tuple[str, ...],
-    mode: str,
+    mode: Mode,
     counted: tuple[Figure, ...] = (),
     timed: tuple[Turns, ...] = (),
 ) -> BenchReport:
@@ -349,8 +351,8 @@ def plan_bench(
         loops=(),
         goals=Goals(),
         builds=(),
-        exact=ExactRun(spread=0.0) if mode == "wall" else EXACT,
-        wall=WallRun() if mode == "exact" else WALL,
+        exact=ExactRun(spread=0.0) if mode == Mode.WALL else EXACT,
+        wall=WallRun() if mode == Mode.EXACT else WALL,
     )
 
 
@@ -373,27 +375,27 @@ ONE = Timing(operation="pread", size_bytes=1)
 
 #: What a benchmark can come to beside all of it.
 PARTIAL = {
-    "nothing at all": plan_bench(("c", "rust"), "both"),
-    "nothing by a clock": plan_bench(("c", "rust"), "wall"),
-    "one module": plan_bench(("c",), "both", (count("c/c", ONE),), (take("c", "c", 9.0),)),
+    "nothing at all": plan_bench(("c", "rust"), Mode.BOTH),
+    "nothing by a clock": plan_bench(("c", "rust"), Mode.WALL),
+    "one module": plan_bench(("c",), Mode.BOTH, (count("c/c", ONE),), (take("c", "c", 9.0),)),
     "the other module": plan_bench(
-        ("rust",), "both", (count("rust/c", ONE),), (take("rust", "c", 9.0),)
+        ("rust",), Mode.BOTH, (count("rust/c", ONE),), (take("rust", "c", 9.0),)
     ),
     "the other tester": plan_bench(
         ("c", "rust"),
-        "both",
+        Mode.BOTH,
         (count("c/rust", ONE),),
         (take("c", "rust", 9.0), take("rust", "rust", 9.0)),
     ),
-    "one module timed": plan_bench(("c", "rust"), "wall", (), (take("c", "c", 9.0, 8.0),)),
+    "one module timed": plan_bench(("c", "rust"), Mode.WALL, (), (take("c", "c", 9.0, 8.0),)),
     "no time that a clock tells": plan_bench(
-        ("c", "rust"), "wall", (), (take("c", "c", 0.0), take("rust", "c", 0.0))
+        ("c", "rust"), Mode.WALL, (), (take("c", "c", 0.0), take("rust", "c", 0.0))
     ),
     "fresh pages alone": plan_bench(
-        ("c", "rust"), "exact", (count("c/c", replace(ONE, buffers="fresh")),)
+        ("c", "rust"), Mode.EXACT, (count("c/c", replace(ONE, buffers="fresh")),)
     ),
     "an operation of its own": plan_bench(
-        ("c", "rust"), "exact", (count("c/c", Timing(operation="open")),)
+        ("c", "rust"), Mode.EXACT, (count("c/c", Timing(operation="open")),)
     ),
 }
 

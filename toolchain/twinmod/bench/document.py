@@ -2,12 +2,23 @@
 """The report of a benchmark, as it is written and read."""
 
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 
 from msgspec import UNSET, UnsetType
 
 from twinmod.base.documents import Document, Part
 from twinmod.cells.report import AbsentEntry
 from twinmod.kernels.model import KernelEntry
+
+
+class Mode(StrEnum):
+    """What a benchmark measures by."""
+
+    BOTH = "both"
+    # Instructions.
+    EXACT = "exact"
+    # A clock.
+    WALL = "wall"
 
 
 class CallEntry(Part, frozen=True, kw_only=True):
@@ -206,8 +217,7 @@ class MeasuredModule(Part, frozen=True, kw_only=True):
 class BenchReport(Document, frozen=True, kw_only=True, tag="twinmod.bench/1"):
     """What a benchmark measured."""
 
-    # exact, wall or both.
-    mode: str
+    mode: Mode
     # Whether only some of it was measured.
     quick: bool
     kernel: KernelEntry

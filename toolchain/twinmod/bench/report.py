@@ -21,6 +21,7 @@ from twinmod.bench.document import (
     Explanations,
     LoopEntry,
     MeasuredModule,
+    Mode,
     PartsEntry,
     WallRun,
 )
@@ -135,7 +136,7 @@ def plan_report(
     *,
     kernel: KernelEntry,
     parameters: str,
-    mode: str,
+    mode: Mode,
     quick: bool,
     products: tuple[Product, ...],
     figures: tuple[Figure, ...],

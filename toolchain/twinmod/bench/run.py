@@ -14,7 +14,7 @@ from twinmod.base.sandbox import Bind, Chroot
 from twinmod.bench import figures as bench_figures
 from twinmod.bench import project as bench_project
 from twinmod.bench import report
-from twinmod.bench.document import BenchReport, BuildEntry, ExactRun, WallRun
+from twinmod.bench.document import BenchReport, BuildEntry, ExactRun, Mode, WallRun
 from twinmod.bench.figures import Figure
 from twinmod.builds import build as builds_build
 from twinmod.builds.product import Product
@@ -38,8 +38,6 @@ BOOTS = 2
 LIMIT_S = 600.0
 
 TOOL_TIMEOUT_S = 30.0
-
-MODES = ("both", "exact", "wall")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,8 +197,7 @@ def read_stripped_size(product: Product, compilers: Chroot, config: Config) -> i
 class Wanted:
     """What a caller wants of a benchmark."""
 
-    # One of MODES.
-    mode: str = "both"
+    mode: Mode = Mode.BOTH
     quick: bool = False
     # Added to the kernel's command line.
     parameters: str = ""
@@ -260,7 +257,7 @@ def _run_exact(
     progress: Progress,
     loop: LoopShape | None,
 ) -> tuple[Measured, ExactRun]:
-    if wanted.mode == "wall":
+    if wanted.mode == Mode.WALL:
         return Measured(results=(), figures=(), boots=()), ExactRun(spread=0.0)
     measurement = bench_figures.plan_exact(quick=wanted.quick, loop=loop)
     work = boot.MeasureWork(
@@ -290,7 +287,7 @@ def _run_wall(
     out_dir: Path,
     progress: Progress,
 ) -> tuple[tuple[CellResult, ...], WallRun]:
-    if wanted.mode == "exact":
+    if wanted.mode == Mode.EXACT:
         return (), WallRun()
     measurement = bench_figures.plan_turns(quick=wanted.quick, processors=setting.vm.processors)
     work = boot.TurnsWork(
@@ -313,7 +310,7 @@ def _run_builds(
     products: tuple[Product, ...],
     progress: Progress,
 ) -> tuple[BuildEntry, ...]:
-    if wanted.quick or wanted.mode == "exact":
+    if wanted.quick or wanted.mode == Mode.EXACT:
         return ()
     return tuple(time_build(config, prepared, product, progress) for product in products)
 

@@ -9,7 +9,7 @@ from twinmod.base.text import LANGUAGES
 from twinmod.bench import compare, figures, labels
 from twinmod.bench import document as bench_document
 from twinmod.bench.compare import Change
-from twinmod.bench.document import BenchReport
+from twinmod.bench.document import BenchReport, Mode
 from twinmod.guest.protocol import TMPFS_FILE
 
 E = TypeVar("E", bound=labels.Call)
@@ -213,7 +213,7 @@ def render_builds(document: BenchReport) -> list[str]:
 def render_report(document: BenchReport, folder: str) -> str:
     """Return a benchmark as text."""
     blocks = []
-    if document.mode != "wall":
+    if document.mode != Mode.WALL:
         exact = document.exact
         blocks.append(
             [
@@ -231,7 +231,7 @@ def render_report(document: BenchReport, folder: str) -> str:
         ]
         if unsettled := compare.find_unsettled(document):
             blocks.append([f"did not settle: {', '.join(unsettled)}"])
-    if document.mode != "exact":
+    if document.mode != Mode.EXACT:
         wall = document.wall
         label = labels.label_accelerator(document.accelerator)
         blocks.append(

@@ -18,6 +18,7 @@ from twinmod.bench.document import (
     ComparisonEntry,
     CountEntry,
     LoopEntry,
+    Mode,
     PartsEntry,
 )
 from twinmod.bench.project import Demonstration
@@ -25,7 +26,7 @@ from twinmod.cells import report
 from twinmod.cells.outcomes import WORST_FIRST
 from twinmod.cells.report import CellEntry
 from twinmod.experiments import zoo
-from twinmod.experiments.zoo import VerdictEntry, ZooReport
+from twinmod.experiments.zoo import Stop, VerdictEntry, ZooReport
 from twinmod.guest.protocol import TMPFS_FILE, Outcome
 from twinmod.html import plot
 from twinmod.matrix.report import TestReport
@@ -585,8 +586,8 @@ def plan_page(
         demonstration: The project's own.
     """
     found = reports.bench
-    exact = found is not None and found.mode != "wall"
-    timed = found is not None and found.mode != "exact"
+    exact = found is not None and found.mode != Mode.WALL
+    timed = found is not None and found.mode != Mode.EXACT
     return {
         "made": made,
         "version": version,
@@ -620,11 +621,11 @@ def render_summary(reports: Reports, rules: tuple[tuple[str, str], ...], made: s
         counts = report.render_totals(test.totals)
         head = f"{len(rules)} rules, {len(test.cells)} cells: {counts}"
         lines += [f"**{head}** on {test.kernel.release}.", ""]
-    if (found := reports.bench) and found.mode != "wall":
+    if (found := reports.bench) and found.mode != Mode.WALL:
         lines += _render_costs(found)
     if reports.zoo:
         stops = [entry.rust.stopped_by for entry in reports.zoo.entries if entry.rust]
-        refused = f"{stops.count('compile')} of {len(stops)} kinds of bugs"
+        refused = f"{stops.count(Stop.COMPILE)} of {len(stops)} kinds of bugs"
         odd = len(reports.zoo.mismatches)
         lines += [f"The Rust compiler refused {refused}; {odd} attempts ended unexpectedly.", ""]
     lines.append(

@@ -18,7 +18,7 @@ from twinmod.base import archives, documents, git, versions, zstd
 from twinmod.base.documents import D
 from twinmod.base.progress import Progress
 from twinmod.bench import run as bench_run
-from twinmod.bench.document import BenchReport
+from twinmod.bench.document import BenchReport, Mode
 from twinmod.builds import build, signing
 from twinmod.builds.product import Product
 from twinmod.cells import selection as cells_selection
@@ -374,7 +374,7 @@ def ensure_counted(made: Made, progress: Progress) -> Iterator[tuple[str, bytes]
     path = config.out_dir / "bench/report.json"
     found = read_report(path, BenchReport)
     if found is None or not _is_benchmark(found, products):
-        bench_run.run_bench(config, bench_run.Wanted(mode="exact", quick=True), progress)
+        bench_run.run_bench(config, bench_run.Wanted(mode=Mode.EXACT, quick=True), progress)
     yield "bench.json", path.read_bytes()
 
 
