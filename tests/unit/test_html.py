@@ -224,11 +224,11 @@ class Text(HTMLParser):
 
 
 def render(documents: dict[str, Any], demonstration: Demonstration | None = DEMONSTRATION) -> Text:
-    values = html_document.plan_page(
+    page = html_document.plan_page(
         Reports(**documents), RULES, "2026-11-26", "0.1.0", demonstration
     )
     text = Text()
-    html = templates.render_template("report.html.j2", values)
+    html = templates.render_template("report.html.j2", page.values)
     text.feed(html)
     assert not text.open
     assert not re.search(r'(?:src|href)="https?:', html), "the page works without a network"
@@ -280,7 +280,9 @@ def test_a_project_without_a_demonstration_has_the_cold_calls_alone(bench: Bench
 def test_every_plot_has_its_data_beside_it(bench: BenchReport) -> None:
     html = templates.render_template(
         "report.html.j2",
-        html_document.plan_page(Reports(bench=bench), RULES, "2026-11-26", "0.1.0", DEMONSTRATION),
+        html_document.plan_page(
+            Reports(bench=bench), RULES, "2026-11-26", "0.1.0", DEMONSTRATION
+        ).values,
     )
     figures = re.findall(r"<figure>.*?</figure>", html, re.DOTALL)
     assert len(figures) == 5
