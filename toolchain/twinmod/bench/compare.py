@@ -235,10 +235,9 @@ def plan_baseline(document: BenchReport) -> Compared:
 
 def render_baseline(baseline: Compared) -> str:
     """Return a baseline as JSON with a line for each entry, so that a change of one is seen."""
-    values = documents.to_json(baseline)
-    head = json.dumps({**values, "results": []}, indent=1)
-    entries = ({name: entry[name] for name in KEPT} for entry in values["results"])
-    lines = ",\n".join(json.dumps(entry) for entry in entries)
+    head = json.dumps(msgspec.to_builtins(structs.replace(baseline, results=())), indent=1)
+    entries = map(msgspec.to_builtins, baseline.results)
+    lines = ",\n".join(json.dumps({name: entry[name] for name in KEPT}) for entry in entries)
     return head.replace('"results": []', f'"results": [\n{lines}\n]') + "\n"
 
 

@@ -464,7 +464,7 @@ def parse_request(line: str | bytes) -> Request | None:
 # -- JSON -------------------------------------------------------------------------------------
 
 
-def to_fields(value: Any) -> dict[str, Any]:
+def to_fields(value: Any) -> Mapping[str, object]:
     """Return an object of a class of this module as a dictionary, for json's ``default``."""
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
@@ -491,7 +491,7 @@ def from_json(kind: type[T], values: object) -> T:
 
 
 @cache
-def _find_hints(kind: Any) -> dict[str, Any]:
+def _find_hints(kind: Any) -> Mapping[str, object]:
     """Return the fields of a class of this module, each with its type."""
     hints = typing.get_type_hints(kind)
     return {field.name: hints[field.name] for field in fields(kind)}

@@ -3,9 +3,9 @@
 
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -239,7 +239,9 @@ def _has_null(value: object) -> bool:
     return isinstance(value, str) and "\0" in value
 
 
-def make_config(document: dict[str, Any], project_dir: Path, out_dir: Path | None = None) -> Config:
+def make_config(
+    document: Mapping[str, object], project_dir: Path, out_dir: Path | None = None
+) -> Config:
     """Return the configuration that a ``[tool.twinmod]`` table describes.
 
     Args:
