@@ -19,14 +19,14 @@ from twinmod.bench.project import Goals, Limit
 from twinmod.builds.product import Product
 from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop
 from twinmod.errors import ConfigError, ExitCode
-from twinmod.guest.protocol import TMPFS_FILE, Count, Outcome, Timing, Turns
+from twinmod.guest.protocol import TMPFS_FILE, BufferKind, Count, Operation, Outcome, Timing, Turns
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry, KernelTree
 from twinmod.project.model import Language
 
-READ = Timing(operation="pread", size_bytes=1)
-LARGE = Timing(operation="pread", size_bytes=512 * 1024)
-COLD = replace(LARGE, buffers="fresh")
+READ = Timing(operation=Operation.PREAD, size_bytes=1)
+LARGE = Timing(operation=Operation.PREAD, size_bytes=512 * 1024)
+COLD = replace(LARGE, buffers=BufferKind.FRESH)
 ZERO = replace(READ, path="/dev/zero")
 TMPFS = replace(LARGE, path=TMPFS_FILE)
 
@@ -71,7 +71,7 @@ LOOPS = (
     Loop(
         cell="c/c",
         size_bytes=512,
-        buffers="fresh",
+        buffers=BufferKind.FRESH,
         read_ns=(900, 300),
         write_ns=(200, 200),
         read_faults=(128, 0),
@@ -231,7 +231,7 @@ def test_a_slowdown_is_caught_and_named(product: Product) -> None:
 
 
 def test_what_a_load_costs_is_the_kernels_and_not_held(product: Product) -> None:
-    load = figure("c/c", Timing(operation="load"), 90000)
+    load = figure("c/c", Timing(operation=Operation.LOAD), 90000)
     before = select(product, (*FIGURES, load))
     after = select(product, (*FIGURES, replace(load, kernel=95000.0)))
     assert compare.compare_reports(before, after) == ((), 4)

@@ -25,7 +25,7 @@ from twinmod.builds.product import Product
 from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop
 from twinmod.errors import ConfigError
 from twinmod.experiments.zoo import BugEntry, ExpectedEntry, Stop, VerdictEntry, ZooReport
-from twinmod.guest.protocol import TMPFS_FILE, Count, Outcome, Timing, Turns
+from twinmod.guest.protocol import TMPFS_FILE, BufferKind, Count, Operation, Outcome, Timing, Turns
 from twinmod.html import document as html_document
 from twinmod.html import run
 from twinmod.html.document import Reports
@@ -59,7 +59,7 @@ SIZES = (1, 4096, 65536, 524288)
 
 def figures() -> tuple[Figure, ...]:
     found = []
-    for operation in ("pread", "pwrite"):
+    for operation in (Operation.PREAD, Operation.PWRITE):
         for size in SIZES:
             timing = Timing(operation=operation, size_bytes=size)
             for cell, kernel in (("c/c", 1000 + size), ("rust/c", 1050 + size)):
@@ -76,7 +76,7 @@ def figures() -> tuple[Figure, ...]:
                     )
                     for made, factor, faults in (
                         (timing, 1, 0),
-                        (replace(timing, buffers="fresh"), 10, 3),
+                        (replace(timing, buffers=BufferKind.FRESH), 10, 3),
                     )
                 ]
             floor = "/dev/zero" if operation == "pread" else "/dev/null"
@@ -102,7 +102,7 @@ def bench(product: Product) -> BenchReport:
     )
     turns = tuple(
         Turns(
-            timing=Timing(operation="pread", size_bytes=1),
+            timing=Timing(operation=Operation.PREAD, size_bytes=1),
             module=name,
             tester="c",
             calls=9,
@@ -123,8 +123,8 @@ def bench(product: Product) -> BenchReport:
         )
         for language in ("c", "rust")
         for buffers, read_ns, faults in (
-            ("fresh", (450, 90), (128, 0)),
-            ("reused", (90, 90), (0, 0)),
+            (BufferKind.FRESH, (450, 90), (128, 0)),
+            (BufferKind.REUSED, (90, 90), (0, 0)),
         )
     )
     return report.plan_report(
@@ -360,7 +360,7 @@ def plan_bench(
 
 def take(language: str, tester: str, *latency_ns: float) -> Turns:
     return Turns(
-        timing=Timing(operation="pread", size_bytes=1),
+        timing=Timing(operation=Operation.PREAD, size_bytes=1),
         module=f"mdriver_{language}",
         tester=tester,
         calls=9,
@@ -373,7 +373,7 @@ def count(cell: str, timing: Timing) -> Figure:
     return Figure(timing=timing, cell=cell, load=1, user=9, kernel=99, minor_faults=1)
 
 
-ONE = Timing(operation="pread", size_bytes=1)
+ONE = Timing(operation=Operation.PREAD, size_bytes=1)
 
 #: What a benchmark can come to beside all of it.
 PARTIAL = {
@@ -394,10 +394,10 @@ PARTIAL = {
         ("c", "rust"), Mode.WALL, (), (take("c", "c", 0.0), take("rust", "c", 0.0))
     ),
     "fresh pages alone": plan_bench(
-        ("c", "rust"), Mode.EXACT, (count("c/c", replace(ONE, buffers="fresh")),)
+        ("c", "rust"), Mode.EXACT, (count("c/c", replace(ONE, buffers=BufferKind.FRESH)),)
     ),
     "an operation of its own": plan_bench(
-        ("c", "rust"), Mode.EXACT, (count("c/c", Timing(operation="open")),)
+        ("c", "rust"), Mode.EXACT, (count("c/c", Timing(operation=Operation.OPEN)),)
     ),
 }
 

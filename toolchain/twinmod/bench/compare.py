@@ -15,6 +15,7 @@ from twinmod.bench import document as bench_document
 from twinmod.bench import explain, labels
 from twinmod.bench.document import BenchReport, ClockEntry, CountEntry
 from twinmod.errors import ConfigError, ExitCode
+from twinmod.guest.protocol import BufferKind, Operation
 from twinmod.kernels.model import KernelEntry
 
 #: The keys of an entry in a baseline.
@@ -188,7 +189,10 @@ def is_comparable(entry: CountEntry | CountedCall) -> bool:
 
     What fresh pages take more is the kernel's, as what a load takes is.
     """
-    return entry.operation not in ("load", "unload") and entry.buffers != "fresh"
+    return (
+        entry.operation not in (Operation.LOAD, Operation.UNLOAD)
+        and entry.buffers != BufferKind.FRESH
+    )
 
 
 def find_other_ground(before: Compared, now: Compared) -> str:

@@ -31,7 +31,7 @@ from twinmod.bench.targets import Costs
 from twinmod.builds.product import Product
 from twinmod.cells.model import YARDSTICKS, Loop
 from twinmod.cells.report import AbsentEntry
-from twinmod.guest.protocol import Timing, Turns
+from twinmod.guest.protocol import BufferKind, Timing, Turns
 from twinmod.kernels.model import KernelEntry
 from twinmod.project.model import LANGUAGES, Language
 from twinmod.vm.machine import AcceleratorName
@@ -228,7 +228,7 @@ def explain_cold(costs: Costs) -> tuple[ColdEntry, ...]:
     """Return, for calls with fresh pages, the share that page faults are of them."""
     found = []
     for (cell, timing), cold in costs.items():
-        if timing.buffers != "fresh":
+        if timing.buffers != BufferKind.FRESH:
             continue
         warm = targets.find_plain(costs, cell, timing.operation, timing.size_bytes)
         if warm is None:

@@ -10,7 +10,7 @@ from twinmod.bench.document import GoalEntry
 from twinmod.bench.figures import Cost
 from twinmod.bench.project import Goals, Limit
 from twinmod.cells.model import YARDSTICKS
-from twinmod.guest.protocol import TMPFS_FILE, Timing, Turns
+from twinmod.guest.protocol import TMPFS_FILE, BufferKind, Caller, Operation, Regions, Timing, Turns
 from twinmod.project.model import LANGUAGES, Language
 
 #: What calls cost, by (name of the cell, timing).
@@ -35,25 +35,22 @@ class Goal:
 def is_plain(timing: Timing) -> bool:
     """Tell whether calls are warm ones of one thread, by a tester, at an offset or none."""
     return (
-        timing.buffers == "reused"
-        and timing.loop == "tester"
-        and timing.operation
-        in (
-            "pread",
-            "pwrite",
-            "add",
-        )
+        timing.buffers == BufferKind.REUSED
+        and timing.loop == Caller.TESTER
+        and timing.operation in (Operation.PREAD, Operation.PWRITE, Operation.ADD)
     )
 
 
-def find_plain(costs: Costs, cell: str, operation: str, size: int, path: str = "") -> Cost | None:
+def find_plain(
+    costs: Costs, cell: str, operation: Operation, size: int, path: str = ""
+) -> Cost | None:
     """Return what warm calls at an offset cost, or None."""
     return costs.get((cell, Timing(operation=operation, size_bytes=size, path=path)))
 
 
-def _iterate_sizes(costs: Costs, cell: str) -> Iterator[tuple[str, int, Cost]]:
+def _iterate_sizes(costs: Costs, cell: str) -> Iterator[tuple[Operation, int, Cost]]:
     for (name, timing), cost in costs.items():
-        if name == cell and is_plain(timing) and timing.operation != "add":
+        if name == cell and is_plain(timing) and timing.operation != Operation.ADD:
             yield timing.operation, timing.size_bytes, cost
 
 
@@ -121,8 +118,10 @@ def _plan_rust(costs: Costs, limit: Limit | None) -> Iterator[Goal]:
 
 def _plan_tester(costs: Costs, tester: str, limit: Limit | None) -> Iterator[Goal]:
     """Yield what a tester's loop is to take at most of a bare one."""
-    for operation in ("pread", "pwrite"):
-        bare = costs.get((f"c/{tester}", Timing(operation=operation, size_bytes=1, loop="bare")))
+    for operation in (Operation.PREAD, Operation.PWRITE):
+        bare = costs.get(
+            (f"c/{tester}", Timing(operation=operation, size_bytes=1, loop=Caller.BARE))
+        )
         own = find_plain(costs, f"c/{tester}", operation, 1)
         if limit and limit.covers(1) and bare is not None and own is not None:
             yield _plan_share(
@@ -142,10 +141,14 @@ def plan_scaling_goals(
     goals = []
     limit = wanted.threads
     for (module, timing), two_ns in found.items():
-        alone = replace(timing, threads=1, regions="one")
+        alone = replace(timing, threads=1, regions=Regions.ONE)
         if limit is None or not limit.covers(timing.size_bytes):
             continue
-        if timing.threads != 2 or timing.regions != "disjoint" or not found.get((module, alone)):
+        if (
+            timing.threads != 2
+            or timing.regions != Regions.DISJOINT
+            or not found.get((module, alone))
+        ):
             continue
         what = f"{timing.operation} of {text.render_size(timing.size_bytes)}"
         goals.append(

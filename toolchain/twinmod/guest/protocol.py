@@ -53,23 +53,60 @@ class Job(StrEnum):
 TMPFS_FILE = "/tmp/twinmod.yardstick"
 
 
+class Operation(StrEnum):
+    """What is called."""
+
+    READ = "read"
+    WRITE = "write"
+    PREAD = "pread"
+    PWRITE = "pwrite"
+    # The ADD ioctl.
+    ADD = "add"
+    # It closes too.
+    OPEN = "open"
+    LOAD = "load"
+    UNLOAD = "unload"
+    # A counter with several threads.
+    COUNT = "count"
+
+
+class BufferKind(StrEnum):
+    """Which memory calls read into and write from."""
+
+    # One buffer, all of it there; in a loop of reads and writes it is allocated before the loop.
+    REUSED = "reused"
+    # Each call's was never touched; in a loop it is allocated in each pass.
+    FRESH = "fresh"
+
+
+class Caller(StrEnum):
+    """Whose loop makes calls."""
+
+    TESTER = "tester"
+    # One in C with nothing else in it.
+    BARE = "bare"
+
+
+class Regions(StrEnum):
+    """Which bytes of a device several threads move."""
+
+    ONE = "one"
+    DISJOINT = "disjoint"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """Calls of one kind, whose instructions are counted."""
 
-    # read, write, pread, pwrite, add; open, which closes too; load, unload.
-    operation: str
+    operation: Operation
     size_bytes: int = 0
     # What is opened; "" is the module's own device.
     path: str = ""
-    # "reused": one buffer, all of it there. "fresh": each call's was never touched.
-    buffers: str = "reused"
-    # Whose loop makes the calls: the tester's, or one in C with nothing else in it, "bare".
-    loop: str = "tester"
+    buffers: BufferKind = BufferKind.REUSED
+    loop: Caller = Caller.TESTER
     # How many make them at once; only a clock can tell what that costs.
     threads: int = 1
-    # What several threads move: "disjoint" regions of the device, or the same "one".
-    regions: str = "one"
+    regions: Regions = Regions.ONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +152,7 @@ class Passes:
     """What each call of a loop that reads and writes a buffer took."""
 
     size_bytes: int
-    # "fresh": allocated in the loop. "reused": allocated before it.
-    buffers: str
+    buffers: BufferKind
     # In nanoseconds of the VM's clock, and in minor page faults, one of each per pass.
     read_ns: tuple[int, ...]
     write_ns: tuple[int, ...]

@@ -26,7 +26,7 @@ from twinmod.cells.outcomes import WORST_FIRST
 from twinmod.cells.report import CellEntry
 from twinmod.experiments import zoo
 from twinmod.experiments.zoo import Stop, VerdictEntry, ZooReport
-from twinmod.guest.protocol import TMPFS_FILE, Outcome
+from twinmod.guest.protocol import TMPFS_FILE, BufferKind, Caller, Operation, Outcome
 from twinmod.html import plot
 from twinmod.html.sections import (
     BugRow,
@@ -143,7 +143,12 @@ def plan_matrix(test: TestReport, rules: Iterable[tuple[str, str]]) -> MatrixSec
 
 
 def find_counts(
-    document: BenchReport, operation: str, *, module: str = "", tester: str = "c", path: str = ""
+    document: BenchReport,
+    operation: Operation,
+    *,
+    module: str = "",
+    tester: str = "c",
+    path: str = "",
 ) -> dict[int, CountEntry]:
     """Return the exact entries of warm calls by one thread of a tester, by their size."""
     entries = document.results if module else document.yardsticks
@@ -154,8 +159,8 @@ def find_counts(
         and entry.module == module
         and entry.tester == tester
         and entry.path == path
-        and entry.buffers == "reused"
-        and entry.loop == "tester"
+        and entry.buffers == BufferKind.REUSED
+        and entry.loop == Caller.TESTER
     }
 
 
@@ -164,13 +169,13 @@ def find_modules(document: BenchReport) -> dict[str, str]:
     return {language: module for module, language in document.languages.items()}
 
 
-def plan_operation(document: BenchReport, operation: str) -> OperationSection | None:
+def plan_operation(document: BenchReport, operation: Operation) -> OperationSection | None:
     """Return what reads or writes cost by size: a plot, and the table of its points.
 
     Returns:
         None where no module's were counted.
     """
-    floor = "/dev/zero" if operation == "pread" else "/dev/null"
+    floor = "/dev/zero" if operation == Operation.PREAD else "/dev/null"
     own = {
         language: find_counts(document, operation, module=module)
         for language, module in find_modules(document).items()
@@ -333,7 +338,7 @@ def plan_loops(document: BenchReport, demonstration: Demonstration | None) -> Lo
     bars = []
     for entry in found:
         language, _, tester = entry.cell.partition("/")
-        if tester == language and entry.buffers == "fresh":
+        if tester == language and entry.buffers == BufferKind.FRESH:
             bars += _plan_passes(entry, LANGUAGES.get(language, language))
     rows = [
         [
@@ -347,7 +352,8 @@ def plan_loops(document: BenchReport, demonstration: Demonstration | None) -> Lo
     ]
     title = "Passes of a loop that allocates a buffer, reads into it and writes from it"
     fresh, reused = (
-        [entry for entry in found if entry.buffers == buffers] for buffers in ("fresh", "reused")
+        [entry for entry in found if entry.buffers == buffers]
+        for buffers in (BufferKind.FRESH, BufferKind.REUSED)
     )
     return LoopsSection(
         demonstration=demonstration,
@@ -602,7 +608,9 @@ def plan_page(
         matrix=plan_matrix(reports.test, rules) if reports.test else None,
         bench=found,
         operations=[
-            operation for name in ("pread", "pwrite") if (operation := plan_operation(found, name))
+            operation
+            for name in (Operation.PREAD, Operation.PWRITE)
+            if (operation := plan_operation(found, name))
         ]
         if found and exact
         else [],
@@ -646,7 +654,7 @@ def _render_costs(document: BenchReport) -> list[str]:
     """Return the table of a summary, with an empty line behind it; nothing without counts."""
     modules = find_modules(document)
     rows = []
-    for operation in ("pread", "pwrite"):
+    for operation in (Operation.PREAD, Operation.PWRITE):
         own = {
             language: find_counts(document, operation, module=module)
             for language, module in modules.items()
