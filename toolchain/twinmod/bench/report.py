@@ -19,6 +19,7 @@ from twinmod.bench.document import (
     DifferenceRow,
     ExactRun,
     Explanations,
+    GoalEntry,
     LoopEntry,
     MeasuredModule,
     Mode,
@@ -171,10 +172,6 @@ def plan_report(
     testers = dict.fromkeys(cell.partition("/")[2] for cell, _ in found if cell != YARDSTICKS.name)
     entries = _plan_entries(found, turns, modules)
     spread = max((cost.spread for cost in found.values()), default=0.0)
-    reached = (
-        *targets.plan_goals(found, goals),
-        *targets.plan_scaling_goals(turns, languages, goals),
-    )
     return BenchReport(
         mode=mode,
         quick=quick,
@@ -193,9 +190,20 @@ def plan_report(
         yardsticks=tuple(entry for entry in entries if not entry.module),
         comparisons=plan_comparisons(turns, languages),
         explanations=_explain(found, loops, testers),
-        goals=tuple(targets.plan_goal(goal) for goal in reached),
+        goals=_plan_goals(found, turns, languages, goals),
         builds=builds,
     )
+
+
+def _plan_goals(
+    costs: Costs, turns: Iterable[Turns], languages: Mapping[str, Language], goals: Goals
+) -> tuple[GoalEntry, ...]:
+    """Return what modules are to reach, in counts and by a clock, and what they do."""
+    found = (
+        *targets.plan_goals(costs, goals),
+        *targets.plan_scaling_goals(turns, languages, goals),
+    )
+    return tuple(targets.plan_goal(goal) for goal in found)
 
 
 def _explain(costs: Costs, loops: Iterable[Loop], testers: Iterable[str]) -> Explanations:
