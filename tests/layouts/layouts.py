@@ -29,7 +29,15 @@ from twinmod.builds.product import Product
 from twinmod.cells import outcomes, report
 from twinmod.cells.model import YARDSTICKS, Cell, CellResult
 from twinmod.errors import ExitCode
-from twinmod.guest.protocol import Measurement, Outcome, Timing
+from twinmod.guest.protocol import (
+    BufferKind,
+    Caller,
+    Measurement,
+    Operation,
+    Outcome,
+    Regions,
+    Timing,
+)
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry, KernelTree
 from twinmod.project.config import Config
@@ -59,9 +67,9 @@ MEASUREMENT = Measurement(
         *(
             Timing(operation=operation, size_bytes=size)
             for size in SIZES
-            for operation in ("pread", "pwrite")
+            for operation in (Operation.PREAD, Operation.PWRITE)
         ),
-        *(Timing(operation="pread", size_bytes=size, path=YARDSTICK) for size in SIZES),
+        *(Timing(operation=Operation.PREAD, size_bytes=size, path=YARDSTICK) for size in SIZES),
     ),
     loads=2,
     rounds=bench_figures.ROUNDS,
@@ -86,13 +94,13 @@ class Result:
 class CostEntry(Part, frozen=True, kw_only=True):
     """What calls of one kind cost; Timing and Cost say what the keys mean."""
 
-    operation: str
+    operation: Operation
     size_bytes: int
     path: str
-    buffers: str
-    loop: str
+    buffers: BufferKind
+    loop: Caller
     threads: int
-    regions: str
+    regions: Regions
     instructions: float
     user: float
     spread: float
@@ -297,7 +305,7 @@ def plan_report(
             loads=MEASUREMENT.loads,
             rounds=MEASUREMENT.rounds,
             turns=MEASUREMENT.turns,
-            loop=MEASUREMENT.loop,
+            loop=MEASUREMENT.loop is not None,
             device_bytes=MEASUREMENT.device_bytes,
         ),
         modules=tuple(

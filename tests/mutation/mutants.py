@@ -5,6 +5,7 @@ import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 
 import msgspec
 from rich.table import Table
@@ -19,8 +20,16 @@ from twinmod.project.model import LANGUAGES, Language
 #: Outcomes of a test that caught something.
 CAUGHT = (Outcome.FAILED, *outcomes.BROKEN_OFF)
 
-#: What a mutant can come to; only the first two are good.
-VERDICTS = ("caught", "refused", "elsewhere", "survived", "no build")
+
+class Fate(StrEnum):
+    """What a mutant can come to; only the first two are good."""
+
+    CAUGHT = "caught"
+    REFUSED = "refused"
+    # By a rule that its entry does not name.
+    ELSEWHERE = "elsewhere"
+    SURVIVED = "survived"
+    NO_BUILD = "no build"
 
 
 class Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"new": "with"}):
@@ -74,8 +83,7 @@ class Verdict:
     """What became of one mutant."""
 
     mutant: Mutant
-    # One of VERDICTS.
-    outcome: str
+    outcome: Fate
     # The rules that caught it, in the contract's order; the compiler's error.
     caught_by: tuple[str, ...] = ()
     # The tests that did.
@@ -88,7 +96,7 @@ class Verdict:
     @property
     def passed(self) -> bool:
         """Whether it came to what its entry says."""
-        return self.outcome in ("caught", "refused")
+        return self.outcome in (Fate.CAUGHT, Fate.REFUSED)
 
 
 def parse_page(text: str) -> Page:
@@ -270,7 +278,7 @@ def judge(
     tests = tuple(test.id for test in cells[-1].tests if test.outcome in CAUGHT)
     return Verdict(
         mutant=mutant,
-        outcome="caught" if own else "elsewhere" if caught_by else "survived",
+        outcome=Fate.CAUGHT if own else Fate.ELSEWHERE if caught_by else Fate.SURVIVED,
         caught_by=caught_by,
         tests=tests,
         detail="; ".join(cells[-1].problems),
@@ -290,7 +298,7 @@ def judge_refusal(mutant: Mutant, output: str, build_s: float) -> Verdict:
     expected = bool(mutant.refused) and mutant.refused in codes
     return Verdict(
         mutant=mutant,
-        outcome="refused" if expected else "no build",
+        outcome=Fate.REFUSED if expected else Fate.NO_BUILD,
         caught_by=codes,
         detail="" if expected else output.strip(),
         seconds=build_s,
@@ -300,9 +308,9 @@ def judge_refusal(mutant: Mutant, output: str, build_s: float) -> Verdict:
 # -- the report -------------------------------------------------------------------------------
 
 
-def count_verdicts(verdicts: tuple[Verdict, ...]) -> dict[str, int]:
+def count_verdicts(verdicts: tuple[Verdict, ...]) -> dict[Fate, int]:
     """Return how many mutants came to what, every outcome named."""
-    return {name: sum(v.outcome == name for v in verdicts) for name in VERDICTS}
+    return {fate: sum(v.outcome == fate for v in verdicts) for fate in Fate}
 
 
 def find_idle_rules(
@@ -322,7 +330,7 @@ class MutantEntry(Part, frozen=True, kw_only=True):
     why: str
     # The rules that are to catch it, or the compiler's code that refuses it.
     expected: tuple[str, ...]
-    outcome: str
+    outcome: Fate
     caught_by: tuple[str, ...]
     tests: tuple[str, ...]
     detail: str
@@ -337,7 +345,7 @@ class MutationReport(Document, frozen=True, kw_only=True, tag="twinmod.mutation/
     # The rules that caught nothing.
     idle_rules: tuple[str, ...]
     # By outcome, how many.
-    totals: dict[str, int]
+    totals: dict[Fate, int]
     seconds: float
 
 
@@ -387,7 +395,7 @@ def render_table(verdicts: tuple[Verdict, ...]) -> Table:
             mutant.refused or " ".join(mutant.rules),
             " ".join(verdict.caught_by) or "-",
             f"{verdict.seconds:.1f}",
-            "" if verdict.outcome == "caught" else verdict.outcome,
+            "" if verdict.outcome == Fate.CAUGHT else verdict.outcome,
         )
     return table
 
@@ -407,5 +415,5 @@ def render_troubles(verdicts: tuple[Verdict, ...], idle: tuple[str, ...]) -> str
 def render_totals(verdicts: tuple[Verdict, ...], seconds: float) -> str:
     """Return the last line of a run."""
     counts = count_verdicts(verdicts)
-    parts = [f"{count} {name}" for name, count in counts.items() if count or name == "survived"]
+    parts = [f"{n} {fate}" for fate, n in counts.items() if n or fate == Fate.SURVIVED]
     return f"{len(verdicts)} mutants in {seconds:.0f} s: {', '.join(parts)}"

@@ -8,9 +8,9 @@ import pytest
 from twinmod.bench import figures
 from twinmod.bench.figures import Figure, Segment
 from twinmod.cells.model import Counted
-from twinmod.guest.protocol import Timing
+from twinmod.guest.protocol import BufferKind, Operation, Timing
 
-READ = Timing(operation="pread", size_bytes=1)
+READ = Timing(operation=Operation.PREAD, size_bytes=1)
 
 #: Two loads, in each of which a segment of 2 calls and one of 4 were made, between marks.
 WRITTEN = """\
@@ -164,12 +164,15 @@ def test_the_same_samples_give_the_same_interval() -> None:
 
 @pytest.mark.parametrize("quick", [True, False])
 def test_no_kind_of_calls_is_measured_twice(quick: bool) -> None:
-    for plan in (figures.plan_exact(quick=quick), figures.plan_turns(quick=quick, processors=2)):
+    for plan in (
+        figures.plan_exact(quick=quick, loop=None),
+        figures.plan_turns(quick=quick, processors=2),
+    ):
         assert len(set(plan.timings)) == len(plan.timings)
 
 
 def test_all_that_is_cold_is_measured_warm_too() -> None:
-    timings = set(figures.plan_exact(quick=False).timings)
-    cold = [timing for timing in timings if timing.buffers == "fresh"]
+    timings = set(figures.plan_exact(quick=False, loop=None).timings)
+    cold = [timing for timing in timings if timing.buffers == BufferKind.FRESH]
     assert cold
-    assert {replace(timing, buffers="reused") for timing in cold} <= timings
+    assert {replace(timing, buffers=BufferKind.REUSED) for timing in cold} <= timings

@@ -13,19 +13,20 @@ from twinmod.base import documents
 from twinmod.bench import compare, counter, report
 from twinmod.bench import text as bench_text
 from twinmod.bench.compare import Compared
-from twinmod.bench.document import BenchReport, ExactRun, WallRun
+from twinmod.bench.document import BenchReport, ExactRun, Mode, WallRun
 from twinmod.bench.figures import Figure
+from twinmod.bench.project import Goals, Limit
 from twinmod.builds.product import Product
 from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop
 from twinmod.errors import ConfigError, ExitCode
-from twinmod.guest.protocol import TMPFS_FILE, Count, Outcome, Timing, Turns
+from twinmod.guest.protocol import TMPFS_FILE, BufferKind, Count, Operation, Outcome, Timing, Turns
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry, KernelTree
 from twinmod.project.model import Language
 
-READ = Timing(operation="pread", size_bytes=1)
-LARGE = Timing(operation="pread", size_bytes=512 * 1024)
-COLD = replace(LARGE, buffers="fresh")
+READ = Timing(operation=Operation.PREAD, size_bytes=1)
+LARGE = Timing(operation=Operation.PREAD, size_bytes=512 * 1024)
+COLD = replace(LARGE, buffers=BufferKind.FRESH)
 ZERO = replace(READ, path="/dev/zero")
 TMPFS = replace(LARGE, path=TMPFS_FILE)
 
@@ -70,7 +71,7 @@ LOOPS = (
     Loop(
         cell="c/c",
         size_bytes=512,
-        buffers="fresh",
+        buffers=BufferKind.FRESH,
         read_ns=(900, 300),
         write_ns=(200, 200),
         read_faults=(128, 0),
@@ -79,7 +80,18 @@ LOOPS = (
 )
 
 
-def plan(product: Product, figures: tuple[Figure, ...] = FIGURES) -> BenchReport:
+GOALS = Goals(
+    copy=Limit(at_most=1.03, from_bytes=65536),
+    tmpfs=Limit(at_most=1.0),
+    zero=Limit(at_most=1.25, to_bytes=1),
+    rust=Limit(at_most=1.0),
+    threads=Limit(at_most=0.6),
+)
+
+
+def plan(
+    product: Product, figures: tuple[Figure, ...] = FIGURES, goals: Goals = GOALS
+) -> BenchReport:
     products = (
         replace(product, module="mdriver_c", language=Language.C),
         replace(product, module="mdriver_rust", language=Language.RUST),
@@ -87,12 +99,13 @@ def plan(product: Product, figures: tuple[Figure, ...] = FIGURES) -> BenchReport
     return report.plan_report(
         kernel=KERNEL,
         parameters="",
-        mode="both",
+        mode=Mode.BOTH,
         quick=True,
         products=products,
         figures=figures,
         turns=TURNS,
         loops=LOOPS,
+        goals=goals,
         builds=(),
         exact=ExactRun(vms=1, loads=1, rounds=7, qemu="QEMU 10", spread=0.0),
         wall=WallRun(accelerator="tcg", turns=3),
@@ -155,6 +168,33 @@ def test_a_goal_is_met_or_not(product: Product) -> None:
     assert above["reached"] == pytest.approx(69000 / 65536, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("goals", "told"),
+    [
+        (Goals(), set()),
+        (
+            Goals(rust=Limit(at_most=2)),
+            {"1 B: Rust's share of C's", "512 KiB: Rust's share of C's"},
+        ),
+        (Goals(rust=Limit(at_most=2, from_bytes=2)), {"512 KiB: Rust's share of C's"}),
+        (Goals(rust=Limit(at_most=2, to_bytes=1)), {"1 B: Rust's share of C's"}),
+        (Goals(rust=Limit(at_most=2, from_bytes=2, to_bytes=3)), set()),
+        (Goals(tmpfs=Limit(at_most=2)), {"512 KiB: share of tmpfs's"}),
+        (Goals(zero=Limit(at_most=2)), {"1 B: share of /dev/zero's"}),
+        (Goals(copy=Limit(at_most=2)), {"512 KiB: instructions above 1 B, per n/8"}),
+    ],
+    ids=str,
+)
+def test_what_a_project_does_not_want_is_no_goal(
+    goals: Goals, told: set[str], product: Product
+) -> None:
+    entries = plan(product, goals=goals).goals
+    assert {entry.goal.removeprefix("pread of ") for entry in entries} == told
+    assert {entry.limit for entry in entries} <= {2.0}
+    text = bench_text.render_report(plan(product, goals=goals), "out/bench")
+    assert bool(told) == ("goal" in text)
+
+
 def test_rust_and_c_are_compared_by_a_clock_in_words(product: Product) -> None:
     (entry,) = dump(product)["comparisons"]
     assert entry["verdict"] == "Rust slower"
@@ -191,7 +231,7 @@ def test_a_slowdown_is_caught_and_named(product: Product) -> None:
 
 
 def test_what_a_load_costs_is_the_kernels_and_not_held(product: Product) -> None:
-    load = figure("c/c", Timing(operation="load"), 90000)
+    load = figure("c/c", Timing(operation=Operation.LOAD), 90000)
     before = select(product, (*FIGURES, load))
     after = select(product, (*FIGURES, replace(load, kernel=95000.0)))
     assert compare.compare_reports(before, after) == ((), 4)

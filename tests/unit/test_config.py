@@ -112,6 +112,7 @@ def test_a_good_table_becomes_nouns_with_every_reference_resolved() -> None:
     assert found.lock_path == PROJECT / "toolchain/locks/guest.txt"
     assert found.out_dir == PROJECT / "out"
     assert found.mirror == ""
+    assert found.bench_path is None
     assert found.vm.memory_mib == 1024
     assert found.vm.silence_timeout_s > found.vm.test_timeout_s
     assert found.find_module(Language.RUST).subdirs == "samples/rust/mdriver_rust"
@@ -138,6 +139,8 @@ def test_this_project_is_configured() -> None:
         assert (CHECKOUT / tester.project / "pyproject.toml").is_file()
     assert found.matrix_dir.is_dir()
     assert found.lock_path.is_file()
+    assert found.bench_path is not None
+    assert found.bench_path.is_file()
 
 
 @pytest.mark.parametrize("path", TABLES, ids=".".join)

@@ -18,13 +18,14 @@ from twinmod.bench import counter as bench_counter
 from twinmod.bench import report
 from twinmod.bench import text as bench_text
 from twinmod.bench.counter import CounterReport
-from twinmod.bench.document import BenchReport, BuildEntry, ExactRun, WallRun
+from twinmod.bench.document import BenchReport, BuildEntry, ExactRun, Mode, WallRun
 from twinmod.bench.figures import Figure
+from twinmod.bench.project import Demonstration, Goals
 from twinmod.builds.product import Product
 from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop
 from twinmod.errors import ConfigError
-from twinmod.experiments.zoo import BugEntry, ExpectedEntry, VerdictEntry, ZooReport
-from twinmod.guest.protocol import TMPFS_FILE, Count, Outcome, Timing, Turns
+from twinmod.experiments.zoo import BugEntry, ExpectedEntry, Stop, VerdictEntry, ZooReport
+from twinmod.guest.protocol import TMPFS_FILE, BufferKind, Count, Operation, Outcome, Timing, Turns
 from twinmod.html import document as html_document
 from twinmod.html import run
 from twinmod.html.document import Reports
@@ -35,6 +36,15 @@ from twinmod.project import config as project_config
 from twinmod.project import rules
 from twinmod.project.config import Config
 from twinmod.project.model import Language
+
+DEMONSTRATION = Demonstration(
+    size_bytes=9,
+    passes=2,
+    name="Slow & low",
+    title="Why <it> is slow",
+    cause="Pages are not there.",
+    remark="They come & stay.",
+)
 
 #: The fixture of a verb's report, where it is not called as the verb is.
 FIXTURES = {"test": "test_report"}
@@ -49,7 +59,7 @@ SIZES = (1, 4096, 65536, 524288)
 
 def figures() -> tuple[Figure, ...]:
     found = []
-    for operation in ("pread", "pwrite"):
+    for operation in (Operation.PREAD, Operation.PWRITE):
         for size in SIZES:
             timing = Timing(operation=operation, size_bytes=size)
             for cell, kernel in (("c/c", 1000 + size), ("rust/c", 1050 + size)):
@@ -66,7 +76,7 @@ def figures() -> tuple[Figure, ...]:
                     )
                     for made, factor, faults in (
                         (timing, 1, 0),
-                        (replace(timing, buffers="fresh"), 10, 3),
+                        (replace(timing, buffers=BufferKind.FRESH), 10, 3),
                     )
                 ]
             floor = "/dev/zero" if operation == "pread" else "/dev/null"
@@ -92,7 +102,7 @@ def bench(product: Product) -> BenchReport:
     )
     turns = tuple(
         Turns(
-            timing=Timing(operation="pread", size_bytes=1),
+            timing=Timing(operation=Operation.PREAD, size_bytes=1),
             module=name,
             tester="c",
             calls=9,
@@ -113,19 +123,20 @@ def bench(product: Product) -> BenchReport:
         )
         for language in ("c", "rust")
         for buffers, read_ns, faults in (
-            ("fresh", (450, 90), (128, 0)),
-            ("reused", (90, 90), (0, 0)),
+            (BufferKind.FRESH, (450, 90), (128, 0)),
+            (BufferKind.REUSED, (90, 90), (0, 0)),
         )
     )
     return report.plan_report(
         kernel=KERNEL,
         parameters="",
-        mode="both",
+        mode=Mode.BOTH,
         quick=False,
         products=products,
         figures=figures(),
         turns=turns,
         loops=loops,
+        goals=Goals(),
         builds=(
             BuildEntry(
                 module="mdriver_c",
@@ -163,7 +174,7 @@ def counter(tree: KernelTree) -> CounterReport:
     return bench_counter.plan_counter_report(cells, model.plan_kernel(tree), "tcg", counting)
 
 
-def stop(stopped_by: str, by: str) -> VerdictEntry:
+def stop(stopped_by: Stop, by: str) -> VerdictEntry:
     expected = ExpectedEntry(stopped_by=stopped_by, by=by)
     return VerdictEntry(
         stopped_by=stopped_by, by=by, evidence=("its words",), expected=expected, as_expected=True
@@ -178,9 +189,9 @@ def zoo() -> ZooReport:
         why="it is often made",
         reference="CVE-2017-6074",
         kernel="kasan",
-        c=stop("sanitizer", "kasan"),
-        rust=stop("compile", "E0382"),
-        more={"rust_unsafe": stop("sanitizer", "kasan")},
+        c=stop(Stop.SANITIZER, "kasan"),
+        rust=stop(Stop.COMPILE, "E0382"),
+        more={"rust_unsafe": stop(Stop.SANITIZER, "kasan")},
     )
     return ZooReport(
         kernels={}, entries=(entry,), mismatches=(), absent=(), failed={}, seconds=1.0, boots=1
@@ -212,10 +223,12 @@ class Text(HTMLParser):
         self.parts.append(data)
 
 
-def render(documents: dict[str, Any]) -> Text:
-    values = html_document.plan_page(Reports(**documents), RULES, "2026-11-26", "0.1.0")
+def render(documents: dict[str, Any], demonstration: Demonstration | None = DEMONSTRATION) -> Text:
+    page = html_document.plan_page(
+        Reports(**documents), RULES, "2026-11-26", "0.1.0", demonstration
+    )
     text = Text()
-    html = templates.render_template("report.html.j2", values)
+    html = templates.render_template("report.html.j2", page.values)
     text.feed(html)
     assert not text.open
     assert not re.search(r'(?:src|href)="https?:', html), "the page works without a network"
@@ -247,19 +260,29 @@ def test_the_page_has_all_that_was_measured(
         "compile (E0382)",
         "CVE-2017-6074",
         "… unsafe",
+        "Slow & low",
+        "Why <it> is slow Pages are not there. With such a loop and 512 KiB",
+        "C 3.0, Rust 3.0. They come & stay.",
         "3.0 times",
         "1.0 times",
         "64.0 faults per read",
-        "C 3.0, Rust 3.0.",
         "Not there: counter",
     ):
         assert needed in text, needed
 
 
+def test_a_project_without_a_demonstration_has_the_cold_calls_alone(bench: BenchReport) -> None:
+    text = read(render({"bench": bench}, None))
+    assert "With such a loop" not in text
+    assert "A call whose buffer was never touched" in text
+
+
 def test_every_plot_has_its_data_beside_it(bench: BenchReport) -> None:
     html = templates.render_template(
         "report.html.j2",
-        html_document.plan_page(Reports(bench=bench), RULES, "2026-11-26", "0.1.0"),
+        html_document.plan_page(
+            Reports(bench=bench), RULES, "2026-11-26", "0.1.0", DEMONSTRATION
+        ).values,
     )
     figures = re.findall(r"<figure>.*?</figure>", html, re.DOTALL)
     assert len(figures) == 5
@@ -278,8 +301,10 @@ def test_a_page_of_one_report_says_what_is_not_there(
 
 
 def test_a_part_of_a_benchmark_is_a_page_too(product: Product, bench: BenchReport) -> None:
-    assert "By a clock" not in read(render({"bench": structs.replace(bench, mode="exact")}))
-    assert "What a call costs" not in read(render({"bench": structs.replace(bench, mode="wall")}))
+    assert "By a clock" not in read(render({"bench": structs.replace(bench, mode=Mode.EXACT)}))
+    assert "What a call costs" not in read(
+        render({"bench": structs.replace(bench, mode=Mode.WALL)})
+    )
 
 
 def test_the_summary_fits_on_a_screen(
@@ -299,7 +324,7 @@ def test_the_summary_fits_on_a_screen(
 
 def plan_bench(
     languages: tuple[str, ...],
-    mode: str,
+    mode: Mode,
     counted: tuple[Figure, ...] = (),
     timed: tuple[Turns, ...] = (),
 ) -> BenchReport:
@@ -326,15 +351,16 @@ def plan_bench(
         figures=counted,
         turns=timed,
         loops=(),
+        goals=Goals(),
         builds=(),
-        exact=ExactRun(spread=0.0) if mode == "wall" else EXACT,
-        wall=WallRun() if mode == "exact" else WALL,
+        exact=ExactRun(spread=0.0) if mode == Mode.WALL else EXACT,
+        wall=WallRun() if mode == Mode.EXACT else WALL,
     )
 
 
 def take(language: str, tester: str, *latency_ns: float) -> Turns:
     return Turns(
-        timing=Timing(operation="pread", size_bytes=1),
+        timing=Timing(operation=Operation.PREAD, size_bytes=1),
         module=f"mdriver_{language}",
         tester=tester,
         calls=9,
@@ -347,31 +373,31 @@ def count(cell: str, timing: Timing) -> Figure:
     return Figure(timing=timing, cell=cell, load=1, user=9, kernel=99, minor_faults=1)
 
 
-ONE = Timing(operation="pread", size_bytes=1)
+ONE = Timing(operation=Operation.PREAD, size_bytes=1)
 
 #: What a benchmark can come to beside all of it.
 PARTIAL = {
-    "nothing at all": plan_bench(("c", "rust"), "both"),
-    "nothing by a clock": plan_bench(("c", "rust"), "wall"),
-    "one module": plan_bench(("c",), "both", (count("c/c", ONE),), (take("c", "c", 9.0),)),
+    "nothing at all": plan_bench(("c", "rust"), Mode.BOTH),
+    "nothing by a clock": plan_bench(("c", "rust"), Mode.WALL),
+    "one module": plan_bench(("c",), Mode.BOTH, (count("c/c", ONE),), (take("c", "c", 9.0),)),
     "the other module": plan_bench(
-        ("rust",), "both", (count("rust/c", ONE),), (take("rust", "c", 9.0),)
+        ("rust",), Mode.BOTH, (count("rust/c", ONE),), (take("rust", "c", 9.0),)
     ),
     "the other tester": plan_bench(
         ("c", "rust"),
-        "both",
+        Mode.BOTH,
         (count("c/rust", ONE),),
         (take("c", "rust", 9.0), take("rust", "rust", 9.0)),
     ),
-    "one module timed": plan_bench(("c", "rust"), "wall", (), (take("c", "c", 9.0, 8.0),)),
+    "one module timed": plan_bench(("c", "rust"), Mode.WALL, (), (take("c", "c", 9.0, 8.0),)),
     "no time that a clock tells": plan_bench(
-        ("c", "rust"), "wall", (), (take("c", "c", 0.0), take("rust", "c", 0.0))
+        ("c", "rust"), Mode.WALL, (), (take("c", "c", 0.0), take("rust", "c", 0.0))
     ),
     "fresh pages alone": plan_bench(
-        ("c", "rust"), "exact", (count("c/c", replace(ONE, buffers="fresh")),)
+        ("c", "rust"), Mode.EXACT, (count("c/c", replace(ONE, buffers=BufferKind.FRESH)),)
     ),
     "an operation of its own": plan_bench(
-        ("c", "rust"), "exact", (count("c/c", Timing(operation="open")),)
+        ("c", "rust"), Mode.EXACT, (count("c/c", Timing(operation=Operation.OPEN)),)
     ),
 }
 
@@ -415,7 +441,8 @@ def test_times_of_nothing_are_not_compared() -> None:
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     checkout = Path(__file__).resolve().parents[2]
-    for name in ("pyproject.toml", "DEVICE.md"):
+    for name in ("pyproject.toml", "DEVICE.md", "tests/bench/bench.toml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((checkout / name).read_bytes())
     return project_config.read_config(tmp_path)
 
@@ -432,6 +459,16 @@ def test_a_report_that_is_not_whole_is_named(config: Config, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match="the report of `test` is not whole"):
         run.run_report(config)
+
+
+def test_the_page_says_what_the_project_says_of_a_loop(config: Config, bench: BenchReport) -> None:
+    documents.write(config.out_dir / "bench/report.json", bench)
+    run.run_report(config)
+    shown = (config.out_dir / "report/index.html").read_text()
+    assert "<h2>Why a first benchmark sees slow reads</h2>" in shown
+    run.run_report(structs.replace(config, bench_path=None))
+    shown = (config.out_dir / "report/index.html").read_text()
+    assert "slow reads" not in shown.lower()
 
 
 def test_the_page_and_the_summary_are_written(config: Config, zoo: ZooReport) -> None:

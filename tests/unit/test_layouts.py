@@ -17,7 +17,7 @@ from twinmod.builds.product import Product
 from twinmod.cells import model
 from twinmod.cells.model import YARDSTICKS, Cell, CellResult
 from twinmod.errors import ExitCode
-from twinmod.guest.protocol import Outcome, Timing
+from twinmod.guest.protocol import Operation, Outcome, Timing
 from twinmod.kernels.model import KernelTree
 from twinmod.project.model import Language
 from twinmod.vm import session
@@ -27,9 +27,9 @@ FOLDER = Path(__file__).resolve().parents[1] / "layouts"
 TWIN = Cell(module="mdriver_c", language=Language.C, tester="c", label="mdriver_c")
 MUTEX = Cell(module="layout_mutex", language=Language.C, tester="c", label="mutex")
 
-READ = Timing(operation="pread", size_bytes=1)
-WRITE = Timing(operation="pwrite", size_bytes=1)
-ZERO = Timing(operation="pread", size_bytes=1, path="/dev/zero")
+READ = Timing(operation=Operation.PREAD, size_bytes=1)
+WRITE = Timing(operation=Operation.PWRITE, size_bytes=1)
+ZERO = Timing(operation=Operation.PREAD, size_bytes=1, path="/dev/zero")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from twinmod.bench import figures
 from twinmod.cells.model import Counted
 from twinmod.guest import measure
 from twinmod.guest.measure import Buffers, Calls
-from twinmod.guest.protocol import Timing
+from twinmod.guest.protocol import BufferKind, Operation, Regions, Timing
 
 MIB = 1024 * 1024
 
@@ -22,11 +22,11 @@ MIB = 1024 * 1024
 @pytest.mark.parametrize(
     ("timing", "lengths"),
     [
-        (Timing(operation="pread", size_bytes=1), (64, 128)),
-        (Timing(operation="pread", size_bytes=65536), (4, 8)),
-        (Timing(operation="pread", size_bytes=4 * MIB), (1, 2)),
-        (Timing(operation="add"), (64, 128)),
-        (Timing(operation="load"), (0, 1)),
+        (Timing(operation=Operation.PREAD, size_bytes=1), (64, 128)),
+        (Timing(operation=Operation.PREAD, size_bytes=65536), (4, 8)),
+        (Timing(operation=Operation.PREAD, size_bytes=4 * MIB), (1, 2)),
+        (Timing(operation=Operation.ADD), (64, 128)),
+        (Timing(operation=Operation.LOAD), (0, 1)),
     ],
 )
 def test_a_segment_is_long_enough_to_count_and_too_short_for_the_timer(
@@ -37,7 +37,7 @@ def test_a_segment_is_long_enough_to_count_and_too_short_for_the_timer(
 
 @pytest.mark.parametrize(("size", "stride"), [(1, 4096), (4096, 4096), (4097, 8192)])
 def test_fresh_buffers_share_no_page(size: int, stride: int) -> None:
-    timing = Timing(operation="pread", size_bytes=size, buffers="fresh")
+    timing = Timing(operation=Operation.PREAD, size_bytes=size, buffers=BufferKind.FRESH)
     assert measure.plan_stride(timing) == stride
 
 
@@ -104,7 +104,7 @@ class Diary:
 def test_contenders_take_turns_and_none_is_always_first() -> None:
     diary = Diary()
     contenders = {name: diary.plan(name) for name in ("c", "rust")}
-    found = list(measure.take_turns(Timing(operation="load"), "c", contenders, 2))
+    found = list(measure.take_turns(Timing(operation=Operation.LOAD), "c", contenders, 2))
     assert diary.lines == ["rust 1", "c 1", "c 1", "rust 1", "rust 1", "c 1"]
     assert [(turns.module, len(turns.latency_ns)) for turns in found] == [
         ("c", 2),
@@ -181,9 +181,13 @@ class Shelf:
         self.offsets.add(values["offset"])
 
 
-@pytest.mark.parametrize(("regions", "offsets"), [("disjoint", {0, 4096}), ("one", {0})])
-def test_threads_of_a_team_have_a_page_each_or_share_one(regions: str, offsets: set[int]) -> None:
-    timing = Timing(operation="pread", size_bytes=64, threads=2, regions=regions)
+@pytest.mark.parametrize(
+    ("regions", "offsets"), [(Regions.DISJOINT, {0, 4096}), (Regions.ONE, {0})]
+)
+def test_threads_of_a_team_have_a_page_each_or_share_one(
+    regions: Regions, offsets: set[int]
+) -> None:
+    timing = Timing(operation=Operation.PREAD, size_bytes=64, threads=2, regions=regions)
     shelf = Shelf()
     with ThreadPoolExecutor(2) as pool:
         team = measure.Team(timing, shelf, pool)
@@ -193,7 +197,7 @@ def test_threads_of_a_team_have_a_page_each_or_share_one(regions: str, offsets: 
 
 
 def test_a_call_that_fails_in_a_thread_fails_the_turn() -> None:
-    timing = Timing(operation="pread", size_bytes=64, threads=2)
+    timing = Timing(operation=Operation.PREAD, size_bytes=64, threads=2)
     with ThreadPoolExecutor(2) as pool:
         team = measure.Team(timing, Shelf(errno=5), pool)
         team.prepare(3)
@@ -215,7 +219,7 @@ def test_the_host_looks_for_a_segment_where_its_calls_were_made() -> None:
     ruler = Ruler()
     made: list[tuple[int, int]] = []
     calls = Calls(prepare=lambda _: None, make=lambda n: made.append((ruler.marks, n)))
-    timing = Timing(operation="pread", size_bytes=65536)
+    timing = Timing(operation=Operation.PREAD, size_bytes=65536)
     profiler = measure.Profiler(cast(ctypes.CDLL, ruler), Path("symbols"))
     profiler.count(timing, calls, 2)
     made.clear()

@@ -229,9 +229,11 @@ def test_a_mutant_that_must_not_build_and_does_is_judged_by_its_rules() -> None:
 # -- the report -------------------------------------------------------------------------------
 
 VERDICTS = (
-    mutants.Verdict(mutant=MUTANT, outcome="caught", caught_by=("R4",), tests=("t",), seconds=1.26),
     mutants.Verdict(
-        mutant=replace(MUTANT, language=Language.RUST), outcome="survived", seconds=2.0
+        mutant=MUTANT, outcome=mutants.Fate.CAUGHT, caught_by=("R4",), tests=("t",), seconds=1.26
+    ),
+    mutants.Verdict(
+        mutant=replace(MUTANT, language=Language.RUST), outcome=mutants.Fate.SURVIVED, seconds=2.0
     ),
 )
 

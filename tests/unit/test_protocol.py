@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from twinmod.guest import protocol
-from twinmod.guest.protocol import Event, Job, Outcome, ProtocolError, Timing
+from twinmod.guest.protocol import BufferKind, Event, Job, Operation, Outcome, ProtocolError, Timing
 
-TIMING = Timing(operation="pread", size_bytes=8)
+TIMING = Timing(operation=Operation.PREAD, size_bytes=8)
+LOOP = protocol.LoopShape(size_bytes=4096, passes=3)
 
 #: One of each kind, with all that it can hold.
 EVENTS: tuple[Event, ...] = (
@@ -31,7 +32,7 @@ EVENTS: tuple[Event, ...] = (
     protocol.LoopTaken(
         values=protocol.Passes(
             size_bytes=4096,
-            buffers="fresh",
+            buffers=BufferKind.FRESH,
             read_ns=(9, 8),
             write_ns=(7, 6),
             read_faults=(1, 0),
@@ -86,7 +87,7 @@ PLAN = protocol.Plan(
     threads=3,
     increments=9,
     method="add",
-    measurement=protocol.Measurement(timings=(TIMING,), loads=2, rounds=7, turns=3, loop=True),
+    measurement=protocol.Measurement(timings=(TIMING,), loads=2, rounds=7, turns=3, loop=LOOP),
     marks="/marks.so",
     loop="/loop",
 )

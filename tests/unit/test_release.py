@@ -22,7 +22,7 @@ from twinmod.kernels.model import KernelTree
 from twinmod.matrix.report import TestReport, TestsReport
 from twinmod.project import config as project_config
 from twinmod.release import index as release_index
-from twinmod.release import run
+from twinmod.release import provenance, run
 from twinmod.release.model import Release
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -163,7 +163,11 @@ def test_a_list_has_every_artifact_and_what_a_kernel_cannot_have(tree: KernelTre
 
 
 def test_provenance_names_what_came_out_and_what_went_in() -> None:
-    found = release_index.plan_provenance(WHAT, "", ({"uri": "x"},), ("make",), {"a": b"1"})
+    dependency = provenance.Dependency(uri="x")
+    statement = provenance.plan_statement(WHAT, "", (dependency,), ("make",), {"a": b"1"})
+    content = provenance.encode(statement)
+    assert provenance.parse_statement(content) == statement
+    found = json.loads(content)
     assert found["_type"] == "https://in-toto.io/Statement/v1"
     assert found["subject"] == [
         {"name": "a", "digest": {"sha256": release_index.read_digest(b"1")}}

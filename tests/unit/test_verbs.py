@@ -31,7 +31,7 @@ from twinmod.errors import (
     TwinmodError,
     VmLostError,
 )
-from twinmod.guest.protocol import Count, Outcome, Timing
+from twinmod.guest.protocol import Count, Operation, Outcome, Timing
 from twinmod.kernels import find
 from twinmod.kernels.model import Kernel, KernelTree
 from twinmod.matrix import report, run
@@ -115,7 +115,7 @@ class World:
         self.works.append(work)
         figures = tuple(
             Figure(
-                timing=Timing(operation="pread", size_bytes=1),
+                timing=Timing(operation=Operation.PREAD, size_bytes=1),
                 cell=cell.name,
                 load=1,
                 user=90,

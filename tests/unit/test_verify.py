@@ -22,7 +22,7 @@ from twinmod.kernels.model import KernelTree
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
 from twinmod.project.model import Language
-from twinmod.release import dkms, verify, verify_run
+from twinmod.release import dkms, provenance, verify, verify_run
 from twinmod.release import index as release_index
 from twinmod.release.model import Release
 from twinmod.release.root import ModuleState
@@ -38,8 +38,8 @@ WHAT = Release(version="0.1.0", commit=COMMIT, epoch=7, source_dir=Path("/source
 def make_release(**changed: bytes) -> dict[str, bytes]:
     """Return the files of a small release; changed: content after it was made, by file."""
     artifacts = {"twinmod-0.1.0.tar.gz": b"source", "twinmod-0.1.0-py3-none-any.whl": b"wheel"}
-    provenance = release_index.plan_provenance(WHAT, "", (), (), artifacts)
-    artifacts[release_index.PROVENANCE] = release_index.render_json(provenance)
+    statement = provenance.plan_statement(WHAT, "", (), (), artifacts)
+    artifacts[release_index.PROVENANCE] = provenance.encode(statement)
     index = release_index.plan_index(WHAT, "", (), artifacts)
     files = {**artifacts, release_index.INDEX: documents.encode(index)}
     evidence = {"report.json": b"{}"}
@@ -100,6 +100,30 @@ def test_provenance_of_another_commit_is_told() -> None:
     document["predicate"]["buildDefinition"]["externalParameters"]["commit"] = "f" * 40
     files[release_index.PROVENANCE] = release_index.render_json(document)
     assert any("commit ffff" in line for line in verify.find_wrong_documents(files))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "is missing"),
+        (b"", "cannot be read"),
+        (b"{", "cannot be read"),
+        (b"\xff", "cannot be read"),
+        (b"[]", "cannot be read"),
+        (b"{}", "missing required field `_type`"),
+        (b'{"_type": 1}', "$._type"),
+        (b'{"_type": "x", "subject": {}}', "$.subject"),
+        (b"[" * 100000, "cannot be read"),
+    ],
+)
+def test_provenance_that_is_gone_or_none_is_told(content: bytes | None, told: str) -> None:
+    files = make_release()
+    del files[release_index.PROVENANCE]
+    if content is not None:
+        files[release_index.PROVENANCE] = content
+    lines = verify.find_wrong_documents(files)
+    (line,) = [line for line in lines if line.startswith("provenance.intoto.json ")]
+    assert told in line
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from twinmod.cells import transcript as cells_transcript
 from twinmod.cells.model import Cell
 from twinmod.cells.transcript import End
 from twinmod.guest import protocol
-from twinmod.guest.protocol import WrittenByProgram, render_event
+from twinmod.guest.protocol import Operation, WrittenByProgram, render_event
 from twinmod.kernels.model import KernelTree
 from twinmod.project import model as project_model
 from twinmod.project.model import Language, VmSpec
@@ -228,7 +228,7 @@ def test_the_agent_is_told_what_to_measure_by_name(
     setting: boot.Setting, work: boot.MatrixWork
 ) -> None:
     measurement = protocol.Measurement(
-        timings=(protocol.Timing(operation="read", size_bytes=1),),
+        timings=(protocol.Timing(operation=Operation.READ, size_bytes=1),),
         loads=2,
         rounds=7,
         turns=3,

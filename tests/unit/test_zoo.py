@@ -70,7 +70,7 @@ def complain(kind: str) -> CellResult:
 
 def expecting(stopped_by: str, by: str = "", because: str = "") -> zoo.Attempt:
     """Return an attempt with another expectation."""
-    expected = zoo.Expectation(stopped_by=stopped_by, by=by, because=because)  # type: ignore[arg-type]
+    expected = zoo.Expectation(stopped_by=zoo.Stop(stopped_by), by=by, because=because)
     return replace(IN_C, expected=expected)
 
 
@@ -147,6 +147,8 @@ def replace_root(root: Path) -> Config:
         ('"sanitizer"', '"nowhere"', "lacks `because`"),
         ('"sanitizer"', '"nowhere"\nbecause = "it is late"', "has `by` other than 'no bug'"),
         ("[rust]", '[more.c_again]\nstopped_by = "crash"\nby = "bug"\n[rust]', "no name"),
+        ('"sanitizer"', '"not run"', "stopped by 'not run' and that is not a stop"),
+        ('"sanitizer"', '"kasan"', "Invalid enum value 'kasan'"),
         ("[rust]", "[ruby]", "unknown field `ruby`"),
         ("[c]", "[c", "not valid"),
     ],
@@ -172,7 +174,7 @@ def test_every_cell_has_a_name_of_its_own() -> None:
 
 
 def test_a_program_runs_on_a_driver_without_the_bug() -> None:
-    cell = zoo.plan_cell(replace(IN_C, space="user"), {Language.C: "mdriver_c"})
+    cell = zoo.plan_cell(replace(IN_C, space=zoo.Space.USER), {Language.C: "mdriver_c"})
     assert (cell.module, cell.tester) == ("mdriver_c", "c")
 
 
@@ -362,7 +364,7 @@ def run_zoo(
 def test_attempts_that_a_kernel_cannot_have_are_absent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, progress: Progress, tree: KernelTree
 ) -> None:
-    program = replace(IN_RUST, variant="rust_program", space="user")
+    program = replace(IN_RUST, variant="rust_program", space=zoo.Space.USER)
     run = run_zoo(tmp_path, monkeypatch, progress, tree, (IN_C, IN_RUST, program))
     assert [verdict.attempt for verdict in run.verdicts] == [IN_C]
     assert run.document.mismatches == ()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What ships with twinmod, in a checkout or an installed wheel; templates, rendered strictly."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -81,7 +82,7 @@ class TemplateError(ConfigError):
     """A template is not there, or uses a value that it was not given."""
 
 
-def render_template(name: str, values: dict[str, object]) -> str:
+def render_template(name: str, values: Mapping[str, object]) -> str:
     """Render one of our templates; a name it uses and is not given is an error.
 
     Args:

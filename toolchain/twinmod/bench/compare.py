@@ -15,6 +15,7 @@ from twinmod.bench import document as bench_document
 from twinmod.bench import explain, labels
 from twinmod.bench.document import BenchReport, ClockEntry, CountEntry
 from twinmod.errors import ConfigError, ExitCode
+from twinmod.guest.protocol import BufferKind, Operation
 from twinmod.kernels.model import KernelEntry
 
 #: The keys of an entry in a baseline.
@@ -188,7 +189,10 @@ def is_comparable(entry: CountEntry | CountedCall) -> bool:
 
     What fresh pages take more is the kernel's, as what a load takes is.
     """
-    return entry.operation not in ("load", "unload") and entry.buffers != "fresh"
+    return (
+        entry.operation not in (Operation.LOAD, Operation.UNLOAD)
+        and entry.buffers != BufferKind.FRESH
+    )
 
 
 def find_other_ground(before: Compared, now: Compared) -> str:
@@ -235,10 +239,9 @@ def plan_baseline(document: BenchReport) -> Compared:
 
 def render_baseline(baseline: Compared) -> str:
     """Return a baseline as JSON with a line for each entry, so that a change of one is seen."""
-    values = documents.to_json(baseline)
-    head = json.dumps({**values, "results": []}, indent=1)
-    entries = ({name: entry[name] for name in KEPT} for entry in values["results"])
-    lines = ",\n".join(json.dumps(entry) for entry in entries)
+    head = json.dumps(msgspec.to_builtins(structs.replace(baseline, results=())), indent=1)
+    entries = map(msgspec.to_builtins, baseline.results)
+    lines = ",\n".join(json.dumps({name: entry[name] for name in KEPT}) for entry in entries)
     return head.replace('"results": []', f'"results": [\n{lines}\n]') + "\n"
 
 

@@ -2,12 +2,24 @@
 """The report of a benchmark, as it is written and read."""
 
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 
 from msgspec import UNSET, UnsetType
 
 from twinmod.base.documents import Document, Part
 from twinmod.cells.report import AbsentEntry
+from twinmod.guest.protocol import BufferKind, Caller, Operation, Regions
 from twinmod.kernels.model import KernelEntry
+
+
+class Mode(StrEnum):
+    """What a benchmark measures by."""
+
+    BOTH = "both"
+    # Instructions.
+    EXACT = "exact"
+    # A clock.
+    WALL = "wall"
 
 
 class CallEntry(Part, frozen=True, kw_only=True):
@@ -16,12 +28,12 @@ class CallEntry(Part, frozen=True, kw_only=True):
     # "" for a yardstick.
     module: str
     tester: str
-    operation: str
+    operation: Operation
     size_bytes: int
     threads: int
-    buffers: str
-    loop: str
-    regions: str
+    buffers: BufferKind
+    loop: Caller
+    regions: Regions
     path: str
 
 
@@ -57,12 +69,12 @@ class ComparisonEntry(Part, frozen=True, kw_only=True):
     """What Rust takes of C's time, for calls of one kind by one tester."""
 
     tester: str
-    operation: str
+    operation: Operation
     size_bytes: int
     threads: int
-    buffers: str
-    loop: str
-    regions: str
+    buffers: BufferKind
+    loop: Caller
+    regions: Regions
     path: str
     ratio: float
     interval: tuple[float, float]
@@ -74,7 +86,7 @@ class LoopEntry(Part, frozen=True, kw_only=True):
 
     cell: str
     size_bytes: int
-    buffers: str
+    buffers: BufferKind
     read_ns: tuple[int, ...]
     write_ns: tuple[int, ...]
     read_faults: tuple[int, ...]
@@ -88,7 +100,7 @@ class ColdEntry(Part, frozen=True, kw_only=True):
     """Calls with fresh pages beside the same ones with pages that are there."""
 
     cell: str
-    operation: str
+    operation: Operation
     size_bytes: int
     # Instructions of a call.
     cold: float
@@ -104,7 +116,7 @@ class PartsEntry(Part, frozen=True, kw_only=True):
     """What calls of one kind consist of."""
 
     cell: str
-    operation: str
+    operation: Operation
     size_bytes: int
     path: str
     instructions: float
@@ -125,7 +137,7 @@ class DifferenceEntry(Part, frozen=True, kw_only=True):
     """How much more calls of one kind take in Rust, in instructions, and where."""
 
     tester: str
-    operation: str
+    operation: Operation
     size_bytes: int
     c: float
     rust: float
@@ -206,8 +218,7 @@ class MeasuredModule(Part, frozen=True, kw_only=True):
 class BenchReport(Document, frozen=True, kw_only=True, tag="twinmod.bench/1"):
     """What a benchmark measured."""
 
-    # exact, wall or both.
-    mode: str
+    mode: Mode
     # Whether only some of it was measured.
     quick: bool
     kernel: KernelEntry

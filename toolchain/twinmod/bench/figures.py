@@ -12,7 +12,16 @@ from statistics import fmean, median, median_low
 
 from twinmod.base.text import KIB, MIB
 from twinmod.cells.model import Counted
-from twinmod.guest.protocol import TMPFS_FILE, Measurement, Timing
+from twinmod.guest.protocol import (
+    TMPFS_FILE,
+    BufferKind,
+    Caller,
+    LoopShape,
+    Measurement,
+    Operation,
+    Regions,
+    Timing,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +56,9 @@ DEVICE_BYTES = 16 * MIB
 
 #: (what is opened, what it can do): the floor of a character device, and a file in memory.
 YARDSTICKS = (
-    ("/dev/zero", ("pread",)),
-    ("/dev/null", ("pwrite",)),
-    (TMPFS_FILE, ("pread", "pwrite")),
+    ("/dev/zero", (Operation.PREAD,)),
+    ("/dev/null", (Operation.PWRITE,)),
+    (TMPFS_FILE, (Operation.PREAD, Operation.PWRITE)),
 )
 
 #: Two of these are for getting used to a module that was just loaded.
@@ -79,7 +88,7 @@ class Segment:
     """What was executed from one mark to the next."""
 
     user: float
-    # By function of the kernel or of a module: "vfs_read", "mdriver_read_iter [mdriver_c]".
+    # By function of the kernel or of a module: "vfs_read", "echo_read_iter [echo_c]".
     kernel: Mapping[str, float]
     # By interrupts that came meanwhile, and by other threads.
     elsewhere: float = 0.0
@@ -128,14 +137,15 @@ class Interval:
 
 def plan_transfers(sizes: tuple[int, ...], *, quick: bool) -> tuple[Timing, ...]:
     """Return reads and writes of some sizes: at an offset, in sequence, to and from fresh pages."""
-    operations = ("pread", "pwrite") if quick else ("pread", "pwrite", "read", "write")
+    at_offsets = (Operation.PREAD, Operation.PWRITE)
+    operations = at_offsets if quick else (*at_offsets, Operation.READ, Operation.WRITE)
     warm = tuple(
         Timing(operation=operation, size_bytes=size) for size in sizes for operation in operations
     )
     cold = tuple(
-        Timing(operation=operation, size_bytes=size, buffers="fresh")
+        Timing(operation=operation, size_bytes=size, buffers=BufferKind.FRESH)
         for size in sizes
-        for operation in ("pread", "pwrite")
+        for operation in at_offsets
     )
     return warm + cold
 
@@ -150,25 +160,26 @@ def plan_yardsticks(sizes: tuple[int, ...]) -> tuple[Timing, ...]:
     )
 
 
-def plan_exact(*, quick: bool) -> Measurement:
-    """Return what is counted in instructions."""
+def plan_exact(*, quick: bool, loop: LoopShape | None) -> Measurement:
+    """Return what is counted in instructions, and the loop that is looked at too."""
     sizes = QUICK_SIZES if quick else SIZES
     bare = tuple(
-        Timing(operation=operation, size_bytes=1, loop="bare") for operation in ("pread", "pwrite")
+        Timing(operation=operation, size_bytes=1, loop=Caller.BARE)
+        for operation in (Operation.PREAD, Operation.PWRITE)
     )
-    last = (Timing(operation="load"), Timing(operation="unload"))
+    last = (Timing(operation=Operation.LOAD), Timing(operation=Operation.UNLOAD))
     return Measurement(
         timings=(
             *plan_transfers(sizes, quick=quick),
-            Timing(operation="add"),
-            Timing(operation="open"),
+            Timing(operation=Operation.ADD),
+            Timing(operation=Operation.OPEN),
             *bare,
             *last,
             *plan_yardsticks(sizes),
         ),
         loads=1 if quick else LOADS,
         rounds=ROUNDS,
-        loop=True,
+        loop=loop,
         device_bytes=DEVICE_BYTES,
     )
 
@@ -178,9 +189,9 @@ def plan_threads(processors: int) -> tuple[Timing, ...]:
     return tuple(
         Timing(operation=operation, size_bytes=size, threads=threads, regions=regions)
         for size in (64, 64 * KIB)
-        for operation in ("pread", "pwrite")
+        for operation in (Operation.PREAD, Operation.PWRITE)
         for threads in sorted({2, max(2, processors)})
-        for regions in ("disjoint", "one")
+        for regions in (Regions.DISJOINT, Regions.ONE)
     )
 
 
@@ -192,11 +203,11 @@ def plan_turns(*, quick: bool, processors: int) -> Measurement:
         timings=(
             *plan_transfers(sizes, quick=True),
             *threads,
-            Timing(operation="add"),
-            Timing(operation="open"),
-            Timing(operation="count", threads=COUNTING_THREADS),
-            Timing(operation="load"),
-            Timing(operation="unload"),
+            Timing(operation=Operation.ADD),
+            Timing(operation=Operation.OPEN),
+            Timing(operation=Operation.COUNT, threads=COUNTING_THREADS),
+            Timing(operation=Operation.LOAD),
+            Timing(operation=Operation.UNLOAD),
             *plan_yardsticks(sizes),
         ),
         loads=1,
@@ -326,7 +337,7 @@ def rename_functions(
     """Return functions by the names that a person knows; what has one name is one function.
 
     Args:
-        functions: As the profiler names them: "vfs_read", "_RNv... [mdriver_rust]".
+        functions: As the profiler names them: "vfs_read", "_RNv... [echo_rust]".
         known: The names of those that are mangled.
     """
     total: dict[str, float] = {}

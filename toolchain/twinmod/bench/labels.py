@@ -4,6 +4,7 @@
 from typing import Protocol
 
 from twinmod.base import text
+from twinmod.guest.protocol import BufferKind, Caller, Operation
 from twinmod.vm.machine import AcceleratorName
 
 
@@ -40,12 +41,12 @@ def render_entry(entry: Call) -> str:
     words = [entry.operation]
     if entry.size_bytes:
         words.append(text.render_size(entry.size_bytes))
-    if entry.buffers == "fresh":
+    if entry.buffers == BufferKind.FRESH:
         words.append("fresh")
     if entry.threads > 1:
-        where = "" if entry.operation == "count" else f" on {entry.regions}"
+        where = "" if entry.operation == Operation.COUNT else f" on {entry.regions}"
         words.append(f"{entry.threads} threads{where}")
-    if entry.loop == "bare":
+    if entry.loop == Caller.BARE:
         words.append("(bare loop)")
     return " ".join(words)
 

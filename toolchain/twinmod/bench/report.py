@@ -19,17 +19,20 @@ from twinmod.bench.document import (
     DifferenceRow,
     ExactRun,
     Explanations,
+    GoalEntry,
     LoopEntry,
     MeasuredModule,
+    Mode,
     PartsEntry,
     WallRun,
 )
 from twinmod.bench.figures import Cost, Figure
+from twinmod.bench.project import Goals
 from twinmod.bench.targets import Costs
 from twinmod.builds.product import Product
 from twinmod.cells.model import YARDSTICKS, Loop
 from twinmod.cells.report import AbsentEntry
-from twinmod.guest.protocol import Timing, Turns
+from twinmod.guest.protocol import BufferKind, Timing, Turns
 from twinmod.kernels.model import KernelEntry
 from twinmod.project.model import LANGUAGES, Language
 from twinmod.vm.machine import AcceleratorName
@@ -134,12 +137,13 @@ def plan_report(
     *,
     kernel: KernelEntry,
     parameters: str,
-    mode: str,
+    mode: Mode,
     quick: bool,
     products: tuple[Product, ...],
     figures: tuple[Figure, ...],
     turns: tuple[Turns, ...],
     loops: tuple[Loop, ...],
+    goals: Goals,
     builds: tuple[BuildEntry, ...],
     exact: ExactRun,
     wall: WallRun,
@@ -155,7 +159,8 @@ def plan_report(
         products: The modules.
         figures: What VMs counted.
         turns: What a clock told.
-        loops: What a person's first benchmark saw.
+        loops: What loops of reads and writes took.
+        goals: What the project wants reached.
         builds: What each build took.
         exact: How it was counted; its spread is that of the figures.
         wall: How it was timed.
@@ -167,7 +172,6 @@ def plan_report(
     testers = dict.fromkeys(cell.partition("/")[2] for cell, _ in found if cell != YARDSTICKS.name)
     entries = _plan_entries(found, turns, modules)
     spread = max((cost.spread for cost in found.values()), default=0.0)
-    goals = (*targets.plan_goals(found), *targets.plan_scaling_goals(turns, languages))
     return BenchReport(
         mode=mode,
         quick=quick,
@@ -186,9 +190,20 @@ def plan_report(
         yardsticks=tuple(entry for entry in entries if not entry.module),
         comparisons=plan_comparisons(turns, languages),
         explanations=_explain(found, loops, testers),
-        goals=tuple(targets.plan_goal(goal) for goal in goals),
+        goals=_plan_goals(found, turns, languages, goals),
         builds=builds,
     )
+
+
+def _plan_goals(
+    costs: Costs, turns: Iterable[Turns], languages: Mapping[str, Language], goals: Goals
+) -> tuple[GoalEntry, ...]:
+    """Return what modules are to reach, in counts and by a clock, and what they do."""
+    found = (
+        *targets.plan_goals(costs, goals),
+        *targets.plan_scaling_goals(turns, languages, goals),
+    )
+    return tuple(targets.plan_goal(goal) for goal in found)
 
 
 def _explain(costs: Costs, loops: Iterable[Loop], testers: Iterable[str]) -> Explanations:
@@ -221,7 +236,7 @@ def explain_cold(costs: Costs) -> tuple[ColdEntry, ...]:
     """Return, for calls with fresh pages, the share that page faults are of them."""
     found = []
     for (cell, timing), cold in costs.items():
-        if timing.buffers != "fresh":
+        if timing.buffers != BufferKind.FRESH:
             continue
         warm = targets.find_plain(costs, cell, timing.operation, timing.size_bytes)
         if warm is None:
@@ -245,9 +260,9 @@ def explain_cold(costs: Costs) -> tuple[ColdEntry, ...]:
 
 
 def explain_loops(loops: Iterable[Loop]) -> tuple[LoopEntry, ...]:
-    """Return how much longer than a write a read took in a person's first benchmark, and why.
+    """Return how much longer than a write a read took in a loop, with its faults.
 
-    Every VM ran it; a person sees one run, so it is the first VM's.
+    Every VM ran it; a person who does so sees one run, so it is the first VM's.
     """
     first: dict[tuple[str, str], Loop] = {}
     for loop in loops:

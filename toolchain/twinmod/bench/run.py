@@ -12,8 +12,9 @@ from twinmod.base import documents, parallel, process, sandbox
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.bench import figures as bench_figures
+from twinmod.bench import project as bench_project
 from twinmod.bench import report
-from twinmod.bench.document import BenchReport, BuildEntry, ExactRun, WallRun
+from twinmod.bench.document import BenchReport, BuildEntry, ExactRun, Mode, WallRun
 from twinmod.bench.figures import Figure
 from twinmod.builds import build as builds_build
 from twinmod.builds.product import Product
@@ -22,6 +23,7 @@ from twinmod.cells import model as cells_model
 from twinmod.cells import report as cells_report
 from twinmod.cells.model import TURNS, YARDSTICKS, Cell, CellResult
 from twinmod.errors import VmLostError
+from twinmod.guest.protocol import LoopShape
 from twinmod.kernels import elf, model
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES
@@ -36,8 +38,6 @@ BOOTS = 2
 LIMIT_S = 600.0
 
 TOOL_TIMEOUT_S = 30.0
-
-MODES = ("both", "exact", "wall")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,8 +199,7 @@ def read_stripped_size(product: Product, compilers: Chroot, config: Config) -> i
 class Wanted:
     """What a caller wants of a benchmark."""
 
-    # One of MODES.
-    mode: str = "both"
+    mode: Mode = Mode.BOTH
     quick: bool = False
     # Added to the kernel's command line.
     parameters: str = ""
@@ -214,6 +213,8 @@ def run_bench(
     Raises:
         TwinmodError: See the steps.
     """
+    own = bench_project.read_bench(config)
+    loop = own.demonstration.shape if own.demonstration else None
     prepared = workspace.run_setup(config, progress)
     languages = workspace.require_languages(config, prepared.tree, LANGUAGES, progress)
     cells, absent = selection.plan_presence(cells_model.plan_cells(config), prepared.tree)
@@ -227,7 +228,7 @@ def run_bench(
     )
     out_dir = config.out_dir / "bench"
     shutil.rmtree(out_dir, ignore_errors=True)
-    measured, exact = _run_exact(wanted, setting, cells, products, out_dir, progress)
+    measured, exact = _run_exact(wanted, setting, cells, products, out_dir, progress, loop)
     timed, wall = _run_wall(wanted, setting, products, out_dir, progress)
     builds = _run_builds(config, wanted, prepared, products, progress)
     document = report.plan_report(
@@ -239,6 +240,7 @@ def run_bench(
         figures=measured.figures,
         turns=tuple(t for result in timed for t in result.turns),
         loops=tuple(loop for result in measured.results for loop in result.loops),
+        goals=own.goals,
         builds=builds,
         exact=exact,
         wall=wall,
@@ -255,10 +257,11 @@ def _run_exact(
     products: tuple[Product, ...],
     out_dir: Path,
     progress: Progress,
+    loop: LoopShape | None,
 ) -> tuple[Measured, ExactRun]:
-    if wanted.mode == "wall":
+    if wanted.mode == Mode.WALL:
         return Measured(results=(), figures=(), boots=()), ExactRun(spread=0.0)
-    measurement = bench_figures.plan_exact(quick=wanted.quick)
+    measurement = bench_figures.plan_exact(quick=wanted.quick, loop=loop)
     work = boot.MeasureWork(
         cells=(*cells, YARDSTICKS),
         products=products,
@@ -286,7 +289,7 @@ def _run_wall(
     out_dir: Path,
     progress: Progress,
 ) -> tuple[tuple[CellResult, ...], WallRun]:
-    if wanted.mode == "exact":
+    if wanted.mode == Mode.EXACT:
         return (), WallRun()
     measurement = bench_figures.plan_turns(quick=wanted.quick, processors=setting.vm.processors)
     work = boot.TurnsWork(
@@ -309,7 +312,7 @@ def _run_builds(
     products: tuple[Product, ...],
     progress: Progress,
 ) -> tuple[BuildEntry, ...]:
-    if wanted.quick or wanted.mode == "exact":
+    if wanted.quick or wanted.mode == Mode.EXACT:
         return ()
     return tuple(time_build(config, prepared, product, progress) for product in products)
 

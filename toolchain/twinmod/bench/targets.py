@@ -1,33 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the twins are to reach, and what they do. Pure."""
+"""What a project wants its modules to reach, and what they reach. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import median
 
 from twinmod.base import text
-from twinmod.base.text import KIB
 from twinmod.bench.document import GoalEntry
 from twinmod.bench.figures import Cost
+from twinmod.bench.project import Goals, Limit
 from twinmod.cells.model import YARDSTICKS
-from twinmod.guest.protocol import TMPFS_FILE, Timing, Turns
+from twinmod.guest.protocol import TMPFS_FILE, BufferKind, Caller, Operation, Regions, Timing, Turns
 from twinmod.project.model import LANGUAGES, Language
-
-#: Instructions above those of one byte, per 8 bytes, from 64 KiB on.
-COPY_LIMIT = 1.03
-
-#: Of a read of one byte, as a share of what /dev/zero takes.
-FLOOR_LIMIT = 1.25
-
-#: Of a call, as a share of what a file in memory takes; of Rust's, as a share of C's.
-TMPFS_LIMIT = 1.0
-RUST_LIMIT = 1.0
-
-#: Of a tester's call, as a share of what a loop in C with nothing else in it takes.
-TESTER_LIMIT = 1.05
-
-#: Two threads on disjoint regions are to move 1.9 times what one does.
-SCALING_LIMIT = round(1 / 1.9, 4)
 
 #: What calls cost, by (name of the cell, timing).
 Costs = Mapping[tuple[str, Timing], Cost]
@@ -35,7 +19,7 @@ Costs = Mapping[tuple[str, Timing], Cost]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """What the twins are to reach, and what they do."""
+    """What a module is to reach, and what it does."""
 
     goal: str
     module: str
@@ -51,111 +35,120 @@ class Goal:
 def is_plain(timing: Timing) -> bool:
     """Tell whether calls are warm ones of one thread, by a tester, at an offset or none."""
     return (
-        timing.buffers == "reused"
-        and timing.loop == "tester"
-        and timing.operation
-        in (
-            "pread",
-            "pwrite",
-            "add",
-        )
+        timing.buffers == BufferKind.REUSED
+        and timing.loop == Caller.TESTER
+        and timing.operation in (Operation.PREAD, Operation.PWRITE, Operation.ADD)
     )
 
 
-def find_plain(costs: Costs, cell: str, operation: str, size: int, path: str = "") -> Cost | None:
+def find_plain(
+    costs: Costs, cell: str, operation: Operation, size: int, path: str = ""
+) -> Cost | None:
     """Return what warm calls at an offset cost, or None."""
     return costs.get((cell, Timing(operation=operation, size_bytes=size, path=path)))
 
 
-def _iterate_sizes(costs: Costs, cell: str) -> Iterator[tuple[str, int, Cost]]:
+def _iterate_sizes(costs: Costs, cell: str) -> Iterator[tuple[Operation, int, Cost]]:
     for (name, timing), cost in costs.items():
-        if name == cell and is_plain(timing) and timing.operation != "add":
+        if name == cell and is_plain(timing) and timing.operation != Operation.ADD:
             yield timing.operation, timing.size_bytes, cost
 
 
-def plan_goals(costs: Costs) -> list[Goal]:
-    """Return what the twins are to reach in exact counts, with the C tester, and what they do."""
+def plan_goals(costs: Costs, goals: Goals) -> list[Goal]:
+    """Return what modules are to reach in exact counts, with the C tester, and what they do."""
     return [
-        *(goal for language in LANGUAGES for goal in _plan_own(costs, language)),
-        *_plan_rust(costs),
-        *(goal for tester in ("c", "rust") for goal in _plan_tester(costs, tester)),
+        *(goal for language in LANGUAGES for goal in _plan_own(costs, language, goals)),
+        *_plan_rust(costs, goals.rust),
+        *(goal for tester in ("c", "rust") for goal in _plan_tester(costs, tester, goals.tester)),
     ]
 
 
-def _plan_share(goal: str, module: str, own: float, other: float, limit: float) -> Goal:
-    return Goal(goal=goal, module=module, reached=round(own / other, 4), limit=limit)
+def _plan_share(goal: str, module: str, own: float, other: float, limit: Limit) -> Goal:
+    return Goal(goal=goal, module=module, reached=round(own / other, 4), limit=limit.at_most)
 
 
-def _plan_own(costs: Costs, language: Language) -> Iterator[Goal]:
+def _plan_own(costs: Costs, language: Language, goals: Goals) -> Iterator[Goal]:
     """Yield the goals of one module beside the yardsticks."""
     cell = f"{language}/c"
     one = {op: cost for op, size, cost in _iterate_sizes(costs, cell) if size == 1}
     for operation, size, cost in _iterate_sizes(costs, cell):
         what = f"{operation} of {text.render_size(size)}"
-        if size >= 64 * KIB and operation in one:
+        if goals.copy and goals.copy.covers(size) and size > 1 and operation in one:
             yield _plan_share(
                 f"{what}: instructions above 1 B, per n/8",
                 language,
                 cost.instructions - one[operation].instructions,
                 size / 8,
-                COPY_LIMIT,
+                goals.copy,
             )
         tmpfs = find_plain(costs, YARDSTICKS.name, operation, size, TMPFS_FILE)
-        if tmpfs is not None:
+        if goals.tmpfs and goals.tmpfs.covers(size) and tmpfs is not None:
             yield _plan_share(
                 f"{what}: share of tmpfs's",
                 language,
                 cost.instructions,
                 tmpfs.instructions,
-                TMPFS_LIMIT,
+                goals.tmpfs,
             )
-    zero = find_plain(costs, YARDSTICKS.name, "pread", 1, "/dev/zero")
-    if zero is not None and "pread" in one:
-        yield _plan_share(
-            "pread of 1 B: share of /dev/zero's",
-            language,
-            one["pread"].instructions,
-            zero.instructions,
-            FLOOR_LIMIT,
-        )
+    for operation, size, cost in _iterate_sizes(costs, cell):
+        zero = find_plain(costs, YARDSTICKS.name, operation, size, "/dev/zero")
+        if goals.zero and goals.zero.covers(size) and zero is not None:
+            yield _plan_share(
+                f"{operation} of {text.render_size(size)}: share of /dev/zero's",
+                language,
+                cost.instructions,
+                zero.instructions,
+                goals.zero,
+            )
 
 
-def _plan_rust(costs: Costs) -> Iterator[Goal]:
+def _plan_rust(costs: Costs, limit: Limit | None) -> Iterator[Goal]:
     """Yield what Rust is to take at most of C."""
     for operation, size, c in _iterate_sizes(costs, "c/c"):
         rust = find_plain(costs, "rust/c", operation, size)
-        if rust is not None:
+        if limit and limit.covers(size) and rust is not None:
             yield _plan_share(
                 f"{operation} of {text.render_size(size)}: Rust's share of C's",
                 "rust",
                 rust.instructions,
                 c.instructions,
-                RUST_LIMIT,
+                limit,
             )
 
 
-def _plan_tester(costs: Costs, tester: str) -> Iterator[Goal]:
+def _plan_tester(costs: Costs, tester: str, limit: Limit | None) -> Iterator[Goal]:
     """Yield what a tester's loop is to take at most of a bare one."""
-    for operation in ("pread", "pwrite"):
-        bare = costs.get((f"c/{tester}", Timing(operation=operation, size_bytes=1, loop="bare")))
+    for operation in (Operation.PREAD, Operation.PWRITE):
+        bare = costs.get(
+            (f"c/{tester}", Timing(operation=operation, size_bytes=1, loop=Caller.BARE))
+        )
         own = find_plain(costs, f"c/{tester}", operation, 1)
-        if bare is not None and own is not None:
+        if limit and limit.covers(1) and bare is not None and own is not None:
             yield _plan_share(
                 f"{operation} of 1 B: tester {tester}'s share of a bare loop's",
                 "c",
                 own.instructions,
                 bare.instructions,
-                TESTER_LIMIT,
+                limit,
             )
 
 
-def plan_scaling_goals(turns: Iterable[Turns], languages: Mapping[str, Language]) -> list[Goal]:
+def plan_scaling_goals(
+    turns: Iterable[Turns], languages: Mapping[str, Language], wanted: Goals
+) -> list[Goal]:
     """Return how much of one thread's time two take for as many bytes each, on disjoint regions."""
     found = {(t.module, t.timing): median(t.latency_ns) for t in turns if t.tester == "c"}
     goals = []
+    limit = wanted.threads
     for (module, timing), two_ns in found.items():
-        alone = replace(timing, threads=1, regions="one")
-        if timing.threads != 2 or timing.regions != "disjoint" or not found.get((module, alone)):
+        alone = replace(timing, threads=1, regions=Regions.ONE)
+        if limit is None or not limit.covers(timing.size_bytes):
+            continue
+        if (
+            timing.threads != 2
+            or timing.regions != Regions.DISJOINT
+            or not found.get((module, alone))
+        ):
             continue
         what = f"{timing.operation} of {text.render_size(timing.size_bytes)}"
         goals.append(
@@ -163,7 +156,7 @@ def plan_scaling_goals(turns: Iterable[Turns], languages: Mapping[str, Language]
                 goal=f"{what}, two threads, by a clock: share of one's time per byte",
                 module=languages[module],
                 reached=round(two_ns / (2 * found[module, alone]), 4),
-                limit=SCALING_LIMIT,
+                limit=limit.at_most,
             )
         )
     return goals

@@ -9,7 +9,7 @@ from twinmod.base.text import LANGUAGES
 from twinmod.bench import compare, figures, labels
 from twinmod.bench import document as bench_document
 from twinmod.bench.compare import Change
-from twinmod.bench.document import BenchReport
+from twinmod.bench.document import BenchReport, Mode
 from twinmod.guest.protocol import TMPFS_FILE
 
 E = TypeVar("E", bound=labels.Call)
@@ -127,12 +127,18 @@ def render_parts(document: BenchReport) -> list[str]:
 
 
 def render_loops(document: BenchReport) -> list[str]:
-    """Return what a person's first benchmark would have made them believe."""
+    """Return what each call of a loop of reads and writes took."""
     found = document.explanations.loops
     if not found:
         return []
     rows = [
-        ("a loop of read and write, 512 KiB", "reads", "writes", "read/write", "faults per read")
+        (
+            f"a loop of read and write, {text.render_size(found[0].size_bytes)}",
+            "reads",
+            "writes",
+            "read/write",
+            "faults per read",
+        )
     ]
     rows += [
         (
@@ -207,7 +213,7 @@ def render_builds(document: BenchReport) -> list[str]:
 def render_report(document: BenchReport, folder: str) -> str:
     """Return a benchmark as text."""
     blocks = []
-    if document.mode != "wall":
+    if document.mode != Mode.WALL:
         exact = document.exact
         blocks.append(
             [
@@ -225,7 +231,7 @@ def render_report(document: BenchReport, folder: str) -> str:
         ]
         if unsettled := compare.find_unsettled(document):
             blocks.append([f"did not settle: {', '.join(unsettled)}"])
-    if document.mode != "exact":
+    if document.mode != Mode.EXACT:
         wall = document.wall
         label = labels.label_accelerator(document.accelerator)
         blocks.append(

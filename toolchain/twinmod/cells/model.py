@@ -90,7 +90,7 @@ class Counted(Segments):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loop(Passes):
-    """A loop that reads and writes a buffer, call by call, as a person's first benchmark does."""
+    """What each call of a loop that reads and writes a buffer took, in a cell."""
 
     # The name of the cell.
     cell: str

@@ -14,7 +14,7 @@ from typing import assert_never
 from twinmod.cells.model import Cell, CellResult, Counted, Loop, TestResult
 from twinmod.errors import VmLostError
 from twinmod.guest import protocol, visible
-from twinmod.guest.protocol import Event, Outcome, ProtocolError
+from twinmod.guest.protocol import Event, Outcome, Passes, ProtocolError, Segments
 
 
 class End(StrEnum):
@@ -168,18 +168,44 @@ class _Reader:
             case protocol.CountTaken():
                 result = replace(result, count=event.values)
             case protocol.LoopTaken():
-                loop = Loop(cell=self.current, **protocol.to_fields(event.values))
+                loop = place_loop(event.values, self.current)
                 result = replace(result, loops=(*result.loops, loop))
             case protocol.SectionBegan():
                 self.sections += 1
             case protocol.FigureTaken():
-                counted = Counted(section=self.sections, **protocol.to_fields(event.values))
+                counted = place_segments(event.values, self.sections)
                 result = replace(result, counted=(*result.counted, counted))
             case protocol.TurnsTaken():
                 result = replace(result, turns=(*result.turns, event.values))
             case _:
                 assert_never(event)
         self.done[self.current] = result
+
+
+def place_loop(passes: Passes, cell: str) -> Loop:
+    """Return what a loop took, with the name of its cell."""
+    return Loop(
+        cell=cell,
+        size_bytes=passes.size_bytes,
+        buffers=passes.buffers,
+        read_ns=passes.read_ns,
+        write_ns=passes.write_ns,
+        read_faults=passes.read_faults,
+        write_faults=passes.write_faults,
+    )
+
+
+def place_segments(segments: Segments, section: int) -> Counted:
+    """Return where calls were counted, with the section of their VM."""
+    return Counted(
+        section=section,
+        timing=segments.timing,
+        cell=segments.cell,
+        load=segments.load,
+        first=segments.first,
+        lengths=segments.lengths,
+        faults=segments.faults,
+    )
 
 
 def parse_phases(events: Iterable[Event]) -> tuple[tuple[str, float], ...]:

@@ -5,6 +5,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Literal
 
@@ -45,11 +46,33 @@ FAILED = (Outcome.FAILED,)
 #: Lines of evidence that a report keeps.
 EVIDENCE_LINES = 12
 
-Stop = Literal["compile", "rule", "sanitizer", "crash", "nowhere"]
 
 #: Why nothing stops an attempt, where that is no bad news: the same lines hold no bug in this
 #: language. A run cannot tell, so the entry has to say why.
 NO_BUG = "no bug"
+
+
+class Stop(StrEnum):
+    """What stops an attempt at a bug."""
+
+    # The compiler refuses it.
+    COMPILE = "compile"
+    # A test of a rule fails.
+    RULE = "rule"
+    # A kernel that looks for such bugs reports it.
+    SANITIZER = "sanitizer"
+    # Any kernel reports it, or stops.
+    CRASH = "crash"
+    NOWHERE = "nowhere"
+    # Of a verdict alone: no test ran, so nobody knows.
+    NOT_RUN = "not run"
+
+
+class Space(StrEnum):
+    """Whether a bug is in a driver, or in a program that uses one."""
+
+    KERNEL = "kernel"
+    USER = "user"
 
 
 class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,8 +96,7 @@ class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     c: Expectation
     rust: Expectation
     more: dict[str, Expectation] = {}
-    # Whether the bug is in a driver, or in a program that uses one.
-    space: Literal["kernel", "user"] = "kernel"
+    space: Space = Space.KERNEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +107,7 @@ class Attempt:
     # "c", "rust", or another attempt in Rust, as in "rust_unsafe".
     variant: str
     kernel: str
-    space: str
+    space: Space
     expected: Expectation
 
     @property
@@ -137,8 +159,7 @@ class Verdict:
     """What stopped one attempt."""
 
     attempt: Attempt
-    # A Stop, or "not run".
-    stopped_by: str
+    stopped_by: Stop
     # As in Expectation.
     by: str = ""
     # What was said: by the compiler, the test, or the kernel.
@@ -183,17 +204,19 @@ def parse_entry(name: str, content: bytes) -> Entry:
 
 def _check_expectation(name: str, attempt: Attempt) -> None:
     expected = attempt.expected
-    quiet = expected.stopped_by == "nowhere"
+    quiet = expected.stopped_by == Stop.NOWHERE
     needed = "because" if quiet else "by"
     why = ""
-    if not getattr(expected, needed):
+    if expected.stopped_by == Stop.NOT_RUN:
+        why = "that is not a stop"
+    elif not getattr(expected, needed):
         why = f"lacks `{needed}`"
     elif quiet and expected.by not in ("", NO_BUG):
         why = f"has `by` other than {NO_BUG!r}"
     if why:
         raise ConfigError(
             f"zoo/{name}/zoo.toml is not valid: {attempt.variant} is stopped by "
-            f"{expected.stopped_by!r} and {why}"
+            f"{expected.stopped_by.value!r} and {why}"
         )
 
 
@@ -236,7 +259,7 @@ def plan_cell(attempt: Attempt, drivers: Mapping[Language, str]) -> Cell:
         attempt: It.
         drivers: By language, the module that programs in user space use: one without the bug.
     """
-    module = drivers[attempt.language] if attempt.space == "user" else attempt.stem
+    module = drivers[attempt.language] if attempt.space == Space.USER else attempt.stem
     return Cell(
         module=module,
         language=attempt.language,
@@ -248,7 +271,9 @@ def plan_cell(attempt: Attempt, drivers: Mapping[Language, str]) -> Cell:
 
 def plan_order(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
     """Return attempts in the order in which they run: those that end a VM come last."""
-    return tuple(sorted(attempts, key=lambda a: a.expected.stopped_by in ("sanitizer", "crash")))
+    return tuple(
+        sorted(attempts, key=lambda a: a.expected.stopped_by in (Stop.SANITIZER, Stop.CRASH))
+    )
 
 
 # -- verdicts ---------------------------------------------------------------------------------
@@ -258,7 +283,7 @@ def judge(attempt: Attempt, result: CellResult) -> Verdict:
     """Return what stopped an attempt that was built and ran."""
     if result.kernel_faults:
         fault = result.kernel_faults[0]
-        where = "sanitizer" if fault.kind in SANITIZERS else "crash"
+        where = Stop.SANITIZER if fault.kind in SANITIZERS else Stop.CRASH
         return Verdict(
             attempt=attempt,
             stopped_by=where,
@@ -267,7 +292,7 @@ def judge(attempt: Attempt, result: CellResult) -> Verdict:
         )
     if result.outcome in outcomes.BROKEN_OFF:
         return Verdict(
-            attempt=attempt, stopped_by="crash", by=result.outcome, evidence=result.problems
+            attempt=attempt, stopped_by=Stop.CRASH, by=result.outcome, evidence=result.problems
         )
     return _judge_tests(attempt, result)
 
@@ -279,16 +304,16 @@ def _judge_tests(attempt: Attempt, result: CellResult) -> Verdict:
         rules = dict.fromkeys(rule for test in bad for rule in test.rules)
         return Verdict(
             attempt=attempt,
-            stopped_by="rule",
+            stopped_by=Stop.RULE,
             by="; ".join(rules),
             evidence=tuple(test.message for test in bad),
         )
     if result.problems or not any(test.outcome == Outcome.PASSED for test in result.tests):
         evidence = result.problems or ("no test ran",)
-        return Verdict(attempt=attempt, stopped_by="not run", evidence=evidence)
+        return Verdict(attempt=attempt, stopped_by=Stop.NOT_RUN, evidence=evidence)
     expected = attempt.expected
-    by = expected.by if expected.stopped_by == "nowhere" else ""
-    return Verdict(attempt=attempt, stopped_by="nowhere", by=by, evidence=(expected.because,))
+    by = expected.by if expected.stopped_by == Stop.NOWHERE else ""
+    return Verdict(attempt=attempt, stopped_by=Stop.NOWHERE, by=by, evidence=(expected.because,))
 
 
 def judge_refusal(attempt: Attempt, words: str) -> Verdict:
@@ -302,7 +327,7 @@ def judge_refusal(attempt: Attempt, words: str) -> Verdict:
     first = next((i for i, line in enumerate(lines) if is_error(line)), 0)
     return Verdict(
         attempt=attempt,
-        stopped_by="compile",
+        stopped_by=Stop.COMPILE,
         by="; ".join(parse_compiler_errors(words)),
         evidence=tuple(lines[first : first + EVIDENCE_LINES]),
     )
@@ -326,14 +351,14 @@ def parse_compiler_errors(words: str) -> tuple[str, ...]:
 class ExpectedEntry(Part, frozen=True, kw_only=True):
     """What was to stop an attempt; Expectation says what the keys mean."""
 
-    stopped_by: str
+    stopped_by: Stop
     by: str
 
 
 class VerdictEntry(Part, frozen=True, kw_only=True):
     """What stopped an attempt; Verdict says what the keys mean."""
 
-    stopped_by: str
+    stopped_by: Stop
     by: str
     evidence: tuple[str, ...]
     expected: ExpectedEntry
@@ -447,7 +472,7 @@ def is_whole(document: ZooReport, attempts: int) -> bool:
     return ran == attempts and not document.mismatches
 
 
-def render_stop(stopped_by: str, by: str) -> str:
+def render_stop(stopped_by: Stop, by: str) -> str:
     """Return what stopped an attempt as the table shows it."""
     return f"{stopped_by} ({by})" if by else stopped_by
 

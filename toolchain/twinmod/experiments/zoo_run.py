@@ -207,7 +207,7 @@ def build_attempts(
     """Build the attempts that run on one kernel."""
     return tuple(
         build_program(config, prepared.chroot, attempt, progress)
-        if attempt.space == "user"
+        if attempt.space == zoo.Space.USER
         else sign(
             prepared, build_module(prepare_build(config, prepared, attempt), attempt, progress)
         )

@@ -18,7 +18,7 @@ from pathlib import Path
 from twinmod.guest import faults, leaks, measure, modules, protocol
 from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
-from twinmod.guest.child import BROKEN, FAULT, HEARTBEAT_S, STUCK, Child
+from twinmod.guest.child import BROKEN, HEARTBEAT_S, Child, GivenUp
 from twinmod.guest.door import GuestError
 from twinmod.guest.leaks import CodeRange
 from twinmod.guest.log import KERNELS_WORDS, KernelLog
@@ -166,7 +166,8 @@ def run_measure(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> in
             reload(cell.path, cell.module, *parameters.split())
             loader = measure.Loader(cell.module, cell.path, parameters)
         if loader and measurement.loop and load_number == 1:
-            for passes in measure.iterate_loops(f"/dev/{cell.module}", plan.loop):
+            device_path = f"/dev/{cell.module}"
+            for passes in measure.iterate_loops(device_path, plan.loop, measurement.loop):
                 stream.emit(LoopTaken(values=passes))
                 os.write(marks, b".")
         profiler = measure.Profiler(library, SYMBOLS_PATH)
@@ -327,15 +328,14 @@ def run_cell(plan: Plan, cell: PlannedCell, stream: Stream) -> bool:
     work = WORKS[cell.work]
     child = Child(lambda marks: work(plan, cell, stream, marks))
     status = child.wait(stream, log, plan.limit_s)
-    if status == FAULT:
+    if status is GivenUp.FAULT:
         stream.emit(CellEnded(outcome=Outcome.CRASHED, problems=(log.complaint,)))
         return False
-    if status == STUCK:
+    if status is GivenUp.STUCK:
         write_stacks(child.pid)
         problem = f"no step within {plan.limit_s:.0f} s"
         stream.emit(CellEnded(outcome=Outcome.TIMEOUT, problems=(problem,)))
         return False
-    assert isinstance(status, int), "neither stuck nor at fault"
     problem = find_problem(cell, status)
     problems = [problem] if problem else []
     names = [cell.module] if cell.module else [n for n in plan.modules if modules.is_loaded(n)]

@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from enum import StrEnum
 
 from twinmod.guest.log import KernelLog
 from twinmod.guest.protocol import Alive
@@ -14,9 +15,15 @@ from twinmod.guest.stream import Stream
 
 HEARTBEAT_S = 1.0
 
-#: What Child.wait returns beside an exit status.
-STUCK = "stuck"
-FAULT = "fault"
+
+class GivenUp(StrEnum):
+    """Why a child was not waited for to its end."""
+
+    # It made no step within the limit.
+    STUCK = "stuck"
+    # The kernel reported a fault.
+    FAULT = "fault"
+
 
 #: What a cell's process exits with after an exception.
 BROKEN = 120
@@ -36,8 +43,8 @@ class Child:
         self.marks = read_end
         self.pidfd = os.pidfd_open(self.pid)
 
-    def wait(self, stream: Stream, log: KernelLog, limit_s: float) -> int | str:
-        """Return the child's exit status, STUCK when it made no step within the limit, or FAULT."""
+    def wait(self, stream: Stream, log: KernelLog, limit_s: float) -> int | GivenUp:
+        """Return the child's exit status, or why it was not waited for any longer."""
         poll = select.poll()
         poll.register(self.marks, select.POLLIN)
         poll.register(self.pidfd, select.POLLIN)
@@ -46,7 +53,7 @@ class Child:
         while now - last_mark < limit_s:
             ready = dict(poll.poll(HEARTBEAT_S * 1000))
             if log.descriptor in ready and log.read() and log.has_fault():
-                return FAULT
+                return GivenUp.FAULT
             if self.pidfd in ready:
                 return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
             now = time.monotonic()
@@ -57,7 +64,7 @@ class Child:
             if now - last_beat >= HEARTBEAT_S:
                 stream.emit(Alive())
                 last_beat = now
-        return STUCK
+        return GivenUp.STUCK
 
 
 def _run_guarded(work: Callable[[int], int], marks: int) -> int:

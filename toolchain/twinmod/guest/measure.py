@@ -24,7 +24,18 @@ from typing import Any
 
 from twinmod.guest import door
 from twinmod.guest.door import GuestError
-from twinmod.guest.protocol import TMPFS_FILE, Measurement, Passes, Timing, Turns
+from twinmod.guest.protocol import (
+    TMPFS_FILE,
+    BufferKind,
+    Caller,
+    LoopShape,
+    Measurement,
+    Operation,
+    Passes,
+    Regions,
+    Timing,
+    Turns,
+)
 
 PAGE = 4096
 
@@ -64,7 +75,7 @@ SYS_FINIT_MODULE = 313
 
 def plan_lengths(timing: Timing) -> tuple[int, int]:
     """Return how many calls the two segments of a round make."""
-    if timing.operation in ("load", "unload"):
+    if timing.operation in (Operation.LOAD, Operation.UNLOAD):
         return 0, 1
     calls = max(1, min(SEGMENT_CALLS, SEGMENT_BYTES // max(timing.size_bytes, 1)))
     return calls, 2 * calls
@@ -72,8 +83,8 @@ def plan_lengths(timing: Timing) -> tuple[int, int]:
 
 def plan_warm_segments(timing: Timing) -> int:
     """Return how many segments of one call come first; what is dear and unsteady needs none."""
-    dear = timing.buffers == "fresh" and timing.size_bytes > SEGMENT_BYTES
-    return 0 if dear or timing.operation in ("load", "unload") else WARM_SEGMENTS
+    dear = timing.buffers == BufferKind.FRESH and timing.size_bytes > SEGMENT_BYTES
+    return 0 if dear or timing.operation in (Operation.LOAD, Operation.UNLOAD) else WARM_SEGMENTS
 
 
 def plan_rounds(timing: Timing, rounds: int) -> int:
@@ -82,14 +93,18 @@ def plan_rounds(timing: Timing, rounds: int) -> int:
     A thread seldom comes through a long segment without that the kernel lets another one run, and
     an unload waits for others; the first fresh pages are not those of which the kernel has lists.
     """
-    if timing.operation in ("load", "unload"):
+    if timing.operation in (Operation.LOAD, Operation.UNLOAD):
         return 4 * rounds
-    return 2 * rounds if timing.buffers == "fresh" or timing.size_bytes > SEGMENT_BYTES else rounds
+    return (
+        2 * rounds
+        if timing.buffers == BufferKind.FRESH or timing.size_bytes > SEGMENT_BYTES
+        else rounds
+    )
 
 
 def plan_stride(timing: Timing) -> int:
     """Return how far apart the buffers of two calls are: a fresh one has pages of its own."""
-    return -(-timing.size_bytes // PAGE) * PAGE if timing.buffers == "fresh" else 0
+    return -(-timing.size_bytes // PAGE) * PAGE if timing.buffers == BufferKind.FRESH else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,27 +374,24 @@ def open_calls(
         library: native/marks.so.
         loader: Of the module, None for a yardstick.
     """
-    if timing.operation == "open":
+    if timing.operation == Operation.OPEN:
         yield Calls(prepare=lambda _: None, make=lambda n: tester.Device.repeat_open(path, n))
-    elif timing.operation in ("load", "unload"):
+    elif timing.operation in (Operation.LOAD, Operation.UNLOAD):
         assert loader is not None, "a yardstick has no module"
-        yield loader.plan_loads() if timing.operation == "load" else loader.plan_unloads()
+        yield loader.plan_loads() if timing.operation == Operation.LOAD else loader.plan_unloads()
         loader.ensure(loaded=True)
     else:
         with tester.Device(path) as device:
-            if timing.operation == "add":
+            if timing.operation == Operation.ADD:
                 yield Calls(prepare=lambda _: None, make=lambda n: device.repeat("add", n))
-            elif timing.loop == "bare":
+            elif timing.loop == Caller.BARE:
                 yield plan_bare(timing, device.fileno(), library)
             else:
                 yield plan_transfer(timing, device)
 
 
-# -- a person's first benchmark ---------------------------------------------------------------
+# -- a loop of reads and writes ---------------------------------------------------------------
 
-#: What such a loop reads and writes in a pass, and how often it goes round.
-LOOP_BYTES = 512 * 1024
-LOOP_PASSES = 5
 LOOP_TIMEOUT_S = 120.0
 
 
@@ -390,19 +402,20 @@ def parse_loop(output: str) -> dict[str, tuple[int, ...]]:
     return dict(zip(names, zip(*passes, strict=True), strict=True))
 
 
-def iterate_loops(path: str, program: str) -> Iterator[Passes]:
+def iterate_loops(path: str, program: str, shape: LoopShape) -> Iterator[Passes]:
     """Yield what a loop of reads and writes took, with a new buffer in each pass and with one.
 
     Args:
         path: Of the device.
         program: native/loop.
+        shape: How large the loop is.
     """
-    for buffers in ("fresh", "reused"):
-        argv = (program, path, buffers, str(LOOP_BYTES), str(LOOP_PASSES))
+    for buffers in (BufferKind.FRESH, BufferKind.REUSED):
+        argv = (program, path, buffers, str(shape.size_bytes), str(shape.passes))
         status, output = door.run(argv, LOOP_TIMEOUT_S)
         if status != 0:
             raise GuestError(f"the loop ended with status {status}: {output.strip()}")
-        yield Passes(size_bytes=LOOP_BYTES, buffers=buffers, **parse_loop(output))
+        yield Passes(size_bytes=shape.size_bytes, buffers=buffers, **parse_loop(output))
 
 
 # -- turns by a clock -------------------------------------------------------------------------
@@ -420,10 +433,10 @@ INCREMENTS = 500
 
 def plan_turn_calls(timing: Timing) -> int:
     """Return how many calls each thread makes in a turn."""
-    if timing.operation == "count":
+    if timing.operation == Operation.COUNT:
         return INCREMENTS
     short, long = plan_lengths(timing)
-    if timing.operation in ("load", "unload"):
+    if timing.operation in (Operation.LOAD, Operation.UNLOAD):
         return long - short
     factor = THREAD_FACTOR if timing.threads > 1 else 1
     return (long - short) * TURN_FACTOR * factor
@@ -465,7 +478,7 @@ class Team:
                 address=self.buffers[number].address,
                 size=self.timing.size_bytes,
                 stride=self.stride,
-                offset=region if self.timing.regions == "disjoint" else 0,
+                offset=region if self.timing.regions == Regions.DISJOINT else 0,
             )
 
         for done in [self.pool.submit(work, n) for n in range(self.timing.threads)]:
@@ -477,7 +490,7 @@ def open_turn(
     timing: Timing, path: str, tester: Any, library: ctypes.CDLL, loader: Loader | None
 ) -> Iterator[Calls]:
     """Give calls of one kind for a clock; see open_calls."""
-    if timing.operation == "count":
+    if timing.operation == Operation.COUNT:
         with tester.Device(path) as device:
             yield Calls(prepare=lambda _: None, make=lambda n: device.count_up(timing.threads, n))
     elif timing.threads > 1:

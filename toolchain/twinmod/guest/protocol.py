@@ -53,23 +53,69 @@ class Job(StrEnum):
 TMPFS_FILE = "/tmp/twinmod.yardstick"
 
 
+class Operation(StrEnum):
+    """What is called."""
+
+    READ = "read"
+    WRITE = "write"
+    PREAD = "pread"
+    PWRITE = "pwrite"
+    # The ADD ioctl.
+    ADD = "add"
+    # It closes too.
+    OPEN = "open"
+    LOAD = "load"
+    UNLOAD = "unload"
+    # A counter with several threads.
+    COUNT = "count"
+
+
+class BufferKind(StrEnum):
+    """Which memory calls read into and write from."""
+
+    # One buffer, all of it there; in a loop of reads and writes it is allocated before the loop.
+    REUSED = "reused"
+    # Each call's was never touched; in a loop it is allocated in each pass.
+    FRESH = "fresh"
+
+
+class Caller(StrEnum):
+    """Whose loop makes calls."""
+
+    TESTER = "tester"
+    # One in C with nothing else in it.
+    BARE = "bare"
+
+
+class Regions(StrEnum):
+    """Which bytes of a device several threads move."""
+
+    ONE = "one"
+    DISJOINT = "disjoint"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """Calls of one kind, whose instructions are counted."""
 
-    # read, write, pread, pwrite, add; open, which closes too; load, unload.
-    operation: str
+    operation: Operation
     size_bytes: int = 0
     # What is opened; "" is the module's own device.
     path: str = ""
-    # "reused": one buffer, all of it there. "fresh": each call's was never touched.
-    buffers: str = "reused"
-    # Whose loop makes the calls: the tester's, or one in C with nothing else in it, "bare".
-    loop: str = "tester"
+    buffers: BufferKind = BufferKind.REUSED
+    loop: Caller = Caller.TESTER
     # How many make them at once; only a clock can tell what that costs.
     threads: int = 1
-    # What several threads move: "disjoint" regions of the device, or the same "one".
-    regions: str = "one"
+    regions: Regions = Regions.ONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopShape:
+    """How large a loop of reads and writes is."""
+
+    # What it reads and writes in a pass, and how often it goes round.
+    size_bytes: int
+    passes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +130,8 @@ class Measurement:
     rounds: int
     # Of a clock: how often each module's turn comes.
     turns: int = 0
-    # Whether a loop of reads and writes is looked at too, with buffers that are made in it.
-    loop: bool = False
+    # A loop of reads and writes that is looked at too, with buffers that are made in it.
+    loop: LoopShape | None = None
     # Of the device's memory; 0 leaves the module its own.
     device_bytes: int = 0
 
@@ -103,11 +149,10 @@ class Count:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passes:
-    """A loop that reads and writes a buffer, call by call, as a person's first benchmark does."""
+    """What each call of a loop that reads and writes a buffer took."""
 
     size_bytes: int
-    # "fresh": allocated in the loop. "reused": allocated before it.
-    buffers: str
+    buffers: BufferKind
     # In nanoseconds of the VM's clock, and in minor page faults, one of each per pass.
     read_ns: tuple[int, ...]
     write_ns: tuple[int, ...]
@@ -455,7 +500,7 @@ def parse_request(line: str | bytes) -> Request | None:
 # -- JSON -------------------------------------------------------------------------------------
 
 
-def to_fields(value: Any) -> dict[str, Any]:
+def to_fields(value: Any) -> Mapping[str, object]:
     """Return an object of a class of this module as a dictionary, for json's ``default``."""
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
@@ -482,7 +527,7 @@ def from_json(kind: type[T], values: object) -> T:
 
 
 @cache
-def _find_hints(kind: Any) -> dict[str, Any]:
+def _find_hints(kind: Any) -> Mapping[str, object]:
     """Return the fields of a class of this module, each with its type."""
     hints = typing.get_type_hints(kind)
     return {field.name: hints[field.name] for field in fields(kind)}

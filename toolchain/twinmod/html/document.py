@@ -6,7 +6,6 @@ It is made of what `test`, `zoo`, `bench` and `counter` left; what is not there 
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
 
 from twinmod.base import text as base_text
 from twinmod.base.text import KIB, LANGUAGES
@@ -18,15 +17,35 @@ from twinmod.bench.document import (
     ComparisonEntry,
     CountEntry,
     LoopEntry,
+    Mode,
     PartsEntry,
 )
+from twinmod.bench.project import Demonstration
 from twinmod.cells import report
 from twinmod.cells.outcomes import WORST_FIRST
 from twinmod.cells.report import CellEntry
 from twinmod.experiments import zoo
-from twinmod.experiments.zoo import VerdictEntry, ZooReport
-from twinmod.guest.protocol import TMPFS_FILE, Outcome
+from twinmod.experiments.zoo import Stop, VerdictEntry, ZooReport
+from twinmod.guest.protocol import TMPFS_FILE, BufferKind, Caller, Operation, Outcome
 from twinmod.html import plot
+from twinmod.html.sections import (
+    BugRow,
+    ByBuffers,
+    ClockSection,
+    CounterSection,
+    DifferenceSection,
+    FaultSection,
+    GoalsSection,
+    LoopsSection,
+    MatrixSection,
+    OperationSection,
+    Page,
+    PartsSection,
+    RuleRow,
+    Stopped,
+    Table,
+    ZooSection,
+)
 from twinmod.matrix.report import TestReport
 
 
@@ -42,7 +61,19 @@ class Reports:
     @property
     def missing(self) -> tuple[str, ...]:
         """The verbs of those that are not there."""
-        return tuple(field.name for field in fields(self) if getattr(self, field.name) is None)
+        there = [name for name, _ in self.parts]
+        return tuple(field.name for field in fields(self) if field.name not in there)
+
+    @property
+    def parts(self) -> tuple[tuple[str, "Reports"], ...]:
+        """(the verb, its report alone) of those that are there."""
+        alone = (
+            ("test", Reports(test=self.test)),
+            ("bench", Reports(bench=self.bench)),
+            ("counter", Reports(counter=self.counter)),
+            ("zoo", Reports(zoo=self.zoo)),
+        )
+        return tuple((name, part) for name, part in alone if part != Reports())
 
 
 #: (part of a call, its class), in the order in which they are shown.
@@ -82,37 +113,42 @@ def find_outcome(cell: CellEntry, rule: str) -> str:
     return next((outcome for outcome in WORST_FIRST if outcome in outcomes), Outcome.MISSING)
 
 
-def plan_matrix(test: TestReport, rules: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def plan_matrix(test: TestReport, rules: Iterable[tuple[str, str]]) -> MatrixSection:
     """Return the matrix of a test report: a row for each rule, a column for each cell."""
     languages = {module.module: module.language for module in test.modules}
     rows = []
     for rule, title in rules:
         outcomes = [find_outcome(cell, rule) for cell in test.cells]
         shown = [(outcome, LOOKS.get(outcome, outcome.upper())) for outcome in outcomes]
-        rows.append({"rule": rule, "title": title, "outcomes": shown})
+        rows.append(RuleRow(rule=rule, title=title, outcomes=shown))
     names = [f"{languages.get(cell.module, cell.module)}/{cell.tester}" for cell in test.cells]
     faults = [
-        {"cell": name, "lines": fault.lines, "test": fault.test}
+        FaultSection(cell=name, lines=fault.lines, test=fault.test)
         for name, cell in zip(names, test.cells, strict=True)
         for fault in cell.kernel_faults
     ]
-    return {
-        "cells": names,
-        "rows": rows,
-        "totals": test.totals,
-        "faults": faults,
-        "kernel": test.kernel,
-        "accelerator": test.accelerator,
-        "narrowed": test.narrowed,
-        "differential": test.differential,
-    }
+    return MatrixSection(
+        cells=names,
+        rows=rows,
+        totals=test.totals,
+        faults=faults,
+        kernel=test.kernel,
+        accelerator=test.accelerator,
+        narrowed=test.narrowed,
+        differential=test.differential,
+    )
 
 
 # -- what calls cost --------------------------------------------------------------------------
 
 
 def find_counts(
-    document: BenchReport, operation: str, *, module: str = "", tester: str = "c", path: str = ""
+    document: BenchReport,
+    operation: Operation,
+    *,
+    module: str = "",
+    tester: str = "c",
+    path: str = "",
 ) -> dict[int, CountEntry]:
     """Return the exact entries of warm calls by one thread of a tester, by their size."""
     entries = document.results if module else document.yardsticks
@@ -123,8 +159,8 @@ def find_counts(
         and entry.module == module
         and entry.tester == tester
         and entry.path == path
-        and entry.buffers == "reused"
-        and entry.loop == "tester"
+        and entry.buffers == BufferKind.REUSED
+        and entry.loop == Caller.TESTER
     }
 
 
@@ -133,13 +169,13 @@ def find_modules(document: BenchReport) -> dict[str, str]:
     return {language: module for module, language in document.languages.items()}
 
 
-def plan_operation(document: BenchReport, operation: str) -> dict[str, Any] | None:
+def plan_operation(document: BenchReport, operation: Operation) -> OperationSection | None:
     """Return what reads or writes cost by size: a plot, and the table of its points.
 
     Returns:
         None where no module's were counted.
     """
-    floor = "/dev/zero" if operation == "pread" else "/dev/null"
+    floor = "/dev/zero" if operation == Operation.PREAD else "/dev/null"
     own = {
         language: find_counts(document, operation, module=module)
         for language, module in find_modules(document).items()
@@ -177,13 +213,13 @@ def plan_operation(document: BenchReport, operation: str) -> dict[str, Any] | No
     )
     counts = [entries for *_, entries in found]
     rows = [[*_render_sizes(counts, size), _render_ratio(own, size)] for size in sizes]
-    return {
-        "operation": operation,
-        "title": title,
-        "svg": svg,
-        "rows": rows,
-        "head": ["size", *(name for name, *_ in found), "Rust / C"],
-    }
+    return OperationSection(
+        operation=operation,
+        title=title,
+        svg=svg,
+        rows=rows,
+        head=["size", *(name for name, *_ in found), "Rust / C"],
+    )
 
 
 def _render_sizes(counts: Iterable[Mapping[int, CountEntry]], size: int) -> Iterator[str]:
@@ -209,7 +245,7 @@ def _render_ratio(own: Mapping[str, Mapping[int, CountEntry]], size: int) -> str
     return f"{rust.instructions_per_call / c.instructions_per_call:.3f}"
 
 
-def plan_parts(document: BenchReport) -> dict[str, Any] | None:
+def plan_parts(document: BenchReport) -> PartsSection | None:
     """Return what calls consist of: bars of shares, and their table; None without counts."""
     chosen = [
         entry
@@ -244,13 +280,13 @@ def plan_parts(document: BenchReport) -> dict[str, Any] | None:
         for entry in chosen
     ]
     title = "What a call consists of"
-    return {
-        "title": title,
-        "svg": plot.render_bars(bars, title),
-        "rows": rows,
-        "legend": PARTS,
-        "head": ["call", *(part for part, _ in PARTS), "all"],
-    }
+    return PartsSection(
+        title=title,
+        svg=plot.render_bars(bars, title),
+        rows=rows,
+        legend=PARTS,
+        head=["call", *(part for part, _ in PARTS), "all"],
+    )
 
 
 def name_call(entry: PartsEntry) -> str:
@@ -260,17 +296,17 @@ def name_call(entry: PartsEntry) -> str:
     return f"{language} {entry.operation}{size}"
 
 
-def plan_differences(document: BenchReport) -> list[dict[str, Any]]:
+def plan_differences(document: BenchReport) -> list[DifferenceSection]:
     """Return what the difference between the languages consists of, for some calls."""
     return [
-        {
-            "title": f"{entry.operation}"
+        DifferenceSection(
+            title=f"{entry.operation}"
             + (f" of {base_text.render_size(entry.size_bytes)}" if entry.size_bytes else ""),
-            "c": labels.render_count(entry.c),
-            "rust": labels.render_count(entry.rust),
-            "difference": f"{entry.difference:+.0f}",
-            "share": f"{entry.difference / entry.c:+.1%}",
-            "rows": [
+            c=labels.render_count(entry.c),
+            rust=labels.render_count(entry.rust),
+            difference=f"{entry.difference:+.0f}",
+            share=f"{entry.difference / entry.c:+.1%}",
+            rows=[
                 [
                     row.function,
                     f"{row.c:.0f}",
@@ -279,30 +315,30 @@ def plan_differences(document: BenchReport) -> list[dict[str, Any]]:
                 ]
                 for row in entry.rows[:SHOWN_ROWS]
             ],
-            "rest": len(entry.rows[SHOWN_ROWS:]),
-            "rest_difference": f"{sum(r.difference for r in entry.rows[SHOWN_ROWS:]):+.0f}",
-        }
+            rest=len(entry.rows[SHOWN_ROWS:]),
+            rest_difference=f"{sum(r.difference for r in entry.rows[SHOWN_ROWS:]):+.0f}",
+        )
         for entry in document.explanations.differences
         if entry.tester == "c" and entry.size_bytes in (0, 1, 512 * KIB)
     ]
 
 
-# -- why reads looked slow --------------------------------------------------------------------
+# -- a loop of reads and writes ---------------------------------------------------------------
 
 
-def plan_loops(document: BenchReport) -> dict[str, Any] | None:
-    """Return what a first benchmark sees, pass by pass, with the faults that explain it.
+def plan_loops(document: BenchReport, demonstration: Demonstration | None) -> LoopsSection | None:
+    """Return what a loop of reads and writes took, pass by pass, with its page faults.
 
     Returns:
-        None where nobody ran it.
+        None where nobody ran it, or the project has nothing to say of it.
     """
     found = document.explanations.loops
-    if not found:
+    if not found or demonstration is None:
         return None
     bars = []
     for entry in found:
         language, _, tester = entry.cell.partition("/")
-        if tester == language and entry.buffers == "fresh":
+        if tester == language and entry.buffers == BufferKind.FRESH:
             bars += _plan_passes(entry, LANGUAGES.get(language, language))
     rows = [
         [
@@ -315,38 +351,30 @@ def plan_loops(document: BenchReport) -> dict[str, Any] | None:
         for entry in found
     ]
     title = "Passes of a loop that allocates a buffer, reads into it and writes from it"
-    by_buffers = {
-        buffers: [entry for entry in found if entry.buffers == buffers]
-        for buffers in ("fresh", "reused")
-    }
-    return {
-        "title": title,
-        "svg": plot.render_bars(bars, title) if bars else "",
-        "rows": rows,
-        "head": ["cell", "buffers", "reads", "writes", "read / write", "faults of the reads"],
-        "ratios": {
-            buffers: _render_span([entry.ratio for entry in entries])
-            for buffers, entries in by_buffers.items()
-        },
-        "faults": {
-            buffers: _render_span([entry.faults_per_read for entry in entries])
-            for buffers, entries in by_buffers.items()
-        },
-        "languages": [
-            (
-                name,
-                _render_span(
-                    [
-                        entry.ratio
-                        for entry in by_buffers["fresh"]
-                        if entry.cell.startswith(f"{language}/")
-                    ]
-                ),
-            )
+    fresh, reused = (
+        [entry for entry in found if entry.buffers == buffers]
+        for buffers in (BufferKind.FRESH, BufferKind.REUSED)
+    )
+    return LoopsSection(
+        demonstration=demonstration,
+        title=title,
+        svg=plot.render_bars(bars, title) if bars else "",
+        rows=rows,
+        head=["cell", "buffers", "reads", "writes", "read / write", "faults of the reads"],
+        ratios=ByBuffers(
+            fresh=_render_span(entry.ratio for entry in fresh),
+            reused=_render_span(entry.ratio for entry in reused),
+        ),
+        faults=ByBuffers(
+            fresh=_render_span(entry.faults_per_read for entry in fresh),
+            reused=_render_span(entry.faults_per_read for entry in reused),
+        ),
+        languages=[
+            (name, _render_span(e.ratio for e in fresh if e.cell.startswith(f"{language}/")))
             for language, name in LANGUAGES.items()
         ],
-        "size": base_text.render_size(found[0].size_bytes),
-    }
+        size=base_text.render_size(found[0].size_bytes),
+    )
 
 
 def _plan_passes(entry: LoopEntry, language: str) -> list[plot.Bar]:
@@ -364,14 +392,15 @@ def _plan_passes(entry: LoopEntry, language: str) -> list[plot.Bar]:
     ]
 
 
-def _render_span(values: list[float]) -> str:
-    if not values:
+def _render_span(values: Iterable[float]) -> str:
+    found = tuple(values)
+    if not found:
         return "-"
-    low, high = f"{min(values):.1f}", f"{max(values):.1f}"
+    low, high = f"{min(found):.1f}", f"{max(found):.1f}"
     return low if low == high else f"{low} to {high}"
 
 
-def plan_cold(document: BenchReport) -> dict[str, Any] | None:
+def plan_cold(document: BenchReport) -> Table | None:
     """Return what page faults are of calls whose buffer was never touched; None without any."""
     rows = [
         [
@@ -388,24 +417,14 @@ def plan_cold(document: BenchReport) -> dict[str, Any] | None:
     ]
     if not rows:
         return None
-    return {
-        "rows": rows,
-        "head": [
-            "cell",
-            "call",
-            "cold",
-            "warm",
-            "faults",
-            "share of faults",
-            "instructions per fault",
-        ],
-    }
+    head = ["cell", "call", "cold", "warm", "faults", "share of faults", "instructions per fault"]
+    return Table(head=head, rows=rows)
 
 
 # -- by a clock -------------------------------------------------------------------------------
 
 
-def plan_clock(document: BenchReport) -> dict[str, Any] | None:
+def plan_clock(document: BenchReport) -> ClockSection | None:
     """Return how Rust compares with C by a clock: a plot of intervals, and its table.
 
     Returns:
@@ -435,20 +454,20 @@ def plan_clock(document: BenchReport) -> dict[str, Any] | None:
         for name in dict.fromkeys(name for _, name in times)
     ]
     title = "How long Rust takes, as a share of C"
-    return {
-        "title": title,
-        "svg": plot.render_ranges(ranges, title, 1.0) if ranges else "",
-        "rows": rows,
-        "wall": document.wall,
-        "label": labels.label_accelerator(document.accelerator),
-        "head": [
+    return ClockSection(
+        title=title,
+        svg=plot.render_ranges(ranges, title, 1.0) if ranges else "",
+        rows=rows,
+        wall=document.wall,
+        label=labels.label_accelerator(document.accelerator),
+        head=[
             "call",
             *(f"{LANGUAGES.get(language, language)} ns" for language in modules),
             "Rust / C",
             "95 % interval",
             "verdict",
         ],
-    }
+    )
 
 
 def _render_comparison(entry: ComparisonEntry | None) -> tuple[str, str, str]:
@@ -458,7 +477,7 @@ def _render_comparison(entry: ComparisonEntry | None) -> tuple[str, str, str]:
     return f"{entry.ratio:.3f}", f"{low:.3f} to {high:.3f}", entry.verdict
 
 
-def plan_counter(document: CounterReport) -> dict[str, Any]:
+def plan_counter(document: CounterReport) -> CounterSection:
     """Return what a counter took."""
     rows = []
     for cell in document.cells:
@@ -475,22 +494,22 @@ def plan_counter(document: CounterReport) -> dict[str, Any]:
             if found is not None and cell.target is not None
             else [cell.cell, *"-----"]
         )
-    return {
-        "threads": document.threads,
-        "increments": document.increments,
-        "method": document.method,
-        "accelerator": document.accelerator,
-        "comparisons": document.comparisons,
-        "rows": rows,
-        "label": labels.label_accelerator(document.accelerator),
-        "head": ["cell", "Target", "lost", "median s", "95 % interval", "repeats"],
-    }
+    return CounterSection(
+        threads=document.threads,
+        increments=document.increments,
+        method=document.method,
+        accelerator=document.accelerator,
+        comparisons=document.comparisons,
+        rows=rows,
+        label=labels.label_accelerator(document.accelerator),
+        head=["cell", "Target", "lost", "median s", "95 % interval", "repeats"],
+    )
 
 
 # -- the rest ---------------------------------------------------------------------------------
 
 
-def plan_zoo(document: ZooReport) -> dict[str, Any]:
+def plan_zoo(document: ZooReport) -> ZooSection:
     """Return where each bug was stopped."""
     rows = []
     for entry in document.entries:
@@ -500,23 +519,20 @@ def plan_zoo(document: ZooReport) -> dict[str, Any]:
             for name, verdict in entry.more.items()
         ]
         for kind, reference, c, rust in attempts:
-            rows.append([kind, *(_plan_stop(verdict) for verdict in (c, rust)), reference])
-    return {
-        "rows": rows,
-        "kinds": len(document.entries),
-        "mismatches": document.mismatches,
-        "seconds": document.seconds,
-        "kernels": document.kernels,
-    }
+            rows.append(
+                BugRow(kind=kind, c=_plan_stop(c), rust=_plan_stop(rust), reference=reference)
+            )
+    return ZooSection(rows=rows, kinds=len(document.entries), mismatches=document.mismatches)
 
 
-def _plan_stop(verdict: VerdictEntry | None) -> tuple[str, str]:
+def _plan_stop(verdict: VerdictEntry | None) -> Stopped:
     if verdict is None:
-        return "", ""
-    return verdict.stopped_by, zoo.render_stop(verdict.stopped_by, verdict.by)
+        return Stopped(style="", text="")
+    shown = zoo.render_stop(verdict.stopped_by, verdict.by)
+    return Stopped(style=verdict.stopped_by, text=shown)
 
 
-def plan_builds(document: BenchReport) -> dict[str, Any]:
+def plan_builds(document: BenchReport) -> Table:
     """Return what building each module costs, and what comes of it."""
     rows = [
         [
@@ -541,10 +557,10 @@ def plan_builds(document: BenchReport) -> dict[str, Any]:
         "symbols",
         "lines of source",
     ]
-    return {"rows": rows, "head": head}
+    return Table(head=head, rows=rows)
 
 
-def plan_goals(document: BenchReport) -> dict[str, Any] | None:
+def plan_goals(document: BenchReport) -> GoalsSection | None:
     """Return what was to be reached, and what is; None without any goal."""
     if not document.goals:
         return None
@@ -558,17 +574,21 @@ def plan_goals(document: BenchReport) -> dict[str, Any] | None:
         ]
         for goal in document.goals
     ]
-    return {
-        "rows": rows,
-        "head": ["goal", "module", "reached", "at most", ""],
-        "met": sum(goal.met for goal in document.goals),
-        "all": len(rows),
-    }
+    return GoalsSection(
+        rows=rows,
+        head=["goal", "module", "reached", "at most", ""],
+        met=sum(goal.met for goal in document.goals),
+        all=len(rows),
+    )
 
 
 def plan_page(
-    reports: Reports, rules: tuple[tuple[str, str], ...], made: str, version: str
-) -> dict[str, Any]:
+    reports: Reports,
+    rules: tuple[tuple[str, str], ...],
+    made: str,
+    version: str,
+    demonstration: Demonstration | None,
+) -> Page:
     """Return all that the page's template uses.
 
     Args:
@@ -576,31 +596,34 @@ def plan_page(
         rules: (number, title) of the contract.
         made: The day.
         version: Of twinmod.
+        demonstration: The project's own.
     """
     found = reports.bench
-    exact = found is not None and found.mode != "wall"
-    timed = found is not None and found.mode != "exact"
-    return {
-        "made": made,
-        "version": version,
-        "missing": reports.missing,
-        "matrix": plan_matrix(reports.test, rules) if reports.test else None,
-        "bench": found,
-        "operations": [
-            operation for name in ("pread", "pwrite") if (operation := plan_operation(found, name))
+    exact = found is not None and found.mode != Mode.WALL
+    timed = found is not None and found.mode != Mode.EXACT
+    return Page(
+        made=made,
+        version=version,
+        missing=reports.missing,
+        matrix=plan_matrix(reports.test, rules) if reports.test else None,
+        bench=found,
+        operations=[
+            operation
+            for name in (Operation.PREAD, Operation.PWRITE)
+            if (operation := plan_operation(found, name))
         ]
         if found and exact
         else [],
-        "parts": plan_parts(found) if found and exact else None,
-        "differences": plan_differences(found) if found and exact else [],
-        "loops": plan_loops(found) if found and exact else None,
-        "cold": plan_cold(found) if found and exact else None,
-        "goals": plan_goals(found) if found and exact else None,
-        "clock": plan_clock(found) if found and timed else None,
-        "builds": plan_builds(found) if found and found.builds else None,
-        "counter": plan_counter(reports.counter) if reports.counter else None,
-        "zoo": plan_zoo(reports.zoo) if reports.zoo else None,
-    }
+        parts=plan_parts(found) if found and exact else None,
+        differences=plan_differences(found) if found and exact else [],
+        loops=plan_loops(found, demonstration) if found and exact else None,
+        cold=plan_cold(found) if found and exact else None,
+        goals=plan_goals(found) if found and exact else None,
+        clock=plan_clock(found) if found and timed else None,
+        builds=plan_builds(found) if found and found.builds else None,
+        counter=plan_counter(reports.counter) if reports.counter else None,
+        zoo=plan_zoo(reports.zoo) if reports.zoo else None,
+    )
 
 
 # -- a summary --------------------------------------------------------------------------------
@@ -613,11 +636,11 @@ def render_summary(reports: Reports, rules: tuple[tuple[str, str], ...], made: s
         counts = report.render_totals(test.totals)
         head = f"{len(rules)} rules, {len(test.cells)} cells: {counts}"
         lines += [f"**{head}** on {test.kernel.release}.", ""]
-    if (found := reports.bench) and found.mode != "wall":
+    if (found := reports.bench) and found.mode != Mode.WALL:
         lines += _render_costs(found)
     if reports.zoo:
         stops = [entry.rust.stopped_by for entry in reports.zoo.entries if entry.rust]
-        refused = f"{stops.count('compile')} of {len(stops)} kinds of bugs"
+        refused = f"{stops.count(Stop.COMPILE)} of {len(stops)} kinds of bugs"
         odd = len(reports.zoo.mismatches)
         lines += [f"The Rust compiler refused {refused}; {odd} attempts ended unexpectedly.", ""]
     lines.append(
@@ -631,7 +654,7 @@ def _render_costs(document: BenchReport) -> list[str]:
     """Return the table of a summary, with an empty line behind it; nothing without counts."""
     modules = find_modules(document)
     rows = []
-    for operation in ("pread", "pwrite"):
+    for operation in (Operation.PREAD, Operation.PWRITE):
         own = {
             language: find_counts(document, operation, module=module)
             for language, module in modules.items()

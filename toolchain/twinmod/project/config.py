@@ -3,9 +3,9 @@
 
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -99,6 +99,7 @@ class Table(_Table, frozen=True):
     modules: dict[str, ModuleTable]
     testers: dict[str, TesterTable]
     differential: str = ""
+    bench: str = ""
     packages: tuple[str, ...] = ()
     mirror: str = ""
     vm: VmTable = VmTable()
@@ -118,6 +119,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     lock_path: Path
     # The package in the matrix's folder that holds all modules to one model, "" for none.
     differential: str
+    # What the project says of its own benchmark, None for nothing.
+    bench_path: Path | None
     # The kernel that verbs work on, and its chroot; one of `kernels`, with the chroot of it.
     kernel: KernelSpec
     chroot: ChrootSpec
@@ -236,7 +239,9 @@ def _has_null(value: object) -> bool:
     return isinstance(value, str) and "\0" in value
 
 
-def make_config(document: dict[str, Any], project_dir: Path, out_dir: Path | None = None) -> Config:
+def make_config(
+    document: Mapping[str, object], project_dir: Path, out_dir: Path | None = None
+) -> Config:
     """Return the configuration that a ``[tool.twinmod]`` table describes.
 
     Args:
@@ -266,6 +271,7 @@ def make_config(document: dict[str, Any], project_dir: Path, out_dir: Path | Non
         matrix_dir=project_dir / table.matrix,
         lock_path=project_dir / table.lock,
         differential=table.differential,
+        bench_path=project_dir / table.bench if table.bench else None,
         kernel=kernel,
         chroot=next(chroot for chroot in chroots if chroot.name == kernel.chroot),
         kernels=kernels,

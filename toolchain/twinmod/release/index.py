@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from twinmod.base import documents, versions
 from twinmod.base.archives import File
@@ -30,11 +29,6 @@ ARCHITECTURE = "x86_64"
 
 #: How much of a commit stands in a version.
 COMMIT_DIGITS = 12
-
-#: https://in-toto.io/Statement/v1 with https://slsa.dev/provenance/v1
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
-BUILD_TYPE = "https://twinmod.invalid/release/v1"
 
 
 # -- versions ---------------------------------------------------------------------------------
@@ -208,8 +202,8 @@ def plan_module_files(
 # -- documents --------------------------------------------------------------------------------
 
 
-def render_json(document: Mapping[str, Any]) -> bytes:
-    """Return a document of another's schema as it is written."""
+def render_json(document: object) -> bytes:
+    """Return JSON's own types as a document of another's schema is written."""
     return (json.dumps(document, indent=2) + "\n").encode()
 
 
@@ -324,52 +318,6 @@ def plan_index(
         kernels=tuple(kernels),
         artifacts=tuple(plan_artifact(path, files[path]) for path in sorted(files)),
     )
-
-
-def plan_provenance(
-    release: Release,
-    tag: str,
-    dependencies: Iterable[Mapping[str, Any]],
-    commands: Iterable[str],
-    files: Mapping[str, bytes],
-) -> dict[str, Any]:
-    """Return how the artifacts came to be: an in-toto statement with SLSA's predicate.
-
-    It names no time and no machine: who builds the same gets the same.
-
-    Args:
-        release: Which.
-        tag: Of its commit, "" for none.
-        dependencies: What went in: {"uri", "digest" or "annotations"}.
-        commands: As they can be pasted.
-        files: Content of every artifact, by path.
-    """
-    return {
-        "_type": STATEMENT_TYPE,
-        "subject": [
-            {"name": path, "digest": {"sha256": read_digest(files[path])}} for path in sorted(files)
-        ],
-        "predicateType": PREDICATE_TYPE,
-        "predicate": {
-            "buildDefinition": {
-                "buildType": BUILD_TYPE,
-                "externalParameters": {
-                    "commit": release.commit,
-                    "tag": tag,
-                    "version": release.version,
-                },
-                "internalParameters": {
-                    "SOURCE_DATE_EPOCH": release.epoch,
-                    "commands": list(commands),
-                },
-                "resolvedDependencies": [
-                    {"uri": "git+file:.", "digest": {"gitCommit": release.commit}},
-                    *(dict(dependency) for dependency in dependencies),
-                ],
-            },
-            "runDetails": {"builder": {"id": f"{BUILD_TYPE}/nox-s-release"}},
-        },
-    }
 
 
 class Wrapped(Part, frozen=True, kw_only=True):

@@ -11,11 +11,13 @@ import json
 import re
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from twinmod.base import archives, process, templates, versions
 from twinmod.base.archives import File
@@ -122,6 +124,55 @@ class Sources:
     rust: tuple[File, ...]
 
 
+class _Fields(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A part of nfpm's configuration; its reference says what the keys mean."""
+
+
+class DebFields(_Fields, frozen=True):
+    """What only a deb has."""
+
+    compression: str
+    triggers: Mapping[str, tuple[str, ...]] = {}
+
+
+class RpmFields(_Fields, frozen=True):
+    """What only an rpm has."""
+
+    compression: str
+    buildhost: str
+    group: str
+    summary: str
+    packager: str
+
+
+class ArchFields(_Fields, frozen=True):
+    """What only a package of pacman's has."""
+
+    packager: str
+
+
+class Fields(_Fields, frozen=True):
+    """nfpm's configuration of a package, but for its contents and scripts."""
+
+    name: str
+    arch: str
+    platform: str
+    version: str
+    version_schema: str
+    release: str
+    section: str
+    priority: str
+    maintainer: str
+    license: str
+    description: str
+    depends: tuple[str, ...]
+    mtime: str
+    deb: DebFields
+    rpm: RpmFields
+    archlinux: ArchFields
+    recommends: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackagePlan:
     """One package in one format; nothing has happened yet."""
@@ -137,8 +188,7 @@ class PackagePlan:
     conffiles: tuple[str, ...]
     # (nfpm's name, content) of what the package manager runs.
     scripts: tuple[tuple[str, str], ...]
-    # nfpm's configuration but for contents and scripts.
-    fields: tuple[tuple[str, Any], ...]
+    fields: Fields
     commit: str
     epoch: int
 
@@ -371,42 +421,40 @@ def plan_scripts(release: Release, package: str, kind: str) -> tuple[tuple[str, 
     return tuple((names[part], _render(f"{kind}.{part}", values).decode()) for part in wanted)
 
 
-def plan_fields(
-    release: Release, package: str, kind: str, maintainer: str
-) -> tuple[tuple[str, Any], ...]:
+def plan_fields(release: Release, package: str, kind: str, maintainer: str) -> Fields:
     """Return nfpm's configuration of a package, but for its contents and scripts."""
     common = () if package == "mdriver-common" else ("mdriver-common",)
     summary, text = SUMMARIES[package], "\n".join(DESCRIPTIONS[package])
     # dpkg takes the first line for the summary, rpm has a field of its own, and pacman no more.
     description = {"deb": f"{summary}\n{text}", "rpm": text, "archlinux": summary}[kind]
-    fields: dict[str, Any] = {
-        "name": package,
-        "arch": "all",
-        "platform": "linux",
-        "version": plan_package_version(release, kind),
-        "version_schema": "none",
-        "release": "" if kind == "deb" else REVISION,
-        "section": "kernel",
-        "priority": "optional",
-        "maintainer": maintainer,
-        "license": "GPL-2.0-only",
-        "description": description,
-        "depends": [*common, *DEPENDS[package, kind]],
-        "mtime": datetime.fromtimestamp(release.epoch, UTC).isoformat(),
-        "deb": {"compression": "xz"},
-        "rpm": {
-            "compression": "xz",
-            "buildhost": "reproducible",
-            "group": "System/Kernel",
-            "summary": summary[0].upper() + summary[1:],
-            "packager": maintainer,
-        },
-        "archlinux": {"packager": maintainer},
-    }
-    if package == "mdriver-rust-dkms" and kind == "deb":
-        fields["recommends"] = [SOURCE_PACKAGES]
-        fields["deb"]["triggers"] = {"interest_noawait": list(TRIGGERS)}
-    return tuple(fields.items())
+    prepares_kernels = package == "mdriver-rust-dkms" and kind == "deb"
+    return Fields(
+        name=package,
+        arch="all",
+        platform="linux",
+        version=plan_package_version(release, kind),
+        version_schema="none",
+        release="" if kind == "deb" else REVISION,
+        section="kernel",
+        priority="optional",
+        maintainer=maintainer,
+        license="GPL-2.0-only",
+        description=description,
+        depends=(*common, *DEPENDS[package, kind]),
+        mtime=datetime.fromtimestamp(release.epoch, UTC).isoformat(),
+        deb=DebFields(
+            compression="xz", triggers={"interest_noawait": TRIGGERS} if prepares_kernels else {}
+        ),
+        rpm=RpmFields(
+            compression="xz",
+            buildhost="reproducible",
+            group="System/Kernel",
+            summary=summary[0].upper() + summary[1:],
+            packager=maintainer,
+        ),
+        archlinux=ArchFields(packager=maintainer),
+        recommends=(SOURCE_PACKAGES,) if prepares_kernels else (),
+    )
 
 
 def plan_packages(
@@ -456,11 +504,11 @@ def _plan_type(plan: PackagePlan, file: File) -> dict[str, str]:
 
 def render_changelog(plan: PackagePlan) -> str:
     """Return rpm's changelog as nfpm reads it."""
-    fields = dict(plan.fields)
+    fields = plan.fields
     entry = {
-        "semver": f"{fields['version']}-{fields['release']}",
-        "date": fields["mtime"],
-        "packager": fields["maintainer"],
+        "semver": f"{fields.version}-{fields.release}",
+        "date": fields.mtime,
+        "packager": fields.maintainer,
         "changes": [{"note": f"Made from commit {plan.commit}."}],
     }
     return json.dumps([entry], indent=1) + "\n"
@@ -490,7 +538,7 @@ def render_config(plan: PackagePlan, stage_dir: Path) -> str:
     ]
     scripts = {name: str(stage_dir / "script" / name) for name, _ in plan.scripts}
     config = {
-        **dict(plan.fields),
+        **msgspec.to_builtins(plan.fields),
         "disable_globbing": True,
         "contents": [*folders, *files],
         "scripts": scripts,

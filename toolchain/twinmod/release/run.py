@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from twinmod import workspace
 from twinmod.base import archives, documents, git, versions, zstd
 from twinmod.base.documents import D
 from twinmod.base.progress import Progress
 from twinmod.bench import run as bench_run
-from twinmod.bench.document import BenchReport
+from twinmod.bench.document import BenchReport, Mode
 from twinmod.builds import build, signing
 from twinmod.builds.product import Product
 from twinmod.cells import selection as cells_selection
@@ -32,10 +31,11 @@ from twinmod.matrix.report import TestReport
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES
-from twinmod.release import differing, packages, sbom, wheels
+from twinmod.release import differing, packages, provenance, sbom, wheels
 from twinmod.release import index as release_index
 from twinmod.release.index import ReleaseIndex, ReleaseKernel
 from twinmod.release.model import Release
+from twinmod.release.provenance import Dependency
 
 #: The folder of a release, in the checkout.
 DIST = "dist"
@@ -258,29 +258,29 @@ def make_artifacts(what: Release, wanted: Wanted, out_dir: Path, progress: Progr
     return Made(files=files, kernels=tuple(kernels), built=tuple(built))
 
 
-def find_dependencies(made: Made) -> Iterator[dict[str, Any]]:
+def find_dependencies(made: Made) -> Iterator[Dependency]:
     """Yield what went into artifacts beside the commit: kernels, compilers, and what is locked."""
     for config, prepared, _ in made.built:
         tree = prepared.tree
-        yield {
-            "uri": f"pkg:deb/debian/linux@{tree.version}",
-            "annotations": {
+        yield Dependency(
+            uri=f"pkg:deb/debian/linux@{tree.version}",
+            annotations={
                 "release": tree.release,
                 "suite": tree.suite,
                 "rustc": tree.proof.rustc,
                 "make": " ".join(tree.make_flags),
                 "chroot": config.chroot.suite,
             },
-        }
+        )
     config = made.built[0][0]
     for path in (
         *sorted(config.lock_path.parent.glob("*.txt")),
         *sorted(config.root_dir.glob("*/Cargo.lock")),
     ):
-        yield {
-            "uri": f"file:{path.relative_to(config.root_dir)}",
-            "digest": {"sha256": release_index.read_digest(path.read_bytes())},
-        }
+        yield Dependency(
+            uri=f"file:{path.relative_to(config.root_dir)}",
+            digest={"sha256": release_index.read_digest(path.read_bytes())},
+        )
 
 
 def plan_commands(made: Made) -> Iterator[str]:
@@ -374,7 +374,7 @@ def ensure_counted(made: Made, progress: Progress) -> Iterator[tuple[str, bytes]
     path = config.out_dir / "bench/report.json"
     found = read_report(path, BenchReport)
     if found is None or not _is_benchmark(found, products):
-        bench_run.run_bench(config, bench_run.Wanted(mode="exact", quick=True), progress)
+        bench_run.run_bench(config, bench_run.Wanted(mode=Mode.EXACT, quick=True), progress)
     yield "bench.json", path.read_bytes()
 
 
@@ -427,10 +427,10 @@ def run_release(
             )
         )
         files = {**made.files, **sign_modules(what, wanted.keys, made, progress)}
-        provenance = release_index.plan_provenance(
+        statement = provenance.plan_statement(
             what, tag, find_dependencies(made), plan_commands(made), files
         )
-        files[release_index.PROVENANCE] = release_index.render_json(provenance)
+        files[release_index.PROVENANCE] = provenance.encode(statement)
         index = release_index.plan_index(what, tag, made.kernels, files)
         out_dir = write_release(config.root_dir / DIST, index, files, evidence, wanted.keys)
     return Done(document=index, out_dir=out_dir, differences=())

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What was found when a release was checked, as data and as text. Pure."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,6 +9,7 @@ from twinmod.base import commands, documents
 from twinmod.base.documents import Document, Part
 from twinmod.errors import ConfigError
 from twinmod.release import index as release_index
+from twinmod.release import provenance
 from twinmod.release.index import ReleaseIndex
 
 #: Where a step ran.
@@ -124,8 +124,13 @@ def find_wrong_documents(files: Mapping[str, bytes]) -> tuple[str, ...]:
             listed, {path: data for path, data in own.items() if path != release_index.INDEX}
         )
     ]
-    provenance = json.loads(files[release_index.PROVENANCE])
-    subjects = {entry["name"]: entry["digest"]["sha256"] for entry in provenance["subject"]}
+    try:
+        statement = provenance.parse_statement(files[release_index.PROVENANCE])
+    except KeyError:
+        return (*wrong, f"{release_index.PROVENANCE} is missing")
+    except documents.INVALID as error:
+        return (*wrong, f"{release_index.PROVENANCE} cannot be read: {error}")
+    subjects = {entry.name: entry.digest.sha256 for entry in statement.subject}
     others = (release_index.INDEX, release_index.PROVENANCE)
     wrong += [
         f"{release_index.PROVENANCE}: {path} {what}"
@@ -133,7 +138,7 @@ def find_wrong_documents(files: Mapping[str, bytes]) -> tuple[str, ...]:
             subjects, {path: data for path, data in own.items() if path not in others}
         )
     ]
-    commit = provenance["predicate"]["buildDefinition"]["externalParameters"]["commit"]
+    commit = statement.predicate.build_definition.external_parameters.commit
     if commit != index.commit:
         wrong.append(f"{release_index.PROVENANCE}: commit {commit}, not {index.commit}")
     return tuple(wrong)

@@ -23,6 +23,7 @@ from twinmod.bench import compare
 from twinmod.bench import counter as bench_counter
 from twinmod.bench import run as bench_run
 from twinmod.bench import text as bench_text
+from twinmod.bench.document import Mode
 from twinmod.builds import build as builds_build
 from twinmod.builds import product, signing
 from twinmod.cells import report
@@ -577,7 +578,7 @@ def counter(
 @click.option("--quick", is_flag=True, help="Fewer sizes, loads and turns, and no builds.")
 @click.option(
     "--mode",
-    type=click.Choice(bench_run.MODES),
+    type=click.Choice([mode.value for mode in Mode]),
     default="both",
     show_default=True,
     help="Instructions, a clock, or both.",
@@ -626,9 +627,9 @@ def bench(
     """Count what each call costs in instructions, time it by a clock, and say why."""
     config = state.select(kernel)
     before = compare.parse_report(compared.read_bytes(), str(compared)) if compared else None
-    if (compared or saved) and mode == "wall":
+    if (compared or saved) and mode == Mode.WALL:
         raise ConfigError("--compare and --save need exact counts: --mode wall has none")
-    wanted = bench_run.Wanted(mode=mode, quick=quick, parameters=parameters)
+    wanted = bench_run.Wanted(mode=Mode(mode), quick=quick, parameters=parameters)
     with workspace.hold_checkout(config, state.progress):
         document, results = bench_run.run_bench(config, wanted, state.progress)
     if as_json:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A person's first benchmark: a loop that allocates a buffer, reads into it and writes from it, and
+ * A loop that allocates a buffer, reads into it and writes from it, and
  * times both calls. It runs alone in a process: an allocator that was once given back a large block
  * keeps the next ones.
  *
