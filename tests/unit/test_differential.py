@@ -34,6 +34,7 @@ from twinmod.guest.protocol import (
     Request,
     render_event,
 )
+from twinmod.project.model import Language
 from twinmod.vm import session
 
 TESTERS = ("c", "rust")
@@ -68,6 +69,14 @@ def test_a_script_gives_back_its_sequence(data: st.DataObject) -> None:
         return
     sequence = Sequence(size=size, tester="rust", steps=tuple(kept))
     script = differential_scripts.render_script(sequence, ("what failed: (", "and where"))
+    assert differential_scripts.parse_script(script, definition, ("c", "rust")) == sequence
+
+
+def test_a_script_by_a_tester_that_is_a_language_can_be_read_again(
+    definition: differential_scripts.Definition,
+) -> None:
+    sequence = replace(make_sequence(READ), tester=Language.C)
+    script = differential_scripts.render_script(sequence)
     assert differential_scripts.parse_script(script, definition, ("c", "rust")) == sequence
 
 

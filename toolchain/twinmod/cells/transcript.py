@@ -6,7 +6,7 @@ A VM writes one JSON object a line: ``boot``, then for each cell ``cell``, for e
 gone says what it died of.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import assert_never
@@ -61,10 +61,10 @@ def parse_transcript(events: Iterable[Event], cells: tuple[Cell, ...]) -> Transc
 
     Args:
         events: From parse_events, in order.
-        cells: The cells that the VM was given.
+        cells: Those that are asked about; what it said of other cells is left out.
     """
     reader = _Reader(cells)
-    for event in events:
+    for event in _iterate_events(events, {cell.name for cell in cells}):
         reader.read(event)
     return Transcript(
         booted=reader.booted,
@@ -74,6 +74,16 @@ def parse_transcript(events: Iterable[Event], cells: tuple[Cell, ...]) -> Transc
         began_s=tuple(reader.began_s),
         steps=tuple(reader.steps),
     )
+
+
+def _iterate_events(events: Iterable[Event], names: Collection[str]) -> Iterator[Event]:
+    """Yield the events of some cells, and those before the first cell."""
+    wanted = True
+    for event in events:
+        if isinstance(event, protocol.CellBegan):
+            wanted = event.cell in names
+        if wanted:
+            yield event
 
 
 class _Reader:

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -200,12 +200,7 @@ def _classify_death(vm: session.Vm) -> CellResult:
     vm.wait_for_end()
     end = session.read_end(vm, (DIFFERENTIAL,))
     found = faults.parse_faults(end.console, end.by_programs)
-    transcript = replace(
-        end.transcript,
-        cells=tuple(c for c in end.transcript.cells if c.cell == DIFFERENTIAL),
-        began_s=end.transcript.began_s[-1:],
-    )
-    return outcomes.classify(transcript, end.end, found)[-1]
+    return outcomes.classify(end.transcript, end.end, found)[-1]
 
 
 class Explorer:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from twinmod.cells.model import CellResult
 from twinmod.differential import explorer, scripts
-from twinmod.differential.scripts import DEVICE, Definition, Sequence
+from twinmod.differential.scripts import Definition, Sequence
 from twinmod.guest.protocol import Outcome
 from twinmod.vm import session
 
@@ -62,11 +62,7 @@ class Replayer:
 def render_replay(replay: Replay) -> str:
     """Return a replay as text: each step, and what came of it."""
     steps = replay.sequence.steps
-    lines = [
-        scripts.render_step(
-            (DEVICE, {"size": replay.sequence.size, "tester": replay.sequence.tester})
-        )
-    ]
+    lines = [scripts.render_step(scripts.plan_device(replay.sequence))]
     for number, step in enumerate(steps):
         mark = "agree" if number < replay.agreed else "-"
         if number == replay.agreed:

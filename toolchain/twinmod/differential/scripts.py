@@ -80,10 +80,15 @@ def render_script(sequence: Sequence, comments: Iterable[str] = ()) -> str:
     return "\n".join(lines) + "\n" + render_calls(sequence)
 
 
+def plan_device(sequence: Sequence) -> Step:
+    """Return the call that a sequence's script starts with."""
+    # A tester's name may be a member of an enumeration, whose repr() is no text.
+    return DEVICE, {"size": sequence.size, "tester": str(sequence.tester)}
+
+
 def render_calls(sequence: Sequence) -> str:
     """Return what a script consists of beside comments."""
-    device = (DEVICE, {"size": sequence.size, "tester": sequence.tester})
-    return "".join(f"{render_step(step)}\n" for step in (device, *sequence.steps))
+    return "".join(f"{render_step(step)}\n" for step in (plan_device(sequence), *sequence.steps))
 
 
 def parse_script(text: str, definition: Definition, testers: tuple[str, ...]) -> Sequence:

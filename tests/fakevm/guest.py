@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The agent on this host: ``python guest.py WORLD`` runs it as a VM would, in a world of files.
+
+What it finds below /results, /dev, /sys and /proc lies in a folder. What would end this host, load
+a module into its kernel or read its log does nothing but note that it was called.
+"""
+
+import builtins
+import ctypes
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+WORLD = Path(sys.argv[1])
+
+#: Where a path leads into the world; /proc is the host's own but for what gives orders.
+REDIRECTED = ("/results", "/dev", "/sys", "/proc/sysrq-trigger", "/bin/bash")
+
+#: What a C library is never asked for: it is noted.
+NOTED = ("reboot", "syscall", "mark_counts", "mark_symbols", "bare_pread", "bare_pwrite")
+
+
+def note(text: str) -> None:
+    """Append a line to what was called."""
+    with REAL_OPEN(WORLD / "called", "a") as file:
+        file.write(text + "\n")
+
+
+REAL_OPEN, REAL_LIBRARY, REAL_SEEK = io.open, ctypes.CDLL, os.lseek
+
+
+class Library:
+    """A C library of which some functions do nothing."""
+
+    def __init__(self, name: str | None, **options: Any) -> None:
+        del name
+        self._real = REAL_LIBRARY(None, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return _make_noted(name) if name in NOTED else getattr(self._real, name)
+
+
+def _make_noted(name: str) -> Callable[..., int]:
+    def call(*arguments: object) -> int:
+        note(" ".join((name, *(str(a) for a in arguments if isinstance(a, int)))))
+        return 0
+
+    return call
+
+
+def find_path(path: Any) -> Any:
+    """Return where a path leads in the world."""
+    if not isinstance(path, str | os.PathLike):
+        return path
+    text = os.fspath(path)
+    inside = any(text == part or text.startswith(part + "/") for part in REDIRECTED)
+    return f"{WORLD}{text}" if inside and text != os.devnull else path
+
+
+def redirect(module: Any, name: str) -> None:
+    """Let a function of the system that takes a path see the world."""
+    real = getattr(module, name)
+
+    def call(path: Any, *arguments: Any, **named: Any) -> Any:
+        return real(find_path(path), *arguments, **named)
+
+    setattr(module, name, call)
+
+
+def seek(descriptor: int, offset: int, whence: int) -> int:
+    """Seek; a pipe that is the kernel's log has no place to seek to."""
+    try:
+        return REAL_SEEK(descriptor, offset, whence)
+    except OSError as error:
+        if error.errno != errno.ESPIPE:
+            raise
+        return 0
+
+
+def enter() -> None:
+    """Let this process, and what it starts, be in the world."""
+    ctypes.CDLL = Library  # type: ignore[assignment,misc]
+    for name in ("open", "stat", "listdir", "execv", "utime"):
+        redirect(os, name)
+    for module in (io, builtins):
+        redirect(module, "open")
+    os.lseek = seek
+    os.environ["PATH"] = f"{WORLD}/tools:{os.environ['PATH']}"
+
+
+if __name__ == "__main__":
+    enter()
+    from twinmod.guest import agent, child, log
+
+    child.HEARTBEAT_S = 0.05
+    vars(agent)["HEARTBEAT_S"] = child.HEARTBEAT_S
+    log.REPORT_PAUSE_S = 0.02
+    agent.main()

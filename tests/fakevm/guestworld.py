@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a VM has for its agent, as files of a folder, and the host's side of the port."""
+
+import os
+import pty
+import select
+import sys
+import tty
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from twinmod.base import process
+from twinmod.base.process import Command
+from twinmod.guest import protocol
+from twinmod.guest.protocol import Job, Plan, PlannedCell, PlannedModule, Request
+
+LIMIT_S = 20.0
+
+#: How a record of /dev/kmsg begins that the kernel itself wrote.
+KERNEL = "4,1,3000000,-;"
+
+INSMOD = """\
+#!/bin/sh
+echo "insmod $*" >> WORLD/called
+name=$(basename "$1" .ko)
+[ ! -e WORLD/refused ] || { cat WORLD/refused >&2; exit 1; }
+mkdir WORLD/sys/module/$name
+: > WORLD/dev/$name
+"""
+
+RMMOD = """\
+#!/bin/sh
+echo "rmmod $*" >> WORLD/called
+[ ! -e WORLD/busy ] || { cat WORLD/busy >&2; exit 1; }
+[ ! -e WORLD/at_unload ] || cat WORLD/at_unload > WORLD/dev/kmsg
+rmdir WORLD/sys/module/$1
+"""
+
+CONFTEST = """\
+import os
+
+def pytest_addoption(parser):
+    for name in ("--module", "--module-path", "--module-version", "--tester", "--marks", "--rule"):
+        parser.addoption(name, action="append")
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "rule(number): its rule")
+"""
+
+TESTS = """\
+import os
+import signal
+import pytest
+
+@pytest.mark.rule("R1")
+def test_device(request):
+    (name,) = request.config.getoption("--module")
+    assert os.path.exists(f"/dev/{name}")
+
+@pytest.mark.rule("R2")
+def test_behaviour():
+    how = os.environ.get("BEHAVIOUR", "")
+    if how == "stuck":
+        signal.pause()
+    if how.startswith("kernel "):
+        with open("/dev/kmsg", "w") as log:
+            log.write(how.removeprefix("kernel "))
+        signal.pause()
+    assert how != "fail"
+"""
+
+TESTER = """\
+import os
+from types import SimpleNamespace
+
+class Device:
+    def __init__(self, path, flags=os.O_RDWR):
+        self.file = os.open(path, flags)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        os.close(self.file)
+
+    def fileno(self):
+        return self.file
+
+    def lseek(self, offset, whence):
+        return os.lseek(self.file, offset, whence)
+
+    def repeat(self, operation, count, **_):
+        assert count > 0
+
+    @staticmethod
+    def repeat_open(path, count):
+        assert os.path.exists(path)
+
+    def count_up(self, threads, increments, method="lock"):
+        target = threads * increments
+        lost = int(os.environ.get("BEHAVIOUR") == "lose")
+        return SimpleNamespace(target=target, actual=target - lost, real_s=0.5, user_s=0.25,
+                               system_s=0.125)
+"""
+
+EXECUTOR = """\
+def execute(path, tester, size, steps):
+    assert tester.Device(path)
+    return [[size, name] for name, _ in steps]
+"""
+
+LOOP = """\
+#!/bin/sh
+[ ! -e WORLD/broken ] || { echo "no such device"; exit 3; }
+echo "10 1 20 2"
+echo "11 1 21 2"
+"""
+
+SHELL = """\
+#!/bin/sh
+echo "a shell: $*" >> WORLD/called
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What an agent said, and how it ended."""
+
+    events: tuple[protocol.Event, ...]
+    status: int
+    output: str
+
+    def find(self, kind: type[Any]) -> list[Any]:
+        """Return its events of a kind."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+class World:
+    """All that a VM has for its agent.
+
+    Args:
+        folder: Where it lies.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("results", "dev", "sys/module", "sys/class/virtio-ports/vport1p1", "bin"):
+            (folder / name).mkdir(parents=True)
+        (folder / "sys/class/virtio-ports/vport1p1/name").write_text("twinmod\n")
+        (folder / "proc").mkdir()
+        os.mkfifo(folder / "dev/kmsg")
+        for name, text in {
+            "tools/insmod": INSMOD,
+            "tools/rmmod": RMMOD,
+            "tools/loop": LOOP,
+            "bin/bash": SHELL,
+            "matrix/conftest.py": CONFTEST,
+            "matrix/test_toy.py": TESTS,
+            "matrix/adding/__init__.py": "",
+            "matrix/adding/executor.py": EXECUTOR,
+            "site/toy_tester_c.py": TESTER,
+            "site/toy_tester_rust.py": TESTER,
+            "toy_c.ko": "",
+            "toy_rust.ko": "",
+            "dev/ttyS0": "",
+        }.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text.replace("WORLD", str(folder)))
+            path.chmod(0o755)
+
+    @property
+    def called(self) -> list[str]:
+        """What was called that the world only notes, in that order."""
+        path = self.folder / "called"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def write(self, name: str, text: str) -> None:
+        """Let something of the world be otherwise; see INSMOD, RMMOD and LOOP."""
+        (self.folder / name).write_text(text)
+
+    def plan_cell(self, name: str, work: Job) -> PlannedCell:
+        """Return a cell of a module by its name, as in "toy_c/c"."""
+        module, _, tester = name.partition("/")
+        path = str(self.folder / f"{module}.ko") if tester else ""
+        return PlannedCell(
+            name=name,
+            module=module if tester else "",
+            tester=tester,
+            path=path,
+            work=work,
+            rules=(),
+            files=(),
+        )
+
+    def plan(self, mode: Job, *cells: str, **values: Any) -> Plan:
+        """Return what an agent is told."""
+        modules = {
+            n: PlannedModule(path=str(self.folder / f"{n}.ko")) for n in ("toy_c", "toy_rust")
+        }
+        plan = Plan(
+            mode=mode,
+            port="",
+            cells=tuple(self.plan_cell(name, mode) for name in cells),
+            modules=modules,
+            testers={"c": "toy_tester_c", "rust": "toy_tester_rust"},
+            matrix=str(self.folder / "matrix"),
+            version="0.1.0",
+            limit_s=30.0,
+            differential="adding",
+            marks="marks.so",
+            loop=str(self.folder / "tools/loop"),
+        )
+        return replace(plan, **values)
+
+    def run(self, plan: Plan, requests: tuple[Request, ...] = (), behaviour: str = "") -> Said:
+        """Run the agent to its end; make the requests once it is ready for them.
+
+        Args:
+            plan: What it is told.
+            requests: Made one after the other, each after an answer.
+            behaviour: Of the device and its tests; see TESTS and TESTER.
+        """
+        (self.folder / "results/plan.json").write_text(protocol.render_plan(plan))
+        master, slave = pty.openpty()
+        tty.setraw(slave)
+        for name in ("vport1p1", "ttyS1"):
+            (self.folder / "dev" / name).symlink_to(os.ttyname(slave))
+        # As long as somebody writes to it, nobody who reads it sees its end.
+        kernel = os.open(self.folder / "dev/kmsg", os.O_RDWR)
+        toolchain = Path(protocol.__file__).parents[2]
+        command = Command(
+            argv=(sys.executable, str(Path(__file__).with_name("guest.py")), str(self.folder)),
+            purpose="the agent",
+            timeout_s=LIMIT_S,
+            environment=(
+                ("PYTHONPATH", f"{toolchain}:{self.folder / 'site'}"),
+                ("PYTHONDONTWRITEBYTECODE", "1"),
+                ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),
+                ("BEHAVIOUR", behaviour),
+            ),
+        )
+        output_path = self.folder / "output"
+        with output_path.open("wb") as output, process.start(command, stdout=output) as agent:
+            events = tuple(self._converse(agent, master, requests))
+            status = agent.wait(LIMIT_S)
+        for descriptor in (master, slave, kernel):
+            os.close(descriptor)
+        return Said(events=events, status=status, output=output_path.read_text())
+
+    def _converse(
+        self, agent: process.Process, master: int, requests: tuple[Request, ...]
+    ) -> Iterator[protocol.Event]:
+        """Yield what the agent says until it ends."""
+        left = iter((*requests, None))
+        rest = b""
+        ended = os.pidfd_open(agent.pid)
+        while True:
+            ready, _, _ = select.select([master, ended], [], [], LIMIT_S)
+            assert ready, "the agent says nothing and goes on"
+            # The slave is open here too: the master has no end.
+            chunk = os.read(master, 65536) if master in ready else b""
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                event = protocol.parse_event(line.decode())
+                assert event is not None, line
+                yield event
+                if isinstance(event, protocol.Ready | protocol.Answered):
+                    os.write(master, protocol.render_request(next(left)).encode() + b"\n")
+            if not chunk:
+                os.close(ended)
+                return

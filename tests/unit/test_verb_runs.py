@@ -1,0 +1,448 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Verbs that start VMs, from the command line to the exit code and the report.
+
+bwrap, and with it QEMU and every compiler, is a program that plays a script; everything else is as
+it is in a run. See tests/fakevm.
+"""
+
+import json
+import signal
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+
+import pytest
+
+import fakevm
+from fakevm import BOOT, CELLS, KILL, RULES, SILENCE, Host, MakeElf
+from twinmod.bench import figures
+from twinmod.differential import explorer
+from twinmod.errors import ExitCode
+
+NAMES = tuple(cell.name for cell in CELLS)
+
+
+@pytest.fixture
+def host(
+    tmp_path_factory: pytest.TempPathFactory, make_elf: MakeElf, monkeypatch: pytest.MonkeyPatch
+) -> Host:
+    return fakevm.make_host(tmp_path_factory, make_elf, monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take no time for intervals."""
+    monkeypatch.setattr(figures, "DRAWS", 10)
+
+
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    """Take Ctrl-C as at a terminal, also where a shell has put us into the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def _shallow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw few sequences."""
+    monkeypatch.setattr(explorer, "EXAMPLES", 5)
+
+
+# -- test -------------------------------------------------------------------------------------
+
+
+def test_a_run_of_the_matrix_ends_in_a_table_a_report_and_junit(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert host.call("test") == ExitCode.PASSED
+    report = host.read("test/report.json")
+    cells = [(cell["module"], cell["tester"], cell["outcome"]) for cell in report["cells"]]
+    assert cells == [(cell.module, cell.tester, "passed") for cell in CELLS]
+    assert [test["rule"] for test in report["cells"][0]["tests"]] == [*RULES]
+    # The tests of the cells, and a round of the differential for each tester.
+    assert report["totals"] == {"passed": 10, "failed": 0, "skipped": 0}
+    assert report["differential"]["carried_out"] == {"put": 4, "take": 2}
+    assert report["differential"]["refused"] == {"put": 0, "take": 2}
+    assert report["boots"] == 1
+    assert "accelerator" in {phase["title"] for phase in report["phases"]}
+    assert report["vm_phases"][0]["title"] == "boot"
+    suites = ET.parse(host.project_dir / "out/test/junit.xml").getroot()  # noqa: S314
+    assert [suite.get("name") for suite in suites] == [*NAMES, "differential"]
+    assert sum(int(suite.get("tests", "0")) for suite in suites) == 10
+    shown = capsys.readouterr().out
+    assert "R1" in shown
+    assert "10 passed" in shown
+    assert host.vms == ["test/vm-1"]
+    assert not host.left
+
+
+def test_a_test_that_failed_is_the_exit_code_and_is_shown(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing = fakevm.run_test("R2", "failed", "test_toy.py:7: 1 != 2")
+    cell = (fakevm.begin("rust/c"), *fakevm.run_test("R1"), *failing, fakevm.end("failed"))
+    host.play_cell("rust/c", *cell)
+    assert host.call("test") == ExitCode.TESTS_FAILED
+    assert host.read("test/report.json")["totals"]["failed"] == 1
+    assert "test_toy.py:7: 1 != 2" in capsys.readouterr().out
+
+
+def test_a_rule_that_no_test_answered_for_fails_its_cell(host: Host) -> None:
+    host.play_cell("c/c", fakevm.begin("c/c"), *fakevm.run_test("R1"), fakevm.end())
+    assert host.call("test") == ExitCode.TESTS_FAILED
+    (cell, *_) = host.read("test/report.json")["cells"]
+    assert "R2 has no outcome" in cell["problems"]
+
+
+def test_a_kernel_fault_is_the_exit_code_and_the_rest_is_run(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = (fakevm.begin("c/c", 2.0), fakevm.begin_test("R1", "R1", at_s=2.5))
+    host.play("vm-1", BOOT, *begun, ("console", fakevm.OOPS), KILL)
+    assert host.call("test") == ExitCode.KERNEL_FAULT
+    report = host.read("test/report.json")
+    assert [cell["outcome"] for cell in report["cells"]] == ["crashed", *["passed"] * 3]
+    assert report["boots"] == 2
+    assert report["differential"]["outcome"] == "passed"
+    assert "NULL pointer" in capsys.readouterr().out
+
+
+def test_a_vm_that_does_not_boot_is_the_exit_code(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.play("vm-1", ("stderr", "qemu: no memory\n"), ("exit", 1))
+    assert host.call("test") == ExitCode.VM_LOST
+    shown = capsys.readouterr().err
+    assert "the VM ended before its first cell; it said nothing" in shown
+    assert "qemu: no memory" in shown
+    assert not (host.project_dir / "out/test/report.json").exists()
+
+
+def test_a_module_that_does_not_compile_boots_no_vm(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (host.project_dir / "rust_module/toy_rust.rs").write_text("struct Moved;\n")
+    host.refuse("toy_rust")
+    assert host.call("test") == ExitCode.BUILD_FAILED
+    assert "E0382" in capsys.readouterr().err
+    assert host.vms == []
+
+
+@pytest.mark.usefixtures("_ctrl_c")
+def test_ctrl_c_ends_a_run_and_leaves_nothing(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.play("vm-1", BOOT, fakevm.begin("c/c"), ("child",), ("interrupt",), SILENCE)
+    assert host.call("test") == ExitCode.INTERRUPTED
+    assert "interrupted" in capsys.readouterr().err
+    assert not host.left
+    assert not (host.project_dir / "out/test/vm-1/initramfs").exists()
+    host.play("vm-1", BOOT, ("cells",), ("end",))
+    assert host.call("test") == ExitCode.PASSED, "what was left keeps the next run from working"
+
+
+def test_a_narrowed_run_has_those_tests_and_no_differential(host: Host) -> None:
+    cell = (fakevm.begin("@CELL@"), *fakevm.run_test("R1"), fakevm.end())
+    for name in NAMES:
+        host.play_cell(name, *cell)
+    assert host.call("test", "--rule", "R1", "--module", "c") == ExitCode.PASSED
+    report = host.read("test/report.json")
+    assert report["narrowed"] == "cells c/c c/rust, --rule R1"
+    assert len(report["cells"]) == 2
+    assert report["differential"] is None
+    plan = host.read("test/vm-1/results/plan.json")
+    assert plan["pytest_args"] == ["--rule", "R1"]
+
+
+# -- recorded, and replayed -------------------------------------------------------------------
+
+
+def record(host: Host) -> str:
+    """Record a run; return the folder of its VM."""
+    console = ("console", "[    1.0] Linux\n")
+    host.play("vm-1", console, BOOT, ("cells",), ("end",))
+    assert host.call("test", "--record") == ExitCode.PASSED
+    host.play("replay", console, BOOT, ("cells",), ("end",))
+    return str(host.project_dir / "out/test/vm-1")
+
+
+def test_a_recorded_vm_is_replayed_line_by_line(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = record(host)
+    capsys.readouterr()
+    assert host.call("replay", run_dir) == ExitCode.PASSED
+    assert "results/console.log: the same 1 lines" in capsys.readouterr().out
+    assert host.vms == ["test/vm-1", "replay"]
+    assert any("rr=replay" in word for word in host.started[-1]["argv"])
+
+
+def test_a_replay_that_differs_says_so_and_shows_the_fault(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = record(host)
+    host.play("replay", ("console", fakevm.OOPS), BOOT, KILL)
+    assert host.call("replay", run_dir) == ExitCode.TESTS_FAILED
+    shown = capsys.readouterr().out
+    assert "results/console.log: differs from line 1 on" in shown
+    assert "oops: BUG: kernel NULL pointer dereference" in shown
+
+
+def test_a_replay_with_a_debugger_waits_for_it(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = record(host)
+    assert host.call("replay", run_dir, "--gdb") == ExitCode.PASSED
+    assert host.started[-1]["argv"][-1] == "-S"
+    assert "in another terminal: twinmod gdb" in capsys.readouterr().err
+    assert not (host.project_dir / "out/gdb/gdb.json").exists()
+
+
+# -- the differential -------------------------------------------------------------------------
+
+
+def test_modules_that_disagree_with_the_model_leave_the_smallest_script_of_it(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.play_cell("differential", *fakevm.serve(**{"from": 4, "how": "wrong"}))
+    assert host.call("test") == ExitCode.TESTS_FAILED
+    failure = host.read("test/report.json")["differential"]["failure"]
+    assert failure["steps"] == ["put(value=4)"]
+    assert failure["again"]
+    script = host.project_dir / failure["script"]
+    assert script.read_text().splitlines()[-1] == "put(value=4)"
+    assert (host.project_dir / "out/test/found.replay").exists()
+    capsys.readouterr()
+    assert host.call("test", "--replay", str(script)) == ExitCode.TESTS_FAILED
+    assert "DIFFER" in capsys.readouterr().out
+    host.play_cell("differential", *fakevm.serve())
+    assert host.call("test", "--replay", str(script)) == ExitCode.PASSED
+    assert "agree" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("how", "outcome", "code"),
+    [("die", "lost", ExitCode.VM_LOST), ("oops", "crashed", ExitCode.KERNEL_FAULT)],
+)
+def test_a_vm_that_dies_of_a_sequence_is_followed_by_others_until_the_smallest_is_known(
+    host: Host, how: str, outcome: str, code: ExitCode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.play_cell("differential", *fakevm.serve(**{"from": 5, "how": how}))
+    assert host.call("test") == code
+    report = host.read("test/report.json")
+    failure = report["differential"]["failure"]
+    assert (failure["outcome"], failure["steps"]) == (outcome, ["put(value=5)"])
+    assert "the VM died of it" in failure["message"]
+    assert [cell["outcome"] for cell in report["cells"]] == ["passed"] * 4
+    assert host.vms[:2] == ["test/vm-1", "test/vm-again-1"]
+    assert not host.left
+    capsys.readouterr()
+    assert host.call("test", "--replay", failure["script"]) == code
+    assert outcome.upper() in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_shallow")
+def test_a_soak_draws_sequences_and_keeps_some_for_a_corpus(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert host.call("soak", "--minutes", "0.0001", "--seed", "1") == ExitCode.PASSED
+    report = host.read("soak/report.json")
+    assert report["differential"]["outcome"] == "passed"
+    assert report["differential"]["sequences"] > 0
+    assert report["seed"] == 1
+    assert {module["module"] for module in report["modules"]} == {"toy_c", "toy_rust"}
+    assert [*(host.project_dir / "out/soak/corpus").glob("4096-*.replay")]
+    assert "seed 1" in capsys.readouterr().out
+    (plan,) = host.read("soak/vm-1/results/plan.json")["cells"]
+    assert plan["name"] == "differential"
+
+
+@pytest.mark.usefixtures("_shallow")
+def test_a_soak_that_finds_something_has_failed(host: Host) -> None:
+    host.play_cell("differential", *fakevm.serve(**{"from": 0, "how": "wrong"}))
+    assert host.call("soak", "--minutes", "0.0001", "--seed", "1") == ExitCode.TESTS_FAILED
+    assert host.read("soak/report.json")["differential"]["failure"]["outcome"] == "failed"
+
+
+# -- counter ----------------------------------------------------------------------------------
+
+
+def test_a_counter_counts_in_every_cell(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    assert host.call("counter", "-n", "3", "-w", "2", "--method", "add") == ExitCode.PASSED
+    shown = capsys.readouterr().out
+    for name in NAMES:
+        assert f"{name}  Target 6  Actual 6" in shown
+    plan = host.read("counter/repeat-1/vm-1/results/plan.json")
+    assert (plan["threads"], plan["increments"], plan["method"]) == (2, 3, "add")
+    assert [cell["actual"] for cell in host.read("counter/report.json")["cells"]] == [[6]] * 4
+
+
+def test_counts_that_were_lost_fail_a_counter(host: Host) -> None:
+    host.play_cell("c/rust", *fakevm.count("failed", 5))
+    assert host.call("counter") == ExitCode.TESTS_FAILED
+    assert host.read("counter/report.json")["cells"][1]["actual"] == [5]
+
+
+def test_of_several_repeats_one_whose_vm_is_lost_ends_none_of_the_others(host: Host) -> None:
+    host.play("repeat-2/vm-1", ("exit", 1))
+    assert host.call("counter", "--repeat", "3") == ExitCode.VM_LOST
+    for cell in host.read("counter/report.json")["cells"]:
+        assert cell["outcomes"] == ["passed", "lost", "passed"]
+    assert host.call("counter", "--repeat", "1") == ExitCode.PASSED
+    host.play("repeat-1/vm-1", ("exit", 1))
+    assert host.call("counter") == ExitCode.VM_LOST
+
+
+# -- bench ------------------------------------------------------------------------------------
+
+
+def test_a_benchmark_counts_and_times_every_cell(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (*NAMES, "yardsticks/c"):
+        host.play_cell(name, *fakevm.measure())
+    assert host.call("bench", "--quick") == ExitCode.PASSED
+    report = host.read("bench/report.json")
+    assert report["exact"]["vms"] == 2
+    assert report["exact"]["qemu"] == "QEMU emulator version 10.0.0"
+    assert sorted(host.vms) == ["bench/exact-1/vm-1", "bench/exact-2/vm-1", "bench/wall/vm-1"]
+    assert report["wall"]["stalled_boots"] == 0
+    assert report["builds"] == []
+    assert capsys.readouterr().out
+    assert not host.left
+
+
+def test_a_benchmark_of_one_mode_boots_no_vm_for_the_other(host: Host) -> None:
+    assert host.call("bench", "--quick", "--mode", "wall", "--parameters", "quiet") == 0
+    assert host.vms == ["bench/wall/vm-1"]
+    argv = host.started[-1]["argv"]
+    assert argv[argv.index("-append") + 1].endswith(" quiet")
+
+
+def test_a_whole_benchmark_times_builds(host: Host) -> None:
+    assert host.call("bench", "--mode", "wall") == ExitCode.PASSED
+    builds = host.read("bench/report.json")["builds"]
+    assert [(build["module"], build["stripped_bytes"]) for build in builds] == [
+        ("toy_c", 3),
+        ("toy_rust", 3),
+    ]
+
+
+def test_counts_that_are_not_whole_end_a_benchmark(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.play_cell("c/c", *fakevm.measure(broken=True))
+    assert host.call("bench", "--quick", "--mode", "exact") == ExitCode.VM_LOST
+    assert "what a VM counted is not whole" in capsys.readouterr().err
+    assert not host.left
+
+
+# -- the zoo ----------------------------------------------------------------------------------
+
+
+def stop_all(host: Host) -> None:
+    """Let everything of the zoo be stopped by what is expected to."""
+    failing = fakevm.run_test("R1", "failed", "test_leak.py:3: 1 page is lost")
+    host.play_cell("leak/c", fakevm.begin("leak/c"), *failing, fakevm.end("failed"))
+    host.play_cell("misuse/c", fakevm.begin("misuse/c"), KILL)
+    host.refuse("zoo_leak_rust")
+    host.refuse("zoo_misuse_rust")
+
+
+def test_the_zoo_says_of_each_attempt_what_stopped_it(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop_all(host)
+    assert host.call("zoo") == ExitCode.PASSED
+    report = host.read("zoo/report.json")
+    seen = {
+        f"{entry['name']}/{variant}": (entry[variant]["stopped_by"], entry[variant]["by"])
+        for entry in report["entries"]
+        for variant in ("c", "rust")
+    }
+    assert seen == fakevm.ZOO
+    assert (report["mismatches"], report["kernels"]) == ([], {"stock": fakevm.RELEASE})
+    assert "6 of 6 attempts stopped as expected" in capsys.readouterr().out
+    # Two lanes, and another VM for what a death left.
+    assert len(host.vms) in (2, 3)
+    assert {path.split("/")[3] for path in host.vms} == {"lane-1", "lane-2"}
+    matrix = {path.name for path in (host.project_dir / "out/zoo/tests").iterdir()}
+    assert {"test_race.py", "conftest.py", "kmod.py", "zoo_misuse_c"} <= matrix
+    assert not host.left
+
+
+def test_a_refusal_by_a_compiler_is_remembered(host: Host) -> None:
+    stop_all(host)
+    assert host.call("zoo", "-k", "leak/rust") == ExitCode.PASSED
+    host.lines["refusals"].clear()
+    host.write()
+    assert host.call("zoo", "-k", "leak/rust") == ExitCode.PASSED
+    (host.project_dir / "zoo/leak/zoo_leak_rust.rs").write_text("// mended\n")
+    assert host.call("zoo", "-k", "leak/rust") == ExitCode.TESTS_FAILED
+
+
+def test_an_attempt_that_something_else_stops_is_a_mismatch(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert host.call("zoo", "-k", "leak", "--module", "c") == ExitCode.TESTS_FAILED
+    assert "leak/c: expected rule (R1), seen nowhere" in capsys.readouterr().out
+    host.refuse("zoo_leak_c", "make: *** no rule\n")
+    (host.project_dir / "zoo/leak/zoo_leak_c.c").write_text("// other\n")
+    assert host.call("zoo", "-k", "leak", "--module", "c") == ExitCode.BUILD_FAILED
+
+
+def test_a_lane_of_the_zoo_whose_vm_does_not_boot_ends_the_others(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.play("lane-1/vm-1", ("exit", 1))
+    host.play("lane-2/vm-1", SILENCE)
+    assert host.call("zoo", "-k", "race") == ExitCode.VM_LOST
+    assert "the VM ended before its first cell" in capsys.readouterr().err
+    assert not host.left
+
+
+# -- what there is ----------------------------------------------------------------------------
+
+
+def test_the_matrix_shows_every_cell(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    assert host.call("matrix", "--json") == ExitCode.PASSED
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert [(cell["module"], cell["tester"], cell["available"]) for cell in cells] == [
+        (cell.module, cell.tester, True) for cell in CELLS
+    ]
+
+
+def test_setup_and_build_leave_modules_and_a_report(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert host.call("setup") == ExitCode.PASSED
+    assert f"kernel   {fakevm.RELEASE}, version 7.3.4-1" in capsys.readouterr().out
+    assert host.call("build") == ExitCode.PASSED
+    assert [one["module"] for one in host.read("build/report.json")["products"]] == [
+        "toy_c",
+        "toy_rust",
+    ]
+
+
+# -- a VM for a person ------------------------------------------------------------------------
+
+
+def test_a_shell_has_every_module_and_no_cell(host: Host) -> None:
+    assert host.call("shell") == ExitCode.PASSED
+    assert host.vms == ["shell"]
+    plan = host.read("shell/results/plan.json")
+    assert (plan["mode"], plan["cells"]) == ("shell", [])
+    assert set(plan["modules"]) == {"toy_c", "toy_rust"}
+    host.play("shell", ("exit", 1))
+    assert host.call("shell") == ExitCode.VM_LOST
+
+
+def test_a_shell_can_be_debugged_while_it_is_there(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert host.call("gdb") == ExitCode.USAGE
+    assert host.call("shell", "--gdb") == ExitCode.PASSED
+    assert "-gdb" in host.started[-1]["argv"]
+    assert "in another terminal: twinmod gdb" in capsys.readouterr().err
+    assert not (host.project_dir / "out/gdb/gdb.json").exists()
+    assert host.call("gdb") == ExitCode.USAGE
