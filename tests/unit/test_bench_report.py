@@ -16,7 +16,7 @@ from twinmod.bench.compare import Compared
 from twinmod.bench.document import BenchReport, ExactRun, WallRun
 from twinmod.bench.figures import Figure
 from twinmod.builds.product import Product
-from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop
+from twinmod.cells.model import Cell, CellResult, Loop, YardsticksCell
 from twinmod.errors import ConfigError, ExitCode
 from twinmod.guest.protocol import TMPFS_FILE, Count, Outcome, Timing, Turns
 from twinmod.kernels import model
@@ -51,8 +51,8 @@ FIGURES = (
     figure("rust/c", LARGE, 70000),
     figure("c/c", COLD, 210100, 128),
     figure("rust/c", COLD, 210100, 128),
-    figure(YARDSTICKS.name, ZERO, 700),
-    figure(YARDSTICKS.name, TMPFS, 60000),
+    figure(YardsticksCell.name, ZERO, 700),
+    figure(YardsticksCell.name, TMPFS, 60000),
 )
 
 TURNS = tuple(

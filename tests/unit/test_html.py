@@ -21,7 +21,7 @@ from twinmod.bench.counter import CounterReport
 from twinmod.bench.document import BenchReport, BuildEntry, ExactRun, WallRun
 from twinmod.bench.figures import Figure
 from twinmod.builds.product import Product
-from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop
+from twinmod.cells.model import Cell, CellResult, Loop, YardsticksCell
 from twinmod.errors import ConfigError
 from twinmod.experiments.zoo import BugEntry, ExpectedEntry, VerdictEntry, ZooReport
 from twinmod.guest.protocol import TMPFS_FILE, Count, Outcome, Timing, Turns
@@ -73,7 +73,7 @@ def figures() -> tuple[Figure, ...]:
             found += [
                 Figure(
                     timing=replace(timing, path=path),
-                    cell=YARDSTICKS.name,
+                    cell=YardsticksCell.name,
                     load=1,
                     user=96,
                     kernel=700,
@@ -149,7 +149,7 @@ def bench(product: Product) -> BenchReport:
 def counter(tree: KernelTree) -> CounterReport:
     cells = tuple(
         CellResult(
-            cell=Cell(module=f"mdriver_{label}", language=None, label=label, tester="c"),
+            cell=Cell(module=f"mdriver_{label}", language=Language.C, label=label, tester="c"),
             outcome=Outcome.PASSED if count else Outcome.LOST,
             count=count,
         )

@@ -482,7 +482,8 @@ def plan_transcript(*began_s: float) -> cells_transcript.Transcript:
     names = ("c", "rust", "x", "y")[: len(began_s)]
     cells = tuple(
         CellResult(
-            cell=Cell(module="m", language=None, label=name, tester="c"), outcome=Outcome.PASSED
+            cell=Cell(module="m", language=Language.C, label=name, tester="c"),
+            outcome=Outcome.PASSED,
         )
         for name in names
     )

@@ -17,7 +17,7 @@ from twinmod.builds import product as builds_product
 from twinmod.builds.product import Product
 from twinmod.cells import model
 from twinmod.cells import report as cells_report
-from twinmod.cells.model import Cell, CellResult, KernelCell
+from twinmod.cells.model import AnyCell, Cell, CellResult, DifferentialCell, KernelCell
 from twinmod.differential import report as differential_report
 from twinmod.errors import ExitCode
 from twinmod.guest import visible
@@ -459,7 +459,7 @@ def test_a_runs_notes_say_what_it_ran_on_and_how_it_differs_from_others(
 # -- again ------------------------------------------------------------------------------------
 
 
-def fail(cell: Cell, *rules: str) -> CellResult:
+def fail(cell: AnyCell, *rules: str) -> CellResult:
     """Return a cell in which a test of each rule failed."""
     tests = tuple(
         model.TestResult(id=f"test_{rule}", rules=(rule,), outcome=Outcome.FAILED, duration_s=0.1)
@@ -487,7 +487,7 @@ def fail(cell: Cell, *rules: str) -> CellResult:
             (),
             "--rule R1 --rule R2 --rule R3 --rule R4 --rule R5 --module c --tester c",
         ),
-        ((fail(model.DIFFERENTIAL, "R1"),), (), ""),
+        ((fail(DifferentialCell(package="d"), "R1"),), (), ""),
     ],
 )
 def test_the_rules_that_failed_can_be_run_again(

@@ -27,7 +27,7 @@ from twinmod.bench.document import (
 from twinmod.bench.figures import Cost, Figure
 from twinmod.bench.targets import Costs
 from twinmod.builds.product import Product
-from twinmod.cells.model import YARDSTICKS, Loop
+from twinmod.cells.model import Loop, YardsticksCell
 from twinmod.cells.report import AbsentEntry
 from twinmod.guest.protocol import Timing, Turns
 from twinmod.kernels.model import KernelEntry
@@ -164,7 +164,9 @@ def plan_report(
     languages = {product.module: product.language for product in products}
     found = summarize_figures(figures)
     modules = {language.value: module for module, language in languages.items()}
-    testers = dict.fromkeys(cell.partition("/")[2] for cell, _ in found if cell != YARDSTICKS.name)
+    testers = dict.fromkeys(
+        cell.partition("/")[2] for cell, _ in found if cell != YardsticksCell.name
+    )
     entries = _plan_entries(found, turns, modules)
     spread = max((cost.spread for cost in found.values()), default=0.0)
     goals = (*targets.plan_goals(found), *targets.plan_scaling_goals(turns, languages))
@@ -207,7 +209,7 @@ def _plan_entries(
     """Return what calls cost, counted and then by a clock; of a yardstick the module is ""."""
     counted = (
         plan_cost(
-            "" if cell == YARDSTICKS.name else modules[cell.partition("/")[0]],
+            "" if cell == YardsticksCell.name else modules[cell.partition("/")[0]],
             cell.partition("/")[2],
             timing,
             cost,

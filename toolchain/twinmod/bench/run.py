@@ -20,7 +20,7 @@ from twinmod.builds.product import Product
 from twinmod.cells import decode, selection
 from twinmod.cells import model as cells_model
 from twinmod.cells import report as cells_report
-from twinmod.cells.model import TURNS, YARDSTICKS, Cell, CellResult
+from twinmod.cells.model import Cell, CellResult, YardsticksCell
 from twinmod.errors import VmLostError
 from twinmod.kernels import elf, model
 from twinmod.project.config import Config
@@ -86,7 +86,7 @@ def read_figures(results: tuple[CellResult, ...], out_dir: Path) -> tuple[Figure
 
 
 def measure(
-    setting: boot.Setting, work: boot.Work, boots: int, out_dir: Path, progress: Progress
+    setting: boot.Setting, work: boot.MeasureWork, boots: int, out_dir: Path, progress: Progress
 ) -> Measured:
     """Count in several VMs, some at a time: how busy the host is changes no count.
 
@@ -258,7 +258,7 @@ def _run_exact(
         return Measured(results=(), figures=(), boots=()), ExactRun(spread=0.0)
     measurement = bench_figures.plan_exact(quick=wanted.quick)
     work = boot.MeasureWork(
-        cells=(*cells, YARDSTICKS),
+        cells=(*cells, YardsticksCell()),
         products=products,
         limit_s=LIMIT_S,
         measurement=measurement,
@@ -287,9 +287,7 @@ def _run_wall(
     if wanted.mode == "exact":
         return (), WallRun()
     measurement = bench_figures.plan_turns(quick=wanted.quick, processors=setting.vm.processors)
-    work = boot.TurnsWork(
-        cells=(TURNS,), products=products, limit_s=LIMIT_S, measurement=measurement
-    )
+    work = boot.TurnsWork(products=products, limit_s=LIMIT_S, measurement=measurement)
     ended, boots = running.run_cells(setting, work, out_dir / "wall", progress)
     return ended, WallRun(
         accelerator=setting.accelerator.name,

@@ -9,7 +9,7 @@ from twinmod.base import text
 from twinmod.base.text import KIB
 from twinmod.bench.document import GoalEntry
 from twinmod.bench.figures import Cost
-from twinmod.cells.model import YARDSTICKS
+from twinmod.cells.model import YardsticksCell
 from twinmod.guest.protocol import TMPFS_FILE, Timing, Turns
 from twinmod.project.model import LANGUAGES, Language
 
@@ -100,7 +100,7 @@ def _plan_own(costs: Costs, language: Language) -> Iterator[Goal]:
                 size / 8,
                 COPY_LIMIT,
             )
-        tmpfs = find_plain(costs, YARDSTICKS.name, operation, size, TMPFS_FILE)
+        tmpfs = find_plain(costs, YardsticksCell.name, operation, size, TMPFS_FILE)
         if tmpfs is not None:
             yield _plan_share(
                 f"{what}: share of tmpfs's",
@@ -109,7 +109,7 @@ def _plan_own(costs: Costs, language: Language) -> Iterator[Goal]:
                 tmpfs.instructions,
                 TMPFS_LIMIT,
             )
-    zero = find_plain(costs, YARDSTICKS.name, "pread", 1, "/dev/zero")
+    zero = find_plain(costs, YardsticksCell.name, "pread", 1, "/dev/zero")
     if zero is not None and "pread" in one:
         yield _plan_share(
             "pread of 1 B: share of /dev/zero's",

@@ -8,7 +8,7 @@ from twinmod import errors
 from twinmod.base.documents import Part
 from twinmod.builds.product import Product
 from twinmod.cells import outcomes
-from twinmod.cells.model import AbsentCell, CellResult
+from twinmod.cells.model import AbsentCell, Cell, CellResult
 from twinmod.errors import ExitCode
 from twinmod.guest import faults
 from twinmod.guest.faults import KernelFault
@@ -129,11 +129,11 @@ def compare_outcomes(results: tuple[CellResult, ...]) -> ExitCode:
     return errors.compare_exit_codes(tuple(find_exit_code(result.outcome) for result in results))
 
 
-def plan_cell(result: CellResult) -> CellEntry:
-    """Return one cell as reports have it."""
+def plan_cell(cell: Cell, result: CellResult) -> CellEntry:
+    """Return one cell, and how it ended, as reports have it."""
     return CellEntry(
-        module=result.cell.module,
-        tester=result.cell.tester,
+        module=cell.module,
+        tester=cell.tester,
         outcome=result.outcome,
         tests=tuple(
             TestEntry(
@@ -228,7 +228,8 @@ def render_troubles(results: tuple[CellResult, ...]) -> str:
         for fault in result.kernel_faults:
             during = f" during {fault.test}" if fault.test else ""
             lines.append(f"{result.cell.name} kernel fault{during}:")
-            modules = (result.cell.module,) if result.cell.module else fault.modules
+            cell = result.cell
+            modules = (cell.module,) if isinstance(cell, Cell) else fault.modules
             lines.extend(f"    {line}" for line in faults.render_fault(fault, modules))
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import assert_never
 
-from twinmod.cells.model import Cell, CellResult, Counted, Loop, TestResult
+from twinmod.cells.model import AnyCell, CellResult, Counted, Loop, TestResult
 from twinmod.errors import VmLostError
 from twinmod.guest import protocol, visible
 from twinmod.guest.protocol import Event, Outcome, ProtocolError
@@ -56,7 +56,7 @@ def parse_events(lines: Iterable[str]) -> tuple[Event, ...]:
     return tuple(event for event in events if event is not None)
 
 
-def parse_transcript(events: Iterable[Event], cells: tuple[Cell, ...]) -> Transcript:
+def parse_transcript(events: Iterable[Event], cells: tuple[AnyCell, ...]) -> Transcript:
     """Return what a VM said, by cell.
 
     Args:
@@ -79,7 +79,7 @@ def parse_transcript(events: Iterable[Event], cells: tuple[Cell, ...]) -> Transc
 class _Reader:
     """Reads a VM's events, in their order, into what a Transcript holds."""
 
-    def __init__(self, cells: tuple[Cell, ...]) -> None:
+    def __init__(self, cells: tuple[AnyCell, ...]) -> None:
         self.by_name = {cell.name: cell for cell in cells}
         self.done: dict[str, CellResult] = {}
         self.running: TestResult | None = None

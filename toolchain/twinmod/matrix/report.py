@@ -14,7 +14,7 @@ from twinmod.base.documents import Document, Part
 from twinmod.builds.product import Product
 from twinmod.cells import injection, report
 from twinmod.cells.injection import InjectionReport
-from twinmod.cells.model import DIFFERENTIAL, AbsentCell, CellResult, KernelCell
+from twinmod.cells.model import AbsentCell, Cell, CellResult, KernelCell
 from twinmod.cells.outcomes import GOOD
 from twinmod.cells.report import LOOKS, AbsentEntry, CellEntry, ModuleEntry, Totals
 from twinmod.differential import report as differential_report
@@ -156,7 +156,11 @@ def plan_test_report(
             VmPhase(vm=number, title=title, seconds=round(seconds, 2))
             for number, title, seconds in boots.phases
         ),
-        cells=tuple(report.plan_cell(result) for result in results),
+        cells=tuple(
+            report.plan_cell(result.cell, result)
+            for result in results
+            if isinstance(result.cell, Cell)
+        ),
         absent=report.plan_absent(absent),
         differential=differential,
         injected=injected,
@@ -314,7 +318,7 @@ def render_again(results: tuple[CellResult, ...], options: tuple[str, ...]) -> s
     bad = tuple(
         (result.cell, rule)
         for result in results
-        if result.cell != DIFFERENTIAL
+        if isinstance(result.cell, Cell)
         for test in result.tests
         if test.outcome not in GOOD
         for rule in test.rules
