@@ -84,18 +84,12 @@ def plan(product: Product, figures: tuple[Figure, ...] = FIGURES) -> BenchReport
         replace(product, module="mdriver_c", language=Language.C),
         replace(product, module="mdriver_rust", language=Language.RUST),
     )
+    exact = ExactRun(vms=1, loads=1, rounds=7, qemu="QEMU 10", spread=0.0)
     return report.plan_report(
-        kernel=KERNEL,
-        parameters="",
-        mode="both",
-        quick=True,
-        products=products,
-        figures=figures,
-        turns=TURNS,
-        loops=LOOPS,
-        builds=(),
-        exact=ExactRun(vms=1, loads=1, rounds=7, qemu="QEMU 10", spread=0.0),
-        wall=WallRun(accelerator="tcg", turns=3),
+        report.Subject(kernel=KERNEL, products=products),
+        report.Scope(mode="both", quick=True),
+        report.Counts(run=exact, figures=figures, loops=LOOPS),
+        report.Times(run=WallRun(accelerator="tcg", turns=3), turns=TURNS),
     )
 
 

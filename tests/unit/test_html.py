@@ -118,14 +118,10 @@ def bench(product: Product) -> BenchReport:
         )
     )
     return report.plan_report(
-        kernel=KERNEL,
-        parameters="",
-        mode="both",
-        quick=False,
-        products=products,
-        figures=figures(),
-        turns=turns,
-        loops=loops,
+        report.Subject(kernel=KERNEL, products=products),
+        report.Scope(mode="both", quick=False),
+        report.Counts(run=EXACT, figures=figures(), loops=loops),
+        report.Times(run=WALL, turns=turns),
         builds=(
             BuildEntry(
                 module="mdriver_c",
@@ -140,8 +136,6 @@ def bench(product: Product) -> BenchReport:
                 lines=6,
             ),
         ),
-        exact=EXACT,
-        wall=WALL,
     )
 
 
@@ -317,18 +311,12 @@ def plan_bench(
         )
         for name in languages
     )
+    kernel = KernelEntry(release="6.12", origin="stock", suite="", rustc="", version="1")
     return report.plan_report(
-        kernel=KernelEntry(release="6.12", origin="stock", suite="", rustc="", version="1"),
-        parameters="",
-        mode=mode,
-        quick=True,
-        products=products,
-        figures=counted,
-        turns=timed,
-        loops=(),
-        builds=(),
-        exact=ExactRun(spread=0.0) if mode == "wall" else EXACT,
-        wall=WallRun() if mode == "exact" else WALL,
+        report.Subject(kernel=kernel, products=products),
+        report.Scope(mode=mode, quick=True),
+        report.Counts(run=ExactRun(spread=0.0) if mode == "wall" else EXACT, figures=counted),
+        report.Times(run=WallRun() if mode == "exact" else WALL, turns=timed),
     )
 
 

@@ -25,8 +25,10 @@ from twinmod.guest.faults import KernelFault
 from twinmod.guest.protocol import Count, Outcome
 from twinmod.kernels.model import KernelTree
 from twinmod.matrix import report
+from twinmod.matrix.report import TestReport
 from twinmod.project.model import Language
 from twinmod.ui import doctor
+from twinmod.vm.machine import Accelerator, AcceleratorName
 from twinmod.vm.session import Boots
 
 C = Cell(module="mdriver_c", language=Language.C, tester="c")
@@ -91,24 +93,23 @@ def test_the_exit_code_is_that_of_the_worst_cell(outcomes: tuple[str, ...], code
 # -- data -------------------------------------------------------------------------------------
 
 
-def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Product) -> None:
-    made = report.plan_test_report(
-        RESULTS,
-        tree,
-        {"name": "tcg", "reason": "no KVM"},
-        cells_report.Totals(passed=1, failed=2, skipped=1),
-        narrowed="",
-        long=True,
-        memory_mib=256,
-        absent=(),
-        boots=Boots(total=2, stalled=1, phases=((1, "boot", 0.5), (2, "boot", 0.75))),
-        products=(product,),
-        phases=(("VM", 1.2345),),
-        differential=None,
-        injected=None,
+@pytest.fixture
+def made(tree: KernelTree, product: Product) -> TestReport:
+    """The report of RESULTS."""
+    accelerator = Accelerator(name=AcceleratorName.TCG, reason="no KVM")
+    boots = Boots(total=2, stalled=1, phases=((1, "boot", 0.5), (2, "boot", 0.75)))
+    return report.plan_test_report(
+        report.Machine(tree=tree, accelerator=accelerator, memory_mib=256),
+        (product,),
+        report.Scope(long=True),
+        report.Findings(results=RESULTS, totals=cells_report.Totals(passed=1, failed=2, skipped=1)),
+        report.ResourceUsage(boots=boots, phases=(("VM", 1.2345),)),
     )
+
+
+def test_the_test_report_is_json_with_a_schema(made: TestReport) -> None:
+    assert documents.parse(documents.render(made), TestReport) == made
     document = documents.to_json(made)
-    assert documents.parse(documents.render(made), report.TestReport) == made
     assert document["schema"] == "twinmod.test/1"
     assert set(document) == {
         "schema",
@@ -129,6 +130,16 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
         "injected",
         "totals",
     }
+    assert (document["accelerator"], document["accelerator_reason"]) == ("tcg", "no KVM")
+    assert (document["boots"], document["stalled_boots"]) == (2, 1)
+    assert (document["long"], document["memory_mib"]) == (True, 256)
+    assert document["totals"] == {"passed": 1, "failed": 2, "skipped": 1}
+
+
+def test_the_test_report_says_what_ran_on_which_kernel(
+    made: TestReport, tree: KernelTree, product: Product
+) -> None:
+    document = documents.to_json(made)
     assert document["kernel"] == {
         "release": tree.release,
         "origin": "stock",
@@ -145,16 +156,26 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
             "not_seen_by": [],
         }
     ]
+
+
+def test_the_test_report_says_where_the_time_went(made: TestReport) -> None:
+    document = documents.to_json(made)
     assert document["phases"] == [{"title": "VM", "seconds": 1.23}]
+    assert document["vm_phases"] == [
+        {"vm": 1, "title": "boot", "seconds": 0.5},
+        {"vm": 2, "title": "boot", "seconds": 0.75},
+    ]
     assert report.render_phases(made) == [
         "time: VM 1.2 s",
         "in VM 1: boot 0.5 s",
         "in VM 2: boot 0.8 s",
     ]
-    assert (document["boots"], document["stalled_boots"]) == (2, 1)
-    assert (document["long"], document["memory_mib"]) == (True, 256)
-    first, second = document["cells"]
+
+
+def test_the_test_report_has_every_cell_with_its_tests_and_faults(made: TestReport) -> None:
+    first, second = documents.to_json(made)["cells"]
     assert set(first) == {"module", "tester", "outcome", "tests", "kernel_faults", "problems"}
+    assert [cell["module"] for cell in (first, second)] == ["mdriver_c", "mdriver_rust"]
     assert first["tests"][1] == {
         "id": "b",
         "rule": "R1 R2",

@@ -335,20 +335,13 @@ def matrix(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
             CellResult(cell=cell, outcome=Outcome(outcome), tests=(test,)) for cell in cells
         )
         totals = {"passed": 0, "failed": 0, "skipped": len(absent), outcome: len(cells)}
+        accelerator = machine.Accelerator(name=machine.AcceleratorName.TCG, reason="")
         document = report.plan_test_report(
-            found,
-            prepared.tree,
-            {"name": "tcg", "reason": ""},
-            cells_report.plan_totals(totals),
-            narrowed="",
-            long=False,
-            memory_mib=1024,
-            absent=absent,
-            boots=session.Boots(total=1),
-            products=(),
-            phases=(),
-            differential=None,
-            injected=None,
+            report.Machine(tree=prepared.tree, accelerator=accelerator, memory_mib=1024),
+            (),
+            report.Scope(),
+            report.Findings(results=found, absent=absent, totals=cells_report.plan_totals(totals)),
+            report.ResourceUsage(boots=session.Boots(total=1)),
         )
         documents.write(out_dir / "report.json", document)
         return run.Run(results=found, document=document, rules=(("R9", "Memory"),))

@@ -229,18 +229,20 @@ def run_bench(
     timed, wall = _run_wall(wanted, setting, products, out_dir, progress)
     builds = _run_builds(config, wanted, prepared, products, progress)
     document = report.plan_report(
-        kernel=model.plan_kernel(prepared.tree),
-        parameters=wanted.parameters,
-        mode=wanted.mode,
-        quick=wanted.quick,
-        products=products,
-        figures=measured.figures,
-        turns=tuple(t for result in timed for t in result.turns),
-        loops=tuple(loop for result in measured.results for loop in result.loops),
-        builds=builds,
-        exact=exact,
-        wall=wall,
-        absent=cells_report.plan_absent(absent),
+        report.Subject(
+            kernel=model.plan_kernel(prepared.tree),
+            parameters=wanted.parameters,
+            products=products,
+            absent=cells_report.plan_absent(absent),
+        ),
+        report.Scope(mode=wanted.mode, quick=wanted.quick),
+        report.Counts(
+            run=exact,
+            figures=measured.figures,
+            loops=tuple(loop for result in measured.results for loop in result.loops),
+        ),
+        report.Times(run=wall, turns=tuple(t for result in timed for t in result.turns)),
+        builds,
     )
     documents.write(out_dir / "report.json", document)
     return document, (*measured.results, *timed)

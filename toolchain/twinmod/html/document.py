@@ -170,10 +170,8 @@ def plan_operation(document: BenchReport, operation: str) -> dict[str, Any] | No
     svg = plot.render_lines(
         lines,
         title,
-        "bytes",
-        "instructions",
-        lambda x: base_text.render_size(int(x)),
-        _render_power,
+        plot.Axis(label="bytes", render=lambda x: base_text.render_size(int(x))),
+        plot.Axis(label="instructions", render=_render_power),
     )
     counts = [entries for *_, entries in found]
     rows = [[*_render_sizes(counts, size), _render_ratio(own, size)] for size in sizes]

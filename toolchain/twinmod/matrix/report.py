@@ -24,6 +24,7 @@ from twinmod.guest import visible
 from twinmod.guest.protocol import Outcome
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry, KernelTree
+from twinmod.vm.machine import Accelerator
 from twinmod.vm.session import Boots
 
 #: How many failed rules the command that runs them again names.
@@ -108,63 +109,93 @@ class TestsReport(Document, frozen=True, kw_only=True, tag="twinmod.tests/1"):
     totals: Totals
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What every VM of a run was."""
+
+    tree: KernelTree
+    accelerator: Accelerator
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """How much of the matrix a run was to do."""
+
+    # What the caller narrowed it to, "" for all of it.
+    narrowed: str = ""
+    # Whether what repeats itself was made to do so many more times.
+    long: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What a run came to."""
+
+    # Every cell of the matrix.
+    results: tuple[CellResult, ...]
+    # The cells that the kernel cannot have.
+    absent: tuple[AbsentCell, ...] = ()
+    # None when it was not run.
+    differential: DifferentialReport | None = None
+    # What was made to fail on demand, None on a kernel that cannot.
+    injected: InjectionReport | None = None
+    # Of all cells, the differential's too.
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceUsage:
+    """What a run took."""
+
+    boots: Boots
+    # (title, seconds) of what it spent its time on.
+    phases: tuple[tuple[str, float], ...] = ()
+
+
 def plan_test_report(
-    results: tuple[CellResult, ...],
-    tree: KernelTree,
-    accelerator: Mapping[str, str],
-    totals: Totals,
-    *,
-    narrowed: str,
-    long: bool,
-    memory_mib: int,
-    absent: tuple[AbsentCell, ...],
-    boots: Boots,
+    machine: Machine,
     products: tuple[Product, ...],
-    phases: tuple[tuple[str, float], ...],
-    differential: DifferentialReport | None,
-    injected: InjectionReport | None,
+    scope: Scope,
+    findings: Findings,
+    usage: ResourceUsage,
 ) -> TestReport:
     """Return the test report.
 
     Args:
-        results: Every cell.
-        tree: The kernel that it ran on.
-        accelerator: ``name`` and ``reason``.
-        totals: Of all cells.
-        narrowed: What the caller narrowed the run to, "" for all of it.
-        long: Whether what repeats itself was made to do so many more times.
-        memory_mib: What each VM had.
-        absent: The cells that this kernel cannot have.
-        boots: The VMs that it took.
+        machine: What it ran on.
         products: The modules that ran.
-        phases: (title, seconds) of what the run spent its time on.
-        differential: What it came to, None when it was not run.
-        injected: What was made to fail on demand, None on a kernel that cannot.
+        scope: How much of the matrix.
+        findings: What came of it.
+        usage: What it took.
     """
+    boots = usage.boots
     return TestReport(
-        kernel=model.plan_kernel(tree),
-        accelerator=accelerator["name"],
-        accelerator_reason=accelerator["reason"],
-        memory_mib=memory_mib,
-        narrowed=narrowed,
-        long=long,
+        kernel=model.plan_kernel(machine.tree),
+        accelerator=machine.accelerator.name,
+        accelerator_reason=machine.accelerator.reason,
+        memory_mib=machine.memory_mib,
+        narrowed=scope.narrowed,
+        long=scope.long,
         boots=boots.total,
         stalled_boots=boots.stalled,
         modules=report.plan_modules(products),
-        phases=tuple(Phase(title=title, seconds=round(seconds, 2)) for title, seconds in phases),
+        phases=tuple(
+            Phase(title=title, seconds=round(seconds, 2)) for title, seconds in usage.phases
+        ),
         vm_phases=tuple(
             VmPhase(vm=number, title=title, seconds=round(seconds, 2))
             for number, title, seconds in boots.phases
         ),
         cells=tuple(
             report.plan_cell(result.cell, result)
-            for result in results
+            for result in findings.results
             if isinstance(result.cell, Cell)
         ),
-        absent=report.plan_absent(absent),
-        differential=differential,
-        injected=injected,
-        totals=totals,
+        absent=report.plan_absent(findings.absent),
+        differential=findings.differential,
+        injected=findings.injected,
+        totals=findings.totals,
     )
 
 

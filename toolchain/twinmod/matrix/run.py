@@ -105,19 +105,21 @@ def run_test(
     checked = _judge(ended, rules, selection, injected)
     everything = (*checked, explored.result) if explored else checked
     document = report.plan_test_report(
-        checked,
-        prepared.tree,
-        {"name": setting.accelerator.name, "reason": setting.accelerator.reason},
-        cells_report.plan_totals(outcomes.count_totals(everything, absent)),
-        narrowed=selection.render(config),
-        long=selection.long,
-        memory_mib=setting.vm.memory_mib,
-        absent=absent,
-        boots=boots,
-        products=products,
-        phases=phases(),
-        differential=explored.document if explored else None,
-        injected=injected,
+        report.Machine(
+            tree=prepared.tree,
+            accelerator=setting.accelerator,
+            memory_mib=setting.vm.memory_mib,
+        ),
+        products,
+        report.Scope(narrowed=selection.render(config), long=selection.long),
+        report.Findings(
+            results=checked,
+            absent=absent,
+            differential=explored.document if explored else None,
+            injected=injected,
+            totals=cells_report.plan_totals(outcomes.count_totals(everything, absent)),
+        ),
+        report.ResourceUsage(boots=boots, phases=phases()),
     )
     documents.write(out_dir / "report.json", document)
     cache.write_atomically(out_dir / "junit.xml", report.render_junit(everything))

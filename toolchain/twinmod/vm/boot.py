@@ -29,13 +29,12 @@ from twinmod.vm.machine import (
     AcceleratorName,
 )
 
-#: A VM's whole life, whatever it says; a soak names its own.
+#: A VM's whole life, whatever it says; a soak has another one.
 RUN_TIMEOUT_S = 1800.0
 
-#: Of the VMs that look for faults. Pages that nobody asked to be zero are not: a kernel that makes
-#: them so, as Debian's does, hides a driver that forgot to ask. Huge pages of which a part is given
-#: back stay whole for a while, and are then in no use that the kernel counts: they look like pages
-#: that a driver lost.
+#: Of the VMs that look for faults. Debian's kernel zeroes every allocation, which would hide a
+#: driver that forgets __GFP_ZERO. Huge pages of which a part is given back stay whole for a while,
+#: and are then in no use that the kernel counts: they look like pages that a driver lost.
 FAULT_PARAMETERS = "init_on_alloc=0 transparent_hugepage=never"
 
 #: Added to the kernel's command line, by the job of the VM.
@@ -90,8 +89,6 @@ class _CellsWork:
     products: tuple[Product, ...]
     # Seconds that a cell may go without a step.
     limit_s: float
-    # The VM's whole life, whatever it says.
-    life_s: float = RUN_TIMEOUT_S
 
     def keep(self, cells: Container[AnyCell]) -> Self:
         """Return the same work with those of its cells alone."""
@@ -113,6 +110,8 @@ class DifferentialWork(_CellsWork):
 
     JOB: ClassVar[Job] = Job.DIFFERENTIAL
     cells: tuple[DifferentialCell, ...]
+    # The VM's whole life, whatever it says.
+    life_s: float = RUN_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -407,7 +406,7 @@ def prepare_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
         terminal=shell,
         devices=("/dev/kvm",) if setting.accelerator.name == AcceleratorName.KVM else (),
     )
-    life_s = RUN_TIMEOUT_S if isinstance(work, ShellWork) else work.life_s
+    life_s = work.life_s if isinstance(work, DifferentialWork) else RUN_TIMEOUT_S
     command = Command(
         argv=entered,
         purpose="the VM did not run",
