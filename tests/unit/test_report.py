@@ -19,13 +19,13 @@ from twinmod.cells import model
 from twinmod.cells import report as cells_report
 from twinmod.cells.model import AnyCell, Cell, CellResult, DifferentialCell, KernelCell
 from twinmod.differential import report as differential_report
-from twinmod.errors import ExitCode
+from twinmod.errors import ExitCode, VmLostError
 from twinmod.guest import visible
 from twinmod.guest.faults import KernelFault
 from twinmod.guest.protocol import Count, Outcome
 from twinmod.kernels.model import KernelTree
 from twinmod.matrix import report
-from twinmod.matrix.report import TestReport
+from twinmod.matrix.report import RunOutcome, TestReport
 from twinmod.project.model import Language
 from twinmod.ui import doctor
 from twinmod.vm.machine import Accelerator, AcceleratorName
@@ -193,6 +193,39 @@ def test_the_test_report_has_every_cell_with_its_tests_and_faults(made: TestRepo
             "stacks": [],
         }
     ]
+
+
+def test_a_test_report_with_a_word_that_is_not_one_of_ours_is_refused(made: TestReport) -> None:
+    text = documents.render(made)
+    for key, word in (
+        ("outcome", "crashed"),
+        ("outcome", "skipped"),
+        ("accelerator", "tcg"),
+        ("language", "c"),
+    ):
+        said = f'"{key}": "{word}"'
+        assert said in text
+        with pytest.raises(ValueError, match=key):
+            documents.parse(text.replace(said, f'"{key}": "{word}x"'), TestReport)
+
+
+@pytest.mark.parametrize(
+    ("run", "outcome"),
+    [
+        (report.KernelRun(kernel="sid"), RunOutcome.ABSENT),
+        (report.KernelRun(kernel="sid", error=VmLostError("gone")), RunOutcome.FAILED),
+    ],
+)
+def test_a_kernel_without_a_report_is_absent_or_failed(
+    run: report.KernelRun, outcome: RunOutcome, made: TestReport
+) -> None:
+    tested = report.KernelRun(kernel="trixie", document=made)
+    runs = report.plan_runs_report((run, tested))
+    assert [entry.outcome for entry in runs.kernels] == [outcome, RunOutcome.TESTED]
+    text = documents.render(runs)
+    assert documents.parse(text, report.TestsReport) == runs
+    with pytest.raises(ValueError, match="outcome"):
+        documents.parse(text.replace(f'"{outcome}"', '"passed"', 1), report.TestsReport)
 
 
 def test_the_doctors_report_is_json_with_a_schema() -> None:
@@ -454,7 +487,7 @@ def test_a_runs_notes_say_what_it_ran_on_and_how_it_differs_from_others(
 ) -> None:
     module = cells_report.ModuleEntry(
         module="mdriver_rust",
-        language="rust",
+        language=Language.RUST,
         sha256="",
         watched_by=("KASAN", "lockdep"),
         not_seen_by=("UBSAN",),

@@ -13,6 +13,7 @@ from twinmod.errors import ExitCode
 from twinmod.guest import faults
 from twinmod.guest.faults import KernelFault
 from twinmod.guest.protocol import Outcome
+from twinmod.project.model import Language
 
 #: How an outcome looks in the table.
 LOOKS = {
@@ -54,7 +55,7 @@ class TestEntry(Part, frozen=True, kw_only=True):
     id: str
     # Its rules, with a space between two.
     rule: str
-    outcome: str
+    outcome: Outcome
     duration_s: float
     message: str
 
@@ -91,7 +92,7 @@ class CellEntry(Part, frozen=True, kw_only=True):
 
     module: str
     tester: str
-    outcome: str
+    outcome: Outcome
     tests: tuple[TestEntry, ...]
     kernel_faults: tuple[FaultEntry, ...]
     problems: tuple[str, ...]
@@ -109,7 +110,7 @@ class ModuleEntry(Part, frozen=True, kw_only=True):
     """A module that ran."""
 
     module: str
-    language: str
+    language: Language
     sha256: str
     # What of the kernel's own checks sees its code, and what is there and does not.
     watched_by: tuple[str, ...]

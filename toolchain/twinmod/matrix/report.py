@@ -3,6 +3,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 import junitparser
 from rich.table import Table
@@ -24,7 +25,7 @@ from twinmod.guest import visible
 from twinmod.guest.protocol import Outcome
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry, KernelTree
-from twinmod.vm.machine import Accelerator
+from twinmod.vm.machine import Accelerator, AcceleratorName
 from twinmod.vm.session import Boots
 
 #: How many failed rules the command that runs them again names.
@@ -54,7 +55,7 @@ class TestReport(Document, frozen=True, kw_only=True, tag="twinmod.test/1"):
     __test__ = False
 
     kernel: KernelEntry
-    accelerator: str
+    accelerator: AcceleratorName
     accelerator_reason: str
     # What each VM had.
     memory_mib: int
@@ -87,12 +88,22 @@ class ErrorEntry(Part, frozen=True, kw_only=True):
     hint: str
 
 
+class RunOutcome(StrEnum):
+    """What became of one of several kernels."""
+
+    # Its report says how.
+    TESTED = "tested"
+    # It can have none of the cells.
+    ABSENT = "absent"
+    # Its setup, its builds or its VM failed.
+    FAILED = "failed"
+
+
 class RunEntry(Part, frozen=True, kw_only=True):
     """What a run on several kernels came to on one of them."""
 
     kernel: str
-    # tested, absent or failed.
-    outcome: str
+    outcome: RunOutcome
     totals: Totals
     absent: tuple[AbsentEntry, ...]
     error: ErrorEntry | None
@@ -212,11 +223,11 @@ class KernelRun:
     error: TwinmodError | None = None
 
     @property
-    def outcome(self) -> str:
-        """tested, absent or failed."""
+    def outcome(self) -> RunOutcome:
+        """What became of the kernel."""
         if self.error is not None:
-            return "failed"
-        return "absent" if self.document is None else "tested"
+            return RunOutcome.FAILED
+        return RunOutcome.ABSENT if self.document is None else RunOutcome.TESTED
 
     @property
     def totals(self) -> Totals:
@@ -442,7 +453,7 @@ def render_runs(document: TestsReport) -> str:
     for one in document.kernels:
         if one.error is not None:
             what = f"FAILED: {one.error.message}"
-        elif one.outcome == "absent":
+        elif one.outcome == RunOutcome.ABSENT:
             what = f"absent: {'; '.join(dict.fromkeys(c.reason for c in one.absent))}"
         else:
             what = report.render_totals(one.totals)
