@@ -27,7 +27,7 @@ from twinmod.builds import lint as builds_lint
 from twinmod.builds import signing
 from twinmod.builds.product import Product
 from twinmod.cells import outcomes, report
-from twinmod.cells.model import YARDSTICKS, Cell, CellResult
+from twinmod.cells.model import AnyCell, Cell, CellResult, YardsticksCell
 from twinmod.errors import ExitCode
 from twinmod.guest.protocol import (
     BufferKind,
@@ -217,7 +217,7 @@ def plan_result(
 
 
 def summarize(
-    figures: tuple[Figure, ...], cell: Cell
+    figures: tuple[Figure, ...], cell: AnyCell
 ) -> tuple[tuple[Timing, bench_figures.Cost], ...]:
     """Return (timing, what its figures amount to), for every timing that a cell made."""
     own = tuple(figure for figure in figures if figure.cell == cell.name)
@@ -311,7 +311,7 @@ def plan_report(
         modules=tuple(
             MeasuredModule(module=p.module, language=p.language, sha256=p.sha256) for p in products
         ),
-        yardsticks=plan_costs(summarize(figures, YARDSTICKS)),
+        yardsticks=plan_costs(summarize(figures, YardsticksCell())),
         layouts=tuple(
             LayoutEntry(
                 layout=result.cell.label,
@@ -331,7 +331,11 @@ def compare_outcomes(
 
     A layout may break a rule; that is what it is here to show.
     """
-    twins = tuple(ended for _, ended in held if not ended.cell.module.startswith("layout_"))
+    twins = tuple(
+        ended
+        for _, ended in held
+        if isinstance(ended.cell, Cell) and not ended.cell.module.startswith("layout_")
+    )
     settled = all(figure.settled for figure in measured.figures)
     return errors.compare_exit_codes(
         (
@@ -457,7 +461,7 @@ def run(config: Config, progress: Progress) -> tuple[LayoutsReport, ExitCode]:
     )
     native_dir = native.ensure_native(prepared.chroot, progress)
     counting = boot.MeasureWork(
-        cells=(*cells, YARDSTICKS),
+        cells=(*cells, YardsticksCell()),
         products=products,
         measurement=MEASUREMENT,
         limit_s=bench_run.LIMIT_S,

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from twinmod.base.documents import Document, Part
 from twinmod.cells import outcomes
-from twinmod.cells.model import Cell, CellResult
+from twinmod.cells.model import AnyCell, Cell, CellResult
 from twinmod.errors import ConfigError
 from twinmod.guest.protocol import Outcome
 from twinmod.project.model import LANGUAGES, Language
@@ -235,7 +235,7 @@ def parse_compiler_errors(output: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(re.findall(r"^\s*error\[(E\d+)\]", output, re.MULTILINE)))
 
 
-def find_doubtful(found: tuple[CellResult, ...]) -> tuple[Cell, ...]:
+def find_doubtful(found: tuple[CellResult, ...]) -> tuple[AnyCell, ...]:
     """Return the cells that ended a VM which others had used before.
 
     What a VM dies of may be the doing of an earlier cell: only the first one is sure to be at

@@ -19,7 +19,7 @@ from twinmod.base import commands, documents
 from twinmod.base.progress import Console, Progress, TerminalProgress
 from twinmod.builds import build, signing
 from twinmod.builds.product import Product
-from twinmod.cells.model import Cell, CellResult
+from twinmod.cells.model import AnyCell, Cell, CellResult
 from twinmod.errors import BuildError, ExitCode
 from twinmod.guest.protocol import Outcome
 from twinmod.project import config as project_config
@@ -101,16 +101,16 @@ def build_one(config: Config, prepared: workspace.Prepared, mutant: Mutant, out_
 
 
 def run_sure(
-    setting: boot.Setting, work: boot.Work, out_dir: Path, progress: Progress
-) -> dict[Cell, CellResult]:
+    setting: boot.Setting, work: boot.MatrixWork, out_dir: Path, progress: Progress
+) -> dict[AnyCell, CellResult]:
     """Run cells; those that ended a VM which was not theirs from its start run once more."""
-    found: dict[Cell, CellResult] = {}
-    pending = work.cells
+    found: dict[AnyCell, CellResult] = {}
+    pending: tuple[AnyCell, ...] = work.cells
     attempt = 0
     while pending:
         attempt += 1
         folder = out_dir / f"attempt-{attempt}"
-        ended, _ = running.run_cells(setting, replace(work, cells=pending), folder, progress)
+        ended, _ = running.run_cells(setting, work.keep(pending), folder, progress)
         found.update({result.cell: result for result in ended})
         pending = mutants.find_doubtful(ended)
     return found
@@ -130,7 +130,7 @@ class Bench:
 
     def run(
         self, name: str, cells: tuple[Cell, ...], products: tuple[Product, ...], failures: int
-    ) -> dict[Cell, CellResult]:
+    ) -> dict[AnyCell, CellResult]:
         """Run cells, each until so many tests of it failed; 0: to its end."""
         work = boot.MatrixWork(
             cells=cells,
@@ -167,11 +167,12 @@ def require_originals(bench: Bench, products: tuple[Product, ...]) -> None:
     """
     cells = tuple(Cell(module=p.module, language=p.language, tester="c") for p in products)
     found = bench.run("originals", cells, products, MAX_FAILURES)
-    for result in found.values():
+    for cell in cells:
+        result = found[cell]
         if result.outcome != Outcome.PASSED:
             bad = [test.id for test in result.tests if test.outcome in mutants.CAUGHT]
             raise BuildError(
-                f"{result.cell.module} fails with no fault in it, so no mutant can be judged",
+                f"{cell.module} fails with no fault in it, so no mutant can be judged",
                 facts=(("tests", " ".join(bad)), ("problems", "; ".join(result.problems))),
                 hint=commands.render("test"),
             )

@@ -17,10 +17,12 @@ from twinmod.base.sandbox import Chroot
 from twinmod.builds.product import Product
 from twinmod.cells.report import CellEntry, FaultEntry, ModuleEntry, TestEntry, Totals
 from twinmod.differential.report import DifferentialReport
+from twinmod.guest.protocol import Outcome
 from twinmod.kernels.model import CrateProof, Kernel, KernelEntry, KernelTree, Origin
 from twinmod.kernels.stock import StockKernel
 from twinmod.matrix.report import Phase, TestReport
 from twinmod.project.model import KernelSpec, Language, ModuleSpec, TesterSpec, VmSpec
+from twinmod.vm.machine import AcceleratorName
 
 # No deadline: the machine may be busy with VMs. No database: a test leaves nothing behind.
 hypothesis.settings.register_profile("unit", deadline=None, database=None, max_examples=60)
@@ -298,9 +300,9 @@ def test_report(product: Product) -> TestReport:
     tests = tuple(
         TestEntry(id=name, rule=rule, outcome=outcome, duration_s=0.1, message="")
         for name, rule, outcome in (
-            ("a", "R1", "passed"),
-            ("b", "R2", "failed"),
-            ("c", "R1 R2", "passed"),
+            ("a", "R1", Outcome.PASSED),
+            ("b", "R2", Outcome.FAILED),
+            ("c", "R1 R2", Outcome.PASSED),
         )
     )
     fault = FaultEntry(
@@ -321,14 +323,14 @@ def test_report(product: Product) -> TestReport:
     cell = CellEntry(
         module=product.module,
         tester="c",
-        outcome="failed",
+        outcome=Outcome.FAILED,
         tests=tests,
         kernel_faults=(fault,),
         problems=(),
     )
     return TestReport(
         kernel=KernelEntry(release="7.3.4", origin="stock", suite="", rustc="", version=""),
-        accelerator="tcg",
+        accelerator=AcceleratorName.TCG,
         accelerator_reason="",
         memory_mib=1024,
         narrowed="",

@@ -17,7 +17,7 @@ from twinmod.bench.document import BenchReport, ExactRun, Mode, WallRun
 from twinmod.bench.figures import Figure
 from twinmod.bench.project import Goals, Limit
 from twinmod.builds.product import Product
-from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop
+from twinmod.cells.model import Cell, CellResult, Loop, YardsticksCell
 from twinmod.errors import ConfigError, ExitCode
 from twinmod.guest.protocol import TMPFS_FILE, BufferKind, Count, Operation, Outcome, Timing, Turns
 from twinmod.kernels import model
@@ -52,8 +52,8 @@ FIGURES = (
     figure("rust/c", LARGE, 70000),
     figure("c/c", COLD, 210100, 128),
     figure("rust/c", COLD, 210100, 128),
-    figure(YARDSTICKS.name, ZERO, 700),
-    figure(YARDSTICKS.name, TMPFS, 60000),
+    figure(YardsticksCell.name, ZERO, 700),
+    figure(YardsticksCell.name, TMPFS, 60000),
 )
 
 TURNS = tuple(
@@ -96,19 +96,12 @@ def plan(
         replace(product, module="mdriver_c", language=Language.C),
         replace(product, module="mdriver_rust", language=Language.RUST),
     )
+    exact = ExactRun(vms=1, loads=1, rounds=7, qemu="QEMU 10", spread=0.0)
     return report.plan_report(
-        kernel=KERNEL,
-        parameters="",
-        mode=Mode.BOTH,
-        quick=True,
-        products=products,
-        figures=figures,
-        turns=TURNS,
-        loops=LOOPS,
-        goals=goals,
-        builds=(),
-        exact=ExactRun(vms=1, loads=1, rounds=7, qemu="QEMU 10", spread=0.0),
-        wall=WallRun(accelerator="tcg", turns=3),
+        report.Subject(kernel=KERNEL, products=products),
+        report.Scope(mode=Mode.BOTH, quick=True, goals=goals),
+        report.Counts(run=exact, figures=figures, loops=LOOPS),
+        report.Times(run=WallRun(accelerator="tcg", turns=3), turns=TURNS),
     )
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from differential import model, strategy
 from twinmod.base import documents
-from twinmod.cells.model import DIFFERENTIAL, CellResult
+from twinmod.cells.model import AnyCell, Cell, CellResult, DifferentialCell
 from twinmod.cells.transcript import End
 from twinmod.differential import corpus as differential_corpus
 from twinmod.differential import explorer as differential_explorer
@@ -29,6 +29,7 @@ from twinmod.guest.protocol import (
     Answered,
     Booted,
     CellBegan,
+    CellEnded,
     Outcome,
     Ready,
     Request,
@@ -46,6 +47,9 @@ DATA = Path(__file__).resolve().parent / "data"
 SIZE = 4096
 
 READ = ("read", {"file": 0, "size": 9})
+
+C = Cell(module="mdriver_c", language=Language.C, tester="c")
+DIFFERENTIAL = DifferentialCell(package="differential")
 
 
 @pytest.fixture(scope="module")
@@ -238,14 +242,27 @@ class ModelVm(session.Vm):
     """Stands for a VM: its two modules are models, and it dies of what it is told to die of."""
 
     def __init__(
-        self, run_dir: Path, modules: Mapping[str, type[model.Model]], deadly: str = ""
+        self,
+        run_dir: Path,
+        modules: Mapping[str, type[model.Model]],
+        deadly: str = "",
+        before: tuple[AnyCell, ...] = (),
     ) -> None:
-        self.plan = SimpleNamespace(run_dir=run_dir)  # type: ignore[assignment]
+        cells = (*before, DIFFERENTIAL)
+        self.plan = SimpleNamespace(run_dir=run_dir, cells=cells)  # type: ignore[assignment]
         self.modules = modules
         self.deadly = deadly
         self.end = End.EXITED
         self.lines = [
             render_event(Booted(release="7.3.4", python="3.13.5"), 1.0),
+            *(
+                line
+                for cell in before
+                for line in (
+                    render_event(CellBegan(cell=cell.name), 1.5),
+                    render_event(CellEnded(outcome=Outcome.PASSED, problems=()), 1.75),
+                )
+            ),
             render_event(CellBegan(cell=DIFFERENTIAL.name), 2.0),
             render_event(Ready(), 2.1),
         ]
@@ -301,9 +318,10 @@ def explore(
         deadly: str = "",
         log: str = "",
         rounds: tuple[differential_explorer.Round, ...] = (ROUND, replace(ROUND, seed=2)),
+        before: tuple[AnyCell, ...] = (),
     ) -> tuple[differential_explorer.Exploration, list[ModelVm], list[str]]:
         (tmp_path / "results/console.log").write_text(log)
-        vms = [ModelVm(tmp_path, modules, deadly)]
+        vms = [ModelVm(tmp_path, modules, deadly, before)]
         found: list[str] = []
 
         @contextlib.contextmanager
@@ -443,6 +461,18 @@ def test_a_vm_that_dies_is_replaced_until_the_sequence_is_small(explore: Explore
     assert [name for name, _ in failure.sequence.steps] == ["clear"]
     assert len(vms) > 2
     assert not any(vm.alive for vm in vms)
+
+
+def test_the_vm_of_a_whole_run_dies_in_the_cell_of_the_differential(explore: Explore) -> None:
+    log = (DATA / "oops-null.log").read_text()
+    # What a run carries out are scripts: hypothesis would ask once more, of another VM.
+    rounds = (SCRIPTED,)
+    exploration, vms, _ = explore(GOOD, deadly="clear", log=log, rounds=rounds, before=(C,))
+    failure = exploration.failure
+    assert failure is not None
+    assert failure.outcome == "crashed"
+    assert [name for name, _ in failure.sequence.steps] == ["clear"]
+    assert len(vms) > 2
 
 
 def test_a_vm_that_is_gone_without_a_word_is_lost(explore: Explore) -> None:

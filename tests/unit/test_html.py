@@ -20,9 +20,9 @@ from twinmod.bench import text as bench_text
 from twinmod.bench.counter import CounterReport
 from twinmod.bench.document import BenchReport, BuildEntry, ExactRun, Mode, WallRun
 from twinmod.bench.figures import Figure
-from twinmod.bench.project import Demonstration, Goals
+from twinmod.bench.project import Demonstration
 from twinmod.builds.product import Product
-from twinmod.cells.model import YARDSTICKS, Cell, CellResult, Loop
+from twinmod.cells.model import Cell, CellResult, Loop, YardsticksCell
 from twinmod.errors import ConfigError
 from twinmod.experiments.zoo import BugEntry, ExpectedEntry, Stop, VerdictEntry, ZooReport
 from twinmod.guest.protocol import TMPFS_FILE, BufferKind, Count, Operation, Outcome, Timing, Turns
@@ -83,7 +83,7 @@ def figures() -> tuple[Figure, ...]:
             found += [
                 Figure(
                     timing=replace(timing, path=path),
-                    cell=YARDSTICKS.name,
+                    cell=YardsticksCell.name,
                     load=1,
                     user=96,
                     kernel=700,
@@ -128,15 +128,10 @@ def bench(product: Product) -> BenchReport:
         )
     )
     return report.plan_report(
-        kernel=KERNEL,
-        parameters="",
-        mode=Mode.BOTH,
-        quick=False,
-        products=products,
-        figures=figures(),
-        turns=turns,
-        loops=loops,
-        goals=Goals(),
+        report.Subject(kernel=KERNEL, products=products),
+        report.Scope(mode=Mode.BOTH, quick=False, goals=Goals()),
+        report.Counts(run=EXACT, figures=figures(), loops=loops),
+        report.Times(run=WALL, turns=turns),
         builds=(
             BuildEntry(
                 module="mdriver_c",
@@ -151,8 +146,6 @@ def bench(product: Product) -> BenchReport:
                 lines=6,
             ),
         ),
-        exact=EXACT,
-        wall=WALL,
     )
 
 
@@ -160,7 +153,7 @@ def bench(product: Product) -> BenchReport:
 def counter(tree: KernelTree) -> CounterReport:
     cells = tuple(
         CellResult(
-            cell=Cell(module=f"mdriver_{label}", language=None, label=label, tester="c"),
+            cell=Cell(module=f"mdriver_{label}", language=Language.C, label=label, tester="c"),
             outcome=Outcome.PASSED if count else Outcome.LOST,
             count=count,
         )
@@ -342,19 +335,12 @@ def plan_bench(
         )
         for name in languages
     )
+    kernel = KernelEntry(release="6.12", origin="stock", suite="", rustc="", version="1")
     return report.plan_report(
-        kernel=KernelEntry(release="6.12", origin="stock", suite="", rustc="", version="1"),
-        parameters="",
-        mode=mode,
-        quick=True,
-        products=products,
-        figures=counted,
-        turns=timed,
-        loops=(),
-        goals=Goals(),
-        builds=(),
-        exact=ExactRun(spread=0.0) if mode == Mode.WALL else EXACT,
-        wall=WallRun() if mode == Mode.EXACT else WALL,
+        report.Subject(kernel=kernel, products=products),
+        report.Scope(mode=mode, quick=True, goals=Goals()),
+        report.Counts(run=ExactRun(spread=0.0) if mode == Mode.WALL else EXACT, figures=counted),
+        report.Times(run=WallRun() if mode == Mode.EXACT else WALL, turns=timed),
     )
 
 

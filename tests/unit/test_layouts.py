@@ -15,7 +15,7 @@ from twinmod.bench import run
 from twinmod.bench.figures import Figure
 from twinmod.builds.product import Product
 from twinmod.cells import model
-from twinmod.cells.model import YARDSTICKS, Cell, CellResult
+from twinmod.cells.model import AnyCell, Cell, CellResult, YardsticksCell
 from twinmod.errors import ExitCode
 from twinmod.guest.protocol import Operation, Outcome, Timing
 from twinmod.kernels.model import KernelTree
@@ -45,7 +45,7 @@ def layouts() -> Iterator[ModuleType]:
     del sys.modules["layouts"]
 
 
-def count(cell: Cell, timing: Timing, total: int, *, settled: bool = True) -> Figure:
+def count(cell: AnyCell, timing: Timing, total: int, *, settled: bool = True) -> Figure:
     return Figure(
         timing=timing,
         cell=cell.name,
@@ -67,12 +67,12 @@ def hold(cell: Cell, rule: str, outcome: str) -> tuple[str, CellResult]:
 FIGURES = (
     count(TWIN, READ, 1000),
     count(TWIN, WRITE, 900),
-    count(YARDSTICKS, ZERO, 700),
+    count(YardsticksCell(), ZERO, 700),
     count(MUTEX, READ, 800),
     count(MUTEX, WRITE, 800),
     count(TWIN, READ, 1000),
     count(TWIN, WRITE, 900),
-    count(YARDSTICKS, ZERO, 700),
+    count(YardsticksCell(), ZERO, 700),
     count(MUTEX, READ, 808),
     count(MUTEX, WRITE, 800, settled=False),
 )

@@ -251,17 +251,6 @@ def test_a_cell_that_did_not_begin_has_no_outcome_yet() -> None:
     ]
 
 
-def test_what_a_vm_says_of_cells_that_nobody_asks_about_is_left_out() -> None:
-    other = begin("rust/rust/other")
-    lines = [BOOT, begin("c/c"), *run_test("a"), end_cell(), other, *run_test("a"), end_cell()]
-    transcript = read_transcript([*lines, begin("rust/c"), *run_test("b")])
-    assert [(cell.cell.name, len(cell.tests)) for cell in transcript.cells] == [
-        ("c/c", 1),
-        ("rust/c", 1),
-    ]
-    assert len(transcript.began_s) == 2
-
-
 @pytest.mark.parametrize("lines", [[], [BOOT], ["SeaBIOS", "{"], [BOOT, ALIVE]])
 def test_a_vm_that_came_as_far_as_no_cell_has_no_results(lines: list[str]) -> None:
     assert read(lines) == ()
@@ -493,7 +482,8 @@ def plan_transcript(*began_s: float) -> cells_transcript.Transcript:
     names = ("c", "rust", "x", "y")[: len(began_s)]
     cells = tuple(
         CellResult(
-            cell=Cell(module="m", language=None, label=name, tester="c"), outcome=Outcome.PASSED
+            cell=Cell(module="m", language=Language.C, label=name, tester="c"),
+            outcome=Outcome.PASSED,
         )
         for name in names
     )

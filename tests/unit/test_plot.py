@@ -23,7 +23,9 @@ def find(root: ET.Element, tag: str, style: str) -> list[ET.Element]:
 
 
 def draw() -> ET.Element:
-    return read(plot.render_lines(LINES, 'by "size"', "bytes", "count", lambda x: f"{x:.0f}", str))
+    x_axis = plot.Axis(label="bytes", render=lambda x: f"{x:.0f}")
+    y_axis = plot.Axis(label="count", render=str)
+    return read(plot.render_lines(LINES, 'by "size"', x_axis, y_axis))
 
 
 def test_a_line_has_a_dot_for_each_value_and_a_larger_one_stands_higher() -> None:

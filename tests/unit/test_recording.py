@@ -79,8 +79,9 @@ def test_a_replay_is_the_same_vm_that_reads_what_the_other_one_wrote(
     recorded = recording.read_recording(write_run("", ""))
     found = recorded.document
     assert (found.kernel, found.modules) == (tree.name, {"mdriver_c": "ab12"})
-    recording.require_same(recorded, tree, root)
-    plan = recording.prepare_replay(recorded, tree, root, vm, tmp_path / "replay", gdb=False)
+    platform = recording.Platform(tree=tree, chroot=root, vm=vm)
+    recording.require_same(recorded, platform)
+    plan = recording.prepare_replay(recorded, platform, tmp_path / "replay", gdb=False)
     argv = plan.command.argv
     assert argv[-3:] == (*QEMU[:2], QEMU[2].replace("record,", "replay,", 1))
     assert plan.initramfs is None
@@ -93,7 +94,8 @@ def test_a_debugger_is_waited_for_before_the_first_instruction(
     write_run: WriteRun, tree: KernelTree, root: Chroot, vm: VmSpec, tmp_path: Path
 ) -> None:
     recorded = recording.read_recording(write_run("", ""))
-    plan = recording.prepare_replay(recorded, tree, root, vm, tmp_path / "replay", gdb=True)
+    platform = recording.Platform(tree=tree, chroot=root, vm=vm)
+    plan = recording.prepare_replay(recorded, platform, tmp_path / "replay", gdb=True)
     assert plan.command.argv[-3:] == ("-gdb", f"unix:{machine.GDB_SOCKET},server=on,wait=off", "-S")
     assert plan.boot_timeout_s >= 3600
 
@@ -118,10 +120,13 @@ def test_the_first_line_that_differs_is_shown(write_run: WriteRun) -> None:
     }
 
 
-def test_what_changed_since_is_named(write_run: WriteRun, tree: KernelTree, root: Chroot) -> None:
+def test_what_changed_since_is_named(
+    write_run: WriteRun, tree: KernelTree, root: Chroot, vm: VmSpec
+) -> None:
     recorded = recording.read_recording(write_run("", ""))
+    other = recording.Platform(tree=replace(tree, key="trixie-1"), chroot=root, vm=vm)
     with pytest.raises(ConfigError, match="cannot be repeated") as caught:
-        recording.require_same(recorded, replace(tree, key="trixie-1"), root)
+        recording.require_same(recorded, other)
     assert caught.value.facts == (("kernel", f"was {tree.key}, is trixie-1"),)
 
 

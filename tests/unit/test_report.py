@@ -17,16 +17,18 @@ from twinmod.builds import product as builds_product
 from twinmod.builds.product import Product
 from twinmod.cells import model
 from twinmod.cells import report as cells_report
-from twinmod.cells.model import Cell, CellResult, KernelCell
+from twinmod.cells.model import AnyCell, Cell, CellResult, DifferentialCell, KernelCell
 from twinmod.differential import report as differential_report
-from twinmod.errors import ExitCode
+from twinmod.errors import ExitCode, VmLostError
 from twinmod.guest import visible
 from twinmod.guest.faults import KernelFault
 from twinmod.guest.protocol import Count, Outcome
 from twinmod.kernels.model import KernelTree
 from twinmod.matrix import report
+from twinmod.matrix.report import RunOutcome, TestReport
 from twinmod.project.model import Language
 from twinmod.ui import doctor
+from twinmod.vm.machine import Accelerator, AcceleratorName
 from twinmod.vm.session import Boots
 
 C = Cell(module="mdriver_c", language=Language.C, tester="c")
@@ -91,24 +93,23 @@ def test_the_exit_code_is_that_of_the_worst_cell(outcomes: tuple[str, ...], code
 # -- data -------------------------------------------------------------------------------------
 
 
-def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Product) -> None:
-    made = report.plan_test_report(
-        RESULTS,
-        tree,
-        {"name": "tcg", "reason": "no KVM"},
-        cells_report.Totals(passed=1, failed=2, skipped=1),
-        narrowed="",
-        long=True,
-        memory_mib=256,
-        absent=(),
-        boots=Boots(total=2, stalled=1, phases=((1, "boot", 0.5), (2, "boot", 0.75))),
-        products=(product,),
-        phases=(("VM", 1.2345),),
-        differential=None,
-        injected=None,
+@pytest.fixture
+def made(tree: KernelTree, product: Product) -> TestReport:
+    """The report of RESULTS."""
+    accelerator = Accelerator(name=AcceleratorName.TCG, reason="no KVM")
+    boots = Boots(total=2, stalled=1, phases=((1, "boot", 0.5), (2, "boot", 0.75)))
+    return report.plan_test_report(
+        report.Machine(tree=tree, accelerator=accelerator, memory_mib=256),
+        (product,),
+        report.Scope(long=True),
+        report.Findings(results=RESULTS, totals=cells_report.Totals(passed=1, failed=2, skipped=1)),
+        report.ResourceUsage(boots=boots, phases=(("VM", 1.2345),)),
     )
+
+
+def test_the_test_report_is_json_with_a_schema(made: TestReport) -> None:
+    assert documents.parse(documents.render(made), TestReport) == made
     document = documents.to_json(made)
-    assert documents.parse(documents.render(made), report.TestReport) == made
     assert document["schema"] == "twinmod.test/1"
     assert set(document) == {
         "schema",
@@ -129,6 +130,16 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
         "injected",
         "totals",
     }
+    assert (document["accelerator"], document["accelerator_reason"]) == ("tcg", "no KVM")
+    assert (document["boots"], document["stalled_boots"]) == (2, 1)
+    assert (document["long"], document["memory_mib"]) == (True, 256)
+    assert document["totals"] == {"passed": 1, "failed": 2, "skipped": 1}
+
+
+def test_the_test_report_says_what_ran_on_which_kernel(
+    made: TestReport, tree: KernelTree, product: Product
+) -> None:
+    document = documents.to_json(made)
     assert document["kernel"] == {
         "release": tree.release,
         "origin": "stock",
@@ -145,16 +156,26 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
             "not_seen_by": [],
         }
     ]
+
+
+def test_the_test_report_says_where_the_time_went(made: TestReport) -> None:
+    document = documents.to_json(made)
     assert document["phases"] == [{"title": "VM", "seconds": 1.23}]
+    assert document["vm_phases"] == [
+        {"vm": 1, "title": "boot", "seconds": 0.5},
+        {"vm": 2, "title": "boot", "seconds": 0.75},
+    ]
     assert report.render_phases(made) == [
         "time: VM 1.2 s",
         "in VM 1: boot 0.5 s",
         "in VM 2: boot 0.8 s",
     ]
-    assert (document["boots"], document["stalled_boots"]) == (2, 1)
-    assert (document["long"], document["memory_mib"]) == (True, 256)
-    first, second = document["cells"]
+
+
+def test_the_test_report_has_every_cell_with_its_tests_and_faults(made: TestReport) -> None:
+    first, second = documents.to_json(made)["cells"]
     assert set(first) == {"module", "tester", "outcome", "tests", "kernel_faults", "problems"}
+    assert [cell["module"] for cell in (first, second)] == ["mdriver_c", "mdriver_rust"]
     assert first["tests"][1] == {
         "id": "b",
         "rule": "R1 R2",
@@ -172,6 +193,39 @@ def test_the_test_report_is_json_with_a_schema(tree: KernelTree, product: Produc
             "stacks": [],
         }
     ]
+
+
+def test_a_test_report_with_a_word_that_is_not_one_of_ours_is_refused(made: TestReport) -> None:
+    text = documents.render(made)
+    for key, word in (
+        ("outcome", "crashed"),
+        ("outcome", "skipped"),
+        ("accelerator", "tcg"),
+        ("language", "c"),
+    ):
+        said = f'"{key}": "{word}"'
+        assert said in text
+        with pytest.raises(ValueError, match=key):
+            documents.parse(text.replace(said, f'"{key}": "{word}x"'), TestReport)
+
+
+@pytest.mark.parametrize(
+    ("run", "outcome"),
+    [
+        (report.KernelRun(kernel="sid"), RunOutcome.ABSENT),
+        (report.KernelRun(kernel="sid", error=VmLostError("gone")), RunOutcome.FAILED),
+    ],
+)
+def test_a_kernel_without_a_report_is_absent_or_failed(
+    run: report.KernelRun, outcome: RunOutcome, made: TestReport
+) -> None:
+    tested = report.KernelRun(kernel="trixie", document=made)
+    runs = report.plan_runs_report((run, tested))
+    assert [entry.outcome for entry in runs.kernels] == [outcome, RunOutcome.TESTED]
+    text = documents.render(runs)
+    assert documents.parse(text, report.TestsReport) == runs
+    with pytest.raises(ValueError, match="outcome"):
+        documents.parse(text.replace(f'"{outcome}"', '"passed"', 1), report.TestsReport)
 
 
 def test_the_doctors_report_is_json_with_a_schema() -> None:
@@ -433,7 +487,7 @@ def test_a_runs_notes_say_what_it_ran_on_and_how_it_differs_from_others(
 ) -> None:
     module = cells_report.ModuleEntry(
         module="mdriver_rust",
-        language="rust",
+        language=Language.RUST,
         sha256="",
         watched_by=("KASAN", "lockdep"),
         not_seen_by=("UBSAN",),
@@ -459,7 +513,7 @@ def test_a_runs_notes_say_what_it_ran_on_and_how_it_differs_from_others(
 # -- again ------------------------------------------------------------------------------------
 
 
-def fail(cell: Cell, *rules: str) -> CellResult:
+def fail(cell: AnyCell, *rules: str) -> CellResult:
     """Return a cell in which a test of each rule failed."""
     tests = tuple(
         model.TestResult(id=f"test_{rule}", rules=(rule,), outcome=Outcome.FAILED, duration_s=0.1)
@@ -487,7 +541,7 @@ def fail(cell: Cell, *rules: str) -> CellResult:
             (),
             "--rule R1 --rule R2 --rule R3 --rule R4 --rule R5 --module c --tester c",
         ),
-        ((fail(model.DIFFERENTIAL, "R1"),), (), ""),
+        ((fail(DifferentialCell(package="d"), "R1"),), (), ""),
     ],
 )
 def test_the_rules_that_failed_can_be_run_again(

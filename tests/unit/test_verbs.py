@@ -21,7 +21,7 @@ from twinmod.builds import lint
 from twinmod.builds.product import Product
 from twinmod.cells import report as cells_report
 from twinmod.cells import selection as cells_selection
-from twinmod.cells.model import Cell, CellResult, TestResult
+from twinmod.cells.model import AnyCell, Cell, CellResult, TestResult
 from twinmod.differential import run as differential_run
 from twinmod.errors import (
     BuildError,
@@ -58,7 +58,7 @@ class World:
     linted: list[str] = field(default_factory=list)
     works: list[boot.Work] = field(default_factory=list)
     # What becomes of the next VM that runs cells, instead of that they pass.
-    vms: list[Callable[[boot.Work], tuple[CellResult, ...]]] = field(default_factory=list)
+    vms: list[Callable[[boot.CellsWork], tuple[CellResult, ...]]] = field(default_factory=list)
 
     def run_setup(self, config: Config, progress: object) -> workspace.Prepared:
         del progress
@@ -92,7 +92,7 @@ class World:
     def run_cells(
         self,
         setting: object,
-        work: boot.Work,
+        work: boot.CellsWork,
         out_dir: Path,
         progress: object,
         talk: object = None,
@@ -109,7 +109,7 @@ class World:
         return 0
 
     def measure(
-        self, setting: object, work: boot.Work, boots: int, out_dir: Path, progress: object
+        self, setting: object, work: boot.MeasureWork, boots: int, out_dir: Path, progress: object
     ) -> bench_run.Measured:
         del setting, boots, out_dir, progress
         self.works.append(work)
@@ -128,7 +128,7 @@ class World:
         return bench_run.Measured(results=results, figures=figures, boots=())
 
 
-def pass_cell(cell: Cell) -> CellResult:
+def pass_cell(cell: AnyCell) -> CellResult:
     count = Count(target=6, actual=6, real_s=0.5, user_s=0.1, system_s=0.1)
     return CellResult(cell=cell, outcome=Outcome.PASSED, count=count)
 
@@ -196,7 +196,8 @@ def test_a_verb_says_what_a_kernel_cannot_have_and_does_the_rest(
     assert "mdriver_rust" not in shown.out
     for work in world.works:
         assert {product.module for product in work.products} == {"mdriver_c"}
-        assert "rust" not in {cell.language for cell in work.cells}
+        cells = () if isinstance(work, boot.ShellWork) else work.cells
+        assert "rust" not in {cell.language for cell in cells if isinstance(cell, Cell)}
 
 
 @pytest.mark.parametrize("verb", ["counter", "bench"])
@@ -289,7 +290,7 @@ def test_the_differential_alone_goes_on_with_the_modules_that_there_are(
 # -- repeats ----------------------------------------------------------------------------------
 
 
-def lose(work: boot.Work) -> tuple[CellResult, ...]:
+def lose(work: boot.CellsWork) -> tuple[CellResult, ...]:
     del work
     raise VmLostError("the VM fell silent before its first cell")
 
@@ -333,20 +334,13 @@ def matrix(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
             CellResult(cell=cell, outcome=Outcome(outcome), tests=(test,)) for cell in cells
         )
         totals = {"passed": 0, "failed": 0, "skipped": len(absent), outcome: len(cells)}
+        accelerator = machine.Accelerator(name=machine.AcceleratorName.TCG, reason="")
         document = report.plan_test_report(
-            found,
-            prepared.tree,
-            {"name": "tcg", "reason": ""},
-            cells_report.plan_totals(totals),
-            narrowed="",
-            long=False,
-            memory_mib=1024,
-            absent=absent,
-            boots=session.Boots(total=1),
-            products=(),
-            phases=(),
-            differential=None,
-            injected=None,
+            report.Machine(tree=prepared.tree, accelerator=accelerator, memory_mib=1024),
+            (),
+            report.Scope(),
+            report.Findings(results=found, absent=absent, totals=cells_report.plan_totals(totals)),
+            report.ResourceUsage(boots=session.Boots(total=1)),
         )
         documents.write(out_dir / "report.json", document)
         return run.Run(results=found, document=document, rules=(("R9", "Memory"),))

@@ -9,9 +9,9 @@ import pytest
 
 from twinmod.base.sandbox import Chroot
 from twinmod.builds.product import Product
-from twinmod.cells import model, outcomes
+from twinmod.cells import outcomes
 from twinmod.cells import transcript as cells_transcript
-from twinmod.cells.model import Cell
+from twinmod.cells.model import Cell, DifferentialCell, YardsticksCell
 from twinmod.cells.transcript import End
 from twinmod.guest import protocol
 from twinmod.guest.protocol import Operation, WrittenByProgram, render_event
@@ -24,6 +24,8 @@ CELLS = (
     Cell(module="mdriver_c", language=Language.C, tester="c"),
     Cell(module="mdriver_c", language=Language.C, tester="rust"),
 )
+
+DIFFERENTIAL = DifferentialCell(package="differential")
 
 
 # -- QEMU -------------------------------------------------------------------------------------
@@ -164,18 +166,15 @@ def work(product: Product) -> boot.MatrixWork:
 
 def plan_measuring(work: boot.MatrixWork, measurement: protocol.Measurement) -> boot.MeasureWork:
     return boot.MeasureWork(
-        cells=work.cells, products=work.products, limit_s=15.0, measurement=measurement
+        cells=CELLS, products=work.products, limit_s=15.0, measurement=measurement
     )
 
 
 def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
     setting: boot.Setting, work: boot.MatrixWork
 ) -> None:
-    cells = (*work.cells, model.DIFFERENTIAL)
-    plan = boot.plan_agent(
-        setting,
-        replace(work, cells=cells, pytest_args=("-k", "R1"), differential="differential"),
-    )
+    cells = (*work.cells, DIFFERENTIAL)
+    plan = boot.plan_agent(setting, replace(work, cells=cells, pytest_args=("-k", "R1")))
     assert json.loads(protocol.render_plan(plan)) == {
         "mode": "matrix",
         "port": "",
@@ -318,16 +317,61 @@ def test_a_recorded_vms_folder_keeps_what_a_replay_takes(
     assert writable == {"/twinmod/run/results", "/twinmod/recording"}
 
 
-def test_only_the_matrix_has_other_memory_than_a_stock_kernel(
+def test_only_what_looks_for_faults_has_other_memory_than_a_stock_kernel(
     setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
     measuring = plan_measuring(work, protocol.Measurement(timings=(), loads=1, rounds=1))
-    works: tuple[boot.Work, ...] = (work, measuring)
+    differential = boot.DifferentialWork(
+        cells=(DIFFERENTIAL,), products=work.products, limit_s=15.0
+    )
+    works: tuple[boot.Work, ...] = (work, differential, measuring)
     for one in works:
         argv = boot.prepare_boot(setting, one, tmp_path / one.JOB).command.argv
         line = argv[argv.index("-append") + 1]
-        assert ("init_on_alloc=0" in line) is (one is work)
-        assert ("transparent_hugepage=never" in line) is (one is work)
+        assert ("init_on_alloc=0" in line) is (one is not measuring)
+        assert ("transparent_hugepage=never" in line) is (one is not measuring)
+
+
+def test_a_vm_is_told_what_each_kind_of_cell_is(setting: boot.Setting, product: Product) -> None:
+    measurement = protocol.Measurement(timings=(), loads=1, rounds=1)
+    products = (product,)
+    measuring = boot.MeasureWork(
+        cells=(CELLS[0], YardsticksCell()),
+        products=products,
+        limit_s=15.0,
+        measurement=measurement,
+    )
+    works: tuple[boot.Work, ...] = (
+        measuring,
+        boot.TurnsWork(products=products, limit_s=15.0, measurement=measurement),
+        boot.DifferentialWork(cells=(DIFFERENTIAL,), products=products, limit_s=15.0),
+        boot.ShellWork(products=products),
+    )
+    path = "/twinmod/module/mdriver_c.ko"
+    plans = [boot.plan_agent(setting, work) for work in works]
+    assert [
+        (plan.mode, [(c.name, c.module, c.tester, c.path, c.work) for c in plan.cells])
+        for plan in plans
+    ] == [
+        (
+            "measure",
+            [
+                ("c/c", "mdriver_c", "c", path, "measure"),
+                ("yardsticks/c", "", "c", "", "measure"),
+            ],
+        ),
+        ("turns", [("turns", "", "", "", "turns")]),
+        ("differential", [("differential", "", "", "", "differential")]),
+        ("shell", []),
+    ]
+    assert [plan.differential for plan in plans] == ["", "", "differential", ""]
+    assert all(plan.modules.keys() == {"mdriver_c"} for plan in plans)
+
+
+def test_work_keeps_the_order_of_its_cells_when_some_are_done(work: boot.MatrixWork) -> None:
+    whole = replace(work, cells=(*CELLS, DIFFERENTIAL), pytest_args=("--long",))
+    kept = whole.keep((DIFFERENTIAL, CELLS[1]))
+    assert kept == replace(whole, cells=(CELLS[1], DIFFERENTIAL))
 
 
 def test_several_builds_of_one_module_are_files_of_their_own(
@@ -415,9 +459,7 @@ def test_only_kvm_gets_the_device(
 def test_a_shell_stays_in_the_callers_session(
     setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
-    plan = boot.prepare_boot(
-        setting, boot.ShellWork(products=work.products, limit_s=15.0), tmp_path / "vm-1"
-    )
+    plan = boot.prepare_boot(setting, boot.ShellWork(products=work.products), tmp_path / "vm-1")
     assert "--new-session" not in plan.command.argv
     assert "mon:stdio" in plan.command.argv
 
@@ -541,7 +583,7 @@ def plan_end(end: End, console: str = "", *, booted: bool = False) -> session.Vm
 
 
 def test_of_many_cells_the_first_are_named() -> None:
-    assert running.render_names((*CELLS, model.DIFFERENTIAL)) == "c/c c/rust differential"
+    assert running.render_names((*CELLS, DIFFERENTIAL)) == "c/c c/rust differential"
     assert running.render_names(CELLS * 5) == "c/c c/rust c/c c/rust c/c c/rust and 4 more"
 
 

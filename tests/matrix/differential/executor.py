@@ -5,7 +5,7 @@ import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from contract import PAGE
 from differential.steps import (
@@ -15,6 +15,7 @@ from differential.steps import (
     MAPPINGS,
     Answer,
     Arguments,
+    Rights,
     Step,
     make_data,
     split,
@@ -244,11 +245,11 @@ class Execution:
     # -- mappings -----------------------------------------------------------------------------
 
     def _map(
-        self, mapping: int, file: int, page: int, size: int, private: bool, writable: bool
+        self, mapping: int, file: int, page: int, size: int, **rights: Unpack[Rights]
     ) -> tuple[int, bytes]:
         self._unmap(mapping)
-        flags = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED
-        protection = PROT_READ | PROT_WRITE if writable else PROT_READ
+        flags = mmap.MAP_PRIVATE if rights["private"] else mmap.MAP_SHARED
+        protection = PROT_READ | PROT_WRITE if rights["writable"] else PROT_READ
         length = (size + PAGE - 1) // PAGE * PAGE
         made = Mapping(self.files[file].fd, length, page * PAGE, flags, protection)
         self.mappings[mapping] = made

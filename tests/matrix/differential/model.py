@@ -3,6 +3,7 @@
 
 import errno
 import os
+from typing import Unpack
 
 from contract import FIGETBSZ, FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX, PAGE
 from differential.steps import (
@@ -12,6 +13,7 @@ from differential.steps import (
     PIPE,
     Answer,
     Arguments,
+    Rights,
     Step,
     make_data,
     tell,
@@ -375,17 +377,18 @@ class Model:
     # -- mappings -----------------------------------------------------------------------------
 
     def _map(
-        self, mapping: int, file: int, page: int, size: int, private: bool, writable: bool
+        self, mapping: int, file: int, page: int, size: int, **rights: Unpack[Rights]
     ) -> tuple[int, bytes]:
         self.mappings[mapping] = None
         opened = self.files[file]
         start, length = page * PAGE, (size + PAGE - 1) // PAGE * PAGE
         may_write = opened.flags & os.O_ACCMODE == os.O_RDWR
-        if not opened.readable or (writable and not private and not may_write):
+        shared = rights["writable"] and not rights["private"]
+        if not opened.readable or (shared and not may_write):
             raise refuse(errno.EACCES)
         if start + length > len(self.contents):
             raise refuse(errno.EINVAL)
-        self.mappings[mapping] = Area(start, length, private=private, writable=writable)
+        self.mappings[mapping] = Area(start, length, **rights)
         return 0, b""
 
     def _unmap(self, mapping: int) -> tuple[int, bytes]:

@@ -8,7 +8,7 @@ same to everybody who carries it out. An answer is what a program can see of a s
 import zlib
 from collections.abc import Mapping
 from random import Random
-from typing import Any
+from typing import Any, TypedDict
 
 from contract import PAGE, SIZE
 
@@ -20,6 +20,14 @@ Step = tuple[str, Arguments]
 # (result, errno, file position, what was read): the result is -1 where there is an errno; the
 # position is -1 for a step that names no file; see tell().
 Answer = tuple[int, int, int, str]
+
+
+class Rights(TypedDict):
+    """What a mapping is made with."""
+
+    private: bool
+    writable: bool
+
 
 # Descriptors that are open at all times; mappings that there can be at once.
 FILES = 3

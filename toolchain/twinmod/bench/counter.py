@@ -12,7 +12,7 @@ from twinmod.base.progress import Progress
 from twinmod.bench import figures, labels
 from twinmod.cells import model as cells_model
 from twinmod.cells import report, selection
-from twinmod.cells.model import CellResult
+from twinmod.cells.model import Cell, CellResult
 from twinmod.cells.report import AbsentEntry
 from twinmod.errors import VmLostError
 from twinmod.kernels import model
@@ -110,7 +110,8 @@ def plan_counter_report(
         by_cell.setdefault(result.cell.name, []).append(result)
     cells = {name: _plan_counter_cell(name, found) for name, found in by_cell.items()}
     comparisons = []
-    for tester in dict.fromkeys(result.cell.tester for result in results):
+    testers = (result.cell.tester for result in results if isinstance(result.cell, Cell))
+    for tester in dict.fromkeys(testers):
         c, rust = (cells.get(f"{language}/{tester}") for language in LANGUAGES)
         if c and rust and all(c.real_s) and 0 < len(c.real_s) == len(rust.real_s):
             ratio = figures.compare_samples(c.real_s, rust.real_s)

@@ -2,6 +2,7 @@
 """A benchmark and a counter as data. Pure."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from statistics import fmean
 
 from msgspec import UNSET, structs
@@ -30,7 +31,7 @@ from twinmod.bench.figures import Cost, Figure
 from twinmod.bench.project import Goals
 from twinmod.bench.targets import Costs
 from twinmod.builds.product import Product
-from twinmod.cells.model import YARDSTICKS, Loop
+from twinmod.cells.model import Loop, YardsticksCell
 from twinmod.cells.report import AbsentEntry
 from twinmod.guest.protocol import BufferKind, Timing, Turns
 from twinmod.kernels.model import KernelEntry
@@ -133,64 +134,93 @@ def plan_comparisons(
     return tuple(found)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What a benchmark measured: modules on a kernel."""
+
+    kernel: KernelEntry
+    # Added to the kernel's command line.
+    parameters: str = ""
+    products: tuple[Product, ...]
+    # The cells that the kernel cannot have.
+    absent: tuple[AbsentEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """How much a benchmark was to measure."""
+
+    mode: Mode
+    # Only some of it.
+    quick: bool
+    # What the project wants reached.
+    goals: Goals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What VMs that count instructions came to."""
+
+    # How it was counted; the report's spread is that of the figures.
+    run: ExactRun
+    figures: tuple[Figure, ...] = ()
+    # What a person's first benchmark saw.
+    loops: tuple[Loop, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """What a VM with a clock came to."""
+
+    # How it was timed.
+    run: WallRun
+    turns: tuple[Turns, ...] = ()
+
+
 def plan_report(
-    *,
-    kernel: KernelEntry,
-    parameters: str,
-    mode: Mode,
-    quick: bool,
-    products: tuple[Product, ...],
-    figures: tuple[Figure, ...],
-    turns: tuple[Turns, ...],
-    loops: tuple[Loop, ...],
-    goals: Goals,
-    builds: tuple[BuildEntry, ...],
-    exact: ExactRun,
-    wall: WallRun,
-    absent: tuple[AbsentEntry, ...] = (),
+    subject: Subject,
+    scope: Scope,
+    counts: Counts,
+    times: Times,
+    builds: tuple[BuildEntry, ...] = (),
 ) -> BenchReport:
     """Return the report of a benchmark.
 
     Args:
-        kernel: What it ran on.
-        parameters: Added to its command line.
-        mode: exact, wall or both.
-        quick: Whether only some of it was measured.
-        products: The modules.
-        figures: What VMs counted.
-        turns: What a clock told.
-        loops: What loops of reads and writes took.
-        goals: What the project wants reached.
+        subject: What was measured.
+        scope: How much of it.
+        counts: What VMs counted.
+        times: What a clock told.
         builds: What each build took.
-        exact: How it was counted; its spread is that of the figures.
-        wall: How it was timed.
-        absent: The cells that the kernel cannot have.
     """
+    products, turns, wall = subject.products, times.turns, times.run
     languages = {product.module: product.language for product in products}
-    found = summarize_figures(figures)
+    found = summarize_figures(counts.figures)
     modules = {language.value: module for module, language in languages.items()}
-    testers = dict.fromkeys(cell.partition("/")[2] for cell, _ in found if cell != YARDSTICKS.name)
+    testers = dict.fromkeys(
+        cell.partition("/")[2] for cell, _ in found if cell != YardsticksCell.name
+    )
     entries = _plan_entries(found, turns, modules)
     spread = max((cost.spread for cost in found.values()), default=0.0)
     return BenchReport(
-        mode=mode,
-        quick=quick,
-        kernel=kernel,
-        parameters=parameters,
+        mode=scope.mode,
+        quick=scope.quick,
+        kernel=subject.kernel,
+        parameters=subject.parameters,
         accelerator=wall.accelerator if wall.accelerator is not UNSET else AcceleratorName.ICOUNT,
-        exact=structs.replace(exact, spread=spread),
+        exact=structs.replace(counts.run, spread=spread),
         wall=wall,
         languages=languages,
         modules=tuple(
             MeasuredModule(module=p.module, language=p.language, sha256=p.sha256) for p in products
         ),
         cells=tuple(f"{language}/{tester}" for language in modules for tester in testers),
-        absent=absent,
+        absent=subject.absent,
         results=tuple(entry for entry in entries if entry.module),
         yardsticks=tuple(entry for entry in entries if not entry.module),
         comparisons=plan_comparisons(turns, languages),
-        explanations=_explain(found, loops, testers),
-        goals=_plan_goals(found, turns, languages, goals),
+        explanations=_explain(found, counts.loops, testers),
+        goals=_plan_goals(found, turns, languages, scope.goals),
         builds=builds,
     )
 
@@ -222,7 +252,7 @@ def _plan_entries(
     """Return what calls cost, counted and then by a clock; of a yardstick the module is ""."""
     counted = (
         plan_cost(
-            "" if cell == YARDSTICKS.name else modules[cell.partition("/")[0]],
+            "" if cell == YardsticksCell.name else modules[cell.partition("/")[0]],
             cell.partition("/")[2],
             timing,
             cost,

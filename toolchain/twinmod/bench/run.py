@@ -21,7 +21,7 @@ from twinmod.builds.product import Product
 from twinmod.cells import decode, selection
 from twinmod.cells import model as cells_model
 from twinmod.cells import report as cells_report
-from twinmod.cells.model import TURNS, YARDSTICKS, Cell, CellResult
+from twinmod.cells.model import Cell, CellResult, YardsticksCell
 from twinmod.errors import VmLostError
 from twinmod.guest.protocol import LoopShape
 from twinmod.kernels import elf, model
@@ -86,7 +86,7 @@ def read_figures(results: tuple[CellResult, ...], out_dir: Path) -> tuple[Figure
 
 
 def measure(
-    setting: boot.Setting, work: boot.Work, boots: int, out_dir: Path, progress: Progress
+    setting: boot.Setting, work: boot.MeasureWork, boots: int, out_dir: Path, progress: Progress
 ) -> Measured:
     """Count in several VMs, some at a time: how busy the host is changes no count.
 
@@ -232,19 +232,20 @@ def run_bench(
     timed, wall = _run_wall(wanted, setting, products, out_dir, progress)
     builds = _run_builds(config, wanted, prepared, products, progress)
     document = report.plan_report(
-        kernel=model.plan_kernel(prepared.tree),
-        parameters=wanted.parameters,
-        mode=wanted.mode,
-        quick=wanted.quick,
-        products=products,
-        figures=measured.figures,
-        turns=tuple(t for result in timed for t in result.turns),
-        loops=tuple(loop for result in measured.results for loop in result.loops),
-        goals=own.goals,
-        builds=builds,
-        exact=exact,
-        wall=wall,
-        absent=cells_report.plan_absent(absent),
+        report.Subject(
+            kernel=model.plan_kernel(prepared.tree),
+            parameters=wanted.parameters,
+            products=products,
+            absent=cells_report.plan_absent(absent),
+        ),
+        report.Scope(mode=wanted.mode, quick=wanted.quick, goals=own.goals),
+        report.Counts(
+            run=exact,
+            figures=measured.figures,
+            loops=tuple(loop for result in measured.results for loop in result.loops),
+        ),
+        report.Times(run=wall, turns=tuple(t for result in timed for t in result.turns)),
+        builds,
     )
     documents.write(out_dir / "report.json", document)
     return document, (*measured.results, *timed)
@@ -263,7 +264,7 @@ def _run_exact(
         return Measured(results=(), figures=(), boots=()), ExactRun(spread=0.0)
     measurement = bench_figures.plan_exact(quick=wanted.quick, loop=loop)
     work = boot.MeasureWork(
-        cells=(*cells, YARDSTICKS),
+        cells=(*cells, YardsticksCell()),
         products=products,
         limit_s=LIMIT_S,
         measurement=measurement,
@@ -292,9 +293,7 @@ def _run_wall(
     if wanted.mode == Mode.EXACT:
         return (), WallRun()
     measurement = bench_figures.plan_turns(quick=wanted.quick, processors=setting.vm.processors)
-    work = boot.TurnsWork(
-        cells=(TURNS,), products=products, limit_s=LIMIT_S, measurement=measurement
-    )
+    work = boot.TurnsWork(products=products, limit_s=LIMIT_S, measurement=measurement)
     ended, boots = running.run_cells(setting, work, out_dir / "wall", progress)
     return ended, WallRun(
         accelerator=setting.accelerator.name,

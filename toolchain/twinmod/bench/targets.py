@@ -9,7 +9,7 @@ from twinmod.base import text
 from twinmod.bench.document import GoalEntry
 from twinmod.bench.figures import Cost
 from twinmod.bench.project import Goals, Limit
-from twinmod.cells.model import YARDSTICKS
+from twinmod.cells.model import YardsticksCell
 from twinmod.guest.protocol import TMPFS_FILE, BufferKind, Caller, Operation, Regions, Timing, Turns
 from twinmod.project.model import LANGUAGES, Language
 
@@ -81,7 +81,7 @@ def _plan_own(costs: Costs, language: Language, goals: Goals) -> Iterator[Goal]:
                 size / 8,
                 goals.copy,
             )
-        tmpfs = find_plain(costs, YARDSTICKS.name, operation, size, TMPFS_FILE)
+        tmpfs = find_plain(costs, YardsticksCell.name, operation, size, TMPFS_FILE)
         if goals.tmpfs and goals.tmpfs.covers(size) and tmpfs is not None:
             yield _plan_share(
                 f"{what}: share of tmpfs's",
@@ -91,7 +91,7 @@ def _plan_own(costs: Costs, language: Language, goals: Goals) -> Iterator[Goal]:
                 goals.tmpfs,
             )
     for operation, size, cost in _iterate_sizes(costs, cell):
-        zero = find_plain(costs, YARDSTICKS.name, operation, size, "/dev/zero")
+        zero = find_plain(costs, YardsticksCell.name, operation, size, "/dev/zero")
         if goals.zero and goals.zero.covers(size) and zero is not None:
             yield _plan_share(
                 f"{operation} of {text.render_size(size)}: share of /dev/zero's",

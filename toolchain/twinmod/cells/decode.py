@@ -14,7 +14,7 @@ from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.builds.product import Product
 from twinmod.cells import injection
 from twinmod.cells.injection import Site
-from twinmod.cells.model import CellResult
+from twinmod.cells.model import Cell, CellResult
 from twinmod.errors import MissingToolError
 from twinmod.guest.faults import Frame, KernelFault
 from twinmod.kernels import elf
@@ -198,7 +198,7 @@ def decode(
 def _decode_cell(
     result: CellResult, products: tuple[Product, ...], compilers: Chroot
 ) -> CellResult:
-    variant = result.cell.variant if result.cell.module else ""
+    variant = result.cell.variant if isinstance(result.cell, Cell) else ""
     own = tuple(product for product in products if product.variant == variant)
     return replace(result, kernel_faults=decode_faults(result.kernel_faults, own, compilers))
 

@@ -2,6 +2,7 @@
 """A cell, and what came of it."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from twinmod.guest.faults import KernelFault
 from twinmod.guest.protocol import Count, Outcome, Passes, Segments, Turns
@@ -14,10 +15,10 @@ class Cell:
     """One module held to the matrix by one tester."""
 
     module: str
-    # The letter that the table shows: the module's language; None where it is of no one module.
-    language: Language | None
+    # The table shows it.
+    language: Language
     tester: str
-    # What the table shows instead where several modules have one language, or none has it.
+    # What the table shows instead, where several modules have one language.
     label: str = ""
     # Which build of the module, where a VM is given several.
     variant: str = ""
@@ -29,18 +30,36 @@ class Cell:
     @property
     def name(self) -> str:
         """Name of the cell, module before tester, as in ``c/rust``; a variant comes last."""
-        parts = (self.label or self.language or "", self.tester, self.variant)
+        parts = (self.label or self.language, self.tester, self.variant)
         return "/".join(part for part in parts if part)
 
 
-#: What calls are measured on beside the modules' devices.
-YARDSTICKS = Cell(module="", language=None, label="yardsticks", tester="c")
+@dataclass(frozen=True, slots=True)
+class YardsticksCell:
+    """What calls are measured on beside the modules' devices: it needs no module."""
 
-#: Both modules, whose calls a clock times in turns.
-TURNS = Cell(module="", language=None, label="turns", tester="")
+    tester: ClassVar[str] = "c"
+    name: ClassVar[str] = "yardsticks/c"
 
-#: What follows the cells of a run: every module held to one model, with each tester.
-DIFFERENTIAL = Cell(module="", language=None, label="differential", tester="")
+
+@dataclass(frozen=True, slots=True)
+class TurnsCell:
+    """All modules with all testers: a clock times their calls in turns."""
+
+    name: ClassVar[str] = "turns"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DifferentialCell:
+    """All modules compared with one model, with each tester."""
+
+    name: ClassVar[str] = "differential"
+    # The matrix's package with the executor.
+    package: str
+
+
+#: What a VM runs one after the other.
+AnyCell = Cell | YardsticksCell | TurnsCell | DifferentialCell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +119,7 @@ class Loop(Passes):
 class CellResult:
     """How one cell ended."""
 
-    cell: Cell
+    cell: AnyCell
     outcome: Outcome
     tests: tuple[TestResult, ...] = ()
     kernel_faults: tuple[KernelFault, ...] = ()

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
-from twinmod.cells.model import AbsentCell, CellResult, TestResult
+from twinmod.cells.model import AbsentCell, Cell, CellResult, TestResult
 from twinmod.cells.transcript import End, Transcript
 from twinmod.guest import faults as guest_faults
 from twinmod.guest.faults import KernelFault
@@ -146,7 +146,12 @@ def blame(
 
     One that ended otherwise than it should has not come so far: it is left as it is.
     """
-    last = max((i for i, r in enumerate(results) if r.cell.module == module), default=None)
+    own = (
+        number
+        for number, result in enumerate(results)
+        if isinstance(result.cell, Cell) and result.cell.module == module
+    )
+    last = max(own, default=None)
     if last is None or not problems or results[last].outcome not in ENDED:
         return results
     problems = (*results[last].problems, *problems)

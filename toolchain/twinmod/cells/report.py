@@ -8,11 +8,12 @@ from twinmod import errors
 from twinmod.base.documents import Part
 from twinmod.builds.product import Product
 from twinmod.cells import outcomes
-from twinmod.cells.model import AbsentCell, CellResult
+from twinmod.cells.model import AbsentCell, Cell, CellResult
 from twinmod.errors import ExitCode
 from twinmod.guest import faults
 from twinmod.guest.faults import KernelFault
 from twinmod.guest.protocol import Outcome
+from twinmod.project.model import Language
 
 #: How an outcome looks in the table.
 LOOKS = {
@@ -54,7 +55,7 @@ class TestEntry(Part, frozen=True, kw_only=True):
     id: str
     # Its rules, with a space between two.
     rule: str
-    outcome: str
+    outcome: Outcome
     duration_s: float
     message: str
 
@@ -91,7 +92,7 @@ class CellEntry(Part, frozen=True, kw_only=True):
 
     module: str
     tester: str
-    outcome: str
+    outcome: Outcome
     tests: tuple[TestEntry, ...]
     kernel_faults: tuple[FaultEntry, ...]
     problems: tuple[str, ...]
@@ -109,7 +110,7 @@ class ModuleEntry(Part, frozen=True, kw_only=True):
     """A module that ran."""
 
     module: str
-    language: str
+    language: Language
     sha256: str
     # What of the kernel's own checks sees its code, and what is there and does not.
     watched_by: tuple[str, ...]
@@ -129,11 +130,11 @@ def compare_outcomes(results: tuple[CellResult, ...]) -> ExitCode:
     return errors.compare_exit_codes(tuple(find_exit_code(result.outcome) for result in results))
 
 
-def plan_cell(result: CellResult) -> CellEntry:
-    """Return one cell as reports have it."""
+def plan_cell(cell: Cell, result: CellResult) -> CellEntry:
+    """Return one cell, and how it ended, as reports have it."""
     return CellEntry(
-        module=result.cell.module,
-        tester=result.cell.tester,
+        module=cell.module,
+        tester=cell.tester,
         outcome=result.outcome,
         tests=tuple(
             TestEntry(
@@ -228,7 +229,8 @@ def render_troubles(results: tuple[CellResult, ...]) -> str:
         for fault in result.kernel_faults:
             during = f" during {fault.test}" if fault.test else ""
             lines.append(f"{result.cell.name} kernel fault{during}:")
-            modules = (result.cell.module,) if result.cell.module else fault.modules
+            cell = result.cell
+            modules = (cell.module,) if isinstance(cell, Cell) else fault.modules
             lines.extend(f"    {line}" for line in faults.render_fault(fault, modules))
     return "\n".join(lines)
 

@@ -6,12 +6,12 @@ A VM writes one JSON object a line: ``boot``, then for each cell ``cell``, for e
 gone says what it died of.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import assert_never
 
-from twinmod.cells.model import Cell, CellResult, Counted, Loop, TestResult
+from twinmod.cells.model import AnyCell, CellResult, Counted, Loop, TestResult
 from twinmod.errors import VmLostError
 from twinmod.guest import protocol, visible
 from twinmod.guest.protocol import Event, Outcome, Passes, ProtocolError, Segments
@@ -56,15 +56,15 @@ def parse_events(lines: Iterable[str]) -> tuple[Event, ...]:
     return tuple(event for event in events if event is not None)
 
 
-def parse_transcript(events: Iterable[Event], cells: tuple[Cell, ...]) -> Transcript:
+def parse_transcript(events: Iterable[Event], cells: tuple[AnyCell, ...]) -> Transcript:
     """Return what a VM said, by cell.
 
     Args:
         events: From parse_events, in order.
-        cells: Those that are asked about; what it said of other cells is left out.
+        cells: The cells that the VM was given.
     """
     reader = _Reader(cells)
-    for event in _iterate_events(events, {cell.name for cell in cells}):
+    for event in events:
         reader.read(event)
     return Transcript(
         booted=reader.booted,
@@ -76,20 +76,10 @@ def parse_transcript(events: Iterable[Event], cells: tuple[Cell, ...]) -> Transc
     )
 
 
-def _iterate_events(events: Iterable[Event], names: Collection[str]) -> Iterator[Event]:
-    """Yield the events of some cells, and those before the first cell."""
-    wanted = True
-    for event in events:
-        if isinstance(event, protocol.CellBegan):
-            wanted = event.cell in names
-        if wanted:
-            yield event
-
-
 class _Reader:
     """Reads a VM's events, in their order, into what a Transcript holds."""
 
-    def __init__(self, cells: tuple[Cell, ...]) -> None:
+    def __init__(self, cells: tuple[AnyCell, ...]) -> None:
         self.by_name = {cell.name: cell for cell in cells}
         self.done: dict[str, CellResult] = {}
         self.running: TestResult | None = None

@@ -12,12 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from twinmod.cells import outcomes
-from twinmod.cells.model import DIFFERENTIAL, CellResult
+from twinmod.cells.model import CellResult, DifferentialCell
 from twinmod.differential import corpus as differential_corpus
 from twinmod.differential import scripts
 from twinmod.differential.scripts import UNFIT, Definition, Sequence, Step
@@ -198,9 +198,14 @@ class DiedError(Exception):
 def _classify_death(vm: session.Vm) -> CellResult:
     """Return how the cell ended in a VM that did not answer."""
     vm.wait_for_end()
-    end = session.read_end(vm, (DIFFERENTIAL,))
+    end = session.read_end(vm)
     found = faults.parse_faults(end.console, end.by_programs)
-    return outcomes.classify(end.transcript, end.end, found)[-1]
+    transcript = replace(
+        end.transcript,
+        cells=tuple(c for c in end.transcript.cells if isinstance(c.cell, DifferentialCell)),
+        began_s=end.transcript.began_s[-1:],
+    )
+    return outcomes.classify(transcript, end.end, found)[-1]
 
 
 class Explorer:

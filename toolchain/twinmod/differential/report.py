@@ -81,7 +81,7 @@ def find_problems(exploration: Exploration, definition: Definition) -> tuple[str
 def plan_result(
     ended: CellResult, exploration: Exploration, problems: tuple[str, ...], script: str
 ) -> CellResult:
-    """Return the result of the cell DIFFERENTIAL: a test for each round.
+    """Return the result of the differential's cell: a test for each round.
 
     Args:
         ended: How it ended in the VM where it began.

@@ -14,7 +14,7 @@ from twinmod.base.documents import Document
 from twinmod.base.progress import Progress
 from twinmod.builds.product import Product
 from twinmod.cells import report
-from twinmod.cells.model import DIFFERENTIAL, CellResult
+from twinmod.cells.model import CellResult, DifferentialCell
 from twinmod.cells.report import ModuleEntry
 from twinmod.cells.selection import Selection
 from twinmod.differential import corpus as differential_corpus
@@ -136,10 +136,28 @@ def read_rounds(config: Config, selection: Selection) -> tuple[differential_expl
     return differential_explorer.plan_corpus_rounds(corpus, selection.testers)
 
 
+def plan_work(
+    config: Config, products: tuple[Product, ...], life_s: float = vm_boot.RUN_TIMEOUT_S
+) -> vm_boot.DifferentialWork:
+    """Return what a VM has to do that does the differential alone.
+
+    Args:
+        config: Names the package.
+        products: All modules.
+        life_s: How long the VM may live, in seconds.
+    """
+    return vm_boot.DifferentialWork(
+        cells=(DifferentialCell(package=config.differential),),
+        products=products,
+        limit_s=config.vm.test_timeout_s,
+        life_s=life_s,
+    )
+
+
 def prepare_exploring(
     config: Config,
     setting: vm_boot.Setting,
-    work: vm_boot.Work,
+    work: vm_boot.DifferentialWork,
     out_dir: Path,
     progress: Progress,
     rounds: Iterable[differential_explorer.Round],
@@ -177,7 +195,7 @@ def prepare_exploring(
 
 def prepare_alone(
     config: Config, prepared: Prepared, out_dir: Path, life_s: float, progress: Progress
-) -> tuple[vm_boot.Setting, vm_boot.Work]:
+) -> tuple[vm_boot.Setting, vm_boot.DifferentialWork]:
     """Build all modules that the kernel can have, for a VM that does the differential alone.
 
     Args:
@@ -191,14 +209,7 @@ def prepare_alone(
     products = workspace.run_build(config, prepared, languages, progress)
     setting = workspace.prepare_setting(config, prepared, progress)
     shutil.rmtree(out_dir, ignore_errors=True)
-    work = vm_boot.MatrixWork(
-        cells=(DIFFERENTIAL,),
-        products=products,
-        limit_s=config.vm.test_timeout_s,
-        differential=config.differential,
-        life_s=life_s,
-    )
-    return setting, work
+    return setting, plan_work(config, products, life_s)
 
 
 def run_soak(

@@ -88,7 +88,7 @@ PARTS = tuple(
 SUMMARY_SIZES = (1, 4 * KIB, 64 * KIB, 512 * KIB)
 
 #: An outcome as the page shows it.
-LOOKS: Mapping[str, str] = {
+LOOKS: Mapping[Outcome, str] = {
     Outcome.PASSED: "pass",
     Outcome.FAILED: "FAIL",
     Outcome.SKIPPED: "skip",
@@ -107,7 +107,7 @@ def render_percent(share: float) -> str:
 # -- the matrix -------------------------------------------------------------------------------
 
 
-def find_outcome(cell: CellEntry, rule: str) -> str:
+def find_outcome(cell: CellEntry, rule: str) -> Outcome:
     """Return how a cell of a test report did with a rule: its worst test decides."""
     outcomes = {test.outcome for test in cell.tests if rule in test.rule.split()}
     return next((outcome for outcome in WORST_FIRST if outcome in outcomes), Outcome.MISSING)
@@ -206,10 +206,8 @@ def plan_operation(document: BenchReport, operation: Operation) -> OperationSect
     svg = plot.render_lines(
         lines,
         title,
-        "bytes",
-        "instructions",
-        lambda x: base_text.render_size(int(x)),
-        _render_power,
+        plot.Axis(label="bytes", render=lambda x: base_text.render_size(int(x))),
+        plot.Axis(label="instructions", render=_render_power),
     )
     counts = [entries for *_, entries in found]
     rows = [[*_render_sizes(counts, size), _render_ratio(own, size)] for size in sizes]

@@ -29,6 +29,15 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """An axis of a plot."""
+
+    label: str
+    # How a value on it is written.
+    render: Callable[[float], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
     """A row of a bar plot."""
 
@@ -80,23 +89,14 @@ def spread_labels(places: Sequence[float], distance: float) -> list[float]:
     return found
 
 
-def render_lines(
-    lines: Sequence[Line],
-    title: str,
-    x_label: str,
-    y_label: str,
-    x_text: Callable[[float], str],
-    y_text: Callable[[float], str],
-) -> str:
+def render_lines(lines: Sequence[Line], title: str, x_axis: Axis, y_axis: Axis) -> str:
     """Return a plot with two logarithmic axes; a place on the first for each value there is.
 
     Args:
         lines: At least one, with a point at least.
         title: What a reader hears who does not see it.
-        x_label: Of the axis below.
-        y_label: Of the axis on the left.
-        x_text: How a value on the axis below is written.
-        y_text: How one on the left is.
+        x_axis: The one below.
+        y_axis: The one on the left.
     """
     xs = sorted({x for line in lines for x, _ in line.points})
     ys = [y for line in lines for _, y in line.points]
@@ -112,10 +112,10 @@ def render_lines(
         return TOP + tall * (1 - math.log10(y / ticks[0]) / y_span)
 
     parts = [_rule(LEFT, y_of(tick), LEFT + inner, y_of(tick), "grid") for tick in ticks]
-    parts += [_text(LEFT - 6, y_of(tick) + 4, y_text(tick), "end") for tick in ticks]
-    parts += [_text(x_of(x), HEIGHT - BOTTOM + 16, x_text(x), "middle") for x in xs]
-    parts.append(_text(LEFT + inner / 2, HEIGHT - 6, x_label, "middle", "axis"))
-    parts.append(_text(LEFT, 10, y_label, "start", "axis"))
+    parts += [_text(LEFT - 6, y_of(tick) + 4, y_axis.render(tick), "end") for tick in ticks]
+    parts += [_text(x_of(x), HEIGHT - BOTTOM + 16, x_axis.render(x), "middle") for x in xs]
+    parts.append(_text(LEFT + inner / 2, HEIGHT - 6, x_axis.label, "middle", "axis"))
+    parts.append(_text(LEFT, 10, y_axis.label, "start", "axis"))
     for line in lines:
         where = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in line.points)
         parts.append(f'<polyline points="{where}" class="line {line.style}"/>')

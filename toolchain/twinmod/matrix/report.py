@@ -3,6 +3,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 import junitparser
 from rich.table import Table
@@ -14,7 +15,7 @@ from twinmod.base.documents import Document, Part
 from twinmod.builds.product import Product
 from twinmod.cells import injection, report
 from twinmod.cells.injection import InjectionReport
-from twinmod.cells.model import DIFFERENTIAL, AbsentCell, CellResult, KernelCell
+from twinmod.cells.model import AbsentCell, Cell, CellResult, KernelCell
 from twinmod.cells.outcomes import GOOD
 from twinmod.cells.report import LOOKS, AbsentEntry, CellEntry, ModuleEntry, Totals
 from twinmod.differential import report as differential_report
@@ -24,6 +25,7 @@ from twinmod.guest import visible
 from twinmod.guest.protocol import Outcome
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry, KernelTree
+from twinmod.vm.machine import Accelerator, AcceleratorName
 from twinmod.vm.session import Boots
 
 #: How many failed rules the command that runs them again names.
@@ -53,7 +55,7 @@ class TestReport(Document, frozen=True, kw_only=True, tag="twinmod.test/1"):
     __test__ = False
 
     kernel: KernelEntry
-    accelerator: str
+    accelerator: AcceleratorName
     accelerator_reason: str
     # What each VM had.
     memory_mib: int
@@ -86,12 +88,22 @@ class ErrorEntry(Part, frozen=True, kw_only=True):
     hint: str
 
 
+class RunOutcome(StrEnum):
+    """What became of one of several kernels."""
+
+    # Its report says how.
+    TESTED = "tested"
+    # It can have none of the cells.
+    ABSENT = "absent"
+    # Its setup, its builds or its VM failed.
+    FAILED = "failed"
+
+
 class RunEntry(Part, frozen=True, kw_only=True):
     """What a run on several kernels came to on one of them."""
 
     kernel: str
-    # tested, absent or failed.
-    outcome: str
+    outcome: RunOutcome
     totals: Totals
     absent: tuple[AbsentEntry, ...]
     error: ErrorEntry | None
@@ -108,59 +120,93 @@ class TestsReport(Document, frozen=True, kw_only=True, tag="twinmod.tests/1"):
     totals: Totals
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What every VM of a run was."""
+
+    tree: KernelTree
+    accelerator: Accelerator
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """How much of the matrix a run was to do."""
+
+    # What the caller narrowed it to, "" for all of it.
+    narrowed: str = ""
+    # Whether what repeats itself was made to do so many more times.
+    long: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What a run came to."""
+
+    # Every cell of the matrix.
+    results: tuple[CellResult, ...]
+    # The cells that the kernel cannot have.
+    absent: tuple[AbsentCell, ...] = ()
+    # None when it was not run.
+    differential: DifferentialReport | None = None
+    # What was made to fail on demand, None on a kernel that cannot.
+    injected: InjectionReport | None = None
+    # Of all cells, the differential's too.
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceUsage:
+    """What a run took."""
+
+    boots: Boots
+    # (title, seconds) of what it spent its time on.
+    phases: tuple[tuple[str, float], ...] = ()
+
+
 def plan_test_report(
-    results: tuple[CellResult, ...],
-    tree: KernelTree,
-    accelerator: Mapping[str, str],
-    totals: Totals,
-    *,
-    narrowed: str,
-    long: bool,
-    memory_mib: int,
-    absent: tuple[AbsentCell, ...],
-    boots: Boots,
+    machine: Machine,
     products: tuple[Product, ...],
-    phases: tuple[tuple[str, float], ...],
-    differential: DifferentialReport | None,
-    injected: InjectionReport | None,
+    scope: Scope,
+    findings: Findings,
+    usage: ResourceUsage,
 ) -> TestReport:
     """Return the test report.
 
     Args:
-        results: Every cell.
-        tree: The kernel that it ran on.
-        accelerator: ``name`` and ``reason``.
-        totals: Of all cells.
-        narrowed: What the caller narrowed the run to, "" for all of it.
-        long: Whether what repeats itself was made to do so many more times.
-        memory_mib: What each VM had.
-        absent: The cells that this kernel cannot have.
-        boots: The VMs that it took.
+        machine: What it ran on.
         products: The modules that ran.
-        phases: (title, seconds) of what the run spent its time on.
-        differential: What it came to, None when it was not run.
-        injected: What was made to fail on demand, None on a kernel that cannot.
+        scope: How much of the matrix.
+        findings: What came of it.
+        usage: What it took.
     """
+    boots = usage.boots
     return TestReport(
-        kernel=model.plan_kernel(tree),
-        accelerator=accelerator["name"],
-        accelerator_reason=accelerator["reason"],
-        memory_mib=memory_mib,
-        narrowed=narrowed,
-        long=long,
+        kernel=model.plan_kernel(machine.tree),
+        accelerator=machine.accelerator.name,
+        accelerator_reason=machine.accelerator.reason,
+        memory_mib=machine.memory_mib,
+        narrowed=scope.narrowed,
+        long=scope.long,
         boots=boots.total,
         stalled_boots=boots.stalled,
         modules=report.plan_modules(products),
-        phases=tuple(Phase(title=title, seconds=round(seconds, 2)) for title, seconds in phases),
+        phases=tuple(
+            Phase(title=title, seconds=round(seconds, 2)) for title, seconds in usage.phases
+        ),
         vm_phases=tuple(
             VmPhase(vm=number, title=title, seconds=round(seconds, 2))
             for number, title, seconds in boots.phases
         ),
-        cells=tuple(report.plan_cell(result) for result in results),
-        absent=report.plan_absent(absent),
-        differential=differential,
-        injected=injected,
-        totals=totals,
+        cells=tuple(
+            report.plan_cell(result.cell, result)
+            for result in findings.results
+            if isinstance(result.cell, Cell)
+        ),
+        absent=report.plan_absent(findings.absent),
+        differential=findings.differential,
+        injected=findings.injected,
+        totals=findings.totals,
     )
 
 
@@ -177,11 +223,11 @@ class KernelRun:
     error: TwinmodError | None = None
 
     @property
-    def outcome(self) -> str:
-        """tested, absent or failed."""
+    def outcome(self) -> RunOutcome:
+        """What became of the kernel."""
         if self.error is not None:
-            return "failed"
-        return "absent" if self.document is None else "tested"
+            return RunOutcome.FAILED
+        return RunOutcome.ABSENT if self.document is None else RunOutcome.TESTED
 
     @property
     def totals(self) -> Totals:
@@ -314,7 +360,7 @@ def render_again(results: tuple[CellResult, ...], options: tuple[str, ...]) -> s
     bad = tuple(
         (result.cell, rule)
         for result in results
-        if result.cell != DIFFERENTIAL
+        if isinstance(result.cell, Cell)
         for test in result.tests
         if test.outcome not in GOOD
         for rule in test.rules
@@ -407,7 +453,7 @@ def render_runs(document: TestsReport) -> str:
     for one in document.kernels:
         if one.error is not None:
             what = f"FAILED: {one.error.message}"
-        elif one.outcome == "absent":
+        elif one.outcome == RunOutcome.ABSENT:
             what = f"absent: {'; '.join(dict.fromkeys(c.reason for c in one.absent))}"
         else:
             what = report.render_totals(one.totals)

@@ -14,7 +14,7 @@ from twinmod.cells import decode, injection, outcomes
 from twinmod.cells import report as cells_report
 from twinmod.cells import selection as cells_selection
 from twinmod.cells.injection import InjectionReport
-from twinmod.cells.model import DIFFERENTIAL, Cell, CellResult
+from twinmod.cells.model import Cell, CellResult
 from twinmod.cells.selection import Selection
 from twinmod.differential import run
 from twinmod.errors import ConfigError
@@ -42,7 +42,7 @@ class Run:
     @property
     def cells(self) -> tuple[CellResult, ...]:
         """The cells of the matrix alone."""
-        return tuple(result for result in self.results if result.cell != DIFFERENTIAL)
+        return tuple(result for result in self.results if isinstance(result.cell, Cell))
 
     @property
     def outcomes(self) -> dict[tuple[str, str], Outcome]:
@@ -88,15 +88,16 @@ def run_test(
     cells, absent = cells_selection.plan_presence(selection.plan_cells(config), prepared.tree)
     if not cells:
         raise ConfigError(f"there is nothing to test: {absent[0].reason}")
-    languages = tuple(sorted({cell.language for cell in cells if cell.language}))
+    languages = tuple(sorted({cell.language for cell in cells}))
     products = products or workspace.run_build(config, prepared, languages, progress)
     setting = _prepare_setting(config, prepared, selection, root_dir, progress)
     shutil.rmtree(out_dir, ignore_errors=True)
     work = _plan_work(config, selection, cells, products)
     exploring = None
     if rounds:
-        exploring = run.prepare_exploring(config, setting, work, out_dir, progress, rounds)
-        work = replace(work, cells=(*cells, DIFFERENTIAL))
+        alone = run.plan_work(config, products)
+        exploring = run.prepare_exploring(config, setting, alone, out_dir, progress, rounds)
+        work = replace(work, cells=(*cells, *alone.cells))
     converse = exploring.explorer.converse if exploring else None
     ended, boots = running.run_cells(setting, work, out_dir, progress, converse)
     explored = exploring.finish(ended[-1]) if exploring else None
@@ -104,19 +105,21 @@ def run_test(
     checked = _judge(ended, rules, selection, injected)
     everything = (*checked, explored.result) if explored else checked
     document = report.plan_test_report(
-        checked,
-        prepared.tree,
-        {"name": setting.accelerator.name, "reason": setting.accelerator.reason},
-        cells_report.plan_totals(outcomes.count_totals(everything, absent)),
-        narrowed=selection.render(config),
-        long=selection.long,
-        memory_mib=setting.vm.memory_mib,
-        absent=absent,
-        boots=boots,
-        products=products,
-        phases=phases(),
-        differential=explored.document if explored else None,
-        injected=injected,
+        report.Machine(
+            tree=prepared.tree,
+            accelerator=setting.accelerator,
+            memory_mib=setting.vm.memory_mib,
+        ),
+        products,
+        report.Scope(narrowed=selection.render(config), long=selection.long),
+        report.Findings(
+            results=checked,
+            absent=absent,
+            differential=explored.document if explored else None,
+            injected=injected,
+            totals=cells_report.plan_totals(outcomes.count_totals(everything, absent)),
+        ),
+        report.ResourceUsage(boots=boots, phases=phases()),
     )
     documents.write(out_dir / "report.json", document)
     cache.write_atomically(out_dir / "junit.xml", report.render_junit(everything))
@@ -155,7 +158,6 @@ def _plan_work(
         products=products,
         limit_s=config.vm.test_timeout_s,
         pytest_args=selection.pytest_args,
-        differential=config.differential,
     )
 
 
@@ -166,7 +168,7 @@ def _judge(
     injected: InjectionReport | None,
 ) -> tuple[CellResult, ...]:
     """Return the cells of the matrix; one that exercised less than it should has failed."""
-    in_matrix = tuple(result for result in ended if result.cell != DIFFERENTIAL)
+    in_matrix = tuple(result for result in ended if isinstance(result.cell, Cell))
     numbers = tuple(rule for rule, _ in rules)
     checked = outcomes.compare_coverage(in_matrix, selection.plan_expected(numbers), numbers)
     if injected and not selection.narrowing:

@@ -15,7 +15,7 @@ from twinmod.builds import build, signing
 from twinmod.builds.product import Product
 from twinmod.cells import model, report
 from twinmod.cells import selection as cells_selection
-from twinmod.cells.model import CellResult
+from twinmod.cells.model import Cell, CellResult
 from twinmod.errors import ConfigError, NotPassedError, TwinmodError
 from twinmod.guest.protocol import Outcome
 from twinmod.kernels import elf, find, kconfig, roots
@@ -276,7 +276,7 @@ def try_to_load(
         pytest_args=("--rule", first_rule),
     )
     ended, _ = running.run_cells(setting, work, out_dir, progress)
-    return {result.cell.module: result for result in ended}
+    return {result.cell.module: result for result in ended if isinstance(result.cell, Cell)}
 
 
 def require_refusal(results: Mapping[str, CellResult], reasons: tuple[str, ...]) -> str:

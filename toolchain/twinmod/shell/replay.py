@@ -31,7 +31,8 @@ def run_recording(
         ConfigError: It ran on something else than what is there now.
         TwinmodError: A debugger is wanted that could make nothing of this kernel.
     """
-    recording.require_same(recorded, prepared.tree, prepared.chroot)
+    platform = recording.Platform(tree=prepared.tree, chroot=prepared.chroot, vm=config.vm)
+    recording.require_same(recorded, platform)
     if gdb:
         vm_gdb.require_debugger(prepared.tree, prepared.chroot)
     languages = workspace.require_languages(config, prepared.tree, LANGUAGES, progress)
@@ -42,9 +43,7 @@ def run_recording(
         progress.note(f"{' and '.join(changed)} changed since: places in it are of what it is now")
     out_dir = config.out_dir / "replay"
     shutil.rmtree(out_dir, ignore_errors=True)
-    plan = recording.prepare_replay(
-        recorded, prepared.tree, prepared.chroot, config.vm, out_dir, gdb=gdb
-    )
+    plan = recording.prepare_replay(recorded, platform, out_dir, gdb=gdb)
     with ExitStack() as stack:
         stack.enter_context(progress.phase(f"replay of {recorded.run_dir.name}"))
         if gdb:

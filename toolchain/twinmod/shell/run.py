@@ -32,7 +32,7 @@ def run_shell(
     setting = workspace.prepare_setting(config, prepared, progress)
     out_dir = config.out_dir / "shell"
     shutil.rmtree(out_dir, ignore_errors=True)
-    work = boot.ShellWork(products=products, limit_s=config.vm.test_timeout_s, gdb=gdb)
+    work = boot.ShellWork(products=products, gdb=gdb)
     with ExitStack() as stack:
         if gdb:
             stack.enter_context(offer_gdb(config, prepared, out_dir, progress))

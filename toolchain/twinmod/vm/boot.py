@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a VM is made of: its parts, its plan, and the folder that it runs in."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, assert_never
+from typing import ClassVar, Self, assert_never
 
 from twinmod.base import documents, sandbox, templates
 from twinmod.base.documents import Document
 from twinmod.base.process import Command
 from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.builds.product import Product
-from twinmod.cells.model import DIFFERENTIAL, Cell
+from twinmod.cells.model import AnyCell, Cell, DifferentialCell, TurnsCell, YardsticksCell
 from twinmod.guest import protocol
 from twinmod.guest.protocol import Job, Measurement, Plan, PlannedCell, PlannedModule
 from twinmod.kernels.model import KernelTree
@@ -29,14 +29,16 @@ from twinmod.vm.machine import (
     AcceleratorName,
 )
 
-#: A VM's whole life, whatever it says; a soak names its own.
+#: A VM's whole life, whatever it says; a soak has another one.
 RUN_TIMEOUT_S = 1800.0
 
-#: Added to them, by the job of the VM. Pages that nobody asked to be zero are not: a kernel that
-#: makes them so, as Debian's does, hides a driver that forgot to ask. Huge pages of which a part is
-#: given back stay whole for a while, and are then in no use that the kernel counts: they look like
-#: pages that a driver lost.
-JOB_PARAMETERS = {Job.MATRIX: "init_on_alloc=0 transparent_hugepage=never"}
+#: Of the VMs that look for faults. Debian's kernel zeroes every allocation, which would hide a
+#: driver that forgets __GFP_ZERO. Huge pages of which a part is given back stay whole for a while,
+#: and are then in no use that the kernel counts: they look like pages that a driver lost.
+FAULT_PARAMETERS = "init_on_alloc=0 transparent_hugepage=never"
+
+#: Added to the kernel's command line, by the job of the VM.
+JOB_PARAMETERS = {Job.MATRIX: FAULT_PARAMETERS, Job.DIFFERENTIAL: FAULT_PARAMETERS}
 
 #: What a recorded VM's folder has to say how it was booted.
 RECORDING_FILE = "recording.json"
@@ -80,32 +82,44 @@ class Userland:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """What every VM has to do, whatever its job is; becomes the agent's plan."""
+class _CellsWork:
+    """What every VM has to do that runs cells; becomes the agent's plan."""
 
-    cells: tuple[Cell, ...]
+    cells: tuple[AnyCell, ...]
     products: tuple[Product, ...]
     # Seconds that a cell may go without a step.
     limit_s: float
+
+    def keep(self, cells: Container[AnyCell]) -> Self:
+        """Return the same work with those of its cells alone."""
+        return replace(self, cells=tuple(cell for cell in self.cells if cell in cells))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixWork(_CellsWork):
+    """Run the matrix on each module with each tester, and then the differential if it is there."""
+
+    JOB: ClassVar[Job] = Job.MATRIX
+    cells: tuple[Cell | DifferentialCell, ...]
+    pytest_args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DifferentialWork(_CellsWork):
+    """Carry out on all modules the steps that the host asks for."""
+
+    JOB: ClassVar[Job] = Job.DIFFERENTIAL
+    cells: tuple[DifferentialCell, ...]
     # The VM's whole life, whatever it says.
     life_s: float = RUN_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MatrixWork(_Work):
-    """Hold modules to the matrix; DIFFERENTIAL among the cells has a job of its own."""
-
-    JOB: ClassVar[Job] = Job.MATRIX
-    pytest_args: tuple[str, ...] = ()
-    # The matrix's package with the executor of the differential.
-    differential: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CountWork(_Work):
+class CountWork(_CellsWork):
     """Count up on each module."""
 
     JOB: ClassVar[Job] = Job.COUNT
+    cells: tuple[Cell, ...]
     threads: int
     increments: int
     # How a thread increments: lock, add or racy, as the testers have it.
@@ -113,32 +127,37 @@ class CountWork(_Work):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeasureWork(_Work):
+class MeasureWork(_CellsWork):
     """Make calls whose instructions are counted."""
 
     JOB: ClassVar[Job] = Job.MEASURE
+    cells: tuple[Cell | YardsticksCell, ...]
     measurement: Measurement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TurnsWork(_Work):
+class TurnsWork(_CellsWork):
     """Make calls of all modules in turns, by a clock."""
 
     JOB: ClassVar[Job] = Job.TURNS
+    cells: tuple[TurnsCell, ...] = (TurnsCell(),)
     measurement: Measurement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShellWork(_Work):
-    """Give the console to a person."""
+class ShellWork:
+    """Give the console to a person, with all modules loaded; no cell runs."""
 
     JOB: ClassVar[Job] = Job.SHELL
-    cells: tuple[Cell, ...] = ()
+    products: tuple[Product, ...]
     # Whether a debugger may come.
     gdb: bool = False
 
 
-Work = MatrixWork | CountWork | MeasureWork | TurnsWork | ShellWork
+#: What a VM does that runs cells; its class is its job.
+CellsWork = MatrixWork | DifferentialWork | CountWork | MeasureWork | TurnsWork
+
+Work = CellsWork | ShellWork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +168,8 @@ class BootPlan:
     # None: another VM left it.
     initramfs: bytes | None
     agent_plan: Plan
+    # What it runs; none of a VM that is replayed.
+    cells: tuple[AnyCell, ...] = ()
     # Console, results and the plan of this VM.
     run_dir: Path
     boot_timeout_s: float
@@ -278,7 +299,10 @@ def plan_agent(setting: Setting, work: Work) -> Plan:
     plan = _plan_common(setting, work)
     match work:
         case MatrixWork():
-            return replace(plan, pytest_args=work.pytest_args, differential=work.differential)
+            package = _find_package(work.cells)
+            return replace(plan, pytest_args=work.pytest_args, differential=package)
+        case DifferentialWork():
+            return replace(plan, differential=_find_package(work.cells))
         case CountWork():
             return replace(
                 plan, threads=work.threads, increments=work.increments, method=work.method
@@ -291,32 +315,57 @@ def plan_agent(setting: Setting, work: Work) -> Plan:
             assert_never(work)
 
 
+def _find_package(cells: Iterable[AnyCell]) -> str:
+    return next((cell.package for cell in cells if isinstance(cell, DifferentialCell)), "")
+
+
 def _plan_common(setting: Setting, work: Work) -> Plan:
     inside = sandbox.INSIDE
     paths = {(p.module, p.variant): str(inside / "module" / p.file_name) for p in work.products}
+    cells, limit_s = ((), 0.0) if isinstance(work, ShellWork) else (work.cells, work.limit_s)
     return Plan(
         mode=work.JOB,
         port=SERIAL_PORT if setting.recorded else "",
-        cells=tuple(
-            PlannedCell(
-                name=cell.name,
-                module=cell.module,
-                tester=cell.tester,
-                path=paths.get((cell.module, cell.variant), ""),
-                work=Job.DIFFERENTIAL if cell == DIFFERENTIAL else work.JOB,
-                rules=cell.rules,
-                files=cell.files,
-            )
-            for cell in work.cells
-        ),
+        cells=tuple(_plan_cell(cell, work.JOB, paths) for cell in cells),
         modules={p.module: PlannedModule(path=paths[p.module, p.variant]) for p in work.products},
         testers={tester.name: tester.package for tester, _ in setting.userland.tester_dirs},
         matrix=str(inside / "matrix"),
         version=setting.version,
-        limit_s=work.limit_s,
+        limit_s=limit_s,
         marks=str(NATIVE / "marks.so"),
         loop=str(NATIVE / "loop"),
     )
+
+
+def _plan_cell(cell: AnyCell, job: Job, paths: Mapping[tuple[str, str], str]) -> PlannedCell:
+    """Return a cell as its VM knows it.
+
+    Args:
+        cell: The cell.
+        job: Of its VM; the differential has one of its own.
+        paths: By module and variant, the file in the VM.
+    """
+    planned = PlannedCell(
+        name=cell.name, module="", tester="", path="", work=job, rules=(), files=()
+    )
+    match cell:
+        case Cell():
+            return replace(
+                planned,
+                module=cell.module,
+                tester=cell.tester,
+                path=paths[cell.module, cell.variant],
+                rules=cell.rules,
+                files=cell.files,
+            )
+        case YardsticksCell():
+            return replace(planned, tester=cell.tester)
+        case TurnsCell():
+            return planned
+        case DifferentialCell():
+            return replace(planned, work=Job.DIFFERENTIAL)
+        case _:
+            assert_never(cell)
 
 
 def prepare_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
@@ -327,11 +376,12 @@ def prepare_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
         work: What it is to do.
         run_dir: Its own folder; must not exist.
     """
+    shell = isinstance(work, ShellWork)
     gdb = isinstance(work, ShellWork) and work.gdb
     qemu = machine.plan_qemu(
         setting.vm,
         setting.accelerator.name,
-        interactive=isinstance(work, ShellWork),
+        interactive=shell,
         gdb=gdb,
         parameters=" ".join(
             (
@@ -354,20 +404,22 @@ def prepare_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
         Enter(
             binds=plan_recorded_view(setting, run_dir) if setting.recorded else view,
             hidden=(VIEW_INSIDE,),
-            terminal=isinstance(work, ShellWork),
+            terminal=shell,
             devices=("/dev/kvm",) if setting.accelerator.name == AcceleratorName.KVM else (),
         ),
     )
+    life_s = work.life_s if isinstance(work, DifferentialWork) else RUN_TIMEOUT_S
     command = Command(
         argv=entered,
         purpose="the VM did not run",
         log_path=run_dir / "qemu.log",
-        timeout_s=work.life_s * (RECORD_PATIENCE if setting.recorded else 1),
+        timeout_s=life_s * (RECORD_PATIENCE if setting.recorded else 1),
     )
     return BootPlan(
         command=command,
         initramfs=initramfs.plan_archive(content),
         agent_plan=agent_plan,
+        cells=() if isinstance(work, ShellWork) else work.cells,
         run_dir=run_dir,
         boot_timeout_s=setting.vm.boot_timeout_s,
         silence_timeout_s=setting.vm.silence_timeout_s,

@@ -40,6 +40,17 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """What a recorded VM is replayed on."""
+
+    tree: KernelTree
+    # With QEMU.
+    chroot: Chroot
+    # How long a VM may take that is not replayed.
+    vm: VmSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """How a replay compares with what it repeats."""
 
@@ -77,13 +88,14 @@ def read_recording(run_dir: Path) -> Recording:
     return Recording(run_dir=run_dir, document=document)
 
 
-def require_same(recording: Recording, tree: KernelTree, chroot: Chroot) -> None:
+def require_same(recording: Recording, platform: Platform) -> None:
     """Refuse to replay on another kernel, or with another QEMU.
 
     Raises:
         ConfigError: Either is not what it was.
     """
     was = recording.document
+    tree, chroot = platform.tree, platform.chroot
     pairs = (("kernel", was.tree, tree.key), ("chroot", was.chroot, chroot.key))
     changed = [(what, f"was {old}, is {new}") for what, old, new in pairs if old != new]
     if changed:
@@ -95,15 +107,13 @@ def require_same(recording: Recording, tree: KernelTree, chroot: Chroot) -> None
 
 
 def prepare_replay(
-    recording: Recording, tree: KernelTree, chroot: Chroot, vm: VmSpec, out_dir: Path, *, gdb: bool
+    recording: Recording, platform: Platform, out_dir: Path, *, gdb: bool
 ) -> boot.BootPlan:
     """Plan the VM that repeats another one.
 
     Args:
         recording: The other one.
-        tree: Its kernel.
-        chroot: With QEMU.
-        vm: How long one may take.
+        platform: What that one ran on.
         out_dir: The folder of this one.
         gdb: Wait, before the first instruction, until a debugger lets it go on.
     """
@@ -113,11 +123,11 @@ def prepare_replay(
         Bind(source_path=recording.run_dir, target_path=machine.RUN),
         Bind(source_path=out_dir / "results", target_path=machine.RESULTS, writable=True),
         Bind(source_path=recording.run_dir / "recording", target_path=machine.RECORDING),
-        Bind(source_path=tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
+        Bind(source_path=platform.tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
     )
-    patient = boot.plan_patience(vm, boot.REPLAY_PATIENCE)
+    patient = boot.plan_patience(platform.vm, boot.REPLAY_PATIENCE)
     command = Command(
-        argv=sandbox.plan_enter(chroot, qemu, Enter(binds=binds)),
+        argv=sandbox.plan_enter(platform.chroot, qemu, Enter(binds=binds)),
         purpose="the VM was not repeated",
         timeout_s=GDB_TIMEOUT_S if gdb else boot.RUN_TIMEOUT_S * boot.REPLAY_PATIENCE,
         log_path=out_dir / "qemu.log",

@@ -8,14 +8,14 @@ from pathlib import Path
 from twinmod.base.progress import Progress
 from twinmod.builds.product import Product
 from twinmod.cells import decode, outcomes
-from twinmod.cells.model import Cell, CellResult
+from twinmod.cells.model import AnyCell, CellResult
 from twinmod.cells.transcript import End
 from twinmod.guest import faults
 from twinmod.guest.faults import KernelFault
 from twinmod.guest.protocol import Outcome
 from twinmod.vm import boot, session
 from twinmod.vm import console as vm_console
-from twinmod.vm.boot import Setting, Work
+from twinmod.vm.boot import CellsWork, Setting
 from twinmod.vm.session import Boots, Vm, VmEnd, Watch
 
 #: How many boots of one run may stall: QEMU's translation was seen to do so, once in many boots,
@@ -28,7 +28,7 @@ SHOWN_CELLS = 6
 
 def run_cells(
     setting: Setting,
-    work: Work,
+    work: CellsWork,
     out_dir: Path,
     progress: Progress,
     converse: Callable[[Vm], None] | None = None,
@@ -40,7 +40,7 @@ def run_cells(
         work: What is to be done.
         out_dir: Gets a folder for each VM.
         progress: Told of each VM, and of each test.
-        converse: Holds the conversation of the cell DIFFERENTIAL, once.
+        converse: Holds the conversation of the differential's cell, once.
 
     Returns:
         A result for every cell, in the order of the work, and what it took.
@@ -48,17 +48,15 @@ def run_cells(
     Raises:
         VmLostError: A VM did not come as far as a cell.
     """
-    pending = work.cells
+    pending: tuple[AnyCell, ...] = work.cells
     found: list[CellResult] = []
     boots = Boots()
     while pending:
         boots = replace(boots, total=boots.total + 1)
-        plan = boot.prepare_boot(
-            setting, replace(work, cells=pending), out_dir / f"vm-{boots.total}"
-        )
+        plan = boot.prepare_boot(setting, work.keep(pending), out_dir / f"vm-{boots.total}")
         names = render_names(pending)
         with progress.phase(f"VM {boots.total} ({setting.accelerator.name}): {names}"):
-            end = session.boot(plan, pending, Watch(progress), converse)
+            end = session.boot(plan, Watch(progress), converse)
         spent = tuple((boots.total, title, seconds) for title, seconds in end.phases)
         boots = replace(boots, phases=(*boots.phases, *spent))
         if is_stalled(end) and boots.stalled < STALLED_BOOTS:
@@ -97,7 +95,7 @@ def find_faults(
     return bad, len(told) - len(bad)
 
 
-def render_names(cells: tuple[Cell, ...]) -> str:
+def render_names(cells: tuple[AnyCell, ...]) -> str:
     """Return the names of cells, or of the first of many."""
     shown = " ".join(cell.name for cell in cells[:SHOWN_CELLS])
     more = len(cells) - SHOWN_CELLS
@@ -113,6 +111,6 @@ def is_stalled(end: VmEnd) -> bool:
     return unheard and not faults.parse_faults(end.console)
 
 
-def plan_unreached(cells: tuple[Cell, ...], why: str) -> tuple[CellResult, ...]:
+def plan_unreached(cells: tuple[AnyCell, ...], why: str) -> tuple[CellResult, ...]:
     """Return the results of cells whose VM did not come as far as any of them."""
     return tuple(CellResult(cell=cell, outcome=Outcome.LOST, problems=(why,)) for cell in cells)

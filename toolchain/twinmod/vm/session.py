@@ -4,14 +4,14 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from twinmod.base import commands, process
 from twinmod.base.progress import Progress
 from twinmod.cells import outcomes, transcript
-from twinmod.cells.model import DIFFERENTIAL, Cell
+from twinmod.cells.model import DifferentialCell
 from twinmod.cells.transcript import End
 from twinmod.errors import VmLostError
 from twinmod.guest import protocol
@@ -28,7 +28,7 @@ from twinmod.guest.protocol import (
 )
 from twinmod.vm import boot as vm_boot
 from twinmod.vm import console as vm_console
-from twinmod.vm.boot import BootPlan, Setting, Work
+from twinmod.vm.boot import BootPlan, DifferentialWork, Setting
 
 #: After its last event, or after the host gave up.
 POWER_OFF_TIMEOUT_S = 10.0
@@ -152,30 +152,30 @@ def run_vm(plan: BootPlan, watch: Callable[[str], None]) -> Iterator[Vm]:
 
 @contextmanager
 def serve(
-    setting: Setting, work: Work, run_dir: Path, watch: Callable[[str], None]
+    setting: Setting, work: DifferentialWork, run_dir: Path, watch: Callable[[str], None]
 ) -> Iterator[Vm]:
     """Boot a VM for requests alone; it is ready when the context is entered.
 
     Raises:
         VmLostError: It did not come so far.
     """
-    plan = vm_boot.prepare_boot(setting, replace(work, cells=(DIFFERENTIAL,)), run_dir)
+    plan = vm_boot.prepare_boot(setting, work, run_dir)
     with run_vm(plan, watch) as vm:
         while (event := vm.read_event()) is not None and not isinstance(event, Ready):
             pass
         if event is None:
-            raise plan_boot_error(plan, read_end(vm, (DIFFERENTIAL,)))
+            raise plan_boot_error(plan, read_end(vm))
         yield vm
         vm.say(None)
 
 
-def read_end(vm: Vm, cells: tuple[Cell, ...]) -> VmEnd:
+def read_end(vm: Vm) -> VmEnd:
     """Return how a VM ended that is gone, and what it did of the cells that it was given."""
     run_dir = vm.plan.run_dir
     console = vm_console.read_console(run_dir)
     events = transcript.parse_events(vm.lines)
     return VmEnd(
-        transcript=transcript.parse_transcript(events, cells),
+        transcript=transcript.parse_transcript(events, vm.plan.cells),
         end=vm.end,
         console=console,
         qemu_log=(run_dir / "qemu.log").read_text(errors="replace"),
@@ -186,7 +186,6 @@ def read_end(vm: Vm, cells: tuple[Cell, ...]) -> VmEnd:
 
 def boot(
     plan: BootPlan,
-    cells: tuple[Cell, ...],
     watch: Callable[[str], None],
     converse: Callable[[Vm], None] | None = None,
 ) -> VmEnd:
@@ -194,7 +193,6 @@ def boot(
 
     Args:
         plan: The VM.
-        cells: What it was given.
         watch: Called with every line that it says, as it comes.
         converse: Called when it is ready for requests; returns when it has no more.
 
@@ -206,7 +204,7 @@ def boot(
             if isinstance(event, Ready) and converse is not None:
                 converse(vm)
                 vm.say(None)
-    return read_end(vm, cells)
+    return read_end(vm)
 
 
 def _make_patience(plan: BootPlan, lines: list[str]) -> Callable[[], float]:
@@ -236,7 +234,7 @@ class Watch:
             elif isinstance(event, TestEnded | FigureTaken | TurnsTaken):
                 self.done += 1
         # The differential says for itself how far it is.
-        if self.cell != DIFFERENTIAL.name:
+        if self.cell != DifferentialCell.name:
             self.progress.detail(f"{self.cell}, {self.done} done")
 
 
