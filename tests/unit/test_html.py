@@ -20,7 +20,7 @@ from twinmod.bench import text as bench_text
 from twinmod.bench.counter import CounterReport
 from twinmod.bench.document import BenchReport, BuildEntry, ExactRun, Mode, WallRun
 from twinmod.bench.figures import Figure
-from twinmod.bench.project import Demonstration
+from twinmod.bench.project import Demonstration, Goals
 from twinmod.builds.product import Product
 from twinmod.cells.model import Cell, CellResult, Loop, YardsticksCell
 from twinmod.errors import ConfigError
