@@ -80,8 +80,10 @@ SHIPPED = "no [tool.twinmod] here or above"
 
 #: Imports once, then forks for each call: the imports take longer than all the calls.
 RUN = """\
-import json, os, sys
+import gc, json, os, sys
 from twinmod.ui import cli
+# A child that ends would go through all objects, and copy each page of theirs.
+gc.freeze()
 shown = {}
 for name, (folder, arguments) in json.loads(sys.argv[1]).items():
     ends = os.pipe(), os.pipe()
