@@ -9,8 +9,11 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-#: Left by builds in a checkout; no part of a project.
-IGNORED = ("target", "build", "dist", "__pycache__", "*.so", "*.egg-info", ".*")
+#: Left by builds in a checkout, as patterns of names.
+LEFT = ("target", "build", "dist", "__pycache__", "*.so", "*.egg-info")
+
+#: No part of a project.
+IGNORED = (*LEFT, ".*")
 
 
 def list_files(folder: Path) -> tuple[Path, ...]:

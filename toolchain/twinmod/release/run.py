@@ -183,9 +183,10 @@ def make_distributions(
 ) -> Iterator[tuple[str, bytes]]:
     """Yield (name, content) of the wheels and source distributions, and of what wheels need."""
     with tempfile.TemporaryDirectory(prefix="twinmod-") as folder:
-        made = wheels.build_wheels(
-            what, prepared.chroot, prepared.site_dir, prepared.crates_dir, Path(folder), progress
+        builder = wheels.Builder(
+            chroot=prepared.chroot, site_dir=prepared.site_dir, crates_dir=prepared.crates_dir
         )
+        made = wheels.build_wheels(what, builder, Path(folder), progress)
         for path in made:
             content = path.read_bytes()
             yield path.name, content
