@@ -174,7 +174,8 @@ def _describe_module(
     (module,) = (module for module in config.modules if module.name == product.module)
     _, inside = build.plan_folder(module)
     binds, hidden = build.plan_binds(module, tree, product.path.parent)
-    for part, content in sbom.read_spdx(what, product, tree, inside, binds, hidden):
+    view = sbom.View(inside=inside, binds=binds, hidden=hidden)
+    for part, content in sbom.read_spdx(what, product, tree, view):
         yield f"{name}.{part}.spdx.json", content
 
 
