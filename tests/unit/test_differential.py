@@ -320,12 +320,13 @@ def explore(
 
 
 def test_modules_that_keep_to_the_model_pass_every_round(explore: Explore) -> None:
-    exploration, (vm,), found = explore(GOOD)
+    rounds = tuple(replace(ROUND, seed=seed, examples=20) for seed in (1, 2))
+    exploration, (vm,), found = explore(GOOD, rounds=rounds)
     assert exploration.failure is None
     assert found == []
     assert [one.seed for one, _, _ in exploration.rounds] == [1, 2]
-    assert exploration.sequences == vm.asked > 100
-    assert exploration.steps > 1000
+    assert exploration.sequences == vm.asked > 30
+    assert exploration.steps > 300
 
 
 def test_the_same_seed_asks_the_same(explore: Explore) -> None:
