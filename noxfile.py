@@ -19,6 +19,9 @@ nox.options.error_on_missing_interpreters = True
 
 LOCKS = ROOT / "toolchain" / "locks"
 
+# The unit tests by all processors: `-- -n 0` is one process, and `-- --pdb` makes that of itself.
+PARALLEL = ("-n", "logical", "--dist", "worksteal")
+
 # A person's pip may install for the user by default, which no virtual environment can.
 PIP = {"PIP_USER": "0"}
 
@@ -218,9 +221,9 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def unit(session: nox.Session) -> None:
-    """Run the toolchain's own tests: seconds, no VM."""
+    """Run the toolchain's own tests, without a VM."""
     install(session, "unit")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session
@@ -233,4 +236,4 @@ def lowest(session: nox.Session) -> None:
     )
     session.install(*(re.sub(r">=([^,]+).*", r"==\1", line) for line in wanted), env=PIP)
     session.install("--no-build-isolation", "--no-deps", "-e", str(ROOT), env=PIP)
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)

@@ -272,33 +272,40 @@ def plan_rules(result: Result) -> tuple[RuleEntry, ...]:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What the modules ran on."""
+
+    tree: KernelTree
+    # Of the VMs in which the rules were checked; those that count have one of their own.
+    accelerator: str
+    # QEMU's version.
+    qemu: str
+
+
 def plan_report(
+    host: Host,
     found: tuple[Result, ...],
     figures: tuple[Figure, ...],
-    tree: KernelTree,
-    accelerator: str,
-    qemu: str,
     products: tuple[Product, ...],
     boots: tuple[session.Boots, ...],
 ) -> LayoutsReport:
     """Return the report.
 
     Args:
+        host: What the modules ran on.
         found: Every layout.
         figures: What was counted, of the yardstick too.
-        tree: The kernel.
-        accelerator: What the rules were held on; the counts have one of their own.
-        qemu: Its version.
         products: The modules that ran.
         boots: How many VMs it took.
     """
     return LayoutsReport(
-        kernel=model.plan_kernel(tree),
-        accelerator=accelerator,
+        kernel=model.plan_kernel(host.tree),
+        accelerator=host.accelerator,
         boots=sum(taken.total for taken in boots),
         stalled_boots=sum(taken.stalled for taken in boots),
         exact=ExactRun(
-            qemu=qemu,
+            qemu=host.qemu,
             machine=" ".join(machine.COUNTING_MACHINE),
             parameters=" ".join(machine.ACCELERATOR_PARAMETERS[machine.AcceleratorName.ICOUNT]),
             vms=BOOTS,
@@ -470,12 +477,15 @@ def run(config: Config, progress: Progress) -> tuple[LayoutsReport, ExitCode]:
         boot.plan_exact(setting, native_dir), counting, BOOTS, out_dir, progress
     )
     held, boots = hold(setting, work, out_dir, progress)
+    host = Host(
+        tree=prepared.tree,
+        accelerator=setting.accelerator.name,
+        qemu=bench_run.read_qemu_version(prepared.chroot),
+    )
     document = plan_report(
+        host,
         tuple(plan_result(cell, measured.figures, held) for cell in cells),
         measured.figures,
-        prepared.tree,
-        setting.accelerator.name,
-        bench_run.read_qemu_version(prepared.chroot),
         products,
         (*measured.boots, *boots),
     )

@@ -310,8 +310,9 @@ def test_a_record_of_several_lines_has_a_stamp_before_each() -> None:
     ("priority", "begins", "told"), [(4, True, 0), (12, False, 1), (4 | 3 << 3, False, 1)]
 )
 def test_only_what_the_kernel_itself_says_ends_a_cell(
-    priority: int, begins: bool, told: int
+    priority: int, begins: bool, told: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(guest_log, "REPORT_PAUSE_S", 0.02)
     records, kernel = os.pipe()
     os.set_blocking(records, False)
     by_programs: list[str] = []
@@ -349,8 +350,9 @@ def test_what_the_agent_copies_into_the_log_is_taken_as_the_kernels(
     ],
 )
 def test_a_report_begins_where_the_kernels_text_does_and_not_its_stamp(
-    said: str, begins: bool
+    said: str, begins: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(guest_log, "REPORT_PAUSE_S", 0.02)
     records, kernel = os.pipe()
     os.set_blocking(records, False)
     log = guest_log.KernelLog(records, ("mdriver_c",))

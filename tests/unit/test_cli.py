@@ -71,6 +71,8 @@ CALLS: dict[str, tuple[str, tuple[str, ...]]] = {
         )
     },
     "an unknown shell": ("none", ("completion", "cmd.exe")),
+    "a shell that nobody types into": ("project", ("shell",)),
+    "a shell to debug that nobody types into": ("project", ("shell", "--gdb")),
     "a new project in a folder that holds something": ("project", ("new", ".")),
     "a new project without a name": ("none", ("new",)),
 }
@@ -80,8 +82,10 @@ SHIPPED = "no [tool.twinmod] here or above"
 
 #: Imports once, then forks for each call: the imports take longer than all the calls.
 RUN = """\
-import json, os, sys
+import gc, json, os, sys
 from twinmod.ui import cli
+# A child that ends would go through all objects, and copy each page of theirs.
+gc.freeze()
 shown = {}
 for name, (folder, arguments) in json.loads(sys.argv[1]).items():
     ends = os.pipe(), os.pipe()
@@ -181,6 +185,7 @@ def test_what_is_not_understood_is_refused_with_one_error(
         ("a test of a broken project", "pyproject.toml"),
         ("a missing source", "mdriver_c.c"),
         ("an unknown shell", "cmd.exe"),
+        ("a shell that nobody types into", "script -qc 'twinmod shell' /dev/null"),
         ("an unknown kernel where no project is", "there are: trixie-backports"),
         ("a new project in a folder that holds something", "empty folder"),
         ("an unknown rule", "--rule R99: DEVICE.md has no such rule\n  nearest: R9 "),

@@ -153,8 +153,17 @@ class World:
         return said, "\n".join(seen)
 
 
+@pytest.fixture(scope="module")
+def host_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The host's programs that a script may use; nothing changes this folder."""
+    folder = tmp_path_factory.mktemp("host")
+    for name in PROGRAMS:
+        (folder / name).symlink_to(process.find_program(name) or name)
+    return folder
+
+
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path, host_dir: Path) -> World:
     """A kernel that can be served, once its crates are rebuilt."""
     made = World(tmp_path)
     sources = packages.read_sources(PROJECT_DIR)
@@ -170,9 +179,7 @@ def world(tmp_path: Path) -> World:
     write_versions(made, VERSION, VERSION)
     write_tool(made, "df", "printf 'a\\nb 1 1 99999999 1 /\\n'")
     write(tmp_path / "os-release", "ID=debian\nVERSION_CODENAME=trixie\n")
-    (tmp_path / "host").mkdir()
-    for name in PROGRAMS:
-        (tmp_path / "host" / name).symlink_to(process.find_program(name) or name)
+    (tmp_path / "host").symlink_to(host_dir)
     return made
 
 

@@ -91,15 +91,9 @@ def end(*ended: CellResult, figures: tuple[Figure, ...] = ()) -> run.Measured:
 
 def plan(layouts: ModuleType, tree: KernelTree, product: Product) -> Document:
     found = tuple(layouts.plan_result(cell, FIGURES, HELD) for cell in (TWIN, MUTEX))
-    document: Document = layouts.plan_report(
-        found,
-        FIGURES,
-        tree,
-        "tcg",
-        "QEMU 10",
-        (product,),
-        (session.Boots(total=2), session.Boots(total=4, stalled=1)),
-    )
+    host = layouts.Host(tree=tree, accelerator="tcg", qemu="QEMU 10")
+    boots = (session.Boots(total=2), session.Boots(total=4, stalled=1))
+    document: Document = layouts.plan_report(host, found, FIGURES, (product,), boots)
     return document
 
 

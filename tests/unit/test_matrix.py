@@ -15,35 +15,51 @@ from twinmod.project import rules as project_rules
 ROOT = Path(__file__).resolve().parents[2]
 MATRIX = ROOT / "tests/matrix"
 
+#: Collects the matrix once for each choice, in one process: the imports take most of the time.
 LISTER = """\
-import json
+import json, sys
+import pytest
 
-def pytest_collection_finish(session):
-    for item in session.items:
-        rules = [rule for marker in item.iter_markers("rule") for rule in marker.args]
-        print("ITEM", json.dumps([item.nodeid, rules]))
+class Lister:
+    def pytest_collection_finish(self, session):
+        self.rules = {
+            item.nodeid: [rule for marker in item.iter_markers("rule") for rule in marker.args]
+            for item in session.items
+        }
+
+fixed, choices = map(json.loads, sys.argv[1:])
+for choice in choices:
+    lister = Lister()
+    assert pytest.main([*fixed, *choice], plugins=[lister]) == 0
+    print("\\nCHOICE", json.dumps(lister.rules))
 """
 
+#: What narrows the matrix; nothing does, first.
+CHOICES = (
+    (),
+    ("-k", "R14"),
+    ("--rule=R1",),
+    ("--rule=R2",),
+    ("--rule=R1", "--rule=R20"),
+    ("--rule=R4", "-k", "read"),
+)
 
-def collect(folder: Path, *narrowing: str) -> dict[str, list[str]]:
-    """Return the rules of every test that pytest collects from the matrix."""
-    (folder / "lister.py").write_text(LISTER)
-    argv = (
-        sys.executable,
-        "-m",
-        "pytest",
+#: By what narrows the matrix: the rules of every test that is left.
+Collected = dict[tuple[str, ...], dict[str, list[str]]]
+
+
+@pytest.fixture(scope="module")
+def collected() -> Collected:
+    fixed = (
         str(MATRIX),
         "--rootdir",
         str(MATRIX),
         "-c",
         "/dev/null",
         "-p",
-        "lister",
-        "-p",
         "no:cacheprovider",
         "--collect-only",
         "-q",
-        *narrowing,
         "--module",
         "none",
         "--module-path",
@@ -52,13 +68,13 @@ def collect(folder: Path, *narrowing: str) -> dict[str, list[str]]:
         "c",
     )
     command = Command(
-        argv=argv,
+        argv=(sys.executable, "-c", LISTER, json.dumps(fixed), json.dumps(CHOICES)),
         purpose="the matrix was not collected",
         timeout_s=60,
-        environment=(("PYTHONPATH", str(folder)), ("PYTHONDONTWRITEBYTECODE", "1")),
+        environment=(("PYTHONDONTWRITEBYTECODE", "1"),),
     )
-    found = re.findall(r"^ITEM (.+)$", process.run(command), re.MULTILINE)
-    return dict(json.loads(line) for line in found)
+    found = re.findall(r"^CHOICE (.+)$", process.run(command), re.MULTILINE)
+    return dict(zip(CHOICES, map(json.loads, found), strict=True))
 
 
 LONG = """\
@@ -110,9 +126,9 @@ def test_a_long_test_marks_its_steps_where_it_is_told_to(tmp_path: Path) -> None
     assert marks_path.read_bytes() == b".."
 
 
-@pytest.fixture(scope="module")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    return collect(tmp_path_factory.mktemp("matrix"))
+@pytest.fixture
+def everything(collected: Collected) -> dict[str, list[str]]:
+    return collected[()]
 
 
 def test_every_rule_has_a_test_and_every_test_a_rule(everything: dict[str, list[str]]) -> None:
@@ -121,16 +137,18 @@ def test_every_rule_has_a_test_and_every_test_a_rule(everything: dict[str, list[
     assert [test for test, named in everything.items() if not named] == []
 
 
-def test_a_rules_number_selects_its_tests(tmp_path: Path, everything: dict[str, list[str]]) -> None:
-    selected = collect(tmp_path, "-k", "R14")
+def test_a_rules_number_selects_its_tests(
+    collected: Collected, everything: dict[str, list[str]]
+) -> None:
+    selected = collected["-k", "R14"]
     assert selected == {test: named for test, named in everything.items() if "R14" in named}
 
 
 @pytest.mark.parametrize("rules", [("R1",), ("R2",), ("R1", "R20")])
 def test_a_rule_selects_its_tests_and_no_other_whose_number_begins_so(
-    rules: tuple[str, ...], tmp_path: Path, everything: dict[str, list[str]]
+    rules: tuple[str, ...], collected: Collected, everything: dict[str, list[str]]
 ) -> None:
-    selected = collect(tmp_path, *(f"--rule={rule}" for rule in rules))
+    selected = collected[tuple(f"--rule={rule}" for rule in rules)]
     assert selected == {
         test: named for test, named in everything.items() if set(rules) & set(named)
     }
@@ -138,9 +156,9 @@ def test_a_rule_selects_its_tests_and_no_other_whose_number_begins_so(
 
 
 def test_a_rule_and_a_keyword_leave_what_both_leave(
-    tmp_path: Path, everything: dict[str, list[str]]
+    collected: Collected, everything: dict[str, list[str]]
 ) -> None:
-    selected = collect(tmp_path, "--rule", "R4", "-k", "read")
+    selected = collected["--rule=R4", "-k", "read"]
     own = {test for test, named in everything.items() if "R4" in named}
     assert set(selected) < own
     assert selected

@@ -64,6 +64,38 @@ def test_a_module_says_the_public_part_of_its_releases_version(version: str, sai
     release_index.check_version(version, "mdriver_c", said)
 
 
+@pytest.fixture
+def prepared(tree: KernelTree, tmp_path: Path) -> workspace.Prepared:
+    return workspace.Prepared(
+        chroot=tree.compilers, tree=tree, site_dir=tmp_path, crates_dir=tmp_path
+    )
+
+
+#: Takes what a module says as its version, returns what it is packed into.
+Pack = Callable[[str], list[tuple[str, bytes]]]
+
+
+@pytest.fixture
+def pack(
+    product: Product,
+    prepared: workspace.Prepared,
+    make_elf: MakeElf,
+    tmp_path: Path,
+    progress: Progress,
+) -> Pack:
+    (tmp_path / "LICENSE").write_text("GPL\n")
+    config = project_config.read_config(CHECKOUT, tmp_path)
+    what = replace(WHAT, version="0.1.0+g0123456789ab", source_dir=tmp_path)
+    built = replace(product, path=tmp_path / "mdriver_c.ko")
+
+    def pack_module(said: str) -> list[tuple[str, bytes]]:
+        modinfo = {"version": said} if said else {"license": "GPL"}
+        built.path.write_bytes(make_elf(modinfo, (), ()))
+        return list(run.pack_modules(what, config, prepared, (built,), progress))
+
+    return pack_module
+
+
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
@@ -74,27 +106,9 @@ def test_a_module_says_the_public_part_of_its_releases_version(version: str, sai
         ("0.1.0+g0123456789ab", r"version 0.1.0\+g0123456789ab"),
     ],
 )
-def test_a_module_of_another_version_is_not_packed(
-    said: str,
-    shown: str,
-    product: Product,
-    tree: KernelTree,
-    make_elf: MakeElf,
-    tmp_path: Path,
-    progress: Progress,
-) -> None:
-    (tmp_path / "LICENSE").write_text("GPL\n")
-    (tmp_path / "mdriver_c.ko").write_bytes(
-        make_elf({"version": said} if said else {"license": "GPL"}, (), ())
-    )
-    config = project_config.read_config(CHECKOUT, tmp_path)
-    prepared = workspace.Prepared(
-        chroot=tree.compilers, tree=tree, site_dir=tmp_path, crates_dir=tmp_path
-    )
-    what = replace(WHAT, version="0.1.0+g0123456789ab", source_dir=tmp_path)
-    built = replace(product, path=tmp_path / "mdriver_c.ko")
+def test_a_module_of_another_version_is_not_packed(said: str, shown: str, pack: Pack) -> None:
     with pytest.raises(ConfigError, match=f"^the release is 0.1.0, and mdriver_c says {shown}$"):
-        list(run.pack_modules(what, config, prepared, (built,), progress))
+        pack(said)
 
 
 def test_the_tag_of_a_version_is_found_among_others() -> None:

@@ -3,12 +3,15 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
+
+from twinmod.base import files
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 #: Not ours to license, or made by tools.
-SKIPPED = {".git", "out", "dist", ".nox", "target", "__pycache__", "build", "node_modules"}
+SKIPPED = (*files.LEFT, "out", ".git", ".nox", ".venv*", "node_modules")
 
 #: What a person writes in a language that has comments.
 SOURCES = {
@@ -34,7 +37,8 @@ SPDX = re.compile(r"SPDX-License-Identifier: (\S[^*\n]*?)\s*(?:\*/)?$", re.MULTI
 def find_sources() -> list[Path]:
     found: list[Path] = []
     for folder, folders, names in os.walk(CHECKOUT):
-        folders[:] = [n for n in folders if n not in SKIPPED and not n.startswith(".venv")]
+        skipped = shutil.ignore_patterns(*SKIPPED)(folder, folders)
+        folders[:] = [name for name in folders if name not in skipped]
         found += [
             Path(folder, name)
             for name in names

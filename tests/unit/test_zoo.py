@@ -3,6 +3,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -330,18 +331,19 @@ def test_a_refusal_is_remembered_for_exactly_the_same_attempt(tmp_path: Path) ->
 # -- a run ------------------------------------------------------------------------------------
 
 
+#: Takes attempts and the name of a kernel whose setup fails, "" for none.
+RunZoo = Callable[[tuple[zoo.Attempt, ...], str], zoo_run.ZooRun]
+
+
+@pytest.fixture
 def run_zoo(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    progress: Progress,
-    tree: KernelTree,
-    attempts: tuple[zoo.Attempt, ...],
-    broken: str = "",
-) -> zoo_run.ZooRun:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, progress: Progress, tree: KernelTree
+) -> RunZoo:
     """Run attempts on kernels without Rust, of which the setup of one may fail."""
+    broken: list[str] = []
 
     def run_setup(config: Config, _: object) -> workspace.Prepared:
-        if config.kernel.name == broken:
+        if config.kernel.name in broken:
             raise BuildError("the kernel did not build")
         bare = replace(tree, proof=replace(tree.proof, rustc=""))
         return workspace.Prepared(
@@ -358,14 +360,17 @@ def run_zoo(
     monkeypatch.setattr(zoo_run, "run_built", run_built)
     monkeypatch.setattr(zoo_run, "build_attempts", build_attempts)
     config = msgspec.structs.replace(CONFIG, out_dir=tmp_path / "out")
-    return zoo_run.run_zoo(config, (ENTRY,), attempts, progress)
+
+    def run_attempts(attempts: tuple[zoo.Attempt, ...], name: str) -> zoo_run.ZooRun:
+        broken.append(name)
+        return zoo_run.run_zoo(config, (ENTRY,), attempts, progress)
+
+    return run_attempts
 
 
-def test_attempts_that_a_kernel_cannot_have_are_absent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, progress: Progress, tree: KernelTree
-) -> None:
+def test_attempts_that_a_kernel_cannot_have_are_absent(run_zoo: RunZoo) -> None:
     program = replace(IN_RUST, variant="rust_program", space=zoo.Space.USER)
-    run = run_zoo(tmp_path, monkeypatch, progress, tree, (IN_C, IN_RUST, program))
+    run = run_zoo((IN_C, IN_RUST, program), "")
     assert [verdict.attempt for verdict in run.verdicts] == [IN_C]
     assert run.document.mismatches == ()
     assert [one.attempt for one in run.document.absent] == ["bug/rust", "bug/rust_program"]
@@ -374,22 +379,18 @@ def test_attempts_that_a_kernel_cannot_have_are_absent(
 
 
 def test_nothing_is_made_of_attempts_that_no_kernel_can_have(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, progress: Progress, tree: KernelTree
+    run_zoo: RunZoo, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"nothing is left to do: kernel .* without Rust"):
-        run_zoo(tmp_path, monkeypatch, progress, tree, (IN_RUST,))
+        run_zoo((IN_RUST,), "")
     assert not (tmp_path / "out/zoo/report.json").exists()
 
 
 def test_a_kernel_that_fails_ends_no_attempts_of_another(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    progress: Progress,
-    tree: KernelTree,
-    told: list[str],
+    run_zoo: RunZoo, tmp_path: Path, told: list[str]
 ) -> None:
     stock = replace(IN_C, kernel="stock")
-    run = run_zoo(tmp_path, monkeypatch, progress, tree, (IN_C, stock), broken="kasan")
+    run = run_zoo((IN_C, stock), "kasan")
     assert [verdict.attempt for verdict in run.verdicts] == [stock]
     assert run.failed["kasan"].exit_code == 4
     assert run.document.failed == {"kasan": "the kernel did not build"}

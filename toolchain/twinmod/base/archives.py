@@ -106,15 +106,11 @@ def parse_zip(data: bytes) -> tuple[File, ...]:
             File(
                 path=member.filename,
                 content=archive.read(member),
-                mode=_plan_mode(member.external_attr >> 16),
+                mode=PROGRAM_MODE if member.external_attr >> 16 & stat.S_IXUSR else FILE_MODE,
             )
             for member in archive.infolist()
             if not member.is_dir()
         )
-
-
-def _plan_mode(mode: int) -> int:
-    return PROGRAM_MODE if mode & stat.S_IXUSR else FILE_MODE
 
 
 def plan_zip(files: Iterable[File], epoch: int) -> bytes:
@@ -157,18 +153,11 @@ def plan_record(files: Iterable[File]) -> tuple[File, ...]:
     return tuple(kept.values())
 
 
-def plan_distribution(name: str, data: bytes, epoch: int) -> bytes:
-    """Return a wheel or a source distribution as it is whoever built it, and when.
+def plan_wheel(data: bytes, epoch: int) -> bytes:
+    """Return a wheel as it is whoever packed it, and when.
 
     Args:
-        name: Its file's name.
-        data: What a build backend made.
+        data: The wheel.
         epoch: The time of all its files, in seconds since 1970.
     """
-    if name.endswith(".whl"):
-        return plan_zip(plan_record(parse_zip(data)), epoch)
-    files = (
-        File(path=file.path, content=file.content, mode=_plan_mode(file.mode))
-        for file in parse_tar(data)
-    )
-    return compress_gzip(plan_tar(files, epoch))
+    return plan_zip(plan_record(parse_zip(data)), epoch)

@@ -12,8 +12,11 @@ from pathlib import Path
 #: Left by kbuild beside a module's sources, where a person ran make there.
 KBUILD = ("*.o", "*.ko", "*.mod", "*.mod.c", "Module.symvers", "modules.order")
 
-#: Left by builds in a checkout, and by editors; no part of a project.
-IGNORED = (*KBUILD, "target", "build", "dist", "__pycache__", "*.so", "*.egg-info", ".*")
+#: Left by builds in a checkout, as patterns of names.
+LEFT = (*KBUILD, "target", "build", "dist", "__pycache__", "*.so", "*.egg-info")
+
+#: Left by builds, and by editors; no part of a project.
+IGNORED = (*LEFT, ".*")
 
 
 def is_left(name: str) -> bool:

@@ -9,7 +9,7 @@ Source: mmdebstrap(1), apt-get(8), dkms(8).
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from twinmod.base import commands, network, process, sandbox
@@ -119,8 +119,6 @@ def prepare_inside(
     *,
     debs_dir: Path | None = None,
     online: bool = False,
-    environment: tuple[tuple[str, str], ...] = (),
-    log_path: Path | None = None,
 ) -> Command:
     """Return a command that runs as root's root and may change it.
 
@@ -129,9 +127,7 @@ def prepare_inside(
         argv: What to run.
         purpose: As an error would say it: "the packages were not installed".
         debs_dir: A folder of the host that appears as DEBS.
-        online: Share the host's network, for apt.
-        environment: Added to what is fixed: the proxies that the host uses.
-        log_path: Where its output goes.
+        online: Share the host's network, by the proxies that the host uses; for apt.
     """
     # apt resolves names as the host does.
     resolver = Path("/etc/resolv.conf")
@@ -143,7 +139,11 @@ def prepare_inside(
             else ()
         ),
     )
-    settings = (*sandbox.ENVIRONMENT, ("DEBIAN_FRONTEND", "noninteractive"), *environment)
+    settings = (
+        *sandbox.ENVIRONMENT,
+        ("DEBIAN_FRONTEND", "noninteractive"),
+        *(network.plan_environment(os.environ) if online else ()),
+    )
     # Not sandbox.plan_enter: in a user namespace of one user dpkg can give files to root alone.
     entered = (
         *("bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-uts"),
@@ -156,7 +156,7 @@ def prepare_inside(
         *sandbox.plan_start(settings, "/"),
         *argv,
     )
-    return Command(argv=entered, purpose=purpose, timeout_s=APT_TIMEOUT_S, log_path=log_path)
+    return Command(argv=entered, purpose=purpose, timeout_s=APT_TIMEOUT_S)
 
 
 def plan_apt(verb: str, *arguments: str, suite: str = "") -> tuple[str, ...]:
@@ -243,16 +243,8 @@ def run_apt(
     Raises:
         BuildError: It fails.
     """
-    command = prepare_inside(
-        root,
-        argv,
-        purpose,
-        debs_dir=debs_dir,
-        online=True,
-        log_path=log_path,
-        environment=network.plan_environment(os.environ),
-    )
-    return process.run(command, error=BuildError)
+    command = prepare_inside(root, argv, purpose, debs_dir=debs_dir, online=True)
+    return process.run(replace(command, log_path=log_path), error=BuildError)
 
 
 def install_debs(root: Chroot, debs: tuple[Path, ...], log_path: Path | None = None) -> str:

@@ -174,7 +174,8 @@ def _describe_module(
     (module,) = (module for module in config.modules if module.name == product.module)
     _, inside = build.plan_folder(module)
     binds, hidden = build.plan_binds(module, tree, product.path.parent)
-    for part, content in sbom.read_spdx(what, product, tree, inside, binds, hidden):
+    view = sbom.View(inside=inside, binds=binds, hidden=hidden)
+    for part, content in sbom.read_spdx(what, product, tree, view):
         yield f"{name}.{part}.spdx.json", content
 
 
@@ -183,9 +184,10 @@ def make_distributions(
 ) -> Iterator[tuple[str, bytes]]:
     """Yield (name, content) of the wheels and source distributions, and of what wheels need."""
     with tempfile.TemporaryDirectory(prefix="twinmod-") as folder:
-        made = wheels.build_wheels(
-            what, prepared.chroot, prepared.site_dir, prepared.crates_dir, Path(folder), progress
+        builder = wheels.Builder(
+            chroot=prepared.chroot, site_dir=prepared.site_dir, crates_dir=prepared.crates_dir
         )
+        made = wheels.build_wheels(what, builder, Path(folder), progress)
         for path in made:
             content = path.read_bytes()
             yield path.name, content

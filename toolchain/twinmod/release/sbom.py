@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from twinmod.base import process, sandbox
@@ -23,19 +24,23 @@ TOOL = PurePosixPath("scripts/sbom/sbom.py")
 PARTS = ("source", "output", "build")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What the build of a module saw inside the chroot."""
+
+    # Where the module's folder lay.
+    inside: PurePosixPath
+    binds: tuple[Bind, ...]
+    hidden: tuple[PurePosixPath, ...]
+
+
 def has_tool(tree: KernelTree) -> bool:
     """Tell whether a kernel can say what its modules are made of."""
     return (tree.source_dir / TOOL).is_file()
 
 
 def plan_spdx(
-    release: Release,
-    product: Product,
-    tree: KernelTree,
-    inside: PurePosixPath,
-    work_dir: Path,
-    binds: tuple[Bind, ...],
-    hidden: tuple[PurePosixPath, ...],
+    release: Release, product: Product, tree: KernelTree, view: View, work_dir: Path
 ) -> Command:
     """Return the kernel's own command that says what a module was made of.
 
@@ -43,10 +48,8 @@ def plan_spdx(
         release: Which it belongs to.
         product: The module.
         tree: Its kernel.
-        inside: Where the module's folder lies inside the chroot.
+        view: Of the module's build, with a copy of its folder.
         work_dir: Gets the documents.
-        binds: Of the module's build.
-        hidden: Of the module's build.
 
     Source: Documentation/tools/sbom/sbom.rst, Linux 7.3.
     """
@@ -59,7 +62,7 @@ def plan_spdx(
         "--src-tree",
         str(sandbox.LINUX),
         "--obj-tree",
-        str(inside),
+        str(view.inside),
         "--roots",
         product.file_name,
         "--generate-spdx",
@@ -77,9 +80,9 @@ def plan_spdx(
         tree.compilers,
         argv,
         Enter(
-            hidden=hidden,
-            working_dir=str(inside),
-            binds=(*binds, Bind(source_path=work_dir, target_path=target, writable=True)),
+            hidden=view.hidden,
+            working_dir=str(view.inside),
+            binds=(*view.binds, Bind(source_path=work_dir, target_path=target, writable=True)),
         ),
     )
     return Command(
@@ -90,12 +93,7 @@ def plan_spdx(
 
 
 def read_spdx(
-    release: Release,
-    product: Product,
-    tree: KernelTree,
-    inside: PurePosixPath,
-    binds: tuple[Bind, ...],
-    hidden: tuple[PurePosixPath, ...],
+    release: Release, product: Product, tree: KernelTree, view: View
 ) -> Iterator[tuple[str, bytes]]:
     """Yield (part, SPDX document) of what a module was made of; see plan_spdx.
 
@@ -110,10 +108,10 @@ def read_spdx(
         work_dir.mkdir()
         own = tuple(
             Bind(source_path=copy_dir, target_path=bind.target_path, writable=True)
-            if bind.target_path == inside
+            if bind.target_path == view.inside
             else bind
-            for bind in binds
+            for bind in view.binds
         )
-        process.run(plan_spdx(release, product, tree, inside, work_dir, own, hidden))
+        process.run(plan_spdx(release, product, tree, replace(view, binds=own), work_dir))
         for part in PARTS:
             yield part, (work_dir / f"sbom-{part}.spdx.json").read_bytes()

@@ -5,7 +5,7 @@ import re
 import tarfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from twinmod import workspace
@@ -58,6 +58,24 @@ Phases = Callable[[], tuple[tuple[str, float], ...]]
 
 class AbsentError(Exception):
     """The project has nothing that a step could be done with: no failure, and it is counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """A release that lies in a folder."""
+
+    # The content of each file, by its path.
+    files: Mapping[str, bytes]
+    index: ReleaseIndex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """Modules to check on a kernel."""
+
+    config: Config
+    prepared: workspace.Prepared
+    products: tuple[Product, ...]
 
 
 @dataclass(kw_only=True)
@@ -228,50 +246,57 @@ def _require_tested(
 
 
 def check_matrix(
-    config: Config,
-    prepared: workspace.Prepared,
-    products: tuple[Product, ...],
+    subject: Subject,
     out_dir: Path,
     progress: Progress,
     phases: Phases,
     root_dir: Path | None = None,
 ) -> str:
-    """Hold modules to the whole matrix in a VM.
+    """Run the whole matrix on modules, in a VM.
+
+    Args:
+        subject: The modules.
+        out_dir: Gets what the run leaves.
+        progress: Told of each phase.
+        phases: How long each took.
+        root_dir: The VM's root, instead of the chroot's.
 
     Raises:
         NotPassedError: They do not pass.
     """
     selection = cells_selection.Selection(
-        languages=tuple(product.language for product in products), testers=LANGUAGES
+        languages=tuple(product.language for product in subject.products), testers=LANGUAGES
     )
     run = matrix_run.run_test(
-        config, prepared, selection, out_dir, progress, phases, products, root_dir
+        subject.config,
+        subject.prepared,
+        selection,
+        out_dir,
+        progress,
+        phases,
+        subject.products,
+        root_dir,
     )
     totals = run.document.totals
     seen = report.render_totals(totals)
     failed = [result.cell.name for result in run.results if result.outcome != Outcome.PASSED]
     if failed or totals.failed or not totals.passed:
         raise NotPassedError(f"{seen}; not passed: {' '.join(failed)}")
-    return f"{seen}, on {prepared.tree.release}, {run.document.accelerator}"
+    return f"{seen}, on {subject.prepared.tree.release}, {run.document.accelerator}"
 
 
-def try_to_load(
-    config: Config,
-    prepared: workspace.Prepared,
-    products: tuple[Product, ...],
-    out_dir: Path,
-    progress: Progress,
-) -> dict[str, CellResult]:
+def try_to_load(subject: Subject, out_dir: Path, progress: Progress) -> dict[str, CellResult]:
     """Return what became of each module on a kernel, by its name: one rule where it loads."""
-    setting = workspace.prepare_setting(config, prepared, progress)
-    wanted = {product.language for product in products}
+    config = subject.config
+    setting = workspace.prepare_setting(config, subject.prepared, progress)
+    wanted = {product.language for product in subject.products}
     cells = tuple(
         cell for cell in model.plan_cells(config) if cell.language in wanted and cell.tester == "c"
     )
     first_rule, _ = rules.read_rules(config)[0]
     work = boot.MatrixWork(
         cells=cells,
-        products=products,
+        products=subject.products,
         limit_s=config.vm.test_timeout_s,
         pytest_args=("--rule", first_rule),
     )
@@ -360,8 +385,10 @@ def check_other_kernel(
     other = find_other_kernel(config, kernel_release, progress)
     if other is None:
         raise AbsentError("no kernel of [tool.twinmod.kernels] is of another release")
-    found = try_to_load(*other, products, out_dir, progress)
-    return f"{other[1].tree.release}: {require_refusal(found, OTHER_RELEASE)}"
+    chosen, prepared = other
+    subject = Subject(config=chosen, prepared=prepared, products=products)
+    found = try_to_load(subject, out_dir, progress)
+    return f"{prepared.tree.release}: {require_refusal(found, OTHER_RELEASE)}"
 
 
 def find_enforcing(config: Config) -> Config | None:
@@ -392,10 +419,11 @@ def check_enforcing(config: Config, out_dir: Path, progress: Progress, phases: P
     prepared = workspace.run_setup(chosen, progress)
     languages = tuple(name for name in LANGUAGES if not build.find_absence(name, prepared.tree))
     built = workspace.build_unsigned(chosen, prepared, languages, progress)
-    unsigned = try_to_load(chosen, prepared, built, out_dir / "unsigned", progress)
+    subject = Subject(config=chosen, prepared=prepared, products=built)
+    unsigned = try_to_load(subject, out_dir / "unsigned", progress)
     refused = require_refusal(unsigned, NO_SIGNATURE)
     signed = workspace.run_build(chosen, prepared, languages, progress)
-    seen = check_matrix(chosen, prepared, signed, out_dir / "test", progress, phases)
+    seen = check_matrix(replace(subject, products=signed), out_dir / "test", progress, phases)
     return f"{chosen.kernel.name}: unsigned: {refused}; signed: {seen}"
 
 
@@ -411,7 +439,7 @@ def run_verify(
         ConfigError: There is no release in it.
     """
     files = read_release(folder)
-    index = verify.parse_index(files)
+    released = Released(files=files, index=verify.parse_index(files))
     out_dir = config.out_dir / "verify"
     cache.remove_tree(out_dir)
     steps = Steps(progress=progress)
@@ -419,23 +447,19 @@ def run_verify(
     steps.take("index and provenance", HERE, lambda: check_documents(files))
     steps.take("signature", HERE, lambda: check_signature(folder, allowed))
     if all(step.outcome != verify.StepOutcome.FAILED for step in steps.done):
-        _check_modules(config, files, index, out_dir, steps, phases)
-    document = verify.plan_report(index, steps.done)
+        _check_modules(config, released, out_dir, steps, phases)
+    document = verify.plan_report(released.index, steps.done)
     documents.write(out_dir / "report.json", document)
     return document
 
 
 def _check_modules(
-    config: Config,
-    files: Mapping[str, bytes],
-    index: ReleaseIndex,
-    out_dir: Path,
-    steps: Steps,
-    phases: Phases,
+    config: Config, released: Released, out_dir: Path, steps: Steps, phases: Phases
 ) -> None:
     """Check what a release has for one kernel."""
     progress = steps.progress
     prepared = workspace.run_setup(config, progress)
+    index = released.index
     if prepared.tree.release not in {kernel.release for kernel in index.kernels}:
         raise ConfigError(
             f"the release has nothing for kernel {prepared.tree.release}",
@@ -446,24 +470,24 @@ def _check_modules(
 
     def unpack() -> str:
         names = tuple(module.name for module in config.modules)
-        products.extend(unpack_modules(files, names, prepared, out_dir / "modules"))
+        products.extend(unpack_modules(released.files, names, prepared, out_dir / "modules"))
         return "; ".join(f"{p.file_name} {p.sha256[:12]} is the tested one" for p in products)
 
     steps.take("prebuilt modules", HERE, unpack)
     if not products:
         return
-    shipped = tuple(products)
+    shipped = Subject(config=config, prepared=prepared, products=tuple(products))
     steps.take(
         "prebuilt modules pass the matrix",
         VM,
-        lambda: check_matrix(config, prepared, shipped, out_dir / "test", progress, phases),
+        lambda: check_matrix(shipped, out_dir / "test", progress, phases),
     )
-    _check_dkms(config, prepared, files, index, shipped, steps, phases, out_dir / "dkms")
+    _check_dkms(shipped, released, out_dir / "dkms", steps, phases)
     steps.take(
         "another kernel refuses them",
         VM,
         lambda: check_other_kernel(
-            config, prepared.tree.release, shipped, out_dir / "other", progress
+            config, prepared.tree.release, shipped.products, out_dir / "other", progress
         ),
     )
     steps.take(
@@ -474,20 +498,13 @@ def _check_modules(
 
 
 def _check_dkms(
-    config: Config,
-    prepared: workspace.Prepared,
-    files: Mapping[str, bytes],
-    index: ReleaseIndex,
-    shipped: tuple[Product, ...],
-    steps: Steps,
-    phases: Phases,
-    work_dir: Path,
+    shipped: Subject, released: Released, work_dir: Path, steps: Steps, phases: Phases
 ) -> None:
     """Install the DKMS packages, use what they build, upgrade, and remove them."""
-    if not any(name.endswith(".deb") for name in files):
+    if not any(name.endswith(".deb") for name in released.files):
         steps.take("dkms", ROOT, lambda: "")
         return
-    progress = steps.progress
+    progress, config, index = steps.progress, shipped.config, released.index
     what = Release(
         version=index.version,
         commit=index.commit,
@@ -497,7 +514,7 @@ def _check_dkms(
     machines: list[dkms.Machine] = []
 
     def make() -> str:
-        machine = dkms.make_machine(config, prepared, files, work_dir)
+        machine = dkms.make_machine(config, shipped.prepared, released.files, work_dir)
         machines.append(machine)
         return f"Debian {machine.root.suite}, headers and source of {machine.kernel_release}"
 
@@ -513,9 +530,7 @@ def _check_dkms(
             "dkms: its modules pass the matrix, on that root",
             VM,
             lambda: check_matrix(
-                config,
-                prepared,
-                dkms.find_products(machine, shipped),
+                replace(shipped, products=dkms.find_products(machine, shipped.products)),
                 work_dir / "test",
                 progress,
                 phases,

@@ -2,6 +2,8 @@
 """Wheels and source distributions, the same byte for byte wherever and by whomever they are made.
 
 Backends run inside the chroot, without network: same compilers, same Python, same zlib, same paths.
+With SOURCE_DATE_EPOCH what they pack depends on nothing else. auditwheel runs outside, and packs in
+the order of a folder: what it wrote is packed anew.
 A wheel is built from its own source distribution, so that one that is not whole cannot be made.
 
 Source: PEP 517 (hooks), PEP 600 (manylinux), PEP 440 (versions); reproducible-builds.org,
@@ -28,9 +30,6 @@ from twinmod.userland import testers
 
 BUILD_TIMEOUT_S = 900.0
 
-#: Left by builds and by git; no part of a source.
-IGNORED = (".git", "out", "dist", ".nox", "target", "__pycache__")
-
 LICENSE = "LICENSE"
 
 #: Where a crate's own version is written: in its manifest, and, by its name, in its lock.
@@ -53,19 +52,29 @@ os.chdir(f"{unpacked}/{sdist.removesuffix('.tar.gz')}")
 backend.build_wheel(out)
 """
 
-#: Runs in the chroot: what backends made, without what depends on the hour.
-FINISH = """\
+#: Runs in the chroot: packs wheels anew.
+PACK = """\
 import sys
 from pathlib import Path
 from twinmod.base import archives
 for path in map(Path, sys.argv[2:]):
-    path.write_bytes(archives.plan_distribution(path.name, path.read_bytes(), int(sys.argv[1])))
+    path.write_bytes(archives.plan_wheel(path.read_bytes(), int(sys.argv[1])))
 """
 
 #: Where the private copy of the source, and what becomes of it, appear inside the chroot.
 SCRATCH = sandbox.INSIDE / "scratch"
 PACKAGE = sandbox.INSIDE / "package"
 CRATES = registries.CARGO_HOME
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Builder:
+    """Where distributions are built, without network."""
+
+    chroot: Chroot
+    # Python packages with the backends; the Rust tester's crates, as CARGO_HOME. Those of Prepared.
+    site_dir: Path
+    crates_dir: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +177,7 @@ def write_source(release: Release, projects: tuple[Project, ...], target_dir: Pa
             facts=(("file", str(release.source_dir / versions.FILE)),),
         )
     crates = list_crates(projects)
-    for folder, names, file_names in os.walk(release.source_dir):
-        names[:] = sorted(name for name in names if name not in IGNORED)
+    for folder, _, file_names in os.walk(release.source_dir):
         inner = Path(folder).relative_to(release.source_dir)
         made = target_dir / inner
         made.mkdir(parents=True, exist_ok=True)
@@ -227,25 +235,16 @@ def plan_environment(epoch: int, crate_folders: tuple[str, ...]) -> tuple[tuple[
     )
 
 
-def prepare_hooks(
-    project: Project,
-    release: Release,
-    chroot: Chroot,
-    site_dir: Path,
-    crates_dir: Path,
-    work_dir: Path,
-) -> Command:
+def prepare_hooks(project: Project, release: Release, builder: Builder, work_dir: Path) -> Command:
     """Return the command that makes a project's source distribution and its wheel.
 
     Args:
         project: Which.
         release: Of what.
-        chroot: Where it is built.
-        site_dir: Python packages with the backends.
-        crates_dir: CARGO_HOME with the crates.
+        builder: Where it is built.
         work_dir: Has ``source/``, ``unpacked/``, ``target/`` and ``raw/``, which gets both.
     """
-    folders = find_crate_folders(crates_dir)
+    folders = find_crate_folders(builder.crates_dir)
     argv = (
         "python3",
         "-c",
@@ -256,19 +255,19 @@ def prepare_hooks(
         str(SCRATCH / "unpacked"),
     )
     return sandbox.plan_command(
-        chroot,
+        builder.chroot,
         argv,
         Enter(
             environment=plan_environment(release.epoch, folders),
             binds=(
-                Bind(source_path=site_dir, target_path=sandbox.INSIDE / "site"),
+                Bind(source_path=builder.site_dir, target_path=sandbox.INSIDE / "site"),
                 Bind(source_path=work_dir, target_path=SCRATCH, writable=True),
                 Bind(
                     source_path=work_dir / "target",
                     target_path=sandbox.INSIDE / "target",
                     writable=True,
                 ),
-                Bind(source_path=crates_dir, target_path=CRATES, writable=True),
+                Bind(source_path=builder.crates_dir, target_path=CRATES, writable=True),
             ),
         ),
         purpose=f"the distribution {project.name} did not build",
@@ -302,10 +301,8 @@ def prepare_repair(path: Path, work_dir: Path) -> Command:
     )
 
 
-def plan_finish(
-    names: tuple[str, ...], release: Release, chroot: Chroot, work_dir: Path
-) -> Command:
-    """Return the command that writes wheels and source distributions anew, in their one form.
+def plan_pack(names: tuple[str, ...], release: Release, chroot: Chroot, work_dir: Path) -> Command:
+    """Return the command that packs wheels anew, as they are whoever packed them.
 
     Args:
         names: Their paths, relative to work_dir.
@@ -313,7 +310,7 @@ def plan_finish(
         chroot: Its Python, and its zlib, pack them.
         work_dir: Where they are.
     """
-    argv = ("python3", "-c", FINISH, str(release.epoch), *(str(SCRATCH / name) for name in names))
+    argv = ("python3", "-c", PACK, str(release.epoch), *(str(SCRATCH / name) for name in names))
     return sandbox.plan_command(
         chroot,
         argv,
@@ -324,7 +321,7 @@ def plan_finish(
                 Bind(source_path=work_dir, target_path=SCRATCH, writable=True),
             ),
         ),
-        purpose="the distributions were not packed",
+        purpose="the wheels were not packed",
         timeout_s=BUILD_TIMEOUT_S,
     )
 
@@ -355,20 +352,13 @@ def require_programs() -> None:
 
 
 def build_wheels(
-    release: Release,
-    chroot: Chroot,
-    site_dir: Path,
-    crates_dir: Path,
-    out_dir: Path,
-    progress: Progress,
+    release: Release, builder: Builder, out_dir: Path, progress: Progress
 ) -> tuple[Path, ...]:
     """Make the wheels and the source distributions of a release, all of them or none.
 
     Args:
         release: What is released; its source is not touched.
-        chroot: Where they are built, without network.
-        site_dir: Python packages with the backends, those of Prepared.
-        crates_dir: The Rust tester's crates, those of Prepared.
+        builder: Where they are built.
         out_dir: Gets them; is made when it is not there. Files of the same names are replaced.
         progress: Told of each distribution.
 
@@ -385,17 +375,14 @@ def build_wheels(
     out_dir.mkdir(parents=True, exist_ok=True)
     work_dir = out_dir / f".wheels.{os.getpid()}"
     try:
-        for name in ("raw", "tagged", "target", "unpacked"):
+        for name in ("made", "raw", "tagged", "target", "unpacked"):
             (work_dir / name).mkdir(parents=True)
         write_source(release, projects, work_dir / "source")
         for project in projects:
             with progress.phase(f"distribution {project.name}"):
-                process.run(prepare_hooks(project, release, chroot, site_dir, crates_dir, work_dir))
-        for path in sorted((work_dir / "raw").iterdir()):
-            _tag(path, work_dir)
-        made = find_made(projects, release.version, work_dir / "tagged")
-        names = tuple(str(path.relative_to(work_dir)) for path in made)
-        process.run(plan_finish(names, release, chroot, work_dir))
+                process.run(prepare_hooks(project, release, builder, work_dir))
+        repair_wheels(release, builder.chroot, work_dir)
+        made = find_made(projects, release.version, work_dir / "made")
         for path in made:
             path.chmod(FILE_MODE)
         return tuple(path.replace(out_dir / path.name) for path in made)
@@ -403,12 +390,19 @@ def build_wheels(
         cache.remove_tree(work_dir)
 
 
-def _tag(path: Path, work_dir: Path) -> None:
-    """Move what a backend made to ``tagged/``, a wheel of one system by its proper name."""
-    if path.suffix == ".whl" and not path.stem.endswith("-any"):
-        process.run(prepare_repair(path, work_dir))
-    else:
-        path.rename(work_dir / "tagged" / path.name)
+def repair_wheels(release: Release, chroot: Chroot, work_dir: Path) -> None:
+    """Move what backends left in ``raw/`` to ``made/``, wheels of one system as auditwheel does."""
+    raw_dir, tagged_dir, made_dir = (work_dir / name for name in ("raw", "tagged", "made"))
+    for path in sorted(raw_dir.iterdir()):
+        if path.suffix == ".whl" and not path.stem.endswith("-any"):
+            process.run(prepare_repair(path, work_dir))
+        else:
+            path.rename(made_dir / path.name)
+    tagged = sorted(tagged_dir.iterdir())
+    names = tuple(str(path.relative_to(work_dir)) for path in tagged)
+    process.run(plan_pack(names, release, chroot, work_dir))
+    for path in tagged:
+        path.rename(made_dir / path.name)
 
 
 def find_made(projects: tuple[Project, ...], version: str, folder: Path) -> tuple[Path, ...]:

@@ -51,6 +51,7 @@ from twinmod.shell import run as shell_run
 from twinmod.ui import doctor as ui_doctor
 from twinmod.ui import manual
 from twinmod.vm import recording
+from twinmod.vm import shell as vm_shell
 
 Result = TypeVar("Result")
 
@@ -675,6 +676,7 @@ def render_report(state: State, markdown: bool) -> ExitCode:
 def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
     """Boot a VM with both modules loaded and give its console to you."""
     config = state.select(kernel)
+    vm_shell.require_terminal()
     with workspace.hold_checkout(config, state.progress):
         prepared = workspace.run_setup(config, state.progress)
         return shell_run.run_shell(config, prepared, state.progress, gdb=gdb)

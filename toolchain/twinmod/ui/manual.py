@@ -42,14 +42,19 @@ class Verb:
     options: tuple[tuple[str, str], ...]
 
 
-def list_verbs(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[Verb]:
+def list_verbs(
+    command: click.Command, path: tuple[str, ...] = (), parent: click.Context | None = None
+) -> Iterator[Verb]:
     """Yield the verbs below a command, by name, without hidden ones."""
-    context = click.Context(command, info_name=" ".join((PROGRAM, *path)))
+    # A call inherits from its parents, and click keeps what the first context makes of an option.
+    context = click.Context(
+        command, parent, info_name=" ".join((PROGRAM, *path)), **command.context_settings
+    )
     if isinstance(command, click.Group):
         for name in sorted(command.commands):
             inner = command.commands[name]
             if not inner.hidden:
-                yield from list_verbs(inner, (*path, name))
+                yield from list_verbs(inner, (*path, name), context)
         return
     records = (
         parameter.get_help_record(context)

@@ -1,11 +1,34 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A VM whose console is the terminal of a person."""
 
+import os
+import shlex
 from pathlib import Path
 
-from twinmod.base import process
+from twinmod.base import commands, process
+from twinmod.errors import ConfigError
 from twinmod.vm import boot
 from twinmod.vm.boot import Setting, ShellWork
+
+STDIN = 0
+
+
+def require_terminal(descriptor: int = STDIN) -> None:
+    """Refuse a shell that nobody types into: QEMU does not end when its standard input does.
+
+    Args:
+        descriptor: The standard input that QEMU would have.
+
+    Raises:
+        ConfigError: It is closed, or a file, a pipe or a device that is not a terminal.
+    """
+    if not os.isatty(descriptor):
+        line = commands.render("shell")
+        raise ConfigError(
+            "a shell needs a terminal on its standard input",
+            hint=f"call it in a terminal; a program gives it one with: script -qc"
+            f" {shlex.quote(line)} /dev/null",
+        )
 
 
 def run_shell(setting: Setting, work: ShellWork, run_dir: Path) -> int:
