@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kmod import Module
+from twinmod.guest.modules import Module
 from zoo_device import Device
 
 
@@ -31,11 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def module(pytestconfig: pytest.Config) -> Module:
     """The kernel module, loaded."""
     name = pytestconfig.getoption("module")
-    return Module(
-        name=name,
-        ko_path=pytestconfig.getoption("module_path"),
-        device_path=Path("/dev") / name,
-    )
+    return Module(name=name, ko_path=pytestconfig.getoption("module_path"))
 
 
 @pytest.fixture

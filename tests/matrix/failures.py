@@ -14,7 +14,7 @@ from io import FileIO
 from itertools import pairwise
 from pathlib import Path
 
-from kmod import Module
+from twinmod.guest.modules import Module
 
 FAIL_NTH = Path("/proc/thread-self/fail-nth")
 DEBUGFS = Path("/sys/kernel/debug")

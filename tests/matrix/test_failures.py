@@ -16,8 +16,8 @@ import pytest
 import failures
 from absent import standing_still
 from contract import PAGE, SIZE, make_bytes
-from kmod import Module
 from memory import Memory
+from twinmod.guest.modules import Module
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

@@ -8,8 +8,8 @@ import pytest
 from absent import AbsentMemory, wait_for_touch
 from children import Child, endless
 from contract import INNER, PAGE, SIZE, make_bytes
-from kmod import Module
 from memory import Memory
+from twinmod.guest.modules import Module
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contract import PAGE, SIZE
-from kmod import Module
 from memory import Mapping
+from twinmod.guest.modules import Module
 from usage import (
     find_growth,
     find_object_growth,

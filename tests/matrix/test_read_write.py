@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contract import BEYOND, INNER, LENGTHS, OFFSETS, PAGE, SIZE, make_bytes
-from kmod import Module
 from memory import BAD_ADDRESSES, NULL, PROT_NONE, Memory, errno_of
+from twinmod.guest.modules import Module
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

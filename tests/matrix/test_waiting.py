@@ -8,7 +8,7 @@ import pytest
 from absent import CALLS, AbsentMemory, standing_still, wait_for_touch
 from children import Child, endless
 from contract import INNER, PAGE, SIZE, make_bytes
-from kmod import Module
+from twinmod.guest.modules import Module
 from usage import find_growth, read_kib, read_settled_kib
 
 if TYPE_CHECKING:

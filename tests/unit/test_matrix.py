@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from twinmod.base import process
+from twinmod.base import process, templates
 from twinmod.base.process import Command
 from twinmod.project import rules as project_rules
 
 ROOT = Path(__file__).resolve().parents[2]
 MATRIX = ROOT / "tests/matrix"
+#: As in a VM, the matrix finds the guest's modules where the agent has them.
+PACKAGES = templates.PACKAGE_DIR.parent
 
 LISTER = """\
 import json
@@ -55,7 +57,7 @@ def collect(folder: Path, *narrowing: str) -> dict[str, list[str]]:
         argv=argv,
         purpose="the matrix was not collected",
         timeout_s=60,
-        environment=(("PYTHONPATH", str(folder)), ("PYTHONDONTWRITEBYTECODE", "1")),
+        environment=(("PYTHONPATH", f"{folder}:{PACKAGES}"), ("PYTHONDONTWRITEBYTECODE", "1")),
     )
     found = re.findall(r"^ITEM (.+)$", process.run(command), re.MULTILINE)
     return dict(json.loads(line) for line in found)
@@ -104,7 +106,7 @@ def test_a_long_test_marks_its_steps_where_it_is_told_to(tmp_path: Path) -> None
         argv=argv,
         purpose="the long test did not pass",
         timeout_s=60,
-        environment=(("PYTHONPATH", str(MATRIX)), ("PYTHONDONTWRITEBYTECODE", "1")),
+        environment=(("PYTHONPATH", f"{MATRIX}:{PACKAGES}"), ("PYTHONDONTWRITEBYTECODE", "1")),
     )
     process.run(command)
     assert marks_path.read_bytes() == b".."

@@ -22,8 +22,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from twinmod.guest import door
+from twinmod.guest import door, modules
 from twinmod.guest.door import GuestError
+from twinmod.guest.modules import Module
 from twinmod.guest.protocol import TMPFS_FILE, Measurement, Passes, Timing, Turns
 
 PAGE = 4096
@@ -56,10 +57,6 @@ TOUCHED = 0x5A
 
 #: include/uapi/linux/time.h
 CLOCK_REALTIME_COARSE = 5
-
-#: arch/x86/entry/syscalls/syscall_64.tbl
-SYS_DELETE_MODULE = 176
-SYS_FINIT_MODULE = 313
 
 
 def plan_lengths(timing: Timing) -> tuple[int, int]:
@@ -295,40 +292,28 @@ def plan_bare(timing: Timing, descriptor: int, library: ctypes.CDLL) -> Calls:
 
 
 class Loader:
-    """Loads and unloads a module by system calls alone.
+    """Loads and unloads a module, and makes no call meanwhile but those that do so.
 
     Args:
-        name: Of the module.
-        path: Its file.
+        module: Loaded.
         parameters: As the kernel takes them.
     """
 
-    def __init__(self, name: str, path: str, parameters: str) -> None:
-        self.name = name.encode()
-        self.descriptor = os.open(path, os.O_RDONLY)
+    def __init__(self, module: Module, parameters: str) -> None:
+        self.name = module.name.encode()
+        self.descriptor = os.open(module.ko_path, os.O_RDONLY)
         self.parameters = parameters.encode()
         self.loaded = True
-        self.libc = ctypes.CDLL(None, use_errno=True)
 
     def load(self, _: int = 1) -> None:
         """Load it."""
-        self.call(SYS_FINIT_MODULE, self.descriptor, self.parameters, 0)
+        modules.finit_module(self.descriptor, self.parameters)
         self.loaded = True
 
     def unload(self, _: int = 1) -> None:
         """Unload it."""
-        self.call(SYS_DELETE_MODULE, self.name, os.O_NONBLOCK)
+        modules.delete_module(self.name)
         self.loaded = False
-
-    def call(self, number: int, *arguments: Any) -> None:
-        """Make a system call.
-
-        Raises:
-            GuestError: It failed.
-        """
-        if self.libc.syscall(number, *arguments) < 0:
-            why = os.strerror(ctypes.get_errno())
-            raise GuestError(f"{self.name.decode()}: system call {number}: {why}")
 
     def ensure(self, *, loaded: bool) -> None:
         """Load or unload it, unless that is how it is."""

@@ -18,13 +18,7 @@ _FILE_MODE = 0o100755
 _LINK_MODE = 0o120777
 
 #: What the agent runs, beside Python's own library.
-PROGRAMS = (
-    "usr/bin/python3",
-    "usr/bin/busybox",
-    "usr/bin/kmod",
-    "usr/sbin/insmod",
-    "usr/sbin/rmmod",
-)
+PROGRAMS = ("usr/bin/python3", "usr/bin/busybox")
 
 #: Parts of Python's library that no test of a driver needs: half of it.
 UNUSED = ("ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tests", "tkinter", "turtledemo")
