@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--tester", choices=("c", "rust"), help="language of the tester")
     group.addoption("--rule", action="append", default=[], help="only the tests of this rule")
     group.addoption("--long", action="store_true", help="many more rounds of what repeats itself")
-    group.addoption("--marks", type=int, help="descriptor on which a long test marks its steps")
+    group.addoption("--marks", type=int, help="descriptor of the heartbeat of a long test")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -87,10 +87,10 @@ def long_run(pytestconfig: pytest.Config) -> bool:
 
 
 @pytest.fixture(scope="session")
-def mark_step(pytestconfig: pytest.Config) -> Callable[[], object]:
+def beat(pytestconfig: pytest.Config) -> Callable[[], object]:
     """A function by which a long test says that it goes on, to who gives it up otherwise."""
-    marks = pytestconfig.getoption("marks")
-    return (lambda: None) if marks is None else Heartbeat(marks).beat
+    descriptor = pytestconfig.getoption("marks")
+    return (lambda: None) if descriptor is None else Heartbeat(descriptor).beat
 
 
 @pytest.fixture(scope="session")

@@ -172,7 +172,7 @@ def parse_event(text: str) -> tuple[str, tuple[str, ...]]:
 def iterate_failures(
     path: str,
     call: Callable[[], object],
-    mark_step: Callable[[], object],
+    beat: Callable[[], object],
     *,
     first: int = 1,
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
@@ -182,7 +182,7 @@ def iterate_failures(
     Args:
         path: Its name.
         call: Walks it.
-        mark_step: Called after each point.
+        beat: Called after each point.
         first: The point to begin with.
         around: What holds while the path is walked.
 
@@ -204,25 +204,25 @@ def iterate_failures(
         kind, stack = parse_event(trace.read_text())
         number = 0 if error is None else error.errno or 0
         yield Failure(path=path, nth=nth, kind=kind, errno=number, stack=stack), value
-        mark_step()
+        beat()
     raise AssertionError(f"{path}: still fails at its point {MOST}")
 
 
 def iterate_rounds(
     path: str,
     call: Callable[[], object],
-    mark_step: Callable[[], object],
+    beat: Callable[[], object],
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[tuple[Failure, object]]:
     """Fail a short path ROUNDS times as iterate_failures() does."""
     for _ in range(ROUNDS):
-        yield from iterate_failures(path, call, mark_step, around=around)
+        yield from iterate_failures(path, call, beat, around=around)
 
 
 def iterate_thoroughly(
     path: str,
     call: Callable[[], object],
-    mark_step: Callable[[], object],
+    beat: Callable[[], object],
     module: str,
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[tuple[Failure, object]]:
@@ -236,7 +236,7 @@ def iterate_thoroughly(
     begin, quiet, first = 0, 0, 1
     while quiet < QUIET:
         places: set[str] = set()
-        for failure, value in iterate_failures(path, call, mark_step, first=first, around=around):
+        for failure, value in iterate_failures(path, call, beat, first=first, around=around):
             own = {place for place in failure.stack if f"[{module}]" in place}
             if own and not begin:
                 begin = max(1, failure.nth - SHIFT)

@@ -141,7 +141,7 @@ def test_unloads_race_with_users(
     unloaded: Module,
     open_device: "OpenDevice",
     long_run: bool,
-    mark_step: Callable[[], object],
+    beat: Callable[[], object],
 ) -> None:
     unloaded.load()
     number = unloaded.device_path.stat().st_rdev
@@ -155,7 +155,7 @@ def test_unloads_race_with_users(
             unloaded.load()
             assert unloaded.device_path.stat().st_rdev == number, "the other node is another's"
             unloads += 1
-            mark_step()
+            beat()
         lines = [line for line in read_log() if unloaded.name in line]
     assert list_unseen(users, refused) == []
     assert lines == [f"{unloaded.name}: {SIZE} bytes"] * unloads

@@ -164,12 +164,12 @@ def test_more_than_is_available_is_refused(unloaded: Module) -> None:
 
 @pytest.mark.usefixtures("little_memory")
 def test_as_much_as_seven_eighths_can_be_had(
-    unloaded: Module, open_device: "OpenDevice", mark_step: Callable[[], object]
+    unloaded: Module, open_device: "OpenDevice", beat: Callable[[], object]
 ) -> None:
     killed, available = read_killed(), read_available()
     size = (available - available // 8 - MARGIN) // PAGE * PAGE
     unloaded.load(f"size={size}")
-    mark_step()
+    beat()
     with open_device() as device:
         assert device.size() == size
         assert device.pwrite(b"last", size - 4) == 4

@@ -183,11 +183,11 @@ def find_files(rules: Iterable[str], files: tuple[tuple[str, str], ...]) -> tupl
         rules: The rules that are wanted.
         files: (name, text) of the matrix; collecting a file costs more than many of its tests.
     """
-    marks = tuple(f'"{rule}"' for rule in rules)
+    quoted = tuple(f'"{rule}"' for rule in rules)
     return tuple(
         name
         for name, text in files
-        if name.startswith("test_") and any(mark in text for mark in marks)
+        if name.startswith("test_") and any(rule in text for rule in quoted)
     )
 
 

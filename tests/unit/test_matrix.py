@@ -64,21 +64,21 @@ def collect(folder: Path, *narrowing: str) -> dict[str, list[str]]:
 
 
 LONG = """\
-def test_steps(long_run, mark_step):
+def test_steps(long_run, beat):
     assert long_run
-    mark_step()
-    mark_step()
+    beat()
+    beat()
 """
 
 
-def test_a_long_test_marks_its_steps_where_it_is_told_to(tmp_path: Path) -> None:
+def test_a_long_test_has_its_heartbeat_where_it_is_told_to(tmp_path: Path) -> None:
     (tmp_path / "test_long.py").write_text(LONG)
-    marks_path = tmp_path / "marks"
+    beats_path = tmp_path / "beats"
     argv = (
         "sh",
         "-c",
         'exec "$@" 3>"$0"',
-        str(marks_path),
+        str(beats_path),
         sys.executable,
         "-m",
         "pytest",
@@ -109,7 +109,7 @@ def test_a_long_test_marks_its_steps_where_it_is_told_to(tmp_path: Path) -> None
         environment=(("PYTHONPATH", f"{MATRIX}:{PACKAGES}"), ("PYTHONDONTWRITEBYTECODE", "1")),
     )
     process.run(command)
-    assert marks_path.read_bytes() == b".."
+    assert beats_path.read_bytes() == b".."
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ PLAN = protocol.Plan(
     increments=0,
     method="lock",
     measurement=None,
-    marks="/twinmod/native/marks.so",
+    magic="/twinmod/native/magic.so",
     loop="/twinmod/native/loop",
 )
 

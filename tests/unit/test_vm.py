@@ -219,7 +219,7 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
         "increments": 0,
         "method": "lock",
         "measurement": None,
-        "marks": "/twinmod/native/marks.so",
+        "magic": "/twinmod/native/magic.so",
         "loop": "/twinmod/native/loop",
     }
 

@@ -68,10 +68,10 @@ def render_replay(replay: Replay) -> str:
         )
     ]
     for number, step in enumerate(steps):
-        mark = "agree" if number < replay.agreed else "-"
+        word = "agree" if number < replay.agreed else "-"
         if number == replay.agreed:
-            mark = "DIFFER" if replay.difference else replay.result.outcome.upper()
-        lines.append(f"{number + 1:>4}  {mark:<7} {scripts.render_step(step)}")
+            word = "DIFFER" if replay.difference else replay.result.outcome.upper()
+        lines.append(f"{number + 1:>4}  {word:<7} {scripts.render_step(step)}")
     if replay.difference:
         lines.append(replay.difference)
     return "\n".join(lines)

@@ -162,7 +162,7 @@ def run_measure(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartb
     gc.disable()
     measurement = require_measurement(plan)
     tester = importlib.import_module(plan.testers[cell.tester])
-    library = ctypes.CDLL(plan.marks)
+    library = ctypes.CDLL(plan.magic)
     parameters = f"size={measurement.device_bytes}" if measurement.device_bytes else ""
     for load_number in range(1, measurement.loads + 1):
         loader = None
@@ -198,7 +198,7 @@ def run_turns(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbea
     redirect_output(plan_log_path(cell))
     gc.disable()
     measurement = require_measurement(plan)
-    library = ctypes.CDLL(plan.marks)
+    library = ctypes.CDLL(plan.magic)
     parameters = f"size={measurement.device_bytes}" if measurement.device_bytes else ""
     loaders = {}
     for module in list_modules(plan):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Inside a VM that counts: calls of one kind, over and over, with marks around them.
+"""Inside a VM that counts: calls of one kind, over and over, with magic instructions around them.
 
-A mark is an instruction that native/profiler.c, in QEMU, knows: it writes down what was executed
+native/profiler.c, in QEMU, knows a magic instruction: it writes down what was executed
 since the one before. Calls are made in segments of two lengths, so that what a segment costs
 beside its calls is the same in both, and can be taken off. Standard library only.
 """
@@ -101,36 +101,36 @@ class Profiler:
     """The way to native/profiler.c.
 
     Args:
-        library: native/marks.so.
+        library: native/magic.so.
         symbols_path: Where QEMU reads the kernel's symbols.
     """
 
     def __init__(self, library: ctypes.CDLL, symbols_path: Path) -> None:
         self.library = library
         self.symbols_path = symbols_path
-        self.marks = 0
+        self.executed = 0
 
-    def mark(self) -> None:
+    def write_counts(self) -> None:
         """Let QEMU write down what was counted."""
-        self.library.mark_counts()
-        self.marks += 1
+        self.library.magic_counts()
+        self.executed += 1
 
     def read_symbols(self) -> None:
         """Let QEMU read the kernel's symbols, which a loaded module has changed."""
         shutil.copyfile("/proc/kallsyms", self.symbols_path)
-        self.library.mark_symbols()
+        self.library.magic_symbols()
 
     def count(self, timing: Timing, calls: Calls, rounds: int) -> tuple[int, tuple[int, ...]]:
         """Make calls in rounds of two segments.
 
         Returns:
-            The number of the mark that ended the first segment, and the page faults of each
-            segment. Every second mark ends one.
+            The number of the magic instruction that ended the first segment, and the page faults
+            of each segment. Every second one ends one.
         """
         lengths = plan_lengths(timing)
         for _ in range(plan_warm_segments(timing)):
             self.count_segment(calls, 1)
-        first = self.marks + 1
+        first = self.executed + 1
         faults = tuple(
             self.count_segment(calls, length)
             for _ in range(plan_rounds(timing, rounds))
@@ -139,13 +139,13 @@ class Profiler:
         return first, faults
 
     def count_segment(self, calls: Calls, length: int) -> int:
-        """Make some calls between two marks; return the page faults of this thread meanwhile."""
+        """Make some calls, counted apart; return the page faults of this thread meanwhile."""
         calls.prepare(length)
         before = read_minor_faults()
-        self.mark()
+        self.write_counts()
         if length:
             calls.make(length)
-        self.mark()
+        self.write_counts()
         return read_minor_faults() - before
 
 
@@ -341,7 +341,7 @@ def open_calls(
         timing: Which.
         path: What they are made on.
         tester: The extension that makes them.
-        library: native/marks.so.
+        library: native/magic.so.
         loader: Of the module, None for a yardstick.
     """
     if timing.operation == "open":
@@ -565,7 +565,7 @@ def iterate_turns(
         measurement: What is measured.
         tester_name: The tester's.
         tester: The extension that makes the calls.
-        library: native/marks.so.
+        library: native/magic.so.
         loaders: Of every module, by name.
     """
     for timing in measurement.timings:

@@ -124,8 +124,8 @@ class Segments:
     cell: str
     # From 1 on, in one VM.
     load: int
-    # The number, in the section, of the mark that ended the first segment; every second one ends
-    # one.
+    # The number, in the section, of the magic instruction that ended the first segment; every
+    # second one ends one.
     first: int
     # How many calls the two segments of a round make.
     lengths: tuple[int, int]
@@ -206,7 +206,7 @@ class Plan:
     # Of a VM that counts instructions, or takes turns.
     measurement: Measurement | None = None
     # The library and the program of a VM that measures.
-    marks: str
+    magic: str
     loop: str
 
 

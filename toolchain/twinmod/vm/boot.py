@@ -168,7 +168,7 @@ class Setting:
     accelerator: Accelerator
     # What the modules say as theirs.
     version: str
-    # Holds profiler.so and marks.so, for VMs whose instructions are counted.
+    # Holds profiler.so and magic.so, for VMs whose instructions are counted.
     native_dir: Path | None = None
     # What a VM has as its root instead of the chroot, whose Python it must have.
     root_dir: Path | None = None
@@ -240,7 +240,7 @@ def plan_exact(setting: Setting, native_dir: Path) -> Setting:
 
     Args:
         setting: Of other VMs.
-        native_dir: Holds profiler.so and marks.so.
+        native_dir: Holds profiler.so and magic.so.
 
     Source: qemu(1), ``-icount``: an instruction takes 2^0 ns, on one processor.
     """
@@ -314,7 +314,7 @@ def _plan_common(setting: Setting, work: Work) -> Plan:
         matrix=str(inside / "matrix"),
         version=setting.version,
         limit_s=work.limit_s,
-        marks=str(NATIVE / "marks.so"),
+        magic=str(NATIVE / "magic.so"),
         loop=str(NATIVE / "loop"),
     )
 
