@@ -19,8 +19,8 @@ from twinmod.cells.model import DIFFERENTIAL, CellResult
 from twinmod.cells.transcript import End
 from twinmod.differential import corpus as differential_corpus
 from twinmod.differential import explorer as differential_explorer
-from twinmod.differential import replayer as differential_replayer
 from twinmod.differential import report
+from twinmod.differential import reproduce as differential_reproduce
 from twinmod.differential import scripts as differential_scripts
 from twinmod.differential.scripts import Sequence
 from twinmod.errors import ConfigError
@@ -514,7 +514,7 @@ def test_a_step_that_was_never_carried_out_fails_the_run(
     assert (result.outcome, result.problems) == ("failed", problems)
 
 
-def test_each_round_is_a_test_and_the_one_that_failed_says_how_to_replay_it() -> None:
+def test_each_round_is_a_test_and_the_one_that_failed_says_how_to_reproduce_it() -> None:
     passed = report.plan_result(ENDED, make_exploration(None), (), "")
     assert [(test.id, test.outcome) for test in passed.tests] == [
         ("differential[4096-c]", "passed"),
@@ -560,27 +560,27 @@ def test_a_soak_goes_on_with_fresh_seeds_until_its_time_is_up(
     assert {one.size for one in rounds} == set(definition.SIZES)
 
 
-# -- replay -----------------------------------------------------------------------------------
+# -- reproduction -----------------------------------------------------------------------------
 
 
-def replay(tmp_path: Path, definition: differential_scripts.Definition, vm: ModelVm) -> str:
+def reproduce(tmp_path: Path, definition: differential_scripts.Definition, vm: ModelVm) -> str:
     steps = (
         ("seek", {"file": 0, "offset": -1, "whence": 2}),
         ("write", {"file": 0, "seed": 1, "size": 1}),
         READ,
     )
-    replayer = differential_replayer.Replayer(definition, make_sequence(*steps))
-    replayer.converse(vm)
+    reproducer = differential_reproduce.Reproducer(definition, make_sequence(*steps))
+    reproducer.converse(vm)
     outcome = "passed" if vm.alive else "lost"
-    replayed = replayer.finish(replace(ENDED, outcome=Outcome(outcome)))
-    return replayed.result.outcome + "\n" + differential_replayer.render_replay(replayed)
+    reproduced = reproducer.finish(replace(ENDED, outcome=Outcome(outcome)))
+    return reproduced.result.outcome + "\n" + differential_reproduce.render_reproduction(reproduced)
 
 
-def test_a_replay_shows_each_step_and_the_first_that_differs(
+def test_a_reproduction_shows_each_step_and_the_first_that_differs(
     tmp_path: Path, definition: differential_scripts.Definition
 ) -> None:
     vm = ModelVm(tmp_path, {"c": ForgetfulModel})
-    outcome, device, first, second, third, told = replay(tmp_path, definition, vm).splitlines()
+    outcome, device, first, second, third, told = reproduce(tmp_path, definition, vm).splitlines()
     assert (outcome, device) == ("failed", "device(size=4096, tester='c')")
     assert first.split(maxsplit=2)[:2] == ["1", "agree"]
     assert second.split(maxsplit=2)[:2] == ["2", "DIFFER"]
@@ -588,18 +588,18 @@ def test_a_replay_shows_each_step_and_the_first_that_differs(
     assert told.startswith("step 2, write(")
 
 
-def test_a_replay_shows_the_step_that_a_vm_died_of(
+def test_a_reproduction_shows_the_step_that_a_vm_died_of(
     tmp_path: Path, definition: differential_scripts.Definition
 ) -> None:
-    outcome, *lines = replay(tmp_path, definition, ModelVm(tmp_path, GOOD, "write")).splitlines()
+    outcome, *lines = reproduce(tmp_path, definition, ModelVm(tmp_path, GOOD, "write")).splitlines()
     assert outcome == "lost"
     assert [line.split()[1] for line in lines[1:]] == ["agree", "LOST", "-"]
 
 
-def test_a_replay_of_what_was_mended_agrees(
+def test_a_reproduction_of_what_was_mended_agrees(
     tmp_path: Path, definition: differential_scripts.Definition
 ) -> None:
-    outcome, *lines = replay(tmp_path, definition, ModelVm(tmp_path, GOOD)).splitlines()
+    outcome, *lines = reproduce(tmp_path, definition, ModelVm(tmp_path, GOOD)).splitlines()
     assert outcome == "passed"
     assert [line.split()[1] for line in lines[1:]] == ["agree", "agree", "agree"]
 
