@@ -111,8 +111,8 @@ def plan_probe() -> str:
     A function that has returned has left its caller's frame in ``%bp``: where the address of the
     next frame is, and then the place that the caller returns to.
     """
-    places = (f"p{n}=+8({'+0(' * n}%bp{')' * n}):symstr" for n in range(DEPTH))
-    return f"r:{PROBE} should_fail_ex failed=$retval:u8 {' '.join(places)}\n"
+    frames = (f"p{n}=+8({'+0(' * n}%bp{')' * n}):symstr" for n in range(DEPTH))
+    return f"r:{PROBE} should_fail_ex failed=$retval:u8 {' '.join(frames)}\n"
 
 
 def fail_at(nth: int, call: Callable[[], object]) -> tuple[bool, OSError | None, object]:
@@ -161,9 +161,9 @@ def parse_event(text: str) -> tuple[str, tuple[str, ...]]:
     assert event, f"a failure that nothing tells of: {text}"
     # Nothing ends a text there, so it goes on with all that follow it.
     texts = (*re.findall(r'p\d+="([^"]*)"', event[2]), "")
-    places = (text.removesuffix(rest) for text, rest in pairwise(texts))
-    stack = tuple(place for place in (event[1], *places) if "+0x" in place)
-    functions = (place.partition("+")[0].lstrip("_") for place in stack)
+    callers = (text.removesuffix(rest) for text, rest in pairwise(texts))
+    stack = tuple(frame for frame in (event[1], *callers) if "+0x" in frame)
+    functions = (frame.partition("+")[0].lstrip("_") for frame in stack)
     kind = next((DECISIONS[name] for name in functions if name in DECISIONS), "")
     assert kind, f"a failure of no kind that was asked for: {text}"
     return kind, stack
@@ -235,17 +235,17 @@ def iterate_thoroughly(
     known: set[str] = set()
     begin, quiet, first = 0, 0, 1
     while quiet < QUIET:
-        places: set[str] = set()
+        reached: set[str] = set()
         for failure, value in iterate_failures(path, call, beat, first=first, around=around):
-            own = {place for place in failure.stack if f"[{module}]" in place}
+            own = {frame for frame in failure.stack if f"[{module}]" in frame}
             if own and not begin:
                 begin = max(1, failure.nth - SHIFT)
-            places |= own
+            reached |= own
             yield failure, value
         if not begin:
             return
-        first, quiet = begin, 0 if places - known else quiet + 1
-        known |= places
+        first, quiet = begin, 0 if reached - known else quiet + 1
+        known |= reached
 
 
 def keep(module: str, tester: str, failure: Failure) -> None:

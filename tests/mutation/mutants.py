@@ -163,15 +163,15 @@ def plan_sources(
     files = dict(sources)
     for edit in mutant.edits:
         old, new = edit.text.encode(), edit.new.encode()
-        places = {name: content.count(old) for name, content in files.items()}
-        if sum(places.values()) != 1:
+        counts = {name: content.count(old) for name, content in files.items()}
+        if sum(counts.values()) != 1:
             raise ConfigError(
                 f"mutant {mutant.full_name} no longer applies: its text occurs "
-                f"{sum(places.values())} times, not once",
+                f"{sum(counts.values())} times, not once",
                 facts=(("text", edit.text.strip("\n")),),
                 hint="write its entry in tests/mutation/mutants.toml anew",
             )
-        name = next(name for name, count in places.items() if count)
+        name = next(name for name, count in counts.items() if count)
         files[name] = files[name].replace(old, new)
     return tuple(files.items())
 

@@ -413,17 +413,17 @@ def test_the_objects_that_leaked_are_counted_by_where_they_were_allocated() -> N
 
 @pytest.mark.parametrize("address", ["0xffffffffa000005d", "0xffffffffc0201010"])
 def test_modules_are_where_a_kernel_of_either_kind_has_them(address: str) -> None:
-    place = leaks.CodeRange("no_such_module")
-    assert place.name_line(f"    {address}") == "    unloaded+0x0/0x0 [no_such_module]"
+    code = leaks.CodeRange("no_such_module")
+    assert code.name_line(f"    {address}") == "    unloaded+0x0/0x0 [no_such_module]"
 
 
 def test_an_address_of_unloaded_code_is_a_place_of_its_module() -> None:
-    place = leaks.CodeRange("no_such_module")
-    place.start, place.size = 0xFFFF_FFFF_C020_1000, 0x2000
-    assert place.name_line("    0xffffffffc0201010") == "    .text+0x10/0x2000 [no_such_module]"
-    assert place.name_line("    0xffffffffc0901010") == "    unloaded+0x0/0x0 [no_such_module]"
+    code = leaks.CodeRange("no_such_module")
+    code.start, code.size = 0xFFFF_FFFF_C020_1000, 0x2000
+    assert code.name_line("    0xffffffffc0201010") == "    .text+0x10/0x2000 [no_such_module]"
+    assert code.name_line("    0xffffffffc0901010") == "    unloaded+0x0/0x0 [no_such_module]"
     for line in ("    0xffffffff81000000", "    vfs_read+0x1/0x2", "    0xffff888006cb71e0"):
-        assert place.name_line(line) == line
+        assert code.name_line(line) == line
 
 
 # -- requests ---------------------------------------------------------------------------------

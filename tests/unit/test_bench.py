@@ -42,8 +42,8 @@ COUNTED = Counted(
 )
 
 
-def parse(*places: tuple[int, int]) -> dict[tuple[int, int], Segment]:
-    return figures.parse_counts(WRITTEN.splitlines(keepends=True), set(places))
+def parse(*keys: tuple[int, int]) -> dict[tuple[int, int], Segment]:
+    return figures.parse_counts(WRITTEN.splitlines(keepends=True), set(keys))
 
 
 def test_a_segment_is_what_came_between_two_magic_instructions() -> None:

@@ -188,10 +188,10 @@ def test_modules_that_answer_as_the_model_does_agree() -> None:
     assert render_difference(c=right, rust=right) == ""
 
 
-@pytest.mark.parametrize("place", range(4))
-def test_each_part_of_an_answer_counts(place: int) -> None:
+@pytest.mark.parametrize("part", range(4))
+def test_each_part_of_an_answer_counts(part: int) -> None:
     wrong = [list(answer) for answer in RIGHT]
-    wrong[0][place] = "x"
+    wrong[0][part] = "x"
     said = render_difference(c=[list(answer) for answer in RIGHT], rust=wrong)
     assert said.startswith("step 1, read(file=0, size=9): the model [9, 0, 9, '00'], rust [")
     assert " c [" not in said

@@ -36,25 +36,25 @@ class NewcEntry:
 def parse_newc(archive: bytes) -> tuple[NewcEntry, ...]:
     """Read an archive back, as strictly as buffer-format.rst describes it."""
     entries: list[NewcEntry] = []
-    place = 0
+    offset = 0
     while True:
-        assert place % 4 == 0, "a header that is not aligned"
-        header = archive[place : place + 110]
+        assert offset % 4 == 0, "a header that is not aligned"
+        header = archive[offset : offset + 110]
         assert re.fullmatch(rb"070701[0-9A-Fa-f]{104}", header)
         fields = [int(header[at : at + 8], 16) for at in range(6, 110, 8)]
         size, name_size = fields[6], fields[11]
-        name = archive[place + 110 : place + 110 + name_size]
+        name = archive[offset + 110 : offset + 110 + name_size]
         assert name.endswith(b"\0")
-        begin = place + 110 + name_size
+        begin = offset + 110 + name_size
         padding = -begin % 4
         assert archive[begin : begin + padding] == b"\0" * padding
         begin += padding
         content = archive[begin : begin + size]
         assert len(content) == size, "an archive that is cut off"
         entries.append(NewcEntry(name[:-1].decode(), fields[0], fields[1], fields[4], content))
-        place = begin + size + (-size % 4)
+        offset = begin + size + (-size % 4)
         if entries[-1].name == "TRAILER!!!":
-            assert not archive[place:].strip(b"\0")
+            assert not archive[offset:].strip(b"\0")
             return tuple(entries)
 
 

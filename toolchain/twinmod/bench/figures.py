@@ -240,10 +240,10 @@ def parse_counts(
             names[number] = name
         elif first == "magic":
             end, user, elsewhere = map(int, rest.split())
-            place = section, end
-            kernel = {} if place in wanted else None
+            key = section, end
+            kernel = {} if key in wanted else None
             if kernel is not None:
-                found[place] = Segment(user=user, kernel=kernel, elsewhere=elsewhere)
+                found[key] = Segment(user=user, kernel=kernel, elsewhere=elsewhere)
         elif first == "lost":
             raise ValueError(f"{rest} instructions were not told apart")
         elif kernel is not None:

@@ -336,7 +336,7 @@ def run_cell(plan: Plan, cell: PlannedCell, stream: Stream) -> bool:
         why = f"{problem}; the kernel says: {said}" if said else problem
         stream.emit(CellEnded(outcome=Outcome.FAILED, problems=(f"did not load: {why}",)))
         return True
-    place = CodeRange(cell.module)
+    code = CodeRange(cell.module)
     work = WORKS[cell.work]
     child = Child(lambda heartbeat: work(plan, cell, stream, heartbeat))
     status = child.wait(stream, log, plan.limit_s)
@@ -353,7 +353,7 @@ def run_cell(plan: Plan, cell: PlannedCell, stream: Stream) -> bool:
     problems = [problem] if problem else []
     left = unload([module] if cell.module else [m for m in list_modules(plan) if m.is_loaded()])
     if cell.module and not left:
-        leaks.tell_leaks(place)
+        leaks.tell_leaks(code)
     if log.read() and log.has_fault():
         problems += [*left, log.complaint]
         stream.emit(CellEnded(outcome=Outcome.CRASHED, problems=tuple(problems)))

@@ -64,7 +64,7 @@ class KernelFault:
 
 
 #: An address as the kernel prints it with %pS: a symbol, or a number where it knows none.
-_PLACE = r"(?:\S+\+0x[0-9a-f]+/0x[0-9a-f]+|0x[0-9a-f]+)"
+_ADDRESS = r"(?:\S+\+0x[0-9a-f]+/0x[0-9a-f]+|0x[0-9a-f]+)"
 
 #: What die() says of a fault; older kernels say it without "Oops: " before it.
 _TRAPS = (
@@ -142,7 +142,7 @@ _FIRST_LINES = {
     # SLUB names the cache: "BUG kmalloc-64 (Tainted: G): Right Redzone overwritten".
     "slub": (r"BUG .+ \((?:Not tainted|Tainted: [^)]*)\): ",),
     "warning": (
-        rf"WARNING: (?:.+:\d+ )?at {_PLACE}",
+        rf"WARNING: (?:.+:\d+ )?at {_ADDRESS}",
         # 6.12 names the processor first.
         r"WARNING: CPU: \d+ PID: \d+ at ",
         "WARNING: kernel stack (?:regs|frame pointer) at ",

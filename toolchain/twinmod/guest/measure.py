@@ -37,7 +37,7 @@ SEGMENT_CALLS = 64
 WARM_SEGMENTS = 12
 
 #: Where fresh memory lies: far from all else, and where a table of pages begins.
-PLACE = 0x10_0000_0000
+FRESH_ADDRESS = 0x10_0000_0000
 
 #: As much as all calls of a turn by a clock touch.
 FRESH_BYTES = 64 * 1024 * 1024
@@ -197,7 +197,7 @@ def reserve() -> int:
     Every fault looks its mapping up in a tree, and where in the tree it is costs instructions. So
     it is made first, and has neighbours that keep all later ones away from its part of the tree.
     """
-    address = _map(PLACE, FRESH_BYTES, mmap.PROT_READ | mmap.PROT_WRITE)
+    address = _map(FRESH_ADDRESS, FRESH_BYTES, mmap.PROT_READ | mmap.PROT_WRITE)
     for number in range(NEIGHBOURS):
         # No two of one protection side by side: they would be one mapping.
         protection = mmap.PROT_READ if number % 2 else 0
