@@ -83,14 +83,14 @@ RUN = """\
 import os, sys
 import pytest
 from twinmod.guest.child import Heartbeat
-from twinmod.guest.plugin import Reporter
+from twinmod.guest.plugin import Announcer
 from twinmod.guest.stream import Stream
 heartbeat = Heartbeat(os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT))
 events = os.dup(1)
 os.dup2(2, 1)
 pytest.main([sys.argv[1], "-p", "no:cacheprovider", "--tb=short", "-q", "--rootdir", sys.argv[1],
              "-c", os.devnull, "-W", "ignore", *sys.argv[3:]],
-            plugins=[Reporter(Stream(events), heartbeat)])
+            plugins=[Announcer(Stream(events), heartbeat)])
 """
 
 
@@ -117,7 +117,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def events(folder: Path) -> list[dict[str, Any]]:
-    """What a Reporter says of one real run of pytest."""
+    """What an Announcer says of one real run of pytest."""
     lines = run_script(RUN, str(folder), str(folder / "beats")).splitlines()
     return [json.loads(line) for line in lines]
 
@@ -209,7 +209,7 @@ from twinmod.guest import child as guest_child
 from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
 guest_child.HEARTBEAT_S = 0.02
-guest_log.REPORT_PAUSE_S = 0.02
+guest_log.SPLAT_PAUSE_S = 0.02
 stream = guest_stream.Stream(1)
 records, kernel = os.pipe()
 os.set_blocking(records, False)
@@ -376,7 +376,7 @@ def test_what_the_agent_copies_into_the_log_is_taken_as_the_kernels(
         ("mdriver_c: unreferenced object 0x1", False),
     ],
 )
-def test_a_report_begins_where_the_kernels_text_does_and_not_its_stamp(
+def test_a_splat_begins_where_the_kernels_text_does_and_not_its_stamp(
     said: str, begins: bool
 ) -> None:
     records, kernel = os.pipe()

@@ -26,7 +26,7 @@ from twinmod.guest.door import GuestError
 from twinmod.guest.leaks import CodeRange
 from twinmod.guest.log import KERNELS_WORDS, KernelLog
 from twinmod.guest.modules import Module
-from twinmod.guest.plugin import PYTEST_SAVINGS, Reporter
+from twinmod.guest.plugin import PYTEST_SAVINGS, Announcer
 from twinmod.guest.protocol import (
     Answered,
     Booted,
@@ -111,7 +111,7 @@ def run_pytest(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbe
         *plan.pytest_args,
         *(f"--rule={rule}" for rule in cell.rules),
     ]
-    return int(pytest.main(arguments, plugins=[Reporter(stream, heartbeat)]))
+    return int(pytest.main(arguments, plugins=[Announcer(stream, heartbeat)]))
 
 
 def run_count(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbeat) -> int:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from twinmod.guest import faults
 
-#: A report is whole when the kernel said nothing more for so long; most take a moment.
-REPORT_PAUSE_S = 0.5
-REPORT_TIMEOUT_S = 5.0
+#: A splat, which is what the kernel writes of a fault, is whole when no more comes for so long.
+SPLAT_PAUSE_S = 0.5
+SPLAT_TIMEOUT_S = 5.0
 
 #: How many of the kernel's last lines say why it refused a module.
 KERNELS_WORDS = 2
@@ -54,7 +54,7 @@ class KernelLog:
         descriptor: Of /dev/kmsg, that does not block.
         modules: Those under test; a data race of the kernel's own code is no fault of theirs.
         tell: Called with each line that a program wrote to /dev/kmsg and that looks like the first
-            one of a report. On the console nothing tells it from the kernel's own.
+            one of a splat. On the console nothing tells it from the kernel's own.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class KernelLog:
         self.complaint = ""
 
     def read(self) -> bool:
-        """Read what is new; return whether a report of the kernel begins in it."""
+        """Read what is new; return whether a splat begins in it."""
         begun = False
         for record in iterate_records(self.descriptor):
             firsts = [
@@ -86,11 +86,11 @@ class KernelLog:
         return begun
 
     def has_fault(self) -> bool:
-        """Wait until the reports that have begun are whole, and tell whether one ends a cell."""
-        deadline = time.monotonic() + REPORT_TIMEOUT_S
+        """Wait until the splats that have begun are whole, and tell whether one ends a cell."""
+        deadline = time.monotonic() + SPLAT_TIMEOUT_S
         poll = select.poll()
         poll.register(self.descriptor, select.POLLIN)
-        while time.monotonic() < deadline and poll.poll(REPORT_PAUSE_S * 1000):
+        while time.monotonic() < deadline and poll.poll(SPLAT_PAUSE_S * 1000):
             self.read()
         found = faults.parse_faults("\n".join(self.lines))
         bad = [fault for fault in found if not faults.is_tolerated(fault, self.modules)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The pytest plugin that reports each test when it begins and when it ends."""
+"""The pytest plugin that announces each test, and how it ended."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ PYTEST_SAVINGS = (
 )
 
 
-class Reporter:
+class Announcer:
     """A pytest plugin: says when a test begins and how it ended."""
 
     def __init__(self, stream: Stream, heartbeat: Heartbeat) -> None:

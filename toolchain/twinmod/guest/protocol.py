@@ -340,7 +340,7 @@ class Answered(_Event):
 
 @dataclass(slots=True, kw_only=True)
 class WrittenByProgram(_Event):
-    """A program wrote a line to /dev/kmsg that looks like the first one of a kernel's report."""
+    """A program wrote a line to /dev/kmsg that looks like the first one of a splat."""
 
     KIND: ClassVar[str] = "by_program"
     # As the console has it.

@@ -54,7 +54,7 @@ class VmEnd:
     console: str
     # What QEMU itself had to say.
     qemu_log: str
-    # The console's lines that a program wrote and that look like the begin of a kernel's report.
+    # The console's lines that a program wrote and that look like the begin of a splat.
     by_programs: tuple[str, ...] = ()
     # (title, seconds) of what it spent its time on.
     phases: tuple[tuple[str, float], ...] = ()
