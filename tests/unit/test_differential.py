@@ -229,9 +229,9 @@ class ModelVm(session.Vm):
     """Stands for a VM: its two modules are models, and it dies of what it is told to die of."""
 
     def __init__(
-        self, run_dir: Path, modules: Mapping[str, type[model.Model]], deadly: str = ""
+        self, vm_dir: Path, modules: Mapping[str, type[model.Model]], deadly: str = ""
     ) -> None:
-        self.plan = SimpleNamespace(run_dir=run_dir)  # type: ignore[assignment]
+        self.plan = SimpleNamespace(vm_dir=vm_dir)  # type: ignore[assignment]
         self.modules = modules
         self.deadly = deadly
         self.end = End.EXITED

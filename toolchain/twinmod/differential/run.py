@@ -159,9 +159,9 @@ def prepare_exploring(
     count = iter(range(1, 1_000_000))
 
     def boot() -> AbstractContextManager[session.Vm]:
-        run_dir = out_dir / f"vm-again-{next(count)}"
-        progress.note(f"the VM died of a sequence; booting another one: {run_dir.name}")
-        return session.serve(setting, work, run_dir, lambda _: None)
+        vm_dir = out_dir / f"vm-again-{next(count)}"
+        progress.note(f"the VM died of a sequence; booting another one: {vm_dir.name}")
+        return session.serve(setting, work, vm_dir, lambda _: None)
 
     def found(sequence: scripts.Sequence, message: str) -> None:
         progress.detail(f"a sequence of {len(sequence.steps)} steps fails; making it smaller")

@@ -682,7 +682,7 @@ def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
 
 
 @cli.command()
-@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("vm_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(
     "--gdb",
     "gdb",
@@ -690,9 +690,9 @@ def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
     help="Wait for the verb `gdb` in another terminal before it begins.",
 )
 @pass_state
-def replay(state: State, run_dir: Path, gdb: bool) -> ExitCode:
+def replay(state: State, vm_dir: Path, gdb: bool) -> ExitCode:
     """Repeat, instruction for instruction, a VM that `test --record` left in the folder RUN."""
-    recorded = recording.read_recording(run_dir.resolve())
+    recorded = recording.read_recording(vm_dir.resolve())
     config = state.select(recorded.document.kernel)
     with workspace.hold_checkout(config, state.progress):
         prepared = workspace.run_setup(config, state.progress)

@@ -8,8 +8,8 @@ from twinmod.vm import boot
 from twinmod.vm.boot import Setting, ShellWork
 
 
-def run_shell(setting: Setting, work: ShellWork, run_dir: Path) -> int:
+def run_shell(setting: Setting, work: ShellWork, vm_dir: Path) -> int:
     """Boot a VM for a person; return QEMU's status."""
-    plan = boot.prepare_boot(setting, work, run_dir)
-    with boot.write_run_dir(plan):
+    plan = boot.prepare_boot(setting, work, vm_dir)
+    with boot.write_vm_dir(plan):
         return process.run_interactive(plan.command)
