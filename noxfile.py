@@ -48,7 +48,7 @@ def install(session: nox.Session, lock: str, *projects: str) -> None:
         *map(str, folders),
         env={"CARGO_TARGET_DIR": str(ROOT / "out" / "cargo"), **PIP},
     )
-    environment.mark_current(home, inputs)
+    environment.note_current(home, inputs)
 
 
 def twinmod(session: nox.Session, *arguments: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kmod import Module
+from twinmod.guest.modules import Module
 from zoo_device import Device
 
 
@@ -19,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--module-path", type=Path, help="the file that holds it")
     group.addoption("--module-version", default="", help="what the module says as its version")
     group.addoption("--tester", help="the attempt: c, rust, or another one of the entry")
-    group.addoption("--marks", type=int, help="descriptor on which a long test marks its steps")
+    group.addoption("--marks", type=int, help="descriptor of the heartbeat of a long test")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,11 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def module(pytestconfig: pytest.Config) -> Module:
     """The kernel module, loaded."""
     name = pytestconfig.getoption("module")
-    return Module(
-        name=name,
-        ko_path=pytestconfig.getoption("module_path"),
-        device_path=Path("/dev") / name,
-    )
+    return Module(name=name, ko_path=pytestconfig.getoption("module_path"))
 
 
 @pytest.fixture

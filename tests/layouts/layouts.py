@@ -388,11 +388,7 @@ def render_report(document: LayoutsReport) -> str:
         for layout in document.layouts
     ]
     rows.append((YARDSTICK, *(render_costs(document.yardsticks, size) for size in SIZES), ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = base_text.render_columns(rows, others="left")
     exact = document.exact
     spread = max((c.spread for c in plan_all_costs(document)), default=0.0)
     lines += [

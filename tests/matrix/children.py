@@ -6,9 +6,10 @@ import select
 import signal
 import socket
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from twinmod.guest import child as guest_child
 
 # What a child may take to come so far; far more than it needs, and less than a test may take.
 PATIENCE_S = 8
@@ -22,16 +23,14 @@ class Child:
 
     def __init__(self, work: Callable[["Child"], object]) -> None:
         self._socket, theirs = socket.socketpair()
-        self.pid = os.fork()
-        if self.pid == 0:
+
+        def run() -> int:
             self._socket.close()
             self._socket = theirs
-            try:
-                work(self)
-                os._exit(0)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
+            work(self)
+            return 0
+
+        self.pid = guest_child.fork(run)
         theirs.close()
         self._socket.settimeout(PATIENCE_S)
         self._process = os.pidfd_open(self.pid)

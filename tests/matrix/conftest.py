@@ -8,7 +8,6 @@ import importlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,8 @@ import pytest
 
 import failures
 from contract import SIZE
-from kmod import Module
+from twinmod.guest.child import Heartbeat
+from twinmod.guest.modules import Module
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--tester", choices=("c", "rust"), help="language of the tester")
     group.addoption("--rule", action="append", default=[], help="only the tests of this rule")
     group.addoption("--long", action="store_true", help="many more rounds of what repeats itself")
-    group.addoption("--marks", type=int, help="descriptor on which a long test marks its steps")
+    group.addoption("--marks", type=int, help="descriptor of the heartbeat of a long test")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -77,11 +77,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def module(pytestconfig: pytest.Config) -> Module:
     """The kernel module under test."""
     name = pytestconfig.getoption("module")
-    return Module(
-        name=name,
-        ko_path=pytestconfig.getoption("module_path"),
-        device_path=Path("/dev") / name,
-    )
+    return Module(name=name, ko_path=pytestconfig.getoption("module_path"))
 
 
 @pytest.fixture(scope="session")
@@ -91,10 +87,10 @@ def long_run(pytestconfig: pytest.Config) -> bool:
 
 
 @pytest.fixture(scope="session")
-def mark_step(pytestconfig: pytest.Config) -> Callable[[], object]:
+def beat(pytestconfig: pytest.Config) -> Callable[[], object]:
     """A function by which a long test says that it goes on, to who gives it up otherwise."""
-    marks = pytestconfig.getoption("marks")
-    return (lambda: None) if marks is None else partial(os.write, marks, b".")
+    descriptor = pytestconfig.getoption("marks")
+    return (lambda: None) if descriptor is None else Heartbeat(descriptor).beat
 
 
 @pytest.fixture(scope="session")

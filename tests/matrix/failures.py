@@ -14,7 +14,7 @@ from io import FileIO
 from itertools import pairwise
 from pathlib import Path
 
-from kmod import Module
+from twinmod.guest.modules import Module
 
 FAIL_NTH = Path("/proc/thread-self/fail-nth")
 DEBUGFS = Path("/sys/kernel/debug")
@@ -111,8 +111,8 @@ def plan_probe() -> str:
     A function that has returned has left its caller's frame in ``%bp``: where the address of the
     next frame is, and then the place that the caller returns to.
     """
-    places = (f"p{n}=+8({'+0(' * n}%bp{')' * n}):symstr" for n in range(DEPTH))
-    return f"r:{PROBE} should_fail_ex failed=$retval:u8 {' '.join(places)}\n"
+    frames = (f"p{n}=+8({'+0(' * n}%bp{')' * n}):symstr" for n in range(DEPTH))
+    return f"r:{PROBE} should_fail_ex failed=$retval:u8 {' '.join(frames)}\n"
 
 
 def fail_at(nth: int, call: Callable[[], object]) -> tuple[bool, OSError | None, object]:
@@ -161,9 +161,9 @@ def parse_event(text: str) -> tuple[str, tuple[str, ...]]:
     assert event, f"a failure that nothing tells of: {text}"
     # Nothing ends a text there, so it goes on with all that follow it.
     texts = (*re.findall(r'p\d+="([^"]*)"', event[2]), "")
-    places = (text.removesuffix(rest) for text, rest in pairwise(texts))
-    stack = tuple(place for place in (event[1], *places) if "+0x" in place)
-    functions = (place.partition("+")[0].lstrip("_") for place in stack)
+    callers = (text.removesuffix(rest) for text, rest in pairwise(texts))
+    stack = tuple(frame for frame in (event[1], *callers) if "+0x" in frame)
+    functions = (frame.partition("+")[0].lstrip("_") for frame in stack)
     kind = next((DECISIONS[name] for name in functions if name in DECISIONS), "")
     assert kind, f"a failure of no kind that was asked for: {text}"
     return kind, stack
@@ -172,7 +172,7 @@ def parse_event(text: str) -> tuple[str, tuple[str, ...]]:
 def iterate_failures(
     path: str,
     call: Callable[[], object],
-    mark_step: Callable[[], object],
+    beat: Callable[[], object],
     *,
     first: int = 1,
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
@@ -182,7 +182,7 @@ def iterate_failures(
     Args:
         path: Its name.
         call: Walks it.
-        mark_step: Called after each point.
+        beat: Called after each point.
         first: The point to begin with.
         around: What holds while the path is walked.
 
@@ -204,25 +204,25 @@ def iterate_failures(
         kind, stack = parse_event(trace.read_text())
         number = 0 if error is None else error.errno or 0
         yield Failure(path=path, nth=nth, kind=kind, errno=number, stack=stack), value
-        mark_step()
+        beat()
     raise AssertionError(f"{path}: still fails at its point {MOST}")
 
 
 def iterate_rounds(
     path: str,
     call: Callable[[], object],
-    mark_step: Callable[[], object],
+    beat: Callable[[], object],
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[tuple[Failure, object]]:
     """Fail a short path ROUNDS times as iterate_failures() does."""
     for _ in range(ROUNDS):
-        yield from iterate_failures(path, call, mark_step, around=around)
+        yield from iterate_failures(path, call, beat, around=around)
 
 
 def iterate_thoroughly(
     path: str,
     call: Callable[[], object],
-    mark_step: Callable[[], object],
+    beat: Callable[[], object],
     module: str,
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[tuple[Failure, object]]:
@@ -235,17 +235,17 @@ def iterate_thoroughly(
     known: set[str] = set()
     begin, quiet, first = 0, 0, 1
     while quiet < QUIET:
-        places: set[str] = set()
-        for failure, value in iterate_failures(path, call, mark_step, first=first, around=around):
-            own = {place for place in failure.stack if f"[{module}]" in place}
+        reached: set[str] = set()
+        for failure, value in iterate_failures(path, call, beat, first=first, around=around):
+            own = {frame for frame in failure.stack if f"[{module}]" in frame}
             if own and not begin:
                 begin = max(1, failure.nth - SHIFT)
-            places |= own
+            reached |= own
             yield failure, value
         if not begin:
             return
-        first, quiet = begin, 0 if places - known else quiet + 1
-        known |= places
+        first, quiet = begin, 0 if reached - known else quiet + 1
+        known |= reached
 
 
 def keep(module: str, tester: str, failure: Failure) -> None:

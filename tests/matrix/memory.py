@@ -70,18 +70,18 @@ class Mapping:
         # No part of it is touched by this.
         self._bytes = memoryview((ctypes.c_char * length).from_address(address)).cast("B")
 
-    def __getitem__(self, place: slice) -> bytes:
-        return self._bytes[place].tobytes()
+    def __getitem__(self, part: slice) -> bytes:
+        return self._bytes[part].tobytes()
 
-    def __setitem__(self, place: slice, data: bytes) -> None:
-        self._bytes[place] = data
+    def __setitem__(self, part: slice, data: bytes) -> None:
+        self._bytes[part] = data
 
     def protect(self, protection: int) -> None:
         """Change the rights to all of it."""
         _check(_libc.mprotect(self.address, self.length, protection) == 0)
 
     def grow(self, length: int) -> None:
-        """Ask for a larger one, in any place."""
+        """Ask for a larger one, wherever there is room."""
         _check(_libc.mremap(self.address, self.length, length, MREMAP_MAYMOVE) != MAP_FAILED)
 
     def sync(self, flags: int) -> None:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.rule("R14")
 ADD = struct.Struct("=QQQ")
 MODULUS = 1 << 64
 
-PLACES = (0, 8, PAGE - 8, PAGE, SIZE // 2 + 16, INNER - 8)
+OFFSETS = (0, 8, PAGE - 8, PAGE, SIZE // 2 + 16, INNER - 8)
 DELTAS = (0, 1, 0x0123_4567_89AB_CDEF, 1 << 63, MODULUS - 1)
 # Not aligned; at the end and beyond; where a sum of 64 bits would come around to the start.
 REFUSED = (
@@ -36,7 +36,7 @@ def number_at(device: "Device", offset: int) -> int:
 def test_add_adds_and_returns_the_number_before(device: "Device") -> None:
     model = bytearray(make_bytes(INNER))
     assert device.pwrite(model, 0) == INNER
-    for offset in PLACES:
+    for offset in OFFSETS:
         for delta in DELTAS:
             before = int.from_bytes(model[offset : offset + 8], sys.byteorder)
             assert device.add(offset, delta) == before, f"{delta:#x} at {offset}"
@@ -62,14 +62,14 @@ def test_add_reaches_the_last_eight_bytes(device: "Device") -> None:
 
 def test_add_writes_its_answer_and_no_more(device: "Device") -> None:
     device.add(PAGE, 5)
-    for place in (16, 17, PAGE - ADD.size, PAGE - 12, PAGE - 4):
+    for start in (16, 17, PAGE - ADD.size, PAGE - 12, PAGE - 4):
         memory = Memory(2, fill=0x5A)
-        memory.map[place : place + ADD.size] = ADD.pack(PAGE, 3, MODULUS - 1)
+        memory.map[start : start + ADD.size] = ADD.pack(PAGE, 3, MODULUS - 1)
         before = number_at(device, PAGE)
-        assert device.ioctl(IOC_ADD, memory.address + place) == 0
-        assert memory.map[place : place + ADD.size] == ADD.pack(PAGE, 3, before)
-        assert memory.map[:place].strip(b"\x5a") == b""
-        assert memory.map[place + ADD.size :].strip(b"\x5a") == b""
+        assert device.ioctl(IOC_ADD, memory.address + start) == 0
+        assert memory.map[start : start + ADD.size] == ADD.pack(PAGE, 3, before)
+        assert memory.map[:start].strip(b"\x5a") == b""
+        assert memory.map[start + ADD.size :].strip(b"\x5a") == b""
         assert number_at(device, PAGE) == before + 3
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.rule("R9")
 PAGES = 6
 FILL = b"\x5a"
 # Where on the device, and how many bytes of the buffer come before the first bad one.
-PLACES = (0, 1, PAGE - 3, PAGE, 5 * PAGE + 100)
+OFFSETS = (0, 1, PAGE - 3, PAGE, 5 * PAGE + 100)
 GOOD = (1, 7, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE + 9, 3 * PAGE)
 
 
@@ -39,14 +39,14 @@ def check_reads(device: "Device", contents: bytes, protection: int) -> None:
     """Read over the edge of a cliff, from many places to many distances before it."""
     memory = make_cliff(protection)
     edge = 3 * PAGE
-    for offset in PLACES:
+    for offset in OFFSETS:
         for good in GOOD:
-            place = f"{good} good bytes, device offset {offset}"
+            case = f"{good} good bytes, device offset {offset}"
             memory.map[:edge] = FILL * edge
             moved = device.pread_to(memory.address + edge - good, good + PAGE, offset)
-            assert moved == good, place
-            assert memory.map[: edge - good] == FILL * (edge - good), place
-            assert memory.map[edge - good : edge] == contents[offset : offset + good], place
+            assert moved == good, case
+            assert memory.map[: edge - good] == FILL * (edge - good), case
+            assert memory.map[edge - good : edge] == contents[offset : offset + good], case
 
 
 def test_read_stops_at_memory_without_rights(device: "Device", contents: bytes) -> None:
@@ -72,17 +72,17 @@ def test_write_stops_at_memory_without_rights(device: "Device") -> None:
     edge = 3 * PAGE
     data = make_bytes(edge)
     memory.map[:edge] = data
-    for offset in PLACES:
+    for offset in OFFSETS:
         for good in GOOD:
-            place = f"{good} good bytes, device offset {offset}"
+            case = f"{good} good bytes, device offset {offset}"
             assert device.pwrite(FILL * (6 * PAGE), max(0, offset - PAGE)) == 6 * PAGE
             moved = device.pwrite_from(memory.address + edge - good, good + PAGE, offset)
-            assert moved == good, place
+            assert moved == good, case
             start = max(0, offset - PAGE)
             before = FILL * (offset - start)
             after = FILL * (6 * PAGE - len(before) - good)
             came = device.pread(6 * PAGE, start)
-            assert came == before + data[edge - good :] + after, place
+            assert came == before + data[edge - good :] + after, case
 
 
 def test_a_hole_ends_a_call_though_good_memory_follows(device: "Device", contents: bytes) -> None:
@@ -104,9 +104,9 @@ def test_an_address_that_is_bad_at_once_moves_nothing(device: "Device", contents
     for address in (*BAD_ADDRESSES, memory.address + PAGE, memory.address + PAGE + 9):
         for size in (1, PAGE, 3 * PAGE):
             for offset in (0, PAGE - 1, INNER - 1):
-                place = f"{size} bytes, address {address:#x}, offset {offset}"
-                assert errno_of(device.pread_to, address, size, offset) == errno.EFAULT, place
-                assert errno_of(device.pwrite_from, address, size, offset) == errno.EFAULT, place
+                case = f"{size} bytes, address {address:#x}, offset {offset}"
+                assert errno_of(device.pread_to, address, size, offset) == errno.EFAULT, case
+                assert errno_of(device.pwrite_from, address, size, offset) == errno.EFAULT, case
     assert memory.map[:PAGE] == FILL * PAGE
     assert device.pread(INNER, 0) == contents
 

@@ -7,7 +7,7 @@ import pytest
 
 from compat import run_compat32
 from contract import IOC_ADD, IOC_CLEAR, IOC_SIZE, PAGE, SIZE, make_bytes
-from kmod import Module
+from twinmod.guest.modules import Module
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

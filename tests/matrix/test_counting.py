@@ -70,8 +70,8 @@ def test_each_number_is_the_one_before_of_one_add(device: "Device") -> None:
 
     def count(child: Child, first: int) -> None:
         child.wait_to_begin()
-        for place in range(first, first + increments):
-            numbers[place] = device.add(0, 1)
+        for index in range(first, first + increments):
+            numbers[index] = device.add(0, 1)
         child.tell()
         signal.pause()
 

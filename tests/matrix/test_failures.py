@@ -16,8 +16,8 @@ import pytest
 import failures
 from absent import standing_still
 from contract import PAGE, SIZE, make_bytes
-from kmod import Module
 from memory import Memory
+from twinmod.guest.modules import Module
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
@@ -100,10 +100,10 @@ WALKS: dict[str, "Walk"] = {
 @pytest.mark.usefixtures("own_code")
 @pytest.mark.parametrize("walk", WALKS)
 def test_each_failure_of_a_call_is_clean(
-    device: "Device", walk: str, keep: "Keep", mark_step: Callable[[], object]
+    device: "Device", walk: str, keep: "Keep", beat: Callable[[], object]
 ) -> None:
     call = WALKS[walk]
-    for failure, value in failures.iterate_rounds(walk, lambda: call(device), mark_step):
+    for failure, value in failures.iterate_rounds(walk, lambda: call(device), beat):
         keep(failure)
         assert failure.errno in CLEAN, failure
         assert failure.errno or value is not None or walk == "ioctl CLEAR", failure
@@ -113,13 +113,13 @@ def test_each_failure_of_a_call_is_clean(
 @pytest.mark.usefixtures("own_code")
 @pytest.mark.parametrize("walk", ["read to absent memory", "write"])
 def test_each_failure_of_a_call_is_clean_while_another_has_the_spare_page(
-    device: "Device", walk: str, keep: "Keep", mark_step: Callable[[], object]
+    device: "Device", walk: str, keep: "Keep", beat: Callable[[], object]
 ) -> None:
     # A call that finds none asks for one, and leaves it behind for the next call.
     for failure, _ in failures.iterate_rounds(
         f"{walk}, beside another one",
         lambda: WALKS[walk](device),
-        mark_step,
+        beat,
         around=lambda: standing_still(device, "write"),
     ):
         keep(failure)
@@ -129,12 +129,12 @@ def test_each_failure_of_a_call_is_clean_while_another_has_the_spare_page(
 
 @pytest.mark.usefixtures("own_code")
 def test_each_failure_of_open_is_clean(
-    module: Module, tester: Any, device: "Device", keep: "Keep", mark_step: Callable[[], object]
+    module: Module, tester: Any, device: "Device", keep: "Keep", beat: Callable[[], object]
 ) -> None:
     def call() -> None:
         os.close(os.open(module.device_path, os.O_RDWR))
 
-    for failure, _ in failures.iterate_rounds("open", call, mark_step):
+    for failure, _ in failures.iterate_rounds("open", call, beat):
         keep(failure)
         assert failure.errno in CLEAN, failure
         require_usable(device, failure.nth)
@@ -144,7 +144,7 @@ def test_each_failure_of_a_load_leaves_nothing(
     unloaded: Module,
     open_device: "OpenDevice",
     keep: "Keep",
-    mark_step: Callable[[], object],
+    beat: Callable[[], object],
     tmp_path: Path,
 ) -> None:
     failures.prepare(failures.EVERYWHERE)
@@ -161,9 +161,7 @@ def test_each_failure_of_a_load_leaves_nothing(
             copy.unload()
         yield
 
-    for failure, _ in failures.iterate_thoroughly(
-        "load", call, mark_step, copy.name, unload_before
-    ):
+    for failure, _ in failures.iterate_thoroughly("load", call, beat, copy.name, unload_before):
         keep(failure)
         assert failure.errno in CLEAN, failure
         if failure.errno:

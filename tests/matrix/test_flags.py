@@ -47,13 +47,13 @@ def test_nowait_is_not_supported(device: "Device") -> None:
     assert device.pwrite(data, 0) == INNER
     for offset in (0, PAGE - 1, SIZE):
         for length in (1, PAGE, 3 * PAGE):
-            place = f"{length} bytes at {offset}"
+            case = f"{length} bytes at {offset}"
             buffer = bytearray(length)
             code = errno_of(os.preadv, device.fd, [buffer], offset, os.RWF_NOWAIT)
-            assert code == errno.EOPNOTSUPP, place
-            assert buffer == bytes(length), place
+            assert code == errno.EOPNOTSUPP, case
+            assert buffer == bytes(length), case
             code = errno_of(os.pwritev, device.fd, [buffer], offset, os.RWF_NOWAIT)
-            assert code == errno.EOPNOTSUPP, place
+            assert code == errno.EOPNOTSUPP, case
     assert device.pread(INNER, 0) == data
 
 

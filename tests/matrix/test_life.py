@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contract import INNER, PAGE, SIZE, make_bytes
-from kmod import Module
 from memory import errno_of
+from twinmod.guest.modules import Module
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

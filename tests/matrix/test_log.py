@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contract import INNER, IOC_SIZE, PAGE, SIZE
-from kmod import KernelLog, Module, open_log
 from memory import NULL, errno_of
+from twinmod.guest import log as guest_log
+from twinmod.guest.modules import Module
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
@@ -18,37 +19,40 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.rule("R21")
 
 
+ReadLog = Callable[[], list[str]]
+
+
 @pytest.fixture
-def log() -> Iterator[KernelLog]:
-    """The kernel log from here on."""
-    with open_log() as log:
-        yield log
+def read_log() -> Iterator[ReadLog]:
+    """A function that returns what the kernel's log got from here on."""
+    with guest_log.follow() as read:
+        yield read
 
 
-def own_lines(log: KernelLog, module: Module) -> list[str]:
+def own_lines(read_log: ReadLog, module: Module) -> list[str]:
     """Return what the log says of the module; other parts of the kernel may speak too."""
-    return [line for line in log.read_lines() if module.name in line]
+    return [line for line in read_log() if module.name in line]
 
 
-def test_a_load_writes_one_line(unloaded: Module, log: KernelLog) -> None:
+def test_a_load_writes_one_line(unloaded: Module, read_log: ReadLog) -> None:
     unloaded.load()
-    assert own_lines(log, unloaded) == [f"{unloaded.name}: {SIZE} bytes"]
+    assert own_lines(read_log, unloaded) == [f"{unloaded.name}: {SIZE} bytes"]
 
 
-def test_the_line_has_the_size(unloaded: Module, log: KernelLog) -> None:
+def test_the_line_has_the_size(unloaded: Module, read_log: ReadLog) -> None:
     unloaded.load(f"size={3 * PAGE}")
-    assert own_lines(log, unloaded) == [f"{unloaded.name}: {3 * PAGE} bytes"]
+    assert own_lines(read_log, unloaded) == [f"{unloaded.name}: {3 * PAGE} bytes"]
 
 
-def test_an_unload_writes_nothing(module: Module, unloaded: Module, log: KernelLog) -> None:
+def test_an_unload_writes_nothing(module: Module, unloaded: Module, read_log: ReadLog) -> None:
     unloaded.load()
-    own_lines(log, module)
+    own_lines(read_log, module)
     unloaded.unload()
-    assert own_lines(log, module) == []
+    assert own_lines(read_log, module) == []
 
 
 def test_normal_use_writes_nothing(
-    module: Module, device: "Device", open_device: "OpenDevice", log: KernelLog
+    module: Module, device: "Device", open_device: "OpenDevice", read_log: ReadLog
 ) -> None:
     device.write(bytes(3 * PAGE))
     device.lseek(1, os.SEEK_SET)
@@ -60,10 +64,10 @@ def test_normal_use_writes_nothing(
     device.add(0, 1)
     device.count_up(2, 5)
     open_device(os.O_RDONLY).close()
-    assert own_lines(log, module) == []
+    assert own_lines(read_log, module) == []
 
 
-def test_errors_write_nothing(module: Module, device: "Device", log: KernelLog) -> None:
+def test_errors_write_nothing(module: Module, device: "Device", read_log: ReadLog) -> None:
     codes = [
         errno_of(device.pwrite, b"x", SIZE),
         errno_of(device.pread, 1, -1),
@@ -86,4 +90,4 @@ def test_errors_write_nothing(module: Module, device: "Device", log: KernelLog) 
         errno.EINVAL,
         errno.EWOULDBLOCK,
     ]
-    assert own_lines(log, module) == []
+    assert own_lines(read_log, module) == []

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contract import PAGE, SIZE
-from kmod import Module
 from memory import Mapping
+from twinmod.guest.modules import Module
 from usage import (
     find_growth,
     find_object_growth,
@@ -42,7 +42,7 @@ def test_many_loads_leave_no_memory_behind(
     unloaded: Module,
     open_device: "OpenDevice",
     long_run: bool,
-    mark_step: Callable[[], object],
+    beat: Callable[[], object],
 ) -> None:
     def load(count: int) -> None:
         for _ in range(count):
@@ -54,7 +54,7 @@ def test_many_loads_leave_no_memory_behind(
                 mapping[:1] = b"\1"
                 mapping.unmap()
             unloaded.unload()
-            mark_step()
+            beat()
 
     load(WARM_UPS)
     objects, kib = read_shrunk_objects(), read_settled_kib()

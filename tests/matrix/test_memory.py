@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contract import INNER, LENGTHS, OFFSETS, PAGE, SIZE, make_bytes
-from kmod import Module
+from twinmod.guest.modules import Module
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

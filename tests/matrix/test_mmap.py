@@ -10,8 +10,8 @@ import pytest
 
 from children import endless
 from contract import INNER, IOC_ADD, LENGTHS, OFFSETS, PAGE, SIZE, make_bytes
-from kmod import Module
 from memory import PROT_READ, PROT_WRITE, Mapping, errno_of
+from twinmod.guest.modules import Module
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

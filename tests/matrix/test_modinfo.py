@@ -4,7 +4,8 @@ import os
 import pytest
 
 from contract import MODINFO
-from kmod import Module, read_modinfo
+from modinfo import read_modinfo
+from twinmod.guest.modules import Module
 
 pytestmark = pytest.mark.rule("R22")
 

@@ -12,8 +12,8 @@ import pytest
 
 from children import endless
 from contract import INNER, PAGE, SIZE, make_bytes
-from kmod import Module
 from memory import Mapping, errno_of
+from twinmod.guest.modules import Module
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

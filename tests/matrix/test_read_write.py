@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contract import BEYOND, INNER, LENGTHS, OFFSETS, PAGE, SIZE, make_bytes
-from kmod import Module
 from memory import BAD_ADDRESSES, NULL, PROT_NONE, Memory, errno_of
+from twinmod.guest.modules import Module
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
@@ -191,9 +191,9 @@ def test_zero_bytes_touch_no_address(device: "Device") -> None:
     user_half = [address for address in BAD_ADDRESSES if address < 1 << 46]
     for address in (*user_half, memory.address, memory.address + PAGE - 1):
         for offset in (0, PAGE - 1, SIZE, SIZE + 1):
-            place = f"address {address:#x}, offset {offset}"
-            assert device.pread_to(address, 0, offset) == 0, place
-            assert device.pwrite_from(address, 0, offset) == 0, place
+            case = f"address {address:#x}, offset {offset}"
+            assert device.pread_to(address, 0, offset) == 0, case
+            assert device.pwrite_from(address, 0, offset) == 0, case
         assert device.read_to(address, 0) == 0
         assert device.write_from(address, 0) == 0
     assert device.lseek(0, os.SEEK_CUR) == 0

@@ -60,9 +60,9 @@ def test_splice_from_the_device(device: "Device", contents: bytes, pipe: tuple[i
     device.lseek(7, os.SEEK_SET)
     for offset in OFFSETS:
         for length in LENGTHS:
-            place = f"{length} bytes at {offset}"
-            assert os.splice(device.fd, pipe[1], length, offset_src=offset) == length, place
-            assert drain(pipe) == contents[offset : offset + length], place
+            case = f"{length} bytes at {offset}"
+            assert os.splice(device.fd, pipe[1], length, offset_src=offset) == length, case
+            assert drain(pipe) == contents[offset : offset + length], case
     assert position(device) == 7
 
 
@@ -73,8 +73,8 @@ def test_splice_to_the_device(device: "Device", contents: bytes, pipe: tuple[int
         for length in LENGTHS:
             data = make_bytes(length, seed)
             os.write(pipe[1], data)
-            place = f"{length} bytes at {offset}"
-            assert os.splice(pipe[0], device.fd, length, offset_dst=offset) == length, place
+            case = f"{length} bytes at {offset}"
+            assert os.splice(pipe[0], device.fd, length, offset_dst=offset) == length, case
             model[offset : offset + length] = data
         assert device.pread(SIZE, 0) == model, f"after those at {offset}"
     assert position(device) == 7

@@ -8,7 +8,7 @@ import pytest
 from absent import CALLS, AbsentMemory, standing_still, wait_for_touch
 from children import Child, endless
 from contract import INNER, PAGE, SIZE, make_bytes
-from kmod import Module
+from twinmod.guest.modules import Module
 from usage import find_growth, read_kib, read_settled_kib
 
 if TYPE_CHECKING:
@@ -142,11 +142,11 @@ def test_a_killed_caller_does_not_hold_the_module(
 
 
 @pytest.mark.rule("R20")
-def test_killed_callers_lose_no_page(device: "Device", mark_step: Callable[[], object]) -> None:
+def test_killed_callers_lose_no_page(device: "Device", beat: Callable[[], object]) -> None:
     def kill(count: int) -> None:
         for number in range(count):
             stand_still(device, ("read", "write")[number % 2]).kill()
-            mark_step()
+            beat()
 
     kill(8)
     before = read_settled_kib()

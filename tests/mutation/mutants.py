@@ -171,15 +171,15 @@ def plan_sources(
     files = dict(sources)
     for edit in mutant.edits:
         old, new = edit.text.encode(), edit.new.encode()
-        places = {name: content.count(old) for name, content in files.items()}
-        if sum(places.values()) != 1:
+        counts = {name: content.count(old) for name, content in files.items()}
+        if sum(counts.values()) != 1:
             raise ConfigError(
                 f"mutant {mutant.full_name} no longer applies: its text occurs "
-                f"{sum(places.values())} times, not once",
+                f"{sum(counts.values())} times, not once",
                 facts=(("text", edit.text.strip("\n")),),
                 hint="write its entry in tests/mutation/mutants.toml anew",
             )
-        name = next(name for name, count in places.items() if count)
+        name = next(name for name, count in counts.items() if count)
         files[name] = files[name].replace(old, new)
     return tuple(files.items())
 
@@ -191,11 +191,11 @@ def find_files(rules: Iterable[str], files: tuple[tuple[str, str], ...]) -> tupl
         rules: The rules that are wanted.
         files: (name, text) of the matrix; collecting a file costs more than many of its tests.
     """
-    marks = tuple(f'"{rule}"' for rule in rules)
+    quoted = tuple(f'"{rule}"' for rule in rules)
     return tuple(
         name
         for name, text in files
-        if name.startswith("test_") and any(mark in text for mark in marks)
+        if name.startswith("test_") and any(rule in text for rule in quoted)
     )
 
 

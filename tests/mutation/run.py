@@ -16,6 +16,7 @@ import mutants
 from mutants import Mutant, Verdict
 from twinmod import workspace
 from twinmod.base import commands, documents
+from twinmod.base import text as base_text
 from twinmod.base.progress import Console, Progress, TerminalProgress
 from twinmod.builds import build, signing
 from twinmod.builds.product import Product
@@ -265,10 +266,8 @@ def run_mutants(
 
 def render_list(selected: tuple[Mutant, ...]) -> str:
     """Return a line for each mutant."""
-    width = max(len(mutant.full_name) for mutant in selected)
-    return "\n".join(
-        f"{m.full_name:<{width}}  {m.refused or ' '.join(m.rules)}: {m.why}" for m in selected
-    )
+    rows = [(m.full_name, f"{m.refused or ' '.join(m.rules)}: {m.why}") for m in selected]
+    return "\n".join(base_text.render_columns(rows, others="left"))
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

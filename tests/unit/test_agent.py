@@ -4,6 +4,8 @@
 It forks and it takes over standard streams, so it runs in processes of its own here.
 """
 
+import ctypes
+import errno
 import json
 import os
 import sys
@@ -21,6 +23,7 @@ from twinmod.guest import agent, leaks, modules, protocol
 from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
 from twinmod.guest.door import GuestError
+from twinmod.guest.modules import Module
 from twinmod.guest.protocol import CellBegan, Job, Outcome, PlannedCell, TestEnded
 from twinmod.project.model import Language
 
@@ -79,14 +82,15 @@ def test_without_a_rule():
 RUN = """\
 import os, sys
 import pytest
-from twinmod.guest.plugin import Reporter
+from twinmod.guest.child import Heartbeat
+from twinmod.guest.plugin import Announcer
 from twinmod.guest.stream import Stream
-marks = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT)
+heartbeat = Heartbeat(os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT))
 events = os.dup(1)
 os.dup2(2, 1)
 pytest.main([sys.argv[1], "-p", "no:cacheprovider", "--tb=short", "-q", "--rootdir", sys.argv[1],
              "-c", os.devnull, "-W", "ignore", *sys.argv[3:]],
-            plugins=[Reporter(Stream(events), marks)])
+            plugins=[Announcer(Stream(events), heartbeat)])
 """
 
 
@@ -113,8 +117,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def events(folder: Path) -> list[dict[str, Any]]:
-    """What a Reporter says of one real run of pytest."""
-    lines = run_script(RUN, str(folder), str(folder / "marks")).splitlines()
+    """What an Announcer says of one real run of pytest."""
+    lines = run_script(RUN, str(folder), str(folder / "beats")).splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -159,11 +163,11 @@ def test_every_test_is_announced_before_it_ends_and_before_the_next_one(
     assert all(said[at][1] == said[at + 1][1] for at in range(0, len(said), 2))
 
 
-def test_every_step_is_marked_for_the_process_that_watches(
+def test_every_step_is_a_beat_for_the_process_that_watches(
     events: list[dict[str, Any]], folder: Path
 ) -> None:
     # The run, the folder and the file are collected, each in a step.
-    assert len((folder / "marks").read_bytes()) == 3 + len(events)
+    assert len((folder / "beats").read_bytes()) == 3 + len(events)
 
 
 def test_the_host_reads_what_the_agent_says(events: list[dict[str, Any]]) -> None:
@@ -205,29 +209,29 @@ from twinmod.guest import child as guest_child
 from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
 guest_child.HEARTBEAT_S = 0.02
-guest_log.REPORT_PAUSE_S = 0.02
+guest_log.SPLAT_PAUSE_S = 0.02
 stream = guest_stream.Stream(1)
 records, kernel = os.pipe()
 os.set_blocking(records, False)
 log = guest_log.KernelLog(records, ("mdriver_c",))
-def stuck(marks):
-    os.write(marks, b".")
+def stuck(heartbeat):
+    heartbeat.beat()
     signal.pause()
-def raising(marks):
+def raising(heartbeat):
     raise ValueError
-def dying(marks):
+def dying(heartbeat):
     os.kill(os.getpid(), signal.SIGKILL)
-def closing(marks):
-    os.close(marks)
+def closing(heartbeat):
+    os.close(heartbeat.descriptor)
     signal.pause()
 def crashing(line):
-    def work(marks):
+    def work(heartbeat):
         os.write(kernel, f"4,1,12345678,-,caller=T7;{line}\\n".encode())
-        os.write(marks, b".")
+        heartbeat.beat()
         signal.pause()
     return work
-works = {"done": lambda marks: 0, "failed": lambda marks: 1, "stuck": stuck, "raising": raising,
-         "dying": dying, "closing": closing,
+works = {"done": lambda heartbeat: 0, "failed": lambda heartbeat: 1, "stuck": stuck,
+         "raising": raising, "dying": dying, "closing": closing,
          "atomic": crashing("BUG: scheduling while atomic: cat/7/0x2"),
          "race": crashing("BUG: KCSAN: data-race in vfs_read / vfs_write"),
          "own race": crashing("BUG: KCSAN: data-race in a [mdriver_c] / vfs_write"),
@@ -279,10 +283,10 @@ clock = SimpleNamespace(monotonic=lambda: next(ticks), CLOCK_BOOTTIME=0,
                         clock_gettime=lambda clock: 0.0)
 child.time = stream.time = clock
 child.HEARTBEAT_S = 10**6
-def stepping(marks):
+def stepping(heartbeat):
     left = 131072
     while left:
-        left -= os.write(marks, b"." * left)
+        left -= os.write(heartbeat.descriptor, b"." * left)
     return 0
 log = guest_log.KernelLog(os.pipe()[0], ())
 print("status", child.Child(stepping).wait(stream.Stream(1), log, 8), next(ticks) > 8)
@@ -295,15 +299,39 @@ print("status", child.Child(stepping).wait(stream.Stream(1), log, 8), next(ticks
 
 def test_a_record_of_the_log_is_a_line_of_the_console() -> None:
     record = "4,339,5140900,-,caller=T17;mdriver_c: hello\n SUBSYSTEM=x\n"
-    assert guest_log.parse_record(record) == "[    5.140900][   T17] mdriver_c: hello"
-    assert guest_log.parse_record("4,339,5140900,-;x") == "[    5.140900] x"
-    assert guest_log.parse_record("cut") == "[    0.000000] "
+    assert guest_log.parse_record(record).lines == ["[    5.140900][   T17] mdriver_c: hello"]
+    assert guest_log.parse_record("4,339,5140900,-;x").lines == ["[    5.140900] x"]
+    assert guest_log.parse_record("cut").lines == ["[    0.000000] "]
 
 
 def test_a_record_of_several_lines_has_a_stamp_before_each() -> None:
     record = "4,339,5140900,-,caller=T17;\\x0aother\\x09caf\\xc3\\xa9 \\xff\n SUBSYSTEM=x\n"
     stamp = "[    5.140900][   T17] "
-    assert guest_log.parse_record(record) == f"{stamp}\n{stamp}other\tcaf\xe9 \ufffd"
+    assert guest_log.parse_record(record).lines == [stamp, f"{stamp}other\tcaf\xe9 \ufffd"]
+    assert guest_log.parse_record(record).text == "\nother\tcaf\xe9 \ufffd"
+
+
+class Ring:
+    """A descriptor of /dev/kmsg, as os.read sees it: what each read gives, or fails with."""
+
+    def __init__(self, *reads: bytes | type[OSError]) -> None:
+        self.reads = list(reads)
+
+    def __call__(self, descriptor: int, count: int) -> bytes:
+        del descriptor, count
+        found = self.reads.pop(0)
+        if isinstance(found, bytes):
+            return found
+        raise found
+
+
+def test_a_log_that_lost_its_oldest_records_is_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = Ring(b"6,1,1,-;a\n", BrokenPipeError, b"6,9,1,-;b\n", BlockingIOError, b"6,10,1,-;c\n")
+    monkeypatch.setattr(guest_log, "open_log", lambda: os.open(os.devnull, os.O_RDONLY))
+    monkeypatch.setattr(os, "read", ring)
+    with guest_log.follow() as read_log:
+        assert read_log() == ["a", "b"]
+    assert len(ring.reads) == 1
 
 
 @pytest.mark.parametrize(
@@ -349,7 +377,7 @@ def test_what_the_agent_copies_into_the_log_is_taken_as_the_kernels(
         ("mdriver_c: unreferenced object 0x1", False),
     ],
 )
-def test_a_report_begins_where_the_kernels_text_does_and_not_its_stamp(
+def test_a_splat_begins_where_the_kernels_text_does_and_not_its_stamp(
     said: str, begins: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guest_log, "REPORT_PAUSE_S", 0.02)
@@ -387,17 +415,17 @@ def test_the_objects_that_leaked_are_counted_by_where_they_were_allocated() -> N
 
 @pytest.mark.parametrize("address", ["0xffffffffa000005d", "0xffffffffc0201010"])
 def test_modules_are_where_a_kernel_of_either_kind_has_them(address: str) -> None:
-    place = leaks.CodeRange("no_such_module")
-    assert place.name_line(f"    {address}") == "    unloaded+0x0/0x0 [no_such_module]"
+    code = leaks.CodeRange("no_such_module")
+    assert code.name_line(f"    {address}") == "    unloaded+0x0/0x0 [no_such_module]"
 
 
 def test_an_address_of_unloaded_code_is_a_place_of_its_module() -> None:
-    place = leaks.CodeRange("no_such_module")
-    place.start, place.size = 0xFFFF_FFFF_C020_1000, 0x2000
-    assert place.name_line("    0xffffffffc0201010") == "    .text+0x10/0x2000 [no_such_module]"
-    assert place.name_line("    0xffffffffc0901010") == "    unloaded+0x0/0x0 [no_such_module]"
+    code = leaks.CodeRange("no_such_module")
+    code.start, code.size = 0xFFFF_FFFF_C020_1000, 0x2000
+    assert code.name_line("    0xffffffffc0201010") == "    .text+0x10/0x2000 [no_such_module]"
+    assert code.name_line("    0xffffffffc0901010") == "    unloaded+0x0/0x0 [no_such_module]"
     for line in ("    0xffffffff81000000", "    vfs_read+0x1/0x2", "    0xffff888006cb71e0"):
-        assert place.name_line(line) == line
+        assert code.name_line(line) == line
 
 
 # -- requests ---------------------------------------------------------------------------------
@@ -413,13 +441,13 @@ reader, writer = os.pipe()
 rest = b'"tester": "c", "steps": []}'
 parts = [b'{"size": 1, ' + rest + b'\\n{"si', b'', b'ze": 2, ' + rest, b'\\n',
          b'null\\n{"size": 3}\\n']
-marks = []
-def mark():
-    marks.append(1)
-    # A mark for each time that nothing came: the next part comes only then.
+beats = []
+def beat():
+    beats.append(1)
+    # A beat for each time that nothing came: the next part comes only then.
     if parts:
         os.write(writer, parts.pop(0))
-print([request.size for request in guest_agent.read_requests(reader, mark)], len(marks) >= 5)
+print([request.size for request in guest_agent.read_requests(reader, beat)], len(beats) >= 5)
 """
     assert run_script(script) == "[1, 2] True\n"
 
@@ -431,10 +459,10 @@ from twinmod.guest import stream
 from twinmod.guest import child
 from twinmod.guest import log as guest_log
 child.HEARTBEAT_S = 0
-def stepping(marks):
+def stepping(heartbeat):
     left = 131072
     while left:
-        left -= os.write(marks, b"." * left)
+        left -= os.write(heartbeat.descriptor, b"." * left)
     return 0
 log = guest_log.KernelLog(os.pipe()[0], ())
 print("status", child.Child(stepping).wait(stream.Stream(1), log, 30))
@@ -526,7 +554,7 @@ from twinmod.guest.log import KernelLog
 from twinmod.guest.protocol import PlannedCell, from_json
 agent.RESULTS = Path({str(log.parent)!r})
 cell = from_json(PlannedCell, {json.loads(json.dumps(protocol.to_fields(CELL)))!r})
-def break_off(marks):
+def break_off(heartbeat):
     agent.redirect_output(agent.plan_log_path(cell))
     print("before")
     raise OSError(19, "No such device")
@@ -543,28 +571,83 @@ print(agent.find_problem(cell, status))
 # -- a module --------------------------------------------------------------------------------
 
 
-def test_a_module_that_cannot_be_loaded_again_ends_the_work(
-    monkeypatch: pytest.MonkeyPatch,
+class Kernel:
+    """The system calls that load and unload modules, all refused with one errno unless it is 0."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        self.calls: list[tuple[str, object]] = []
+
+    def syscall(self, number: int, *arguments: Any) -> int:
+        if number == modules.NR_FINIT_MODULE:
+            descriptor, parameters, flags = arguments
+            name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+            self.calls.append((name, (parameters, flags)))
+        else:
+            assert number == modules.NR_DELETE_MODULE
+            self.calls.append(("unload", arguments))
+        ctypes.set_errno(self.code)
+        return -1 if self.code else 0
+
+
+def give_kernel(monkeypatch: pytest.MonkeyPatch, code: int) -> Kernel:
+    kernel = Kernel(code)
+    monkeypatch.setattr(modules, "_libc", kernel)
+    return kernel
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> Module:
+    (tmp_path / "m.ko").write_bytes(b"")
+    return Module(name="no_such_module", ko_path=tmp_path / "m.ko")
+
+
+def test_a_module_is_loaded_from_its_file_and_unloaded_without_waiting(
+    monkeypatch: pytest.MonkeyPatch, module: Module
 ) -> None:
-    monkeypatch.setattr(modules, "is_loaded", lambda name: False)
-    monkeypatch.setattr(modules, "load", lambda path: "no memory")
-    with pytest.raises(GuestError, match="m was not loaded again: no memory"):
-        agent.reload("/m.ko", "m")
+    kernel = give_kernel(monkeypatch, 0)
+    module.load("size=4096")
+    module.unload()
+    assert kernel.calls == [
+        ("m.ko", (b"size=4096", 0)),
+        ("unload", (b"no_such_module", os.O_NONBLOCK)),
+    ]
 
 
-# -- tools ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("code", [errno.EEXIST, errno.EAGAIN, errno.EBUSY])
+def test_a_load_that_the_kernel_refuses_has_its_errno_and_its_usual_words(
+    monkeypatch: pytest.MonkeyPatch, module: Module, code: int
+) -> None:
+    give_kernel(monkeypatch, code)
+    with pytest.raises(OSError, match=os.strerror(code)) as failure:
+        module.load()
+    assert failure.value.errno == code
+    assert modules.find_refusal(module.load) == os.strerror(code)
 
 
-def test_a_tool_that_did_its_work_has_no_complaint() -> None:
-    assert modules.run_tool("sh", "-c", "echo noise; exit 0") == ""
+def test_a_load_of_a_file_that_is_not_there_is_refused_too(module: Module) -> None:
+    module.ko_path.unlink()
+    assert modules.find_refusal(module.load) == "No such file or directory"
 
 
 @pytest.mark.parametrize(
-    ("script", "complaint"),
+    ("code", "words"),
     [
-        ("echo 'insmod: ERROR: File exists' >&2; exit 1", "insmod: ERROR: File exists"),
-        ("exit 5", "sh: status 5"),
+        (0, []),
+        (errno.EWOULDBLOCK, ["no_such_module did not unload: it is in use"]),
+        (errno.ENOENT, ["no_such_module did not unload: No such file or directory"]),
     ],
 )
-def test_a_tool_that_failed_always_has_one(script: str, complaint: str) -> None:
-    assert modules.run_tool("sh", "-c", script) == complaint
+def test_a_module_that_stays_is_a_problem_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, module: Module, code: int, words: list[str]
+) -> None:
+    give_kernel(monkeypatch, code)
+    assert agent.unload([module]) == words
+
+
+def test_a_module_that_cannot_be_loaded_again_ends_the_work(
+    monkeypatch: pytest.MonkeyPatch, module: Module
+) -> None:
+    give_kernel(monkeypatch, errno.ENOMEM)
+    with pytest.raises(GuestError, match="no_such_module was not loaded again: Cannot allocate"):
+        agent.reload(module, "")

@@ -73,6 +73,37 @@ def test_one_module_of_the_host_and_one_of_a_vm_can_start_processes() -> None:
     assert found == {"base/process.py", "guest/door.py"}
 
 
+# -- one of each ------------------------------------------------------------------------------
+
+#: What a VM runs, and the one file of it that does a thing: its system call, its file.
+GUEST = ("toolchain/twinmod/guest", "tests/matrix", "zoo")
+DOERS = {
+    "loads modules": ((313, "insmod"), "toolchain/twinmod/guest/modules.py"),
+    "unloads modules": ((176, "rmmod"), "toolchain/twinmod/guest/modules.py"),
+    "reads the kernel's log": (("/dev/kmsg",), "toolchain/twinmod/guest/log.py"),
+    "forks": (("fork",), "toolchain/twinmod/guest/child.py"),
+}
+
+
+def read_constants(path: Path) -> set[object]:
+    """Return the constants of a module, and the names of what it calls of ``os``."""
+    found: set[object] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant):
+            found.add(node.value)
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "os":
+            found.add(node.attr)
+    return found
+
+
+@pytest.mark.parametrize("what", DOERS)
+def test_one_file_of_a_vm_does_it(what: str) -> None:
+    signs, doer = DOERS[what]
+    paths = (path for folder in GUEST for path in (CHECKOUT / folder).rglob("*.py"))
+    found = {str(path.relative_to(CHECKOUT)) for path in paths if read_constants(path) & {*signs}}
+    assert found == {doer}
+
+
 # -- where nothing is installed ---------------------------------------------------------------
 
 

@@ -12,28 +12,28 @@ from twinmod.guest.protocol import BufferKind, Operation, Timing
 
 READ = Timing(operation=Operation.PREAD, size_bytes=1)
 
-#: Two loads, in each of which a segment of 2 calls and one of 4 were made, between marks.
+#: Two loads, in each of which a segment of 2 calls and one of 4 were made.
 WRITTEN = """\
-mark 0 999 0
+magic 0 999 0
 symbols
-mark 0 70 0
+magic 0 70 0
 name 1 boot
 1 5000
-mark 1 300 0
+magic 1 300 0
 name 2 vfs_read
 name 3 mdriver_read_iter [mdriver_c]
 2 40
 3 20
-mark 2 7 0
+magic 2 7 0
 2 1000
-mark 3 500 64
+magic 3 500 64
 2 70
 3 40
 symbols
-mark 0 1 0
+magic 0 1 0
 name 1 vfs_read
 1 9
-mark 1 100 0
+magic 1 100 0
 1 8
 """
 
@@ -42,11 +42,11 @@ COUNTED = Counted(
 )
 
 
-def parse(*places: tuple[int, int]) -> dict[tuple[int, int], Segment]:
-    return figures.parse_counts(WRITTEN.splitlines(keepends=True), set(places))
+def parse(*keys: tuple[int, int]) -> dict[tuple[int, int], Segment]:
+    return figures.parse_counts(WRITTEN.splitlines(keepends=True), set(keys))
 
 
-def test_a_segment_is_what_came_between_two_marks() -> None:
+def test_a_segment_is_what_came_between_two_magic_instructions() -> None:
     assert parse((1, 1), (1, 3)) == {
         (1, 1): Segment(user=300, kernel={"vfs_read": 40, "mdriver_read_iter [mdriver_c]": 20}),
         (1, 3): Segment(
@@ -60,7 +60,7 @@ def test_a_number_is_another_function_after_the_symbols_were_read_again() -> Non
 
 
 def test_two_functions_of_one_name_are_one() -> None:
-    text = "symbols\nmark 0 1 0\nname 1 seq_open\nname 2 seq_open\n1 3\n2 4\n"
+    text = "symbols\nmagic 0 1 0\nname 1 seq_open\nname 2 seq_open\n1 3\n2 4\n"
     found = figures.parse_counts(text.splitlines(), {(1, 0)})
     assert found[1, 0].kernel == {"seq_open": 7}
 
@@ -70,8 +70,8 @@ def test_counts_that_are_not_whole_are_refused() -> None:
         figures.parse_counts(["symbols", "lost 12"], set())
 
 
-def test_the_marks_of_a_kind_of_calls_are_every_second_one() -> None:
-    assert figures.find_marks(COUNTED) == (1, 3)
+def test_the_ends_of_a_kind_of_calls_are_every_second_one() -> None:
+    assert figures.find_ends(COUNTED) == (1, 3)
 
 
 def test_a_call_costs_what_the_longer_segment_took_more() -> None:

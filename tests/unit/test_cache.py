@@ -65,17 +65,17 @@ def test_the_cache_says_to_backups_that_it_is_one(cache_dir: Path) -> None:
     assert text.startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
 
 
-@pytest.mark.parametrize("place", ["file/below", "/proc/twinmod"])
+@pytest.mark.parametrize("folder", ["file/below", "/proc/twinmod"])
 def test_a_place_that_cannot_be_written_is_an_environment_that_is_not_ready(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Neither place takes a folder from anyone, root included.
+    # Neither takes a folder from anyone, root included.
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("TWINMOD_CACHE_DIR", str(tmp_path / place))
+    monkeypatch.setenv("TWINMOD_CACHE_DIR", str(tmp_path / folder))
     with pytest.raises(MissingToolError) as caught:
         cache.ensure_cache_dir()
     assert caught.value.exit_code == ExitCode.ENVIRONMENT
-    assert ("path", str(tmp_path / place)) in caught.value.facts
+    assert ("path", str(tmp_path / folder)) in caught.value.facts
     assert "TWINMOD_CACHE_DIR" in caught.value.hint
 
 

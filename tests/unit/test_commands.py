@@ -115,9 +115,9 @@ def read_arguments(call: ast.Call) -> Iterator[str]:
 CALLS = [
     pytest.param(
         (verb, *read_arguments(call)),
-        id=f"{place} {verb}",
+        id=f"{file} {verb}",
     )
-    for place, call in iterate_calls()
+    for file, call in iterate_calls()
     for verb in read_words(call.args[0], verb=True)
 ]
 
@@ -186,8 +186,8 @@ def test_nox_has_the_session_that_a_hint_advises(
 
 
 def test_there_are_hints() -> None:
-    places = {str(call.id).split(":")[0] for call in CALLS}
-    assert {"base/process.py", "builds/signing.py", "kernels/find.py", "html/run.py"} <= places
+    files = {str(call.id).split(":")[0] for call in CALLS}
+    assert {"base/process.py", "builds/signing.py", "kernels/find.py", "html/run.py"} <= files
 
 
 def test_a_verb_has_a_session_unless_it_is_named_as_one_without() -> None:

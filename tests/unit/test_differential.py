@@ -19,8 +19,8 @@ from twinmod.cells.model import AnyCell, Cell, CellResult, DifferentialCell
 from twinmod.cells.transcript import End
 from twinmod.differential import corpus as differential_corpus
 from twinmod.differential import explorer as differential_explorer
-from twinmod.differential import replayer as differential_replayer
 from twinmod.differential import report
+from twinmod.differential import reproduce as differential_reproduce
 from twinmod.differential import scripts as differential_scripts
 from twinmod.differential.scripts import Sequence
 from twinmod.errors import ConfigError
@@ -203,10 +203,10 @@ def test_modules_that_answer_as_the_model_does_agree() -> None:
     assert render_difference(c=right, rust=right) == ""
 
 
-@pytest.mark.parametrize("place", range(4))
-def test_each_part_of_an_answer_counts(place: int) -> None:
+@pytest.mark.parametrize("part", range(4))
+def test_each_part_of_an_answer_counts(part: int) -> None:
     wrong = [list(answer) for answer in RIGHT]
-    wrong[0][place] = "x"
+    wrong[0][part] = "x"
     said = render_difference(c=[list(answer) for answer in RIGHT], rust=wrong)
     assert said.startswith("step 1, read(file=0, size=9): the model [9, 0, 9, '00'], rust [")
     assert " c [" not in said
@@ -245,13 +245,13 @@ class ModelVm(session.Vm):
 
     def __init__(
         self,
-        run_dir: Path,
+        vm_dir: Path,
         modules: Mapping[str, type[model.Model]],
         deadly: str = "",
         before: tuple[AnyCell, ...] = (),
     ) -> None:
         cells = (*before, DIFFERENTIAL)
-        self.plan = SimpleNamespace(run_dir=run_dir, cells=cells)  # type: ignore[assignment]
+        self.plan = SimpleNamespace(vm_dir=vm_dir, cells=cells)  # type: ignore[assignment]
         self.modules = modules
         self.deadly = deadly
         self.end = End.EXITED
@@ -558,7 +558,7 @@ def test_a_step_that_was_never_carried_out_fails_the_run(
     assert (result.outcome, result.problems) == ("failed", problems)
 
 
-def test_each_round_is_a_test_and_the_one_that_failed_says_how_to_replay_it() -> None:
+def test_each_round_is_a_test_and_the_one_that_failed_says_how_to_reproduce_it() -> None:
     passed = report.plan_result(ENDED, make_exploration(None), (), "")
     assert [(test.id, test.outcome) for test in passed.tests] == [
         ("differential[4096-c]", "passed"),
@@ -604,27 +604,27 @@ def test_a_soak_goes_on_with_fresh_seeds_until_its_time_is_up(
     assert {one.size for one in rounds} == set(definition.SIZES)
 
 
-# -- replay -----------------------------------------------------------------------------------
+# -- reproduction -----------------------------------------------------------------------------
 
 
-def replay(tmp_path: Path, definition: differential_scripts.Definition, vm: ModelVm) -> str:
+def reproduce(tmp_path: Path, definition: differential_scripts.Definition, vm: ModelVm) -> str:
     steps = (
         ("seek", {"file": 0, "offset": -1, "whence": 2}),
         ("write", {"file": 0, "seed": 1, "size": 1}),
         READ,
     )
-    replayer = differential_replayer.Replayer(definition, make_sequence(*steps))
-    replayer.converse(vm)
+    reproducer = differential_reproduce.Reproducer(definition, make_sequence(*steps))
+    reproducer.converse(vm)
     outcome = "passed" if vm.alive else "lost"
-    replayed = replayer.finish(replace(ENDED, outcome=Outcome(outcome)))
-    return replayed.result.outcome + "\n" + differential_replayer.render_replay(replayed)
+    reproduced = reproducer.finish(replace(ENDED, outcome=Outcome(outcome)))
+    return reproduced.result.outcome + "\n" + differential_reproduce.render_reproduction(reproduced)
 
 
-def test_a_replay_shows_each_step_and_the_first_that_differs(
+def test_a_reproduction_shows_each_step_and_the_first_that_differs(
     tmp_path: Path, definition: differential_scripts.Definition
 ) -> None:
     vm = ModelVm(tmp_path, {"c": ForgetfulModel})
-    outcome, device, first, second, third, told = replay(tmp_path, definition, vm).splitlines()
+    outcome, device, first, second, third, told = reproduce(tmp_path, definition, vm).splitlines()
     assert (outcome, device) == ("failed", "device(size=4096, tester='c')")
     assert first.split(maxsplit=2)[:2] == ["1", "agree"]
     assert second.split(maxsplit=2)[:2] == ["2", "DIFFER"]
@@ -632,18 +632,18 @@ def test_a_replay_shows_each_step_and_the_first_that_differs(
     assert told.startswith("step 2, write(")
 
 
-def test_a_replay_shows_the_step_that_a_vm_died_of(
+def test_a_reproduction_shows_the_step_that_a_vm_died_of(
     tmp_path: Path, definition: differential_scripts.Definition
 ) -> None:
-    outcome, *lines = replay(tmp_path, definition, ModelVm(tmp_path, GOOD, "write")).splitlines()
+    outcome, *lines = reproduce(tmp_path, definition, ModelVm(tmp_path, GOOD, "write")).splitlines()
     assert outcome == "lost"
     assert [line.split()[1] for line in lines[1:]] == ["agree", "LOST", "-"]
 
 
-def test_a_replay_of_what_was_mended_agrees(
+def test_a_reproduction_of_what_was_mended_agrees(
     tmp_path: Path, definition: differential_scripts.Definition
 ) -> None:
-    outcome, *lines = replay(tmp_path, definition, ModelVm(tmp_path, GOOD)).splitlines()
+    outcome, *lines = reproduce(tmp_path, definition, ModelVm(tmp_path, GOOD)).splitlines()
     assert outcome == "passed"
     assert [line.split()[1] for line in lines[1:]] == ["agree", "agree", "agree"]
 

@@ -127,8 +127,8 @@ def test_every_module_comes_once_and_after_all_that_it_needs(
     order = elf.plan_load_order(depends, tuple(f"m{number}" for number in wanted))
     assert len(order) == len(set(order))
     assert {f"m{number}" for number in wanted} & set(depends) <= set(order)
-    for place, name in enumerate(order):
-        assert set(depends[name]) <= set(order[:place])
+    for index, name in enumerate(order):
+        assert set(depends[name]) <= set(order[:index])
 
 
 def test_a_compressed_module_is_unpacked_and_another_left_as_it_is(tmp_path: Path) -> None:

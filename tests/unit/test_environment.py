@@ -31,18 +31,18 @@ def test_an_environment_that_was_not_installed_to_the_end_is_not_current(
 
 
 def test_an_installed_environment_is_current(venv: Path, inputs: tuple[Path, ...]) -> None:
-    environment.mark_current(venv, inputs)
+    environment.note_current(venv, inputs)
     assert environment.is_current(venv, inputs)
 
 
 def test_a_changed_lock_makes_it_old(venv: Path, inputs: tuple[Path, ...]) -> None:
-    environment.mark_current(venv, inputs)
+    environment.note_current(venv, inputs)
     inputs[0].write_text("another lock\n")
     assert not environment.is_current(venv, inputs)
 
 
 def test_another_set_of_inputs_makes_it_old(venv: Path, inputs: tuple[Path, ...]) -> None:
-    environment.mark_current(venv, inputs)
+    environment.note_current(venv, inputs)
     assert not environment.is_current(venv, inputs[:1])
 
 
@@ -50,7 +50,7 @@ def test_an_environment_that_was_moved_is_old(
     venv: Path, inputs: tuple[Path, ...], tmp_path: Path
 ) -> None:
     # Its scripts name the interpreter by the old path.
-    environment.mark_current(venv, inputs)
+    environment.note_current(venv, inputs)
     assert not environment.is_current(venv.rename(tmp_path / "moved"), inputs)
 
 

@@ -19,7 +19,7 @@ LOGS = sorted(DATA.glob("*.log"))
 
 
 def read_first_lines() -> list[tuple[str, str]]:
-    """Return (line, kind) of first-lines.txt; "" is the kind of what begins no report."""
+    """Return (line, kind) of first-lines.txt; "" is the kind of what begins no splat."""
     parts = [
         line.split("|", 1)
         for line in (DATA / "first-lines.txt").read_text().splitlines()
@@ -75,12 +75,12 @@ def test_every_kind_has_a_first_line_that_is_known() -> None:
     assert {kind for _, kind in read_first_lines()} == {"", *(kind for kind, _ in faults.FAULTS)}
 
 
-def test_a_report_after_the_words_of_a_program_on_the_same_line_is_seen() -> None:
+def test_a_splat_after_the_words_of_a_program_on_the_same_line_is_seen() -> None:
     (fault,) = faults.parse_faults("[    1.000000] x\n/ # [    2.500000] BUG: KASAN: x in f\n")
     assert (fault.lines, fault.at_s) == (("BUG: KASAN: x in f",), 2.5)
 
 
-def test_what_a_program_wrote_to_the_log_is_no_report() -> None:
+def test_what_a_program_wrote_to_the_log_is_no_splat() -> None:
     line = "[    2.500000][    T9] kernel BUG at x.c:1!"
     log = f"{line}\n[    3.500000][    T9] kernel BUG at x.c:2!\n"
     assert len(faults.parse_faults(line)) == 1
@@ -88,7 +88,7 @@ def test_what_a_program_wrote_to_the_log_is_no_report() -> None:
     assert fault.lines == ("kernel BUG at x.c:2!",)
 
 
-def test_a_reports_lines_are_visible() -> None:
+def test_a_splats_lines_are_visible() -> None:
     (fault,) = faults.parse_faults("kernel BUG at x.c:1!\nComm: \x1b[2J\x00\n")
     assert fault.lines[1] == r"Comm: \x1b[2J\x00"
 
@@ -104,7 +104,7 @@ def test_the_agents_own_death_is_no_drivers_fault() -> None:
     assert faults.parse_faults(line) == ()
 
 
-def test_the_panic_that_ends_a_report_is_not_another_fault() -> None:
+def test_the_panic_that_ends_a_splat_is_not_another_fault() -> None:
     lines = ["WARNING: x.c:1 at f+0x1/0x2", *["text"] * 200, "Kernel panic - not syncing: x"]
     assert [fault.kind for fault in faults.parse_faults("\n".join(lines))] == ["warning"]
 
@@ -170,7 +170,7 @@ def test_a_log_that_ends_anywhere_tells_of_no_other_fault(path: Path) -> None:
 
 
 def stamp(text: str, speaker: str) -> list[str]:
-    """Return a report's lines as a processor said them, without their own stamps."""
+    """Return a splat's lines as a processor said them, without their own stamps."""
     lines = [faults.parse_line(line).text for line in text.splitlines()]
     return [f"[   12.345678][ {speaker}] {line}" for line in lines]
 
@@ -181,7 +181,7 @@ def weave(first: list[str], second: list[str]) -> str:
     return "\n".join(line for pair in pairs for line in pair)
 
 
-def test_reports_of_two_processors_line_by_line_are_told_apart() -> None:
+def test_splats_of_two_processors_line_by_line_are_told_apart() -> None:
     one, two = stamp(read("oops-null"), "T11"), stamp(read("atomic-sleep"), "T12")
     alone = [faults.parse_faults("\n".join(lines))[0] for lines in (one, two)]
     woven = faults.parse_faults(weave(one, two))

@@ -199,19 +199,19 @@ def test_a_replaced_object_is_not_what_was_committed(
     assert (tmp_path / "copy/kept").read_text() == "one\n"
 
 
-@pytest.mark.parametrize("place", ["HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL"])
+@pytest.mark.parametrize("setting", ["HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL"])
 def test_a_clone_with_other_line_ends_is_clean_and_its_changes_are_as_git_commits_them(
-    place: str, checkout: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    setting: str, checkout: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = {
         "HOME": home / ".gitconfig",
         "XDG_CONFIG_HOME": home / "xdg/git/config",
         "GIT_CONFIG_GLOBAL": home / "mine",
-    }[place]
+    }[setting]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(CRLF)
-    if place != "HOME":
-        monkeypatch.setenv(place, str(home / "xdg" if place.startswith("XDG") else path))
+    if setting != "HOME":
+        monkeypatch.setenv(setting, str(home / "xdg" if setting.startswith("XDG") else path))
     clone = tmp_path / "clone"
     git(tmp_path, "-c", "core.autocrlf=true", "clone", "-q", str(checkout), str(clone))
     assert (clone / "run").read_bytes() == b"#!/bin/sh\r\n"

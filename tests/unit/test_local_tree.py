@@ -331,11 +331,11 @@ def test_the_toolchain_that_rustup_names_is_taken_unless_it_is_the_default(
     assert local.parse_toolchain(output) == toolchain
 
 
-@pytest.mark.parametrize("place", ["source", "build"])
+@pytest.mark.parametrize("which", ["source", "build"])
 def test_a_toolchain_that_was_chosen_for_a_tree_is_found_and_remembered(
-    own: Own, root: Chroot, progress: Progress, monkeypatch: pytest.MonkeyPatch, place: str
+    own: Own, root: Chroot, progress: Progress, monkeypatch: pytest.MonkeyPatch, which: str
 ) -> None:
-    folder = own.source if place == "source" else own.build
+    folder = own.source if which == "source" else own.build
     monkeypatch.setattr(local, "read_toolchain", lambda path: "mine" if path == folder else "")
     own.versions = {
         ("this host", "gcc"): CC,

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from twinmod.base import process
+from twinmod.base import process, templates
 from twinmod.base.process import Command
 from twinmod.project import rules as project_rules
 
 ROOT = Path(__file__).resolve().parents[2]
 MATRIX = ROOT / "tests/matrix"
+#: As in a VM, the matrix finds the guest's modules where the agent has them.
+PACKAGES = templates.PACKAGE_DIR.parent
 
 #: Collects the matrix once for each choice, in one process: the imports take most of the time.
 LISTER = """\
@@ -71,28 +73,28 @@ def collected() -> Collected:
         argv=(sys.executable, "-c", LISTER, json.dumps(fixed), json.dumps(CHOICES)),
         purpose="the matrix was not collected",
         timeout_s=60,
-        environment=(("PYTHONDONTWRITEBYTECODE", "1"),),
+        environment=(("PYTHONPATH", str(PACKAGES)), ("PYTHONDONTWRITEBYTECODE", "1")),
     )
     found = re.findall(r"^CHOICE (.+)$", process.run(command), re.MULTILINE)
     return dict(zip(CHOICES, map(json.loads, found), strict=True))
 
 
 LONG = """\
-def test_steps(long_run, mark_step):
+def test_steps(long_run, beat):
     assert long_run
-    mark_step()
-    mark_step()
+    beat()
+    beat()
 """
 
 
-def test_a_long_test_marks_its_steps_where_it_is_told_to(tmp_path: Path) -> None:
+def test_a_long_test_has_its_heartbeat_where_it_is_told_to(tmp_path: Path) -> None:
     (tmp_path / "test_long.py").write_text(LONG)
-    marks_path = tmp_path / "marks"
+    beats_path = tmp_path / "beats"
     argv = (
         "sh",
         "-c",
         'exec "$@" 3>"$0"',
-        str(marks_path),
+        str(beats_path),
         sys.executable,
         "-m",
         "pytest",
@@ -120,10 +122,10 @@ def test_a_long_test_marks_its_steps_where_it_is_told_to(tmp_path: Path) -> None
         argv=argv,
         purpose="the long test did not pass",
         timeout_s=60,
-        environment=(("PYTHONPATH", str(MATRIX)), ("PYTHONDONTWRITEBYTECODE", "1")),
+        environment=(("PYTHONPATH", f"{MATRIX}:{PACKAGES}"), ("PYTHONDONTWRITEBYTECODE", "1")),
     )
     process.run(command)
-    assert marks_path.read_bytes() == b".."
+    assert beats_path.read_bytes() == b".."
 
 
 @pytest.fixture

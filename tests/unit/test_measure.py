@@ -112,29 +112,29 @@ def test_contenders_take_turns_and_none_is_always_first() -> None:
     ]
 
 
-MARKS = """\
+MAGIC = """\
 #include <stdio.h>
-#include "marks.c"
+#include "magic.c"
 int main(void)
 {
 	char buffer[8];
-	mark_counts();
-	mark_symbols();
+	magic_counts();
+	magic_symbols();
 	printf("%zd %zd", bare_pread(0, buffer, 8, 3), bare_pwrite(0, buffer, 0, 1));
 	return 0;
 }
 """
 
 
-def test_a_mark_does_nothing_and_is_made_of_the_bytes_that_the_profiler_knows(
+def test_a_magic_instruction_does_nothing_and_is_made_of_the_bytes_that_the_profiler_knows(
     tmp_path: Path,
 ) -> None:
     native_dir = templates.PACKAGE_DIR / "guest/native"
     source_path, program_path = tmp_path / "program.c", tmp_path / "program"
-    source_path.write_text(MARKS)
+    source_path.write_text(MAGIC)
 
     def run(*argv: str) -> str:
-        return process.run(Command(argv=argv, purpose="marks", timeout_s=60))
+        return process.run(Command(argv=argv, purpose="magic instructions", timeout_s=60))
 
     run(
         "gcc",
@@ -148,7 +148,7 @@ def test_a_mark_does_nothing_and_is_made_of_the_bytes_that_the_profiler_knows(
     )
     run("sh", "-c", f"head -c 9 /dev/zero > {tmp_path}/nine; {program_path} < {tmp_path}/nine")
     code = program_path.read_bytes()
-    assert b"\x0f\x1f\x80mark" in code
+    assert b"\x0f\x1f\x80cnts" in code
     assert b"\x0f\x1f\x80syms" in code
 
 
@@ -206,19 +206,19 @@ def test_a_call_that_fails_in_a_thread_fails_the_turn() -> None:
 
 
 class Ruler:
-    """A library of marks that counts them."""
+    """A library that counts its magic instructions."""
 
     def __init__(self) -> None:
-        self.marks = 0
+        self.executed = 0
 
-    def mark_counts(self) -> None:
-        self.marks += 1
+    def magic_counts(self) -> None:
+        self.executed += 1
 
 
 def test_the_host_looks_for_a_segment_where_its_calls_were_made() -> None:
     ruler = Ruler()
     made: list[tuple[int, int]] = []
-    calls = Calls(prepare=lambda _: None, make=lambda n: made.append((ruler.marks, n)))
+    calls = Calls(prepare=lambda _: None, make=lambda n: made.append((ruler.executed, n)))
     timing = Timing(operation=Operation.PREAD, size_bytes=65536)
     profiler = measure.Profiler(cast(ctypes.CDLL, ruler), Path("symbols"))
     profiler.count(timing, calls, 2)
@@ -233,5 +233,5 @@ def test_the_host_looks_for_a_segment_where_its_calls_were_made() -> None:
         lengths=measure.plan_lengths(timing),
         faults=faults,
     )
-    # Marks are numbered from 0, and the one that ends a segment is the next that is made.
-    assert made[-4:] == list(zip(figures.find_marks(counted), (4, 8, 4, 8), strict=True))
+    # Numbers begin with 0, and the one that ends a segment is the next that is made.
+    assert made[-4:] == list(zip(figures.find_ends(counted), (4, 8, 4, 8), strict=True))

@@ -33,9 +33,9 @@ def test_a_line_has_a_dot_for_each_value_and_a_larger_one_stands_higher() -> Non
     assert len(dots) == 3
     heights = [float(dot.get("cy", "")) for dot in dots]
     assert heights == sorted(heights, reverse=True)
-    places = [float(dot.get("cx", "")) for dot in dots]
+    positions = [float(dot.get("cx", "")) for dot in dots]
     # A factor of 1024 is as wide everywhere: the axis is logarithmic.
-    assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.2)
+    assert positions[1] - positions[0] == pytest.approx(positions[2] - positions[1], abs=0.2)
 
 
 def test_texts_are_text_and_no_markup() -> None:

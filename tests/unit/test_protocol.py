@@ -88,7 +88,7 @@ PLAN = protocol.Plan(
     increments=9,
     method="add",
     measurement=protocol.Measurement(timings=(TIMING,), loads=2, rounds=7, turns=3, loop=LOOP),
-    marks="/marks.so",
+    magic="/magic.so",
     loop="/loop",
 )
 

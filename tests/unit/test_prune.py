@@ -76,7 +76,7 @@ RECORD = {
 
 #: Files that commands leave in a folder of theirs, by where a sandbox has it.
 LEFT = {
-    "/twinmod/out": ("site/pytest/__init__.py", "marks.so", "profiler.so", "loop"),
+    "/twinmod/out": ("site/pytest/__init__.py", "magic.so", "profiler.so", "loop"),
     "/twinmod/scratch": (
         "site/mdriver_tester_c/_native.abi3.so",
         "site/mdriver_tester_rust/_native.abi3.so",

@@ -83,7 +83,7 @@ index-url = https://of.another/command
 
 
 #: Where pip looks, each before the ones above it.
-PLACES = (
+SECTIONS = (
     ("xdg/pip/pip.conf", "global"),
     ("etc/pip.conf", "global"),
     ("home/.pip/pip.conf", "global"),
@@ -95,12 +95,12 @@ PLACES = (
 )
 
 
-@pytest.mark.parametrize("count", range(1, len(PLACES) + 1))
+@pytest.mark.parametrize("count", range(1, len(SECTIONS) + 1))
 def test_of_two_files_the_one_that_pip_prefers_goes_first(
     home: Path, tmp_path: Path, count: int
 ) -> None:
     texts: dict[str, str] = {}
-    for number, (name, section) in enumerate(PLACES[:count]):
+    for number, (name, section) in enumerate(SECTIONS[:count]):
         texts[name] = f"{texts.get(name, '')}[{section}]\nindex-url = https://{number}.example\n"
     for name, text in texts.items():
         write(tmp_path / name, text)
@@ -351,16 +351,16 @@ def test_without_sources_a_cargo_home_has_no_configuration(
     assert not (tmp_path / "cargo/config.toml").exists()
 
 
-@pytest.mark.parametrize("place", ["configuration", "environment", "bundle"])
-def test_a_certificate_that_cargo_names_is_bound(home: Path, project: Path, place: str) -> None:
+@pytest.mark.parametrize("source", ["configuration", "environment", "bundle"])
+def test_a_certificate_that_cargo_names_is_bound(home: Path, project: Path, source: str) -> None:
     path = write(home / "ca.pem", "")
-    text = '[http]\ncainfo = "ca.pem"\n' if place == "configuration" else ""
+    text = '[http]\ncainfo = "ca.pem"\n' if source == "configuration" else ""
     write(home / ".cargo/config.toml", text)
     environment = {
         "configuration": {},
         "environment": {"CARGO_HTTP_CAINFO": str(path)},
         "bundle": {"SSL_CERT_FILE": str(path)},
-    }[place]
+    }[source]
     settings, binds = registries.find_cargo_trust(registries.read_cargo(project, environment))
     (bind,) = binds
     assert bind.source_path == path

@@ -328,11 +328,11 @@ def test_the_table_has_a_row_for_each_rule_and_a_column_for_each_cell() -> None:
     assert ends == ["cell", "FAIL", "CRASH"]
 
 
-def test_every_outcome_has_a_mark_of_its_own() -> None:
+def test_every_outcome_has_a_look_of_its_own() -> None:
     assert set(cells_report.LOOKS) == set(Outcome) - {Outcome.RUNNING}
-    marks = [mark for mark, _ in cells_report.LOOKS.values()]
-    assert len(set(marks)) == len(marks)
-    assert all(marks)
+    looks = [look for look, _ in cells_report.LOOKS.values()]
+    assert len(set(looks)) == len(looks)
+    assert all(looks)
 
 
 @pytest.mark.parametrize("outcome", Outcome)

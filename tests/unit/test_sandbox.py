@@ -31,7 +31,7 @@ EVERYTHING = Enter(
 
 
 def find_all(argv: tuple[str, ...], word: str) -> list[int]:
-    return [place for place, part in enumerate(argv) if part == word]
+    return [index for index, part in enumerate(argv) if part == word]
 
 
 def test_everything_that_a_caller_can_ask_for(root: Chroot) -> None:
@@ -157,10 +157,10 @@ def test_what_a_host_keeps_of_the_sandboxs_own_folders_is_mounted_over_them(root
     kept = (Path("/run/current-system"), Path("/tmp/gcc-15"))
     argv = sandbox.plan_enter(replace(root, kept=kept), ("make",), Enter(devices=("/dev/kvm",)))
     for path in kept:
-        place = argv.index(str(path))
-        assert argv[place - 1 : place + 2] == ("--ro-bind", str(path), str(path))
-        assert place > argv.index("/tmp")
-        assert place > argv.index("/run")
+        index = argv.index(str(path))
+        assert argv[index - 1 : index + 2] == ("--ro-bind", str(path), str(path))
+        assert index > argv.index("/tmp")
+        assert index > argv.index("/run")
 
 
 def test_jobs_are_as_many_as_a_person_says_or_as_there_are_processors(

@@ -256,7 +256,7 @@ def test_a_recording_on_a_kernel_without_rust_is_repeated(
 ) -> None:
     same = recording.Comparison(lines={"events.jsonl": 3}, different={})
     recorded = recording.Recording(
-        run_dir=Path("vm-1"),
+        vm_dir=Path("vm-1"),
         document=boot.RecordingDocument(
             kernel="trixie",
             tree="stock-1",

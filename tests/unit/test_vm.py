@@ -221,7 +221,7 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
         "increments": 0,
         "method": "lock",
         "measurement": None,
-        "marks": "/twinmod/native/marks.so",
+        "magic": "/twinmod/native/magic.so",
         "loop": "/twinmod/native/loop",
     }
 
@@ -304,10 +304,10 @@ def test_a_recorded_vms_folder_keeps_what_a_replay_takes(
     planned = boot.prepare_boot(setting, work, tmp_path / "vm-1")
     record = boot.plan_recording(setting, work, ("qemu-system-x86_64", "-smp", "1"))
     plan = replace(planned, recording=record, initramfs=b"all of it")
-    with boot.write_run_dir(plan):
-        assert (plan.run_dir / "recording").is_dir()
-    assert (plan.run_dir / "initramfs").read_bytes() == b"all of it"
-    assert json.loads((plan.run_dir / "recording.json").read_text()) == {
+    with boot.write_vm_dir(plan):
+        assert (plan.vm_dir / "recording").is_dir()
+    assert (plan.vm_dir / "initramfs").read_bytes() == b"all of it"
+    assert json.loads((plan.vm_dir / "recording.json").read_text()) == {
         "schema": "twinmod.recording/1",
         "kernel": setting.tree.name,
         "tree": setting.tree.key,
@@ -315,7 +315,7 @@ def test_a_recorded_vms_folder_keeps_what_a_replay_takes(
         "qemu": ["qemu-system-x86_64", "-smp", "1"],
         "modules": {product.module: product.sha256},
     }
-    seen = boot.plan_recorded_view(setting, plan.run_dir)
+    seen = boot.plan_recorded_view(setting, plan.vm_dir)
     writable = {str(bind.target_path) for bind in seen if bind.writable}
     assert writable == {"/twinmod/run/results", "/twinmod/recording"}
 
@@ -409,21 +409,21 @@ def test_a_vm_boots_busybox_its_modules_and_the_init(
     for name, value in boot.plan_environment(setting.userland):
         assert f"\nexport {name}='{value}'\n" in init
     # A plan is no act.
-    assert not plan.run_dir.exists()
+    assert not plan.vm_dir.exists()
 
 
 def test_qemu_sees_only_its_view_and_may_write_only_results(
     setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
-    run_dir = tmp_path / "vm-1"
-    binds = boot.plan_view(setting, work.products, run_dir)
+    vm_dir = tmp_path / "vm-1"
+    binds = boot.plan_view(setting, work.products, vm_dir)
     writable = [bind for bind in binds if bind.writable]
     assert [(b.source_path, str(b.target_path)) for b in writable] == [
-        (run_dir / "results", "/twinmod/run/results")
+        (vm_dir / "results", "/twinmod/run/results")
     ]
     assert {str(bind.target_path): str(bind.source_path) for bind in binds} == {
-        "/twinmod/run": str(run_dir),
-        "/twinmod/run/results": str(run_dir / "results"),
+        "/twinmod/run": str(vm_dir),
+        "/twinmod/run/results": str(vm_dir / "results"),
         "/twinmod/vmlinux": str(setting.tree.image_path),
         "/view": str(setting.chroot.root_dir),
         "/view/twinmod/package": "/cache/programs/package",
@@ -433,7 +433,7 @@ def test_qemu_sees_only_its_view_and_may_write_only_results(
         "/view/twinmod/tester-rust": "/cache/t-rust",
         "/view/twinmod/module/mdriver_c.ko": "/checkout/out/mdriver_c.ko",
     }
-    argv = boot.prepare_boot(setting, work, run_dir).command.argv
+    argv = boot.prepare_boot(setting, work, vm_dir).command.argv
     assert "--share-net" not in argv
     assert "--dev-bind" not in argv
 
@@ -471,18 +471,18 @@ def test_a_vms_folder_holds_what_it_boots_from_while_it_runs_and_its_plan_for_go
     setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
     plan = boot.prepare_boot(setting, work, tmp_path / "vm-1")
-    with boot.write_run_dir(plan):
-        assert (plan.run_dir / "initramfs").read_bytes() == plan.initramfs
-    assert not (plan.run_dir / "initramfs").exists()
-    assert protocol.parse_plan((plan.run_dir / "results/plan.json").read_bytes()) == plan.agent_plan
+    with boot.write_vm_dir(plan):
+        assert (plan.vm_dir / "initramfs").read_bytes() == plan.initramfs
+    assert not (plan.vm_dir / "initramfs").exists()
+    assert protocol.parse_plan((plan.vm_dir / "results/plan.json").read_bytes()) == plan.agent_plan
 
 
 def test_a_vms_folder_is_its_own(
     setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
 ) -> None:
     plan = boot.prepare_boot(setting, work, tmp_path / "vm-1")
-    (plan.run_dir / "results").mkdir(parents=True)
-    with pytest.raises(FileExistsError), boot.write_run_dir(plan):
+    (plan.vm_dir / "results").mkdir(parents=True)
+    with pytest.raises(FileExistsError), boot.write_vm_dir(plan):
         pytest.fail("two VMs write into one folder")
 
 
@@ -498,7 +498,7 @@ def test_a_vm_that_did_not_come_as_far_as_a_cell_shows_how_far_it_came(
     facts = dict(error.facts)
     assert facts["QEMU"] == "(nothing)"
     assert facts["console"].endswith("\na\nb")
-    assert facts["folder"] == str(plan.run_dir)
+    assert facts["folder"] == str(plan.vm_dir)
     assert error.exit_code == 5
 
 

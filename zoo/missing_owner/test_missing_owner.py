@@ -3,7 +3,7 @@
 
 import pytest
 
-from kmod import Module
+from twinmod.guest.modules import Module
 from zoo_device import Device
 
 

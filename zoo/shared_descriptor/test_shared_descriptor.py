@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kmod import Module
+from twinmod.guest.modules import Module
 
 THREADS = 4
 INCREMENTS = 20_000

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from twinmod.guest import child
 from zoo_device import Device
 
 LIMIT_S = 5.0
@@ -14,10 +15,7 @@ LIMIT_S = 5.0
 
 @pytest.mark.rule("R20")
 def test_a_killed_reader_ends(device: Device) -> None:
-    pid = os.fork()
-    if pid == 0:
-        device.pread(1, 0)
-        os._exit(0)
+    pid = child.fork(lambda: len(device.pread(1, 0)))
     time.sleep(0.3)
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + LIMIT_S

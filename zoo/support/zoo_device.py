@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from twinmod.guest import child
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -49,13 +51,11 @@ class Device:
 
     def in_parallel(self, work: Callable[[], None]) -> None:
         """Do some work in two processes at once: threads of Python wait for each other."""
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                work()
-                status = 0
-            finally:
-                os._exit(status)
+
+        def run() -> int:
+            work()
+            return 0
+
+        pid = child.fork(run)
         work()
         assert os.waitpid(pid, 0)[1] == 0

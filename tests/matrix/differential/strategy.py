@@ -101,14 +101,14 @@ def _make_steps(size: int) -> tuple[st.SearchStrategy[Step], ...]:
     lengths = _lengths(size)
     some = lengths.map(lambda length: max(1, length))
     near = _near(size)
-    place = {"file": file, "offset": near}
+    position = {"file": file, "offset": near}
     return (
         *_make_calls(size, file, seed, lengths),
         *_make_ioctls(size, file, near),
         *_make_disk_calls(file, near, some),
-        *_make_bad_addresses(place, some),
+        *_make_bad_addresses(position, some),
         *_make_splices(file, seed, some, st.one_of(st.none(), near)),
-        *_make_mappings(size, place, seed, some),
+        *_make_mappings(size, position, seed, some),
     )
 
 
@@ -174,19 +174,19 @@ def _make_disk_calls(
 
 
 def _make_bad_addresses(
-    place: Mapping[str, st.SearchStrategy[int]], some: st.SearchStrategy[int]
+    position: Mapping[str, st.SearchStrategy[int]], some: st.SearchStrategy[int]
 ) -> tuple[st.SearchStrategy[Step], ...]:
     address = st.sampled_from(USER_BAD)
     cliff = {
-        "file": place["file"],
+        "file": position["file"],
         "good": st.one_of(st.integers(0, 9), st.integers(0, CLIFF)),
         "size": some.map(lambda size: min(size, CLIFF)),
-        "offset": st.one_of(st.none(), place["offset"]),
+        "offset": st.one_of(st.none(), position["offset"]),
         "readonly": st.booleans(),
     }
     return (
-        _step("pread_bad", address=address, size=some, **place),
-        _step("pwrite_bad", address=address, size=some, **place),
+        _step("pread_bad", address=address, size=some, **position),
+        _step("pwrite_bad", address=address, size=some, **position),
         _step("read_cliff", **cliff),
         _step("write_cliff", **cliff),
     )
@@ -210,14 +210,14 @@ def _make_splices(
 
 def _make_mappings(
     size: int,
-    place: Mapping[str, st.SearchStrategy[int]],
+    position: Mapping[str, st.SearchStrategy[int]],
     seed: st.SearchStrategy[int],
     some: st.SearchStrategy[int],
 ) -> tuple[st.SearchStrategy[Step], ...]:
     mapping = st.integers(0, MAPPINGS - 1)
     pages = size // PAGE
     at = _near(size)
-    rights = {"mapping": mapping, "file": place["file"], "private": st.booleans()}
+    rights = {"mapping": mapping, "file": position["file"], "private": st.booleans()}
     # Most of them fit; the last kind begins or ends beyond the end.
     inside = st.integers(0, pages - 1)
     fitting = _step("map", page=inside, size=st.integers(1, PAGE), writable=st.just(True), **rights)
@@ -233,6 +233,6 @@ def _make_mappings(
         _step("unmap", mapping=mapping),
         _step("load", mapping=mapping, at=at, size=some),
         _step("store", mapping=mapping, at=at, seed=seed, size=some),
-        _step("read_into_mapping", mapping=mapping, at=at, size=some, **place),
-        _step("write_from_mapping", mapping=mapping, at=at, size=some, **place),
+        _step("read_into_mapping", mapping=mapping, at=at, size=some, **position),
+        _step("write_from_mapping", mapping=mapping, at=at, size=some, **position),
     )

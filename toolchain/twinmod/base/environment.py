@@ -31,7 +31,7 @@ def is_current(environment_dir: Path, inputs: tuple[Path, ...]) -> bool:
     return stamp == read_digest(inputs, environment_dir)
 
 
-def mark_current(environment_dir: Path, inputs: tuple[Path, ...]) -> None:
+def note_current(environment_dir: Path, inputs: tuple[Path, ...]) -> None:
     """Note, after the last install, what an environment was installed from."""
     (environment_dir / STAMP).write_text(read_digest(inputs, environment_dir))
 

@@ -85,7 +85,7 @@ SETTLED = 0.002
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """What was executed from one mark to the next."""
+    """What was executed from one magic instruction to the next."""
 
     user: float
     # By function of the kernel or of a module: "vfs_read", "echo_read_iter [echo_c]".
@@ -220,19 +220,19 @@ def plan_turns(*, quick: bool, processors: int) -> Measurement:
 # -- what was counted -------------------------------------------------------------------------
 
 
-def find_marks(counted: Counted) -> tuple[int, ...]:
-    """Return the numbers of the marks that ended the segments of some calls."""
+def find_ends(counted: Counted) -> tuple[int, ...]:
+    """Return the numbers of the magic instructions that ended the segments of some calls."""
     return tuple(counted.first + 2 * number for number in range(len(counted.faults)))
 
 
 def parse_counts(
     lines: Iterable[str], wanted: Collection[tuple[int, int]]
 ) -> dict[tuple[int, int], Segment]:
-    """Return the segments that ended at some marks.
+    """Return the segments that ended at some magic instructions.
 
     Args:
         lines: What the profiler of one VM wrote.
-        wanted: (section, mark).
+        wanted: (section, end).
 
     Raises:
         ValueError: Instructions were not told apart.
@@ -249,12 +249,12 @@ def parse_counts(
         elif first == "name":
             number, _, name = rest.partition(" ")
             names[number] = name
-        elif first == "mark":
-            mark, user, elsewhere = map(int, rest.split())
-            place = section, mark
-            kernel = {} if place in wanted else None
+        elif first == "magic":
+            end, user, elsewhere = map(int, rest.split())
+            key = section, end
+            kernel = {} if key in wanted else None
             if kernel is not None:
-                found[place] = Segment(user=user, kernel=kernel, elsewhere=elsewhere)
+                found[key] = Segment(user=user, kernel=kernel, elsewhere=elsewhere)
         elif first == "lost":
             raise ValueError(f"{rest} instructions were not told apart")
         elif kernel is not None:
@@ -307,11 +307,11 @@ def plan_figure(counted: Counted, segments: Mapping[tuple[int, int], Segment]) -
 
     Args:
         counted: Where the calls are.
-        segments: Of its VM, by (section, mark).
+        segments: Of its VM, by (section, end).
     """
-    marks = find_marks(counted)
-    believed = slice(2 * DOUBTED if len(marks) > 2 * DOUBTED else 0, None)
-    found = [segments[counted.section, mark] for mark in marks][believed]
+    ends = find_ends(counted)
+    believed = slice(2 * DOUBTED if len(ends) > 2 * DOUBTED else 0, None)
+    found = [segments[counted.section, end] for end in ends][believed]
     faults = counted.faults[believed]
     short, long = tuple(found[0::2]), tuple(found[1::2])
     more_faults = [after - before for before, after in zip(faults[0::2], faults[1::2], strict=True)]

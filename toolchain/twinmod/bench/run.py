@@ -72,7 +72,7 @@ def read_figures(results: tuple[CellResult, ...], out_dir: Path) -> tuple[Figure
     found: list[Figure] = []
     for number in dict.fromkeys(result.vm for result in results):
         counted = [c for result in results if result.vm == number for c in result.counted]
-        wanted = {(c.section, mark) for c in counted for mark in bench_figures.find_marks(c)}
+        wanted = {(c.section, end) for c in counted for end in bench_figures.find_ends(c)}
         path = out_dir / f"vm-{number}/results" / machine.COUNTS
         try:
             with path.open() as lines:

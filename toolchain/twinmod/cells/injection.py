@@ -103,10 +103,10 @@ def parse_sites(data: bytes, module: str) -> tuple[Site, ...]:
     """Return the places of a module's file that call one of ALLOCATORS, and can be come to."""
     unused = elf.parse_unused(data)
     return tuple(
-        Site(module=module, section=call.section, address=call.place + CALL_BYTES)
+        Site(module=module, section=call.section, address=call.offset + CALL_BYTES)
         for call in elf.parse_calls(data)
         if ALLOCATORS.match(call.target)
-        and not any(s.section == call.section and s.begin <= call.place < s.end for s in unused)
+        and not any(s.section == call.section and s.begin <= call.offset < s.end for s in unused)
     )
 
 

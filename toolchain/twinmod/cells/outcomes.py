@@ -35,7 +35,7 @@ COUNTED = (Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED)
 
 
 def parse_program_lines(events: Iterable[Event]) -> tuple[str, ...]:
-    """Return the lines of the console that look like a report of the kernel and are a program's."""
+    """Return the lines of the console that look like a splat and are a program's."""
     return tuple(event.line for event in events if isinstance(event, WrittenByProgram))
 
 

@@ -139,12 +139,12 @@ def compare_answers(
         }
         if wrong:
             told = [f"the model {list(right)}", *(f"{name} {was}" for name, was in wrong.items())]
-            return f"{_render_place(sequence, number)}: {', '.join(told)}"
+            return f"{_render_position(sequence, number)}: {', '.join(told)}"
     longer = [name for name, given in answers.items() if len(given) > len(expected)]
     return f"at the end, more is left than in the model: {', '.join(longer)}" if longer else ""
 
 
-def _render_place(sequence: Sequence, number: int) -> str:
+def _render_position(sequence: Sequence, number: int) -> str:
     if number < len(sequence.steps):
         return f"step {number + 1}, {scripts.render_step(sequence.steps[number])}"
     return "at the end"

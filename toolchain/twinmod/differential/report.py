@@ -20,7 +20,7 @@ class RoundEntry(Part, frozen=True, kw_only=True):
 
     size: int
     tester: str
-    # None for a round that replays the scripts of the project.
+    # None for a round that carries out the scripts of the project.
     seed: int | None
     sequences: int
     seconds: float

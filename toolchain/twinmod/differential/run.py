@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The verbs of the differential: as the last cell of a run, soak, and the replay of a script."""
+"""The verbs of the differential: as the last cell of a run, soak, and a script again."""
 
 import shutil
 import time
@@ -19,8 +19,8 @@ from twinmod.cells.report import ModuleEntry
 from twinmod.cells.selection import Selection
 from twinmod.differential import corpus as differential_corpus
 from twinmod.differential import explorer as differential_explorer
-from twinmod.differential import replayer as differential_replayer
 from twinmod.differential import report as differential_report
+from twinmod.differential import reproduce as differential_reproduce
 from twinmod.differential import scripts
 from twinmod.differential.report import DifferentialReport
 from twinmod.errors import ConfigError
@@ -177,9 +177,9 @@ def prepare_exploring(
     count = iter(range(1, 1_000_000))
 
     def boot() -> AbstractContextManager[session.Vm]:
-        run_dir = out_dir / f"vm-again-{next(count)}"
-        progress.note(f"the VM died of a sequence; booting another one: {run_dir.name}")
-        return session.serve(setting, work, run_dir, lambda _: None)
+        vm_dir = out_dir / f"vm-again-{next(count)}"
+        progress.note(f"the VM died of a sequence; booting another one: {vm_dir.name}")
+        return session.serve(setting, work, vm_dir, lambda _: None)
 
     def found(sequence: scripts.Sequence, message: str) -> None:
         progress.detail(f"a sequence of {len(sequence.steps)} steps fails; making it smaller")
@@ -251,8 +251,8 @@ def run_soak(
     return Soaked(result=explored.result, document=document)
 
 
-def load_replay(config: Config, script: str, name: str) -> differential_replayer.Replayer:
-    """Return what replays a script.
+def load_reproducer(config: Config, script: str, name: str) -> differential_reproduce.Reproducer:
+    """Return what carries out a script again.
 
     Args:
         config: Names the package that the steps are of.
@@ -266,14 +266,17 @@ def load_replay(config: Config, script: str, name: str) -> differential_replayer
         raise ConfigError("there is nothing to replay: [tool.twinmod] names no differential")
     definition = scripts.load_definition(config.matrix_dir, config.differential)
     sequence = scripts.parse_file(script, name, definition, LANGUAGES)
-    return differential_replayer.Replayer(definition, sequence)
+    return differential_reproduce.Reproducer(definition, sequence)
 
 
-def run_replay(
-    config: Config, prepared: Prepared, replayer: differential_replayer.Replayer, progress: Progress
-) -> differential_replayer.Replay:
+def run_reproduction(
+    config: Config,
+    prepared: Prepared,
+    reproducer: differential_reproduce.Reproducer,
+    progress: Progress,
+) -> differential_reproduce.Reproduction:
     """Carry out a script's steps, one more each time, until one fails."""
     out_dir = config.out_dir / "replay"
     setting, work = prepare_alone(config, prepared, out_dir, vm_boot.RUN_TIMEOUT_S, progress)
-    (ended,), _ = running.run_cells(setting, work, out_dir, progress, replayer.converse)
-    return replayer.finish(ended)
+    (ended,), _ = running.run_cells(setting, work, out_dir, progress, reproducer.converse)
+    return reproducer.finish(ended)

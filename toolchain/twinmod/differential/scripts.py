@@ -75,7 +75,7 @@ def render_step(step: Step) -> str:
 
 
 def render_script(sequence: Sequence, comments: Iterable[str] = ()) -> str:
-    """Return a sequence as a script that replays it: one call a line."""
+    """Return a sequence as a script that reproduces it: one call a line."""
     lines = [HEADER, *(f"# {line}" for line in comments)]
     return "\n".join(lines) + "\n" + render_calls(sequence)
 

@@ -13,6 +13,7 @@ import msgspec
 from rich.table import Table
 
 from twinmod.base import commands
+from twinmod.base import text as base_text
 from twinmod.base.documents import Document, Part
 from twinmod.cells import outcomes
 from twinmod.cells.model import Cell, CellResult
@@ -524,11 +525,8 @@ def render_troubles(verdicts: tuple[Verdict, ...]) -> str:
 
 def render_list(attempts: tuple[Attempt, ...]) -> str:
     """Return a line for each attempt, with what it expects."""
-    width = max(len(attempt.name) for attempt in attempts)
-    return "\n".join(
-        f"{a.name:<{width}}  {a.kernel:<5}  {render_stop(a.expected.stopped_by, a.expected.by)}"
-        for a in attempts
-    )
+    rows = [(a.name, a.kernel, render_stop(a.expected.stopped_by, a.expected.by)) for a in attempts]
+    return "\n".join(base_text.render_columns(rows, others="left"))
 
 
 def render_totals(verdicts: tuple[Verdict, ...], seconds: float) -> str:

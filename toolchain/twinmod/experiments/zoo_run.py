@@ -28,9 +28,6 @@ from twinmod.project.model import Language
 from twinmod.vm import boot, session
 from twinmod.vm import running as vm_running
 
-#: What every test of the zoo and of the matrix is written with.
-SHARED = "kmod.py"
-
 #: What a lane of VMs comes to: as guest.run_cells has it.
 Ended = tuple[tuple[CellResult, ...], session.Boots]
 
@@ -227,7 +224,6 @@ def write_tests(config: Config, entries: Iterable[str], built: Iterable[Built]) 
     paths = [
         zoo_dir / "conftest.py",
         *sorted((zoo_dir / "support").glob("*.py")),
-        config.matrix_dir / SHARED,
     ]
     paths += [zoo_dir / name / f"test_{name}.py" for name in entries]
     paths += [b.program_path for b in built if b.program_path]

@@ -12,17 +12,21 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
+from twinmod.guest import child as guest_child
 from twinmod.guest import faults, leaks, measure, modules, protocol
 from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
-from twinmod.guest.child import BROKEN, HEARTBEAT_S, Child, GivenUp
+from twinmod.guest.child import BROKEN, HEARTBEAT_S, Child, GivenUp, Heartbeat
 from twinmod.guest.door import GuestError
 from twinmod.guest.leaks import CodeRange
 from twinmod.guest.log import KERNELS_WORDS, KernelLog
-from twinmod.guest.plugin import PYTEST_SAVINGS, Reporter
+from twinmod.guest.modules import Module
+from twinmod.guest.plugin import PYTEST_SAVINGS, Announcer
 from twinmod.guest.protocol import (
     Answered,
     Booted,
@@ -78,7 +82,7 @@ PYTEST_ENDS = {
 LINUX_REBOOT_CMD_POWER_OFF = 0x4321FEDC
 
 
-def run_pytest(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
+def run_pytest(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbeat) -> int:
     """Run the matrix in this process against one cell; return pytest's exit status."""
     pytest = importlib.import_module("pytest")
     redirect_output(plan_log_path(cell))
@@ -101,18 +105,18 @@ def run_pytest(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int
         "--tester",
         cell.tester,
         "--marks",
-        str(marks),
+        str(heartbeat.descriptor),
         "--module-version",
         plan.version,
         *plan.pytest_args,
         *(f"--rule={rule}" for rule in cell.rules),
     ]
-    return int(pytest.main(arguments, plugins=[Reporter(stream, marks)]))
+    return int(pytest.main(arguments, plugins=[Announcer(stream, heartbeat)]))
 
 
-def run_count(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
+def run_count(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbeat) -> int:
     """Count up with one cell's tester on its module, and say what it took."""
-    del marks
+    del heartbeat
     redirect_output(plan_log_path(cell))
     tester = importlib.import_module(plan.testers[cell.tester])
     with tester.Device(f"/dev/{cell.module}") as device:
@@ -129,7 +133,7 @@ def run_count(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
     return 0 if count.actual == count.target or plan.method == "racy" else 1
 
 
-def run_differential(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
+def run_differential(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbeat) -> int:
     """Carry out the host's sequences of steps on every module, until it says that it is done."""
     redirect_output(plan_log_path(cell))
     gc.enable()
@@ -137,11 +141,11 @@ def run_differential(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) 
     executor = importlib.import_module(f"{plan.differential}.executor")
     loaded_size = 0
     stream.emit(Ready())
-    for request in read_requests(stream.descriptor, lambda: os.write(marks, b".")):
+    for request in read_requests(stream.descriptor, heartbeat.beat):
         size = request.size
         if size != loaded_size:
-            for name, module in plan.modules.items():
-                reload(module.path, name, f"size={size}")
+            for module in list_modules(plan):
+                reload(module, f"size={size}")
             loaded_size = size
         tester = importlib.import_module(plan.testers[request.tester])
         answers = {
@@ -152,24 +156,25 @@ def run_differential(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) 
     return 0
 
 
-def run_measure(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
+def run_measure(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbeat) -> int:
     """Make the calls that QEMU counts, after each of several loads of the module."""
     redirect_output(plan_log_path(cell))
     gc.disable()
     measurement = require_measurement(plan)
     tester = importlib.import_module(plan.testers[cell.tester])
-    library = ctypes.CDLL(plan.marks)
+    library = ctypes.CDLL(plan.magic)
     parameters = f"size={measurement.device_bytes}" if measurement.device_bytes else ""
     for load_number in range(1, measurement.loads + 1):
         loader = None
         if cell.module:
-            reload(cell.path, cell.module, *parameters.split())
-            loader = measure.Loader(cell.module, cell.path, parameters)
+            module = Module(name=cell.module, ko_path=Path(cell.path))
+            reload(module, parameters)
+            loader = measure.Loader(module, parameters)
         if loader and measurement.loop and load_number == 1:
             device_path = f"/dev/{cell.module}"
             for passes in measure.iterate_loops(device_path, plan.loop, measurement.loop):
                 stream.emit(LoopTaken(values=passes))
-                os.write(marks, b".")
+                heartbeat.beat()
         profiler = measure.Profiler(library, SYMBOLS_PATH)
         stream.emit(SectionBegan())
         profiler.read_symbols()
@@ -185,26 +190,26 @@ def run_measure(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> in
                 faults=faults_of,
             )
             stream.emit(FigureTaken(values=values))
-            os.write(marks, b".")
+            heartbeat.beat()
     return 0
 
 
-def run_turns(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
+def run_turns(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbeat) -> int:
     """Let a clock tell what the calls of all modules take, in turns, with each tester."""
     redirect_output(plan_log_path(cell))
     gc.disable()
     measurement = require_measurement(plan)
-    library = ctypes.CDLL(plan.marks)
+    library = ctypes.CDLL(plan.magic)
     parameters = f"size={measurement.device_bytes}" if measurement.device_bytes else ""
     loaders = {}
-    for name, module in plan.modules.items():
-        reload(module.path, name, *parameters.split())
-        loaders[name] = measure.Loader(name, module.path, parameters)
+    for module in list_modules(plan):
+        reload(module, parameters)
+        loaders[module.name] = measure.Loader(module, parameters)
     for tester_name, package in plan.testers.items():
         tester = importlib.import_module(package)
         for turns in measure.iterate_turns(measurement, tester_name, tester, library, loaders):
             stream.emit(TurnsTaken(values=turns))
-            os.write(marks, b".")
+            heartbeat.beat()
     return 0
 
 
@@ -219,24 +224,31 @@ def require_measurement(plan: Plan) -> Measurement:
     return plan.measurement
 
 
-def reload(path: str, name: str, *parameters: str) -> None:
+def list_modules(plan: Plan) -> tuple[Module, ...]:
+    """Return the modules under test."""
+    return tuple(
+        Module(name=name, ko_path=Path(module.path)) for name, module in plan.modules.items()
+    )
+
+
+def reload(module: Module, parameters: str) -> None:
     """Load a module with parameters, after it was unloaded if it was there.
 
     Raises:
         GuestError: Either did not succeed.
     """
-    problem = modules.unload(name) if modules.is_loaded(name) else ""
-    problem = problem or modules.load(path, *parameters)
+    problem = modules.find_refusal(module.unload) if module.is_loaded() else ""
+    problem = problem or modules.find_refusal(partial(module.load, parameters))
     if problem:
-        raise GuestError(f"{name} was not loaded again: {problem}")
+        raise GuestError(f"{module.name} was not loaded again: {problem}")
 
 
-def read_requests(descriptor: int, mark: Callable[[], object]) -> Iterator[Request]:
+def read_requests(descriptor: int, beat: Callable[[], object]) -> Iterator[Request]:
     """Yield the host's requests, one a line, until it says that there are no more.
 
     Args:
         descriptor: The port.
-        mark: Called before each request, and every HEARTBEAT_S while there is none.
+        beat: Called before each request, and every HEARTBEAT_S while there is none.
     """
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
@@ -248,10 +260,10 @@ def read_requests(descriptor: int, mark: Callable[[], object]) -> Iterator[Reque
             request = protocol.parse_request(line)
             if request is None:
                 return
-            mark()
+            beat()
             yield request
             continue
-        mark()
+        beat()
         if poll.poll(HEARTBEAT_S * 1000):
             rest += os.read(descriptor, 1 << 16)
 
@@ -316,17 +328,18 @@ def run_cell(plan: Plan, cell: PlannedCell, stream: Stream) -> bool:
         tuple(plan.modules),
         lambda line: stream.emit(WrittenByProgram(line=line)),
     )
+    module = Module(name=cell.module, ko_path=Path(cell.path))
     # The differential loads what it needs, as it needs it.
-    problem = modules.load(cell.path) if cell.path else ""
+    problem = modules.find_refusal(module.load) if cell.path else ""
     if problem:
         log.read()
         said = "; ".join(faults.parse_line(line).text for line in log.lines[-KERNELS_WORDS:])
         why = f"{problem}; the kernel says: {said}" if said else problem
         stream.emit(CellEnded(outcome=Outcome.FAILED, problems=(f"did not load: {why}",)))
         return True
-    place = CodeRange(cell.module)
+    code = CodeRange(cell.module)
     work = WORKS[cell.work]
-    child = Child(lambda marks: work(plan, cell, stream, marks))
+    child = Child(lambda heartbeat: work(plan, cell, stream, heartbeat))
     status = child.wait(stream, log, plan.limit_s)
     if status is GivenUp.FAULT:
         stream.emit(CellEnded(outcome=Outcome.CRASHED, problems=(log.complaint,)))
@@ -338,10 +351,9 @@ def run_cell(plan: Plan, cell: PlannedCell, stream: Stream) -> bool:
         return False
     problem = find_problem(cell, status)
     problems = [problem] if problem else []
-    names = [cell.module] if cell.module else [n for n in plan.modules if modules.is_loaded(n)]
-    left = [f"did not unload: {problem}" for problem in map(modules.unload, names) if problem]
+    left = unload([module] if cell.module else [m for m in list_modules(plan) if m.is_loaded()])
     if cell.module and not left:
-        leaks.tell_leaks(place)
+        leaks.tell_leaks(code)
     if log.read() and log.has_fault():
         problems += [*left, log.complaint]
         stream.emit(CellEnded(outcome=Outcome.CRASHED, problems=tuple(problems)))
@@ -349,6 +361,12 @@ def run_cell(plan: Plan, cell: PlannedCell, stream: Stream) -> bool:
     outcome = Outcome.PASSED if status == 0 and not problems + left else Outcome.FAILED
     stream.emit(CellEnded(outcome=outcome, problems=(*problems, *left)))
     return not left
+
+
+def unload(loaded: Iterable[Module]) -> list[str]:
+    """Unload modules; return a problem for each that stays."""
+    refusals = ((module.name, modules.find_refusal(module.unload)) for module in loaded)
+    return [f"{name} did not unload: {why}" for name, why in refusals if why]
 
 
 def write_stacks(pid: int) -> None:
@@ -377,19 +395,25 @@ def run_cells(plan: Plan, stream: Stream) -> None:
 
 def run_shell(plan: Plan) -> None:
     """Load every module and give the console to a person."""
-    for name, module in plan.modules.items():
-        problem = modules.load(module.path)
-        print(problem or f"/dev/{name} is there")
+    for module in list_modules(plan):
+        problem = modules.find_refusal(module.load)
+        print(
+            f"{module.name} did not load: {problem}"
+            if problem
+            else f"{module.device_path} is there"
+        )
     print("the testers:", ", ".join(plan.testers.values()), "(import them in python3)")
     print("exit, or Ctrl-A x, ends the VM", flush=True)
-    pid = os.fork()
-    if pid == 0:
-        os.setsid()
-        console = os.open("/dev/ttyS0", os.O_RDWR)
-        for descriptor in (0, 1, 2):
-            os.dup2(console, descriptor)
-        os.execv("/bin/bash", ["bash", "--norc", "-i"])
-    os.waitpid(pid, 0)
+    os.waitpid(guest_child.fork(become_shell), 0)
+
+
+def become_shell() -> NoReturn:
+    """Let a person's shell take this process over, with the console as its terminal."""
+    os.setsid()
+    console = os.open("/dev/ttyS0", os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(console, descriptor)
+    os.execv("/bin/bash", ["bash", "--norc", "-i"])
 
 
 def power_off() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A cell's work in a child that may never return."""
+"""Work in child processes, one of which has a heartbeat: a cell's, which may never return."""
 
 import os
 import select
@@ -25,51 +25,75 @@ class GivenUp(StrEnum):
     FAULT = "fault"
 
 
-#: What a cell's process exits with after an exception.
+#: What a child exits with after an exception.
 BROKEN = 120
 
 
-class Child:
-    """A forked child that does a cell's work and marks each step in a pipe."""
+def fork(work: Callable[[], int]) -> int:
+    """Do some work in a child; return the child's process ID.
 
-    def __init__(self, work: Callable[[int], int]) -> None:
+    The child exits with what the work returns, or with BROKEN after an exception, which it prints.
+    """
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(_run_guarded(work))
+    return pid
+
+
+class Heartbeat:
+    """What a process gives to the one that waits for it, at every step that it makes."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def beat(self) -> None:
+        """Make a step."""
+        os.write(self.descriptor, b".")
+
+
+class Child:
+    """A forked child that does a cell's work, with a heartbeat."""
+
+    def __init__(self, work: Callable[[Heartbeat], int]) -> None:
         read_end, write_end = os.pipe()
-        sys.stdout.flush()
-        self.pid = os.fork()
-        if self.pid == 0:
+
+        def run() -> int:
             os.close(read_end)
-            os._exit(_run_guarded(work, write_end))
+            return work(Heartbeat(write_end))
+
+        self.pid = fork(run)
         os.close(write_end)
-        self.marks = read_end
+        self.beats = read_end
         self.pidfd = os.pidfd_open(self.pid)
 
     def wait(self, stream: Stream, log: KernelLog, limit_s: float) -> int | GivenUp:
         """Return the child's exit status, or why it was not waited for any longer."""
         poll = select.poll()
-        poll.register(self.marks, select.POLLIN)
+        poll.register(self.beats, select.POLLIN)
         poll.register(self.pidfd, select.POLLIN)
         poll.register(log.descriptor, select.POLLIN)
-        last_mark = last_beat = now = time.monotonic()
-        while now - last_mark < limit_s:
+        last_step = last_event = now = time.monotonic()
+        while now - last_step < limit_s:
             ready = dict(poll.poll(HEARTBEAT_S * 1000))
             if log.descriptor in ready and log.read() and log.has_fault():
                 return GivenUp.FAULT
             if self.pidfd in ready:
                 return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
             now = time.monotonic()
-            if self.marks in ready and os.read(self.marks, 4096):
-                last_mark = now
-            elif self.marks in ready:
-                poll.unregister(self.marks)
-            if now - last_beat >= HEARTBEAT_S:
+            if self.beats in ready and os.read(self.beats, 4096):
+                last_step = now
+            elif self.beats in ready:
+                poll.unregister(self.beats)
+            if now - last_event >= HEARTBEAT_S:
                 stream.emit(Alive())
-                last_beat = now
+                last_event = now
         return GivenUp.STUCK
 
 
-def _run_guarded(work: Callable[[int], int], marks: int) -> int:
+def _run_guarded(work: Callable[[], int]) -> int:
     try:
-        status = work(marks)
+        status = work()
     except BaseException:
         traceback.print_exc()
         status = BROKEN

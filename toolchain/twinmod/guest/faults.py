@@ -50,12 +50,12 @@ class KernelFault:
 
     # oops, panic, bug, warning, ...
     kind: str
-    # The first lines of its report that say something to a person.
+    # The first lines of its splat that say something to a person.
     lines: tuple[str, ...]
     # Seconds of the kernel's own clock, None where its log has no time stamps.
     at_s: float | None = None
     stacks: tuple[Stack, ...] = ()
-    # The modules that its report names; none: the kernel's own code.
+    # The modules that its splat names; none: the kernel's own code.
     modules: tuple[str, ...] = ()
     # The test that ran, "" between tests.
     test: str = ""
@@ -64,7 +64,7 @@ class KernelFault:
 
 
 #: An address as the kernel prints it with %pS: a symbol, or a number where it knows none.
-_PLACE = r"(?:\S+\+0x[0-9a-f]+/0x[0-9a-f]+|0x[0-9a-f]+)"
+_ADDRESS = r"(?:\S+\+0x[0-9a-f]+/0x[0-9a-f]+|0x[0-9a-f]+)"
 
 #: What die() says of a fault; older kernels say it without "Oops: " before it.
 _TRAPS = (
@@ -73,7 +73,7 @@ _TRAPS = (
     "|coprocessor segment overrun|stack guard page|control protection fault"
 )
 
-#: How the first line of a report of the kernel begins, by the kind of its fault. A pattern holds
+#: How the first line of a splat of the kernel begins, by the kind of its fault. A pattern holds
 #: all that the kernel's format string has there: a driver that logs "WARNING: low on memory" has
 #: reported nothing.
 _FIRST_LINES = {
@@ -142,7 +142,7 @@ _FIRST_LINES = {
     # SLUB names the cache: "BUG kmalloc-64 (Tainted: G): Right Redzone overwritten".
     "slub": (r"BUG .+ \((?:Not tainted|Tainted: [^)]*)\): ",),
     "warning": (
-        rf"WARNING: (?:.+:\d+ )?at {_PLACE}",
+        rf"WARNING: (?:.+:\d+ )?at {_ADDRESS}",
         # 6.12 names the processor first.
         r"WARNING: CPU: \d+ PID: \d+ at ",
         "WARNING: kernel stack (?:regs|frame pointer) at ",
@@ -172,11 +172,11 @@ AGENT_DIED = "Attempted to kill init"
 #: Lines of a fault that a person is shown.
 FAULT_LINES = 12
 
-#: How many lines a report may have, by kind, when nothing says where it ends.
+#: How many lines a splat may have, by kind, when nothing says where it ends.
 REACH = {"lockdep": 250, "kmemleak": 40}
 DEFAULT_REACH = 60
 
-#: What ends a report, by kind. Of lockdep's many traces the last one ends it.
+#: What ends a splat, by kind. Of lockdep's many traces the last one ends it.
 _END_TRACE = re.compile(r"^---\[ end trace ")
 _RULER = re.compile(r"^={20,}$")
 _ENDS = {
@@ -185,7 +185,7 @@ _ENDS = {
 }
 _LAST_TRACE = re.compile(r"^stack backtrace:|^hardirqs last")
 
-#: What stands in every fault's report and tells a person nothing: registers, code bytes, hardware,
+#: What stands in every fault's splat and tells a person nothing: registers, code bytes, hardware,
 #: guessed stack entries, rulers.
 _NOISE = re.compile(
     r"^(?:R[A-Z0-9]{2}: [0-9a-f]{16}|RSP: |RIP: 0033:|Code: |[CDEFGS]{2}: |[CD]R\d: |PKRU: "
@@ -253,7 +253,7 @@ def parse_line(text: str) -> Line:
 
 
 def find_kind(text: str) -> str:
-    """Return the kind of the fault whose report begins with a line, "" for any other line.
+    """Return the kind of the fault whose splat begins with a line, "" for any other line.
 
     Args:
         text: Without its stamp.
@@ -271,9 +271,9 @@ def parse_faults(console: str, by_programs: Iterable[str] = ()) -> tuple[KernelF
         by_programs: Lines of it, with their stamps, that a program wrote to /dev/kmsg.
 
     Returns:
-        One fault for each report, in the order in which they begin. Reports of two processors
+        One fault for each splat, in the order in which they begin. Splats of two processors
         that come line by line in turn are told apart where the log says who spoke. In a log with
-        time stamps a line without one is not the kernel's, and begins no report.
+        time stamps a line without one is not the kernel's, and begins no splat.
     """
     lines = [parse_line(text) for text in console.splitlines()]
     stamped = any(line.at_s is not None for line in lines)
@@ -287,7 +287,7 @@ def parse_faults(console: str, by_programs: Iterable[str] = ()) -> tuple[KernelF
         # An oops is followed by its own "Oops:", its warning, and the panic that ends the VM.
         if not kind or (kind == "panic" and found):
             continue
-        numbers = tuple(_iterate_report(lines, number, kind))
+        numbers = tuple(_iterate_splat(lines, number, kind))
         claimed.update(numbers)
         fault = plan_fault(kind, tuple(lines[index] for index in numbers))
         if not any(_is_same_leak(fault, other) for other in found):
@@ -295,8 +295,8 @@ def parse_faults(console: str, by_programs: Iterable[str] = ()) -> tuple[KernelF
     return tuple(found)
 
 
-def _iterate_report(lines: list[Line], first: int, kind: str) -> Iterator[int]:
-    """Yield the numbers of a report's lines, a Rust panic's own words first."""
+def _iterate_splat(lines: list[Line], first: int, kind: str) -> Iterator[int]:
+    """Yield the numbers of a splat's lines, a Rust panic's own words first."""
     speaker = lines[first].speaker
     mine = [i for i in range(max(0, first - 20), first) if lines[i].speaker == speaker][-5:]
     start = next((i for i in mine if _PANIC.match(lines[i].text)), first)
@@ -326,7 +326,7 @@ def _is_same_leak(fault: KernelFault, other: KernelFault) -> bool:
 
 
 def plan_fault(kind: str, lines: tuple[Line, ...]) -> KernelFault:
-    """Return the fault that a report's lines tell of."""
+    """Return the fault that a splat's lines tell of."""
     told = [visible.make_visible(line.text.strip()) for line in lines]
     stacks = parse_stacks(told)
     named = [name for text in told[:3] for name in _IN_TITLE.findall(text)]
@@ -342,7 +342,7 @@ def plan_fault(kind: str, lines: tuple[Line, ...]) -> KernelFault:
 
 
 def parse_stacks(lines: list[str]) -> tuple[Stack, ...]:
-    """Return the stacks of a report, guessed entries left out.
+    """Return the stacks of a splat, guessed entries left out.
 
     Args:
         lines: Without stamps and indents.
@@ -390,12 +390,12 @@ def parse_frame(text: str) -> Frame | None:
 
 
 def is_foreign(fault: KernelFault, modules: tuple[str, ...]) -> bool:
-    """Tell whether a report names none of some modules."""
+    """Tell whether a splat names none of some modules."""
     return not set(fault.modules) & set(modules)
 
 
 def is_tolerated(fault: KernelFault, modules: tuple[str, ...]) -> bool:
-    """Tell whether a report is no reason to end a cell: a data race of the kernel's own code.
+    """Tell whether a splat is no reason to end a cell: a data race of the kernel's own code.
 
     KCSAN in its strict mode tells of many, on every kernel.
     """

@@ -25,14 +25,14 @@ def scan_leaks() -> str:
     return KMEMLEAK.read_text(errors="replace")
 
 
-def tell_leaks(place: "CodeRange") -> None:
+def tell_leaks(code: "CodeRange") -> None:
     """Copy, after a module is unloaded, what it left behind into the kernel's log."""
     if not KMEMLEAK.exists():
         return
     time.sleep(LEAK_AGE_S)
     for leak, count in count_leaks(scan_leaks()):
-        lines = [place.name_line(line) for line in leak]
-        if any(f"[{place.module}]" in line for line in lines):
+        lines = [code.name_line(line) for line in leak]
+        if any(f"[{code.module}]" in line for line in lines):
             for line in (lines[0], f"  {count} objects from this place", *lines[1:]):
                 log.say(line)
     KMEMLEAK.write_text("clear")
@@ -50,10 +50,10 @@ def count_leaks(text: str) -> tuple[tuple[tuple[str, ...], int], ...]:
     counts: Counter[tuple[str, ...]] = Counter()
     for lines in found:
         begin = next((i for i, line in enumerate(lines) if "backtrace" in line), 0)
-        place = tuple(lines[begin + 1 :])
-        first.setdefault(place, tuple(lines))
-        counts[place] += 1
-    return tuple((lines, counts[place]) for place, lines in first.items())
+        stack = tuple(lines[begin + 1 :])
+        first.setdefault(stack, tuple(lines))
+        counts[stack] += 1
+    return tuple((lines, counts[stack]) for stack, lines in first.items())
 
 
 class CodeRange:

@@ -5,17 +5,46 @@ import os
 import re
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from twinmod.guest import faults
 
-#: A report is whole when the kernel said nothing more for so long; most take a moment.
-REPORT_PAUSE_S = 0.5
-REPORT_TIMEOUT_S = 5.0
+#: A splat, which is what the kernel writes of a fault, is whole when no more comes for so long.
+SPLAT_PAUSE_S = 0.5
+SPLAT_TIMEOUT_S = 5.0
 
 #: How many of the kernel's last lines say why it refused a module.
 KERNELS_WORDS = 2
+
+#: Facilities of syslog(3), which a record of /dev/kmsg has: 0 is the kernel, and programs have 1
+#: unless they name another one, as the agent does with LOG_LOCAL0.
+KERNEL, AGENT = 0, 16
+
+#: Longer than any record of /dev/kmsg; CONSOLE_EXT_LOG_MAX, Linux 7.3.
+RECORD_BYTES = 8192
+
+#: How /dev/kmsg writes a byte that is not printable, and a backslash.
+_ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What one call of printk() said, or one write of a program."""
+
+    # Who said it. A program cannot say that it is the kernel.
+    facility: int
+    # What the console shows before each line: the time, and the number of the caller.
+    stamp: str
+    # May have several lines.
+    text: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of the console that it is."""
+        return [self.stamp + line for line in self.text.split("\n")]
 
 
 class KernelLog:
@@ -25,7 +54,7 @@ class KernelLog:
         descriptor: Of /dev/kmsg, that does not block.
         modules: Those under test; a data race of the kernel's own code is no fault of theirs.
         tell: Called with each line that a program wrote to /dev/kmsg and that looks like the first
-            one of a report. On the console nothing tells it from the kernel's own.
+            one of a splat. On the console nothing tells it from the kernel's own.
     """
 
     def __init__(
@@ -42,47 +71,31 @@ class KernelLog:
         self.complaint = ""
 
     def read(self) -> bool:
-        """Read what is new; return whether a report of the kernel begins in it."""
+        """Read what is new; return whether a splat begins in it."""
         begun = False
-        while True:
-            try:
-                record = os.read(self.descriptor, 8192)
-            except BlockingIOError:
-                return begun
-            except BrokenPipeError:
-                # The ring buffer went round; what comes next is the oldest that is left.
-                continue
-            if not record:
-                return begun
-            text = record.decode(errors="replace")
-            lines = parse_record(text).split("\n")
-            firsts = [line for line in lines if faults.find_kind(faults.parse_line(line).text)]
-            if find_facility(text) not in (KERNEL, AGENT):
+        for record in iterate_records(self.descriptor):
+            firsts = [
+                line for line in record.lines if faults.find_kind(faults.parse_line(line).text)
+            ]
+            if record.facility not in (KERNEL, AGENT):
                 for line in firsts:
                     self.tell(line)
                 continue
-            self.lines += lines
+            self.lines += record.lines
             begun = begun or bool(firsts)
+        return begun
 
     def has_fault(self) -> bool:
-        """Wait until the reports that have begun are whole, and tell whether one ends a cell."""
-        deadline = time.monotonic() + REPORT_TIMEOUT_S
+        """Wait until the splats that have begun are whole, and tell whether one ends a cell."""
+        deadline = time.monotonic() + SPLAT_TIMEOUT_S
         poll = select.poll()
         poll.register(self.descriptor, select.POLLIN)
-        while time.monotonic() < deadline and poll.poll(REPORT_PAUSE_S * 1000):
+        while time.monotonic() < deadline and poll.poll(SPLAT_PAUSE_S * 1000):
             self.read()
         found = faults.parse_faults("\n".join(self.lines))
         bad = [fault for fault in found if not faults.is_tolerated(fault, self.modules)]
         self.complaint = faults.render_complaint(bad[0]) if bad else ""
         return bool(bad)
-
-
-#: Facilities of syslog(3), which a record of /dev/kmsg has: 0 is the kernel, and programs have 1
-#: unless they name another one, as the agent does with LOG_LOCAL0.
-KERNEL, AGENT = 0, 16
-
-#: How /dev/kmsg writes a byte that is not printable, and a backslash.
-_ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
 
 
 def open_log() -> int:
@@ -92,30 +105,53 @@ def open_log() -> int:
     return descriptor
 
 
-def parse_record(record: str) -> str:
-    """Return a record of /dev/kmsg as the lines of the console that it is.
+def iterate_records(descriptor: int) -> Iterator[Record]:
+    """Yield the records that a descriptor of /dev/kmsg, which does not block, has now."""
+    while True:
+        try:
+            record = os.read(descriptor, RECORD_BYTES)
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            # The ring buffer went round; what comes next is the oldest that is left.
+            continue
+        if not record:
+            return
+        yield parse_record(record.decode(errors="replace"))
 
-    Source: Documentation/ABI/testing/dev-kmsg, Linux 7.3.
+
+@contextmanager
+def follow() -> Iterator[Callable[[], list[str]]]:
+    """Give a function that returns what the kernel's log got since it was called before.
+
+    Each text is one record's, without its stamp.
+    """
+    descriptor = open_log()
+    try:
+        yield lambda: [record.text for record in iterate_records(descriptor)]
+    finally:
+        os.close(descriptor)
+
+
+def parse_record(record: str) -> Record:
+    """Return a record of /dev/kmsg.
+
+    Source: Documentation/ABI/testing/dev-kmsg, and devkmsg_write() in kernel/printk/printk.c,
+    Linux 7.3.
     """
     head, _, text = record.partition(";")
     fields = head.split(",")
     at_us = int(fields[2]) if len(fields) > 2 else 0
     caller = next((f.removeprefix("caller=") for f in fields if f.startswith("caller=")), "")
     stamp = f"[{at_us // 1_000_000:5d}.{at_us % 1_000_000:06d}]"
-    prefix = f"{stamp}[{caller:>6}] " if caller else f"{stamp} "
     said = _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), text.partition("\n")[0])
     # Each escape is a byte of UTF-8.
     said = said.encode("latin-1", "replace").decode(errors="replace")
-    return "\n".join(prefix + line for line in said.split("\n"))
-
-
-def find_facility(record: str) -> int:
-    """Return who wrote a record of /dev/kmsg. A program cannot say that it is the kernel.
-
-    Source: devkmsg_write() in kernel/printk/printk.c, Linux 7.3.
-    """
-    priority = record.partition(",")[0]
-    return int(priority) >> 3 if priority.isdecimal() else KERNEL
+    return Record(
+        facility=int(fields[0]) >> 3 if fields[0].isdecimal() else KERNEL,
+        stamp=f"{stamp}[{caller:>6}] " if caller else f"{stamp} ",
+        text=said,
+    )
 
 
 def say(text: str) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Inside a VM that counts: calls of one kind, over and over, with marks around them.
+"""Inside a VM that counts: calls of one kind, over and over, with magic instructions around them.
 
-A mark is an instruction that native/profiler.c, in QEMU, knows: it writes down what was executed
+native/profiler.c, in QEMU, knows a magic instruction: it writes down what was executed
 since the one before. Calls are made in segments of two lengths, so that what a segment costs
 beside its calls is the same in both, and can be taken off. Standard library only.
 """
@@ -22,8 +22,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from twinmod.guest import door
+from twinmod.guest import door, modules
 from twinmod.guest.door import GuestError
+from twinmod.guest.modules import Module
 from twinmod.guest.protocol import (
     TMPFS_FILE,
     BufferKind,
@@ -47,7 +48,7 @@ SEGMENT_CALLS = 64
 WARM_SEGMENTS = 12
 
 #: Where fresh memory lies: far from all else, and where a table of pages begins.
-PLACE = 0x10_0000_0000
+FRESH_ADDRESS = 0x10_0000_0000
 
 #: As much as all calls of a turn by a clock touch.
 FRESH_BYTES = 64 * 1024 * 1024
@@ -67,10 +68,6 @@ TOUCHED = 0x5A
 
 #: include/uapi/linux/time.h
 CLOCK_REALTIME_COARSE = 5
-
-#: arch/x86/entry/syscalls/syscall_64.tbl
-SYS_DELETE_MODULE = 176
-SYS_FINIT_MODULE = 313
 
 
 def plan_lengths(timing: Timing) -> tuple[int, int]:
@@ -119,36 +116,36 @@ class Profiler:
     """The way to native/profiler.c.
 
     Args:
-        library: native/marks.so.
+        library: native/magic.so.
         symbols_path: Where QEMU reads the kernel's symbols.
     """
 
     def __init__(self, library: ctypes.CDLL, symbols_path: Path) -> None:
         self.library = library
         self.symbols_path = symbols_path
-        self.marks = 0
+        self.executed = 0
 
-    def mark(self) -> None:
+    def write_counts(self) -> None:
         """Let QEMU write down what was counted."""
-        self.library.mark_counts()
-        self.marks += 1
+        self.library.magic_counts()
+        self.executed += 1
 
     def read_symbols(self) -> None:
         """Let QEMU read the kernel's symbols, which a loaded module has changed."""
         shutil.copyfile("/proc/kallsyms", self.symbols_path)
-        self.library.mark_symbols()
+        self.library.magic_symbols()
 
     def count(self, timing: Timing, calls: Calls, rounds: int) -> tuple[int, tuple[int, ...]]:
         """Make calls in rounds of two segments.
 
         Returns:
-            The number of the mark that ended the first segment, and the page faults of each
-            segment. Every second mark ends one.
+            The number of the magic instruction that ended the first segment, and the page faults
+            of each segment. Every second one ends one.
         """
         lengths = plan_lengths(timing)
         for _ in range(plan_warm_segments(timing)):
             self.count_segment(calls, 1)
-        first = self.marks + 1
+        first = self.executed + 1
         faults = tuple(
             self.count_segment(calls, length)
             for _ in range(plan_rounds(timing, rounds))
@@ -157,13 +154,13 @@ class Profiler:
         return first, faults
 
     def count_segment(self, calls: Calls, length: int) -> int:
-        """Make some calls between two marks; return the page faults of this thread meanwhile."""
+        """Make some calls, counted apart; return the page faults of this thread meanwhile."""
         calls.prepare(length)
         before = read_minor_faults()
-        self.mark()
+        self.write_counts()
         if length:
             calls.make(length)
-        self.mark()
+        self.write_counts()
         return read_minor_faults() - before
 
 
@@ -215,7 +212,7 @@ def reserve() -> int:
     Every fault looks its mapping up in a tree, and where in the tree it is costs instructions. So
     it is made first, and has neighbours that keep all later ones away from its part of the tree.
     """
-    address = _map(PLACE, FRESH_BYTES, mmap.PROT_READ | mmap.PROT_WRITE)
+    address = _map(FRESH_ADDRESS, FRESH_BYTES, mmap.PROT_READ | mmap.PROT_WRITE)
     for number in range(NEIGHBOURS):
         # No two of one protection side by side: they would be one mapping.
         protection = mmap.PROT_READ if number % 2 else 0
@@ -310,40 +307,28 @@ def plan_bare(timing: Timing, descriptor: int, library: ctypes.CDLL) -> Calls:
 
 
 class Loader:
-    """Loads and unloads a module by system calls alone.
+    """Loads and unloads a module, and makes no call meanwhile but those that do so.
 
     Args:
-        name: Of the module.
-        path: Its file.
+        module: Loaded.
         parameters: As the kernel takes them.
     """
 
-    def __init__(self, name: str, path: str, parameters: str) -> None:
-        self.name = name.encode()
-        self.descriptor = os.open(path, os.O_RDONLY)
+    def __init__(self, module: Module, parameters: str) -> None:
+        self.name = module.name.encode()
+        self.descriptor = os.open(module.ko_path, os.O_RDONLY)
         self.parameters = parameters.encode()
         self.loaded = True
-        self.libc = ctypes.CDLL(None, use_errno=True)
 
     def load(self, _: int = 1) -> None:
         """Load it."""
-        self.call(SYS_FINIT_MODULE, self.descriptor, self.parameters, 0)
+        modules.finit_module(self.descriptor, self.parameters)
         self.loaded = True
 
     def unload(self, _: int = 1) -> None:
         """Unload it."""
-        self.call(SYS_DELETE_MODULE, self.name, os.O_NONBLOCK)
+        modules.delete_module(self.name)
         self.loaded = False
-
-    def call(self, number: int, *arguments: Any) -> None:
-        """Make a system call.
-
-        Raises:
-            GuestError: It failed.
-        """
-        if self.libc.syscall(number, *arguments) < 0:
-            why = os.strerror(ctypes.get_errno())
-            raise GuestError(f"{self.name.decode()}: system call {number}: {why}")
 
     def ensure(self, *, loaded: bool) -> None:
         """Load or unload it, unless that is how it is."""
@@ -371,7 +356,7 @@ def open_calls(
         timing: Which.
         path: What they are made on.
         tester: The extension that makes them.
-        library: native/marks.so.
+        library: native/magic.so.
         loader: Of the module, None for a yardstick.
     """
     if timing.operation == Operation.OPEN:
@@ -593,7 +578,7 @@ def iterate_turns(
         measurement: What is measured.
         tester_name: The tester's.
         tester: The extension that makes the calls.
-        library: native/marks.so.
+        library: native/magic.so.
         loaders: Of every module, by name.
     """
     for timing in measurement.timings:

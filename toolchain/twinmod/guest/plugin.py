@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The pytest plugin that reports each test when it begins and when it ends."""
+"""The pytest plugin that announces each test, and how it ended."""
 
-import os
 from pathlib import Path
 from typing import Any
 
+from twinmod.guest.child import Heartbeat
 from twinmod.guest.protocol import Outcome, TestBegan, TestEnded
 from twinmod.guest.stream import Stream
 
@@ -32,12 +32,12 @@ PYTEST_SAVINGS = (
 )
 
 
-class Reporter:
+class Announcer:
     """A pytest plugin: says when a test begins and how it ended."""
 
-    def __init__(self, stream: Stream, marks: int) -> None:
+    def __init__(self, stream: Stream, heartbeat: Heartbeat) -> None:
         self.stream = stream
-        self.marks = marks
+        self.heartbeat = heartbeat
         self.rules: dict[str, tuple[str, ...]] = {}
         self.spent: dict[str, float] = {}
 
@@ -48,14 +48,14 @@ class Reporter:
         )
 
     def pytest_collectreport(self) -> None:
-        """Mark a step for each file: to read them all takes long on a busy machine."""
-        os.write(self.marks, b".")
+        """Make a step for each file: to read them all takes long on a busy machine."""
+        self.heartbeat.beat()
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Say that a test begins, before it can do any harm."""
         self.spent[nodeid] = 0.0
         self.stream.emit(TestBegan(id=nodeid, rules=self.rules[nodeid]))
-        os.write(self.marks, b".")
+        self.heartbeat.beat()
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Say how a test ended: at the first phase that failed, or after its last."""
@@ -77,7 +77,7 @@ class Reporter:
                 message=message,
             )
         )
-        os.write(self.marks, b".")
+        self.heartbeat.beat()
 
 
 def _find_message(report: Any) -> str:

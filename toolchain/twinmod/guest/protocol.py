@@ -169,8 +169,8 @@ class Segments:
     cell: str
     # From 1 on, in one VM.
     load: int
-    # The number, in the section, of the mark that ended the first segment; every second one ends
-    # one.
+    # The number, in the section, of the magic instruction that ended the first segment; every
+    # second one ends one.
     first: int
     # How many calls the two segments of a round make.
     lengths: tuple[int, int]
@@ -251,7 +251,7 @@ class Plan:
     # Of a VM that counts instructions, or takes turns.
     measurement: Measurement | None = None
     # The library and the program of a VM that measures.
-    marks: str
+    magic: str
     loop: str
 
 
@@ -385,7 +385,7 @@ class Answered(_Event):
 
 @dataclass(slots=True, kw_only=True)
 class WrittenByProgram(_Event):
-    """A program wrote a line to /dev/kmsg that looks like the first one of a kernel's report."""
+    """A program wrote a line to /dev/kmsg that looks like the first one of a splat."""
 
     KIND: ClassVar[str] = "by_program"
     # As the console has it.

@@ -80,17 +80,17 @@ def plan_decades(low: float, high: float) -> tuple[float, ...]:
     return tuple(10.0**power for power in range(first, max(last, first + 1) + 1))
 
 
-def spread_labels(places: Sequence[float], distance: float) -> list[float]:
-    """Return where labels stand that want to be at some places and may not touch each other."""
-    ordered = sorted(range(len(places)), key=lambda number: places[number])
-    found = list(places)
+def spread_labels(positions: Sequence[float], distance: float) -> list[float]:
+    """Return where labels stand that want to be at some positions and may not touch each other."""
+    ordered = sorted(range(len(positions)), key=lambda number: positions[number])
+    found = list(positions)
     for before, number in pairwise(ordered):
         found[number] = max(found[number], found[before] + distance)
     return found
 
 
 def render_lines(lines: Sequence[Line], title: str, x_axis: Axis, y_axis: Axis) -> str:
-    """Return a plot with two logarithmic axes; a place on the first for each value there is.
+    """Return a plot with two logarithmic axes; a position on the first for each value there is.
 
     Args:
         lines: At least one, with a point at least.

@@ -188,7 +188,7 @@ class Types:
         step = EXTRA_WORDS[found.kind][1]
         for index in range(0, len(found.words), step):
             words = found.words[index + 1 : index + step]
-            value = sum(word << 32 * place for place, word in enumerate(words))
+            value = sum(word << 32 * number for number, word in enumerate(words))
             bits = 32 * len(words)
             if found.flag and value >> (bits - 1):
                 value -= 1 << bits
@@ -196,8 +196,8 @@ class Types:
 
     def _iter_members(self, found: Type, above: str, base: int) -> Iterator[tuple[str, str]]:
         for index in range(0, len(found.words), 3):
-            name_offset, number, place = found.words[index : index + 3]
-            bits, offset = (place >> 24, place & 0xFFFFFF) if found.flag else (0, place)
+            name_offset, number, position = found.words[index : index + 3]
+            bits, offset = (position >> 24, position & 0xFFFFFF) if found.flag else (0, position)
             name = f"{above}.{self.read_name(name_offset)}"
             member = self.strip(number)
             if member is not None and member.kind in RECORDS and name.endswith("."):

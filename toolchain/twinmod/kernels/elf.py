@@ -200,7 +200,7 @@ class Call:
 
     section: str
     # Bytes from the section's begin to what is filled in when the module is loaded.
-    place: int
+    offset: int
     target: str
 
 
@@ -213,7 +213,7 @@ def parse_calls(data: bytes) -> tuple[Call, ...]:
     return tuple(
         Call(
             section=section.name,
-            place=relocation["r_offset"],
+            offset=relocation["r_offset"],
             target=table.get_symbol(relocation["r_info_sym"]).name,
         )
         for section, relocation in _iter_relocations(elf)

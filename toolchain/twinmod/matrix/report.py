@@ -342,8 +342,8 @@ def render_table(
     for result in results:
         table.add_column(result.cell.name)
     for rule, title in rules:
-        marks = (LOOKS[outcomes[rule, result.cell.name]] for result in results)
-        table.add_row(rule, title, *(Text(text, style=style) for text, style in marks))
+        looks = (LOOKS[outcomes[rule, result.cell.name]] for result in results)
+        table.add_row(rule, title, *(Text(text, style=style) for text, style in looks))
     ends = (LOOKS[result.outcome] for result in results)
     table.add_row("", "", *("" for _ in results))
     table.add_row("cell", "", *(Text(text, style=style) for text, style in ends))

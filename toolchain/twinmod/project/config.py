@@ -165,7 +165,7 @@ def select_memory(config: Config, memory_mib: int) -> Config:
     return msgspec.structs.replace(config, vm=replace(config.vm, memory_mib=memory_mib))
 
 
-def has_mark(path: Path) -> bool:
+def has_table(path: Path) -> bool:
     """Tell whether a file is a pyproject.toml that configures twinmod."""
     named = path.name == "pyproject.toml" and path.is_file()
     return named and TABLE in path.read_text(errors="replace")
@@ -178,7 +178,7 @@ def find_project_dir(start: Path) -> Path:
         NoProjectError: There is none.
     """
     for folder in (start, *start.parents):
-        if has_mark(folder / "pyproject.toml"):
+        if has_table(folder / "pyproject.toml"):
             return folder
     raise NoProjectError(
         f"no pyproject.toml with {TABLE} here or in a folder above",

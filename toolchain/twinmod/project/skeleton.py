@@ -69,7 +69,7 @@ def refuse_foreign(folder: Path) -> None:
     found = tuple(iterate_foreign(folder))
     if not found:
         return
-    projects = [name for name in found if project_config.has_mark(folder / name)]
+    projects = [name for name in found if project_config.has_table(folder / name)]
     if projects:
         inner = str(Path(projects[0]).parent)
         raise ConfigError(

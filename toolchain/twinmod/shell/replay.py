@@ -45,7 +45,7 @@ def run_recording(
     shutil.rmtree(out_dir, ignore_errors=True)
     plan = recording.prepare_replay(recorded, platform, out_dir, gdb=gdb)
     with ExitStack() as stack:
-        stack.enter_context(progress.phase(f"replay of {recorded.run_dir.name}"))
+        stack.enter_context(progress.phase(f"replay of {recorded.vm_dir.name}"))
         if gdb:
             stack.enter_context(run.offer_gdb(config, prepared, out_dir, progress, unborn=True))
         with session.run_vm(plan, session.Watch(progress)) as vm:
@@ -54,4 +54,4 @@ def run_recording(
     console = vm_console.read_console(out_dir)
     found, _ = running.find_faults(console, products, out_dir, by_programs)
     decoded = decode.decode_faults(found, products, prepared.tree.compilers)
-    return recording.read_comparison(recorded.run_dir, out_dir), decoded
+    return recording.read_comparison(recorded.vm_dir, out_dir), decoded

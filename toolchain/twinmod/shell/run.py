@@ -42,13 +42,13 @@ def run_shell(
 
 @contextmanager
 def offer_gdb(
-    config: Config, prepared: Prepared, run_dir: Path, progress: Progress, *, unborn: bool = False
+    config: Config, prepared: Prepared, vm_dir: Path, progress: Progress, *, unborn: bool = False
 ) -> Iterator[None]:
     """Let the verb `gdb` find the VM of a folder until the context is left; see gdb.Sight."""
     sight = vm_gdb.Sight(
         tree=prepared.tree,
         chroot=prepared.chroot,
-        socket_dir=run_dir / "results",
+        socket_dir=vm_dir / "results",
         builds=workspace.prepare_builds(
             config, prepared.tree, workspace.find_languages(prepared.tree)
         ),

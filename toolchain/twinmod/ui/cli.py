@@ -29,7 +29,7 @@ from twinmod.builds import product, signing
 from twinmod.cells import report
 from twinmod.cells import selection as cells_selection
 from twinmod.cells.model import AbsentCell
-from twinmod.differential import replayer as differential_replayer
+from twinmod.differential import reproduce as differential_reproduce
 from twinmod.differential import run as differential_run
 from twinmod.errors import ConfigError, ExitCode, MissingToolError, TwinmodError
 from twinmod.experiments import zoo, zoo_run
@@ -323,7 +323,7 @@ def test(
         others = others or memory_mib is not None
         if others or kernel == "all":
             raise click.UsageError("--replay goes with --kernel NAME, and with nothing else")
-        return _run_replay(state, state.select(kernel), script)
+        return _run_reproduction(state, state.select(kernel), script)
     selection = cells_selection.Selection(
         languages=tuple(map(Language, modules)) or LANGUAGES,
         testers=testers or LANGUAGES,
@@ -451,21 +451,23 @@ def _run_test(
     return run
 
 
-def _run_replay(state: State, config: Config, script: TextIO) -> ExitCode:
+def _run_reproduction(state: State, config: Config, script: TextIO) -> ExitCode:
     """Carry out a script of the differential and show what came of each step."""
     try:
         text = script.read()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{script.name} is not a script: {error}") from error
-    replayer = differential_run.load_replay(config, text, script.name)
+    reproducer = differential_run.load_reproducer(config, text, script.name)
     with workspace.hold_checkout(config, state.progress):
         prepared = workspace.run_setup(config, state.progress)
-        replay = differential_run.run_replay(config, prepared, replayer, state.progress)
-    click.echo(differential_replayer.render_replay(replay))
-    troubles = report.render_troubles((replay.result,))
+        reproduction = differential_run.run_reproduction(
+            config, prepared, reproducer, state.progress
+        )
+    click.echo(differential_reproduce.render_reproduction(reproduction))
+    troubles = report.render_troubles((reproduction.result,))
     if troubles:
         click.echo(troubles)
-    return report.compare_outcomes((replay.result,))
+    return report.compare_outcomes((reproduction.result,))
 
 
 @cli.command()
@@ -683,7 +685,7 @@ def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
 
 
 @cli.command()
-@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("vm_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(
     "--gdb",
     "gdb",
@@ -691,9 +693,9 @@ def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
     help="Wait for the verb `gdb` in another terminal before it begins.",
 )
 @pass_state
-def replay(state: State, run_dir: Path, gdb: bool) -> ExitCode:
+def replay(state: State, vm_dir: Path, gdb: bool) -> ExitCode:
     """Repeat, instruction for instruction, a VM that `test --record` left in the folder RUN."""
-    recorded = recording.read_recording(run_dir.resolve())
+    recorded = recording.read_recording(vm_dir.resolve())
     config = state.select(recorded.document.kernel)
     with workspace.hold_checkout(config, state.progress):
         prepared = workspace.run_setup(config, state.progress)

@@ -58,8 +58,8 @@ def render_checks(checks: tuple[Check, ...]) -> str:
         if check.group != group:
             group = check.group
             lines.append(group)
-        mark = "ok  " if check.ok else "FAIL" if check.required else "--  "
-        lines.append(f"  {mark} {check.name:<{width}}  found: {check.found}")
+        word = "ok  " if check.ok else "FAIL" if check.required else "--  "
+        lines.append(f"  {word} {check.name:<{width}}  found: {check.found}")
         if not check.ok:
             pad = " " * (width + 9)
             lines.append(f"{pad}needed: {check.needed}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The programs in C that run in a VM or in QEMU: the profiler and what marks segments for it."""
+"""The programs in C that run in a VM or in QEMU: the profiler, and how a VM speaks to it."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from twinmod.userland.testers import BUILD_TIMEOUT_S
 SOURCES = "guest/native"
 
 #: (what is made of the sources, the option that makes it that)
-NATIVE = (("marks.so", "-shared"), ("profiler.so", "-shared"), ("loop", "-pie"))
+NATIVE = (("magic.so", "-shared"), ("profiler.so", "-shared"), ("loop", "-pie"))
 
 
 def prepare_entry(chroot: Chroot) -> CacheEntry:

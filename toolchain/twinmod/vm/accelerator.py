@@ -18,7 +18,7 @@ from twinmod.kernels.model import KernelTree
 from twinmod.project.model import VmSpec
 from twinmod.vm import console as vm_console
 from twinmod.vm import initramfs, machine
-from twinmod.vm.machine import RESULTS, RUN, Accelerator, AcceleratorName
+from twinmod.vm.machine import RESULTS, VM_DIR, Accelerator, AcceleratorName
 
 #: A VM that prints this came as far as its first program.
 PROBE_LINE = "twinmod: the guest runs"
@@ -91,9 +91,9 @@ def probe_kvm(tree: KernelTree, chroot: Chroot, vm: VmSpec) -> Accelerator:
     )
     busybox = (chroot.root_dir / "usr/bin/busybox").read_bytes()
     folders = ("bin", "proc", "dev")
-    with _probe_dir() as run_dir:
-        (run_dir / "results").mkdir()
-        (run_dir / "initramfs").write_bytes(
+    with _probe_dir() as vm_dir:
+        (vm_dir / "results").mkdir()
+        (vm_dir / "initramfs").write_bytes(
             initramfs.plan_archive(
                 initramfs.Content(
                     folders=folders, files=(("bin/busybox", busybox), ("init", init.encode()))
@@ -101,8 +101,8 @@ def probe_kvm(tree: KernelTree, chroot: Chroot, vm: VmSpec) -> Accelerator:
             )
         )
         binds = (
-            Bind(source_path=run_dir, target_path=RUN),
-            Bind(source_path=run_dir / "results", target_path=RESULTS, writable=True),
+            Bind(source_path=vm_dir, target_path=VM_DIR),
+            Bind(source_path=vm_dir / "results", target_path=RESULTS, writable=True),
             Bind(source_path=tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
         )
         entered = sandbox.plan_enter(
@@ -110,7 +110,7 @@ def probe_kvm(tree: KernelTree, chroot: Chroot, vm: VmSpec) -> Accelerator:
             machine.plan_qemu(vm, AcceleratorName.KVM),
             Enter(binds=binds, devices=("/dev/kvm",)),
         )
-        log_path = run_dir / "qemu.log"
+        log_path = vm_dir / "qemu.log"
         command = Command(
             argv=entered, purpose="KVM probe", timeout_s=PROBE_TIMEOUT_S, log_path=log_path
         )
@@ -119,7 +119,7 @@ def probe_kvm(tree: KernelTree, chroot: Chroot, vm: VmSpec) -> Accelerator:
         except BuildError:
             status = None
         output = log_path.read_text(errors="replace")
-        return plan_accelerator(vm_console.read_console(run_dir), output, status)
+        return plan_accelerator(vm_console.read_console(vm_dir), output, status)
 
 
 def plan_accelerator(console: str, qemu_output: str, status: int | None) -> Accelerator:

@@ -22,9 +22,9 @@ from twinmod.vm.machine import (
     NATIVE,
     RECORDING,
     RESULTS,
-    RUN,
     VIEW,
     VIEW_INSIDE,
+    VM_DIR,
     Accelerator,
     AcceleratorName,
 )
@@ -171,7 +171,7 @@ class BootPlan:
     # What it runs; none of a VM that is replayed.
     cells: tuple[AnyCell, ...] = ()
     # Console, results and the plan of this VM.
-    run_dir: Path
+    vm_dir: Path
     boot_timeout_s: float
     silence_timeout_s: float
     # What it takes to replay it, for one that is recorded.
@@ -189,7 +189,7 @@ class Setting:
     accelerator: Accelerator
     # What the modules say as theirs.
     version: str
-    # Holds profiler.so and marks.so, for VMs whose instructions are counted.
+    # Holds profiler.so and magic.so, for VMs whose instructions are counted.
     native_dir: Path | None = None
     # What a VM has as its root instead of the chroot, whose Python it must have.
     root_dir: Path | None = None
@@ -200,7 +200,7 @@ class Setting:
         return self.accelerator.name == AcceleratorName.RECORD
 
 
-def plan_view(setting: Setting, products: tuple[Product, ...], run_dir: Path) -> tuple[Bind, ...]:
+def plan_view(setting: Setting, products: tuple[Product, ...], vm_dir: Path) -> tuple[Bind, ...]:
     """Return what QEMU sees: the chroot again as the guest's root, and what the guest needs.
 
     Nothing else of the host can be reached from the guest.
@@ -208,8 +208,8 @@ def plan_view(setting: Setting, products: tuple[Product, ...], run_dir: Path) ->
     userland = setting.userland
     inside = VIEW_INSIDE
     return (
-        Bind(source_path=run_dir, target_path=RUN),
-        Bind(source_path=run_dir / "results", target_path=RESULTS, writable=True),
+        Bind(source_path=vm_dir, target_path=VM_DIR),
+        Bind(source_path=vm_dir / "results", target_path=RESULTS, writable=True),
         Bind(source_path=setting.tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
         Bind(source_path=setting.root_dir or setting.chroot.root_dir, target_path=VIEW),
         Bind(source_path=userland.programs_dir / "package", target_path=inside / "package"),
@@ -231,12 +231,12 @@ def plan_view(setting: Setting, products: tuple[Product, ...], run_dir: Path) ->
     )
 
 
-def plan_recorded_view(setting: Setting, run_dir: Path) -> tuple[Bind, ...]:
+def plan_recorded_view(setting: Setting, vm_dir: Path) -> tuple[Bind, ...]:
     """Return what QEMU sees of a VM that has all it needs in its initramfs."""
     return (
-        Bind(source_path=run_dir, target_path=RUN),
-        Bind(source_path=run_dir / "results", target_path=RESULTS, writable=True),
-        Bind(source_path=run_dir / "recording", target_path=RECORDING, writable=True),
+        Bind(source_path=vm_dir, target_path=VM_DIR),
+        Bind(source_path=vm_dir / "results", target_path=RESULTS, writable=True),
+        Bind(source_path=vm_dir / "recording", target_path=RECORDING, writable=True),
         Bind(source_path=setting.tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
     )
 
@@ -261,7 +261,7 @@ def plan_exact(setting: Setting, native_dir: Path) -> Setting:
 
     Args:
         setting: Of other VMs.
-        native_dir: Holds profiler.so and marks.so.
+        native_dir: Holds profiler.so and magic.so.
 
     Source: qemu(1), ``-icount``: an instruction takes 2^0 ns, on one processor.
     """
@@ -332,7 +332,7 @@ def _plan_common(setting: Setting, work: Work) -> Plan:
         matrix=str(inside / "matrix"),
         version=setting.version,
         limit_s=limit_s,
-        marks=str(NATIVE / "marks.so"),
+        magic=str(NATIVE / "magic.so"),
         loop=str(NATIVE / "loop"),
     )
 
@@ -368,13 +368,13 @@ def _plan_cell(cell: AnyCell, job: Job, paths: Mapping[tuple[str, str], str]) ->
             assert_never(cell)
 
 
-def prepare_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
+def prepare_boot(setting: Setting, work: Work, vm_dir: Path) -> BootPlan:
     """Plan one VM.
 
     Args:
         setting: What it is made of.
         work: What it is to do.
-        run_dir: Its own folder; must not exist.
+        vm_dir: Its own folder; must not exist.
     """
     shell = isinstance(work, ShellWork)
     gdb = isinstance(work, ShellWork) and work.gdb
@@ -391,7 +391,7 @@ def prepare_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
             )
         ),
     )
-    view = plan_view(setting, work.products, run_dir)
+    view = plan_view(setting, work.products, vm_dir)
     agent_plan = plan_agent(setting, work)
     content = (
         read_whole_content(setting, view, agent_plan)
@@ -402,7 +402,7 @@ def prepare_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
         setting.chroot,
         qemu,
         Enter(
-            binds=plan_recorded_view(setting, run_dir) if setting.recorded else view,
+            binds=plan_recorded_view(setting, vm_dir) if setting.recorded else view,
             hidden=(VIEW_INSIDE,),
             terminal=shell,
             devices=("/dev/kvm",) if setting.accelerator.name == AcceleratorName.KVM else (),
@@ -412,7 +412,7 @@ def prepare_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
     command = Command(
         argv=entered,
         purpose="the VM did not run",
-        log_path=run_dir / "qemu.log",
+        log_path=vm_dir / "qemu.log",
         timeout_s=life_s * (RECORD_PATIENCE if setting.recorded else 1),
     )
     return BootPlan(
@@ -420,7 +420,7 @@ def prepare_boot(setting: Setting, work: Work, run_dir: Path) -> BootPlan:
         initramfs=initramfs.plan_archive(content),
         agent_plan=agent_plan,
         cells=() if isinstance(work, ShellWork) else work.cells,
-        run_dir=run_dir,
+        vm_dir=vm_dir,
         boot_timeout_s=setting.vm.boot_timeout_s,
         silence_timeout_s=setting.vm.silence_timeout_s,
         recording=plan_recording(setting, work, qemu) if setting.recorded else None,
@@ -491,16 +491,16 @@ def plan_recording(setting: Setting, work: Work, qemu: tuple[str, ...]) -> Recor
 
 
 @contextmanager
-def write_run_dir(plan: BootPlan) -> Iterator[None]:
+def write_vm_dir(plan: BootPlan) -> Iterator[None]:
     """Make a VM's folder; what it boots from is there until the context is left."""
-    (plan.run_dir / "results").mkdir(parents=True)
-    (plan.run_dir / "results/plan.json").write_text(protocol.render_plan(plan.agent_plan))
-    initramfs_path = plan.run_dir / "initramfs"
+    (plan.vm_dir / "results").mkdir(parents=True)
+    (plan.vm_dir / "results/plan.json").write_text(protocol.render_plan(plan.agent_plan))
+    initramfs_path = plan.vm_dir / "initramfs"
     if plan.initramfs is not None:
         initramfs_path.write_bytes(plan.initramfs)
     if plan.recording is not None:
-        (plan.run_dir / "recording").mkdir()
-        documents.write(plan.run_dir / RECORDING_FILE, plan.recording)
+        (plan.vm_dir / "recording").mkdir()
+        documents.write(plan.vm_dir / RECORDING_FILE, plan.recording)
     try:
         yield
     finally:

@@ -6,9 +6,9 @@ from pathlib import Path
 from twinmod.guest import faults, visible
 
 
-def read_console(run_dir: Path) -> str:
+def read_console(vm_dir: Path) -> str:
     """Return what the kernel of a VM said, "" when it did not come so far."""
-    path = run_dir / "results/console.log"
+    path = vm_dir / "results/console.log"
     return path.read_text(errors="replace") if path.exists() else ""
 
 

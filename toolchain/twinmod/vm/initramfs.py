@@ -18,13 +18,7 @@ _FILE_MODE = 0o100755
 _LINK_MODE = 0o120777
 
 #: What the agent runs, beside Python's own library.
-PROGRAMS = (
-    "usr/bin/python3",
-    "usr/bin/busybox",
-    "usr/bin/kmod",
-    "usr/sbin/insmod",
-    "usr/sbin/rmmod",
-)
+PROGRAMS = ("usr/bin/python3", "usr/bin/busybox")
 
 #: Parts of Python's library that no test of a driver needs: half of it.
 UNUSED = ("ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tests", "tkinter", "turtledemo")
@@ -100,11 +94,11 @@ class Root:
         Raises:
             ConfigError: The root has no such file.
         """
-        place = self._follow(name)
-        if place in self.files:
+        path = self._follow(name)
+        if path in self.files:
             return
         try:
-            self.add_content(place, (self.root_dir / place).read_bytes())
+            self.add_content(path, (self.root_dir / path).read_bytes())
         except OSError as error:
             raise ConfigError(f"the chroot has no /{name}: {error.strerror}") from error
 
@@ -146,24 +140,24 @@ class Root:
 
     def _follow(self, name: str) -> str:
         """Return where a path leads, without a link in it; every link on the way is added."""
-        place = PurePosixPath()
+        reached = PurePosixPath()
         parts = list(PurePosixPath(name).parts)
         while parts:
             part = parts.pop(0)
             if part == "..":
-                place = place.parent
+                reached = reached.parent
                 continue
-            here = self.root_dir / place / part
+            here = self.root_dir / reached / part
             if not here.is_symlink():
-                place /= part
+                reached /= part
                 continue
             target = PurePosixPath(here.readlink())
-            self._add_folders(place)
-            self.links[str(place / part)] = str(target)
+            self._add_folders(reached)
+            self.links[str(reached / part)] = str(target)
             if target.is_absolute():
-                place, target = PurePosixPath(), target.relative_to("/")
+                reached, target = PurePosixPath(), target.relative_to("/")
             parts = [*target.parts, *parts]
-        return str(place)
+        return str(reached)
 
 
 def iterate_files(folder: Path) -> Iterator[tuple[str, Path]]:

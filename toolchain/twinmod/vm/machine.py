@@ -14,8 +14,9 @@ from twinmod.project.model import VmSpec
 
 VIEW = PurePosixPath("/view")
 VIEW_INSIDE = VIEW / "twinmod"
-RUN = sandbox.INSIDE / "run"
-RESULTS = RUN / "results"
+#: A VM's folder, as QEMU sees it.
+VM_DIR = sandbox.INSIDE / "run"
+RESULTS = VM_DIR / "results"
 
 #: Where a recording is, as QEMU sees it.
 RECORDING = sandbox.INSIDE / "recording"
@@ -142,7 +143,7 @@ def plan_qemu(
         "-kernel",
         str(sandbox.INSIDE / "vmlinux"),
         "-initrd",
-        str(RUN / "initramfs"),
+        str(VM_DIR / "initramfs"),
         "-append",
         " ".join((*KERNEL_PARAMETERS, *added)),
         *(

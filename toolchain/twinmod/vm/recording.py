@@ -35,7 +35,7 @@ class Recording:
     """A VM that can be replayed."""
 
     # The folder of the VM.
-    run_dir: Path
+    vm_dir: Path
     document: boot.RecordingDocument
 
 
@@ -60,19 +60,19 @@ class Comparison:
     different: Mapping[str, tuple[int, str, str]]
 
 
-def read_recording(run_dir: Path) -> Recording:
+def read_recording(vm_dir: Path) -> Recording:
     """Return the recording in a VM's folder.
 
     Raises:
         ConfigError: There is none, or not all of it.
     """
-    path = run_dir / boot.RECORDING_FILE
-    facts = (("folder", str(run_dir)),)
+    path = vm_dir / boot.RECORDING_FILE
+    facts = (("folder", str(vm_dir)),)
     made, again = commands.render("test", "--record"), commands.render("replay", EXAMPLE)
     hint = f"{made}, then {again}"
     try:
         document = documents.parse(path.read_bytes(), boot.RecordingDocument)
-        agent_path = run_dir / AGENT_PLAN
+        agent_path = vm_dir / AGENT_PLAN
         if agent_path.exists():
             protocol.parse_plan(agent_path.read_bytes())
     except OSError as error:
@@ -80,12 +80,12 @@ def read_recording(run_dir: Path) -> Recording:
     except documents.INVALID as error:
         raise ConfigError(f"{path.name} is not one of ours", facts=facts, hint=hint) from error
     needed = ("initramfs", f"recording/{machine.EXECUTION.name}", AGENT_PLAN, *SAID)
-    missing = [name for name in needed if not (run_dir / name).is_file()]
+    missing = [name for name in needed if not (vm_dir / name).is_file()]
     if missing:
         raise ConfigError(
             f"the recording is not whole: no {', no '.join(missing)}", facts=facts, hint=hint
         )
-    return Recording(run_dir=run_dir, document=document)
+    return Recording(vm_dir=vm_dir, document=document)
 
 
 def require_same(recording: Recording, platform: Platform) -> None:
@@ -120,9 +120,9 @@ def prepare_replay(
     qemu = tuple(part.replace("rr=record", "rr=replay") for part in recording.document.qemu)
     qemu += (*machine.plan_gdb_stub(), "-S") if gdb else ()
     binds = (
-        Bind(source_path=recording.run_dir, target_path=machine.RUN),
+        Bind(source_path=recording.vm_dir, target_path=machine.VM_DIR),
         Bind(source_path=out_dir / "results", target_path=machine.RESULTS, writable=True),
-        Bind(source_path=recording.run_dir / "recording", target_path=machine.RECORDING),
+        Bind(source_path=recording.vm_dir / "recording", target_path=machine.RECORDING),
         Bind(source_path=platform.tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
     )
     patient = boot.plan_patience(platform.vm, boot.REPLAY_PATIENCE)
@@ -132,12 +132,12 @@ def prepare_replay(
         timeout_s=GDB_TIMEOUT_S if gdb else boot.RUN_TIMEOUT_S * boot.REPLAY_PATIENCE,
         log_path=out_dir / "qemu.log",
     )
-    agent_plan = protocol.parse_plan((recording.run_dir / AGENT_PLAN).read_bytes())
+    agent_plan = protocol.parse_plan((recording.vm_dir / AGENT_PLAN).read_bytes())
     return boot.BootPlan(
         command=command,
         initramfs=None,
         agent_plan=agent_plan,
-        run_dir=out_dir,
+        vm_dir=out_dir,
         boot_timeout_s=GDB_TIMEOUT_S if gdb else patient.boot_timeout_s,
         silence_timeout_s=GDB_TIMEOUT_S if gdb else patient.silence_timeout_s,
     )

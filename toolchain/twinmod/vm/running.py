@@ -66,7 +66,7 @@ def run_cells(
             progress.note(f"{late}, {words}; once more")
             continue
         found_faults, tolerated = find_faults(
-            end.console, work.products, plan.run_dir, end.by_programs
+            end.console, work.products, plan.vm_dir, end.by_programs
         )
         if tolerated:
             progress.note(f"{tolerated} data races in the kernel's own code, none in a module")
@@ -83,11 +83,11 @@ def run_cells(
 
 
 def find_faults(
-    console: str, products: tuple[Product, ...], run_dir: Path, by_programs: tuple[str, ...] = ()
+    console: str, products: tuple[Product, ...], vm_dir: Path, by_programs: tuple[str, ...] = ()
 ) -> tuple[tuple[KernelFault, ...], int]:
     """Return the faults that end a cell, and how many others a VM's kernel reported."""
     modules = tuple(product.module for product in products)
-    log = str(run_dir / "results/console.log")
+    log = str(vm_dir / "results/console.log")
     told = faults.parse_faults(console, by_programs)
     bad = tuple(
         replace(fault, log=log) for fault in told if not faults.is_tolerated(fault, modules)

@@ -54,7 +54,7 @@ class VmEnd:
     console: str
     # What QEMU itself had to say.
     qemu_log: str
-    # The console's lines that a program wrote and that look like the begin of a kernel's report.
+    # The console's lines that a program wrote and that look like the begin of a splat.
     by_programs: tuple[str, ...] = ()
     # (title, seconds) of what it spent its time on.
     phases: tuple[tuple[str, float], ...] = ()
@@ -140,9 +140,9 @@ class VmGoneError(Exception):
 def run_vm(plan: BootPlan, watch: Callable[[str], None]) -> Iterator[Vm]:
     """Boot a VM that lives no longer than the context, which waits for it to end by itself."""
     with (
-        vm_boot.write_run_dir(plan),
-        (plan.run_dir / "qemu.log").open("wb") as log,
-        (plan.run_dir / "events.jsonl").open("w", encoding="utf-8") as kept,
+        vm_boot.write_vm_dir(plan),
+        (plan.vm_dir / "qemu.log").open("wb") as log,
+        (plan.vm_dir / "events.jsonl").open("w", encoding="utf-8") as kept,
         process.start(plan.command, stdin=process.PIPE, stderr=log) as qemu,
     ):
         vm = Vm(plan, qemu, kept, watch)
@@ -152,14 +152,14 @@ def run_vm(plan: BootPlan, watch: Callable[[str], None]) -> Iterator[Vm]:
 
 @contextmanager
 def serve(
-    setting: Setting, work: DifferentialWork, run_dir: Path, watch: Callable[[str], None]
+    setting: Setting, work: DifferentialWork, vm_dir: Path, watch: Callable[[str], None]
 ) -> Iterator[Vm]:
     """Boot a VM for requests alone; it is ready when the context is entered.
 
     Raises:
         VmLostError: It did not come so far.
     """
-    plan = vm_boot.prepare_boot(setting, work, run_dir)
+    plan = vm_boot.prepare_boot(setting, work, vm_dir)
     with run_vm(plan, watch) as vm:
         while (event := vm.read_event()) is not None and not isinstance(event, Ready):
             pass
@@ -171,14 +171,14 @@ def serve(
 
 def read_end(vm: Vm) -> VmEnd:
     """Return how a VM ended that is gone, and what it did of the cells that it was given."""
-    run_dir = vm.plan.run_dir
-    console = vm_console.read_console(run_dir)
+    vm_dir = vm.plan.vm_dir
+    console = vm_console.read_console(vm_dir)
     events = transcript.parse_events(vm.lines)
     return VmEnd(
         transcript=transcript.parse_transcript(events, vm.plan.cells),
         end=vm.end,
         console=console,
-        qemu_log=(run_dir / "qemu.log").read_text(errors="replace"),
+        qemu_log=(vm_dir / "qemu.log").read_text(errors="replace"),
         by_programs=outcomes.parse_program_lines(events),
         phases=transcript.parse_phases(events),
     )
@@ -254,7 +254,7 @@ def plan_boot_error(plan: BootPlan, end: VmEnd) -> VmLostError:
             ("command", process.render_command(plan.command)),
             ("QEMU", process.render_tail(end.qemu_log, plan.command.tail_lines) or "(nothing)"),
             ("console", "(its last lines)\n" + tail if tail else "(nothing)"),
-            ("folder", str(plan.run_dir)),
+            ("folder", str(plan.vm_dir)),
         ),
         hint=commands.render("doctor"),
     )

@@ -31,8 +31,8 @@ def require_terminal(descriptor: int = STDIN) -> None:
         )
 
 
-def run_shell(setting: Setting, work: ShellWork, run_dir: Path) -> int:
+def run_shell(setting: Setting, work: ShellWork, vm_dir: Path) -> int:
     """Boot a VM for a person; return QEMU's status."""
-    plan = boot.prepare_boot(setting, work, run_dir)
-    with boot.write_run_dir(plan):
+    plan = boot.prepare_boot(setting, work, vm_dir)
+    with boot.write_vm_dir(plan):
         return process.run_interactive(plan.command)

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A plugin of QEMU that counts how often each instruction of the guest is executed, and writes down,
- * from mark to mark, how many instructions each function of the kernel took.
+ * from one magic instruction to the next, how many instructions each function of the kernel took.
  *
- * From an even mark to the odd one after it, what counts is the thread that made the mark. What
+ * From an even one to the odd one after it, what counts is the thread that executed it. What
  * interrupts that come meanwhile, and other threads, execute is counted apart, as one number: how
  * often a timer ticks says nothing of a call.
  *
  * Arguments: out=PATH, what it writes; symbols=PATH, a copy of the guest's /proc/kallsyms.
  *
  * It writes, a line each:
- *	symbols				the symbols were read; marks are numbered anew
+ *	symbols				the symbols were read; the numbers begin anew
  *	name NUMBER NAME [MODULE]	a function that is counted for the first time
- *	mark NUMBER USER ELSEWHERE	a mark; USER instructions in user space since the one before,
+ *	magic NUMBER USER ELSEWHERE	a magic one; USER instructions in user space since the last,
  *					and what was executed by others
  *	NUMBER INSTRUCTIONS		what a function took since the one before
  *	lost NUMBER			instructions too many to be told apart: the rest is wrong
@@ -28,7 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "marks.h"
+#include "magic.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -111,7 +111,7 @@ static FILE *out;
 static struct symbol *symbols;
 static size_t symbols_length;
 static unsigned int names;	/* how many were written down */
-static unsigned int marks;	/* since the symbols were read */
+static unsigned int executed;	/* since the symbols were read */
 static unsigned int generation;	/* of the symbols; a slot's is of another when it is out of date */
 
 static int compare_symbols(const void *left, const void *right)
@@ -158,7 +158,7 @@ static void read_symbols(void)
 	size_t room = 0, size = 0;
 	char *line = NULL;
 
-	marks = 0;
+	executed = 0;
 	fprintf(out, "symbols\n");
 	forget_symbols();
 	if (!file)
@@ -273,7 +273,7 @@ static struct qemu_plugin_register *prev_register, *next_register;
 
 static bool is_segment_open(void)
 {
-	return marks % 2;
+	return executed % 2;
 }
 
 static bool is_elsewhere(void)
@@ -371,12 +371,12 @@ static void on_switch(unsigned int vcpu, void *data)
 	away = true;
 }
 
-static void on_mark(unsigned int vcpu, void *data)
+static void on_magic(unsigned int vcpu, void *data)
 {
 	uint64_t *counts = qemu_plugin_scoreboard_find(counters, vcpu);
 
 	(void)data;
-	fprintf(out, "mark %u %llu %llu\n", marks++, (unsigned long long)counts[0],
+	fprintf(out, "magic %u %llu %llu\n", executed++, (unsigned long long)counts[0],
 		(unsigned long long)elsewhere);
 	begin_thread();
 	add_counts(counts);
@@ -399,13 +399,13 @@ static void on_symbols(unsigned int vcpu, void *data)
 
 /* -- translation ----------------------------------------------------------------------------- */
 
-static bool is_mark(const struct qemu_plugin_insn *insn, const char *name)
+static bool is_magic(const struct qemu_plugin_insn *insn, const char *name)
 {
-	char bytes[MARK_BYTES];
+	char bytes[MAGIC_BYTES];
 
-	return qemu_plugin_insn_size(insn) == MARK_BYTES &&
-	       qemu_plugin_insn_data(insn, bytes, MARK_BYTES) == MARK_BYTES &&
-	       memcmp(bytes, MARK_OPCODE, 3) == 0 && memcmp(bytes + 3, name, 4) == 0;
+	return qemu_plugin_insn_size(insn) == MAGIC_BYTES &&
+	       qemu_plugin_insn_data(insn, bytes, MAGIC_BYTES) == MAGIC_BYTES &&
+	       memcmp(bytes, MAGIC_OPCODE, 3) == 0 && memcmp(bytes + 3, name, 4) == 0;
 }
 
 static bool is_interrupt_return(const struct qemu_plugin_insn *insn)
@@ -458,10 +458,10 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 							       QEMU_PLUGIN_CB_NO_REGS, NULL);
 		if (slot)
 			continue;
-		if (is_mark(insn, MARK_COUNTS))
-			qemu_plugin_register_vcpu_insn_exec_cb(insn, on_mark,
+		if (is_magic(insn, MAGIC_COUNTS))
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, on_magic,
 							       QEMU_PLUGIN_CB_NO_REGS, NULL);
-		else if (is_mark(insn, MARK_SYMBOLS))
+		else if (is_magic(insn, MAGIC_SYMBOLS))
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, on_symbols,
 							       QEMU_PLUGIN_CB_NO_REGS, NULL);
 	}

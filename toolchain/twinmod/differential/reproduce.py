@@ -11,7 +11,7 @@ from twinmod.vm import session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replay:
+class Reproduction:
     """What a script's steps came to."""
 
     sequence: Sequence
@@ -22,7 +22,7 @@ class Replay:
     difference: str
 
 
-class Replayer:
+class Reproducer:
     """Carries out a sequence from its beginning, with one more step each time."""
 
     def __init__(self, definition: Definition, sequence: Sequence) -> None:
@@ -32,7 +32,7 @@ class Replayer:
         self.difference = ""
 
     def converse(self, vm: session.Vm) -> None:
-        """Replay with a VM that is ready; returns early when it dies, or when answers differ."""
+        """Go on with a VM that is ready; returns early when it dies, or when answers differ."""
         steps = self.sequence.steps
         for count in range(1, len(steps) + 1):
             part = replace(self.sequence, steps=steps[:count])
@@ -46,12 +46,12 @@ class Replayer:
                 return
             self.agreed = count
 
-    def finish(self, ended: CellResult) -> Replay:
+    def finish(self, ended: CellResult) -> Reproduction:
         """Return what it came to, after the VM is gone."""
         outcome = ended.outcome
         if outcome == Outcome.PASSED and self.difference:
             outcome = Outcome.FAILED
-        return Replay(
+        return Reproduction(
             sequence=self.sequence,
             result=replace(ended, outcome=outcome),
             agreed=self.agreed,
@@ -59,15 +59,15 @@ class Replayer:
         )
 
 
-def render_replay(replay: Replay) -> str:
-    """Return a replay as text: each step, and what came of it."""
-    steps = replay.sequence.steps
-    lines = [scripts.render_step(scripts.plan_device(replay.sequence))]
+def render_reproduction(reproduction: Reproduction) -> str:
+    """Return a reproduction as text: each step, and what came of it."""
+    steps = reproduction.sequence.steps
+    lines = [scripts.render_step(scripts.plan_device(reproduction.sequence))]
     for number, step in enumerate(steps):
-        mark = "agree" if number < replay.agreed else "-"
-        if number == replay.agreed:
-            mark = "DIFFER" if replay.difference else replay.result.outcome.upper()
-        lines.append(f"{number + 1:>4}  {mark:<7} {scripts.render_step(step)}")
-    if replay.difference:
-        lines.append(replay.difference)
+        word = "agree" if number < reproduction.agreed else "-"
+        if number == reproduction.agreed:
+            word = "DIFFER" if reproduction.difference else reproduction.result.outcome.upper()
+        lines.append(f"{number + 1:>4}  {word:<7} {scripts.render_step(step)}")
+    if reproduction.difference:
+        lines.append(reproduction.difference)
     return "\n".join(lines)

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The library with which a program inside the VM makes marks, and the loop with nothing in it. */
+/* The library of a program inside the VM: magic instructions, and the loop with nothing in it. */
 #include <stddef.h>
 #include <sys/types.h>
 #include <unistd.h>
 
-#include "marks.h"
+#include "magic.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
-#define MARK(name) __asm__ volatile(".byte 0x0f, 0x1f, 0x80\n\t.ascii \"" name "\"" ::: "memory")
+#define MAGIC(name) __asm__ volatile(".byte 0x0f, 0x1f, 0x80\n\t.ascii \"" name "\"" ::: "memory")
 
-EXPORT void mark_counts(void)
+EXPORT void magic_counts(void)
 {
-	MARK(MARK_COUNTS);
+	MAGIC(MAGIC_COUNTS);
 }
 
-EXPORT void mark_symbols(void)
+EXPORT void magic_symbols(void)
 {
-	MARK(MARK_SYMBOLS);
+	MAGIC(MAGIC_SYMBOLS);
 }
 
 /* What a tester's loop is measured against. Returns what the last call moved. */
