@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from twinmod import workspace
 from twinmod.base import documents, sandbox
 from twinmod.base.progress import Progress
 from twinmod.builds import signing
@@ -24,6 +23,7 @@ from twinmod.project import config as project_config
 from twinmod.release import index as release_index
 from twinmod.release import run
 from twinmod.release.model import Release
+from twinmod.workspace import Prepared
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -88,9 +88,7 @@ def test_a_module_of_another_version_is_not_packed(
         make_elf({"version": said} if said else {"license": "GPL"}, (), ())
     )
     config = project_config.read_config(CHECKOUT, tmp_path)
-    prepared = workspace.Prepared(
-        chroot=tree.compilers, tree=tree, site_dir=tmp_path, crates_dir=tmp_path
-    )
+    prepared = Prepared(chroot=tree.compilers, tree=tree, site_dir=tmp_path, crates_dir=tmp_path)
     what = replace(WHAT, version="0.1.0+g0123456789ab", source_dir=tmp_path)
     built = replace(product, path=tmp_path / "mdriver_c.ko")
     with pytest.raises(ConfigError, match=f"^the release is 0.1.0, and mdriver_c says {shown}$"):
@@ -295,7 +293,7 @@ def test_a_key_for_modules_is_refused_early_where_a_kernel_checks_no_signature(
     tree: KernelTree, tmp_path: Path
 ) -> None:
     (tmp_path / ".config").write_text("CONFIG_MODULES=y\n")
-    prepared = workspace.Prepared(
+    prepared = Prepared(
         chroot=tree.compilers,
         tree=replace(tree, build_dir=tmp_path),
         site_dir=tmp_path,

@@ -5,10 +5,9 @@ import re
 import tarfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from twinmod import workspace
 from twinmod.base import archives, cache, commands, documents, zstd
 from twinmod.base.progress import Progress
 from twinmod.builds import build, signing
@@ -18,7 +17,7 @@ from twinmod.cells import selection as cells_selection
 from twinmod.cells.model import CellResult
 from twinmod.errors import ConfigError, NotPassedError, TwinmodError
 from twinmod.guest.protocol import Outcome
-from twinmod.kernels import elf, kconfig, roots
+from twinmod.kernels import elf, kconfig
 from twinmod.matrix import run as matrix_run
 from twinmod.matrix.report import TestReport
 from twinmod.project import config as project_config
@@ -31,6 +30,7 @@ from twinmod.release.index import Modinfo, ReleaseIndex
 from twinmod.release.model import Release
 from twinmod.release.verify import HERE, ROOT, VM, Step, VerifyReport
 from twinmod.vm import boot, running
+from twinmod.workspace import Prepared, Workspace
 
 #: What a kernel of another release says of a module, and one that wants a signature, by itself or
 #: because it is locked down; Linux 7.3, kernel/module/main.c and signing.c, security/security.c.
@@ -51,8 +51,6 @@ MALFORMED = (
     EOFError,
     tarfile.TarError,
 )
-
-Phases = Callable[[], tuple[tuple[str, float], ...]]
 
 
 class AbsentError(Exception):
@@ -162,7 +160,7 @@ def check_signature(folder: Path, allowed: Path | None) -> str:
 
 
 def unpack_modules(
-    files: Mapping[str, bytes], names: tuple[str, ...], prepared: workspace.Prepared, work_dir: Path
+    files: Mapping[str, bytes], names: tuple[str, ...], prepared: Prepared, work_dir: Path
 ) -> tuple[Product, ...]:
     """Unpack the modules of one kernel, and compare each with all that is said of it.
 
@@ -227,12 +225,10 @@ def _require_tested(
 
 
 def check_matrix(
-    config: Config,
-    prepared: workspace.Prepared,
+    workspace: Workspace,
+    prepared: Prepared,
     products: tuple[Product, ...],
     out_dir: Path,
-    progress: Progress,
-    phases: Phases,
     root_dir: Path | None = None,
 ) -> str:
     """Hold modules to the whole matrix in a VM.
@@ -243,9 +239,10 @@ def check_matrix(
     selection = cells_selection.Selection(
         languages=tuple(product.language for product in products), testers=LANGUAGES
     )
-    run = matrix_run.run_test(
-        config, prepared, selection, out_dir, progress, phases, products, root_dir
+    wanted = matrix_run.Wanted(
+        selection=selection, out_dir=out_dir, products=products, root_dir=root_dir
     )
+    run = matrix_run.run_test(workspace, prepared, wanted)
     totals = run.document.totals
     seen = report.render_totals(totals)
     failed = [result.cell.name for result in run.results if result.outcome != Outcome.PASSED]
@@ -255,14 +252,11 @@ def check_matrix(
 
 
 def try_to_load(
-    config: Config,
-    prepared: workspace.Prepared,
-    products: tuple[Product, ...],
-    out_dir: Path,
-    progress: Progress,
+    workspace: Workspace, prepared: Prepared, products: tuple[Product, ...], out_dir: Path
 ) -> dict[str, CellResult]:
     """Return what became of each module on a kernel, by its name: one rule where it loads."""
-    setting = workspace.prepare_setting(config, prepared, progress)
+    config = workspace.config
+    setting = workspace.environment(prepared)
     wanted = {product.language for product in products}
     cells = tuple(
         cell for cell in model.plan_cells(config) if cell.language in wanted and cell.tester == "c"
@@ -274,7 +268,7 @@ def try_to_load(
         limit_s=config.vm.test_timeout_s,
         pytest_args=("--rule", first_rule),
     )
-    ended, _ = running.run_cells(setting, work, out_dir, progress)
+    ended, _ = running.run_cells(setting, work, out_dir, workspace.progress)
     return {result.cell.module: result for result in ended}
 
 
@@ -302,8 +296,8 @@ def require_refusal(results: Mapping[str, CellResult], reasons: tuple[str, ...])
 
 
 def find_other_kernel(
-    config: Config, kernel_release: str, progress: Progress
-) -> tuple[Config, workspace.Prepared] | None:
+    workspace: Workspace, kernel_release: str
+) -> tuple[Workspace, Prepared] | None:
     """Return a kernel of the project that is of another release, None when there is none.
 
     One that was set up is taken first, then one that can be downloaded: none is built for this.
@@ -311,25 +305,23 @@ def find_other_kernel(
     Raises:
         TwinmodError: There may be one, and none of them could be set up; the last one's error.
     """
+    config = workspace.config
     others = [
-        project_config.select_kernel(config, kernel.name)
+        workspace.select(kernel.name)
         for kernel in config.kernels
         if kernel.name != config.kernel.name
     ]
-    trees = [
-        (other, workspace.look_for_tree(other, roots.find_chroot(other.chroot))[0])
-        for other in others
-    ]
+    trees = [(other, other.look_for_tree()[0]) for other in others]
     ready = [other for other, tree in trees if tree and tree.release != kernel_release]
     # Two of one suite may be of one release.
     absent = sorted(
-        (other for other, tree in trees if tree is None and other.kernel.suite),
-        key=lambda other: other.kernel.suite == config.kernel.suite,
+        (other for other, tree in trees if tree is None and other.config.kernel.suite),
+        key=lambda other: other.config.kernel.suite == config.kernel.suite,
     )
     refused: TwinmodError | None = None
     for other in (*ready, *absent):
         try:
-            prepared = workspace.run_setup(other, progress)
+            prepared = other.setup()
         except TwinmodError as error:
             refused = error
             continue
@@ -341,21 +333,17 @@ def find_other_kernel(
 
 
 def check_other_kernel(
-    config: Config,
-    kernel_release: str,
-    products: tuple[Product, ...],
-    out_dir: Path,
-    progress: Progress,
+    workspace: Workspace, kernel_release: str, products: tuple[Product, ...], out_dir: Path
 ) -> str:
     """Offer modules to a kernel of another release, which must refuse them and say why.
 
     Raises:
         AbsentError: The project has none.
     """
-    other = find_other_kernel(config, kernel_release, progress)
+    other = find_other_kernel(workspace, kernel_release)
     if other is None:
         raise AbsentError("no kernel of [tool.twinmod.kernels] is of another release")
-    found = try_to_load(*other, products, out_dir, progress)
+    found = try_to_load(*other, products, out_dir)
     return f"{other[1].tree.release}: {require_refusal(found, OTHER_RELEASE)}"
 
 
@@ -376,7 +364,7 @@ def find_enforcing(config: Config) -> Config | None:
     return None
 
 
-def check_enforcing(config: Config, out_dir: Path, progress: Progress, phases: Phases) -> str:
+def check_enforcing(workspace: Workspace, out_dir: Path) -> str:
     """Offer modules without and with a signature to a kernel that takes signed ones alone.
 
     It is one of the project's, which trusts the key that its build made; modules are built for it
@@ -385,25 +373,24 @@ def check_enforcing(config: Config, out_dir: Path, progress: Progress, phases: P
     Raises:
         AbsentError: The project has none.
     """
-    chosen = find_enforcing(config)
-    if chosen is None:
+    config = find_enforcing(workspace.config)
+    if config is None:
         raise AbsentError("no kernel of [tool.twinmod.kernels] takes signed modules alone")
-    prepared = workspace.run_setup(chosen, progress)
-    languages = tuple(name for name in LANGUAGES if not build.find_absence(name, prepared.tree))
-    built = workspace.build_unsigned(chosen, prepared, languages, progress)
-    unsigned = try_to_load(chosen, prepared, built, out_dir / "unsigned", progress)
+    chosen = replace(workspace, config=config)
+    prepared = chosen.setup()
+    languages = build.find_languages(prepared.tree)
+    built = chosen.build_unsigned(prepared, languages)
+    unsigned = try_to_load(chosen, prepared, built, out_dir / "unsigned")
     refused = require_refusal(unsigned, NO_SIGNATURE)
-    signed = workspace.run_build(chosen, prepared, languages, progress)
-    seen = check_matrix(chosen, prepared, signed, out_dir / "test", progress, phases)
-    return f"{chosen.kernel.name}: unsigned: {refused}; signed: {seen}"
+    signed = chosen.build(prepared, languages)
+    seen = check_matrix(chosen, prepared, signed, out_dir / "test")
+    return f"{config.kernel.name}: unsigned: {refused}; signed: {seen}"
 
 
 # -- the whole --------------------------------------------------------------------------------
 
 
-def run_verify(
-    config: Config, folder: Path, allowed: Path | None, progress: Progress, phases: Phases
-) -> VerifyReport:
+def run_verify(workspace: Workspace, folder: Path, allowed: Path | None) -> VerifyReport:
     """Check a release that lies in a folder; write and return the report.
 
     Raises:
@@ -411,30 +398,28 @@ def run_verify(
     """
     files = read_release(folder)
     index = verify.parse_index(files)
-    out_dir = config.out_dir / "verify"
+    out_dir = workspace.out_dir / "verify"
     cache.remove_tree(out_dir)
-    steps = Steps(progress=progress)
+    steps = Steps(progress=workspace.progress)
     steps.take("sums", HERE, lambda: check_sums(files))
     steps.take("index and provenance", HERE, lambda: check_documents(files))
     steps.take("signature", HERE, lambda: check_signature(folder, allowed))
     if all(step.outcome != verify.StepOutcome.FAILED for step in steps.done):
-        _check_modules(config, files, index, out_dir, steps, phases)
+        _check_modules(workspace, files, index, out_dir, steps)
     document = verify.plan_report(index, steps.done)
     documents.write(out_dir / "report.json", document)
     return document
 
 
 def _check_modules(
-    config: Config,
+    workspace: Workspace,
     files: Mapping[str, bytes],
     index: ReleaseIndex,
     out_dir: Path,
     steps: Steps,
-    phases: Phases,
 ) -> None:
     """Check what a release has for one kernel."""
-    progress = steps.progress
-    prepared = workspace.run_setup(config, progress)
+    prepared = workspace.setup()
     if prepared.tree.release not in {kernel.release for kernel in index.kernels}:
         raise ConfigError(
             f"the release has nothing for kernel {prepared.tree.release}",
@@ -444,7 +429,7 @@ def _check_modules(
     products: list[Product] = []
 
     def unpack() -> str:
-        names = tuple(module.name for module in config.modules)
+        names = tuple(module.name for module in workspace.config.modules)
         products.extend(unpack_modules(files, names, prepared, out_dir / "modules"))
         return "; ".join(f"{p.file_name} {p.sha256[:12]} is the tested one" for p in products)
 
@@ -455,38 +440,35 @@ def _check_modules(
     steps.take(
         "prebuilt modules pass the matrix",
         VM,
-        lambda: check_matrix(config, prepared, shipped, out_dir / "test", progress, phases),
+        lambda: check_matrix(workspace, prepared, shipped, out_dir / "test"),
     )
-    _check_dkms(config, prepared, files, index, shipped, steps, phases, out_dir / "dkms")
+    _check_dkms(workspace, prepared, files, index, shipped, steps, out_dir / "dkms")
     steps.take(
         "another kernel refuses them",
         VM,
-        lambda: check_other_kernel(
-            config, prepared.tree.release, shipped, out_dir / "other", progress
-        ),
+        lambda: check_other_kernel(workspace, prepared.tree.release, shipped, out_dir / "other"),
     )
     steps.take(
         "a kernel that wants signatures",
         VM,
-        lambda: check_enforcing(config, out_dir / "enforcing", progress, phases),
+        lambda: check_enforcing(workspace, out_dir / "enforcing"),
     )
 
 
 def _check_dkms(
-    config: Config,
-    prepared: workspace.Prepared,
+    workspace: Workspace,
+    prepared: Prepared,
     files: Mapping[str, bytes],
     index: ReleaseIndex,
     shipped: tuple[Product, ...],
     steps: Steps,
-    phases: Phases,
     work_dir: Path,
 ) -> None:
     """Install the DKMS packages, use what they build, upgrade, and remove them."""
     if not any(name.endswith(".deb") for name in files):
         steps.take("dkms", ROOT, lambda: "")
         return
-    progress = steps.progress
+    config = workspace.config
     what = Release(
         version=index.version,
         commit=index.commit,
@@ -512,16 +494,16 @@ def _check_dkms(
             "dkms: its modules pass the matrix, on that root",
             VM,
             lambda: check_matrix(
-                config,
+                workspace,
                 prepared,
                 dkms.find_products(machine, shipped),
                 work_dir / "test",
-                progress,
-                phases,
                 machine.root.root_dir,
             ),
         )
-        steps.take("dkms: an upgrade", ROOT, lambda: dkms.upgrade(machine, config, what, progress))
+        steps.take(
+            "dkms: an upgrade", ROOT, lambda: dkms.upgrade(machine, config, what, steps.progress)
+        )
         steps.take("dkms: a second kernel", ROOT, lambda: dkms.upgrade_kernel(machine))
         steps.take("dkms: removal", ROOT, lambda: dkms.remove(machine))
     finally:

@@ -9,14 +9,15 @@ import sys
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import click
 
-from twinmod import errors, workspace
-from twinmod.base import bugs, cache, commands, documents, process, progress, templates
+from twinmod import errors
+from twinmod.base import bugs, cache, commands, documents, each, process, progress, templates
 from twinmod.base.documents import Document
 from twinmod.base.progress import Console, TerminalProgress
 from twinmod.bench import compare
@@ -41,7 +42,7 @@ from twinmod.matrix import table
 from twinmod.project import config as project_config
 from twinmod.project import rules as project_rules
 from twinmod.project import skeleton
-from twinmod.project.config import MEMORY_MIN_MIB, Config
+from twinmod.project.config import MEMORY_MIN_MIB
 from twinmod.project.model import LANGUAGES, Language
 from twinmod.release import index, verify, verify_run
 from twinmod.release import run as release_run
@@ -50,6 +51,7 @@ from twinmod.shell import run as shell_run
 from twinmod.ui import doctor as ui_doctor
 from twinmod.ui import manual
 from twinmod.vm import recording
+from twinmod.workspace import Prepared, Workspace
 
 Result = TypeVar("Result")
 
@@ -66,26 +68,25 @@ class State:
 
     def __init__(self) -> None:
         self.progress = TerminalProgress()
-        self._config: Config | None = None
+        self._workspace: Workspace | None = None
 
     @property
-    def config(self) -> Config:
-        """The project's configuration, read when the first verb asks for it."""
-        if self._config is None:
-            self._config = skeleton.read_project(Path.cwd(), self.progress)
-        return self._config
+    def workspace(self) -> Workspace:
+        """The project with its configured kernel, read when the first verb asks for it."""
+        if self._workspace is None:
+            config = skeleton.read_project(Path.cwd(), self.progress)
+            self._workspace = Workspace(config=config, progress=self.progress, phases=self.phases)
+        return self._workspace
 
-    def select(self, kernel: str) -> Config:
-        """Return the configuration for a kernel, the configured one for ""."""
-        return project_config.select_kernel(self.config, kernel) if kernel else self.config
+    def select(self, kernel: str) -> Workspace:
+        """Return the project with a kernel, the configured one for ""."""
+        return self.workspace.select(kernel) if kernel else self.workspace
 
-    def select_kernels(self, kernel: str) -> tuple[Config, ...]:
-        """Return the configuration for a kernel, or for each of them for "all"."""
+    def select_kernels(self, kernel: str) -> tuple[Workspace, ...]:
+        """Return the project with a kernel, or with each of them for "all"."""
         if kernel != "all":
             return (self.select(kernel),)
-        return tuple(
-            project_config.select_kernel(self.config, spec.name) for spec in self.config.kernels
-        )
+        return tuple(map(self.workspace.select, (k.name for k in self.workspace.config.kernels)))
 
     def phases(self) -> tuple[tuple[str, float], ...]:
         """Return (title, seconds) of every phase so far."""
@@ -195,19 +196,19 @@ def doctor(state: State, as_json: bool, kernel: str) -> ExitCode:
 @pass_state
 def setup(state: State, kernel: str) -> ExitCode:
     """Make the chroot, the kernel tree and the userland, and compare the crates."""
-    configs = state.select_kernels(kernel)
+    workspaces = state.select_kernels(kernel)
 
-    def act(config: Config) -> None:
-        _print_setup(workspace.run_setup(config, state.progress))
+    def act(workspace: Workspace) -> None:
+        _print_setup(workspace.setup())
 
-    done, failed = _run_each(configs, act)
-    if len(configs) > 1:
+    done, failed = _run_each(workspaces, act)
+    if len(workspaces) > 1:
         names = f"; failed: {' '.join(failed)}" if failed else ""
-        click.echo(f"{len(done)} of {len(configs)} kernels are set up{names}")
+        click.echo(f"{len(done)} of {len(workspaces)} kernels are set up{names}")
     return errors.compare_exit_codes(tuple(error.exit_code for error in failed.values()))
 
 
-def _print_setup(prepared: workspace.Prepared) -> None:
+def _print_setup(prepared: Prepared) -> None:
     proved = prepared.tree.proof
     click.echo(f"kernel   {prepared.tree.release}, version {prepared.tree.version}")
     if prepared.tree.origin == Origin.BUILT:
@@ -235,17 +236,16 @@ def build(
     state: State, languages: tuple[str, ...], show: bool, as_json: bool, kernel: str
 ) -> ExitCode:
     """Build the modules for the stock kernel."""
-    config, wanted = state.select(kernel), tuple(map(Language, languages)) or LANGUAGES
-    for module in config.modules:
-        builds_build.read_sources(module, config.root_dir)
-    workspace.read_module_version(config)
+    workspace, wanted = state.select(kernel), tuple(map(Language, languages)) or LANGUAGES
+    for module in workspace.config.modules:
+        builds_build.read_sources(module, workspace.config.root_dir)
+    workspace.read_version()
     if show:
-        click.echo(workspace.show_builds(config, wanted, state.progress))
+        click.echo(workspace.show_builds(wanted))
         return ExitCode.PASSED
-    with workspace.hold_checkout(config, state.progress):
-        prepared = workspace.run_setup(config, state.progress)
-        present = workspace.require_languages(config, prepared.tree, wanted, state.progress)
-        products = workspace.run_build(config, prepared, present, state.progress)
+    with workspace.hold():
+        prepared = workspace.setup()
+        products = workspace.build(prepared, workspace.require_languages(prepared.tree, wanted))
     if as_json:
         _print_json(builds_build.plan_report(products, prepared.tree))
     else:
@@ -321,7 +321,7 @@ def test(
         others = others or memory_mib is not None
         if others or kernel == "all":
             raise click.UsageError("--replay goes with --kernel NAME, and with nothing else")
-        return _run_replay(state, state.select(kernel), script)
+        return _run_replay(state.select(kernel), script)
     selection = cells_selection.Selection(
         languages=tuple(map(Language, modules)) or LANGUAGES,
         testers=testers or LANGUAGES,
@@ -330,19 +330,20 @@ def test(
         long=long,
         record=record,
     )
-    configs = state.select_kernels(kernel)
-    workspace.require_parts(configs[0])
-    project_rules.require_rules(configs[0], selection.rules)
+    workspaces = state.select_kernels(kernel)
+    workspaces[0].require_parts()
+    project_rules.require_rules(workspaces[0].config, selection.rules)
     if memory_mib is not None:
-        configs = tuple(project_config.select_memory(config, memory_mib) for config in configs)
-    memory = ("--memory", str(memory_mib)) if memory_mib is not None else ()
-    options = ("--long", *memory) if long else memory
-    with workspace.hold_checkout(configs[0], state.progress):
-        if len(configs) > 1:
-            return _run_kernels(state, configs, selection, options, as_json=as_json)
-        out_dir = configs[0].out_dir / "test"
-        prepared = _prepare(state, configs[0])
-        run = _run_test(state, configs[0], prepared, selection, out_dir, options, quiet=as_json)
+        workspaces = tuple(
+            replace(one, config=project_config.select_memory(one.config, memory_mib))
+            for one in workspaces
+        )
+    testing = Testing(state, selection, memory_mib, quiet=as_json)
+    with workspaces[0].hold():
+        if len(workspaces) > 1:
+            return _run_kernels(testing, workspaces)
+        prepared = testing.prepare(workspaces[0])
+        run = testing.run(workspaces[0], prepared, workspaces[0].out_dir / "test")
     if as_json:
         _print_json(run.document)
     else:
@@ -350,27 +351,60 @@ def test(
     return report.compare_outcomes(run.results)
 
 
-def _run_kernels(
-    state: State,
-    configs: tuple[Config, ...],
-    selection: cells_selection.Selection,
-    options: tuple[str, ...],
-    *,
-    as_json: bool,
-) -> ExitCode:
+@dataclass(frozen=True, slots=True)
+class Testing:
+    """A call of the verb `test`: what it runs on each kernel, and what it shows of that."""
+
+    state: State
+    selection: cells_selection.Selection
+    memory_mib: int | None
+    _: KW_ONLY
+    quiet: bool
+
+    def prepare(self, workspace: Workspace) -> Prepared:
+        """Set up the kernel of a run, whose phases begin here."""
+        self.state.progress.durations.clear()
+        return workspace.setup()
+
+    def run(self, workspace: Workspace, prepared: Prepared, out_dir: Path) -> matrix_run.Run:
+        """Run the matrix on one kernel and show what came of it."""
+        wanted = matrix_run.Wanted(selection=self.selection, out_dir=out_dir)
+        run = matrix_run.run_test(workspace, prepared, wanted)
+        if not self.quiet:
+            Console(highlight=False).print(
+                matrix_report.render_table(run.outcomes, run.rules, run.cells)
+            )
+            troubles = report.render_troubles(run.results)
+            click.echo(f"\n{troubles}\n" if troubles else "")
+            if again := matrix_report.render_again(run.results, self._plan_options(workspace)):
+                click.echo(f"{again}\n")
+            click.echo(matrix_report.render_run_notes(run.document, str(out_dir)))
+        return run
+
+    def _plan_options(self, workspace: Workspace) -> tuple[str, ...]:
+        """Return what another run of the same needs beside modules, testers and rules."""
+        name = workspace.config.kernel.name
+        named = name != self.state.workspace.config.kernel.name
+        kernel = ("--kernel", name) if named else ()
+        long = ("--long",) if self.selection.long else ()
+        memory = ("--memory", str(self.memory_mib)) if self.memory_mib is not None else ()
+        return (*kernel, *long, *memory)
+
+
+def _run_kernels(testing: Testing, workspaces: tuple[Workspace, ...]) -> ExitCode:
     """Run the matrix on each kernel, write the report of all of them, and show what came of it."""
-    out_dir = configs[0].out_dir / "test"
+    out_dir = workspaces[0].out_dir / "test"
     shutil.rmtree(out_dir, ignore_errors=True)
 
-    def act(config: Config) -> matrix_run.Run | tuple[AbsentCell, ...]:
-        prepared = _prepare(state, config)
-        cells, absent = cells_selection.plan_presence(selection.plan_cells(config), prepared.tree)
+    def act(workspace: Workspace) -> matrix_run.Run | tuple[AbsentCell, ...]:
+        prepared = testing.prepare(workspace)
+        wanted = testing.selection.plan_cells(workspace.config)
+        cells, absent = cells_selection.plan_presence(wanted, prepared.tree)
         if not cells:
             return absent
-        own_dir = out_dir / config.kernel.name
-        return _run_test(state, config, prepared, selection, own_dir, options, quiet=as_json)
+        return testing.run(workspace, prepared, out_dir / workspace.config.kernel.name)
 
-    done, failed = _run_each(configs, act)
+    done, failed = _run_each(workspaces, act)
     kernels = tuple(
         matrix_report.KernelRun(
             kernel=name,
@@ -378,11 +412,11 @@ def _run_kernels(
             document=run.document if isinstance(run := done.get(name), matrix_run.Run) else None,
             absent=run if isinstance(run, tuple) else (),
         )
-        for name in (config.kernel.name for config in configs)
+        for name in (one.config.kernel.name for one in workspaces)
     )
     document = matrix_report.plan_runs_report(kernels)
     documents.write(out_dir / "report.json", document)
-    if as_json:
+    if testing.quiet:
         _print_json(document)
     else:
         click.echo(matrix_report.render_runs(document))
@@ -401,64 +435,32 @@ def _run_kernels(
 
 
 def _run_each(
-    configs: tuple[Config, ...], act: Callable[[Config], Result]
+    workspaces: tuple[Workspace, ...], act: Callable[[Workspace], Result]
 ) -> tuple[dict[str, Result], dict[str, TwinmodError]]:
-    """Do the same on each kernel, and show at once why one failed; see workspace.run_each."""
+    """Do the same on each kernel, and show at once why one failed; see each.run_each."""
 
-    def guard(config: Config) -> Result:
+    def guard(workspace: Workspace) -> Result:
         try:
-            return act(config)
+            return act(workspace)
         except OSError as error:
             raise make_os_error(error) from error
 
     def tell(name: str, error: TwinmodError) -> None:
         click.echo(f"kernel {name}: {errors.render_error(error)}", err=True)
 
-    return workspace.run_each({one.kernel.name: partial(guard, one) for one in configs}, tell)
+    return each.run_each({one.config.kernel.name: partial(guard, one) for one in workspaces}, tell)
 
 
-def _prepare(state: State, config: Config) -> workspace.Prepared:
-    """Set up the kernel of a run, whose phases begin here."""
-    state.progress.durations.clear()
-    return workspace.run_setup(config, state.progress)
-
-
-def _run_test(
-    state: State,
-    config: Config,
-    prepared: workspace.Prepared,
-    selection: cells_selection.Selection,
-    out_dir: Path,
-    options: tuple[str, ...],
-    *,
-    quiet: bool,
-) -> matrix_run.Run:
-    """Run the matrix on one kernel and show what came of it."""
-    run = matrix_run.run_test(config, prepared, selection, out_dir, state.progress, state.phases)
-    if not quiet:
-        Console(highlight=False).print(
-            matrix_report.render_table(run.outcomes, run.rules, run.cells)
-        )
-        troubles = report.render_troubles(run.results)
-        click.echo(f"\n{troubles}\n" if troubles else "")
-        named = config.kernel.name != state.config.kernel.name
-        kernel = ("--kernel", config.kernel.name) if named else ()
-        if again := matrix_report.render_again(run.results, (*kernel, *options)):
-            click.echo(f"{again}\n")
-        click.echo(matrix_report.render_run_notes(run.document, str(out_dir)))
-    return run
-
-
-def _run_replay(state: State, config: Config, script: TextIO) -> ExitCode:
+def _run_replay(workspace: Workspace, script: TextIO) -> ExitCode:
     """Carry out a script of the differential and show what came of each step."""
     try:
         text = script.read()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{script.name} is not a script: {error}") from error
-    replayer = differential_run.load_replay(config, text, script.name)
-    with workspace.hold_checkout(config, state.progress):
-        prepared = workspace.run_setup(config, state.progress)
-        replay = differential_run.run_replay(config, prepared, replayer, state.progress)
+    replayer = differential_run.load_replay(workspace.config, text, script.name)
+    with workspace.hold():
+        prepared = workspace.setup()
+        replay = differential_run.run_replay(workspace, prepared, replayer)
     click.echo(differential_replayer.render_replay(replay))
     troubles = report.render_troubles((replay.result,))
     if troubles:
@@ -487,11 +489,10 @@ def _run_replay(state: State, config: Config, script: TextIO) -> ExitCode:
 @pass_state
 def soak(state: State, minutes: float, seed: int | None, as_json: bool, kernel: str) -> ExitCode:
     """Hold all modules to one model with fresh random steps, for as long as you like."""
-    config = state.select(kernel)
+    workspace = state.select(kernel)
     chosen = seed if seed is not None else secrets.randbits(32)
-    with workspace.hold_checkout(config, state.progress):
-        prepared = workspace.run_setup(config, state.progress)
-        soaked = differential_run.run_soak(config, prepared, minutes, chosen, state.progress)
+    with workspace.hold():
+        soaked = differential_run.run_soak(workspace, workspace.setup(), minutes, chosen)
     if as_json:
         _print_json(soaked.document)
     else:
@@ -548,9 +549,9 @@ def counter(
     kernel: str,
 ) -> ExitCode:
     """Count up with threads on one device in every cell."""
-    config = state.select(kernel)
-    with workspace.hold_checkout(config, state.progress):
-        prepared = workspace.run_setup(config, state.progress)
+    workspace = state.select(kernel)
+    with workspace.hold():
+        prepared = workspace.setup()
         counting = bench_counter.Counting(
             threads=threads,
             increments=increments,
@@ -558,7 +559,7 @@ def counter(
             repeats=repeats,
             limit_s=COUNTER_LIMIT_S,
         )
-        document, results = bench_counter.run_counter(config, prepared, counting, state.progress)
+        document, results = bench_counter.run_counter(workspace, prepared, counting)
     if as_json:
         _print_json(document)
     else:
@@ -624,13 +625,13 @@ def bench(
     kernel: str,
 ) -> ExitCode:
     """Count what each call costs in instructions, time it by a clock, and say why."""
-    config = state.select(kernel)
+    workspace = state.select(kernel)
     before = compare.parse_report(compared.read_bytes(), str(compared)) if compared else None
     if (compared or saved) and mode == "wall":
         raise ConfigError("--compare and --save need exact counts: --mode wall has none")
     wanted = bench_run.Wanted(mode=mode, quick=quick, parameters=parameters)
-    with workspace.hold_checkout(config, state.progress):
-        document, results = bench_run.run_bench(config, wanted, state.progress)
+    with workspace.hold():
+        document, results = bench_run.run_bench(workspace, wanted)
     if as_json:
         _print_json(document)
     else:
@@ -656,8 +657,8 @@ def bench(
 @pass_state
 def render_report(state: State, markdown: bool) -> ExitCode:
     """Make one page and a summary of what test, bench, counter and zoo left."""
-    with workspace.hold_checkout(state.config, state.progress):
-        summary = html_run.run_report(state.config)
+    with state.workspace.hold():
+        summary = html_run.run_report(state.workspace.config)
     click.echo(summary if markdown else "out/report/index.html\nout/report/summary.md")
     return ExitCode.PASSED
 
@@ -673,10 +674,9 @@ def render_report(state: State, markdown: bool) -> ExitCode:
 @pass_state
 def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
     """Boot a VM with both modules loaded and give its console to you."""
-    config = state.select(kernel)
-    with workspace.hold_checkout(config, state.progress):
-        prepared = workspace.run_setup(config, state.progress)
-        return shell_run.run_shell(config, prepared, state.progress, gdb=gdb)
+    workspace = state.select(kernel)
+    with workspace.hold():
+        return shell_run.run_shell(workspace, workspace.setup(), gdb=gdb)
 
 
 @cli.command()
@@ -691,12 +691,10 @@ def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
 def replay(state: State, run_dir: Path, gdb: bool) -> ExitCode:
     """Repeat, instruction for instruction, a VM that `test --record` left in the folder RUN."""
     recorded = recording.read_recording(run_dir.resolve())
-    config = state.select(recorded.document.kernel)
-    with workspace.hold_checkout(config, state.progress):
-        prepared = workspace.run_setup(config, state.progress)
-        comparison, found = shell_replay.run_recording(
-            config, prepared, recorded, state.progress, gdb=gdb
-        )
+    workspace = state.select(recorded.document.kernel)
+    with workspace.hold():
+        prepared = workspace.setup()
+        comparison, found = shell_replay.run_recording(workspace, prepared, recorded, gdb=gdb)
     click.echo(report.render_faults(found, tuple(recorded.document.modules)))
     click.echo(recording.render_comparison(comparison))
     return ExitCode.TESTS_FAILED if comparison.different else ExitCode.PASSED
@@ -708,7 +706,7 @@ def replay(state: State, run_dir: Path, gdb: bool) -> ExitCode:
 @pass_state
 def gdb(state: State, arguments: tuple[str, ...]) -> ExitCode:
     """Debug the VM of `shell --gdb`, which runs in another terminal; ARGUMENTS are gdb's own."""
-    return shell_run.run_gdb(state.config, arguments)
+    return shell_run.run_gdb(state.workspace.config, arguments)
 
 
 @cli.command()
@@ -716,7 +714,7 @@ def gdb(state: State, arguments: tuple[str, ...]) -> ExitCode:
 @pass_state
 def matrix(state: State, as_json: bool) -> ExitCode:
     """Show kernels x modules x testers, with yes or the reason why not; make nothing."""
-    cells = table.list_cells(state.config)
+    cells = table.list_cells(state.workspace)
     if as_json:
         _print_json(matrix_report.plan_matrix_report(cells))
     else:
@@ -746,13 +744,13 @@ def zoo_command(
     state: State, keyword: str, modules: tuple[str, ...], listing: bool, as_json: bool
 ) -> ExitCode:
     """Build and run a collection of bugs in both languages; say what stopped each."""
-    entries = zoo_run.read_entries(state.config)
+    entries = zoo_run.read_entries(state.workspace.config)
     attempts = zoo.select_attempts(entries, keyword, tuple(map(Language, modules)) or LANGUAGES)
     if listing:
         click.echo(zoo.render_list(attempts))
         return ExitCode.PASSED
-    with workspace.hold_checkout(state.config, state.progress):
-        run = zoo_run.run_zoo(state.config, entries, attempts, state.progress)
+    with state.workspace.hold():
+        run = zoo_run.run_zoo(state.workspace, entries, attempts)
     if as_json:
         _print_json(run.document)
     else:
@@ -773,14 +771,13 @@ def zoo_command(
 @pass_state
 def lint_kernel(state: State, kernel: str) -> ExitCode:
     """Run checkpatch, the tree's rustfmt and clippy, with warnings as errors."""
-    configs = state.select_kernels(kernel)
+    workspaces = state.select_kernels(kernel)
 
-    def act(config: Config) -> None:
-        prepared = workspace.run_setup(config, state.progress)
-        workspace.run_lint(config, prepared, state.progress)
+    def act(workspace: Workspace) -> None:
+        workspace.lint(workspace.setup())
 
-    with workspace.hold_checkout(configs[0], state.progress):
-        _, failed = _run_each(configs, act)
+    with workspaces[0].hold():
+        _, failed = _run_each(workspaces, act)
     return errors.compare_exit_codes(tuple(error.exit_code for error in failed.values()))
 
 
@@ -873,9 +870,9 @@ def release_verb(
     as_json: bool,
 ) -> ExitCode:
     """Make a release of a commit in ``dist``: what was tested, and what proves it."""
-    config = state.config
+    workspace = state.workspace
     for name in kernels:
-        project_config.select_kernel(config, name)
+        workspace.select(name)
     keys = signing.Keys(
         module_key=sign_key,
         module_certificate=sign_cert,
@@ -889,8 +886,8 @@ def release_verb(
     if allowed_signers is not None:
         raise click.UsageError("--allowed-signers goes with --verify")
     wanted = release_run.Wanted(tag=tag, dev=dev, check=check, kernels=kernels, keys=keys)
-    with workspace.hold_checkout(config, state.progress):
-        done = release_run.run_release(config, wanted, state.progress, state.phases)
+    with workspace.hold():
+        done = release_run.run_release(workspace, wanted)
     if done.document is None:
         click.echo("\n".join(difference.render() for difference in done.differences))
         click.echo(f"{len(done.differences)} files differ between two builds of one commit")
@@ -909,9 +906,9 @@ def _run_verify(
     state: State, kernels: tuple[str, ...], folder: Path, allowed: Path | None, *, as_json: bool
 ) -> ExitCode:
     """Check a release and show what came of each step."""
-    config = state.select(kernels[0] if kernels else "")
-    with workspace.hold_checkout(config, state.progress):
-        document = verify_run.run_verify(config, folder, allowed, state.progress, state.phases)
+    workspace = state.select(kernels[0] if kernels else "")
+    with workspace.hold():
+        document = verify_run.run_verify(workspace, folder, allowed)
     if as_json:
         _print_json(document)
     else:
@@ -939,7 +936,7 @@ def cache_list() -> ExitCode:
 @pass_state
 def cache_prune(state: State, everything: bool) -> ExitCode:
     """Remove what this project's configuration does not use."""
-    used = () if everything else workspace.find_used_entries(state.config)
+    used = () if everything else state.workspace.find_used_entries()
     for kind, name, _, size_bytes in cache.list_entries():
         if (kind, name) not in used:
             cache.remove_entry(kind, name, state.progress)
