@@ -34,8 +34,8 @@ from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry, KernelTree
 from twinmod.project.config import Config
 from twinmod.project.model import Language, ModuleSpec
-from twinmod.ui import cli
-from twinmod.ui.cli import State
+from twinmod.ui import cli, command
+from twinmod.ui.command import State
 from twinmod.userland import entries, native
 from twinmod.vm import boot, machine, running, session
 from twinmod.workspace import Prepared, Workspace
@@ -481,7 +481,7 @@ def lint(workspace: Workspace) -> None:
     is_flag=True,
     help="Hold the sources to the kernel's own checks, and measure nothing.",
 )
-@cli.kernel_option("Measure on this kernel of [tool.twinmod].")
+@command.kernel_option("Measure on this kernel of [tool.twinmod].")
 def layouts(as_json: bool, only_lint: bool, kernel: str) -> ExitCode:
     """Say what other layouts of the device's memory cost, and which rules they break."""
     workspace = State().select(kernel)

@@ -37,7 +37,7 @@ from twinmod.matrix import report, run
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
 from twinmod.project.model import KernelSpec
-from twinmod.ui import cli
+from twinmod.ui import cli, command
 from twinmod.userland import native, testers
 from twinmod.vm import boot, gdb, machine, recording, running, session, shell
 from twinmod.workspace import Prepared, Workspace
@@ -279,7 +279,7 @@ def test_a_recording_on_a_kernel_without_rust_is_repeated(
 def test_the_differential_alone_goes_on_with_the_modules_that_there_are(
     world: World, progress: Any, told: list[str]
 ) -> None:
-    workspace = Workspace(config=cli.State().workspace.config, progress=progress)
+    workspace = Workspace(config=command.State().workspace.config, progress=progress)
     prepared = world.setup(workspace.config)
     _, work = differential_run.prepare_alone(workspace, prepared, Path("out/soak"), 60)
     assert [product.module for product in work.products] == ["mdriver_c"]
