@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from twinmod import errors, workspace
+from twinmod import errors
 from twinmod.base import documents
 from twinmod.base import text as base_text
 from twinmod.base.documents import Document, Part
@@ -42,10 +42,11 @@ from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry, KernelTree
 from twinmod.project.config import Config
 from twinmod.project.model import Language, ModuleSpec
-from twinmod.ui import cli
-from twinmod.ui.cli import State
-from twinmod.userland import native
+from twinmod.ui import cli, command
+from twinmod.ui.command import State
+from twinmod.userland import entries, native
 from twinmod.vm import boot, machine, running, session
+from twinmod.workspace import Prepared, Workspace
 
 #: In the order in which they are shown.
 LAYOUTS = ("mutex", "prefault", "stripe", "coarse", "twice", "direct", "seqlock")
@@ -174,9 +175,9 @@ def plan_modules() -> tuple[ModuleSpec, ...]:
     )
 
 
-def plan_builds(config: Config, prepared: workspace.Prepared) -> tuple[builds_build.BuildPlan, ...]:
+def plan_builds(config: Config, prepared: Prepared) -> tuple[builds_build.BuildPlan, ...]:
     """Plan the build of every layout."""
-    uapi = tuple((workspace.UAPI, content) for _, content in workspace.read_uapi(config))
+    uapi = tuple((entries.UAPI, content) for _, content in entries.read_uapi(config))
     return tuple(
         builds_build.plan_build(
             module,
@@ -410,20 +411,14 @@ def plan_all_costs(document: LayoutsReport) -> tuple[CostEntry, ...]:
 # -- act --------------------------------------------------------------------------------------
 
 
-def build(
-    config: Config, prepared: workspace.Prepared, progress: Progress
-) -> tuple[tuple[Cell, ...], tuple[Product, ...]]:
+def build(workspace: Workspace, prepared: Prepared) -> tuple[tuple[Cell, ...], tuple[Product, ...]]:
     """Build the twins, as far as the kernel can have them, and every layout."""
-    twins = tuple(
-        module
-        for module in config.modules
-        if not builds_build.find_absence(module.language, prepared.tree)
-    )
-    languages = tuple(module.language for module in twins)
+    config, languages = workspace.config, builds_build.find_languages(prepared.tree)
+    twins = tuple(module for module in config.modules if module.language in languages)
     products = (
-        *workspace.run_build(config, prepared, languages, progress),
+        *workspace.build(prepared, languages),
         *(
-            signing.sign_product(prepared.tree, builds_build.build(plan, progress))
+            signing.sign_product(prepared.tree, builds_build.build(plan, workspace.progress))
             for plan in plan_builds(config, prepared)
         ),
     )
@@ -450,11 +445,12 @@ def hold(
     return held, tuple(taken for _, _, taken in runs)
 
 
-def run(config: Config, progress: Progress) -> tuple[LayoutsReport, ExitCode]:
+def run(workspace: Workspace) -> tuple[LayoutsReport, ExitCode]:
     """Build, measure and hold all layouts to the rules; write and return the report."""
-    prepared = workspace.run_setup(config, progress)
-    cells, products = build(config, prepared, progress)
-    setting = workspace.prepare_setting(config, prepared, progress)
+    config, progress = workspace.config, workspace.progress
+    prepared = workspace.setup()
+    cells, products = build(workspace, prepared)
+    setting = workspace.environment(prepared)
     out_dir = config.out_dir / "layouts"
     shutil.rmtree(out_dir, ignore_errors=True)
     work = boot.MatrixWork(
@@ -489,11 +485,10 @@ def run(config: Config, progress: Progress) -> tuple[LayoutsReport, ExitCode]:
     return document, compare_outcomes(measured, held)
 
 
-def lint(config: Config, progress: Progress) -> None:
+def lint(workspace: Workspace) -> None:
     """Hold the layouts' sources to the kernel's own checks."""
-    prepared = workspace.run_setup(config, progress)
-    for plan in plan_builds(config, prepared):
-        builds_lint.lint(plan, progress)
+    for plan in plan_builds(workspace.config, workspace.setup()):
+        builds_lint.lint(plan, workspace.progress)
 
 
 @click.command()
@@ -504,16 +499,15 @@ def lint(config: Config, progress: Progress) -> None:
     is_flag=True,
     help="Hold the sources to the kernel's own checks, and measure nothing.",
 )
-@cli.kernel_option("Measure on this kernel of [tool.twinmod].")
+@command.kernel_option("Measure on this kernel of [tool.twinmod].")
 def layouts(as_json: bool, only_lint: bool, kernel: str) -> ExitCode:
     """Say what other layouts of the device's memory cost, and which rules they break."""
-    state = State()
-    config = state.select(kernel)
-    with workspace.hold_checkout(config, state.progress):
+    workspace = State().select(kernel)
+    with workspace.hold():
         if only_lint:
-            lint(config, state.progress)
+            lint(workspace)
             return ExitCode.PASSED
-        document, code = run(config, state.progress)
+        document, code = run(workspace)
     click.echo(documents.render(document) if as_json else render_report(document))
     return code
 

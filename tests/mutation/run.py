@@ -14,7 +14,6 @@ import click
 
 import mutants
 from mutants import Mutant, Verdict
-from twinmod import workspace
 from twinmod.base import commands, documents
 from twinmod.base import text as base_text
 from twinmod.base.progress import Console, Progress, TerminalProgress
@@ -29,6 +28,7 @@ from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES, Language
 from twinmod.ui import cli
 from twinmod.vm import boot, running
+from twinmod.workspace import Prepared, Workspace
 
 MUTANTS_PATH = Path(__file__).with_name("mutants.toml")
 
@@ -76,8 +76,9 @@ class Built:
     seconds: float
 
 
-def build_one(config: Config, prepared: workspace.Prepared, mutant: Mutant, out_dir: Path) -> Built:
+def build_one(workspace: Workspace, prepared: Prepared, mutant: Mutant, out_dir: Path) -> Built:
     """Build a mutant in a stage of its own; one that did not change is there already."""
+    config = workspace.config
     module = config.find_module(mutant.language)
     sources = mutants.plan_sources(mutant, build.read_sources(module, config.root_dir))
     plan = build.plan_build(
@@ -85,7 +86,7 @@ def build_one(config: Config, prepared: workspace.Prepared, mutant: Mutant, out_
         prepared.tree,
         sources,
         out_dir / "mutants" / mutant.full_name,
-        workspace.read_module_version(config),
+        workspace.read_version(),
     )
     began = time.monotonic()
     try:
@@ -218,43 +219,41 @@ def run_batches(
     )
 
 
-def prepare_setting(
-    config: Config, prepared: workspace.Prepared, progress: Progress
-) -> boot.Setting:
+def prepare_setting(workspace: Workspace, prepared: Prepared) -> boot.Setting:
     """Return what every VM is made of, with more patience."""
-    setting = workspace.prepare_setting(config, prepared, progress)
+    setting = workspace.environment(prepared)
     vm = replace(setting.vm, boot_timeout_s=BOOT_TIMEOUT_S, silence_timeout_s=SILENCE_TIMEOUT_S)
     return replace(setting, vm=vm)
 
 
 def run_mutants(
-    config: Config, selected: tuple[Mutant, ...], progress: Progress
+    workspace: Workspace, selected: tuple[Mutant, ...]
 ) -> tuple[tuple[Verdict, ...], tuple[str, ...], str]:
     """Build mutants, hold them to the matrix; return the verdicts, all rules, and the kernel.
 
     Raises:
         ConfigError: The kernel can have no module in a language of the mutants.
     """
-    prepared = workspace.run_setup(config, progress)
+    config, prepared = workspace.config, workspace.setup()
     out_dir = config.out_dir / "mutation"
     shutil.rmtree(out_dir / "runs", ignore_errors=True)
     wanted = tuple(sorted({mutant.language for mutant in selected}))
-    languages = workspace.require_languages(config, prepared.tree, wanted, progress)
+    languages = workspace.require_languages(prepared.tree, wanted)
     selected = tuple(mutant for mutant in selected if mutant.language in languages)
-    originals = workspace.run_build(config, prepared, languages, progress)
+    originals = workspace.build(prepared, languages)
     bench = Bench(
         config=config,
-        setting=prepare_setting(config, prepared, progress),
+        setting=prepare_setting(workspace, prepared),
         rules=tuple(number for number, _ in project_rules.read_rules(config)),
         files=tuple(
             (path.name, path.read_text()) for path in sorted(config.matrix_dir.glob("*.py"))
         ),
         out_dir=out_dir / "runs",
-        progress=progress,
+        progress=workspace.progress,
     )
     order = [mutant for batch in mutants.plan_batches(selected, BATCH) for mutant in batch]
     with ThreadPoolExecutor(BUILDERS) as pool:
-        tasks = {m: pool.submit(build_one, config, prepared, m, out_dir) for m in order}
+        tasks = {m: pool.submit(build_one, workspace, prepared, m, out_dir) for m in order}
         try:
             require_originals(bench, originals)
             verdicts = run_batches(bench, tasks, selected)
@@ -298,8 +297,9 @@ def mutate(keyword: str, modules: tuple[str, ...], listing: bool, as_json: bool)
         return ExitCode.PASSED
     progress = TerminalProgress()
     config = project_config.read_config(project_config.find_project_dir(MUTANTS_PATH.parent))
-    with workspace.hold_checkout(config, progress):
-        verdicts, rules, release = run_mutants(config, selected, progress)
+    workspace = Workspace(config=config, progress=progress)
+    with workspace.hold():
+        verdicts, rules, release = run_mutants(workspace, selected)
     whole = len(verdicts) == len(every)
     idle = mutants.find_idle_rules(verdicts, rules, page.unmutated) if whole else ()
     seconds = time.monotonic() - began

@@ -13,7 +13,7 @@ import pytest
 from twinmod.base import commands
 from twinmod.html import run
 from twinmod.ui import cli, manual
-from twinmod.ui.cli import Context
+from twinmod.ui.command import Context
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGE_DIR = CHECKOUT / "toolchain/twinmod"

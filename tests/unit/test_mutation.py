@@ -10,7 +10,6 @@ from types import ModuleType
 
 import pytest
 
-from twinmod import workspace
 from twinmod.base import documents
 from twinmod.base.progress import Progress
 from twinmod.builds import build
@@ -20,6 +19,7 @@ from twinmod.guest.protocol import Outcome
 from twinmod.kernels.model import KernelTree
 from twinmod.project import config, rules
 from twinmod.project.model import Language
+from twinmod.workspace import Prepared, Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/mutation"))
@@ -301,16 +301,17 @@ def run_mutants(
 ) -> tuple[mutants.Mutant, ...]:
     """Return the mutants that come as far as a VM, on a kernel without Rust."""
     bare = replace(tree, proof=replace(tree.proof, rustc=""))
-    prepared = workspace.Prepared(
+    prepared = Prepared(
         chroot=tree.compilers, tree=bare, site_dir=Path("/site"), crates_dir=Path("/crates")
     )
     built: list[tuple[str, ...]] = []
-    monkeypatch.setattr(workspace, "run_setup", lambda *_: prepared)
-    monkeypatch.setattr(workspace, "run_build", lambda *arguments: built.append(arguments[2]))
+    monkeypatch.setattr(Workspace, "setup", lambda _: prepared)
+    monkeypatch.setattr(Workspace, "build", lambda *arguments: built.append(arguments[2]))
     for name in ("prepare_setting", "build_one", "require_originals"):
         monkeypatch.setattr(script, name, lambda *_: None)
     monkeypatch.setattr(script, "run_batches", lambda *arguments: arguments[2])
-    ran, _, _ = script.run_mutants(CONFIG, selected, progress)
+    workspace = Workspace(config=CONFIG, progress=progress)
+    ran, _, _ = script.run_mutants(workspace, selected)
     assert built == [("c",)]
     return tuple(ran)
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from twinmod import workspace
 from twinmod.base import cache, process, registries, templates
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
@@ -27,12 +26,12 @@ from twinmod.kernels.model import Kernel, KernelTree
 from twinmod.kernels.stock import StockKernel
 from twinmod.project import config as project_config
 from twinmod.project import skeleton
-from twinmod.project.config import Config
 from twinmod.project.model import ChrootSpec, KernelSpec
 from twinmod.ui import cli
 from twinmod.userland import native, packages, programs
 from twinmod.userland import testers as userland_testers
 from twinmod.vm import accelerator, machine
+from twinmod.workspace import Workspace
 
 KINDS = {
     cache.SCRATCH,
@@ -118,15 +117,16 @@ class World:
     progress: Progress
 
     @property
-    def config(self) -> Config:
-        return project_config.read_config(self.folder)
+    def workspace(self) -> Workspace:
+        config = project_config.read_config(self.folder)
+        return Workspace(config=config, progress=self.progress)
 
     def use(self) -> set[tuple[str, str]]:
         """Set up and use every kernel; return what is in the cache."""
         for name in KERNELS:
-            config = project_config.select_kernel(self.config, name)
-            prepared = workspace.run_setup(config, self.progress)
-            workspace.prepare_setting(config, prepared, self.progress)
+            workspace = self.workspace.select(name)
+            prepared = workspace.setup()
+            workspace.environment(prepared)
             native.ensure_native(prepared.chroot, self.progress)
         return self.list()
 
@@ -199,7 +199,7 @@ def world(
 def test_what_a_run_made_is_used_and_stays(world: World) -> None:
     made = world.use()
     assert {kind for kind, _ in made} == KINDS
-    assert made <= set(workspace.find_used_entries(world.config))
+    assert made <= set(world.workspace.find_used_entries())
     assert world.prune() == made
     assert world.use() == made
 

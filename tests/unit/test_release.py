@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from twinmod import workspace
 from twinmod.base import documents, sandbox
 from twinmod.base.progress import Progress
 from twinmod.builds import signing
@@ -24,6 +23,7 @@ from twinmod.project import config as project_config
 from twinmod.release import index as release_index
 from twinmod.release import provenance, run
 from twinmod.release.model import Release
+from twinmod.workspace import Prepared
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -65,10 +65,8 @@ def test_a_module_says_the_public_part_of_its_releases_version(version: str, sai
 
 
 @pytest.fixture
-def prepared(tree: KernelTree, tmp_path: Path) -> workspace.Prepared:
-    return workspace.Prepared(
-        chroot=tree.compilers, tree=tree, site_dir=tmp_path, crates_dir=tmp_path
-    )
+def prepared(tree: KernelTree, tmp_path: Path) -> Prepared:
+    return Prepared(chroot=tree.compilers, tree=tree, site_dir=tmp_path, crates_dir=tmp_path)
 
 
 #: Takes what a module says as its version, returns what it is packed into.
@@ -78,7 +76,7 @@ Pack = Callable[[str], list[tuple[str, bytes]]]
 @pytest.fixture
 def pack(
     product: Product,
-    prepared: workspace.Prepared,
+    prepared: Prepared,
     make_elf: MakeElf,
     tmp_path: Path,
     progress: Progress,
@@ -313,7 +311,7 @@ def test_a_key_for_modules_is_refused_early_where_a_kernel_checks_no_signature(
     tree: KernelTree, tmp_path: Path
 ) -> None:
     (tmp_path / ".config").write_text("CONFIG_MODULES=y\n")
-    prepared = workspace.Prepared(
+    prepared = Prepared(
         chroot=tree.compilers,
         tree=replace(tree, build_dir=tmp_path),
         site_dir=tmp_path,

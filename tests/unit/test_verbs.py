@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from twinmod import workspace
 from twinmod.base import documents, templates
 from twinmod.base.sandbox import Chroot
 from twinmod.bench import run as bench_run
@@ -37,9 +36,10 @@ from twinmod.kernels.model import Kernel, KernelTree
 from twinmod.matrix import report, run
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
-from twinmod.ui import cli
+from twinmod.ui import cli, command
 from twinmod.userland import native, testers
 from twinmod.vm import boot, gdb, machine, recording, running, session, shell
+from twinmod.workspace import Prepared, Workspace
 
 REASON = "kernel 7.3.4+deb13-amd64 was built without Rust (CONFIG_RUST is not set)"
 ABSENT = f"mdriver_rust is absent: {REASON}"
@@ -49,7 +49,7 @@ ABSENT = f"mdriver_rust is absent: {REASON}"
 class World:
     """What verbs meet instead of chroots, compilers and VMs, and what they asked of it."""
 
-    prepared: workspace.Prepared
+    prepared: Prepared
     # By the name of a kernel, what its setup ends with.
     broken: dict[str, BaseException] = field(default_factory=dict)
     # Kernels that were built without Rust; None: all.
@@ -60,8 +60,7 @@ class World:
     # What becomes of the next VM that runs cells, instead of that they pass.
     vms: list[Callable[[boot.CellsWork], tuple[CellResult, ...]]] = field(default_factory=list)
 
-    def run_setup(self, config: Config, progress: object) -> workspace.Prepared:
-        del progress
+    def setup(self, config: Config) -> Prepared:
         name = config.kernel.name
         self.set_up.append(name)
         if name in self.broken:
@@ -138,7 +137,7 @@ def world(tmp_path: Path, root: Chroot, tree: KernelTree, monkeypatch: pytest.Mo
     (tmp_path / "build").mkdir()
     (tmp_path / "build/.config").touch()
     tree = replace(tree, build_dir=tmp_path / "build")
-    prepared = workspace.Prepared(
+    prepared = Prepared(
         chroot=root, tree=tree, site_dir=Path("/cache/site"), crates_dir=Path("/cache/crates")
     )
     made = World(prepared=prepared)
@@ -154,8 +153,8 @@ def world(tmp_path: Path, root: Chroot, tree: KernelTree, monkeypatch: pytest.Mo
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NOX_CURRENT_SESSION", raising=False)
-    monkeypatch.setattr(workspace, "run_setup", made.run_setup)
-    monkeypatch.setattr(workspace, "prepare_setting", lambda *_: setting)
+    monkeypatch.setattr(Workspace, "setup", lambda workspace: made.setup(workspace.config))
+    monkeypatch.setattr(Workspace, "environment", lambda *_: setting)
     monkeypatch.setattr(builds_build, "build", made.build)
     monkeypatch.setattr(lint, "lint", made.lint)
     monkeypatch.setattr(running, "run_cells", made.run_cells)
@@ -281,9 +280,9 @@ def test_a_recording_on_a_kernel_without_rust_is_repeated(
 def test_the_differential_alone_goes_on_with_the_modules_that_there_are(
     world: World, progress: Any, told: list[str]
 ) -> None:
-    config = cli.State().config
-    prepared = world.run_setup(config, progress)
-    _, work = differential_run.prepare_alone(config, prepared, Path("out/soak"), 60, progress)
+    workspace = Workspace(config=command.State().workspace.config, progress=progress)
+    prepared = world.setup(workspace.config)
+    _, work = differential_run.prepare_alone(workspace, prepared, Path("out/soak"), 60)
     assert [product.module for product in work.products] == ["mdriver_c"]
     assert any(line.startswith(ABSENT) for line in told)
 
@@ -321,14 +320,10 @@ def test_a_counter_without_repeats_ends_as_its_vm_does(world: World) -> None:
 def matrix(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world in which the matrix passes, but for one test of R9 on sid."""
 
-    def run_test(
-        config: Config,
-        prepared: workspace.Prepared,
-        selection: cells_selection.Selection,
-        out_dir: Path,
-        *_: object,
-    ) -> run.Run:
-        cells, absent = cells_selection.plan_presence(selection.plan_cells(config), prepared.tree)
+    def run_test(workspace: Workspace, prepared: Prepared, wanted: run.Wanted) -> run.Run:
+        config = workspace.config
+        selected = wanted.selection.plan_cells(config)
+        cells, absent = cells_selection.plan_presence(selected, prepared.tree)
         outcome = "failed" if config.kernel.name == "sid" else "passed"
         test = TestResult(id="test_x", rules=("R9",), outcome=Outcome(outcome), duration_s=0.1)
         found = tuple(
@@ -343,7 +338,7 @@ def matrix(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
             report.Findings(results=found, absent=absent, totals=cells_report.plan_totals(totals)),
             report.ResourceUsage(boots=session.Boots(total=1)),
         )
-        documents.write(out_dir / "report.json", document)
+        documents.write(wanted.out_dir / "report.json", document)
         return run.Run(results=found, document=document, rules=(("R9", "Memory"),))
 
     monkeypatch.setattr(run, "run_test", run_test)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from twinmod import workspace
 from twinmod.base import archives, documents, zstd
 from twinmod.base.archives import File
 from twinmod.base.progress import TerminalProgress
@@ -27,6 +26,7 @@ from twinmod.release import index as release_index
 from twinmod.release.model import Release
 from twinmod.release.root import ModuleState
 from twinmod.release.verify import Step
+from twinmod.workspace import Prepared, Workspace
 
 MakeElf = Callable[[dict[str, str], tuple[str, ...], tuple[str, ...]], bytes]
 
@@ -204,23 +204,23 @@ class Kernels:
         self.offered: dict[str, str] = {}
         self.set_up: list[str] = []
         self._tree = tree
-        monkeypatch.setattr(workspace, "look_for_tree", self._look)
-        monkeypatch.setattr(workspace, "run_setup", self._set_up)
+        monkeypatch.setattr(Workspace, "look_for_tree", lambda one: self._look(one.config))
+        monkeypatch.setattr(Workspace, "setup", lambda one: self._set_up(one.config))
         monkeypatch.setattr(roots, "find_chroot", lambda spec: None)
 
-    def _look(self, config: Config, root: None) -> tuple[KernelTree | None, TwinmodError]:
+    def _look(self, config: Config) -> tuple[KernelTree | None, TwinmodError]:
         release = self.ready.get(config.kernel.name)
         found = replace(self._tree, release=release) if release else None
         return found, MissingToolError("not set up")
 
-    def _set_up(self, config: Config, progress: object) -> workspace.Prepared:
+    def _set_up(self, config: Config) -> Prepared:
         name = config.kernel.name
         self.set_up.append(name)
         release = {**self.offered, **self.ready}.get(name, "")
         if not release:
             raise MissingToolError(f"{name} is not served")
         tree = replace(self._tree, release=release)
-        return workspace.Prepared(
+        return Prepared(
             chroot=tree.compilers, tree=tree, site_dir=Path("/site"), crates_dir=Path("/crates")
         )
 
@@ -260,8 +260,9 @@ def document() -> dict[str, Any]:
 
 
 def find_other(config: Config, release: str = "7.3.4") -> str:
-    found = verify_run.find_other_kernel(config, release, TerminalProgress())
-    return found[0].kernel.name if found else ""
+    workspace = Workspace(config=config, progress=TerminalProgress())
+    found = verify_run.find_other_kernel(workspace, release)
+    return found[0].config.kernel.name if found else ""
 
 
 def test_another_kernel_is_one_that_is_there_of_another_release(
@@ -351,19 +352,14 @@ def test_a_persons_own_tree_that_takes_signed_modules_alone_is_found(
 
 
 def test_what_a_project_has_no_kernel_for_is_absent_and_says_so(
-    kernels: Kernels, document: dict[str, Any], tmp_path: Path
+    kernels: Kernels, document: dict[str, Any], tree: KernelTree, tmp_path: Path
 ) -> None:
-    config, steps = make_config(document), verify_run.Steps(progress=TerminalProgress())
-    steps.take(
-        "other",
-        verify.VM,
-        lambda: verify_run.check_other_kernel(config, "7.3.4", (), tmp_path, steps.progress),
-    )
-    steps.take(
-        "enforcing",
-        verify.VM,
-        lambda: verify_run.check_enforcing(config, tmp_path, steps.progress, lambda: ()),
-    )
+    workspace = Workspace(config=make_config(document), progress=TerminalProgress())
+    prepared = Prepared(chroot=tree.compilers, tree=tree, site_dir=tmp_path, crates_dir=tmp_path)
+    subject = verify_run.Subject(workspace=workspace, prepared=prepared, products=())
+    steps = verify_run.Steps(progress=workspace.progress)
+    steps.take("other", verify.VM, lambda: verify_run.check_other_kernel(subject, tmp_path))
+    steps.take("enforcing", verify.VM, lambda: verify_run.check_enforcing(workspace, tmp_path))
     assert [step.outcome for step in steps.done] == [
         verify.StepOutcome.ABSENT,
         verify.StepOutcome.ABSENT,
@@ -419,19 +415,15 @@ TREE = "7.3.4+deb13-amd64"
 
 
 @pytest.fixture
-def prepared(
-    tree: KernelTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> workspace.Prepared:
+def prepared(tree: KernelTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
     """What was set up, with a chroot in which nothing is compressed."""
     monkeypatch.setattr(zstd, "decompress_zstd", lambda root, data: data)
-    return workspace.Prepared(
-        chroot=tree.compilers, tree=tree, site_dir=tmp_path, crates_dir=tmp_path
-    )
+    return Prepared(chroot=tree.compilers, tree=tree, site_dir=tmp_path, crates_dir=tmp_path)
 
 
 @pytest.mark.parametrize(("said", "shown"), [("0.2.0", "version 0.2.0"), ("", "none")])
 def test_a_prebuilt_module_of_another_version_is_refused(
-    said: str, shown: str, make_elf: MakeElf, prepared: workspace.Prepared, tmp_path: Path
+    said: str, shown: str, make_elf: MakeElf, prepared: Prepared, tmp_path: Path
 ) -> None:
     content = make_elf({"version": said} if said else {"license": "GPL"}, (), ())
     with pytest.raises(ConfigError, match=rf"^the release is 0\.1\.0, and mdriver_c says {shown}$"):

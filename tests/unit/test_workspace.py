@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a run makes of what its cells found."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from twinmod import workspace
+from twinmod.base.progress import Progress
 from twinmod.cells import selection as cells_selection
 from twinmod.cells.injection import InjectionReport, SiteEntry
 from twinmod.cells.model import Cell, CellResult, TestResult
@@ -19,6 +20,7 @@ from twinmod.matrix import run
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES, Language
+from twinmod.workspace import Workspace
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -61,18 +63,26 @@ def test_a_run_in_which_every_place_failed_is_left_as_it_is() -> None:
     assert run.blame_missed(PASSED, plan_injected("load", "write")) == PASSED
 
 
-def test_a_folder_of_results_that_cannot_be_is_named(tmp_path: Path) -> None:
-    workspace.ensure_out_dir(tmp_path / "here/out")
-    assert (tmp_path / "here/out").is_dir()
-    (tmp_path / "file").write_text("")
-    with pytest.raises(MissingToolError, match="results cannot be written: Not a dir") as caught:
-        workspace.ensure_out_dir(tmp_path / "file/out")
-    assert caught.value.facts == (("folder", str(tmp_path / "file/out")),)
-
-
 @pytest.fixture
 def config() -> Config:
     return project_config.read_config(CHECKOUT)
+
+
+def test_a_folder_of_results_that_cannot_be_is_named(
+    config: Config, progress: Progress, tmp_path: Path
+) -> None:
+    def hold(out_dir: Path) -> AbstractContextManager[None]:
+        return Workspace(config=replace(config, out_dir=out_dir), progress=progress).hold()
+
+    with hold(tmp_path / "here/out"):
+        assert (tmp_path / "here/out").is_dir()
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(MissingToolError, match="results cannot be written: Not a dir") as caught,
+        hold(tmp_path / "file/out"),
+    ):
+        pass
+    assert caught.value.facts == (("folder", str(tmp_path / "file/out")),)
 
 
 def select(**values: Any) -> cells_selection.Selection:

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from twinmod import workspace
 from twinmod.base import documents
 from twinmod.base.progress import Progress
 from twinmod.cells.model import CellResult, TestResult
@@ -24,6 +23,7 @@ from twinmod.project import config as project_config
 from twinmod.project import rules
 from twinmod.project.config import Config
 from twinmod.project.model import Language
+from twinmod.workspace import Prepared, Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = project_config.read_config(ROOT)
@@ -271,9 +271,15 @@ def test_another_expectation_is_not_met(attempt: zoo.Attempt) -> None:
 # -- the report -------------------------------------------------------------------------------
 
 
+def plan_report(*verdicts: zoo.Verdict) -> zoo.ZooReport:
+    """Return the report of verdicts of one kernel, which took two VMs."""
+    run = zoo.KernelRun(verdicts=verdicts, absent={IN_RUST: "no Rust"}, release="7.3.4", boots=2)
+    return zoo.plan_report((ENTRY,), verdicts, {"kasan": run}, {"kcsan": BuildError("no")}, 12.34)
+
+
 def test_the_report_has_what_was_expected_and_seen() -> None:
     good, bad = zoo.judge(IN_C, complain("kasan")), zoo.judge(IN_RUST, ran())
-    made = zoo.plan_report((ENTRY,), (good, bad), {"kasan": "7.3.4"}, 12.34, 2)
+    made = plan_report(good, bad)
     document = documents.to_json(made)
     assert document["schema"] == "twinmod.zoo/1"
     (entry,) = document["entries"]
@@ -282,14 +288,18 @@ def test_the_report_has_what_was_expected_and_seen() -> None:
     assert entry["c"]["evidence"] == ["BUG: kasan"]
     assert (entry["rust"]["stopped_by"], entry["rust"]["as_expected"]) == ("nowhere", False)
     assert document["mismatches"] == ["bug/rust"]
+    assert document["kernels"] == {"kasan": "7.3.4"}
+    assert document["absent"] == [{"attempt": "bug/rust", "reason": "no Rust"}]
+    assert document["failed"] == {"kcsan": "no"}
+    assert (document["seconds"], document["boots"]) == (12.3, 2)
 
 
 def test_a_report_is_whole_with_all_attempts_and_no_mismatch() -> None:
     good, bad = zoo.judge(IN_C, complain("kasan")), zoo.judge(IN_RUST, ran())
-    document = zoo.plan_report((ENTRY,), (good,), {"kasan": "7.3.4"}, 1, 1)
+    document = plan_report(good)
     assert zoo.is_whole(document, 1)
     assert not zoo.is_whole(document, 2), "a part of the zoo vouches for nothing"
-    both = zoo.plan_report((ENTRY,), (good, bad), {"kasan": "7.3.4"}, 1, 1)
+    both = plan_report(good, bad)
     assert not zoo.is_whole(both, 2), "one of them did not end as expected"
 
 
@@ -342,13 +352,11 @@ def run_zoo(
     """Run attempts on kernels without Rust, of which the setup of one may fail."""
     broken: list[str] = []
 
-    def run_setup(config: Config, _: object) -> workspace.Prepared:
-        if config.kernel.name in broken:
+    def setup(workspace: Workspace) -> Prepared:
+        if workspace.config.kernel.name in broken:
             raise BuildError("the kernel did not build")
         bare = replace(tree, proof=replace(tree.proof, rustc=""))
-        return workspace.Prepared(
-            chroot=tree.compilers, tree=bare, site_dir=tmp_path, crates_dir=tmp_path
-        )
+        return Prepared(chroot=tree.compilers, tree=bare, site_dir=tmp_path, crates_dir=tmp_path)
 
     def run_built(*arguments: Any) -> tuple[tuple[zoo.Verdict, ...], int]:
         return tuple(zoo.judge(b.attempt, complain(b.attempt.expected.by)) for b in arguments[2]), 1
@@ -356,14 +364,15 @@ def run_zoo(
     def build_attempts(*arguments: Any) -> tuple[zoo_run.Built, ...]:
         return tuple(zoo_run.Built(attempt=a, program_path=tmp_path) for a in arguments[2])
 
-    monkeypatch.setattr(workspace, "run_setup", run_setup)
+    monkeypatch.setattr(Workspace, "setup", setup)
     monkeypatch.setattr(zoo_run, "run_built", run_built)
     monkeypatch.setattr(zoo_run, "build_attempts", build_attempts)
     config = msgspec.structs.replace(CONFIG, out_dir=tmp_path / "out")
 
     def run_attempts(attempts: tuple[zoo.Attempt, ...], name: str) -> zoo_run.ZooRun:
         broken.append(name)
-        return zoo_run.run_zoo(config, (ENTRY,), attempts, progress)
+        workspace = Workspace(config=config, progress=progress)
+        return zoo_run.run_zoo(workspace, (ENTRY,), attempts)
 
     return run_attempts
 

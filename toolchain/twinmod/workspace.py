@@ -1,37 +1,39 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What setup leaves, and what every verb starts from: kernel, roots, products, testers."""
+"""A project with one of its kernels: what every verb starts from."""
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 from twinmod.base import cache, documents, versions
-from twinmod.base.cache import CacheEntry
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
-from twinmod.builds import build, lint, signing
+from twinmod.builds import build as builds_build
+from twinmod.builds import lint as builds_lint
+from twinmod.builds import signing
 from twinmod.builds.product import Product
-from twinmod.errors import ConfigError, MissingToolError, SelectionError, TwinmodError
+from twinmod.errors import ConfigError, MissingToolError, TwinmodError
 from twinmod.kernels import find, roots
 from twinmod.kernels.model import KernelTree
 from twinmod.project import config as project_config
 from twinmod.project import rules
 from twinmod.project.config import Config
-from twinmod.project.model import LANGUAGES, Language, TesterSpec
-from twinmod.userland import native, packages, programs
+from twinmod.project.model import LANGUAGES, Language
+from twinmod.userland import entries, native, packages
 from twinmod.userland import testers as userland_testers
-from twinmod.userland.testers import Tools
 from twinmod.vm import accelerator as vm_accelerator
 from twinmod.vm import boot
 
-Result = TypeVar("Result")
+#: Returns (title, seconds) of every phase that ended.
+Phases = Callable[[], tuple[tuple[str, float], ...]]
 
-#: What programs include of the C module: the uapi header.
-UAPI = "mdriver.h"
+
+def no_phases() -> tuple[tuple[str, float], ...]:
+    """Return none: nobody asks."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,346 +46,250 @@ class Prepared:
     crates_dir: Path
 
 
-def run_setup(config: Config, progress: Progress) -> Prepared:
-    """Make everything that later steps need; quick when it is there.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """A project with one of its kernels, and where an act on it says what it is doing."""
 
-    Raises:
-        TwinmodError: See the steps.
-    """
-    kernel = find.choose_kernel(config, lambda one: ensure_root(one, progress))
-    tree = kernel.ensure(progress)
-    site = prepare_site(config, kernel.chroot).ensure(progress)
-    crates = prepare_crates(config, kernel.chroot).ensure(progress)
-    return Prepared(
-        chroot=kernel.chroot,
-        tree=tree,
-        site_dir=site.path / packages.SITE,
-        crates_dir=crates.path / packages.CARGO,
-    )
+    config: Config
+    progress: Progress
+    # What a report says of the time that its run took.
+    phases: Phases = no_phases
 
+    @property
+    def out_dir(self) -> Path:
+        """The folder of results."""
+        return self.config.out_dir
 
-def prepare_site(config: Config, chroot: Chroot) -> CacheEntry:
-    """Return the entry of the VM's Python packages; see packages.prepare_site."""
-    return packages.prepare_site(chroot, config.lock_path)
+    def select(self, kernel: str) -> "Workspace":
+        """Return the same project with another of its kernels.
 
+        Raises:
+            ConfigError: It has no such kernel.
+        """
+        return replace(self, config=project_config.select_kernel(self.config, kernel))
 
-def prepare_crates(config: Config, chroot: Chroot) -> CacheEntry:
-    """Return the entry of the Rust tester's crates; see packages.prepare_crates.
+    # -- folders ------------------------------------------------------------------------------
 
-    Raises:
-        ConfigError: The tester has no Cargo.lock.
-    """
-    (spec,) = (spec for spec in config.testers if spec.name == "rust")
-    return packages.prepare_crates(chroot, config.root_dir / spec.project)
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep a second run in this checkout waiting, and saying so, until this one ends.
 
+        Raises:
+            MissingToolError: Results cannot be written there.
+        """
+        self.ensure_out_dir()
+        with cache.hold_lock(self.out_dir / ".lock", "this checkout", self.progress):
+            yield
 
-def prepare_testers(config: Config, chroot: Chroot) -> tuple[tuple[TesterSpec, CacheEntry], ...]:
-    """Return all testers, each with its entry; see userland.testers.plan_entry.
+    def ensure_out_dir(self) -> None:
+        """Make the folder of results.
 
-    Raises:
-        ConfigError: A tester's project is missing.
-    """
-    tools, beside = prepare_tools(config, chroot), read_beside(config)
-    return tuple(
-        (spec, userland_testers.prepare_entry(spec, tools[spec.name], config.root_dir, beside))
-        for spec in config.testers
-    )
-
-
-def prepare_tools(config: Config, chroot: Chroot) -> dict[str, Tools]:
-    """Return what testers are built with, by their names.
-
-    Raises:
-        ConfigError: The Rust tester has no Cargo.lock.
-    """
-    tools = Tools(chroot=chroot, site=prepare_site(config, chroot), crates=None)
-    return {"c": tools, "rust": replace(tools, crates=prepare_crates(config, chroot))}
-
-
-def prepare_programs(config: Config, chroot: Chroot) -> CacheEntry:
-    """Return the entry of the VM's programs; see programs.prepare_entry.
-
-    Raises:
-        ConfigError: The folder of the matrix is missing.
-    """
-    require_matrix(config)
-    site = prepare_site(config, chroot)
-    return programs.prepare_entry(chroot, site, config.matrix_dir, read_uapi(config))
-
-
-def ensure_root(config: Config, progress: Progress) -> Chroot:
-    """Return a kernel's chroot, made first when it is not there."""
-    root = roots.find_chroot(config.chroot)
-    if root is None:
-        cache.ensure_cache_dir()
-        roots.ensure_host_packages(progress)
-        root = roots.ensure_chroot(config.chroot, config.mirror, progress)
-    return root
-
-
-def look_for_tree(config: Config, root: Chroot | None) -> tuple[KernelTree | None, TwinmodError]:
-    """Return a configuration's kernel, or None, and the error that a step without it ends with."""
-    try:
-        return find.look_for_tree(find.choose_kernel(config), has_root=root is not None)
-    except OSError as error:
-        return None, MissingToolError(
-            f"kernel {config.kernel.name} cannot be read: {error.strerror or error}",
-            facts=(("file", str(error.filename)),) if error.filename else (),
-        )
-
-
-def run_each(
-    works: Mapping[str, Callable[[], Result]], tell: Callable[[str, TwinmodError], None]
-) -> tuple[dict[str, Result], dict[str, TwinmodError]]:
-    """Do something for each kernel; of several, one that fails ends none of the others.
-
-    Args:
-        works: What is done, by the name of the kernel.
-        tell: Told at once of a kernel that failed, and why.
-
-    Returns:
-        By the name of the kernel, what was done, and what it failed with.
-
-    Raises:
-        SelectionError: The caller asks for something that no kernel has.
-        TwinmodError: The only kernel failed.
-    """
-    if len(works) == 1:
-        return {name: work() for name, work in works.items()}, {}
-    done: dict[str, Result] = {}
-    failed: dict[str, TwinmodError] = {}
-    for name, work in works.items():
+        Raises:
+            MissingToolError: It cannot be made, or not be written to.
+        """
         try:
-            done[name] = work()
-        except SelectionError:
-            raise
-        except TwinmodError as error:
-            failed[name] = error
-            tell(name, error)
-    return done, failed
+            self.out_dir.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.out_dir, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise MissingToolError(
+                f"results cannot be written: {error.strerror}",
+                facts=(("folder", str(self.out_dir)),),
+                hint="cd to a folder of your own",
+            ) from error
 
+    def require_parts(self) -> None:
+        """Refuse a project that lacks a part of what the matrix needs, before anything is made.
 
-def ensure_out_dir(out_dir: Path) -> None:
-    """Make the folder of results.
+        Raises:
+            ConfigError: The contract, the matrix, a module's source or a tester is missing.
+        """
+        rules.read_rules(self.config)
+        entries.require_matrix(self.config)
+        for module in self.config.modules:
+            builds_build.read_sources(module, self.config.root_dir)
+        for tester in self.config.testers:
+            userland_testers.read_project(self.config.root_dir / tester.project)
 
-    Raises:
-        MissingToolError: It cannot be made, or not be written to.
-    """
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        if not os.access(out_dir, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise MissingToolError(
-            f"results cannot be written: {error.strerror}",
-            facts=(("folder", str(out_dir)),),
-            hint="cd to a folder of your own",
-        ) from error
+    def find_used_entries(self) -> tuple[tuple[str, str], ...]:
+        """Return (kind, name) of the cache's folders that all kernels of the project use.
 
+        It is all that setup and a run would find there, or go on with, when they are called again.
 
-@contextmanager
-def hold_checkout(config: Config, progress: Progress) -> Iterator[None]:
-    """Keep a second run in this checkout waiting, and saying so, until this one ends.
+        Raises:
+            ConfigError: The project lacks a part, so that nobody knows what it uses.
+        """
+        selected = (self.select(spec.name) for spec in self.config.kernels)
+        return tuple(dict.fromkeys(folder for one in selected for folder in one.find_folders()))
 
-    Raises:
-        MissingToolError: Results cannot be written there.
-    """
-    ensure_out_dir(config.out_dir)
-    with cache.hold_lock(config.out_dir / ".lock", "this checkout", progress):
-        yield
-
-
-def find_languages(tree: KernelTree) -> tuple[Language, ...]:
-    """Return the languages in which a kernel can have modules."""
-    return tuple(language for language in LANGUAGES if not build.find_absence(language, tree))
-
-
-def require_languages(
-    config: Config, tree: KernelTree, wanted: tuple[Language, ...], progress: Progress
-) -> tuple[Language, ...]:
-    """Return the wanted languages in which a kernel can have modules.
-
-    Args:
-        config: Names the modules.
-        tree: The kernel.
-        wanted: What a caller asks for.
-        progress: Told which module is absent, and why.
-
-    Raises:
-        ConfigError: None is left.
-    """
-    found = tuple(language for language in wanted if language in find_languages(tree))
-    absent = {
-        config.find_module(language).name: build.find_absence(language, tree)
-        for language in wanted
-        if language not in found
-    }
-    if not found:
-        raise ConfigError(f"nothing is left to do: {'; '.join(dict.fromkeys(absent.values()))}")
-    for name, reason in absent.items():
-        progress.note(f"{name} is absent: {reason}")
-    return found
-
-
-def prepare_builds(
-    config: Config, tree: KernelTree, languages: tuple[Language, ...]
-) -> tuple[build.BuildPlan, ...]:
-    """Plan the build of the modules in some languages."""
-    modules = [module for module in config.modules if module.language in languages]
-    version = read_module_version(config)
-    return tuple(
-        build.plan_build(
-            module, tree, build.read_sources(module, config.root_dir), config.out_dir, version
+    def find_folders(self) -> Iterator[tuple[str, str]]:
+        """Yield (kind, name) of the cache's folders that this kernel uses."""
+        config = self.config
+        # Its chroot may be harmed or removed: what was made with it is used again with the next.
+        kernel = find.choose_kernel(config)
+        chroot = kernel.chroot
+        yield from kernel.folders
+        yield userland_testers.plan_target(chroot)
+        used = (
+            roots.plan_entry(config.chroot, config.mirror),
+            native.prepare_entry(chroot),
+            entries.prepare_site(config, chroot),
+            entries.prepare_crates(config, chroot),
+            *(entry for _, entry in entries.prepare_testers(config, chroot)),
+            entries.prepare_programs(config, chroot),
         )
-        for module in modules
-    )
+        for entry in used:
+            yield from entry.folders
 
+    # -- the kernel ---------------------------------------------------------------------------
 
-def show_builds(config: Config, languages: tuple[Language, ...], progress: Progress) -> str:
-    """Return the commands that would build modules; run and make nothing.
+    def setup(self) -> Prepared:
+        """Make everything that later steps need; quick when it is there.
 
-    Raises:
-        MissingToolError: Setup has not been run, so there are no such commands yet.
-        ConfigError: The kernel can have none of the modules.
-    """
-    root = roots.find_chroot(config.chroot)
-    tree, error = look_for_tree(config, root)
-    if tree is None:
-        raise error
-    plans = prepare_builds(config, tree, require_languages(config, tree, languages, progress))
-    return "\n\n".join(build.render_show(plan) for plan in plans)
-
-
-def run_build(
-    config: Config, prepared: Prepared, languages: tuple[Language, ...], progress: Progress
-) -> tuple[Product, ...]:
-    """Build modules, sign them for a kernel that wants that, and write the build report."""
-    built = build_unsigned(config, prepared, languages, progress)
-    products = tuple(signing.sign_product(prepared.tree, product) for product in built)
-    document = build.plan_report(products, prepared.tree)
-    documents.write(config.out_dir / "build/report.json", document)
-    return products
-
-
-def build_unsigned(
-    config: Config, prepared: Prepared, languages: tuple[Language, ...], progress: Progress
-) -> tuple[Product, ...]:
-    """Build modules as make leaves them."""
-    plans = prepare_builds(config, prepared.tree, languages)
-    return tuple(build.build(plan, progress) for plan in plans)
-
-
-def read_module_version(config: Config) -> str:
-    """Return what both modules say as their version: the public part of the project's.
-
-    Raises:
-        ConfigError: The project states none.
-    """
-    return versions.plan_base(versions.read_version(config.root_dir))
-
-
-def read_uapi(config: Config) -> tuple[tuple[str, bytes], ...]:
-    """Return (path in the checkout, content) of the uapi header, as far as it is there."""
-    module = config.find_module(Language.C)
-    path = config.root_dir / module.sources / UAPI
-    return ((f"{module.sources}/{UAPI}", path.read_bytes()),) if path.exists() else ()
-
-
-def read_beside(config: Config) -> tuple[tuple[str, bytes], ...]:
-    """Return (path in the checkout, content) of what testers are built of beside their projects."""
-    version = versions.read_version(config.root_dir)
-    return (*read_uapi(config), (versions.FILE, f"{version}\n".encode()))
-
-
-def prepare_setting(config: Config, prepared: Prepared, progress: Progress) -> boot.Setting:
-    """Return what every VM of a run is made of; builds the testers when they changed."""
-    planned = prepare_programs(config, prepared.chroot)
-    testers = tuple(
-        (spec, entry.ensure(progress).path / packages.SITE)
-        for spec, entry in prepare_testers(config, prepared.chroot)
-    )
-    programs_dir = planned.ensure(progress).path
-    with progress.phase("accelerator"):
-        accelerator = vm_accelerator.find_accelerator(prepared.tree, prepared.chroot, config.vm)
-    tree = signing.sign_vm_modules(
-        prepared.tree, config.out_dir / "build" / prepared.tree.release / "vm"
-    )
-    return boot.Setting(
-        tree=tree,
-        chroot=prepared.chroot,
-        vm=config.vm,
-        accelerator=accelerator,
-        userland=boot.Userland(
-            site_dir=prepared.site_dir, tester_dirs=testers, programs_dir=programs_dir
-        ),
-        version=read_module_version(config),
-    )
-
-
-def require_parts(config: Config) -> None:
-    """Refuse a project that lacks a part of what the matrix needs, before anything is made.
-
-    Raises:
-        ConfigError: The contract, the matrix, a module's source or a tester is missing.
-    """
-    rules.read_rules(config)
-    require_matrix(config)
-    for module in config.modules:
-        build.read_sources(module, config.root_dir)
-    for tester in config.testers:
-        userland_testers.read_project(config.root_dir / tester.project)
-
-
-def require_matrix(config: Config) -> None:
-    """Refuse a project without tests.
-
-    Raises:
-        ConfigError: The folder of the matrix is missing.
-    """
-    if not config.matrix_dir.is_dir():
-        raise ConfigError(
-            "the matrix is missing",
-            facts=(("folder", str(config.matrix_dir)),),
-            hint="write its tests there, or correct `matrix` of [tool.twinmod]",
+        Raises:
+            TwinmodError: See the steps.
+        """
+        config, progress = self.config, self.progress
+        kernel = find.choose_kernel(config, lambda one: replace(self, config=one).ensure_root())
+        tree = kernel.ensure(progress)
+        site = entries.prepare_site(config, kernel.chroot).ensure(progress)
+        crates = entries.prepare_crates(config, kernel.chroot).ensure(progress)
+        return Prepared(
+            chroot=kernel.chroot,
+            tree=tree,
+            site_dir=site.path / packages.SITE,
+            crates_dir=crates.path / packages.CARGO,
         )
 
+    def ensure_root(self) -> Chroot:
+        """Return the kernel's chroot, made first when it is not there."""
+        root = roots.find_chroot(self.config.chroot)
+        if root is None:
+            cache.ensure_cache_dir()
+            roots.ensure_host_packages(self.progress)
+            root = roots.ensure_chroot(self.config.chroot, self.config.mirror, self.progress)
+        return root
 
-def run_lint(config: Config, prepared: Prepared, progress: Progress) -> None:
-    """Hold the modules' and the Rust tester's sources to the kernel's and clippy's checks."""
-    languages = require_languages(config, prepared.tree, LANGUAGES, progress)
-    for plan in prepare_builds(config, prepared.tree, languages):
-        lint.lint(plan, progress)
-    spec = next(spec for spec in config.testers if spec.name == "rust")
-    tools = prepare_tools(config, prepared.chroot)[spec.name]
-    userland_testers.lint(spec, tools, config.root_dir, progress)
+    def look_for_tree(self) -> tuple[KernelTree | None, TwinmodError]:
+        """Return the kernel, or None, and the error that a step without it ends with."""
+        has_root = roots.find_chroot(self.config.chroot) is not None
+        try:
+            return find.look_for_tree(find.choose_kernel(self.config), has_root=has_root)
+        except OSError as error:
+            return None, MissingToolError(
+                f"kernel {self.config.kernel.name} cannot be read: {error.strerror or error}",
+                facts=(("file", str(error.filename)),) if error.filename else (),
+            )
 
+    # -- modules ------------------------------------------------------------------------------
 
-def find_used_entries(config: Config) -> tuple[tuple[str, str], ...]:
-    """Return (kind, name) of the cache's folders that this project's kernels use.
+    def require_languages(
+        self, tree: KernelTree, wanted: tuple[Language, ...] = LANGUAGES
+    ) -> tuple[Language, ...]:
+        """Return the wanted languages in which a kernel can have modules; say which are absent.
 
-    It is all that setup and a run would find there, or go on with, when they are called again.
+        Raises:
+            ConfigError: None is left.
+        """
+        found = tuple(
+            language for language in wanted if language in builds_build.find_languages(tree)
+        )
+        absent = {
+            self.config.find_module(language).name: builds_build.find_absence(language, tree)
+            for language in wanted
+            if language not in found
+        }
+        if not found:
+            raise ConfigError(f"nothing is left to do: {'; '.join(dict.fromkeys(absent.values()))}")
+        for name, reason in absent.items():
+            self.progress.note(f"{name} is absent: {reason}")
+        return found
 
-    Raises:
-        ConfigError: The project lacks a part, so that nobody knows what it uses.
-    """
-    selected = (project_config.select_kernel(config, spec.name) for spec in config.kernels)
-    return tuple(dict.fromkeys(folder for one in selected for folder in _find_folders(one)))
+    def read_version(self) -> str:
+        """Return what the modules say as their version: the public part of the project's.
 
+        Raises:
+            ConfigError: The project states none.
+        """
+        return versions.plan_base(versions.read_version(self.config.root_dir))
 
-def _find_folders(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield (kind, name) of the cache's folders that one kernel uses."""
-    # Its chroot may be harmed or removed: what was made with it is used again with the next one.
-    kernel = find.choose_kernel(config)
-    chroot = kernel.chroot
-    yield from kernel.folders
-    yield userland_testers.plan_target(chroot)
-    entries = (
-        roots.plan_entry(config.chroot, config.mirror),
-        native.prepare_entry(chroot),
-        prepare_site(config, chroot),
-        prepare_crates(config, chroot),
-        *(entry for _, entry in prepare_testers(config, chroot)),
-        prepare_programs(config, chroot),
-    )
-    for entry in entries:
-        yield from entry.folders
+    def prepare_builds(
+        self, tree: KernelTree, languages: tuple[Language, ...]
+    ) -> tuple[builds_build.BuildPlan, ...]:
+        """Plan the build of the modules in some languages."""
+        config, version = self.config, self.read_version()
+        return tuple(
+            builds_build.plan_build(
+                module,
+                tree,
+                builds_build.read_sources(module, config.root_dir),
+                self.out_dir,
+                version,
+            )
+            for module in config.modules
+            if module.language in languages
+        )
+
+    def show_builds(self, languages: tuple[Language, ...]) -> str:
+        """Return the commands that would build modules; run and make nothing.
+
+        Raises:
+            MissingToolError: Setup has not been run, so there are no such commands yet.
+            ConfigError: The kernel can have none of the modules.
+        """
+        tree, error = self.look_for_tree()
+        if tree is None:
+            raise error
+        plans = self.prepare_builds(tree, self.require_languages(tree, languages))
+        return "\n\n".join(builds_build.render_show(plan) for plan in plans)
+
+    def build(self, prepared: Prepared, languages: tuple[Language, ...]) -> tuple[Product, ...]:
+        """Build modules, sign them for a kernel that wants that, and write the build report."""
+        built = self.build_unsigned(prepared, languages)
+        products = tuple(signing.sign_product(prepared.tree, product) for product in built)
+        document = builds_build.plan_report(products, prepared.tree)
+        documents.write(self.out_dir / "build/report.json", document)
+        return products
+
+    def build_unsigned(
+        self, prepared: Prepared, languages: tuple[Language, ...]
+    ) -> tuple[Product, ...]:
+        """Build modules as make leaves them."""
+        plans = self.prepare_builds(prepared.tree, languages)
+        return tuple(builds_build.build(plan, self.progress) for plan in plans)
+
+    def lint(self, prepared: Prepared) -> None:
+        """Hold the modules' and the Rust tester's sources to the kernel's and clippy's checks."""
+        languages = self.require_languages(prepared.tree)
+        for plan in self.prepare_builds(prepared.tree, languages):
+            builds_lint.lint(plan, self.progress)
+        spec = next(spec for spec in self.config.testers if spec.name == "rust")
+        tools = entries.prepare_tools(self.config, prepared.chroot)[spec.name]
+        userland_testers.lint(spec, tools, self.config.root_dir, self.progress)
+
+    # -- VMs ----------------------------------------------------------------------------------
+
+    def environment(self, prepared: Prepared) -> boot.Setting:
+        """Return what every VM of a run is made of; builds the testers when they changed."""
+        config, chroot = self.config, prepared.chroot
+        planned = entries.prepare_programs(config, chroot)
+        tester_dirs = tuple(
+            (spec, entry.ensure(self.progress).path / packages.SITE)
+            for spec, entry in entries.prepare_testers(config, chroot)
+        )
+        programs_dir = planned.ensure(self.progress).path
+        with self.progress.phase("accelerator"):
+            accelerator = vm_accelerator.find_accelerator(prepared.tree, chroot, config.vm)
+        tree = signing.sign_vm_modules(
+            prepared.tree, self.out_dir / "build" / prepared.tree.release / "vm"
+        )
+        return boot.Setting(
+            tree=tree,
+            chroot=chroot,
+            vm=config.vm,
+            accelerator=accelerator,
+            userland=boot.Userland(
+                site_dir=prepared.site_dir, tester_dirs=tester_dirs, programs_dir=programs_dir
+            ),
+            version=self.read_version(),
+        )

@@ -5,10 +5,8 @@ import shutil
 from dataclasses import dataclass
 from statistics import median
 
-from twinmod import workspace
 from twinmod.base import documents, text
 from twinmod.base.documents import Document, Part
-from twinmod.base.progress import Progress
 from twinmod.bench import figures, labels
 from twinmod.cells import model as cells_model
 from twinmod.cells import report, selection
@@ -17,10 +15,9 @@ from twinmod.cells.report import AbsentEntry
 from twinmod.errors import VmLostError
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry
-from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES
 from twinmod.vm import boot, running
-from twinmod.workspace import Prepared
+from twinmod.workspace import Prepared, Workspace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,18 +162,19 @@ def render_counts(results: tuple[CellResult, ...]) -> str:
 
 
 def run_counter(
-    config: Config, prepared: Prepared, counting: Counting, progress: Progress
+    workspace: Workspace, prepared: Prepared, counting: Counting
 ) -> tuple[CounterReport, tuple[CellResult, ...]]:
     """Count up in every cell: threads x increments on one device, by a method of the testers.
 
     All cells take their turn before the first one does so again: what drifts hits them all. Of
     several repeats, one whose VM does not boot ends none of the others.
     """
-    languages = workspace.require_languages(config, prepared.tree, LANGUAGES, progress)
-    cells, absent = selection.plan_presence(cells_model.plan_cells(config), prepared.tree)
-    products = workspace.run_build(config, prepared, languages, progress)
-    setting = workspace.prepare_setting(config, prepared, progress)
-    out_dir = config.out_dir / "counter"
+    progress = workspace.progress
+    languages = workspace.require_languages(prepared.tree)
+    cells, absent = selection.plan_presence(cells_model.plan_cells(workspace.config), prepared.tree)
+    products = workspace.build(prepared, languages)
+    setting = workspace.environment(prepared)
+    out_dir = workspace.out_dir / "counter"
     shutil.rmtree(out_dir, ignore_errors=True)
     work = boot.CountWork(
         cells=cells,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from twinmod import workspace
 from twinmod.base import documents, parallel, process, sandbox
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Chroot, Enter
@@ -25,10 +24,9 @@ from twinmod.cells.model import Cell, CellResult, YardsticksCell
 from twinmod.errors import VmLostError
 from twinmod.guest.protocol import LoopShape
 from twinmod.kernels import elf, model
-from twinmod.project.config import Config
-from twinmod.project.model import LANGUAGES
 from twinmod.userland import native
 from twinmod.vm import boot, machine, running, session
+from twinmod.workspace import Prepared, Workspace
 
 #: How many VMs count. Two of them take no longer than one on two processors.
 BOOTS = 2
@@ -121,26 +119,24 @@ def measure(
 # -- builds -----------------------------------------------------------------------------------
 
 
-def time_build(
-    config: Config, prepared: workspace.Prepared, product: Product, progress: Progress
-) -> BuildEntry:
+def time_build(workspace: Workspace, prepared: Prepared, product: Product) -> BuildEntry:
     """Return what building one module takes, and what comes of it.
 
     Args:
-        config: The project.
+        workspace: The project.
         prepared: Its kernel.
         product: The module as it was built for the run.
-        progress: Told of every build.
     """
+    config = workspace.config
     (module,) = (m for m in config.modules if m.name == product.module)
     sources = builds_build.read_sources(module, config.root_dir)
-    version = workspace.read_module_version(config)
-    out_dir = config.out_dir / "bench/builds"
+    version = workspace.read_version()
+    out_dir = workspace.out_dir / "bench/builds"
 
     def build(files: tuple[tuple[str, bytes], ...]) -> float:
         plan = builds_build.plan_build(module, prepared.tree, files, out_dir, version)
         began = time.monotonic()
-        builds_build.build(plan, progress)
+        builds_build.build(plan, workspace.progress)
         return time.monotonic() - began
 
     changed = tuple(
@@ -159,15 +155,22 @@ def time_build(
         unchanged_s=round(unchanged_s, 3),
         size_bytes=len(data),
         text_bytes=elf.count_text(data),
-        stripped_bytes=read_stripped_size(product, prepared.tree.compilers, config),
+        stripped_bytes=read_stripped_size(
+            product, prepared.tree.compilers, workspace.out_dir / "bench/stripped"
+        ),
         symbols=len(set(elf.parse_module(data).symbols)),
         lines=sum(bool(line.strip()) for _, text in sources for line in text.splitlines()),
     )
 
 
-def read_stripped_size(product: Product, compilers: Chroot, config: Config) -> int:
-    """Return the bytes of a module's file without what only a debugger wants."""
-    out_dir = config.out_dir / "bench/stripped"
+def read_stripped_size(product: Product, compilers: Chroot, out_dir: Path) -> int:
+    """Return the bytes of a module's file without what only a debugger wants.
+
+    Args:
+        product: The module.
+        compilers: Have the tool.
+        out_dir: Gets the smaller file.
+    """
     out_dir.mkdir(parents=True, exist_ok=True)
     inside = sandbox.INSIDE
     command = sandbox.plan_command(
@@ -205,32 +208,29 @@ class Wanted:
     parameters: str = ""
 
 
-def run_bench(
-    config: Config, wanted: Wanted, progress: Progress
-) -> tuple[BenchReport, tuple[CellResult, ...]]:
+def run_bench(workspace: Workspace, wanted: Wanted) -> tuple[BenchReport, tuple[CellResult, ...]]:
     """Measure; write and return the report, and how every cell ended.
 
     Raises:
         TwinmodError: See the steps.
     """
-    own = bench_project.read_bench(config)
-    loop = own.demonstration.shape if own.demonstration else None
-    prepared = workspace.run_setup(config, progress)
-    languages = workspace.require_languages(config, prepared.tree, LANGUAGES, progress)
-    cells, absent = selection.plan_presence(cells_model.plan_cells(config), prepared.tree)
-    products = workspace.run_build(config, prepared, languages, progress)
-    setting = workspace.prepare_setting(config, prepared, progress)
+    own = bench_project.read_bench(workspace.config)
+    prepared = workspace.setup()
+    languages = workspace.require_languages(prepared.tree)
+    cells, absent = selection.plan_presence(cells_model.plan_cells(workspace.config), prepared.tree)
+    products = workspace.build(prepared, languages)
+    setting = workspace.environment(prepared)
     parameters = (*setting.tree.parameters, *wanted.parameters.split())
     setting = replace(
         setting,
-        native_dir=native.ensure_native(prepared.chroot, progress),
+        native_dir=native.ensure_native(prepared.chroot, workspace.progress),
         tree=replace(setting.tree, parameters=parameters),
     )
-    out_dir = config.out_dir / "bench"
-    shutil.rmtree(out_dir, ignore_errors=True)
-    measured, exact = _run_exact(wanted, setting, cells, products, out_dir, progress, loop)
-    timed, wall = _run_wall(wanted, setting, products, out_dir, progress)
-    builds = _run_builds(config, wanted, prepared, products, progress)
+    bench = Bench(workspace=workspace, wanted=wanted, setting=setting, products=products)
+    shutil.rmtree(bench.out_dir, ignore_errors=True)
+    loop = own.demonstration.shape if own.demonstration else None
+    measured, exact = bench.run_exact(cells, loop)
+    timed, wall = bench.run_wall()
     document = report.plan_report(
         report.Subject(
             kernel=model.plan_kernel(prepared.tree),
@@ -245,75 +245,78 @@ def run_bench(
             loops=tuple(loop for result in measured.results for loop in result.loops),
         ),
         report.Times(run=wall, turns=tuple(t for result in timed for t in result.turns)),
-        builds,
+        bench.run_builds(prepared),
     )
-    documents.write(out_dir / "report.json", document)
+    documents.write(bench.out_dir / "report.json", document)
     return document, (*measured.results, *timed)
 
 
-def _run_exact(
-    wanted: Wanted,
-    setting: boot.Setting,
-    cells: tuple[Cell, ...],
-    products: tuple[Product, ...],
-    out_dir: Path,
-    progress: Progress,
-    loop: LoopShape | None,
-) -> tuple[Measured, ExactRun]:
-    if wanted.mode == Mode.WALL:
-        return Measured(results=(), figures=(), boots=()), ExactRun(spread=0.0)
-    measurement = bench_figures.plan_exact(quick=wanted.quick, loop=loop)
-    work = boot.MeasureWork(
-        cells=(*cells, YardsticksCell()),
-        products=products,
-        limit_s=LIMIT_S,
-        measurement=measurement,
-    )
-    assert setting.native_dir is not None, "prepared by the caller"
-    exact = boot.plan_exact(setting, setting.native_dir)
-    measured = measure(exact, work, BOOTS, out_dir, progress)
-    return measured, ExactRun(
-        qemu=read_qemu_version(setting.chroot),
-        machine=" ".join(machine.COUNTING_MACHINE),
-        vms=BOOTS,
-        loads=measurement.loads,
-        rounds=measurement.rounds,
-        stalled_boots=sum(boots.stalled for boots in measured.boots),
-        spread=0.0,
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """A benchmark whose modules are built: its three parts, of which a mode leaves some out."""
 
+    workspace: Workspace
+    wanted: Wanted
+    # Of its VMs.
+    setting: boot.Setting
+    products: tuple[Product, ...]
 
-def _run_wall(
-    wanted: Wanted,
-    setting: boot.Setting,
-    products: tuple[Product, ...],
-    out_dir: Path,
-    progress: Progress,
-) -> tuple[tuple[CellResult, ...], WallRun]:
-    if wanted.mode == Mode.EXACT:
-        return (), WallRun()
-    measurement = bench_figures.plan_turns(quick=wanted.quick, processors=setting.vm.processors)
-    work = boot.TurnsWork(products=products, limit_s=LIMIT_S, measurement=measurement)
-    ended, boots = running.run_cells(setting, work, out_dir / "wall", progress)
-    return ended, WallRun(
-        accelerator=setting.accelerator.name,
-        reason=setting.accelerator.reason,
-        processors=setting.vm.processors,
-        turns=measurement.turns,
-        stalled_boots=boots.stalled,
-    )
+    @property
+    def out_dir(self) -> Path:
+        """Gets the report, and the folders of the VMs."""
+        return self.workspace.out_dir / "bench"
 
+    def run_exact(
+        self, cells: tuple[Cell, ...], loop: LoopShape | None
+    ) -> tuple[Measured, ExactRun]:
+        """Count instructions in cells, and in the loop of a demonstration when there is one."""
+        if self.wanted.mode == Mode.WALL:
+            return Measured(results=(), figures=(), boots=()), ExactRun(spread=0.0)
+        measurement = bench_figures.plan_exact(quick=self.wanted.quick, loop=loop)
+        work = boot.MeasureWork(
+            cells=(*cells, YardsticksCell()),
+            products=self.products,
+            limit_s=LIMIT_S,
+            measurement=measurement,
+        )
+        assert self.setting.native_dir is not None, "prepared by the caller"
+        exact = boot.plan_exact(self.setting, self.setting.native_dir)
+        measured = measure(exact, work, BOOTS, self.out_dir, self.workspace.progress)
+        return measured, ExactRun(
+            qemu=read_qemu_version(self.setting.chroot),
+            machine=" ".join(machine.COUNTING_MACHINE),
+            vms=BOOTS,
+            loads=measurement.loads,
+            rounds=measurement.rounds,
+            stalled_boots=sum(boots.stalled for boots in measured.boots),
+            spread=0.0,
+        )
 
-def _run_builds(
-    config: Config,
-    wanted: Wanted,
-    prepared: workspace.Prepared,
-    products: tuple[Product, ...],
-    progress: Progress,
-) -> tuple[BuildEntry, ...]:
-    if wanted.quick or wanted.mode == Mode.EXACT:
-        return ()
-    return tuple(time_build(config, prepared, product, progress) for product in products)
+    def run_wall(self) -> tuple[tuple[CellResult, ...], WallRun]:
+        """Time calls by a clock, module by module in turns."""
+        if self.wanted.mode == Mode.EXACT:
+            return (), WallRun()
+        setting = self.setting
+        measurement = bench_figures.plan_turns(
+            quick=self.wanted.quick, processors=setting.vm.processors
+        )
+        work = boot.TurnsWork(products=self.products, limit_s=LIMIT_S, measurement=measurement)
+        ended, boots = running.run_cells(
+            setting, work, self.out_dir / "wall", self.workspace.progress
+        )
+        return ended, WallRun(
+            accelerator=setting.accelerator.name,
+            reason=setting.accelerator.reason,
+            processors=setting.vm.processors,
+            turns=measurement.turns,
+            stalled_boots=boots.stalled,
+        )
+
+    def run_builds(self, prepared: Prepared) -> tuple[BuildEntry, ...]:
+        """Time the builds of all modules."""
+        if self.wanted.quick or self.wanted.mode == Mode.EXACT:
+            return ()
+        return tuple(time_build(self.workspace, prepared, p) for p in self.products)
 
 
 def read_qemu_version(chroot: Chroot) -> str:

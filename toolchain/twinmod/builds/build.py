@@ -26,7 +26,7 @@ from twinmod.builds.product import Product
 from twinmod.errors import BuildError, ConfigError
 from twinmod.kernels import elf, kconfig
 from twinmod.kernels.model import KernelTree
-from twinmod.project.model import Language, ModuleSpec
+from twinmod.project.model import LANGUAGES, Language, ModuleSpec
 
 MODULES = sandbox.INSIDE / "module"
 
@@ -184,6 +184,11 @@ def find_absence(language: Language | None, tree: KernelTree) -> str:
     if language == Language.RUST and not tree.proof.rustc:
         return f"kernel {tree.release} was built without Rust (CONFIG_RUST is not set)"
     return ""
+
+
+def find_languages(tree: KernelTree) -> tuple[Language, ...]:
+    """Return the languages in which a kernel can have modules."""
+    return tuple(language for language in LANGUAGES if not find_absence(language, tree))
 
 
 def plan_build(

@@ -8,10 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from twinmod import workspace
 from twinmod.base import cache, commands, documents
 from twinmod.base.documents import Document
-from twinmod.base.progress import Progress
 from twinmod.builds.product import Product
 from twinmod.cells import report
 from twinmod.cells.model import CellResult, DifferentialCell
@@ -26,12 +24,12 @@ from twinmod.differential.report import DifferentialReport
 from twinmod.errors import ConfigError
 from twinmod.guest.protocol import Outcome
 from twinmod.kernels import model
-from twinmod.kernels.model import KernelEntry, KernelTree
+from twinmod.kernels.model import KernelEntry
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES
 from twinmod.vm import boot as vm_boot
 from twinmod.vm import running, session
-from twinmod.workspace import Prepared
+from twinmod.workspace import Prepared, Workspace
 
 
 class SoakReport(Document, frozen=True, kw_only=True, tag="twinmod.soak/1"):
@@ -43,25 +41,6 @@ class SoakReport(Document, frozen=True, kw_only=True, tag="twinmod.soak/1"):
     stalled_boots: int
     modules: tuple[ModuleEntry, ...]
     differential: DifferentialReport
-
-
-def plan_soak_report(
-    tree: KernelTree,
-    accelerator: str,
-    seed: int,
-    stalled_boots: int,
-    products: tuple[Product, ...],
-    differential: DifferentialReport,
-) -> SoakReport:
-    """Return the report of a soak."""
-    return SoakReport(
-        kernel=model.plan_kernel(tree),
-        accelerator=accelerator,
-        seed=seed,
-        stalled_boots=stalled_boots,
-        modules=report.plan_modules(products),
-        differential=differential,
-    )
 
 
 def render_soak(document: SoakReport) -> str:
@@ -155,23 +134,22 @@ def plan_work(
 
 
 def prepare_exploring(
-    config: Config,
+    workspace: Workspace,
     setting: vm_boot.Setting,
     work: vm_boot.DifferentialWork,
     out_dir: Path,
-    progress: Progress,
     rounds: Iterable[differential_explorer.Round],
 ) -> Exploring:
     """Return the differential of a run.
 
     Args:
-        config: Names the package.
+        workspace: Names the package.
         setting: What a VM is made of, should the first one die.
         work: What those VMs are to do.
         out_dir: Gets their folders.
-        progress: Told of every sequence.
         rounds: What is carried out.
     """
+    config, progress = workspace.config, workspace.progress
     differential_explorer.keep_in(config.out_dir / "hypothesis")
     definition = scripts.load_definition(config.matrix_dir, config.differential)
     count = iter(range(1, 1_000_000))
@@ -194,32 +172,30 @@ def prepare_exploring(
 
 
 def prepare_alone(
-    config: Config, prepared: Prepared, out_dir: Path, life_s: float, progress: Progress
+    workspace: Workspace, prepared: Prepared, out_dir: Path, life_s: float
 ) -> tuple[vm_boot.Setting, vm_boot.DifferentialWork]:
     """Build all modules that the kernel can have, for a VM that does the differential alone.
 
     Args:
-        config: What to build.
+        workspace: What to build.
         prepared: What to build it with.
         out_dir: Is emptied.
         life_s: How long the VM may live, in seconds.
-        progress: Told of every phase.
     """
-    languages = workspace.require_languages(config, prepared.tree, LANGUAGES, progress)
-    products = workspace.run_build(config, prepared, languages, progress)
-    setting = workspace.prepare_setting(config, prepared, progress)
+    config = workspace.config
+    products = workspace.build(prepared, workspace.require_languages(prepared.tree))
+    setting = workspace.environment(prepared)
     shutil.rmtree(out_dir, ignore_errors=True)
     return setting, plan_work(config, products, life_s)
 
 
-def run_soak(
-    config: Config, prepared: Prepared, minutes: float, seed: int, progress: Progress
-) -> Soaked:
+def run_soak(workspace: Workspace, prepared: Prepared, minutes: float, seed: int) -> Soaked:
     """Explore with fresh seeds for some minutes; write the report.
 
     Raises:
         ConfigError: The project has no differential.
     """
+    config = workspace.config
     if not config.differential:
         raise ConfigError(
             "there is nothing to soak: [tool.twinmod] names no differential",
@@ -227,25 +203,25 @@ def run_soak(
         )
     out_dir = config.out_dir / "soak"
     life_s = minutes * 60 + vm_boot.RUN_TIMEOUT_S
-    setting, work = prepare_alone(config, prepared, out_dir, life_s, progress)
+    setting, work = prepare_alone(workspace, prepared, out_dir, life_s)
     definition = scripts.load_definition(config.matrix_dir, config.differential)
     rounds = differential_explorer.iterate_rounds(
         definition, LANGUAGES, seed, time.monotonic() + minutes * 60
     )
-    exploring = prepare_exploring(config, setting, work, out_dir, progress, rounds)
+    exploring = prepare_exploring(workspace, setting, work, out_dir, rounds)
     (ended,), boots = running.run_cells(
-        setting, work, out_dir, progress, exploring.explorer.converse
+        setting, work, out_dir, workspace.progress, exploring.explorer.converse
     )
     explored = exploring.finish(ended)
     for name, script in differential_corpus.plan_corpus(exploring.explorer.finish().kept).items():
         cache.write_atomically(out_dir / differential_corpus.CORPUS / name, script)
-    document = plan_soak_report(
-        prepared.tree,
-        setting.accelerator.name,
-        seed,
-        boots.stalled,
-        work.products,
-        explored.document,
+    document = SoakReport(
+        kernel=model.plan_kernel(prepared.tree),
+        accelerator=setting.accelerator.name,
+        seed=seed,
+        stalled_boots=boots.stalled,
+        modules=report.plan_modules(work.products),
+        differential=explored.document,
     )
     documents.write(out_dir / "report.json", document)
     return Soaked(result=explored.result, document=document)
@@ -270,13 +246,10 @@ def load_reproducer(config: Config, script: str, name: str) -> differential_repr
 
 
 def run_reproduction(
-    config: Config,
-    prepared: Prepared,
-    reproducer: differential_reproduce.Reproducer,
-    progress: Progress,
+    workspace: Workspace, prepared: Prepared, reproducer: differential_reproduce.Reproducer
 ) -> differential_reproduce.Reproduction:
     """Carry out a script's steps, one more each time, until one fails."""
-    out_dir = config.out_dir / "replay"
-    setting, work = prepare_alone(config, prepared, out_dir, vm_boot.RUN_TIMEOUT_S, progress)
-    (ended,), _ = running.run_cells(setting, work, out_dir, progress, reproducer.converse)
+    out_dir = workspace.out_dir / "replay"
+    setting, work = prepare_alone(workspace, prepared, out_dir, vm_boot.RUN_TIMEOUT_S)
+    (ended,), _ = running.run_cells(setting, work, out_dir, workspace.progress, reproducer.converse)
     return reproducer.finish(ended)

@@ -6,7 +6,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Literal
 
 import msgspec
@@ -176,6 +175,18 @@ class Verdict:
 
 
 # -- the data ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelRun:
+    """What the attempts of one kernel came to."""
+
+    verdicts: tuple[Verdict, ...]
+    # Attempts that the kernel cannot have, and why.
+    absent: Mapping[Attempt, str]
+    release: str
+    # How many VMs it took.
+    boots: int
 
 
 def parse_entry(name: str, content: bytes) -> Entry:
@@ -422,27 +433,23 @@ def plan_verdict(verdict: Verdict) -> VerdictEntry:
 def plan_report(
     entries: tuple[Entry, ...],
     verdicts: tuple[Verdict, ...],
-    releases: Mapping[str, str],
+    runs: Mapping[str, KernelRun],
+    failed: Mapping[str, TwinmodError],
     seconds: float,
-    boots: int,
-    absent: Mapping[Attempt, str] = MappingProxyType({}),
-    failed: Mapping[str, TwinmodError] = MappingProxyType({}),
 ) -> ZooReport:
     """Return the report.
 
     Args:
         entries: All of the zoo; those without a verdict are left out.
-        verdicts: Of what was selected.
-        releases: By the name of a kernel, its release.
-        seconds: What all of it took.
-        boots: How many VMs that were.
-        absent: By attempt that a kernel cannot have, why.
+        verdicts: Of what was selected, in that order.
+        runs: By the name of a kernel, what its attempts came to.
         failed: By the name of a kernel, what its setup or its VMs failed with.
+        seconds: What all of it took.
     """
     found = {(v.attempt.entry, v.attempt.variant): plan_verdict(v) for v in verdicts}
     names = {v.attempt.entry for v in verdicts}
     return ZooReport(
-        kernels=dict(releases),
+        kernels={name: run.release for name, run in runs.items()},
         entries=tuple(
             BugEntry(
                 name=entry.name,
@@ -459,11 +466,13 @@ def plan_report(
         ),
         mismatches=tuple(v.attempt.name for v in verdicts if not v.passed),
         absent=tuple(
-            AbsentAttempt(attempt=attempt.name, reason=reason) for attempt, reason in absent.items()
+            AbsentAttempt(attempt=attempt.name, reason=reason)
+            for run in runs.values()
+            for attempt, reason in run.absent.items()
         ),
         failed={name: error.message for name, error in failed.items()},
         seconds=round(seconds, 1),
-        boots=boots,
+        boots=sum(run.boots for run in runs.values()),
     )
 
 

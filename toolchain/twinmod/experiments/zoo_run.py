@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from twinmod import errors, workspace
-from twinmod.base import documents, parallel, process, sandbox
+from twinmod import errors
+from twinmod.base import documents, each, parallel, process, sandbox
 from twinmod.base.documents import Part
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
@@ -21,12 +21,12 @@ from twinmod.builds.product import Product
 from twinmod.cells.model import CellResult
 from twinmod.errors import BuildError, ConfigError, TwinmodError
 from twinmod.experiments import zoo
-from twinmod.experiments.zoo import Attempt, Entry, Verdict, ZooReport
-from twinmod.project import config as project_config
+from twinmod.experiments.zoo import Attempt, Entry, KernelRun, Verdict, ZooReport
 from twinmod.project.config import Config
 from twinmod.project.model import Language
 from twinmod.vm import boot, session
 from twinmod.vm import running as vm_running
+from twinmod.workspace import Prepared, Workspace
 
 #: What a lane of VMs comes to: as guest.run_cells has it.
 Ended = tuple[tuple[CellResult, ...], session.Boots]
@@ -53,18 +53,6 @@ class Built:
     def runs(self) -> bool:
         """Whether there is something to run."""
         return bool(self.product or self.program_path)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelRun:
-    """What the attempts of one kernel came to."""
-
-    verdicts: tuple[Verdict, ...]
-    # Attempts that the kernel cannot have, and why.
-    absent: Mapping[Attempt, str]
-    release: str
-    # How many VMs it took.
-    boots: int
 
 
 class Refusal(Part, frozen=True, kw_only=True):
@@ -111,9 +99,7 @@ def read_entries(config: Config) -> tuple[Entry, ...]:
 # -- build ------------------------------------------------------------------------------------
 
 
-def prepare_build(
-    config: Config, prepared: workspace.Prepared, attempt: Attempt
-) -> build.BuildPlan:
+def prepare_build(config: Config, prepared: Prepared, attempt: Attempt) -> build.BuildPlan:
     """Plan the build of an attempt's module, in a stage of its own."""
     path = config.root_dir / "zoo" / attempt.entry / attempt.file_name
     sources = ((path.name, path.read_bytes()),)
@@ -136,7 +122,7 @@ def build_module(plan: build.BuildPlan, attempt: Attempt, progress: Progress) ->
         return Built(attempt=attempt, words=words)
 
 
-def sign(prepared: workspace.Prepared, built: Built) -> Built:
+def sign(prepared: Prepared, built: Built) -> Built:
     """Return an attempt whose module, if there is one, is as its kernel takes it."""
     if built.product is None:
         return built
@@ -185,13 +171,14 @@ def plan_program(attempt: Attempt, root: Chroot, source_dir: Path, out_dir: Path
     )
 
 
-def build_program(config: Config, root: Chroot, attempt: Attempt, progress: Progress) -> Built:
+def build_program(workspace: Workspace, root: Chroot, attempt: Attempt) -> Built:
     """Compile an attempt that is a program; a refusal is a result."""
-    out_dir = config.out_dir / "zoo/programs"
+    out_dir = workspace.out_dir / "zoo/programs"
     out_dir.mkdir(parents=True, exist_ok=True)
-    command = plan_program(attempt, root, config.root_dir / "zoo" / attempt.entry, out_dir)
+    source_dir = workspace.config.root_dir / "zoo" / attempt.entry
+    command = plan_program(attempt, root, source_dir, out_dir)
     try:
-        with progress.phase(f"program {attempt.stem}"):
+        with workspace.progress.phase(f"program {attempt.stem}"):
             process.run(replace(command, tail_lines=build.COMPILER_LINES))
     except BuildError as error:
         return Built(attempt=attempt, words=find_words(error))
@@ -199,17 +186,17 @@ def build_program(config: Config, root: Chroot, attempt: Attempt, progress: Prog
 
 
 def build_attempts(
-    config: Config, prepared: workspace.Prepared, attempts: Iterable[Attempt], progress: Progress
+    workspace: Workspace, prepared: Prepared, attempts: Iterable[Attempt]
 ) -> tuple[Built, ...]:
     """Build the attempts that run on one kernel."""
-    return tuple(
-        build_program(config, prepared.chroot, attempt, progress)
-        if attempt.space == zoo.Space.USER
-        else sign(
-            prepared, build_module(prepare_build(config, prepared, attempt), attempt, progress)
-        )
-        for attempt in attempts
-    )
+
+    def build_one(attempt: Attempt) -> Built:
+        if attempt.space == zoo.Space.USER:
+            return build_program(workspace, prepared.chroot, attempt)
+        plan = prepare_build(workspace.config, prepared, attempt)
+        return sign(prepared, build_module(plan, attempt, workspace.progress))
+
+    return tuple(map(build_one, attempts))
 
 
 # -- run --------------------------------------------------------------------------------------
@@ -232,49 +219,46 @@ def write_tests(config: Config, entries: Iterable[str], built: Iterable[Built]) 
     return tests_dir
 
 
-def prepare_setting(
-    config: Config, prepared: workspace.Prepared, tests_dir: Path, progress: Progress
-) -> boot.Setting:
+def prepare_setting(workspace: Workspace, prepared: Prepared, tests_dir: Path) -> boot.Setting:
     """Return what every VM is made of: as for the matrix, with other tests."""
-    config = msgspec.structs.replace(config, matrix_dir=tests_dir)
-    return workspace.prepare_setting(config, prepared, progress)
+    config = msgspec.structs.replace(workspace.config, matrix_dir=tests_dir)
+    return replace(workspace, config=config).environment(prepared)
 
 
-def run_kernel(
-    config: Config, attempts: tuple[Attempt, ...], name: str, progress: Progress
-) -> KernelRun:
-    """Build and run the attempts of one kernel; those that it cannot have are absent."""
-    prepared = workspace.run_setup(config, progress)
+def run_kernel(workspace: Workspace, attempts: tuple[Attempt, ...], name: str) -> KernelRun:
+    """Build and run the attempts of one kernel; those that it cannot have are absent.
+
+    Args:
+        workspace: With that kernel.
+        attempts: Those of it.
+        name: What the zoo calls it.
+    """
+    prepared = workspace.setup()
     reasons = {a: build.find_absence(a.language, prepared.tree) for a in attempts}
     absent = {attempt: reason for attempt, reason in reasons.items() if reason}
     present = tuple(attempt for attempt in attempts if attempt not in absent)
-    built = build_attempts(config, prepared, zoo.plan_order(present), progress)
+    built = build_attempts(workspace, prepared, zoo.plan_order(present))
     running = tuple(b for b in built if b.runs)
     verdicts = tuple(zoo.judge_refusal(b.attempt, b.words) for b in built if not b.runs)
     total = 0
     if running:
-        found, total = run_built(config, prepared, running, name, progress)
+        found, total = run_built(workspace, prepared, running, name)
         verdicts += found
     return KernelRun(verdicts=verdicts, absent=absent, release=prepared.tree.release, boots=total)
 
 
 def run_built(
-    config: Config,
-    prepared: workspace.Prepared,
-    running: tuple[Built, ...],
-    name: str,
-    progress: Progress,
+    workspace: Workspace, prepared: Prepared, running: tuple[Built, ...], name: str
 ) -> tuple[tuple[Verdict, ...], int]:
     """Run what was built, in lanes of VMs; return verdicts, and how many VMs they were."""
+    config = workspace.config
     products = tuple(b.product for b in running if b.product)
     if any(b.program_path for b in running):
-        products += workspace.run_build(
-            config, prepared, workspace.find_languages(prepared.tree), progress
-        )
+        products += workspace.build(prepared, build.find_languages(prepared.tree))
     drivers = {module.language: module.name for module in config.modules}
     cells = {b.attempt: zoo.plan_cell(b.attempt, drivers) for b in running}
     tests_dir = write_tests(config, dict.fromkeys(a.entry for a in cells), running)
-    setting = prepare_setting(config, prepared, tests_dir, progress)
+    setting = prepare_setting(workspace, prepared, tests_dir)
     work = boot.MatrixWork(cells=(), products=products, limit_s=config.vm.test_timeout_s)
     runs_dir = config.out_dir / "zoo/runs" / name
     count = parallel.plan_count(len(cells), racing=name == zoo.RACING)
@@ -286,14 +270,15 @@ def run_built(
 
     names = vm_running.render_names(tuple(cells.values()))
     title = f"VMs ({setting.accelerator.name}), {count} at a time: {names}"
-    found = parallel.run_all(tuple(plan_lane(number) for number in range(count)), title, progress)
+    lanes = tuple(plan_lane(number) for number in range(count))
+    found = parallel.run_all(lanes, title, workspace.progress)
     by_cell = {result.cell: result for ended, _ in found for result in ended}
     verdicts = tuple(zoo.judge(a, by_cell[cell]) for a, cell in cells.items())
     return verdicts, sum(boots.total for _, boots in found)
 
 
 def run_zoo(
-    config: Config, entries: tuple[Entry, ...], attempts: tuple[Attempt, ...], progress: Progress
+    workspace: Workspace, entries: tuple[Entry, ...], attempts: tuple[Attempt, ...]
 ) -> ZooRun:
     """Build and run attempts, kernel by kernel; write the report.
 
@@ -302,26 +287,25 @@ def run_zoo(
         TwinmodError: A step that is no attempt's doing failed.
     """
     began = time.monotonic()
-    shutil.rmtree(config.out_dir / "zoo/runs", ignore_errors=True)
+    out_dir = workspace.out_dir / "zoo"
+    shutil.rmtree(out_dir / "runs", ignore_errors=True)
 
     def act(name: str) -> KernelRun:
-        chosen = config if name == zoo.STOCK else project_config.select_kernel(config, name)
+        chosen = workspace if name == zoo.STOCK else workspace.select(name)
         own = tuple(attempt for attempt in attempts if attempt.kernel == name)
-        return run_kernel(chosen, own, name, progress)
+        return run_kernel(chosen, own, name)
 
     names = dict.fromkeys(attempt.kernel for attempt in attempts)
-    runs, failed = workspace.run_each(
+    runs, failed = each.run_each(
         {name: partial(act, name) for name in names},
-        lambda name, error: progress.note(f"kernel {name}: {errors.render_error(error)}"),
+        lambda name, error: workspace.progress.note(f"kernel {name}: {errors.render_error(error)}"),
     )
-    absent = {a: reason for run in runs.values() for a, reason in run.absent.items()}
     verdicts = {v.attempt: v for run in runs.values() for v in run.verdicts}
     if not verdicts and not failed:
-        raise ConfigError(f"nothing is left to do: {'; '.join(dict.fromkeys(absent.values()))}")
+        reasons = dict.fromkeys(why for run in runs.values() for why in run.absent.values())
+        raise ConfigError(f"nothing is left to do: {'; '.join(reasons)}")
     ordered = tuple(verdicts[attempt] for attempt in attempts if attempt in verdicts)
     seconds = time.monotonic() - began
-    releases = {name: run.release for name, run in runs.items()}
-    boots = sum(run.boots for run in runs.values())
-    document = zoo.plan_report(entries, ordered, releases, seconds, boots, absent, failed)
-    documents.write(config.out_dir / "zoo/report.json", document)
+    document = zoo.plan_report(entries, ordered, runs, failed, seconds)
+    documents.write(out_dir / "report.json", document)
     return ZooRun(verdicts=ordered, document=document, seconds=seconds, failed=failed)

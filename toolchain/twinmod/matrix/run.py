@@ -2,13 +2,10 @@
 """The verb `test`: the matrix on one kernel."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from twinmod import workspace
 from twinmod.base import cache, documents
-from twinmod.base.progress import Progress
 from twinmod.builds.product import Product
 from twinmod.cells import decode, injection, outcomes
 from twinmod.cells import report as cells_report
@@ -24,10 +21,22 @@ from twinmod.kernels.model import KernelTree
 from twinmod.matrix import report
 from twinmod.matrix.report import TestReport
 from twinmod.project import rules as project_rules
-from twinmod.project.config import Config
 from twinmod.userland import programs
 from twinmod.vm import boot, running
-from twinmod.workspace import Prepared
+from twinmod.workspace import Prepared, Workspace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a caller wants of a run of the matrix."""
+
+    selection: Selection
+    # Gets the reports, and a folder for each VM.
+    out_dir: Path
+    # The modules; () for those that the sources make now.
+    products: tuple[Product, ...] = ()
+    # What the VM has as its root instead of the chroot.
+    root_dir: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,43 +72,35 @@ def plan_shown_rules(
     return tuple((rule, title) for rule, title in rules if not selection.narrowing or rule in shown)
 
 
-def run_test(
-    config: Config,
-    prepared: Prepared,
-    selection: Selection,
-    out_dir: Path,
-    progress: Progress,
-    phases: Callable[[], tuple[tuple[str, float], ...]],
-    products: tuple[Product, ...] = (),
-    root_dir: Path | None = None,
-) -> Run:
+def run_test(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> Run:
     """Run the matrix on one kernel, write the reports to a folder.
-
-    Args: those of every verb, and
-        phases: What was done so far.
-        products: The modules; those that the sources make now unless they are given.
-        root_dir: What the VM has as its root instead of the chroot.
 
     Raises:
         ConfigError: The kernel can have none of the selected cells.
     """
+    config, selection, out_dir = workspace.config, wanted.selection, wanted.out_dir
     rules = project_rules.read_rules(config)
     rounds = run.read_rounds(config, selection)
     cells, absent = cells_selection.plan_presence(selection.plan_cells(config), prepared.tree)
     if not cells:
         raise ConfigError(f"there is nothing to test: {absent[0].reason}")
     languages = tuple(sorted({cell.language for cell in cells}))
-    products = products or workspace.run_build(config, prepared, languages, progress)
-    setting = _prepare_setting(config, prepared, selection, root_dir, progress)
+    products = wanted.products or workspace.build(prepared, languages)
+    setting = _prepare_setting(workspace, prepared, wanted)
     shutil.rmtree(out_dir, ignore_errors=True)
-    work = _plan_work(config, selection, cells, products)
+    work = boot.MatrixWork(
+        cells=cells,
+        products=products,
+        limit_s=config.vm.test_timeout_s,
+        pytest_args=selection.pytest_args,
+    )
     exploring = None
     if rounds:
         alone = run.plan_work(config, products)
-        exploring = run.prepare_exploring(config, setting, alone, out_dir, progress, rounds)
+        exploring = run.prepare_exploring(workspace, setting, alone, out_dir, rounds)
         work = replace(work, cells=(*cells, *alone.cells))
     converse = exploring.explorer.converse if exploring else None
-    ended, boots = running.run_cells(setting, work, out_dir, progress, converse)
+    ended, boots = running.run_cells(setting, work, out_dir, workspace.progress, converse)
     explored = exploring.finish(ended[-1]) if exploring else None
     injected = read_injected(out_dir, products, prepared.tree)
     checked = _judge(ended, rules, selection, injected)
@@ -119,7 +120,7 @@ def run_test(
             injected=injected,
             totals=cells_report.plan_totals(outcomes.count_totals(everything, absent)),
         ),
-        report.ResourceUsage(boots=boots, phases=phases()),
+        report.ResourceUsage(boots=boots, phases=workspace.phases()),
     )
     documents.write(out_dir / "report.json", document)
     cache.write_atomically(out_dir / "junit.xml", report.render_junit(everything))
@@ -128,19 +129,14 @@ def run_test(
     )
 
 
-def _prepare_setting(
-    config: Config,
-    prepared: Prepared,
-    selection: Selection,
-    root_dir: Path | None,
-    progress: Progress,
-) -> boot.Setting:
+def _prepare_setting(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> boot.Setting:
     """Return what every VM of the run is made of.
 
     Raises:
         SelectionError: No test is selected.
     """
-    setting = replace(workspace.prepare_setting(config, prepared, progress), root_dir=root_dir)
+    selection = wanted.selection
+    setting = replace(workspace.environment(prepared), root_dir=wanted.root_dir)
     if selection.record:
         setting = boot.plan_recorded(setting)
     if selection.narrowing:
@@ -148,17 +144,6 @@ def _prepare_setting(
             prepared.chroot, prepared.site_dir, setting.userland.programs_dir, selection.narrowing
         )
     return setting
-
-
-def _plan_work(
-    config: Config, selection: Selection, cells: tuple[Cell, ...], products: tuple[Product, ...]
-) -> boot.MatrixWork:
-    return boot.MatrixWork(
-        cells=cells,
-        products=products,
-        limit_s=config.vm.test_timeout_s,
-        pytest_args=selection.pytest_args,
-    )
 
 
 def _judge(

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from twinmod import workspace
 from twinmod.base import versions
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
@@ -22,6 +21,7 @@ from twinmod.release import index, packages
 from twinmod.release import root as release_root
 from twinmod.release.model import Release
 from twinmod.release.root import ModuleState
+from twinmod.workspace import Prepared
 
 #: The VM's programs: they are there on whatever machine has Debian's Python.
 ROOT_PACKAGES = ("kmod", "python3", "util-linux")
@@ -65,7 +65,7 @@ def write_debs(files: Mapping[str, bytes], folder: Path) -> tuple[Path, ...]:
 
 
 def make_machine(
-    config: Config, prepared: workspace.Prepared, files: Mapping[str, bytes], work_dir: Path
+    config: Config, prepared: Prepared, files: Mapping[str, bytes], work_dir: Path
 ) -> Machine:
     """Return a fresh root with the headers and the source of a kernel of its backports.
 

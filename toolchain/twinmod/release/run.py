@@ -7,12 +7,11 @@ import shutil
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from twinmod import workspace
 from twinmod.base import archives, documents, git, versions, zstd
 from twinmod.base.documents import D
 from twinmod.base.progress import Progress
@@ -36,6 +35,7 @@ from twinmod.release import index as release_index
 from twinmod.release.index import ReleaseIndex, ReleaseKernel
 from twinmod.release.model import Release
 from twinmod.release.provenance import Dependency
+from twinmod.workspace import Prepared, Workspace
 
 #: The folder of a release, in the checkout.
 DIST = "dist"
@@ -77,7 +77,7 @@ class Made:
     files: Mapping[str, bytes]
     kernels: tuple[ReleaseKernel, ...]
     # By kernel, what was built for it, with the configuration that it was built by.
-    built: tuple[tuple[Config, workspace.Prepared, tuple[Product, ...]], ...]
+    built: tuple[tuple[Config, Prepared, tuple[Product, ...]], ...]
 
     @property
     def products(self) -> tuple[Product, ...]:
@@ -133,20 +133,20 @@ def open_source(root_dir: Path, wanted: Wanted, work_dir: Path) -> Iterator[tupl
 
 
 def build_modules(
-    config: Config, progress: Progress
-) -> tuple[workspace.Prepared, tuple[Product, ...], dict[str, str]]:
+    workspace: Workspace,
+) -> tuple[Prepared, tuple[Product, ...], dict[str, str]]:
     """Return what was built for a kernel, and why it has no module in a language."""
-    prepared = workspace.run_setup(config, progress)
+    prepared = workspace.setup()
     reasons = {language: build.find_absence(language, prepared.tree) for language in LANGUAGES}
     absent = {language.value: reason for language, reason in reasons.items() if reason}
     languages = tuple(language for language in LANGUAGES if language not in absent)
-    return prepared, workspace.run_build(config, prepared, languages, progress), absent
+    return prepared, workspace.build(prepared, languages), absent
 
 
 def pack_modules(
     what: Release,
     config: Config,
-    prepared: workspace.Prepared,
+    prepared: Prepared,
     products: tuple[Product, ...],
     progress: Progress,
 ) -> Iterator[tuple[str, bytes]]:
@@ -180,7 +180,7 @@ def _describe_module(
 
 
 def make_distributions(
-    what: Release, prepared: workspace.Prepared, progress: Progress
+    what: Release, prepared: Prepared, progress: Progress
 ) -> Iterator[tuple[str, bytes]]:
     """Yield (name, content) of the wheels and source distributions, and of what wheels need."""
     with tempfile.TemporaryDirectory(prefix="twinmod-") as folder:
@@ -251,7 +251,7 @@ def make_artifacts(what: Release, wanted: Wanted, out_dir: Path, progress: Progr
     files: dict[str, bytes] = {}
     kernels, built = [], []
     for config in configs:
-        prepared, products, absent = build_modules(config, progress)
+        prepared, products, absent = build_modules(Workspace(config=config, progress=progress))
         files.update(pack_modules(what, config, prepared, products, progress))
         kernels.append(release_index.plan_kernel(prepared.tree, absent))
         built.append((config, prepared, products))
@@ -344,9 +344,7 @@ def find_tested(products: tuple[Product, ...], folders: tuple[Path, ...]) -> Pat
     return None
 
 
-def ensure_tested(
-    made: Made, progress: Progress, phases: Callable[[], tuple[tuple[str, float], ...]]
-) -> Iterator[tuple[str, bytes]]:
+def ensure_tested(workspace: Workspace, made: Made) -> Iterator[tuple[str, bytes]]:
     """Yield the reports of the matrix on just these modules; run it where there is none.
 
     Raises:
@@ -359,7 +357,9 @@ def ensure_tested(
         if out_dir is None or found is None:
             out_dir = own_dir
             selection = cells_selection.Selection(languages=LANGUAGES, testers=LANGUAGES)
-            found = run.run_test(config, prepared, selection, out_dir, progress, phases).document
+            own = replace(workspace, config=config)
+            wanted = run.Wanted(selection=selection, out_dir=out_dir)
+            found = run.run_test(own, prepared, wanted).document
         flaw = release_index.find_test_flaw(found, products)
         if flaw:
             raise NotPassedError(
@@ -370,13 +370,14 @@ def ensure_tested(
             yield f"test-{prepared.tree.release}-{name}", (out_dir / name).read_bytes()
 
 
-def ensure_counted(made: Made, progress: Progress) -> Iterator[tuple[str, bytes]]:
+def ensure_counted(workspace: Workspace, made: Made) -> Iterator[tuple[str, bytes]]:
     """Yield the benchmark of just these modules, on the first kernel; count where there is none."""
     config, _, products = made.built[0]
     path = config.out_dir / "bench/report.json"
     found = read_report(path, BenchReport)
     if found is None or not _is_benchmark(found, products):
-        bench_run.run_bench(config, bench_run.Wanted(mode=Mode.EXACT, quick=True), progress)
+        own = replace(workspace, config=config)
+        bench_run.run_bench(own, bench_run.Wanted(mode=Mode.EXACT, quick=True))
     yield "bench.json", path.read_bytes()
 
 
@@ -400,12 +401,7 @@ def find_zoo(checkout: Config) -> Iterator[tuple[str, bytes]]:
 # -- the whole --------------------------------------------------------------------------------
 
 
-def run_release(
-    config: Config,
-    wanted: Wanted,
-    progress: Progress,
-    phases: Callable[[], tuple[tuple[str, float], ...]],
-) -> Done:
+def run_release(workspace: Workspace, wanted: Wanted) -> Done:
     """Make a release from a commit, in ``dist``; what was there stays until all of it is made.
 
     Raises:
@@ -413,9 +409,10 @@ def run_release(
         NotPassedError: A module does not pass the matrix.
         TwinmodError: See the steps.
     """
+    config, progress = workspace.config, workspace.progress
     signing.require_files(wanted.keys)
     with open_source(config.root_dir, wanted, config.out_dir / "release") as (what, tag):
-        signing.require_keys(wanted.keys, workspace.ensure_root(config, progress))
+        signing.require_keys(wanted.keys, workspace.ensure_root())
         made = make_artifacts(what, wanted, config.out_dir, progress)
         require_signable(wanted.keys, made)
         differences = check_again(config, wanted, made, progress) if wanted.check else ()
@@ -423,8 +420,8 @@ def run_release(
             return Done(document=None, out_dir=config.root_dir / DIST, differences=differences)
         evidence = dict(
             (
-                *ensure_tested(made, progress, phases),
-                *ensure_counted(made, progress),
+                *ensure_tested(workspace, made),
+                *ensure_counted(workspace, made),
                 *find_zoo(config),
             )
         )

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from twinmod import workspace
 from twinmod.base import archives, cache, commands, documents, zstd
 from twinmod.base.progress import Progress
 from twinmod.builds import build, signing
@@ -18,7 +17,7 @@ from twinmod.cells import selection as cells_selection
 from twinmod.cells.model import Cell, CellResult
 from twinmod.errors import ConfigError, NotPassedError, TwinmodError
 from twinmod.guest.protocol import Outcome
-from twinmod.kernels import elf, find, kconfig, roots
+from twinmod.kernels import elf, find, kconfig
 from twinmod.kernels.model import Origin
 from twinmod.matrix import run as matrix_run
 from twinmod.matrix.report import TestReport
@@ -32,6 +31,7 @@ from twinmod.release.index import Modinfo, ReleaseIndex
 from twinmod.release.model import Release
 from twinmod.release.verify import HERE, ROOT, VM, Step, VerifyReport
 from twinmod.vm import boot, running
+from twinmod.workspace import Prepared, Workspace
 
 #: What a kernel of another release says of a module, and one that wants a signature, by itself or
 #: because it is locked down; Linux 7.3, kernel/module/main.c and signing.c, security/security.c.
@@ -53,8 +53,6 @@ MALFORMED = (
     tarfile.TarError,
 )
 
-Phases = Callable[[], tuple[tuple[str, float], ...]]
-
 
 class AbsentError(Exception):
     """The project has nothing that a step could be done with: no failure, and it is counted."""
@@ -73,8 +71,8 @@ class Released:
 class Subject:
     """Modules to check on a kernel."""
 
-    config: Config
-    prepared: workspace.Prepared
+    workspace: Workspace
+    prepared: Prepared
     products: tuple[Product, ...]
 
 
@@ -181,7 +179,7 @@ def check_signature(folder: Path, allowed: Path | None) -> str:
 
 
 def unpack_modules(
-    files: Mapping[str, bytes], names: tuple[str, ...], prepared: workspace.Prepared, work_dir: Path
+    files: Mapping[str, bytes], names: tuple[str, ...], prepared: Prepared, work_dir: Path
 ) -> tuple[Product, ...]:
     """Unpack the modules of one kernel, and compare each with all that is said of it.
 
@@ -245,20 +243,12 @@ def _require_tested(
         raise NotPassedError(f"{name}: {flaw}")
 
 
-def check_matrix(
-    subject: Subject,
-    out_dir: Path,
-    progress: Progress,
-    phases: Phases,
-    root_dir: Path | None = None,
-) -> str:
+def check_matrix(subject: Subject, out_dir: Path, root_dir: Path | None = None) -> str:
     """Run the whole matrix on modules, in a VM.
 
     Args:
         subject: The modules.
         out_dir: Gets what the run leaves.
-        progress: Told of each phase.
-        phases: How long each took.
         root_dir: The VM's root, instead of the chroot's.
 
     Raises:
@@ -267,16 +257,10 @@ def check_matrix(
     selection = cells_selection.Selection(
         languages=tuple(product.language for product in subject.products), testers=LANGUAGES
     )
-    run = matrix_run.run_test(
-        subject.config,
-        subject.prepared,
-        selection,
-        out_dir,
-        progress,
-        phases,
-        subject.products,
-        root_dir,
+    wanted = matrix_run.Wanted(
+        selection=selection, out_dir=out_dir, products=subject.products, root_dir=root_dir
     )
+    run = matrix_run.run_test(subject.workspace, subject.prepared, wanted)
     totals = run.document.totals
     seen = report.render_totals(totals)
     failed = [result.cell.name for result in run.results if result.outcome != Outcome.PASSED]
@@ -285,10 +269,10 @@ def check_matrix(
     return f"{seen}, on {subject.prepared.tree.release}, {run.document.accelerator}"
 
 
-def try_to_load(subject: Subject, out_dir: Path, progress: Progress) -> dict[str, CellResult]:
+def try_to_load(subject: Subject, out_dir: Path) -> dict[str, CellResult]:
     """Return what became of each module on a kernel, by its name: one rule where it loads."""
-    config = subject.config
-    setting = workspace.prepare_setting(config, subject.prepared, progress)
+    config, progress = subject.workspace.config, subject.workspace.progress
+    setting = subject.workspace.environment(subject.prepared)
     wanted = {product.language for product in subject.products}
     cells = tuple(
         cell for cell in model.plan_cells(config) if cell.language in wanted and cell.tester == "c"
@@ -328,8 +312,8 @@ def require_refusal(results: Mapping[str, CellResult], reasons: tuple[str, ...])
 
 
 def find_other_kernel(
-    config: Config, kernel_release: str, progress: Progress
-) -> tuple[Config, workspace.Prepared] | None:
+    workspace: Workspace, kernel_release: str
+) -> tuple[Workspace, Prepared] | None:
     """Return a kernel of the project that is of another release, None when there is none.
 
     One that was set up is taken first, then one that can be downloaded: none is built for this.
@@ -337,29 +321,27 @@ def find_other_kernel(
     Raises:
         TwinmodError: There may be one, and none of them could be set up; the last one's error.
     """
+    config = workspace.config
     others = [
-        project_config.select_kernel(config, kernel.name)
+        workspace.select(kernel.name)
         for kernel in config.kernels
         if kernel.name != config.kernel.name
     ]
-    trees = [
-        (other, workspace.look_for_tree(other, roots.find_chroot(other.chroot))[0])
-        for other in others
-    ]
+    trees = [(other, other.look_for_tree()[0]) for other in others]
     ready = [other for other, tree in trees if tree and tree.release != kernel_release]
     # Two of one suite may be of one release.
     absent = sorted(
         (
             other
             for other, tree in trees
-            if tree is None and find.choose_kernel(other).origin == Origin.STOCK
+            if tree is None and find.choose_kernel(other.config).origin == Origin.STOCK
         ),
-        key=lambda other: other.kernel.suite == config.kernel.suite,
+        key=lambda other: other.config.kernel.suite == config.kernel.suite,
     )
     refused: TwinmodError | None = None
     for other in (*ready, *absent):
         try:
-            prepared = workspace.run_setup(other, progress)
+            prepared = other.setup()
         except TwinmodError as error:
             refused = error
             continue
@@ -370,24 +352,17 @@ def find_other_kernel(
     return None
 
 
-def check_other_kernel(
-    config: Config,
-    kernel_release: str,
-    products: tuple[Product, ...],
-    out_dir: Path,
-    progress: Progress,
-) -> str:
+def check_other_kernel(subject: Subject, out_dir: Path) -> str:
     """Offer modules to a kernel of another release, which must refuse them and say why.
 
     Raises:
         AbsentError: The project has none.
     """
-    other = find_other_kernel(config, kernel_release, progress)
+    other = find_other_kernel(subject.workspace, subject.prepared.tree.release)
     if other is None:
         raise AbsentError("no kernel of [tool.twinmod.kernels] is of another release")
     chosen, prepared = other
-    subject = Subject(config=chosen, prepared=prepared, products=products)
-    found = try_to_load(subject, out_dir, progress)
+    found = try_to_load(replace(subject, workspace=chosen, prepared=prepared), out_dir)
     return f"{prepared.tree.release}: {require_refusal(found, OTHER_RELEASE)}"
 
 
@@ -404,7 +379,7 @@ def find_enforcing(config: Config) -> Config | None:
     return None
 
 
-def check_enforcing(config: Config, out_dir: Path, progress: Progress, phases: Phases) -> str:
+def check_enforcing(workspace: Workspace, out_dir: Path) -> str:
     """Offer modules without and with a signature to a kernel that takes signed ones alone.
 
     It is one of the project's, which trusts the key that its build made; modules are built for it
@@ -413,26 +388,25 @@ def check_enforcing(config: Config, out_dir: Path, progress: Progress, phases: P
     Raises:
         AbsentError: The project has none.
     """
-    chosen = find_enforcing(config)
-    if chosen is None:
+    config = find_enforcing(workspace.config)
+    if config is None:
         raise AbsentError("no kernel of [tool.twinmod.kernels] takes signed modules alone")
-    prepared = workspace.run_setup(chosen, progress)
-    languages = tuple(name for name in LANGUAGES if not build.find_absence(name, prepared.tree))
-    built = workspace.build_unsigned(chosen, prepared, languages, progress)
-    subject = Subject(config=chosen, prepared=prepared, products=built)
-    unsigned = try_to_load(subject, out_dir / "unsigned", progress)
+    chosen = replace(workspace, config=config)
+    prepared = chosen.setup()
+    languages = build.find_languages(prepared.tree)
+    built = chosen.build_unsigned(prepared, languages)
+    subject = Subject(workspace=chosen, prepared=prepared, products=built)
+    unsigned = try_to_load(subject, out_dir / "unsigned")
     refused = require_refusal(unsigned, NO_SIGNATURE)
-    signed = workspace.run_build(chosen, prepared, languages, progress)
-    seen = check_matrix(replace(subject, products=signed), out_dir / "test", progress, phases)
-    return f"{chosen.kernel.name}: unsigned: {refused}; signed: {seen}"
+    signed = chosen.build(prepared, languages)
+    seen = check_matrix(replace(subject, products=signed), out_dir / "test")
+    return f"{config.kernel.name}: unsigned: {refused}; signed: {seen}"
 
 
 # -- the whole --------------------------------------------------------------------------------
 
 
-def run_verify(
-    config: Config, folder: Path, allowed: Path | None, progress: Progress, phases: Phases
-) -> VerifyReport:
+def run_verify(workspace: Workspace, folder: Path, allowed: Path | None) -> VerifyReport:
     """Check a release that lies in a folder; write and return the report.
 
     Raises:
@@ -440,25 +414,22 @@ def run_verify(
     """
     files = read_release(folder)
     released = Released(files=files, index=verify.parse_index(files))
-    out_dir = config.out_dir / "verify"
+    out_dir = workspace.out_dir / "verify"
     cache.remove_tree(out_dir)
-    steps = Steps(progress=progress)
+    steps = Steps(progress=workspace.progress)
     steps.take("sums", HERE, lambda: check_sums(files))
     steps.take("index and provenance", HERE, lambda: check_documents(files))
     steps.take("signature", HERE, lambda: check_signature(folder, allowed))
     if all(step.outcome != verify.StepOutcome.FAILED for step in steps.done):
-        _check_modules(config, released, out_dir, steps, phases)
+        _check_modules(workspace, released, out_dir, steps)
     document = verify.plan_report(released.index, steps.done)
     documents.write(out_dir / "report.json", document)
     return document
 
 
-def _check_modules(
-    config: Config, released: Released, out_dir: Path, steps: Steps, phases: Phases
-) -> None:
+def _check_modules(workspace: Workspace, released: Released, out_dir: Path, steps: Steps) -> None:
     """Check what a release has for one kernel."""
-    progress = steps.progress
-    prepared = workspace.run_setup(config, progress)
+    prepared = workspace.setup()
     index = released.index
     if prepared.tree.release not in {kernel.release for kernel in index.kernels}:
         raise ConfigError(
@@ -469,42 +440,38 @@ def _check_modules(
     products: list[Product] = []
 
     def unpack() -> str:
-        names = tuple(module.name for module in config.modules)
+        names = tuple(module.name for module in workspace.config.modules)
         products.extend(unpack_modules(released.files, names, prepared, out_dir / "modules"))
         return "; ".join(f"{p.file_name} {p.sha256[:12]} is the tested one" for p in products)
 
     steps.take("prebuilt modules", HERE, unpack)
     if not products:
         return
-    shipped = Subject(config=config, prepared=prepared, products=tuple(products))
+    shipped = Subject(workspace=workspace, prepared=prepared, products=tuple(products))
     steps.take(
         "prebuilt modules pass the matrix",
         VM,
-        lambda: check_matrix(shipped, out_dir / "test", progress, phases),
+        lambda: check_matrix(shipped, out_dir / "test"),
     )
-    _check_dkms(shipped, released, out_dir / "dkms", steps, phases)
+    _check_dkms(shipped, released, out_dir / "dkms", steps)
     steps.take(
         "another kernel refuses them",
         VM,
-        lambda: check_other_kernel(
-            config, prepared.tree.release, shipped.products, out_dir / "other", progress
-        ),
+        lambda: check_other_kernel(shipped, out_dir / "other"),
     )
     steps.take(
         "a kernel that wants signatures",
         VM,
-        lambda: check_enforcing(config, out_dir / "enforcing", progress, phases),
+        lambda: check_enforcing(workspace, out_dir / "enforcing"),
     )
 
 
-def _check_dkms(
-    shipped: Subject, released: Released, work_dir: Path, steps: Steps, phases: Phases
-) -> None:
+def _check_dkms(shipped: Subject, released: Released, work_dir: Path, steps: Steps) -> None:
     """Install the DKMS packages, use what they build, upgrade, and remove them."""
     if not any(name.endswith(".deb") for name in released.files):
         steps.take("dkms", ROOT, lambda: "")
         return
-    progress, config, index = steps.progress, shipped.config, released.index
+    progress, config, index = steps.progress, shipped.workspace.config, released.index
     what = Release(
         version=index.version,
         commit=index.commit,
@@ -532,8 +499,6 @@ def _check_dkms(
             lambda: check_matrix(
                 replace(shipped, products=dkms.find_products(machine, shipped.products)),
                 work_dir / "test",
-                progress,
-                phases,
                 machine.root.root_dir,
             ),
         )

@@ -6,20 +6,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from twinmod import workspace
 from twinmod.base import commands
-from twinmod.base.progress import Progress
+from twinmod.builds import build
 from twinmod.errors import ExitCode
 from twinmod.project.config import Config
-from twinmod.project.model import LANGUAGES
 from twinmod.vm import boot, shell
 from twinmod.vm import gdb as vm_gdb
-from twinmod.workspace import Prepared
+from twinmod.workspace import Prepared, Workspace
 
 
-def run_shell(
-    config: Config, prepared: Prepared, progress: Progress, *, gdb: bool = False
-) -> ExitCode:
+def run_shell(workspace: Workspace, prepared: Prepared, *, gdb: bool = False) -> ExitCode:
     """Give a person a VM with the modules that it can have loaded, and both testers importable.
 
     Raises:
@@ -27,35 +23,32 @@ def run_shell(
     """
     if gdb:
         vm_gdb.require_debugger(prepared.tree, prepared.chroot)
-    languages = workspace.require_languages(config, prepared.tree, LANGUAGES, progress)
-    products = workspace.run_build(config, prepared, languages, progress)
-    setting = workspace.prepare_setting(config, prepared, progress)
-    out_dir = config.out_dir / "shell"
+    products = workspace.build(prepared, workspace.require_languages(prepared.tree))
+    setting = workspace.environment(prepared)
+    out_dir = workspace.out_dir / "shell"
     shutil.rmtree(out_dir, ignore_errors=True)
     work = boot.ShellWork(products=products, gdb=gdb)
     with ExitStack() as stack:
         if gdb:
-            stack.enter_context(offer_gdb(config, prepared, out_dir, progress))
+            stack.enter_context(offer_gdb(workspace, prepared, out_dir))
         status = shell.run_shell(setting, work, out_dir)
     return ExitCode.PASSED if status == 0 else ExitCode.VM_LOST
 
 
 @contextmanager
 def offer_gdb(
-    config: Config, prepared: Prepared, vm_dir: Path, progress: Progress, *, unborn: bool = False
+    workspace: Workspace, prepared: Prepared, vm_dir: Path, *, unborn: bool = False
 ) -> Iterator[None]:
     """Let the verb `gdb` find the VM of a folder until the context is left; see gdb.Sight."""
     sight = vm_gdb.Sight(
         tree=prepared.tree,
         chroot=prepared.chroot,
         socket_dir=vm_dir / "results",
-        builds=workspace.prepare_builds(
-            config, prepared.tree, workspace.find_languages(prepared.tree)
-        ),
+        builds=workspace.prepare_builds(prepared.tree, build.find_languages(prepared.tree)),
         unborn=unborn,
     )
-    record_path = vm_gdb.write_record(config.out_dir / "gdb", vm_gdb.plan_gdb(sight))
-    progress.note(f"in another terminal: {commands.render('gdb')}")
+    record_path = vm_gdb.write_record(workspace.out_dir / "gdb", vm_gdb.plan_gdb(sight))
+    workspace.progress.note(f"in another terminal: {commands.render('gdb')}")
     try:
         yield
     finally:

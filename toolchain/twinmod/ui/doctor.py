@@ -3,12 +3,11 @@
 
 from collections.abc import Callable
 
-from twinmod import workspace
 from twinmod.base.check import Check
 from twinmod.base.documents import Document, Part
 from twinmod.kernels import find, roots
-from twinmod.project.config import Config
 from twinmod.vm import accelerator as vm_accelerator
+from twinmod.workspace import Workspace
 
 
 class CheckEntry(Part, frozen=True, kw_only=True):
@@ -68,10 +67,11 @@ def render_checks(checks: tuple[Check, ...]) -> str:
     return "\n".join(lines)
 
 
-def run_doctor(config: Config, probe: Callable[[str], bool]) -> tuple[Check, ...]:
+def run_doctor(workspace: Workspace, probe: Callable[[str], bool]) -> tuple[Check, ...]:
     """Look at everything that a build needs; change nothing."""
+    config = workspace.config
     root = roots.find_chroot(config.chroot)
-    tree, error = workspace.look_for_tree(config, root)
+    tree, error = workspace.look_for_tree()
     accelerator = vm_accelerator.find_accelerator(tree, root, config.vm, remember=False)
     return (
         *roots.check_host(),

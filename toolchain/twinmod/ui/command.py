@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the verbs of the command are made of: their state, common options, what click lacks."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from twinmod import errors
+from twinmod.base import commands, documents, each
+from twinmod.base.documents import Document
+from twinmod.base.progress import TerminalProgress
+from twinmod.errors import TwinmodError
+from twinmod.project import skeleton
+from twinmod.project.model import LANGUAGES
+from twinmod.ui import failure
+from twinmod.workspace import Workspace
+
+Result = TypeVar("Result")
+
+#: click shows the name of an enumeration's member, not its value.
+LANGUAGE_NAMES = tuple(language.value for language in LANGUAGES)
+
+
+class State:
+    """What every verb starts from."""
+
+    def __init__(self) -> None:
+        self.progress = TerminalProgress()
+        self._workspace: Workspace | None = None
+
+    @property
+    def workspace(self) -> Workspace:
+        """The project with its configured kernel, read when the first verb asks for it."""
+        if self._workspace is None:
+            config = skeleton.read_project(Path.cwd(), self.progress)
+            self._workspace = Workspace(config=config, progress=self.progress, phases=self.phases)
+        return self._workspace
+
+    def select(self, kernel: str) -> Workspace:
+        """Return the project with a kernel, the configured one for ""."""
+        return self.workspace.select(kernel) if kernel else self.workspace
+
+    def select_kernels(self, kernel: str) -> tuple[Workspace, ...]:
+        """Return the project with a kernel, or with each of them for "all"."""
+        if kernel != "all":
+            return (self.select(kernel),)
+        return tuple(map(self.workspace.select, (k.name for k in self.workspace.config.kernels)))
+
+    def phases(self) -> tuple[tuple[str, float], ...]:
+        """Return (title, seconds) of every phase so far."""
+        return tuple(self.progress.durations)
+
+
+pass_state = click.make_pass_decorator(State, ensure=True)
+
+
+def kernel_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option that names a kernel, with a verb's own words for it."""
+    return click.option("--kernel", "kernel", default="", metavar="NAME", help=text)
+
+
+class Context(click.Context):
+    """Where a command line is; it calls the verbs what the person calls them."""
+
+    @property
+    def command_path(self) -> str:
+        """How the command line began, up to the verb's own arguments."""
+        verb = self.info_name or ""
+        is_verb = self.parent is not None and self.parent.parent is None
+        return commands.render_prefix(verb) if is_verb else super().command_path
+
+
+class Verb(click.Command):
+    """A verb of the command."""
+
+    context_class = Context
+
+
+class Verbs(click.Group):
+    """The command itself, and a verb that has verbs."""
+
+    context_class = Context
+    command_class = Verb
+    group_class = type
+
+
+class Number(click.FloatRange):
+    """A number in a range; "nan" is in none, and compares with nothing."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number that an argument is."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+def print_json(document: Document) -> None:
+    """Print a document on standard output."""
+    click.echo(documents.render(document))
+
+
+def run_each(
+    workspaces: tuple[Workspace, ...], act: Callable[[Workspace], Result]
+) -> tuple[dict[str, Result], dict[str, TwinmodError]]:
+    """Do the same on each kernel, and show at once why one failed; see each.run_each."""
+
+    def guard(workspace: Workspace) -> Result:
+        try:
+            return act(workspace)
+        except OSError as error:
+            raise failure.make_os_error(error) from error
+
+    def tell(name: str, error: TwinmodError) -> None:
+        click.echo(f"kernel {name}: {errors.render_error(error)}", err=True)
+
+    return each.run_each({one.config.kernel.name: partial(guard, one) for one in workspaces}, tell)
