@@ -98,5 +98,5 @@ if __name__ == "__main__":
 
     child.HEARTBEAT_S = 0.05
     vars(agent)["HEARTBEAT_S"] = child.HEARTBEAT_S
-    log.REPORT_PAUSE_S = 0.02
+    log.SPLAT_PAUSE_S = 0.02
     agent.main()

@@ -340,7 +340,7 @@ def test_a_log_that_lost_its_oldest_records_is_read_on(monkeypatch: pytest.Monke
 def test_only_what_the_kernel_itself_says_ends_a_cell(
     priority: int, begins: bool, told: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guest_log, "REPORT_PAUSE_S", 0.02)
+    monkeypatch.setattr(guest_log, "SPLAT_PAUSE_S", 0.02)
     records, kernel = os.pipe()
     os.set_blocking(records, False)
     by_programs: list[str] = []
@@ -380,7 +380,7 @@ def test_what_the_agent_copies_into_the_log_is_taken_as_the_kernels(
 def test_a_splat_begins_where_the_kernels_text_does_and_not_its_stamp(
     said: str, begins: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guest_log, "REPORT_PAUSE_S", 0.02)
+    monkeypatch.setattr(guest_log, "SPLAT_PAUSE_S", 0.02)
     records, kernel = os.pipe()
     os.set_blocking(records, False)
     log = guest_log.KernelLog(records, ("mdriver_c",))
