@@ -228,7 +228,7 @@ def unit(session: nox.Session) -> None:
 
 @nox.session
 def lowest(session: nox.Session) -> None:
-    """Run the unit tests with the lowest versions that pyproject.toml allows: minutes."""
+    """Run the unit tests with the lowest versions that pyproject.toml allows."""
     document = nox.project.load_toml(ROOT / "pyproject.toml")
     wanted = (
         *document["project"]["dependencies"],

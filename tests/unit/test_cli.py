@@ -185,7 +185,7 @@ def test_what_is_not_understood_is_refused_with_one_error(
         ("a test of a broken project", "pyproject.toml"),
         ("a missing source", "mdriver_c.c"),
         ("an unknown shell", "cmd.exe"),
-        ("a shell that nobody types into", "script -qc 'twinmod shell' /dev/null"),
+        ("a shell that nobody types into", "hint: in a terminal: twinmod shell"),
         ("an unknown kernel where no project is", "there are: trixie-backports"),
         ("a new project in a folder that holds something", "empty folder"),
         ("an unknown rule", "--rule R99: DEVICE.md has no such rule\n  nearest: R9 "),

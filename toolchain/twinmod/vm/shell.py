@@ -2,7 +2,6 @@
 """A VM whose console is the terminal of a person."""
 
 import os
-import shlex
 from pathlib import Path
 
 from twinmod.base import commands, process
@@ -23,11 +22,9 @@ def require_terminal(descriptor: int = STDIN) -> None:
         ConfigError: It is closed, or a file, a pipe or a device that is not a terminal.
     """
     if not os.isatty(descriptor):
-        line = commands.render("shell")
         raise ConfigError(
             "a shell needs a terminal on its standard input",
-            hint=f"call it in a terminal; a program gives it one with: script -qc"
-            f" {shlex.quote(line)} /dev/null",
+            hint=f"in a terminal: {commands.render('shell')}",
         )
 
 
