@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import assert_never
 
 from twinmod.guest import faults, leaks, measure, modules, protocol
 from twinmod.guest import log as guest_log
@@ -29,12 +30,15 @@ from twinmod.guest.protocol import (
     CellBegan,
     CellEnded,
     Count,
+    CountJob,
     CountTaken,
+    DifferentialJob,
     Ended,
     FigureTaken,
     Job,
     LoopTaken,
-    Measurement,
+    MatrixJob,
+    MeasureJob,
     Outcome,
     Plan,
     PlannedCell,
@@ -42,6 +46,7 @@ from twinmod.guest.protocol import (
     Request,
     SectionBegan,
     Segments,
+    TurnsJob,
     TurnsTaken,
     WrittenByProgram,
 )
@@ -78,12 +83,29 @@ PYTEST_ENDS = {
 LINUX_REBOOT_CMD_POWER_OFF = 0x4321FEDC
 
 
-def run_pytest(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
+def run_job(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
+    """Do what a cell is there for, in this process; return 0, 1 or pytest's exit status."""
+    redirect_output(plan_log_path(cell))
+    match cell.job:
+        case MatrixJob() as job:
+            return run_pytest(plan, cell, job, stream, marks)
+        case CountJob() as job:
+            return run_count(plan, cell, job, stream)
+        case MeasureJob() as job:
+            return run_measure(plan, cell, job, stream, marks)
+        case TurnsJob() as job:
+            return run_turns(plan, job, stream, marks)
+        case DifferentialJob() as job:
+            return run_differential(plan, job, stream, marks)
+        case _:
+            assert_never(cell.job)
+
+
+def run_pytest(plan: Plan, cell: PlannedCell, job: MatrixJob, stream: Stream, marks: int) -> int:
     """Run the matrix in this process against one cell; return pytest's exit status."""
     pytest = importlib.import_module("pytest")
-    redirect_output(plan_log_path(cell))
     arguments = [
-        *([f"{plan.matrix}/{name}" for name in cell.files] or [plan.matrix]),
+        *([f"{plan.matrix}/{name}" for name in job.files] or [plan.matrix]),
         "--rootdir",
         plan.matrix,
         "-p",
@@ -104,19 +126,17 @@ def run_pytest(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int
         str(marks),
         "--module-version",
         plan.version,
-        *plan.pytest_args,
-        *(f"--rule={rule}" for rule in cell.rules),
+        *job.pytest_args,
+        *(f"--rule={rule}" for rule in job.rules),
     ]
     return int(pytest.main(arguments, plugins=[Reporter(stream, marks)]))
 
 
-def run_count(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
+def run_count(plan: Plan, cell: PlannedCell, job: CountJob, stream: Stream) -> int:
     """Count up with one cell's tester on its module, and say what it took."""
-    del marks
-    redirect_output(plan_log_path(cell))
     tester = importlib.import_module(plan.testers[cell.tester])
     with tester.Device(f"/dev/{cell.module}") as device:
-        count = device.count_up(plan.threads, plan.increments, method=plan.method)
+        count = device.count_up(job.threads, job.increments, method=job.method)
     values = Count(
         target=count.target,
         actual=count.actual,
@@ -126,15 +146,14 @@ def run_count(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
     )
     stream.emit(CountTaken(values=values))
     # Without a lock and without ADD nothing is promised: what is lost is shown.
-    return 0 if count.actual == count.target or plan.method == "racy" else 1
+    return 0 if count.actual == count.target or job.method == "racy" else 1
 
 
-def run_differential(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
+def run_differential(plan: Plan, job: DifferentialJob, stream: Stream, marks: int) -> int:
     """Carry out the host's sequences of steps on every module, until it says that it is done."""
-    redirect_output(plan_log_path(cell))
     gc.enable()
     sys.path.insert(0, plan.matrix)
-    executor = importlib.import_module(f"{plan.differential}.executor")
+    executor = importlib.import_module(f"{job.package}.executor")
     loaded_size = 0
     stream.emit(Ready())
     for request in read_requests(stream.descriptor, lambda: os.write(marks, b".")):
@@ -152,11 +171,10 @@ def run_differential(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) 
     return 0
 
 
-def run_measure(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
+def run_measure(plan: Plan, cell: PlannedCell, job: MeasureJob, stream: Stream, marks: int) -> int:
     """Make the calls that QEMU counts, after each of several loads of the module."""
-    redirect_output(plan_log_path(cell))
     gc.disable()
-    measurement = require_measurement(plan)
+    measurement = job.measurement
     tester = importlib.import_module(plan.testers[cell.tester])
     library = ctypes.CDLL(plan.marks)
     parameters = f"size={measurement.device_bytes}" if measurement.device_bytes else ""
@@ -188,11 +206,10 @@ def run_measure(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> in
     return 0
 
 
-def run_turns(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
+def run_turns(plan: Plan, job: TurnsJob, stream: Stream, marks: int) -> int:
     """Let a clock tell what the calls of all modules take, in turns, with each tester."""
-    redirect_output(plan_log_path(cell))
     gc.disable()
-    measurement = require_measurement(plan)
+    measurement = job.measurement
     library = ctypes.CDLL(plan.marks)
     parameters = f"size={measurement.device_bytes}" if measurement.device_bytes else ""
     loaders = {}
@@ -205,17 +222,6 @@ def run_turns(plan: Plan, cell: PlannedCell, stream: Stream, marks: int) -> int:
             stream.emit(TurnsTaken(values=turns))
             os.write(marks, b".")
     return 0
-
-
-def require_measurement(plan: Plan) -> Measurement:
-    """Return what a VM is to measure.
-
-    Raises:
-        GuestError: Its plan does not say.
-    """
-    if plan.measurement is None:
-        raise GuestError(f"the plan of a VM that is to {plan.mode} has no measurement")
-    return plan.measurement
 
 
 def reload(path: str, name: str, *parameters: str) -> None:
@@ -264,7 +270,7 @@ def redirect_output(path: Path) -> None:
 
 def plan_log_path(cell: PlannedCell) -> Path:
     """Return the file that a cell's process writes to."""
-    return RESULTS / (cell.name.replace("/", "-") + LOGS[cell.work])
+    return RESULTS / (cell.name.replace("/", "-") + LOGS[cell.job.KIND])
 
 
 def find_problem(cell: PlannedCell, status: int) -> str:
@@ -279,7 +285,7 @@ def find_problem(cell: PlannedCell, status: int) -> str:
     if status < 0:
         how = f"signal {-status} ended the cell's process ({signal.strsignal(-status)})"
     else:
-        why = {**(PYTEST_ENDS if cell.work == Job.MATRIX else {}), BROKEN: "an exception"}
+        why = {**(PYTEST_ENDS if isinstance(cell.job, MatrixJob) else {}), BROKEN: "an exception"}
         how = f"the cell's process ended with status {status}"
         how += f": {why[status]}" if status in why else ""
     log_path = plan_log_path(cell)
@@ -296,15 +302,6 @@ def read_tail(path: Path) -> tuple[str, ...]:
     except OSError:
         return ()
     return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-LOG_LINES:]
-
-
-WORKS = {
-    Job.MATRIX: run_pytest,
-    Job.COUNT: run_count,
-    Job.MEASURE: run_measure,
-    Job.TURNS: run_turns,
-    Job.DIFFERENTIAL: run_differential,
-}
 
 
 def run_cell(plan: Plan, cell: PlannedCell, stream: Stream) -> bool:
@@ -324,8 +321,7 @@ def run_cell(plan: Plan, cell: PlannedCell, stream: Stream) -> bool:
         stream.emit(CellEnded(outcome=Outcome.FAILED, problems=(f"did not load: {why}",)))
         return True
     place = CodeRange(cell.module)
-    work = WORKS[cell.work]
-    child = Child(lambda marks: work(plan, cell, stream, marks))
+    child = Child(lambda marks: run_job(plan, cell, stream, marks))
     status = child.wait(stream, log, plan.limit_s)
     if status == FAULT:
         stream.emit(CellEnded(outcome=Outcome.CRASHED, problems=(log.complaint,)))
@@ -364,7 +360,7 @@ def write_stacks(pid: int) -> None:
 
 def run_cells(plan: Plan, stream: Stream) -> None:
     """Run the cells of a plan, until one leaves the VM in doubt."""
-    if any(cell.work == Job.MATRIX for cell in plan.cells):
+    if any(isinstance(cell.job, MatrixJob) for cell in plan.cells):
         # Imported once: the cells fork from here, and pure Python is slow when emulated.
         gc.disable()
         importlib.import_module("pytest")
