@@ -24,7 +24,15 @@ from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
 from twinmod.guest.door import GuestError
 from twinmod.guest.modules import Module
-from twinmod.guest.protocol import CellBegan, Job, Outcome, PlannedCell, TestEnded
+from twinmod.guest.protocol import (
+    CellBegan,
+    CellJob,
+    CountJob,
+    MatrixJob,
+    Outcome,
+    PlannedCell,
+    TestEnded,
+)
 from twinmod.project.model import Language
 
 LIMIT_S = 30.0
@@ -488,10 +496,13 @@ CELL = PlannedCell(
     module="mdriver_rust",
     tester="c",
     path="/twinmod/module/mdriver_rust.ko",
-    work=Job.MATRIX,
-    rules=(),
-    files=(),
+    job=MatrixJob(pytest_args=(), rules=(), files=()),
 )
+
+JOBS: dict[str, CellJob] = {
+    "matrix": CELL.job,
+    "count": CountJob(threads=1, increments=1, method="lock"),
+}
 
 USAGE_ERROR = """\
 ERROR: usage: python3 -m pytest [options] [file_or_dir] [file_or_dir] [...]
@@ -514,7 +525,7 @@ def test_a_process_that_pytest_refused_to_begin_says_so_in_pytests_words(log: Pa
 
 
 @pytest.mark.parametrize(
-    ("work", "status", "words"),
+    ("job", "status", "words"),
     [
         ("matrix", 2, "status 2: pytest was interrupted"),
         ("matrix", 3, "status 3: pytest itself failed"),
@@ -525,8 +536,8 @@ def test_a_process_that_pytest_refused_to_begin_says_so_in_pytests_words(log: Pa
         ("matrix", -9, "signal 9 ended the cell's process (Killed)"),
     ],
 )
-def test_a_status_is_said_in_words(log: Path, work: str, status: int, words: str) -> None:
-    problem = agent.find_problem(replace(CELL, name="c/c", work=Job(work)), status)
+def test_a_status_is_said_in_words(log: Path, job: str, status: int, words: str) -> None:
+    problem = agent.find_problem(replace(CELL, name="c/c", job=JOBS[job]), status)
     assert words in problem
     assert problem.count("\n") == 0, "there is no log"
     assert ("pytest" in problem) == ("pytest" in words)
@@ -553,7 +564,7 @@ from twinmod.guest import agent, child, stream
 from twinmod.guest.log import KernelLog
 from twinmod.guest.protocol import PlannedCell, from_json
 agent.RESULTS = Path({str(log.parent)!r})
-cell = from_json(PlannedCell, {json.loads(json.dumps(protocol.to_fields(CELL)))!r})
+cell = from_json(PlannedCell, {json.loads(json.dumps(CELL, default=protocol.to_fields))!r})
 def break_off(heartbeat):
     agent.redirect_output(agent.plan_log_path(cell))
     print("before")

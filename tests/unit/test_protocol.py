@@ -4,12 +4,21 @@
 import json
 import re
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from twinmod.guest import protocol
-from twinmod.guest.protocol import BufferKind, Event, Job, Operation, Outcome, ProtocolError, Timing
+from twinmod.guest.protocol import (
+    BufferKind,
+    CellJob,
+    Event,
+    Job,
+    Operation,
+    Outcome,
+    ProtocolError,
+    Timing,
+)
 
 TIMING = Timing(operation=Operation.PREAD, size_bytes=8)
 LOOP = protocol.LoopShape(size_bytes=4096, passes=3)
@@ -63,31 +72,30 @@ EVENTS: tuple[Event, ...] = (
     protocol.Ended(),
 )
 
+MEASUREMENT = protocol.Measurement(timings=(TIMING,), loads=2, rounds=7, turns=3, loop=LOOP)
+
+#: One of each kind, with all that it can hold.
+JOBS: tuple[CellJob, ...] = (
+    protocol.MatrixJob(pytest_args=("-k", "R1"), rules=("R4",), files=("test_add.py",)),
+    protocol.DifferentialJob(package="differential"),
+    protocol.CountJob(threads=3, increments=9, method="add"),
+    protocol.MeasureJob(measurement=MEASUREMENT),
+    protocol.TurnsJob(measurement=MEASUREMENT),
+)
+
+CELL = protocol.PlannedCell(
+    name="c/rust", module="mdriver_c", tester="rust", path="/m.ko", job=JOBS[0]
+)
+
 PLAN = protocol.Plan(
     mode=Job.MEASURE,
     port="/dev/ttyS1",
-    cells=(
-        protocol.PlannedCell(
-            name="c/rust",
-            module="mdriver_c",
-            tester="rust",
-            path="/m.ko",
-            work=Job.DIFFERENTIAL,
-            rules=("R4",),
-            files=("test_add.py",),
-        ),
-    ),
+    cells=tuple(replace(CELL, job=job) for job in JOBS),
     modules={"mdriver_c": protocol.PlannedModule(path="/m.ko")},
     testers={"rust": "mdriver_tester_rust"},
     matrix="/matrix",
     version="0.1.0",
-    differential="differential",
-    pytest_args=("-k", "R1"),
     limit_s=15.5,
-    threads=3,
-    increments=9,
-    method="add",
-    measurement=protocol.Measurement(timings=(TIMING,), loads=2, rounds=7, turns=3, loop=LOOP),
     magic="/magic.so",
     loop="/loop",
 )
@@ -179,7 +187,7 @@ def test_an_event_that_the_protocol_does_not_have_is_refused() -> None:
 # -- the plan ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("plan", [PLAN, replace(PLAN, measurement=None, cells=())])
+@pytest.mark.parametrize("plan", [PLAN, replace(PLAN, cells=())])
 def test_a_plan_comes_out_as_it_went_in(plan: protocol.Plan) -> None:
     assert protocol.parse_plan(protocol.render_plan(plan)) == plan
 
@@ -197,15 +205,11 @@ def test_a_plan_without_one_of_its_keys_is_refused(name: str) -> None:
     [
         ({"mode": "rest"}, "Plan.mode cannot be 'rest'"),
         ({"limit_s": "15"}, "Plan.limit_s cannot be '15'"),
-        ({"threads": 1.5}, "Plan.threads cannot be 1.5"),
-        ({"threads": True}, "Plan.threads cannot be True"),
         ({"cells": {}}, "Plan.cells cannot be {}"),
-        ({"cells": [{}]}, "PlannedCell has no 'files'"),
+        ({"cells": [{}]}, "PlannedCell has no 'job'"),
         ({"modules": {"m": {"file": "x"}}}, "PlannedModule has unknown 'file', no 'path'"),
         ({"testers": []}, "Plan.testers cannot be []"),
         ({"testers": {"c": 1}}, "Plan.testers cannot be 1"),
-        ({"measurement": []}, "Measurement is not an object: []"),
-        ({"measurement": {"timings": []}}, "Measurement has no 'device_bytes'"),
     ],
 )
 def test_a_value_of_a_plan_that_its_vm_could_not_use_is_refused(
@@ -214,6 +218,51 @@ def test_a_value_of_a_plan_that_its_vm_could_not_use_is_refused(
     values = json.loads(protocol.render_plan(PLAN))
     with pytest.raises(ProtocolError, match=re.escape(why)):
         protocol.parse_plan(json.dumps({**values, **spoil}))
+
+
+def test_every_kind_of_job_is_tried_here() -> None:
+    assert {type(job) for job in JOBS} == set(get_args(CellJob))
+    # A shell has no cells.
+    assert {job.KIND for job in JOBS} == set(Job) - {Job.SHELL}
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.KIND)
+def test_a_job_has_its_own_keys_and_no_others(job: CellJob) -> None:
+    values = json.loads(json.dumps(CELL, default=protocol.to_fields))
+    own = json.loads(json.dumps(job, default=protocol.to_fields))
+    assert own["kind"] == job.KIND
+    for name in (field.name for field in fields(job)):
+        spoiled = {**own, "not_" + name: own[name]}
+        del spoiled[name]
+        with pytest.raises(ProtocolError, match=f"unknown 'not_{name}', no '{name}'"):
+            protocol.from_json(protocol.PlannedCell, {**values, "job": spoiled})
+
+
+@pytest.mark.parametrize(
+    ("job", "why"),
+    [
+        ([], "PlannedCell.job cannot be []"),
+        ({}, "PlannedCell.job cannot be {}"),
+        ({"kind": "rest"}, "PlannedCell.job cannot be {'kind': 'rest'}"),
+        ({"kind": ["count"]}, "PlannedCell.job cannot be"),
+        ({"kind": "shell"}, "PlannedCell.job cannot be"),
+        ({"kind": "count"}, "CountJob has no 'increments'"),
+        (
+            {"kind": "count", "threads": 1.5, "increments": 1, "method": "lock"},
+            "CountJob.threads cannot be 1.5",
+        ),
+        (
+            {"kind": "count", "threads": True, "increments": 1, "method": "lock"},
+            "CountJob.threads cannot be True",
+        ),
+        ({"kind": "measure", "measurement": []}, "Measurement is not an object: []"),
+        ({"kind": "turns", "measurement": {"timings": []}}, "Measurement has no 'device_bytes'"),
+    ],
+)
+def test_a_job_that_a_vm_could_not_do_is_refused(job: object, why: str) -> None:
+    values = json.loads(json.dumps(CELL, default=protocol.to_fields))
+    with pytest.raises(ProtocolError, match=re.escape(why)):
+        protocol.from_json(protocol.PlannedCell, {**values, "job": job})
 
 
 @pytest.mark.parametrize("text", ["", "[", "[]", "null", "\udcff", "[" * 100_000])

@@ -29,13 +29,7 @@ PLAN = protocol.Plan(
     testers={},
     matrix="/twinmod/matrix",
     version="0.1.0",
-    differential="differential",
-    pytest_args=(),
     limit_s=15.0,
-    threads=0,
-    increments=0,
-    method="lock",
-    measurement=None,
     magic="/twinmod/native/magic.so",
     loop="/twinmod/native/loop",
 )

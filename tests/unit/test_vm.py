@@ -17,7 +17,15 @@ from twinmod.cells.model import Cell, DifferentialCell, YardsticksCell
 from twinmod.cells.transcript import End
 from twinmod.errors import ConfigError
 from twinmod.guest import protocol
-from twinmod.guest.protocol import Operation, WrittenByProgram, render_event
+from twinmod.guest.protocol import (
+    DifferentialJob,
+    MatrixJob,
+    MeasureJob,
+    Operation,
+    TurnsJob,
+    WrittenByProgram,
+    render_event,
+)
 from twinmod.kernels.model import KernelTree
 from twinmod.project import model as project_model
 from twinmod.project.model import Language, VmSpec
@@ -178,6 +186,7 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
 ) -> None:
     cells = (*work.cells, DIFFERENTIAL)
     plan = boot.plan_agent(setting, replace(work, cells=cells, pytest_args=("-k", "R1")))
+    matrix = {"kind": "matrix", "pytest_args": ["-k", "R1"], "rules": [], "files": []}
     assert json.loads(protocol.render_plan(plan)) == {
         "mode": "matrix",
         "port": "",
@@ -186,41 +195,29 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
                 "name": "c/c",
                 "module": "mdriver_c",
                 "tester": "c",
-                "work": "matrix",
                 "path": "/twinmod/module/mdriver_c.ko",
-                "rules": [],
-                "files": [],
+                "job": matrix,
             },
             {
                 "name": "c/rust",
                 "module": "mdriver_c",
                 "tester": "rust",
-                "work": "matrix",
                 "path": "/twinmod/module/mdriver_c.ko",
-                "rules": [],
-                "files": [],
+                "job": matrix,
             },
             {
                 "name": "differential",
                 "module": "",
                 "tester": "",
-                "work": "differential",
                 "path": "",
-                "rules": [],
-                "files": [],
+                "job": {"kind": "differential", "package": "differential"},
             },
         ],
         "modules": {"mdriver_c": {"path": "/twinmod/module/mdriver_c.ko"}},
         "testers": {"c": "mdriver_tester_c", "rust": "mdriver_tester_rust"},
         "matrix": "/twinmod/matrix",
         "version": "0.1.0",
-        "differential": "differential",
-        "pytest_args": ["-k", "R1"],
         "limit_s": 15.0,
-        "threads": 0,
-        "increments": 0,
-        "method": "lock",
-        "measurement": None,
         "magic": "/twinmod/native/magic.so",
         "loop": "/twinmod/native/loop",
     }
@@ -237,7 +234,8 @@ def test_the_agent_is_told_what_to_measure_by_name(
         device_bytes=4096,
     )
     told = boot.plan_agent(setting, plan_measuring(work, measurement))
-    assert protocol.parse_plan(protocol.render_plan(told)).measurement == measurement
+    heard = protocol.parse_plan(protocol.render_plan(told))
+    assert [cell.job for cell in heard.cells] == [MeasureJob(measurement=measurement)] * 2
 
 
 def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_same(
@@ -353,21 +351,20 @@ def test_a_vm_is_told_what_each_kind_of_cell_is(setting: boot.Setting, product: 
     path = "/twinmod/module/mdriver_c.ko"
     plans = [boot.plan_agent(setting, work) for work in works]
     assert [
-        (plan.mode, [(c.name, c.module, c.tester, c.path, c.work) for c in plan.cells])
+        (plan.mode, [(c.name, c.module, c.tester, c.path, c.job) for c in plan.cells])
         for plan in plans
     ] == [
         (
             "measure",
             [
-                ("c/c", "mdriver_c", "c", path, "measure"),
-                ("yardsticks/c", "", "c", "", "measure"),
+                ("c/c", "mdriver_c", "c", path, MeasureJob(measurement=measurement)),
+                ("yardsticks/c", "", "c", "", MeasureJob(measurement=measurement)),
             ],
         ),
-        ("turns", [("turns", "", "", "", "turns")]),
-        ("differential", [("differential", "", "", "", "differential")]),
+        ("turns", [("turns", "", "", "", TurnsJob(measurement=measurement))]),
+        ("differential", [("differential", "", "", "", DifferentialJob(package="differential"))]),
         ("shell", []),
     ]
-    assert [plan.differential for plan in plans] == ["", "", "differential", ""]
     assert all(plan.modules.keys() == {"mdriver_c"} for plan in plans)
 
 
@@ -384,9 +381,17 @@ def test_several_builds_of_one_module_are_files_of_their_own(
     cell = replace(CELLS[0], variant="short", rules=("R4",), files=("test_add.py",))
     both = replace(work, cells=(CELLS[0], cell), products=(product, other))
     told = boot.plan_agent(setting, both).cells
-    assert [(c.name, c.path, c.rules, c.files) for c in told] == [
-        ("c/c", "/twinmod/module/mdriver_c.ko", (), ()),
-        ("c/c/short", "/twinmod/module/mdriver_c.short.ko", ("R4",), ("test_add.py",)),
+    assert [(c.name, c.path, c.job) for c in told] == [
+        (
+            "c/c",
+            "/twinmod/module/mdriver_c.ko",
+            MatrixJob(pytest_args=(), rules=(), files=()),
+        ),
+        (
+            "c/c/short",
+            "/twinmod/module/mdriver_c.short.ko",
+            MatrixJob(pytest_args=(), rules=("R4",), files=("test_add.py",)),
+        ),
     ]
     seen = {
         str(b.target_path): b.source_path for b in boot.plan_view(setting, both.products, tmp_path)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, assert_never
 
 from twinmod.guest import child as guest_child
 from twinmod.guest import faults, leaks, measure, modules, protocol
@@ -33,12 +33,15 @@ from twinmod.guest.protocol import (
     CellBegan,
     CellEnded,
     Count,
+    CountJob,
     CountTaken,
+    DifferentialJob,
     Ended,
     FigureTaken,
     Job,
     LoopTaken,
-    Measurement,
+    MatrixJob,
+    MeasureJob,
     Outcome,
     Plan,
     PlannedCell,
@@ -46,6 +49,7 @@ from twinmod.guest.protocol import (
     Request,
     SectionBegan,
     Segments,
+    TurnsJob,
     TurnsTaken,
     WrittenByProgram,
 )
@@ -82,12 +86,31 @@ PYTEST_ENDS = {
 LINUX_REBOOT_CMD_POWER_OFF = 0x4321FEDC
 
 
-def run_pytest(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbeat) -> int:
+def run_job(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbeat) -> int:
+    """Do what a cell is there for, in this process; return 0, 1 or pytest's exit status."""
+    redirect_output(plan_log_path(cell))
+    match cell.job:
+        case MatrixJob() as job:
+            return run_pytest(plan, cell, job, stream, heartbeat)
+        case CountJob() as job:
+            return run_count(plan, cell, job, stream)
+        case MeasureJob() as job:
+            return run_measure(plan, cell, job, stream, heartbeat)
+        case TurnsJob() as job:
+            return run_turns(plan, job, stream, heartbeat)
+        case DifferentialJob() as job:
+            return run_differential(plan, job, stream, heartbeat)
+        case _:
+            assert_never(cell.job)
+
+
+def run_pytest(
+    plan: Plan, cell: PlannedCell, job: MatrixJob, stream: Stream, heartbeat: Heartbeat
+) -> int:
     """Run the matrix in this process against one cell; return pytest's exit status."""
     pytest = importlib.import_module("pytest")
-    redirect_output(plan_log_path(cell))
     arguments = [
-        *([f"{plan.matrix}/{name}" for name in cell.files] or [plan.matrix]),
+        *([f"{plan.matrix}/{name}" for name in job.files] or [plan.matrix]),
         "--rootdir",
         plan.matrix,
         "-p",
@@ -108,19 +131,17 @@ def run_pytest(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbe
         str(heartbeat.descriptor),
         "--module-version",
         plan.version,
-        *plan.pytest_args,
-        *(f"--rule={rule}" for rule in cell.rules),
+        *job.pytest_args,
+        *(f"--rule={rule}" for rule in job.rules),
     ]
     return int(pytest.main(arguments, plugins=[Announcer(stream, heartbeat)]))
 
 
-def run_count(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbeat) -> int:
+def run_count(plan: Plan, cell: PlannedCell, job: CountJob, stream: Stream) -> int:
     """Count up with one cell's tester on its module, and say what it took."""
-    del heartbeat
-    redirect_output(plan_log_path(cell))
     tester = importlib.import_module(plan.testers[cell.tester])
     with tester.Device(f"/dev/{cell.module}") as device:
-        count = device.count_up(plan.threads, plan.increments, method=plan.method)
+        count = device.count_up(job.threads, job.increments, method=job.method)
     values = Count(
         target=count.target,
         actual=count.actual,
@@ -130,15 +151,14 @@ def run_count(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbea
     )
     stream.emit(CountTaken(values=values))
     # Without a lock and without ADD nothing is promised: what is lost is shown.
-    return 0 if count.actual == count.target or plan.method == "racy" else 1
+    return 0 if count.actual == count.target or job.method == "racy" else 1
 
 
-def run_differential(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbeat) -> int:
+def run_differential(plan: Plan, job: DifferentialJob, stream: Stream, heartbeat: Heartbeat) -> int:
     """Carry out the host's sequences of steps on every module, until it says that it is done."""
-    redirect_output(plan_log_path(cell))
     gc.enable()
     sys.path.insert(0, plan.matrix)
-    executor = importlib.import_module(f"{plan.differential}.executor")
+    executor = importlib.import_module(f"{job.package}.executor")
     loaded_size = 0
     stream.emit(Ready())
     for request in read_requests(stream.descriptor, heartbeat.beat):
@@ -156,11 +176,12 @@ def run_differential(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: H
     return 0
 
 
-def run_measure(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbeat) -> int:
+def run_measure(
+    plan: Plan, cell: PlannedCell, job: MeasureJob, stream: Stream, heartbeat: Heartbeat
+) -> int:
     """Make the calls that QEMU counts, after each of several loads of the module."""
-    redirect_output(plan_log_path(cell))
     gc.disable()
-    measurement = require_measurement(plan)
+    measurement = job.measurement
     tester = importlib.import_module(plan.testers[cell.tester])
     library = ctypes.CDLL(plan.magic)
     parameters = f"size={measurement.device_bytes}" if measurement.device_bytes else ""
@@ -194,11 +215,10 @@ def run_measure(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartb
     return 0
 
 
-def run_turns(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbeat) -> int:
+def run_turns(plan: Plan, job: TurnsJob, stream: Stream, heartbeat: Heartbeat) -> int:
     """Let a clock tell what the calls of all modules take, in turns, with each tester."""
-    redirect_output(plan_log_path(cell))
     gc.disable()
-    measurement = require_measurement(plan)
+    measurement = job.measurement
     library = ctypes.CDLL(plan.magic)
     parameters = f"size={measurement.device_bytes}" if measurement.device_bytes else ""
     loaders = {}
@@ -211,17 +231,6 @@ def run_turns(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbea
             stream.emit(TurnsTaken(values=turns))
             heartbeat.beat()
     return 0
-
-
-def require_measurement(plan: Plan) -> Measurement:
-    """Return what a VM is to measure.
-
-    Raises:
-        GuestError: Its plan does not say.
-    """
-    if plan.measurement is None:
-        raise GuestError(f"the plan of a VM that is to {plan.mode} has no measurement")
-    return plan.measurement
 
 
 def list_modules(plan: Plan) -> tuple[Module, ...]:
@@ -277,7 +286,7 @@ def redirect_output(path: Path) -> None:
 
 def plan_log_path(cell: PlannedCell) -> Path:
     """Return the file that a cell's process writes to."""
-    return RESULTS / (cell.name.replace("/", "-") + LOGS[cell.work])
+    return RESULTS / (cell.name.replace("/", "-") + LOGS[cell.job.KIND])
 
 
 def find_problem(cell: PlannedCell, status: int) -> str:
@@ -292,7 +301,7 @@ def find_problem(cell: PlannedCell, status: int) -> str:
     if status < 0:
         how = f"signal {-status} ended the cell's process ({signal.strsignal(-status)})"
     else:
-        why = {**(PYTEST_ENDS if cell.work == Job.MATRIX else {}), BROKEN: "an exception"}
+        why = {**(PYTEST_ENDS if isinstance(cell.job, MatrixJob) else {}), BROKEN: "an exception"}
         how = f"the cell's process ended with status {status}"
         how += f": {why[status]}" if status in why else ""
     log_path = plan_log_path(cell)
@@ -309,15 +318,6 @@ def read_tail(path: Path) -> tuple[str, ...]:
     except OSError:
         return ()
     return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-LOG_LINES:]
-
-
-WORKS = {
-    Job.MATRIX: run_pytest,
-    Job.COUNT: run_count,
-    Job.MEASURE: run_measure,
-    Job.TURNS: run_turns,
-    Job.DIFFERENTIAL: run_differential,
-}
 
 
 def run_cell(plan: Plan, cell: PlannedCell, stream: Stream) -> bool:
@@ -338,8 +338,7 @@ def run_cell(plan: Plan, cell: PlannedCell, stream: Stream) -> bool:
         stream.emit(CellEnded(outcome=Outcome.FAILED, problems=(f"did not load: {why}",)))
         return True
     code = CodeRange(cell.module)
-    work = WORKS[cell.work]
-    child = Child(lambda heartbeat: work(plan, cell, stream, heartbeat))
+    child = Child(lambda heartbeat: run_job(plan, cell, stream, heartbeat))
     status = child.wait(stream, log, plan.limit_s)
     if status is GivenUp.FAULT:
         stream.emit(CellEnded(outcome=Outcome.CRASHED, problems=(log.complaint,)))
@@ -382,7 +381,7 @@ def write_stacks(pid: int) -> None:
 
 def run_cells(plan: Plan, stream: Stream) -> None:
     """Run the cells of a plan, until one leaves the VM in doubt."""
-    if any(cell.work == Job.MATRIX for cell in plan.cells):
+    if any(isinstance(cell.job, MatrixJob) for cell in plan.cells):
         # Imported once: the cells fork from here, and pure Python is slow when emulated.
         gc.disable()
         importlib.import_module("pytest")

@@ -5,7 +5,6 @@ The fields of a class are the keys of its JSON object, all of them and no others
 """
 
 import json
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -39,7 +38,7 @@ class Outcome(StrEnum):
 
 
 class Job(StrEnum):
-    """What a VM is to do, or one cell in it."""
+    """What a VM is to do, or one cell in it; each cell's job has a class of its own."""
 
     MATRIX = "matrix"
     COUNT = "count"
@@ -200,6 +199,59 @@ class Turns:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixJob:
+    """Run tests on a module."""
+
+    KIND: ClassVar[Job] = Job.MATRIX
+    # What pytest is told.
+    pytest_args: tuple[str, ...]
+    # Only the tests of these rules; () leaves all that the run has.
+    rules: tuple[str, ...]
+    # Only these files of the matrix; () is all of it.
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DifferentialJob:
+    """Carry out the host's requests on all modules."""
+
+    KIND: ClassVar[Job] = Job.DIFFERENTIAL
+    # The matrix's package with the executor.
+    package: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountJob:
+    """Count up on a module."""
+
+    KIND: ClassVar[Job] = Job.COUNT
+    threads: int
+    # Of each thread.
+    increments: int
+    # How a thread increments: lock, add or racy, as the testers have it.
+    method: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureJob:
+    """Make calls whose instructions are counted."""
+
+    KIND: ClassVar[Job] = Job.MEASURE
+    measurement: Measurement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnsJob:
+    """Make calls of all modules in turns, by a clock."""
+
+    KIND: ClassVar[Job] = Job.TURNS
+    measurement: Measurement
+
+
+CellJob = MatrixJob | DifferentialJob | CountJob | MeasureJob | TurnsJob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedCell:
     """A cell, as its VM knows it."""
 
@@ -208,11 +260,7 @@ class PlannedCell:
     module: str
     tester: str
     path: str
-    work: Job
-    # Only the tests of these rules; () leaves all that the run has.
-    rules: tuple[str, ...]
-    # Only these files of the matrix; () is all of it.
-    files: tuple[str, ...]
+    job: CellJob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,15 +289,6 @@ class Plan:
     version: str
     # Seconds that a cell may go without a step.
     limit_s: float
-    # Of the matrix: its package with the executor of the differential, and what pytest is told.
-    differential: str = ""
-    pytest_args: tuple[str, ...] = ()
-    # Of a count: how many count, each how far, and how a thread increments.
-    threads: int = 0
-    increments: int = 0
-    method: str = "lock"
-    # Of a VM that counts instructions, or takes turns.
-    measurement: Measurement | None = None
     # The library and the program of a VM that measures.
     magic: str
     loop: str
@@ -501,8 +540,12 @@ def parse_request(line: str | bytes) -> Request | None:
 
 
 def to_fields(value: Any) -> Mapping[str, object]:
-    """Return an object of a class of this module as a dictionary, for json's ``default``."""
-    return {field.name: getattr(value, field.name) for field in fields(value)}
+    """Return an object of a class of this module as a dictionary, for json's ``default``.
+
+    A job begins with its kind, by which it is known again.
+    """
+    kind = {"kind": value.KIND} if isinstance(value, CellJob) else {}
+    return {**kind, **{field.name: getattr(value, field.name) for field in fields(value)}}
 
 
 def from_json(kind: type[T], values: object) -> T:
@@ -533,6 +576,17 @@ def _find_hints(kind: Any) -> Mapping[str, object]:
     return {field.name: hints[field.name] for field in fields(kind)}
 
 
+def _parse_job(value: Any, name: str) -> CellJob:
+    """Return the job of a cell; see _parse_value."""
+    values = dict(value) if isinstance(value, dict) else {}
+    named = values.pop("kind", "")
+    for kind in typing.get_args(CellJob):
+        if named == kind.KIND:
+            job: CellJob = from_json(kind, values)
+            return job
+    raise ProtocolError(f"{name} cannot be {value!r}")
+
+
 def _parse_value(hint: Any, value: Any, name: str) -> Any:
     """Return the value of a field.
 
@@ -543,11 +597,11 @@ def _parse_value(hint: Any, value: Any, name: str) -> Any:
     """
     if hint is Any:
         return value
+    if hint == CellJob:
+        return _parse_job(value, name)
     if is_dataclass(hint):
         return from_json(typing.cast("type[Any]", hint), value)
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        return value if value is None else _parse_value(parts[0], value, name)
     found: Any = value
     if origin is tuple:
         fits = isinstance(value, list) and (parts[-1] is Ellipsis or len(parts) == len(value))

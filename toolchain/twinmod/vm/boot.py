@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a VM is made of: its parts, its plan, and the folder that it runs in."""
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -14,7 +14,19 @@ from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.builds.product import Product
 from twinmod.cells.model import AnyCell, Cell, DifferentialCell, TurnsCell, YardsticksCell
 from twinmod.guest import protocol
-from twinmod.guest.protocol import Job, Measurement, Plan, PlannedCell, PlannedModule
+from twinmod.guest.protocol import (
+    CellJob,
+    CountJob,
+    DifferentialJob,
+    Job,
+    MatrixJob,
+    MeasureJob,
+    Measurement,
+    Plan,
+    PlannedCell,
+    PlannedModule,
+    TurnsJob,
+)
 from twinmod.kernels.model import KernelTree
 from twinmod.project.model import TesterSpec, VmSpec
 from twinmod.vm import initramfs, machine
@@ -296,74 +308,66 @@ def plan_patience(vm: VmSpec, times: float) -> VmSpec:
 
 def plan_agent(setting: Setting, work: Work) -> Plan:
     """Return what the agent is told."""
-    plan = _plan_common(setting, work)
-    match work:
-        case MatrixWork():
-            package = _find_package(work.cells)
-            return replace(plan, pytest_args=work.pytest_args, differential=package)
-        case DifferentialWork():
-            return replace(plan, differential=_find_package(work.cells))
-        case CountWork():
-            return replace(
-                plan, threads=work.threads, increments=work.increments, method=work.method
-            )
-        case MeasureWork() | TurnsWork():
-            return replace(plan, measurement=work.measurement)
-        case ShellWork():
-            return plan
-        case _:
-            assert_never(work)
-
-
-def _find_package(cells: Iterable[AnyCell]) -> str:
-    return next((cell.package for cell in cells if isinstance(cell, DifferentialCell)), "")
-
-
-def _plan_common(setting: Setting, work: Work) -> Plan:
     inside = sandbox.INSIDE
     paths = {(p.module, p.variant): str(inside / "module" / p.file_name) for p in work.products}
-    cells, limit_s = ((), 0.0) if isinstance(work, ShellWork) else (work.cells, work.limit_s)
     return Plan(
         mode=work.JOB,
         port=SERIAL_PORT if setting.recorded else "",
-        cells=tuple(_plan_cell(cell, work.JOB, paths) for cell in cells),
+        cells=tuple(_plan_cell(cell, job, paths) for cell, job in _plan_jobs(work)),
         modules={p.module: PlannedModule(path=paths[p.module, p.variant]) for p in work.products},
         testers={tester.name: tester.package for tester, _ in setting.userland.tester_dirs},
         matrix=str(inside / "matrix"),
         version=setting.version,
-        limit_s=limit_s,
+        limit_s=0.0 if isinstance(work, ShellWork) else work.limit_s,
         magic=str(NATIVE / "magic.so"),
         loop=str(NATIVE / "loop"),
     )
 
 
-def _plan_cell(cell: AnyCell, job: Job, paths: Mapping[tuple[str, str], str]) -> PlannedCell:
+def _plan_jobs(work: Work) -> tuple[tuple[AnyCell, CellJob], ...]:
+    """Return the cells of a VM, each with its job."""
+    job: CellJob
+    match work:
+        case MatrixWork():
+            return tuple((cell, _plan_tests(cell, work.pytest_args)) for cell in work.cells)
+        case DifferentialWork():
+            return tuple((cell, DifferentialJob(package=cell.package)) for cell in work.cells)
+        case CountWork():
+            job = CountJob(threads=work.threads, increments=work.increments, method=work.method)
+        case MeasureWork():
+            job = MeasureJob(measurement=work.measurement)
+        case TurnsWork():
+            job = TurnsJob(measurement=work.measurement)
+        case ShellWork():
+            return ()
+        case _:
+            assert_never(work)
+    return tuple((cell, job) for cell in work.cells)
+
+
+def _plan_tests(cell: Cell | DifferentialCell, pytest_args: tuple[str, ...]) -> CellJob:
+    if isinstance(cell, DifferentialCell):
+        return DifferentialJob(package=cell.package)
+    return MatrixJob(pytest_args=pytest_args, rules=cell.rules, files=cell.files)
+
+
+def _plan_cell(cell: AnyCell, job: CellJob, paths: Mapping[tuple[str, str], str]) -> PlannedCell:
     """Return a cell as its VM knows it.
 
     Args:
         cell: The cell.
-        job: Of its VM; the differential has one of its own.
+        job: What it is there for.
         paths: By module and variant, the file in the VM.
     """
-    planned = PlannedCell(
-        name=cell.name, module="", tester="", path="", work=job, rules=(), files=()
-    )
+    planned = PlannedCell(name=cell.name, module="", tester="", path="", job=job)
     match cell:
         case Cell():
-            return replace(
-                planned,
-                module=cell.module,
-                tester=cell.tester,
-                path=paths[cell.module, cell.variant],
-                rules=cell.rules,
-                files=cell.files,
-            )
+            path = paths[cell.module, cell.variant]
+            return replace(planned, module=cell.module, tester=cell.tester, path=path)
         case YardsticksCell():
             return replace(planned, tester=cell.tester)
-        case TurnsCell():
+        case TurnsCell() | DifferentialCell():
             return planned
-        case DifferentialCell():
-            return replace(planned, work=Job.DIFFERENTIAL)
         case _:
             assert_never(cell)
 
