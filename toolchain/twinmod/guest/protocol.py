@@ -5,6 +5,7 @@ The fields of a class are the keys of its JSON object, all of them and no others
 """
 
 import json
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -602,6 +603,8 @@ def _parse_value(hint: Any, value: Any, name: str) -> Any:
     if is_dataclass(hint):
         return from_json(typing.cast("type[Any]", hint), value)
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        return value if value is None else _parse_value(parts[0], value, name)
     found: Any = value
     if origin is tuple:
         fits = isinstance(value, list) and (parts[-1] is Ellipsis or len(parts) == len(value))
