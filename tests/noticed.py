@@ -1,26 +1,38 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Break each function of the orchestration, one at a time, and see whether a unit test notices.
 
-``python tests/noticed.py [-k PART] [-j 2]``: some minutes for a part of it, up to an hour for all.
-It works on copies of the checkout, and prints a line for each break: the function, how it was
-broken, and the test that noticed. It ends with 1 when none did.
+``python tests/noticed.py [-k PART] [-j 2]`` prints a line for each break: the function, how it was
+broken, and the test that noticed. It ends with 1 when none did. No file of the checkout is changed.
+
+The host's functions are broken in the memory of a process that has collected all tests, and then
+forks for each break. What runs in a VM is broken in copies of the checkout: its tests start it as a
+process of its own.
 """
 
 import argparse
 import ast
+import importlib
+import inspect
 import os
 import re
+import select
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
+from types import CodeType
+from typing import Any
 
 import click
+import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -81,6 +93,9 @@ COPIED = (
 #: By package, the tests that notice most; "": of all others.
 FIRST = {"vm": "test_vm_runs.py", "guest": "test_agent_runs.py", "": "test_verb_runs.py"}
 
+#: What the table says of a break that could not be made.
+UNTRIED = "not tried: "
+
 #: By the type that a function says it returns, a value with nothing in it.
 EMPTY = {
     "str": '""',
@@ -124,6 +139,10 @@ class Noticed:
     broken: Break
     # The name of a test, or how the run ended otherwise; "" when all tests passed.
     by: str
+
+    def render(self) -> str:
+        """Return its line of the table."""
+        return f"{self.broken.label:<60} {self.broken.how:<28} {self.by or 'NOT NOTICED'}"
 
 
 def list_paths() -> tuple[Path, ...]:
@@ -323,21 +342,14 @@ def try_break(folder: Path, broken: Break, hints: list[str]) -> Noticed:
         os.utime(path, ns=times)
 
 
-def run(breaks: tuple[Break, ...], copies: int) -> int:
-    """Try all breaks in some copies of the checkout, and print the table.
-
-    Returns:
-        How many nobody noticed.
-    """
+def run_copies(breaks: tuple[Break, ...], copies: int) -> Iterator[Noticed]:
+    """Try breaks in some copies of the checkout at once."""
     with tempfile.TemporaryDirectory(prefix="twinmod-noticed-") as name:
         folders: SimpleQueue[Path] = SimpleQueue()
         for number in range(copies):
             folder = Path(name) / str(number)
             make_copy(folder)
             folders.put(folder)
-
-        if failed := run_tests(Path(name) / "0", tuple(FIRST.values())):
-            sys.exit(f"a test fails although nothing is broken: {failed}")
         hints: dict[Path, list[str]] = {broken.path: [] for broken in breaks}
 
         def act(broken: Break) -> Noticed:
@@ -347,14 +359,174 @@ def run(breaks: tuple[Break, ...], copies: int) -> int:
             finally:
                 folders.put(folder)
 
-        missed = 0
         with ThreadPoolExecutor(copies) as pool:
-            for noticed in pool.map(act, breaks):
-                missed += not noticed.by
-                broken = noticed.broken
-                click.echo(f"{broken.label:<60} {broken.how:<28} {noticed.by or 'NOT NOTICED'}")
-    click.echo(f"{len(breaks) - missed} of {len(breaks)} breaks were noticed")
-    return missed
+            yield from pool.map(act, breaks)
+
+
+# -- in memory --------------------------------------------------------------------------------
+
+
+def break_function(broken: Break) -> None:
+    """Break a function of this process.
+
+    Raises:
+        LookupError: It is not there.
+    """
+    name = ".".join(("twinmod", *broken.path.relative_to(PACKAGE).with_suffix("").parts))
+    module = importlib.import_module(name)
+    function = broken.name.partition(",")[0]
+    found: Any = module
+    for part in function.split("."):
+        found = inspect.getattr_static(found, part)
+    found = found.fget if isinstance(found, property) else found
+    text = apply_break((CHECKOUT / broken.path).read_text(), broken)
+    inspect.unwrap(getattr(found, "__func__", found)).__code__ = next(
+        code
+        for code in iterate_codes(compile(text, str(broken.path), "exec"))
+        if code.co_qualname == function
+    )
+
+
+def iterate_codes(code: CodeType) -> Iterator[CodeType]:
+    """Yield a code object and all that are in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from iterate_codes(constant)
+
+
+class Server:
+    """A plugin of pytest that tries each break in a process of its own, once tests are collected.
+
+    Args:
+        breaks: Of functions of the host.
+        copies: How many processes at once.
+        tell: Called with each line of the table.
+    """
+
+    def __init__(
+        self, breaks: tuple[Break, ...], copies: int, tell: Callable[[str], object]
+    ) -> None:
+        self.breaks = breaks
+        self.copies = copies
+        self.tell = tell
+        self.failed = ""
+        self.found: list[Noticed] = []
+        self.hints: dict[Path, list[str]] = {broken.path: [] for broken in breaks}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take note of a test that failed."""
+        if report.failed:
+            self.failed = self.failed or report.nodeid.removeprefix("tests/unit/")
+
+    def run_items(self, items: list[pytest.Item]) -> str:
+        """Run tests until one fails; return its name, or ""."""
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if self.failed:
+                return self.failed
+        return ""
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Try all breaks; every test passes before that."""
+        first = [item for item in session.items if item.path.name in FIRST.values()]
+        if self.run_items(first):
+            self.tell(f"a test fails although nothing is broken: {self.failed}")
+            return True
+        running: dict[int, tuple[Break, int, float]] = {}
+        left = iter(self.breaks)
+        while True:
+            while len(running) < self.copies and (broken := next(left, None)) is not None:
+                pid, reader = self.fork(session, broken)
+                running[pid] = broken, reader, time.monotonic() + LIMIT_S
+            if not running:
+                return True
+            pid = min(running, key=lambda pid: running[pid][2])
+            ended, _, _ = select.select([one[1] for one in running.values()], [], [], LIMIT_S)
+            for pid in [pid for pid, one in running.items() if one[1] in ended]:
+                self.finish(pid, *running.pop(pid)[:2])
+            for pid in [pid for pid, one in running.items() if one[2] < time.monotonic()]:
+                os.kill(pid, signal.SIGINT)
+
+    def fork(self, session: pytest.Session, broken: Break) -> tuple[int, int]:
+        """Try a break in a fork; return its process, and where it says what noticed it."""
+        reader, writer = os.pipe()
+        hints = self.hints[broken.path][-HINTS:]
+        files = [name for names in list_tests(broken.path) for name in names]
+        order = {name: number for number, name in enumerate(files)}
+        items = [item for item in session.items if item.path.name in order]
+        items.sort(
+            key=lambda item: (
+                item.nodeid.removeprefix("tests/unit/") not in hints,
+                order[item.path.name],
+            )
+        )
+        pid = os.fork()
+        if pid:
+            os.close(writer)
+            return pid, reader
+        by = f"no end within {LIMIT_S:.0f} s"
+        with suppress(KeyboardInterrupt):
+            try:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                move_folders(session)
+                break_function(broken)
+                by = self.run_items(items)
+            except Exception as error:
+                by = f"{UNTRIED}{error!r}"
+        os.write(writer, by.encode())
+        os._exit(0)
+
+    def finish(self, pid: int, broken: Break, reader: int) -> None:
+        """Take note of what came of a break."""
+        by = os.read(reader, 4096).decode()
+        os.close(reader)
+        os.waitpid(pid, 0)
+        if "::" in by and by not in self.hints[broken.path]:
+            self.hints[broken.path].append(by)
+        self.found.append(Noticed(broken=broken, by=by))
+        self.tell(self.found[-1].render())
+
+
+def move_folders(session: pytest.Session) -> None:
+    """Let this fork have temporary folders of its own, with what all tests have in common."""
+    folders: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
+    common = folders.getbasetemp()
+    own = Path(tempfile.mkdtemp(prefix="fork-", dir=common))
+    folders._basetemp = own
+    shutil.copytree(common / "toy", own / "toy", symlinks=True)
+
+
+def run_forks(breaks: tuple[Break, ...], copies: int) -> tuple[Noticed, ...]:
+    """Try breaks of the host's functions in forks of one process."""
+    files = dict.fromkeys(
+        f"tests/unit/{name}"
+        for broken in breaks
+        for names in list_tests(broken.path)
+        for name in names
+    )
+    options = ("--tb=no", "-p", "no:cacheprovider", "-p", "no:randomly")
+    os.chdir(CHECKOUT)
+    # What pytest has to say of all tests of all forks is no part of the table.
+    with os.fdopen(os.dup(1), "w", buffering=1) as table, Path(os.devnull).open("w") as nowhere:
+        server = Server(breaks, copies, lambda line: table.write(f"{line}\n"))
+        os.dup2(nowhere.fileno(), 1)
+        pytest.main([*options, *files], plugins=[server])
+        os.dup2(table.fileno(), 1)
+    return tuple(server.found)
+
+
+def run(breaks: tuple[Break, ...], copies: int) -> int:
+    """Try all breaks and print the table; return how many nobody noticed."""
+    inside = tuple(one for one in breaks if one.path.relative_to(PACKAGE).parts[0] == "guest")
+    outside = tuple(one for one in breaks if one not in inside)
+    found = list(run_forks(outside, copies) if outside else ())
+    for noticed in run_copies(inside, copies) if inside else ():
+        found.append(noticed)
+        click.echo(noticed.render())
+    total = sum(bool(noticed.by) and not noticed.by.startswith(UNTRIED) for noticed in found)
+    click.echo(f"{total} of {len(breaks)} breaks were noticed")
+    return len(breaks) - total
 
 
 def main() -> int:

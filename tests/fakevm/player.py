@@ -61,6 +61,16 @@ def write_file(path: str, content: str) -> None:
         file.write(content)
 
 
+def rest(host: int) -> NoReturn:
+    """Do nothing until somebody ends this process, or its host is gone: as bwrap, it dies then."""
+    while True:
+        time.sleep(0.2)
+        try:
+            os.kill(host, 0)
+        except ProcessLookupError:
+            os._exit(1)
+
+
 def end(status: int, words: str = "") -> NoReturn:
     """End with a status, after some words on standard output."""
     write_all(1, words.encode())
@@ -228,8 +238,7 @@ class Machine:
     def act_silence(self) -> None:
         """Say nothing more, for good."""
         self.flush()
-        while True:
-            signal.pause()
+        rest(os.getppid())
 
     def act_chatter(self, text: str) -> None:
         """Say a line again and again, until somebody ends it."""
@@ -242,8 +251,7 @@ class Machine:
         """Have nothing more to say, and be there all the same."""
         self.flush()
         os.close(1)
-        while True:
-            signal.pause()
+        rest(os.getppid())
 
     def act_exit(self, status: int) -> None:
         """Be gone."""
@@ -257,12 +265,12 @@ class Machine:
 
     def act_child(self) -> None:
         """Start a process that outlives this one, unless the whole group is ended."""
+        host = os.getppid()
         pid = os.fork()
         if pid == 0:
             for descriptor in (0, 1, 2):
                 os.close(descriptor)
-            while True:
-                signal.pause()
+            rest(host)
         note(child=pid)
 
     def act_interrupt(self) -> None:

@@ -11,6 +11,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import configuration
 
 import fakevm
 from fakevm import BOOT, CELLS, KILL, RULES, SILENCE, Host, MakeElf
@@ -29,9 +30,12 @@ def host(
 
 
 @pytest.fixture(autouse=True)
-def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take no time for intervals."""
+def _few_draws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Take no time for intervals; let hypothesis keep what it keeps where it did before."""
     monkeypatch.setattr(figures, "DRAWS", 10)
+    before = configuration.storage_directory(intent_to_write=False).path
+    yield
+    configuration.set_hypothesis_home_dir(before)
 
 
 @pytest.fixture
@@ -71,7 +75,10 @@ def test_a_run_of_the_matrix_ends_in_a_table_a_report_and_junit(
     assert sum(int(suite.get("tests", "0")) for suite in suites) == 10
     shown = capsys.readouterr().out
     assert "R1" in shown
+    assert ["cell", "pass", "pass", "pass", "pass"] in [line.split() for line in shown.splitlines()]
     assert "10 passed" in shown
+    assert host.read("test/vm-1/results/plan.json")["version"] == "0.1.0"
+    assert (host.project_dir / "out/.lock").exists(), "two runs may write into one folder"
     assert host.vms == ["test/vm-1"]
     assert not host.left
 
@@ -92,6 +99,15 @@ def test_a_rule_that_no_test_answered_for_fails_its_cell(host: Host) -> None:
     assert host.call("test") == ExitCode.TESTS_FAILED
     (cell, *_) = host.read("test/report.json")["cells"]
     assert "R2 has no outcome" in cell["problems"]
+
+
+def test_what_a_run_made_fail_on_demand_is_in_its_report(host: Host) -> None:
+    frame = "toy_c_read+0x4/0x10 [toy_c]"
+    failure = {"path": "load", "nth": 1, "kind": "failslab", "errno": 12, "stack": [frame]}
+    left = ("file", "failures-toy_c-c.jsonl", json.dumps(failure))
+    host.play("vm-1", BOOT, left, ("cells",), ("end",))
+    assert host.call("test") == ExitCode.PASSED
+    assert host.read("test/report.json")["injected"] is not None
 
 
 def test_a_kernel_fault_is_the_exit_code_and_the_rest_is_run(
@@ -319,6 +335,14 @@ def test_a_benchmark_of_one_mode_boots_no_vm_for_the_other(host: Host) -> None:
     assert argv[argv.index("-append") + 1].endswith(" quiet")
 
 
+def test_exact_counts_are_of_every_cell_and_of_the_yardsticks(host: Host) -> None:
+    assert host.call("bench", "--quick", "--mode", "exact") == ExitCode.PASSED
+    report = host.read("bench/report.json")
+    assert report["results"]
+    assert report["yardsticks"]
+    assert sorted(host.vms) == ["bench/exact-1/vm-1", "bench/exact-2/vm-1"]
+
+
 def test_a_whole_benchmark_times_builds(host: Host) -> None:
     assert host.call("bench", "--mode", "wall") == ExitCode.PASSED
     builds = host.read("bench/report.json")["builds"]
@@ -422,6 +446,26 @@ def test_setup_and_build_leave_modules_and_a_report(
         "toy_c",
         "toy_rust",
     ]
+
+
+def test_the_commands_of_a_build_are_shown_and_not_run(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert host.call("build", "--show") == ExitCode.PASSED
+    shown = capsys.readouterr().out
+    assert "# toy_c for 7.3.4-toy" in shown
+    assert "M=samples/toy_rust modules" in shown
+
+
+def test_a_project_that_lacks_a_part_is_refused_before_anything_is_made(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (host.project_dir / "c_module/toy_c.c").write_text("int other;\n")
+    (host.project_dir / "c_tester/pyproject.toml").unlink()
+    assert host.call("test") == ExitCode.USAGE
+    shown = capsys.readouterr().err
+    assert "a tester's project is missing" in shown
+    assert "module toy_c" not in shown
 
 
 # -- a VM for a person ------------------------------------------------------------------------

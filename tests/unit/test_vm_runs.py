@@ -377,6 +377,8 @@ def test_a_recorded_vm_leaves_all_that_a_replay_takes(
     content = (run_dir / "initramfs").read_bytes()
     for name in ("results/plan.json", "twinmod/matrix/test_toy.py", "twinmod/module/toy_c.ko"):
         assert name.encode() in content
+    for name in ("proc", "sys", "tmp"):
+        assert f"{name}\0".encode() in content, "it has nowhere to mount it"
 
 
 # -- what it runs on --------------------------------------------------------------------------
@@ -403,6 +405,7 @@ def test_kvm_is_what_a_guest_booted_with_and_that_is_remembered(
     host: Host,
     bench: Bench,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     script: tuple[fakevm.Act, ...],
     name: str,
     reason: str,
@@ -413,6 +416,11 @@ def test_kvm_is_what_a_guest_booted_with_and_that_is_remembered(
     found = bench.find_accelerator()
     assert found.name == name
     assert reason in found.reason
+    (check,) = accelerator.check_vm(found)
+    assert check.found == f"{name} ({found.reason})"
+    known = json.loads((tmp_path / "cache/accelerator.json").read_text())
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert known["identity"].startswith(f"{boot_id} toy-"), "what this boot found is not the next's"
     probes = len(host.started)
     assert bench.find_accelerator() == found
     assert len(host.started) == probes, "it was tried again"
