@@ -108,7 +108,7 @@ def test_what_a_person_chose_is_known_before_a_kernel_is_there(
 
 def find_loose_decisions(text: str) -> Iterator[str]:
     """Yield what decides by an origin, and goes on without a word when there is another one."""
-    tree = ast.parse(text) if "Origin." in text else ast.Module()
+    tree = ast.parse(text if "Origin." in text else "")
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare) and "Origin." in ast.unparse(node):
             yield ast.unparse(node)
