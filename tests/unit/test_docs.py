@@ -39,7 +39,7 @@ def test_pages_link_to_files() -> None:
 BLOCK = re.compile(r"^( *)```python\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 #: A file of tests that a page tells the reader to make.
-TEST_FILE = re.compile(r"`(tests/\w+/test_\w+\.py)`")
+TEST_FILE = re.compile(r"`(tests/matrix/test_\w+\.py)`")
 
 
 def read_blocks(text: str) -> list[tuple[str, str]]:
@@ -56,7 +56,7 @@ def test_the_code_that_a_reader_copies_passes_ruff(
     arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
     ((file, code),) = read_blocks((CHECKOUT / "CONTRIBUTING.md").read_text())
-    assert not (CHECKOUT / file).exists()
+    assert file, "the page says in which file the code goes"
     (tmp_path / "code").write_text(code)
     # As if it stood where the page says: what is allowed there, and what is our own to import.
     ruff = (sys.executable, "-m", "ruff", *arguments, "--no-cache", "--stdin-filename", file, "-")
