@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Write the JSON Schema of every document to docs/schemas: ``python tests/schemas.py``."""
 
+import json
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from twinmod.base import documents
 from twinmod.base.documents import Document
@@ -50,5 +53,45 @@ def list_documents() -> tuple[type[Document], ...]:
     )
 
 
+def find_keys(schema: dict[str, Any]) -> set[str]:
+    """Return the keys of a document, each with those above it: "cells.outcome"."""
+
+    def walk(node: object, above: tuple[str, ...], seen: tuple[str, ...]) -> Iterator[str]:
+        if isinstance(node, list):
+            for one in node:
+                yield from walk(one, above, seen)
+        if not isinstance(node, dict):
+            return
+        for word, value in node.items():
+            if word == "$ref" and value not in seen:
+                part = schema["$defs"][value.rpartition("/")[2]]
+                yield from walk(part, above, (*seen, value))
+            elif word == "properties":
+                for key, one in value.items():
+                    yield ".".join((*above, key))
+                    yield from walk(one, (*above, key), seen)
+            elif word != "$defs":
+                yield from walk(value, above, seen)
+
+    return set(walk(schema, (), ()))
+
+
+def require_keys(folder: Path, kinds: Iterable[type[Document]]) -> None:
+    """Refuse to write a schema that lacks a key which the one in a folder has.
+
+    Who reads such a document by its tag would look for the key.
+    """
+    for kind in kinds:
+        path = folder / documents.name_file(kind)
+        if path.exists():
+            old, new = (json.loads(s) for s in (path.read_text(), documents.render_schema(kind)))
+            if lost := find_keys(old) - find_keys(new):
+                raise SystemExit(
+                    f"{documents.name_schema(kind)} loses {' '.join(sorted(lost))}: make the "
+                    f"number in its tag one higher, and remove {path}"
+                )
+
+
 if __name__ == "__main__":
+    require_keys(FOLDER, list_documents())
     documents.write_schemas(FOLDER, list_documents())

@@ -196,6 +196,38 @@ def test_a_verb_has_a_session_unless_it_is_named_as_one_without() -> None:
     assert not sessions.keys() & set(commands.WITHOUT_SESSION)
 
 
+#: Sessions for twinmod's own code, which CONTRIBUTING.md shows.
+OWN_SESSIONS = {"lint", "unit", "lowest"}
+
+
+def read_shown_sessions(page: str) -> set[str]:
+    """Return the sessions that README.md shows: alone in a line, or in its table's first column."""
+    shown = set(re.findall(r"^nox -s ([\w-]+)$", page, re.MULTILINE))
+    for cell in re.findall(r"^\| (`nox -s .*?) \| ", page, re.MULTILINE):
+        shown |= set(re.findall(r"`(?:nox -s )?([a-z][\w-]*)[^`]*`", cell))
+    return shown
+
+
+def read_all_sessions() -> set[str]:
+    code = ast.parse((CHECKOUT / "noxfile.py").read_text())
+    return {
+        next(
+            (k.value.value for k in getattr(decorator, "keywords", ()) if k.arg == "name"),
+            function.name,
+        )
+        for function in code.body
+        if isinstance(function, ast.FunctionDef)
+        for decorator in function.decorator_list
+    }
+
+
+def test_the_readme_shows_every_session_and_every_verb_without_one() -> None:
+    page, sessions = (CHECKOUT / "README.md").read_text(), read_all_sessions()
+    assert sessions >= read_sessions().keys() | OWN_SESSIONS
+    assert sessions - OWN_SESSIONS - read_shown_sessions(page) == set()
+    assert set(commands.WITHOUT_SESSION) - set(re.findall(r"twinmod ([a-z]+)", page)) == set()
+
+
 # -- and none elsewhere -----------------------------------------------------------------------
 
 

@@ -2,7 +2,9 @@
 """The differential without a VM: scripts, answers, and the search for a small failure."""
 
 import contextlib
+import errno
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,8 @@ import pytest
 from hypothesis import configuration, given, settings
 from hypothesis import strategies as st
 
-from differential import model, strategy
+from differential import executor, model, strategy
+from memory import errno_of
 from twinmod.base import documents
 from twinmod.cells.model import AnyCell, Cell, CellResult, DifferentialCell
 from twinmod.cells.transcript import End
@@ -217,6 +220,58 @@ def test_the_end_counts_too_and_so_does_what_is_missing_or_too_much() -> None:
     assert render_difference(c=[first, [0, 0, -1, "[8, 0, 0]"]]).startswith("at the end: ")
     assert "c None" in render_difference(c=[first])
     assert "more is left" in render_difference(c=[*map(list, RIGHT), [0, 0, 0, ""]])
+
+
+# -- carrying out -----------------------------------------------------------------------------
+
+
+class FileDevice:
+    """Stands for a tester's device: a file, which cannot be opened with O_EXCL."""
+
+    def __init__(self, path: Path, flags: int = os.O_RDWR) -> None:
+        if flags & os.O_EXCL:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self.fd = os.open(path, flags)
+
+    def lseek(self, offset: int, whence: int) -> int:
+        if self.fd < 0:
+            raise ValueError("I/O operation on closed device")
+        return os.lseek(self.fd, offset, whence)
+
+    def read(self, size: int) -> bytes:
+        return os.read(self.fd, size)
+
+    def close(self) -> None:
+        os.close(self.fd)
+        self.fd = -1
+
+
+class ExclusiveModel(model.Model):
+    """Refuses O_EXCL, as FileDevice does."""
+
+    def _open(self, file: int, flags: int) -> tuple[int, bytes]:
+        if flags & os.O_EXCL:
+            raise model.refuse(errno.EINVAL)
+        return super()._open(file, flags)
+
+
+def test_a_file_that_cannot_be_opened_anew_stays_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "device").write_bytes(bytes(SIZE))
+    execution = executor.Execution(tmp_path / "device", SimpleNamespace(Device=FileDevice))
+    modelled = ExclusiveModel(SIZE)
+    replaced = execution.files[0].fd
+    for step in (
+        READ,
+        ("open", {"file": 0, "flags": os.O_RDWR | os.O_EXCL}),
+        READ,
+        ("open", {"file": 0, "flags": os.O_RDONLY}),
+        READ,
+    ):
+        assert execution.apply(*step) == modelled.apply(step), step
+    opened = [replaced, *(device.fd for device in execution.files)]
+    execution.close()
+    for descriptor in opened:
+        assert errno_of(os.fstat, descriptor) == errno.EBADF
 
 
 # -- the search -------------------------------------------------------------------------------

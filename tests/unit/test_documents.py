@@ -131,3 +131,45 @@ def test_every_document_has_a_schema(schemas: ModuleType) -> None:
     texts = (path.read_text() for path in sources if path != Path(__file__))
     tags = [tag for text in texts for tag in re.findall(r'\btag="(twinmod[^"]+)"', text)]
     assert sorted(tags) == sorted(map(documents.name_schema, schemas.list_documents()))
+
+
+class Renamed(Document, frozen=True, kw_only=True, tag="twinmod.sample/1"):
+    """A sample of which a key has another name."""
+
+    name: str
+    share: float
+    inside: Inner | None
+    counts: dict[str, int]
+    added: int
+
+
+class Higher(Document, frozen=True, kw_only=True, tag="twinmod.sample/2"):
+    """One that says so."""
+
+    name: str
+
+
+class Grown(Sample, frozen=True, kw_only=True, tag="twinmod.sample/1"):
+    """One with a key more."""
+
+    added: int
+
+
+def test_a_schema_without_a_key_that_it_had_needs_a_higher_tag(
+    schemas: ModuleType, tmp_path: Path
+) -> None:
+    documents.write_schemas(tmp_path, (Sample,))
+    for kind in (Sample, Grown, Higher):
+        schemas.require_keys(tmp_path, (kind,))
+    with pytest.raises(SystemExit) as refused:
+        schemas.require_keys(tmp_path, (Renamed,))
+    path = tmp_path / "twinmod.sample-1.json"
+    assert refused.value.code == (
+        "twinmod.sample/1 loses inner inner.words: make the number in its tag one higher, "
+        f"and remove {path}"
+    )
+
+
+def test_the_keys_of_a_schema_are_those_of_its_parts_too(schemas: ModuleType) -> None:
+    schema = json.loads((schemas.FOLDER / "twinmod.matrix-1.json").read_text())
+    assert {"schema", "cells", "cells.reason"} < schemas.find_keys(schema)

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which of the three kinds a configured kernel is, and what all kinds have in common."""
 
+import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
+from twinmod.base import templates
 from twinmod.base.sandbox import Chroot
 from twinmod.kernels import find, roots
 from twinmod.kernels.debug import DebugKernel
@@ -98,3 +101,39 @@ def test_what_a_person_chose_is_known_before_a_kernel_is_there(
     (tmp_path / "out").mkdir()
     (tmp_path / "out/.config").write_text("CONFIG_MODULE_SIG=y\n")
     assert mine.read_chosen_options() == {"CONFIG_MODULE_SIG": "y"}
+
+
+# -- a fourth kind ----------------------------------------------------------------------------
+
+
+def find_loose_decisions(text: str) -> Iterator[str]:
+    """Yield what decides by an origin, and goes on without a word when there is another one."""
+    tree = ast.parse(text if "Origin." in text else "")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare) and "Origin." in ast.unparse(node):
+            yield ast.unparse(node)
+        if isinstance(node, ast.Match) and "Origin." in ast.unparse(node):
+            last = node.cases[-1]
+            if "assert_never(" not in ast.unparse(last):
+                yield f"case {ast.unparse(last.pattern)}"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("if tree.origin == Origin.STOCK: pass", ["tree.origin == Origin.STOCK"]),
+        ("own = origin in (Origin.TREE,)", ["origin in (Origin.TREE,)"]),
+        ("match origin:\n case Origin.TREE: a()\n case _: b()", ["case _"]),
+        ("match origin:\n case Origin.TREE: a()\n case _: assert_never(origin)", []),
+        ("origin = Origin.TREE", []),
+    ],
+)
+def test_a_decision_that_leaves_out_an_origin_is_found(text: str, found: list[str]) -> None:
+    assert list(find_loose_decisions(text)) == found
+
+
+def test_mypy_sees_where_code_decides_by_the_origin_of_a_kernel() -> None:
+    """With match and assert_never, a new member is an error at each place that must know it."""
+    paths = sorted(templates.PACKAGE_DIR.rglob("*.py"))
+    found = {path.name: list(find_loose_decisions(path.read_text())) for path in paths}
+    assert {name: places for name, places in found.items() if places} == {}

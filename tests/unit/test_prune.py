@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a run uses of the cache is what prune keeps, whatever the project's inputs are."""
 
+import ast
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from twinmod.base import cache, process, registries, templates
+from twinmod.base.cache import CacheEntry
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
@@ -302,6 +304,47 @@ def test_nothing_goes_while_a_part_of_the_project_is_missing(
     assert world.call() == ExitCode.USAGE
     assert part in capsys.readouterr().err
     assert world.list() == made
+
+
+# -- no entry is left out ---------------------------------------------------------------------
+
+
+def find_makers(node: ast.AST, name: str = "") -> Iterator[str]:
+    """Yield the qualified names of the functions that make a CacheEntry."""
+    for child in ast.iter_child_nodes(node):
+        match child:
+            case ast.ClassDef():
+                yield from find_makers(child, f"{name}{child.name}.")
+            case ast.FunctionDef():
+                yield from find_makers(child, f"{name}{child.name}.<locals>.")
+            case ast.Call(func=ast.Name(id="CacheEntry") | ast.Attribute(attr="CacheEntry")):
+                yield name.removesuffix(".<locals>.").removesuffix(".")
+            case _:
+                yield from find_makers(child, name)
+
+
+def test_prune_knows_every_entry_that_the_package_makes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody knows the key of a kernel that is built from one which is not there.
+    world.use()
+    called = set()
+    initialise = CacheEntry.__init__
+
+    def note(entry: CacheEntry, **fields: Any) -> None:
+        code = sys._getframe(1).f_code
+        called.add((Path(code.co_filename), code.co_qualname))
+        initialise(entry, **fields)
+
+    monkeypatch.setattr(CacheEntry, "__init__", note)
+    world.workspace.find_used_entries()
+    made = {
+        (path, name)
+        for path in templates.PACKAGE_DIR.rglob("*.py")
+        for name in find_makers(ast.parse(path.read_text()))
+    }
+    assert len(made) > 5
+    assert made - called == set(), "of these entries Workspace.find_folders yields nothing"
 
 
 # -- keys -------------------------------------------------------------------------------------

@@ -86,3 +86,69 @@ def test_the_rust_drivers_own_file_denies_unsafe_code() -> None:
     # The one exception is the file that has all of it.
     (exempt,) = re.findall(r"#!?\[(?:allow|expect)\(unsafe_code\)\]\s*(.*)", code)
     assert exempt == "mod chardev;"
+
+
+# -- the twins' own files ---------------------------------------------------------------------
+
+#: By language: the driver's own file, and what matches a comment, what may stand between it and the
+#: function that it is of, and the function's name.
+TWINS = {
+    "c": (
+        "c_module/mdriver_c.c",
+        re.compile(
+            r"(?:/\*(?P<comment>(?:(?!\*/).)*)\*/\n)?"
+            r"^(?!return)\w[^\n(;={]*?\bmdriver_(?P<name>\w+)\([^;{]*\)\n\{",
+            re.MULTILINE | re.DOTALL,
+        ),
+    ),
+    "rust": (
+        "rust_module/mdriver_rust.rs",
+        re.compile(
+            r"(?P<comment>(?:^ *///[^\n]*\n)*)(?:^ *#\[[^\n]*\n)*^ *fn (?P<name>\w+)",
+            re.MULTILINE,
+        ),
+    ),
+}
+
+#: Functions of one twin alone, with the reason.
+ALONE = {
+    ("c", "span"): "in Rust it is Span::new of chardev.rs",
+    ("c", "of"): "in Rust chardev.rs finds the device of a file",
+    ("c", "llseek"): "in Rust it is chardev.rs's, which asks for the size",
+    ("c", "free_pages"): "in Rust the pages free themselves",
+    ("c", "alloc_pages"): "in Rust it is Mdriver::new",
+    ("c", "exit"): "in Rust the registration ends itself",
+    ("rust", "new"): "in C it is mdriver_alloc_pages",
+    ("rust", "size"): "in C it is in the struct, and lseek reads it there",
+}
+
+
+def read_functions(language: str) -> list[tuple[str, str]]:
+    """Return (name, comment) of a twin's functions, in their order."""
+    file, function = TWINS[language]
+    text = (CHECKOUT / file).read_text()
+    return [
+        (match["name"], " ".join(re.sub(r"///|[*@`]", " ", match["comment"] or "").split()))
+        for match in function.finditer(text)
+    ]
+
+
+def test_the_twins_have_the_same_functions_with_the_same_comments_in_the_same_order() -> None:
+    found = {language: read_functions(language) for language in TWINS}
+    alone = {(language, name) for language in TWINS for name, _ in found[language]} & ALONE.keys()
+    assert alone == ALONE.keys()
+    c, rust = (
+        [(name, comment) for name, comment in found[language] if (language, name) not in ALONE]
+        for language in TWINS
+    )
+    assert len(c) > 15
+    assert c == rust
+
+
+def test_the_twins_name_the_same_rules_above_functions() -> None:
+    """Those of single operations stand in the table, which is chardev.rs's in Rust."""
+    c, rust = (
+        {comment for _, comment in read_functions(language) if re.match(r"R\d", comment)}
+        for language in TWINS
+    )
+    assert c == rust

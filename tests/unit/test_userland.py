@@ -239,6 +239,39 @@ def test_what_pytest_says_of_a_matrix_is_in_the_error(
     assert words in errors.render_error(programs.find_collect_error(tmp_path, found, output))
 
 
+@pytest.mark.parametrize(
+    ("narrowing", "status", "message", "hint"),
+    [
+        (
+            ("--rule", "R26"),
+            5,
+            "--rule R26 matches no test",
+            'no test in /p/tests/matrix is marked @pytest.mark.rule("R26")',
+        ),
+        (
+            ("--rule", "R26", "--rule", "R27"),
+            5,
+            "--rule R26 --rule R27 matches no test",
+            (
+                'no test in /p/tests/matrix is marked @pytest.mark.rule("R26") or '
+                '@pytest.mark.rule("R27")'
+            ),
+        ),
+        (("--rule", "R4", "-k", "no"), 5, "--rule R4 -k no matches no test", "--rule takes a rule"),
+        (("-k", "no"), 5, "-k no matches no test", "--rule takes a rule's number"),
+        (("-k", "a b"), 4, "-k 'a b' is not an expression", "--rule takes a rule's number"),
+        (("--rule", "R4"), 3, "--rule R4 cannot be collected", "--rule takes a rule's number"),
+    ],
+)
+def test_a_selection_that_leaves_no_test_says_which_mark_is_missing(
+    narrowing: tuple[str, ...], status: int, message: str, hint: str
+) -> None:
+    matrix_dir = Path("/p/tests/matrix")
+    error = programs.find_selection_error(matrix_dir, narrowing, status, "")
+    assert error.message == message
+    assert error.hint.startswith(hint)
+
+
 def test_the_programs_are_as_old_as_the_headers_that_they_include(tmp_path: Path) -> None:
     write(tmp_path, "compat32.c")
     files = programs.read_programs(tmp_path, (("c_module/mdriver.h", b"#define X"),))

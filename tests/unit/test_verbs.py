@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from twinmod.base import documents, templates
+from twinmod.base import documents, process, templates
 from twinmod.base.sandbox import Chroot
 from twinmod.bench import run as bench_run
 from twinmod.bench.figures import Figure
@@ -37,7 +37,7 @@ from twinmod.matrix import report, run
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
 from twinmod.ui import cli, command
-from twinmod.userland import native, testers
+from twinmod.userland import entries, native, programs, testers
 from twinmod.vm import boot, gdb, machine, recording, running, session, shell
 from twinmod.workspace import Prepared, Workspace
 
@@ -285,6 +285,23 @@ def test_the_differential_alone_goes_on_with_the_modules_that_there_are(
     _, work = differential_run.prepare_alone(workspace, prepared, Path("out/soak"), 60)
     assert [product.module for product in work.products] == ["mdriver_c"]
     assert any(line.startswith(ABSENT) for line in told)
+
+
+# -- a rule that no test is for ---------------------------------------------------------------
+
+
+def test_a_rule_without_a_test_is_refused_before_a_module_is_built(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = SimpleNamespace(ensure=lambda _: SimpleNamespace(path=Path("/cache/programs")))
+    monkeypatch.setattr(entries, "prepare_programs", lambda *_: made)
+    monkeypatch.setattr(process, "run_unchecked", lambda _: (programs.NO_TESTS, ""))
+    built: list[builds_build.BuildPlan] = []
+    monkeypatch.setattr(builds_build, "build", lambda plan, _: built.append(plan))
+    assert call("test", "--rule", "R25") == ExitCode.USAGE
+    assert '/tests/matrix is marked @pytest.mark.rule("R25")' in capsys.readouterr().err
+    assert built == []
+    assert world.works == []
 
 
 # -- repeats ----------------------------------------------------------------------------------

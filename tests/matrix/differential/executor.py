@@ -86,8 +86,10 @@ class Execution:
     # -- files --------------------------------------------------------------------------------
 
     def _open(self, file: int, flags: int) -> tuple[int, bytes]:
+        # A call that is refused leaves the file that there was, as in the model.
+        opened = self.tester.Device(self.path, flags)
         self.files[file].close()
-        self.files[file] = self.tester.Device(self.path, flags)
+        self.files[file] = opened
         return 0, b""
 
     def _duplicate(self, file: int, source: int) -> tuple[int, bytes]:

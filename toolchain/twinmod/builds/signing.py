@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import assert_never
 
 from twinmod.base import commands, files, process, sandbox
 from twinmod.base.process import Command
@@ -274,9 +275,19 @@ def find_keys(tree: KernelTree) -> Keys:
                 ("CONFIG_MODULE_SIG_KEY", name),
                 ("certificate", str(certificate)),
             ),
-            hint=STOCK_HINT if tree.origin == Origin.STOCK else OWN_HINT,
+            hint=_plan_hint(tree.origin),
         )
     return Keys(module_key=key, module_certificate=certificate)
+
+
+def _plan_hint(origin: Origin) -> str:
+    match origin:
+        case Origin.STOCK:
+            return STOCK_HINT
+        case Origin.BUILT | Origin.TREE:
+            return OWN_HINT
+        case _:
+            assert_never(origin)
 
 
 def sign_product(tree: KernelTree, product: Product) -> Product:

@@ -2,6 +2,7 @@
 """A configured kernel, whichever of the three kinds it is."""
 
 from collections.abc import Callable
+from typing import assert_never
 
 from twinmod.base import commands
 from twinmod.base.check import Check
@@ -64,7 +65,7 @@ def check_tree(kernel: Kernel, tree: KernelTree | None, error: TwinmodError) -> 
     """
     name = f"tree of {kernel.spec.name}"
     if tree is None:
-        own = kernel.origin == Origin.TREE
+        own = not _is_made(kernel.origin)
         names = (("kernel", name), ("C", "compiler"), ("Rust", "rustc"), ("Rust", "crates"))
         found = error.message if own else "not made yet"
         return tuple(
@@ -98,6 +99,28 @@ def check_tree(kernel: Kernel, tree: KernelTree | None, error: TwinmodError) -> 
     )
 
 
+def _is_made(origin: Origin) -> bool:
+    """Tell whether setup makes a kernel; a person's own tree only that person can mend."""
+    match origin:
+        case Origin.STOCK | Origin.BUILT:
+            return True
+        case Origin.TREE:
+            return False
+        case _:
+            assert_never(origin)
+
+
+def _is_rebuilt(origin: Origin) -> bool:
+    """Tell whether the crates come of another build than the kernel, whose BTF shows its types."""
+    match origin:
+        case Origin.STOCK:
+            return True
+        case Origin.BUILT | Origin.TREE:
+            return False
+        case _:
+            assert_never(origin)
+
+
 def _check_crates(tree: KernelTree) -> tuple[Check, ...]:
     proved = tree.proof
     if not proved.rustc:
@@ -110,7 +133,7 @@ def _check_crates(tree: KernelTree) -> tuple[Check, ...]:
                 ok=True,
             ),
         )
-    stock = tree.origin == Origin.STOCK
+    stock = _is_rebuilt(tree.origin)
     return (
         Check(group="Rust", name="rustc", found=proved.rustc, needed="the kernel's own", ok=True),
         Check(

@@ -21,7 +21,7 @@ from twinmod.kernels.model import KernelTree
 from twinmod.matrix import report
 from twinmod.matrix.report import TestReport
 from twinmod.project import rules as project_rules
-from twinmod.userland import programs
+from twinmod.userland import entries, programs
 from twinmod.vm import boot, running
 from twinmod.workspace import Prepared, Workspace
 
@@ -76,7 +76,7 @@ def run_test(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> Run:
     """Run the matrix on one kernel, write the reports to a folder.
 
     Raises:
-        ConfigError: The kernel can have none of the selected cells.
+        ConfigError: The kernel can have none of the selected cells, or no test is selected.
     """
     config, selection, out_dir = workspace.config, wanted.selection, wanted.out_dir
     rules = project_rules.read_rules(config)
@@ -84,6 +84,8 @@ def run_test(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> Run:
     cells, absent = cells_selection.plan_presence(selection.plan_cells(config), prepared.tree)
     if not cells:
         raise ConfigError(f"there is nothing to test: {absent[0].reason}")
+    if selection.narrowing:
+        _require_tests(workspace, prepared, selection)
     languages = tuple(sorted({cell.language for cell in cells}))
     products = wanted.products or workspace.build(prepared, languages)
     setting = _prepare_setting(workspace, prepared, wanted)
@@ -130,20 +132,21 @@ def run_test(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> Run:
 
 
 def _prepare_setting(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> boot.Setting:
-    """Return what every VM of the run is made of.
+    """Return what every VM of the run is made of."""
+    setting = replace(workspace.environment(prepared), root_dir=wanted.root_dir)
+    return boot.plan_recorded(setting) if wanted.selection.record else setting
+
+
+def _require_tests(workspace: Workspace, prepared: Prepared, selection: Selection) -> None:
+    """Refuse a selection that leaves no test, before a module is built for it.
 
     Raises:
-        SelectionError: No test is selected.
+        SelectionError: It leaves none, or -k has no expression.
     """
-    selection = wanted.selection
-    setting = replace(workspace.environment(prepared), root_dir=wanted.root_dir)
-    if selection.record:
-        setting = boot.plan_recorded(setting)
-    if selection.narrowing:
-        programs.require_tests(
-            prepared.chroot, prepared.site_dir, setting.userland.programs_dir, selection.narrowing
-        )
-    return setting
+    config, chroot = workspace.config, prepared.chroot
+    programs_dir = entries.prepare_programs(config, chroot).ensure(workspace.progress).path
+    site_dir, matrix_dir = prepared.site_dir, config.matrix_dir
+    programs.require_tests(chroot, site_dir, programs_dir, matrix_dir, selection.narrowing)
 
 
 def _judge(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import assert_never
 
 from twinmod.base import archives, cache, commands, documents, zstd
 from twinmod.base.progress import Progress
@@ -334,7 +335,7 @@ def find_other_kernel(
         (
             other
             for other, tree in trees
-            if tree is None and find.choose_kernel(other.config).origin == Origin.STOCK
+            if tree is None and _is_downloaded(find.choose_kernel(other.config).origin)
         ),
         key=lambda other: other.config.kernel.suite == config.kernel.suite,
     )
@@ -350,6 +351,16 @@ def find_other_kernel(
     if refused is not None:
         raise refused
     return None
+
+
+def _is_downloaded(origin: Origin) -> bool:
+    match origin:
+        case Origin.STOCK:
+            return True
+        case Origin.BUILT | Origin.TREE:
+            return False
+        case _:
+            assert_never(origin)
 
 
 def check_other_kernel(subject: Subject, out_dir: Path) -> str:

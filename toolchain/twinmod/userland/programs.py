@@ -194,26 +194,39 @@ def _is_test(path: Path) -> bool:
 
 
 def require_tests(
-    chroot: Chroot, site_dir: Path, programs_dir: Path, narrowing: tuple[str, ...]
+    chroot: Chroot, site_dir: Path, programs_dir: Path, matrix_dir: Path, narrowing: tuple[str, ...]
 ) -> None:
-    """Refuse a selection that leaves no test, before a VM is booted for it.
+    """Refuse a selection that leaves no test.
 
     Raises:
         SelectionError: It leaves none, or -k has no expression.
     """
     command = _plan_program(chroot, site_dir, programs_dir, plan_collect(narrowing), writable=False)
     status, output = process.run_unchecked(command)
-    if status == 0:
-        return
+    if status != 0:
+        raise find_selection_error(matrix_dir, narrowing, status, output)
+
+
+def find_selection_error(
+    matrix_dir: Path, narrowing: tuple[str, ...], status: int, output: str
+) -> SelectionError:
+    """Return the error of a selection with which pytest collects nothing.
+
+    Args:
+        matrix_dir: The folder that a person knows.
+        narrowing: pytest's arguments; their rules are the contract's.
+        status: pytest's.
+        output: What it said.
+    """
     why = {4: "is not an expression", NO_TESTS: "matches no test"}.get(
         status, "cannot be collected"
     )
     said = tuple(("pytest", line) for line in output.splitlines() if line.startswith("ERROR"))
-    raise SelectionError(
-        f"{shlex.join(narrowing)} {why}",
-        facts=said[:1],
-        hint="--rule takes a rule's number, -k parts of test names: --rule R4 -k 'not short'",
-    )
+    hint = "--rule takes a rule's number, -k parts of test names: --rule R4 -k 'not short'"
+    if status == NO_TESTS and "-k" not in narrowing:
+        marks = " or ".join(f'@pytest.mark.rule("{rule}")' for rule in narrowing[1::2])
+        hint = f"no test in {matrix_dir} is marked {marks}"
+    return SelectionError(f"{shlex.join(narrowing)} {why}", facts=said[:1], hint=hint)
 
 
 def _plan_program(

@@ -2,6 +2,7 @@
 """What a run needs: `doctor`, `setup`, `cache`."""
 
 import urllib.request
+from typing import assert_never
 
 import click
 
@@ -68,10 +69,13 @@ def setup(state: State, kernel: str) -> ExitCode:
 def _print_setup(prepared: Prepared) -> None:
     proved = prepared.tree.proof
     click.echo(f"kernel   {prepared.tree.release}, version {prepared.tree.version}")
-    if prepared.tree.origin == Origin.BUILT:
-        click.echo("config   has every option that was asked for")
-    else:
-        click.echo(f"config   identical to that of {proved.reference}")
+    match prepared.tree.origin:
+        case Origin.BUILT:
+            click.echo("config   has every option that was asked for")
+        case Origin.STOCK | Origin.TREE:
+            click.echo(f"config   identical to that of {proved.reference}")
+        case other:
+            assert_never(other)
     if not proved.rustc:
         click.echo("Rust     none: the kernel was built without it")
         return
