@@ -66,31 +66,40 @@ def call_kernel(number: int, *arguments: Any) -> int:
     if number == NR_FINIT_MODULE:
         descriptor, parameters, _ = arguments
         name = Path(f"/proc/self/fd/{descriptor}").readlink().stem
-        return act("finit_module", name, parameters.decode())
+        return load(name, parameters.decode())
     assert number == NR_DELETE_MODULE, number
     name, _ = arguments
-    return act("delete_module", name.decode())
+    return unload(name.decode())
 
 
-def act(call: str, name: str, parameters: str = "") -> int:
-    """Load or unload a module; return what the system call does."""
-    note(" ".join(filter(None, (call, name, parameters))))
-    folder, device = WORLD / "sys/module" / name, WORLD / "dev" / name
-    refusal = WORLD / call
-    loads = call == "finit_module"
-    code = errno.EEXIST if loads else errno.ENOENT
-    if folder.exists() == loads or refusal.exists():
-        ctypes.set_errno(int(refusal.read_text()) if refusal.exists() else code)
-        write_log(f"{call}.log")
+def load(name: str, parameters: str) -> int:
+    """Load a module: it has a folder, and a device; return what finit_module(2) does."""
+    note(f"finit_module {name} {parameters}".rstrip())
+    folder = WORLD / "sys/module" / name
+    if is_refused("finit_module", errno.EEXIST if folder.exists() else 0):
         return -1
-    write_log(f"{call}.log")
-    if loads:
-        folder.mkdir()
-        device.touch()
-    else:
-        device.unlink()
-        folder.rmdir()
+    folder.mkdir()
+    (WORLD / "dev" / name).touch()
     return 0
+
+
+def unload(name: str) -> int:
+    """Unload a module; return what delete_module(2) does."""
+    note(f"delete_module {name}")
+    folder = WORLD / "sys/module" / name
+    if is_refused("delete_module", 0 if folder.exists() else errno.ENOENT):
+        return -1
+    (WORLD / "dev" / name).unlink()
+    folder.rmdir()
+    return 0
+
+
+def is_refused(call: str, code: int) -> bool:
+    """Let the kernel say what it has to say of a call; tell whether the call fails."""
+    write_log(f"{call}.log")
+    path = WORLD / call
+    ctypes.set_errno(int(path.read_text()) if path.exists() else code)
+    return ctypes.get_errno() != 0
 
 
 def write_log(name: str) -> None:

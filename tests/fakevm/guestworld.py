@@ -159,7 +159,7 @@ class World:
         return path.read_text().splitlines() if path.exists() else []
 
     def write(self, name: str, text: str) -> None:
-        """Let something of the world be otherwise; see LOOP, and ``act`` of guest.py."""
+        """Let something of the world be otherwise; see LOOP, and ``is_refused`` of guest.py."""
         (self.folder / name).write_text(text)
 
     def refuse(self, call: str, code: int) -> None:

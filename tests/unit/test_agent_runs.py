@@ -244,6 +244,25 @@ def test_turns_are_taken_by_every_module_with_each_tester(world: World) -> None:
     assert world.called[-3:] == ["delete_module toy_c", "delete_module toy_rust", REBOOT]
 
 
+def test_a_loop_that_fails_ends_its_cell_with_an_exception(world: World) -> None:
+    world.write("broken", "")
+    said = world.run(world.plan(MeasureJob(measurement=MEASUREMENT), "toy_c/c"))
+    ((outcome, (problem,)),) = find_ends(said)
+    assert outcome == "failed"
+    assert "status 120: an exception; toy_c-c.measure.log ends with" in problem
+    assert "the loop ended with status 3: no such device" in problem
+
+
+def test_a_module_that_is_not_loaded_again_ends_its_cell_with_an_exception(world: World) -> None:
+    world.refuse("delete_module", errno.EBUSY)
+    said = world.run(world.plan(MeasureJob(measurement=MEASUREMENT), "toy_c/c"))
+    ((outcome, (problem, stays)),) = find_ends(said)
+    why = "it has no exit function, or the kernel is loading or unloading it"
+    assert outcome == "failed"
+    assert f"GuestError: toy_c was not loaded again: {why}" in problem
+    assert stays == f"toy_c did not unload: {why}"
+
+
 def test_a_shell_has_every_module_loaded(world: World) -> None:
     said = world.run(world.plan(None))
     assert (said.status, said.events) == (0, ())
@@ -258,3 +277,11 @@ def test_a_vm_without_a_port_ends_its_agent(world: World) -> None:
     assert said.status != 0
     assert "the VM has no port 'twinmod'" in said.output
     assert not said.events
+
+
+def test_a_shell_says_which_modules_it_has_not(world: World) -> None:
+    world.refuse("finit_module", errno.ENOMEM)
+    said = world.run(world.plan(None))
+    assert said.status == 0
+    assert "toy_c did not load: Cannot allocate memory\ntoy_rust did not load:" in said.output
+    assert world.called[-2:] == ["a shell: --norc -i", REBOOT]
