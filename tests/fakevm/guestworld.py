@@ -197,13 +197,16 @@ class World:
         )
         return replace(plan, **values)
 
-    def run(self, plan: Plan, requests: tuple[Request, ...] = (), behaviour: str = "") -> Said:
+    def run(
+        self, plan: Plan, requests: tuple[Request, ...] = (), behaviour: str = "", pause: int = 0
+    ) -> Said:
         """Run the agent to its end; make the requests once it is ready for them.
 
         Args:
             plan: What it is told.
             requests: Made one after the other, each after an answer.
             behaviour: Of the device and its tests; see TESTS and TESTER.
+            pause: How often the agent says that it is alive before the first request is made.
         """
         (self.folder / "results/plan.json").write_text(protocol.render_plan(plan))
         master, slave = pty.openpty()
@@ -226,17 +229,18 @@ class World:
         )
         output_path = self.folder / "output"
         with output_path.open("wb") as output, process.start(command, stdout=output) as agent:
-            events = tuple(self._converse(agent, master, requests))
+            events = tuple(self._converse(agent, master, requests, pause))
             status = agent.wait(LIMIT_S)
         for descriptor in (master, slave, kernel):
             os.close(descriptor)
         return Said(events=events, status=status, output=output_path.read_text())
 
     def _converse(
-        self, agent: process.Process, master: int, requests: tuple[Request, ...]
+        self, agent: process.Process, master: int, requests: tuple[Request, ...], pause: int
     ) -> Iterator[protocol.Event]:
         """Yield what the agent says until it ends."""
         left = iter((*requests, None))
+        asked = False
         rest = b""
         ended = os.pidfd_open(agent.pid)
         while True:
@@ -249,8 +253,11 @@ class World:
                 event = protocol.parse_event(line.decode())
                 assert event is not None, line
                 yield event
-                if isinstance(event, protocol.Ready | protocol.Answered):
+                asked = asked or isinstance(event, protocol.Ready | protocol.Answered)
+                pause -= asked and isinstance(event, protocol.Alive)
+                if asked and pause <= 0:
                     os.write(master, protocol.render_request(next(left)).encode() + b"\n")
+                    asked = False
             if not chunk:
                 os.close(ended)
                 return

@@ -180,6 +180,13 @@ def test_the_differential_answers_for_every_module_until_there_is_no_request_lef
     ]
 
 
+def test_an_agent_waits_for_a_host_for_longer_than_for_a_step(world: World) -> None:
+    plan = world.plan(
+        DifferentialJob(package="adding"), "differential", port="/dev/ttyS1", limit_s=1.0
+    )
+    assert find_ends(world.run(plan, pause=30)) == [("passed", ())], "it ended before 1.5 s"
+
+
 READ = Timing(operation=Operation.PREAD, size_bytes=1)
 MEASUREMENT = Measurement(
     timings=(
