@@ -9,7 +9,7 @@ import json
 import os
 import select
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,22 +17,22 @@ from typing import Any
 
 import pytest
 
-from twinmod import workspace
 from twinmod.base import cache
 from twinmod.base.progress import Progress
-from twinmod.base.sandbox import Chroot
 from twinmod.builds.product import Product
-from twinmod.cells.model import Cell, CellResult
+from twinmod.cells.model import Cell, CellResult, DifferentialCell
+from twinmod.differential import run as differential_run
 from twinmod.guest import protocol
-from twinmod.guest.protocol import Count, Outcome, Segments, Timing, Turns
-from twinmod.kernels import roots, stock
+from twinmod.guest.protocol import Count, Operation, Outcome, Segments, Timing, Turns
+from twinmod.kernels import find, roots
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
-from twinmod.project.model import Language, VmSpec
+from twinmod.project.model import LANGUAGES, Language, VmSpec
 from twinmod.ui import cli
 from twinmod.vm import accelerator, boot, initramfs, machine, running, session
 from twinmod.vm.machine import Accelerator
 from twinmod.vm.session import Boots, Vm, VmEnd
+from twinmod.workspace import Workspace
 
 RELEASE = "7.3.4-toy"
 
@@ -143,11 +143,11 @@ PROJECT = {
     "rust_tester/pyproject.toml": "",
     "rust_tester/Cargo.lock": "version = 4\n",
     "matrix/test_toy.py": "",
-    "matrix/kmod.py": "",
     "matrix/adding/__init__.py": "",
     "matrix/adding/strategy.py": STRATEGY,
     "matrix/adding/corpus/first.replay": SCRIPT,
     "zoo/conftest.py": "",
+    "zoo/support/zoo_toy.py": "",
     **{
         f"zoo/{name}/{file}": text
         for name in dict.fromkeys(attempt.partition("/")[0] for attempt in ZOO)
@@ -227,11 +227,10 @@ def _edit(event: protocol.Event, **values: str) -> str:
 
 def plan_lines(packages: Mapping[str, str]) -> dict[str, Any]:
     """Return what the player reads beside its scripts."""
-    segments = Segments(
-        timing=Timing(operation=""), cell="", load=0, first=0, lengths=(1, 2), faults=(0,) * 4
-    )
+    timing = Timing(operation=Operation.READ)
+    segments = Segments(timing=timing, cell="", load=0, first=0, lengths=(1, 2), faults=(0,) * 4)
     turns = Turns(
-        timing=Timing(operation=""),
+        timing=timing,
         module="",
         tester="",
         calls=1,
@@ -257,11 +256,11 @@ def plan_lines(packages: Mapping[str, str]) -> dict[str, Any]:
             protocol.TurnsTaken(values=turns), timing="TIMING", module="MODULE", tester="TESTER"
         ),
         "oops": OOPS,
-        "works": {
+        "jobs": {
             "matrix": run_cell(),
             "count": count(),
             "measure": measure(),
-            "turns": (begin("@CELL@"), ("turns",), end()),
+            "turns": (begin("@CELL@"), ("turns", "@CELL@"), end()),
             "differential": serve(),
         },
         "cells": {},
@@ -435,11 +434,11 @@ def write_cache(config: Config) -> None:
         for name in (*initramfs.PROGRAMS, "usr/lib/python3.13/os.py", "usr/bin/gdb"):
             touch(entry.path / "root" / name)
         cache.write_record(entry.path, {"mirror": config.mirror}, ())
-    chroot = find_chroot(config)
-    kernel = stock.plan_entry(config.kernel, chroot, config.mirror)
+    kernel = find.choose_kernel(config)
     if kernel.find() is None:
+        kernel_dir = cache.find_cache_dir() / "kernel" / kernel.key
         for name in ("vm/vmlinux", "vm/9p.ko", "build/.config", *DEBUGGED, "linux/Makefile"):
-            touch(kernel.path / name)
+            touch(kernel_dir / name)
         proof = {
             "reference": "the toy kernel",
             "rustc": "rustc 1.85.1",
@@ -454,20 +453,13 @@ def write_cache(config: Config) -> None:
             "vm_modules": ["9p.ko"],
             "proof": proof,
         }
-        cache.write_record(kernel.path, record, ())
+        cache.write_record(kernel_dir, record, ())
 
 
 def touch(path: Path) -> None:
     """Have an empty file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
-
-
-def find_chroot(config: Config) -> Chroot:
-    """Return the chroot that write_cache made."""
-    found = roots.find_chroot(config.chroot)
-    assert found is not None
-    return found
 
 
 # -- VMs without a verb -----------------------------------------------------------------------
@@ -481,36 +473,31 @@ class Bench:
     products: tuple[Product, ...]
     out_dir: Path
 
-    def plan_work(self, cells: Iterable[Cell], **values: Any) -> boot.MatrixWork:
+    def plan_matrix(self, *cells: Cell | DifferentialCell) -> boot.MatrixWork:
         """Return work for cells of the matrix."""
-        return boot.MatrixWork(cells=tuple(cells), products=self.products, limit_s=5.0, **values)
+        return boot.MatrixWork(cells=cells, products=self.products, limit_s=5.0)
 
-    def run_cells(
-        self,
-        progress: Progress,
-        cells: Iterable[Cell] = CELLS,
-        converse: Callable[[Vm], None] | None = None,
-        **values: Any,
-    ) -> tuple[tuple[CellResult, ...], Boots]:
-        """Run cells in as many VMs as it takes."""
-        work = self.plan_work(cells, **values)
-        return running.run_cells(self.setting, work, self.out_dir, progress, converse)
+    def plan_differential(self, life_s: float = boot.RUN_TIMEOUT_S) -> boot.DifferentialWork:
+        """Return work for a VM that does the differential alone and lives for so long."""
+        return differential_run.plan_work(read_config(), self.products, life_s)
+
+    def run_cells(self, progress: Progress) -> tuple[tuple[CellResult, ...], Boots]:
+        """Run all cells in as many VMs as it takes."""
+        return running.run_cells(self.setting, self.plan_matrix(*CELLS), self.out_dir, progress)
 
     def boot(
         self,
+        work: boot.CellsWork,
         watch: Callable[[str], None] = lambda line: None,
         converse: Callable[[Vm], None] | None = None,
-        cells: Iterable[Cell] = CELLS,
-        **values: Any,
     ) -> VmEnd:
         """Boot one VM, and return how it ended."""
-        work = self.plan_work(cells, **values)
         plan = boot.prepare_boot(self.setting, work, self.out_dir / "vm-1")
-        return session.boot(plan, work.cells, watch, converse)
+        return session.boot(plan, watch, converse)
 
     def serve(self) -> AbstractContextManager[Vm]:
         """Return the context of a VM for requests alone."""
-        work = self.plan_work(())
+        work = self.plan_differential()
         return session.serve(self.setting, work, self.out_dir / "again", lambda line: None)
 
     def find_accelerator(self, *, remember: bool = True) -> Accelerator:
@@ -538,10 +525,10 @@ def make_bench(
         silence_timeout_s: How long it may take to the next one.
         recorded: Whether its VMs can be replayed.
     """
-    config = read_config()
-    prepared = workspace.run_setup(config, progress)
-    products = workspace.run_build(config, prepared, tuple(MODULES), progress)
-    setting = workspace.prepare_setting(config, prepared, progress)
+    workspace = Workspace(config=read_config(), progress=progress)
+    prepared = workspace.setup()
+    products = workspace.build(prepared, LANGUAGES)
+    setting = workspace.environment(prepared)
     vm = VmSpec(
         memory_mib=256,
         processors=1,

@@ -2,7 +2,7 @@
 """The agent on this host: ``python guest.py WORLD`` runs it as a VM would, in a world of files.
 
 What it finds below /results, /dev, /sys and /proc lies in a folder. What would end this host, load
-a module into its kernel or read its log does nothing but note that it was called.
+a module into its kernel or read its log does so in the world, or is only noted.
 """
 
 import builtins
@@ -21,7 +21,11 @@ WORLD = Path(sys.argv[1])
 REDIRECTED = ("/results", "/dev", "/sys", "/proc/sysrq-trigger", "/bin/bash")
 
 #: What a C library is never asked for: it is noted.
-NOTED = ("reboot", "syscall", "mark_counts", "mark_symbols", "bare_pread", "bare_pwrite")
+NOTED = ("reboot", "magic_counts", "magic_symbols", "bare_pread", "bare_pwrite")
+
+#: arch/x86/entry/syscalls/syscall_64.tbl, Linux 7.3.
+NR_DELETE_MODULE = 176
+NR_FINIT_MODULE = 313
 
 
 def note(text: str) -> None:
@@ -41,6 +45,8 @@ class Library:
         self._real = REAL_LIBRARY(None, **options)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "syscall":
+            return call_kernel
         return _make_noted(name) if name in NOTED else getattr(self._real, name)
 
 
@@ -50,6 +56,58 @@ def _make_noted(name: str) -> Callable[..., int]:
         return 0
 
     return call
+
+
+def call_kernel(number: int, *arguments: Any) -> int:
+    """Load or unload a module of the world, as these two system calls do; there are no others.
+
+    They fail as a file of the world wants that is named as they are: it holds an errno.
+    """
+    if number == NR_FINIT_MODULE:
+        descriptor, parameters, _ = arguments
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().stem
+        return load(name, parameters.decode())
+    assert number == NR_DELETE_MODULE, number
+    name, _ = arguments
+    return unload(name.decode())
+
+
+def load(name: str, parameters: str) -> int:
+    """Load a module: it has a folder, and a device; return what finit_module(2) does."""
+    note(f"finit_module {name} {parameters}".rstrip())
+    folder = WORLD / "sys/module" / name
+    if is_refused("finit_module", errno.EEXIST if folder.exists() else 0):
+        return -1
+    folder.mkdir()
+    (WORLD / "dev" / name).touch()
+    return 0
+
+
+def unload(name: str) -> int:
+    """Unload a module; return what delete_module(2) does."""
+    note(f"delete_module {name}")
+    folder = WORLD / "sys/module" / name
+    if is_refused("delete_module", 0 if folder.exists() else errno.ENOENT):
+        return -1
+    (WORLD / "dev" / name).unlink()
+    folder.rmdir()
+    return 0
+
+
+def is_refused(call: str, code: int) -> bool:
+    """Let the kernel say what it has to say of a call; tell whether the call fails."""
+    write_log(f"{call}.log")
+    path = WORLD / call
+    ctypes.set_errno(int(path.read_text()) if path.exists() else code)
+    return ctypes.get_errno() != 0
+
+
+def write_log(name: str) -> None:
+    """Write what a file of the world holds, if it is there, to the kernel's log."""
+    path = WORLD / name
+    if path.exists():
+        with REAL_OPEN(WORLD / "dev/kmsg", "w") as log:
+            log.write(path.read_text())
 
 
 def find_path(path: Any) -> Any:
@@ -89,7 +147,6 @@ def enter() -> None:
     for module in (io, builtins):
         redirect(module, "open")
     os.lseek = seek
-    os.environ["PATH"] = f"{WORLD}/tools:{os.environ['PATH']}"
 
 
 if __name__ == "__main__":

@@ -14,29 +14,12 @@ from typing import Any
 from twinmod.base import process
 from twinmod.base.process import Command
 from twinmod.guest import protocol
-from twinmod.guest.protocol import Job, Plan, PlannedCell, PlannedModule, Request
+from twinmod.guest.protocol import CellJob, Job, Plan, PlannedCell, PlannedModule, Request
 
 LIMIT_S = 20.0
 
 #: How a record of /dev/kmsg begins that the kernel itself wrote.
 KERNEL = "4,1,3000000,-;"
-
-INSMOD = """\
-#!/bin/sh
-echo "insmod $*" >> WORLD/called
-name=$(basename "$1" .ko)
-[ ! -e WORLD/refused ] || { cat WORLD/refused >&2; exit 1; }
-mkdir WORLD/sys/module/$name
-: > WORLD/dev/$name
-"""
-
-RMMOD = """\
-#!/bin/sh
-echo "rmmod $*" >> WORLD/called
-[ ! -e WORLD/busy ] || { cat WORLD/busy >&2; exit 1; }
-[ ! -e WORLD/at_unload ] || cat WORLD/at_unload > WORLD/dev/kmsg
-rmdir WORLD/sys/module/$1
-"""
 
 CONFTEST = """\
 import os
@@ -152,8 +135,6 @@ class World:
         (folder / "proc").mkdir()
         os.mkfifo(folder / "dev/kmsg")
         for name, text in {
-            "tools/insmod": INSMOD,
-            "tools/rmmod": RMMOD,
             "tools/loop": LOOP,
             "bin/bash": SHELL,
             "matrix/conftest.py": CONFTEST,
@@ -178,10 +159,14 @@ class World:
         return path.read_text().splitlines() if path.exists() else []
 
     def write(self, name: str, text: str) -> None:
-        """Let something of the world be otherwise; see INSMOD, RMMOD and LOOP."""
+        """Let something of the world be otherwise; see LOOP, and ``is_refused`` of guest.py."""
         (self.folder / name).write_text(text)
 
-    def plan_cell(self, name: str, work: Job) -> PlannedCell:
+    def refuse(self, call: str, code: int) -> None:
+        """Let each system call of a name fail with an errno."""
+        self.write(call, str(code))
+
+    def plan_cell(self, name: str, job: CellJob) -> PlannedCell:
         """Return a cell of a module by its name, as in "toy_c/c"."""
         module, _, tester = name.partition("/")
         path = str(self.folder / f"{module}.ko") if tester else ""
@@ -190,38 +175,38 @@ class World:
             module=module if tester else "",
             tester=tester,
             path=path,
-            work=work,
-            rules=(),
-            files=(),
+            job=job,
         )
 
-    def plan(self, mode: Job, *cells: str, **values: Any) -> Plan:
-        """Return what an agent is told."""
+    def plan(self, job: CellJob | None, *cells: str, **values: Any) -> Plan:
+        """Return what an agent is told: a job for each of some cells; None: there is a shell."""
         modules = {
             n: PlannedModule(path=str(self.folder / f"{n}.ko")) for n in ("toy_c", "toy_rust")
         }
         plan = Plan(
-            mode=mode,
+            mode=job.KIND if job else Job.SHELL,
             port="",
-            cells=tuple(self.plan_cell(name, mode) for name in cells),
+            cells=tuple(self.plan_cell(name, job) for name in cells if job),
             modules=modules,
             testers={"c": "toy_tester_c", "rust": "toy_tester_rust"},
             matrix=str(self.folder / "matrix"),
             version="0.1.0",
             limit_s=30.0,
-            differential="adding",
-            marks="marks.so",
+            magic="magic.so",
             loop=str(self.folder / "tools/loop"),
         )
         return replace(plan, **values)
 
-    def run(self, plan: Plan, requests: tuple[Request, ...] = (), behaviour: str = "") -> Said:
+    def run(
+        self, plan: Plan, requests: tuple[Request, ...] = (), behaviour: str = "", pause: int = 0
+    ) -> Said:
         """Run the agent to its end; make the requests once it is ready for them.
 
         Args:
             plan: What it is told.
             requests: Made one after the other, each after an answer.
             behaviour: Of the device and its tests; see TESTS and TESTER.
+            pause: How often the agent says that it is alive before the first request is made.
         """
         (self.folder / "results/plan.json").write_text(protocol.render_plan(plan))
         master, slave = pty.openpty()
@@ -244,17 +229,18 @@ class World:
         )
         output_path = self.folder / "output"
         with output_path.open("wb") as output, process.start(command, stdout=output) as agent:
-            events = tuple(self._converse(agent, master, requests))
+            events = tuple(self._converse(agent, master, requests, pause))
             status = agent.wait(LIMIT_S)
         for descriptor in (master, slave, kernel):
             os.close(descriptor)
         return Said(events=events, status=status, output=output_path.read_text())
 
     def _converse(
-        self, agent: process.Process, master: int, requests: tuple[Request, ...]
+        self, agent: process.Process, master: int, requests: tuple[Request, ...], pause: int
     ) -> Iterator[protocol.Event]:
         """Yield what the agent says until it ends."""
         left = iter((*requests, None))
+        asked = False
         rest = b""
         ended = os.pidfd_open(agent.pid)
         while True:
@@ -267,8 +253,11 @@ class World:
                 event = protocol.parse_event(line.decode())
                 assert event is not None, line
                 yield event
-                if isinstance(event, protocol.Ready | protocol.Answered):
+                asked = asked or isinstance(event, protocol.Ready | protocol.Answered)
+                pause -= asked and isinstance(event, protocol.Alive)
+                if asked and pause <= 0:
                     os.write(master, protocol.render_request(next(left)).encode() + b"\n")
+                    asked = False
             if not chunk:
                 os.close(ended)
                 return

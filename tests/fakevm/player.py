@@ -137,10 +137,9 @@ class Machine:
             self.act_cell(cell["name"])
 
     def act_cell(self, name: str) -> None:
-        """Play one cell: as it was told for its name, else as one of its work that passes."""
-        (cell,) = (cell for cell in self.plan["cells"] if cell["name"] == name)
-        work = cell["work"]
-        script = self.lines["cells"].get(name) or self.lines["works"][work]
+        """Play one cell: as it was told for its name, else as one of its job that passes."""
+        cell = self.find_cell(name)
+        script = self.lines["cells"].get(name) or self.lines["jobs"][cell["job"]["kind"]]
         for act, *arguments in script:
             own = [a.replace("@CELL@", name) if isinstance(a, str) else a for a in arguments]
             getattr(self, f"act_{act}")(*own)
@@ -203,6 +202,11 @@ class Machine:
         self.act_raw(fill(self.lines["answer"], {"ANSWERS": answers}))
         self.flush()
 
+    def find_cell(self, name: str) -> Any:
+        """Return a cell of the plan."""
+        (cell,) = (cell for cell in self.plan["cells"] if cell["name"] == name)
+        return cell
+
     def act_measure(self, cell: str, options: dict[str, Any]) -> None:
         """Measure every kind of calls, and leave what a profiler counted.
 
@@ -210,8 +214,8 @@ class Machine:
             cell: Of a cell with a module, or that of the yardsticks.
             options: ``broken``: what the profiler left is not whole.
         """
-        (planned,) = (one for one in self.plan["cells"] if one["name"] == cell)
-        measurement = self.plan["measurement"]
+        planned = self.find_cell(cell)
+        measurement = planned["job"]["measurement"]
         written, number = "", 1
         for load in range(1, measurement["loads"] + 1):
             self.act_raw(self.lines["section"])
@@ -222,15 +226,16 @@ class Machine:
                 values = {"TIMING": timing, "CELL": cell, "LOAD": load, "FIRST": number}
                 self.act_raw(fill(self.lines["figure"], values))
                 for calls in (1, 2, 1, 2):
-                    written += f"mark {number} {100 * calls} 0\n"
+                    written += f"magic {number} {100 * calls} 0\n"
                     number += 2
         with open(os.path.join(self.results, "counts"), "a", encoding="utf-8") as file:
             file.write("lost 12\n" if options.get("broken") else written)
 
-    def act_turns(self) -> None:
+    def act_turns(self, cell: str) -> None:
         """Time every kind of calls of every module, with each tester."""
+        timings = self.find_cell(cell)["job"]["measurement"]["timings"]
         for tester in self.plan["testers"]:
-            for timing in self.plan["measurement"]["timings"]:
+            for timing in timings:
                 for module in [""] if timing["path"] else self.plan["modules"]:
                     values = {"TIMING": timing, "MODULE": module, "TESTER": tester}
                     self.act_raw(fill(self.lines["turns"], values))
@@ -286,11 +291,11 @@ class Machine:
         os.kill(os.getppid(), signal.SIGINT)
 
 
-def find_script(run_dir: str, mode: str) -> list[list[Any]]:
+def find_script(vm_dir: str, mode: str) -> list[list[Any]]:
     """Return the script of a VM, by how the path of its folder ends, or by what it is to do."""
     scripts = read_json("scripts.json")
     for name in sorted(scripts, key=len, reverse=True):
-        if run_dir.endswith(f"/{name}"):
+        if vm_dir.endswith(f"/{name}"):
             return list(scripts[name])
     return list(scripts.get(mode, DEFAULT if mode not in ("probe", "shell") else []))
 
@@ -299,10 +304,10 @@ def play_qemu(argv: list[str]) -> None:
     """Be a VM."""
     if "--version" in argv:
         end(0, "QEMU emulator version 10.0.0\n")
-    run_dir = os.path.dirname(find_host_path(RESULTS))
-    note(vm=run_dir, argv=argv)
+    vm_dir = os.path.dirname(find_host_path(RESULTS))
+    note(vm=vm_dir, argv=argv)
     machine = Machine(argv)
-    machine.run(find_script(run_dir, machine.plan["mode"]))
+    machine.run(find_script(vm_dir, machine.plan["mode"]))
 
 
 # -- the chroot's other programs --------------------------------------------------------------

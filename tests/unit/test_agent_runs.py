@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The agent from its plan to the end of its VM: every work, in a world of files on this host."""
+"""The agent from its plan to the end of its VM: every job, in a world of files on this host."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,24 @@ import pytest
 
 from guestworld import KERNEL, Said, World
 from twinmod.guest import protocol
-from twinmod.guest.protocol import Job, Measurement, Outcome, Request, Timing
+from twinmod.guest.protocol import (
+    Caller,
+    CountJob,
+    DifferentialJob,
+    LoopShape,
+    MatrixJob,
+    MeasureJob,
+    Measurement,
+    Operation,
+    Outcome,
+    Request,
+    Timing,
+    TurnsJob,
+)
 
 REBOOT = "reboot 1126301404"
+
+MATRIX = MatrixJob(pytest_args=(), rules=(), files=())
 
 
 @pytest.fixture
@@ -29,16 +45,16 @@ def find_ends(said: Said) -> list[tuple[Outcome, tuple[str, ...]]]:
 
 
 def test_every_cell_of_the_matrix_is_loaded_run_and_unloaded(world: World) -> None:
-    said = world.run(world.plan(Job.MATRIX, "toy_c/c", "toy_rust/rust"))
+    said = world.run(world.plan(MATRIX, "toy_c/c", "toy_rust/rust"))
     assert find_ends(said) == [("passed", ()), ("passed", ())]
     assert [event.cell for event in said.find(protocol.CellBegan)] == ["toy_c/c", "toy_rust/rust"]
     ended = [(e.id.partition("::")[2], e.rules, e.outcome) for e in said.find(protocol.TestEnded)]
     assert ended == [("test_device", ("R1",), "passed"), ("test_behaviour", ("R2",), "passed")] * 2
     assert world.called == [
-        f"insmod {world.folder}/toy_c.ko",
-        "rmmod toy_c",
-        f"insmod {world.folder}/toy_rust.ko",
-        "rmmod toy_rust",
+        "finit_module toy_c",
+        "delete_module toy_c",
+        "finit_module toy_rust",
+        "delete_module toy_rust",
         REBOOT,
     ]
     assert "2 passed" in (world.folder / "results/toy_c-c.pytest.log").read_text()
@@ -46,38 +62,37 @@ def test_every_cell_of_the_matrix_is_loaded_run_and_unloaded(world: World) -> No
 
 def test_a_cell_has_only_its_own_files_and_rules(world: World) -> None:
     world.write("matrix/test_other.py", "def test_other(): pass\n")
-    plan = world.plan(Job.MATRIX, "toy_c/c")
-    cell = replace(plan.cells[0], files=("test_other.py",), rules=("R7",))
-    said = world.run(replace(plan, cells=(cell,), pytest_args=("-k", "other")))
+    job = MatrixJob(files=("test_other.py",), rules=("R7",), pytest_args=("-k", "other"))
+    said = world.run(world.plan(job, "toy_c/c"))
     assert find_ends(said) == [("passed", ())]
     assert [event.id for event in said.find(protocol.TestEnded)] == ["test_other.py::test_other"]
 
 
 def test_a_test_that_fails_fails_its_cell_and_the_next_one_is_run(world: World) -> None:
-    said = world.run(world.plan(Job.MATRIX, "toy_c/c", "toy_rust/c"), behaviour="fail")
+    said = world.run(world.plan(MATRIX, "toy_c/c", "toy_rust/c"), behaviour="fail")
     assert find_ends(said) == [("failed", ()), ("failed", ())]
 
 
 def test_a_module_that_does_not_load_fails_its_cell_with_the_kernels_words(world: World) -> None:
-    world.write("refused", "insmod: ERROR: could not insert module\n")
-    said = world.run(world.plan(Job.MATRIX, "toy_c/c", "toy_rust/c"))
+    world.refuse("finit_module", errno.ENOEXEC)
+    world.write("finit_module.log", f"{KERNEL}version magic differs\n")
+    said = world.run(world.plan(MATRIX, "toy_c/c", "toy_rust/c"))
     (outcome, problems), second = find_ends(said)
     assert outcome == second[0] == "failed"
-    assert problems == ("did not load: insmod: ERROR: could not insert module",)
+    said_of_it = "Exec format error; the kernel says: version magic differs"
+    assert problems == (f"did not load: {said_of_it}",)
     assert not said.find(protocol.TestBegan)
 
 
 def test_a_module_that_does_not_unload_is_the_last_of_its_vm(world: World) -> None:
-    world.write("busy", "rmmod: ERROR: Module toy_c is in use\n")
-    said = world.run(world.plan(Job.MATRIX, "toy_c/c", "toy_rust/c"))
-    assert find_ends(said) == [
-        ("failed", ("did not unload: rmmod: ERROR: Module toy_c is in use",))
-    ]
+    world.refuse("delete_module", errno.EWOULDBLOCK)
+    said = world.run(world.plan(MATRIX, "toy_c/c", "toy_rust/c"))
+    assert find_ends(said) == [("failed", ("toy_c did not unload: it is in use",))]
     assert world.called[-1] == REBOOT
 
 
 def test_a_test_that_goes_on_for_too_long_ends_the_vm_with_its_stacks(world: World) -> None:
-    plan = world.plan(Job.MATRIX, "toy_c/c", "toy_rust/c", limit_s=1.0)
+    plan = world.plan(MATRIX, "toy_c/c", "toy_rust/c", limit_s=1.0)
     said = world.run(plan, behaviour="stuck")
     assert find_ends(said) == [("timeout", ("no step within 1 s",))]
     assert said.find(protocol.Alive)
@@ -89,20 +104,20 @@ BUG = "kernel BUG at mm/slub.c:1!"
 
 def test_a_fault_of_the_kernel_ends_the_vm(world: World) -> None:
     said = world.run(
-        world.plan(Job.MATRIX, "toy_c/c", "toy_rust/c"), behaviour=f"kernel {KERNEL}{BUG}\n"
+        world.plan(MATRIX, "toy_c/c", "toy_rust/c"), behaviour=f"kernel {KERNEL}{BUG}\n"
     )
     assert find_ends(said) == [("crashed", (f"the kernel complained: {BUG}",))]
 
 
 def test_a_fault_while_a_module_is_unloaded_is_its_cells(world: World) -> None:
-    world.write("at_unload", f"{KERNEL}{BUG}\n")
-    said = world.run(world.plan(Job.MATRIX, "toy_c/c", "toy_rust/c"))
+    world.write("delete_module.log", f"{KERNEL}{BUG}\n")
+    said = world.run(world.plan(MATRIX, "toy_c/c", "toy_rust/c"))
     assert find_ends(said) == [("crashed", (f"the kernel complained: {BUG}",))]
 
 
 def test_what_a_program_writes_to_the_log_is_said_and_ends_nothing(world: World) -> None:
-    world.write("at_unload", f"12{KERNEL[1:]}{BUG}\n")
-    said = world.run(world.plan(Job.MATRIX, "toy_c/c"))
+    world.write("delete_module.log", f"12{KERNEL[1:]}{BUG}\n")
+    said = world.run(world.plan(MATRIX, "toy_c/c"))
     assert find_ends(said) == [("passed", ())]
     (written,) = said.find(protocol.WrittenByProgram)
     assert BUG in written.line
@@ -123,8 +138,8 @@ def test_what_a_program_writes_to_the_log_is_said_and_ends_nothing(world: World)
 def test_a_count_is_said(
     world: World, behaviour: str, method: str, outcome: str, actual: int
 ) -> None:
-    plan = world.plan(Job.COUNT, "toy_c/c", threads=2, increments=3, method=method)
-    said = world.run(plan, behaviour=behaviour)
+    job = CountJob(threads=2, increments=3, method=method)
+    said = world.run(world.plan(job, "toy_c/c"), behaviour=behaviour)
     assert find_ends(said) == [(outcome, ())]
     (count,) = said.find(protocol.CountTaken)
     values = count.values
@@ -134,8 +149,7 @@ def test_a_count_is_said(
 def test_the_differential_answers_for_every_module_until_there_is_no_request_left(
     world: World,
 ) -> None:
-    plan = world.plan(Job.MATRIX, port="/dev/ttyS1")
-    plan = replace(plan, cells=(world.plan_cell("differential", Job.DIFFERENTIAL),))
+    plan = world.plan(DifferentialJob(package="adding"), "differential", port="/dev/ttyS1")
     requests = tuple(
         Request(size=size, tester="rust", steps=(("read", {}), ("seek", {"at": 1})))
         for size in (4096, 4096, 8192)
@@ -153,25 +167,40 @@ def test_the_differential_answers_for_every_module_until_there_is_no_request_lef
         for size in (4096, 4096, 8192)
         for name in ("toy_c", "toy_rust")
     ]
-    loads = [line.rpartition(" ")[2] for line in world.called if line.startswith("insmod")]
-    assert loads == ["size=4096", "size=4096", "size=8192", "size=8192"]
-    assert world.called[-3:] == ["rmmod toy_c", "rmmod toy_rust", REBOOT]
+    assert world.called == [
+        "finit_module toy_c size=4096",
+        "finit_module toy_rust size=4096",
+        "delete_module toy_c",
+        "finit_module toy_c size=8192",
+        "delete_module toy_rust",
+        "finit_module toy_rust size=8192",
+        "delete_module toy_c",
+        "delete_module toy_rust",
+        REBOOT,
+    ]
 
 
-READ = Timing(operation="pread", size_bytes=1)
+def test_an_agent_waits_for_a_host_for_longer_than_for_a_step(world: World) -> None:
+    plan = world.plan(
+        DifferentialJob(package="adding"), "differential", port="/dev/ttyS1", limit_s=1.0
+    )
+    assert find_ends(world.run(plan, pause=30)) == [("passed", ())], "it ended before 1.5 s"
+
+
+READ = Timing(operation=Operation.PREAD, size_bytes=1)
 MEASUREMENT = Measurement(
     timings=(
         READ,
-        Timing(operation="open"),
-        Timing(operation="add"),
-        Timing(operation="load"),
-        Timing(operation="pread", size_bytes=1, loop="bare"),
-        Timing(operation="pread", size_bytes=1, path="/dev/zero"),
+        Timing(operation=Operation.OPEN),
+        Timing(operation=Operation.ADD),
+        Timing(operation=Operation.LOAD),
+        replace(READ, loop=Caller.BARE),
+        replace(READ, path="/dev/zero"),
     ),
     loads=2,
     rounds=1,
     turns=2,
-    loop=True,
+    loop=LoopShape(size_bytes=4096, passes=2),
     device_bytes=8192,
 )
 
@@ -182,9 +211,8 @@ def _zero(world: World) -> None:
 
 
 @pytest.mark.usefixtures("_zero")
-def test_calls_are_made_between_marks_after_each_load(world: World) -> None:
-    plan = world.plan(Job.MEASURE, "toy_c/c", measurement=MEASUREMENT)
-    said = world.run(plan)
+def test_calls_are_made_between_magic_instructions_after_each_load(world: World) -> None:
+    said = world.run(world.plan(MeasureJob(measurement=MEASUREMENT), "toy_c/c"))
     assert find_ends(said) == [("passed", ())]
     assert len(said.find(protocol.SectionBegan)) == 2
     figures = [(e.values.load, e.values.timing.operation) for e in said.find(protocol.FigureTaken)]
@@ -196,44 +224,54 @@ def test_calls_are_made_between_marks_after_each_load(world: World) -> None:
         ("fresh", (10, 11)),
         ("reused", (10, 11)),
     ]
-    assert world.called.count("mark_symbols") == 2
-    assert world.called.count("mark_counts") > 2 * len(figures)
+    assert world.called.count("magic_symbols") == 2
+    assert world.called.count("magic_counts") > 2 * len(figures)
     assert (world.folder / "results/symbols").exists()
 
 
 @pytest.mark.usefixtures("_zero")
 def test_yardsticks_have_no_module(world: World) -> None:
-    plan = world.plan(Job.MEASURE, measurement=MEASUREMENT)
-    cell = replace(world.plan_cell("yardsticks", Job.MEASURE), tester="c")
-    said = world.run(replace(plan, cells=(cell,)))
+    plan = world.plan(MeasureJob(measurement=MEASUREMENT), "yardsticks")
+    said = world.run(replace(plan, cells=(replace(plan.cells[0], tester="c"),)))
     assert find_ends(said) == [("passed", ())]
     assert [e.values.timing.path for e in said.find(protocol.FigureTaken)] == ["/dev/zero"] * 2
-    assert not any("insmod" in line for line in world.called)
+    assert not any("module" in line for line in world.called)
 
 
 @pytest.mark.usefixtures("_zero")
 def test_turns_are_taken_by_every_module_with_each_tester(world: World) -> None:
-    timings = (READ, Timing(operation="count", threads=2), MEASUREMENT.timings[-1])
-    plan = world.plan(Job.TURNS, measurement=replace(MEASUREMENT, timings=timings))
-    said = world.run(replace(plan, cells=(world.plan_cell("turns", Job.TURNS),)))
+    timings = (READ, Timing(operation=Operation.COUNT, threads=2), MEASUREMENT.timings[-1])
+    job = TurnsJob(measurement=replace(MEASUREMENT, timings=timings))
+    said = world.run(world.plan(job, "turns"))
     assert find_ends(said) == [("passed", ())]
     turns = [(e.values.tester, e.values.module) for e in said.find(protocol.TurnsTaken)]
     each = ["toy_c", "toy_rust", "toy_c", "toy_rust", ""]
     assert turns == [(tester, module) for tester in ("c", "rust") for module in each]
     assert all(len(e.values.latency_ns) == 2 for e in said.find(protocol.TurnsTaken))
-    assert world.called[-3:] == ["rmmod toy_c", "rmmod toy_rust", REBOOT]
+    assert world.called[-3:] == ["delete_module toy_c", "delete_module toy_rust", REBOOT]
 
 
-def test_a_plan_without_a_measurement_ends_its_cell_with_an_exception(world: World) -> None:
-    said = world.run(world.plan(Job.MEASURE, "toy_c/c"))
+def test_a_loop_that_fails_ends_its_cell_with_an_exception(world: World) -> None:
+    world.write("broken", "")
+    said = world.run(world.plan(MeasureJob(measurement=MEASUREMENT), "toy_c/c"))
     ((outcome, (problem,)),) = find_ends(said)
     assert outcome == "failed"
     assert "status 120: an exception; toy_c-c.measure.log ends with" in problem
-    assert "the plan of a VM that is to measure has no measurement" in problem
+    assert "the loop ended with status 3: no such device" in problem
+
+
+def test_a_module_that_is_not_loaded_again_ends_its_cell_with_an_exception(world: World) -> None:
+    world.refuse("delete_module", errno.EBUSY)
+    said = world.run(world.plan(MeasureJob(measurement=MEASUREMENT), "toy_c/c"))
+    ((outcome, (problem, stays)),) = find_ends(said)
+    why = "it has no exit function, or the kernel is loading or unloading it"
+    assert outcome == "failed"
+    assert f"GuestError: toy_c was not loaded again: {why}" in problem
+    assert stays == f"toy_c did not unload: {why}"
 
 
 def test_a_shell_has_every_module_loaded(world: World) -> None:
-    said = world.run(world.plan(Job.SHELL))
+    said = world.run(world.plan(None))
     assert (said.status, said.events) == (0, ())
     assert "/dev/toy_c is there\n/dev/toy_rust is there" in said.output
     assert "toy_tester_c, toy_tester_rust" in said.output
@@ -242,7 +280,15 @@ def test_a_shell_has_every_module_loaded(world: World) -> None:
 
 def test_a_vm_without_a_port_ends_its_agent(world: World) -> None:
     world.write("sys/class/virtio-ports/vport1p1/name", "another\n")
-    said = world.run(world.plan(Job.MATRIX, "toy_c/c"))
+    said = world.run(world.plan(MATRIX, "toy_c/c"))
     assert said.status != 0
     assert "the VM has no port 'twinmod'" in said.output
     assert not said.events
+
+
+def test_a_shell_says_which_modules_it_has_not(world: World) -> None:
+    world.refuse("finit_module", errno.ENOMEM)
+    said = world.run(world.plan(None))
+    assert said.status == 0
+    assert "toy_c did not load: Cannot allocate memory\ntoy_rust did not load:" in said.output
+    assert world.called[-2:] == ["a shell: --norc -i", REBOOT]

@@ -14,13 +14,15 @@ import pytest
 
 import fakevm
 from fakevm import BOOT, CELLS, END, KILL, REST, SILENCE, Bench, Host, MakeElf
+from twinmod.base import cache
 from twinmod.base.progress import Progress
-from twinmod.cells.model import DIFFERENTIAL, CellResult
+from twinmod.cells.model import CellResult, DifferentialCell
 from twinmod.cells.transcript import End
 from twinmod.errors import VmLostError
 from twinmod.guest import protocol
 from twinmod.guest.protocol import Request
 from twinmod.vm import accelerator, running, session
+from twinmod.vm.machine import Accelerator
 
 C_C, C_RUST, RUST_C, RUST_RUST = NAMES = tuple(cell.name for cell in CELLS)
 
@@ -274,7 +276,8 @@ def test_what_a_vm_says_is_kept_as_it_comes_and_answers_are_not(bench: Bench, ho
         answers.extend(list(vm.ask(request).answers.values()) for _ in range(3))
 
     host.play("vm-1", BOOT, REST, ("stderr", "a warning\n"), END)
-    end = bench.boot(seen.append, converse, (CELLS[0], DIFFERENTIAL))
+    work = bench.plan_matrix(CELLS[0], DifferentialCell(package="adding"))
+    end = bench.boot(work, seen.append, converse)
     assert answers == [[[[3, 0], [3]]] * 2] * 3
     assert (end.end, end.qemu_log) == (End.EXITED, "a warning\n")
     assert [cell.outcome for cell in end.transcript.cells] == ["passed", "passed"]
@@ -305,7 +308,7 @@ def test_ctrl_c_ends_a_vm_and_all_that_it_started(
 @pytest.mark.usefixtures("_impatient")
 def test_a_vm_that_talks_for_ever_lives_no_longer_than_it_may(bench: Bench, host: Host) -> None:
     host.play("vm-1", BOOT, ("chatter", ALIVE[1]))
-    end = bench.boot(life_s=BOOT_TIMEOUT_S)
+    end = bench.boot(bench.plan_differential(BOOT_TIMEOUT_S))
     assert end.end == End.SILENT
     assert end.transcript.booted
     assert not host.left
@@ -314,7 +317,7 @@ def test_a_vm_that_talks_for_ever_lives_no_longer_than_it_may(bench: Bench, host
 @pytest.mark.usefixtures("_impatient")
 def test_a_vm_that_said_its_last_word_and_stays_is_ended(bench: Bench, host: Host) -> None:
     host.play("vm-1", BOOT, REST, END, ("close",))
-    end = bench.boot()
+    end = bench.boot(bench.plan_matrix(*CELLS))
     assert end.end == End.SILENT
     assert {cell.outcome for cell in end.transcript.cells} == {"passed"}
     assert not host.left
@@ -370,11 +373,11 @@ def test_a_recorded_vm_leaves_all_that_a_replay_takes(
     bench = fakevm.make_bench(host, progress, recorded=True)
     results, _ = bench.run_cells(progress)
     assert find_outcomes(results) == dict.fromkeys(NAMES, "passed")
-    run_dir = bench.out_dir / "vm-1"
+    vm_dir = bench.out_dir / "vm-1"
     for name in ("initramfs", "recording/execution", "recording.json", "results/plan.json"):
-        assert (run_dir / name).is_file(), name
+        assert (vm_dir / name).is_file(), name
     assert any(title.startswith("VM 1 (record): ") for title in told)
-    content = (run_dir / "initramfs").read_bytes()
+    content = (vm_dir / "initramfs").read_bytes()
     for name in ("results/plan.json", "twinmod/matrix/test_toy.py", "twinmod/module/toy_c.ko"):
         assert name.encode() in content
     for name in ("proc", "sys", "tmp"):
@@ -385,43 +388,51 @@ def test_a_recorded_vm_leaves_all_that_a_replay_takes(
 
 
 @pytest.fixture
-def _kvm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _kvm(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let this host have a KVM that nobody has tried yet, and keep what becomes of it here."""
+    del bench
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: path == "/dev/kvm" or access(path, mode))
     monkeypatch.setenv("TWINMOD_CACHE_DIR", str(tmp_path / "cache"))
 
 
-@pytest.mark.usefixtures("bench", "_kvm")
-@pytest.mark.parametrize(
-    ("script", "name", "reason"),
-    [
-        ((("console", f"[    0.1] {accelerator.PROBE_LINE}\n"),), "kvm", "a guest booted with it"),
-        ((("stderr", "MSR 0x345\n"), ("exit", 134)), "tcg", "status 134; QEMU said: MSR 0x345"),
-        ((SILENCE,), "tcg", "it did not reach its first program within"),
-    ],
-)
-def test_kvm_is_what_a_guest_booted_with_and_that_is_remembered(
-    host: Host,
-    bench: Bench,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    script: tuple[fakevm.Act, ...],
-    name: str,
-    reason: str,
-) -> None:
-    limit_s = SILENCE_TIMEOUT_S if script == (SILENCE,) else 60.0
-    monkeypatch.setattr(accelerator, "PROBE_TIMEOUT_S", limit_s)
+def try_kvm(host: Host, bench: Bench, *script: fakevm.Act) -> Accelerator:
+    """Return what a VM would run on where one that tries KVM plays a script; it is tried once."""
     host.play("probe", *script)
     found = bench.find_accelerator()
-    assert found.name == name
-    assert reason in found.reason
-    (check,) = accelerator.check_vm(found)
-    assert check.found == f"{name} ({found.reason})"
-    known = json.loads((tmp_path / "cache/accelerator.json").read_text())
+    known = json.loads((cache.find_cache_dir() / "accelerator.json").read_text())
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert known["identity"].startswith(f"{boot_id} toy-"), "what this boot found is not the next's"
     probes = len(host.started)
     assert bench.find_accelerator() == found
     assert len(host.started) == probes, "it was tried again"
     assert not host.left
+    return found
+
+
+@pytest.mark.usefixtures("_kvm")
+@pytest.mark.parametrize(
+    ("script", "name", "reason"),
+    [
+        ((("console", f"[    0.1] {accelerator.PROBE_LINE}\n"),), "kvm", "a guest booted with it"),
+        ((("stderr", "MSR 0x345\n"), ("exit", 134)), "tcg", "status 134; QEMU said: MSR 0x345"),
+    ],
+)
+def test_kvm_is_what_a_guest_booted_with_and_that_is_remembered(
+    host: Host, bench: Bench, script: tuple[fakevm.Act, ...], name: str, reason: str
+) -> None:
+    found = try_kvm(host, bench, *script)
+    assert found.name == name
+    assert reason in found.reason
+    (check,) = accelerator.check_vm(found)
+    assert check.found == f"{name} ({found.reason})"
+
+
+@pytest.mark.usefixtures("_kvm")
+def test_kvm_that_a_guest_hangs_on_is_not_used(
+    host: Host, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accelerator, "PROBE_TIMEOUT_S", SILENCE_TIMEOUT_S)
+    found = try_kvm(host, bench, SILENCE)
+    assert found.name == "tcg"
+    assert "it did not reach its first program within" in found.reason
