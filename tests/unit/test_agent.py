@@ -87,18 +87,47 @@ def test_without_a_rule():
     pass
 """
 
+#: What a project's conftest.py has, as far as the agent needs it.
+CONFTEST = """\
+from pathlib import Path
+import pytest
+
+def pytest_addoption(parser):
+    for name in ("--module", "--tester", "--module-version"):
+        parser.addoption(name)
+    parser.addoption("--module-path", type=Path)
+    parser.addoption("--marks", type=int)
+    parser.addoption("--rule", action="append", default=[])
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "rule(*numbers): rules")
+
+def pytest_collection_modifyitems(config, items):
+    wanted = set(config.getoption("rule"))
+    if wanted:
+        items[:] = [i for i in items for m in i.iter_markers("rule") if wanted & set(m.args)]
+"""
+
 RUN = """\
 import os, sys
-import pytest
+from pathlib import Path
+from twinmod.guest import collection, protocol
 from twinmod.guest.child import Heartbeat
-from twinmod.guest.plugin import Announcer
+from twinmod.guest.collection import Collection
 from twinmod.guest.stream import Stream
-heartbeat = Heartbeat(os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT))
+folder, beats_path = sys.argv[1:]
+collection.LOG = Path(folder, "collection.log")
+job = protocol.MatrixJob(pytest_args=(), rules=(), files=())
+cell = protocol.PlannedCell(name="c/c", module="mdriver_c", tester="c", path="/mdriver_c.ko",
+                            job=job)
+plan = protocol.Plan(mode=protocol.Job.MATRIX, port="", cells=(cell,), modules={},
+                     testers={"c": "tester"}, matrix=folder, version="0.1", limit_s=9.0,
+                     magic="", loop="")
+heartbeat = Heartbeat(os.open(beats_path, os.O_WRONLY | os.O_CREAT))
 events = os.dup(1)
 os.dup2(2, 1)
-pytest.main([sys.argv[1], "-p", "no:cacheprovider", "--tb=short", "-q", "--rootdir", sys.argv[1],
-             "-c", os.devnull, "-W", "ignore", *sys.argv[3:]],
-            plugins=[Announcer(Stream(events), heartbeat)])
+held = Collection(plan, Stream(events))
+held.hold(lambda: held.run(cell, job, heartbeat))
 """
 
 
@@ -120,14 +149,18 @@ def run_script(script: str, *arguments: str) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("matrix")
     (path / "test_x.py").write_text(TESTS)
+    (path / "conftest.py").write_text(CONFTEST)
     return path
 
 
 @pytest.fixture(scope="module")
 def events(folder: Path) -> list[dict[str, Any]]:
-    """What an Announcer says of one real run of pytest."""
+    """What is said of one real run of pytest, once the matrix is collected."""
     lines = run_script(RUN, str(folder), str(folder / "beats")).splitlines()
-    return [json.loads(line) for line in lines]
+    said = [json.loads(line) for line in lines]
+    # The run, the folder and the file are collected, each in a step.
+    assert [event["event"] for event in said[:3]] == ["alive"] * 3
+    return said[3:]
 
 
 def find_results(events: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -174,8 +207,7 @@ def test_every_test_is_announced_before_it_ends_and_before_the_next_one(
 def test_every_step_is_a_beat_for_the_process_that_watches(
     events: list[dict[str, Any]], folder: Path
 ) -> None:
-    # The run, the folder and the file are collected, each in a step.
-    assert len((folder / "beats").read_bytes()) == 3 + len(events)
+    assert (folder / "beats").read_bytes() == b"." * len(events)
 
 
 def test_the_host_reads_what_the_agent_says(events: list[dict[str, Any]]) -> None:
@@ -186,6 +218,108 @@ def test_the_host_reads_what_the_agent_says(events: list[dict[str, Any]]) -> Non
     (cell,) = transcript.cells
     assert [test.id for test in cell.tests] == [e["id"] for e in events if e["event"] == "result"]
     assert transcript.running is None
+
+
+# -- the collection ---------------------------------------------------------------------------
+
+CELLS = """\
+import json, os, sys
+from dataclasses import replace
+from pathlib import Path
+from twinmod.guest import collection, protocol
+from twinmod.guest.child import Heartbeat
+from twinmod.guest.collection import Collection
+from twinmod.guest.stream import Stream
+folder, asked = sys.argv[1], json.loads(sys.argv[2])
+collection.LOG = Path(folder, "collection.log")
+cell = protocol.PlannedCell(name="c/c", module="mdriver_c", tester="c", path="/mdriver_c.ko",
+                            job=protocol.MatrixJob(pytest_args=(), rules=(), files=()))
+plan = protocol.Plan(mode=protocol.Job.MATRIX, port="", cells=(cell,), modules={},
+                     testers={"c": "tester"}, matrix=folder, version="0.1", limit_s=9.0,
+                     magic="", loop="")
+out = os.dup(1)
+os.dup2(2, 1)
+heartbeat = Heartbeat(os.open(os.devnull, os.O_WRONLY))
+def run_one(fields, job):
+    child = os.fork()
+    if child == 0:
+        job = replace(cell.job, **{name: tuple(value) for name, value in job.items()})
+        status = held.run(replace(cell, job=job, **fields), job, heartbeat)
+        sys.stdout.flush()
+        os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.write(out, f"{status}\\n".encode())
+held = Collection(plan, Stream(os.open(os.devnull, os.O_WRONLY)))
+held.hold(lambda: [run_one(*one) for one in asked])
+"""
+
+SEEN = """\
+import pytest
+
+def test_seen(pytestconfig):
+    names = ("module", "module_path", "tester", "module_version", "rule")
+    with open("SEEN", "a") as seen:
+        print(*map(pytestconfig.getoption, names), file=seen)
+
+@pytest.mark.rule("R1")
+def test_ruled(pytestconfig):
+    test_seen(pytestconfig)
+
+def test_fails():
+    assert False
+"""
+
+
+#: What a cell has instead of the usual: of itself, and of its job.
+Asked = tuple[dict[str, str], dict[str, list[str]]]
+
+
+def run_cells(folder: Path, asked: list[Asked]) -> list[str]:
+    """Return what the cells of one collection ended with."""
+    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "test_seen.py").write_text(SEEN.replace("SEEN", str(folder / "seen")))
+    (folder / "test_other.py").write_text("def test_other():\n    pass\n")
+    return run_script(CELLS, str(folder), json.dumps(asked)).splitlines()
+
+
+def test_each_cell_of_one_collection_has_options_of_its_own(tmp_path: Path) -> None:
+    first: Asked = ({}, {"pytest_args": ["-k", "seen"]})
+    other: Asked = (
+        {"module": "mdriver_rust", "path": "/r.ko", "tester": "rust"},
+        {"rules": ["R1"]},
+    )
+    assert run_cells(tmp_path, [first, other, first]) == ["1", "0", "1"]
+    seen = "mdriver_c /mdriver_c.ko c 0.1 []"
+    assert (tmp_path / "seen").read_text().splitlines() == [
+        *[seen] * 2,
+        "mdriver_rust /r.ko rust 0.1 ['R1']",
+        *[seen] * 2,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("job", "status"),
+    [
+        ({"pytest_args": ["-k", "ruled or other"]}, 0),
+        ({"pytest_args": ["-k", "fails"]}, 1),
+        ({"pytest_args": ["-k", "nothing_such"]}, 5),
+        ({"pytest_args": ["--maxfail=1"]}, 1),
+        ({"files": ["test_other.py"]}, 0),
+        ({"files": ["test_seen.py"]}, 1),
+        ({"rules": ["R9"]}, 5),
+    ],
+)
+def test_a_cell_ends_with_pytests_own_status(
+    tmp_path: Path, job: dict[str, list[str]], status: int
+) -> None:
+    assert run_cells(tmp_path, [({}, job)]) == [str(status)]
+
+
+def test_every_cell_of_a_matrix_that_is_not_collected_says_so(tmp_path: Path) -> None:
+    (tmp_path / "test_broken.py").write_text("import nothing_such\n")
+    assert run_cells(tmp_path, [({}, {}), ({}, {})]) == ["2", "2"]
+    script = CELLS.replace("os.dup2(2, 1)\n", "")
+    assert "No module named 'nothing_such'" in run_script(script, str(tmp_path), "[[{}, {}]]")
 
 
 # -- the stream -------------------------------------------------------------------------------
@@ -560,13 +694,13 @@ def test_an_exception_of_the_work_is_in_the_log_whole(log: Path) -> None:
     script = f"""
 import os
 from pathlib import Path
-from twinmod.guest import agent, child, stream
+from twinmod.guest import agent, child, output, stream
 from twinmod.guest.log import KernelLog
 from twinmod.guest.protocol import PlannedCell, from_json
 agent.RESULTS = Path({str(log.parent)!r})
 cell = from_json(PlannedCell, {json.loads(json.dumps(CELL, default=protocol.to_fields))!r})
 def break_off(heartbeat):
-    agent.redirect_output(agent.plan_log_path(cell))
+    output.redirect(agent.plan_log_path(cell))
     print("before")
     raise OSError(19, "No such device")
 log = KernelLog(os.pipe()[0], ())

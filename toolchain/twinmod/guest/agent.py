@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import NoReturn, assert_never
 
 from twinmod.guest import child as guest_child
-from twinmod.guest import faults, leaks, measure, modules, protocol
+from twinmod.guest import faults, leaks, measure, modules, output, protocol
 from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
 from twinmod.guest.child import BROKEN, HEARTBEAT_S, Child, GivenUp, Heartbeat
+from twinmod.guest.collection import Collection
 from twinmod.guest.door import GuestError
 from twinmod.guest.leaks import CodeRange
 from twinmod.guest.log import KERNELS_WORDS, KernelLog
 from twinmod.guest.modules import Module
-from twinmod.guest.plugin import PYTEST_SAVINGS, Announcer
 from twinmod.guest.protocol import (
     Answered,
     Booted,
@@ -86,12 +86,14 @@ PYTEST_ENDS = {
 LINUX_REBOOT_CMD_POWER_OFF = 0x4321FEDC
 
 
-def run_job(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbeat) -> int:
+def run_job(
+    plan: Plan, cell: PlannedCell, held: Collection, stream: Stream, heartbeat: Heartbeat
+) -> int:
     """Do what a cell is there for, in this process; return 0, 1 or pytest's exit status."""
-    redirect_output(plan_log_path(cell))
+    output.redirect(plan_log_path(cell))
     match cell.job:
         case MatrixJob() as job:
-            return run_pytest(plan, cell, job, stream, heartbeat)
+            return held.run(cell, job, heartbeat)
         case CountJob() as job:
             return run_count(plan, cell, job, stream)
         case MeasureJob() as job:
@@ -102,39 +104,6 @@ def run_job(plan: Plan, cell: PlannedCell, stream: Stream, heartbeat: Heartbeat)
             return run_differential(plan, job, stream, heartbeat)
         case _:
             assert_never(cell.job)
-
-
-def run_pytest(
-    plan: Plan, cell: PlannedCell, job: MatrixJob, stream: Stream, heartbeat: Heartbeat
-) -> int:
-    """Run the matrix in this process against one cell; return pytest's exit status."""
-    pytest = importlib.import_module("pytest")
-    arguments = [
-        *([f"{plan.matrix}/{name}" for name in job.files] or [plan.matrix]),
-        "--rootdir",
-        plan.matrix,
-        "-p",
-        "no:cacheprovider",
-        "--tb=short",
-        "--strict-markers",
-        "-q",
-        "--no-header",
-        "--color=no",
-        *PYTEST_SAVINGS,
-        "--module",
-        cell.module,
-        "--module-path",
-        cell.path,
-        "--tester",
-        cell.tester,
-        "--marks",
-        str(heartbeat.descriptor),
-        "--module-version",
-        plan.version,
-        *job.pytest_args,
-        *(f"--rule={rule}" for rule in job.rules),
-    ]
-    return int(pytest.main(arguments, plugins=[Announcer(stream, heartbeat)]))
 
 
 def run_count(plan: Plan, cell: PlannedCell, job: CountJob, stream: Stream) -> int:
@@ -277,13 +246,6 @@ def read_requests(descriptor: int, beat: Callable[[], object]) -> Iterator[Reque
             rest += os.read(descriptor, 1 << 16)
 
 
-def redirect_output(path: Path) -> None:
-    """Let standard output and standard error go to a file."""
-    with path.open("w") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-
-
 def plan_log_path(cell: PlannedCell) -> Path:
     """Return the file that a cell's process writes to."""
     return RESULTS / (cell.name.replace("/", "-") + LOGS[cell.job.KIND])
@@ -320,7 +282,7 @@ def read_tail(path: Path) -> tuple[str, ...]:
     return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-LOG_LINES:]
 
 
-def run_cell(plan: Plan, cell: PlannedCell, stream: Stream) -> bool:
+def run_cell(plan: Plan, cell: PlannedCell, held: Collection, stream: Stream) -> bool:
     """Run one cell; return whether this VM can be trusted with another one."""
     stream.emit(CellBegan(cell=cell.name))
     log = KernelLog(
@@ -338,7 +300,7 @@ def run_cell(plan: Plan, cell: PlannedCell, stream: Stream) -> bool:
         stream.emit(CellEnded(outcome=Outcome.FAILED, problems=(f"did not load: {why}",)))
         return True
     code = CodeRange(cell.module)
-    child = Child(lambda heartbeat: run_job(plan, cell, stream, heartbeat))
+    child = Child(lambda heartbeat: run_job(plan, cell, held, stream, heartbeat))
     status = child.wait(stream, log, plan.limit_s)
     if status is GivenUp.FAULT:
         stream.emit(CellEnded(outcome=Outcome.CRASHED, problems=(log.complaint,)))
@@ -381,14 +343,17 @@ def write_stacks(pid: int) -> None:
 
 def run_cells(plan: Plan, stream: Stream) -> None:
     """Run the cells of a plan, until one leaves the VM in doubt."""
+    held = Collection(plan, stream)
+
+    def run() -> None:
+        for cell in plan.cells:
+            if not run_cell(plan, cell, held, stream):
+                break
+
     if any(isinstance(cell.job, MatrixJob) for cell in plan.cells):
-        # Imported once: the cells fork from here, and pure Python is slow when emulated.
-        gc.disable()
-        importlib.import_module("pytest")
-        gc.freeze()
-    for cell in plan.cells:
-        if not run_cell(plan, cell, stream):
-            break
+        held.hold(run)
+    else:
+        run()
     stream.emit(Ended())
 
 

@@ -33,23 +33,21 @@ PYTEST_SAVINGS = (
 
 
 class Announcer:
-    """A pytest plugin: says when a test begins and how it ended."""
+    """A pytest plugin: says when a test begins and how it ended.
 
-    def __init__(self, stream: Stream, heartbeat: Heartbeat) -> None:
+    Args:
+        stream: Where it says that.
+        heartbeat: Of this process.
+        rules: Those of each test, by its name.
+    """
+
+    def __init__(
+        self, stream: Stream, heartbeat: Heartbeat, rules: dict[str, tuple[str, ...]]
+    ) -> None:
         self.stream = stream
         self.heartbeat = heartbeat
-        self.rules: dict[str, tuple[str, ...]] = {}
+        self.rules = rules
         self.spent: dict[str, float] = {}
-
-    def pytest_itemcollected(self, item: Any) -> None:
-        """Note the rules of a test."""
-        self.rules[item.nodeid] = tuple(
-            rule for marker in item.iter_markers("rule") for rule in marker.args
-        )
-
-    def pytest_collectreport(self) -> None:
-        """Make a step for each file: to read them all takes long on a busy machine."""
-        self.heartbeat.beat()
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Say that a test begins, before it can do any harm."""

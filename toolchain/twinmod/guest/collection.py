@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The matrix, collected once in a VM: each cell runs its tests in a child of the process that did.
+
+In an emulated VM it takes seconds to import pytest and to collect, and milliseconds to fork.
+"""
+
+import gc
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twinmod.guest import output
+from twinmod.guest.child import Heartbeat
+from twinmod.guest.plugin import PYTEST_SAVINGS, Announcer
+from twinmod.guest.protocol import Alive, MatrixJob, Plan, PlannedCell
+from twinmod.guest.stream import Stream
+
+#: What pytest says while it collects.
+LOG = Path("/tmp/collection.log")
+
+#: Which module the matrix is collected for: each cell puts its own in its place.
+NO_MODULE = "collected"
+
+
+class Collection:
+    """A pytest plugin that holds the collected matrix while cells run.
+
+    Args:
+        plan: Names the matrix.
+        stream: Told that the agent is alive, while it collects.
+    """
+
+    def __init__(self, plan: Plan, stream: Stream) -> None:
+        self.plan = plan
+        self.stream = stream
+        # pytest's exit status, of a matrix that was not collected.
+        self.status = 0
+        # Of every test that was collected.
+        self.rules: dict[str, tuple[str, ...]] = {}
+        self._parser: Any = None
+        self._session: Any = None
+        self._act: Callable[[], None] = lambda: None
+        self._former = output.Former()
+
+    def hold(self, act: Callable[[], None]) -> None:
+        """Collect the matrix, and then do something; what pytest says of it goes to LOG.
+
+        Args:
+            act: Runs cells. It is called once, whether the matrix was collected or not.
+        """
+        pytest = importlib.import_module("pytest")
+        self._act = act
+        # To collect makes many objects, and all of them stay.
+        gc.disable()
+        tester = next(iter(self.plan.testers), "")
+        none = ("--module", NO_MODULE, "--module-path", NO_MODULE, "--tester", tester)
+        output.redirect(LOG)
+        self.status = int(pytest.main([*self._plan_common(), *none], plugins=[self]))
+        self._former.restore()
+        if self._session is None:
+            act()
+
+    def run(self, cell: PlannedCell, job: MatrixJob, heartbeat: Heartbeat) -> int:
+        """Run a cell's tests in this process, a child; return pytest's exit status."""
+        if self._session is None:
+            sys.stdout.write(LOG.read_text(errors="replace"))
+            return self.status
+        config, session = self._session.config, self._session
+        options = self._parser.parse(self._plan_arguments(cell, job, heartbeat))
+        vars(config.option).update(vars(options))
+        config.pluginmanager.register(Announcer(self.stream, heartbeat, self.rules))
+        session.items = [item for item in session.items if self._is_in_files(item, job)]
+        config.hook.pytest_collection_modifyitems(
+            session=session, config=config, items=session.items
+        )
+        session.testscollected = len(session.items)
+        status = self._run_tests()
+        config.hook.pytest_sessionfinish(session=session, exitstatus=status)
+        return status
+
+    def _run_tests(self) -> int:
+        """Run what is left of the collected tests, as pytest.main() does."""
+        pytest, session = importlib.import_module("pytest"), self._session
+        try:
+            session.config.hook.pytest_runtestloop(session=session)
+        except session.Failed:
+            return int(pytest.ExitCode.TESTS_FAILED)
+        except (session.Interrupted, KeyboardInterrupt):
+            return int(pytest.ExitCode.INTERRUPTED)
+        if session.testsfailed:
+            return int(pytest.ExitCode.TESTS_FAILED)
+        if not session.testscollected:
+            return int(pytest.ExitCode.NO_TESTS_COLLECTED)
+        return int(pytest.ExitCode.OK)
+
+    def _is_in_files(self, item: Any, job: MatrixJob) -> bool:
+        return not job.files or item.path in {Path(self.plan.matrix, name) for name in job.files}
+
+    def _plan_common(self) -> list[str]:
+        """Return the arguments of pytest that every cell has."""
+        return [
+            self.plan.matrix,
+            "--rootdir",
+            self.plan.matrix,
+            "-p",
+            "no:cacheprovider",
+            "--tb=short",
+            "--strict-markers",
+            "-q",
+            "--no-header",
+            "--color=no",
+            *PYTEST_SAVINGS,
+        ]
+
+    def _plan_arguments(self, cell: PlannedCell, job: MatrixJob, heartbeat: Heartbeat) -> list[str]:
+        """Return the arguments of pytest for one cell."""
+        return [
+            *self._plan_common(),
+            "--module",
+            cell.module,
+            "--module-path",
+            cell.path,
+            "--tester",
+            cell.tester,
+            "--marks",
+            str(heartbeat.descriptor),
+            "--module-version",
+            self.plan.version,
+            *job.pytest_args,
+            *(f"--rule={rule}" for rule in job.rules),
+        ]
+
+    # -- pytest's hooks -----------------------------------------------------------------------
+
+    def pytest_addoption(self, parser: Any) -> None:
+        """Keep what parses the options of each cell."""
+        self._parser = parser
+
+    def pytest_itemcollected(self, item: Any) -> None:
+        """Note the rules of a test."""
+        self.rules[item.nodeid] = tuple(
+            rule for marker in item.iter_markers("rule") for rule in marker.args
+        )
+
+    def pytest_collectreport(self) -> None:
+        """Say that it goes on, for each file: all of them take long on a busy machine."""
+        self.stream.emit(Alive())
+
+    def pytest_runtestloop(self, session: Any) -> bool | None:
+        """Run cells, once everything is collected; leave the tests of a cell to pytest."""
+        if self._session is not None or session.testsfailed:
+            return None
+        self._session = session
+        gc.freeze()
+        self._former.restore()
+        self._act()
+        return True
