@@ -248,15 +248,6 @@ def test_what_pytest_says_of_a_matrix_is_in_the_error(
             "--rule R26 matches no test",
             'no test in /p/tests/matrix is marked @pytest.mark.rule("R26")',
         ),
-        (
-            ("--rule", "R26", "--rule", "R27"),
-            5,
-            "--rule R26 --rule R27 matches no test",
-            (
-                'no test in /p/tests/matrix is marked @pytest.mark.rule("R26") or '
-                '@pytest.mark.rule("R27")'
-            ),
-        ),
         (("--rule", "R4", "-k", "no"), 5, "--rule R4 -k no matches no test", "--rule takes a rule"),
         (("-k", "no"), 5, "-k no matches no test", "--rule takes a rule's number"),
         (("-k", "a b"), 4, "-k 'a b' is not an expression", "--rule takes a rule's number"),

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from twinmod.base import documents, process, templates
+from twinmod.base.process import Command
 from twinmod.base.sandbox import Chroot
 from twinmod.bench import run as bench_run
 from twinmod.bench.figures import Figure
@@ -290,15 +291,22 @@ def test_the_differential_alone_goes_on_with_the_modules_that_there_are(
 # -- a rule that no test is for ---------------------------------------------------------------
 
 
+@pytest.mark.parametrize("others", [(), ("--rule", "R4")])
 def test_a_rule_without_a_test_is_refused_before_a_module_is_built(
-    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    others: tuple[str, ...],
 ) -> None:
+    def collect(command: Command) -> tuple[int, str]:
+        return (0 if "R4" in command.argv else programs.NO_TESTS), ""
+
     made = SimpleNamespace(ensure=lambda _: SimpleNamespace(path=Path("/cache/programs")))
     monkeypatch.setattr(entries, "prepare_programs", lambda *_: made)
-    monkeypatch.setattr(process, "run_unchecked", lambda _: (programs.NO_TESTS, ""))
+    monkeypatch.setattr(process, "run_unchecked", collect)
     built: list[builds_build.BuildPlan] = []
     monkeypatch.setattr(builds_build, "build", lambda plan, _: built.append(plan))
-    assert call("test", "--rule", "R25") == ExitCode.USAGE
+    assert call("test", *others, "--rule", "R25") == ExitCode.USAGE
     assert '/tests/matrix is marked @pytest.mark.rule("R25")' in capsys.readouterr().err
     assert built == []
     assert world.works == []

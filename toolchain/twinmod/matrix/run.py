@@ -138,7 +138,7 @@ def _prepare_setting(workspace: Workspace, prepared: Prepared, wanted: Wanted) -
 
 
 def _require_tests(workspace: Workspace, prepared: Prepared, selection: Selection) -> None:
-    """Refuse a selection that leaves no test, before a module is built for it.
+    """Refuse a selection that leaves no test, or a rule without one, before a module is built.
 
     Raises:
         SelectionError: It leaves none, or -k has no expression.
@@ -146,7 +146,10 @@ def _require_tests(workspace: Workspace, prepared: Prepared, selection: Selectio
     config, chroot = workspace.config, prepared.chroot
     programs_dir = entries.prepare_programs(config, chroot).ensure(workspace.progress).path
     site_dir, matrix_dir = prepared.site_dir, config.matrix_dir
-    programs.require_tests(chroot, site_dir, programs_dir, matrix_dir, selection.narrowing)
+    # A keyword may leave none of one rule's tests: the run is for what is left.
+    rules = tuple(("--rule", rule) for rule in selection.rules)
+    for narrowing in (selection.narrowing,) if selection.keyword else rules:
+        programs.require_tests(chroot, site_dir, programs_dir, matrix_dir, narrowing)
 
 
 def _judge(

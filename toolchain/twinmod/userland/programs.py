@@ -214,7 +214,7 @@ def find_selection_error(
 
     Args:
         matrix_dir: The folder that a person knows.
-        narrowing: pytest's arguments; their rules are the contract's.
+        narrowing: pytest's arguments: a rule of the contract, or rules and a keyword.
         status: pytest's.
         output: What it said.
     """
@@ -224,8 +224,7 @@ def find_selection_error(
     said = tuple(("pytest", line) for line in output.splitlines() if line.startswith("ERROR"))
     hint = "--rule takes a rule's number, -k parts of test names: --rule R4 -k 'not short'"
     if status == NO_TESTS and "-k" not in narrowing:
-        marks = " or ".join(f'@pytest.mark.rule("{rule}")' for rule in narrowing[1::2])
-        hint = f"no test in {matrix_dir} is marked {marks}"
+        hint = f'no test in {matrix_dir} is marked @pytest.mark.rule("{narrowing[1]}")'
     return SelectionError(f"{shlex.join(narrowing)} {why}", facts=said[:1], hint=hint)
 
 
