@@ -21,10 +21,12 @@ from twinmod.base import cache
 from twinmod.base.progress import Progress
 from twinmod.builds.product import Product
 from twinmod.cells.model import Cell, CellResult, DifferentialCell
+from twinmod.cells.selection import Selection
 from twinmod.differential import run as differential_run
 from twinmod.guest import protocol
 from twinmod.guest.protocol import Count, Operation, Outcome, Segments, Timing, Turns
 from twinmod.kernels import find, roots
+from twinmod.matrix import run as matrix_run
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES, Language, VmSpec
@@ -460,6 +462,14 @@ def touch(path: Path) -> None:
     """Have an empty file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
+
+
+def run_matrix(host: Host, progress: Progress) -> matrix_run.Run:
+    """Run the matrix as other programs of the project do, without a verb."""
+    workspace = Workspace(config=read_config(), progress=progress)
+    selection = Selection(languages=LANGUAGES, testers=LANGUAGES)
+    wanted = matrix_run.Wanted(selection=selection, out_dir=host.project_dir / "out/other")
+    return matrix_run.run_test(workspace, workspace.setup(), wanted)
 
 
 # -- VMs without a verb -----------------------------------------------------------------------

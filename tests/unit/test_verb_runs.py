@@ -16,6 +16,7 @@ from hypothesis import configuration
 
 import fakevm
 from fakevm import BOOT, CELLS, KILL, RULES, SILENCE, Host, MakeElf
+from twinmod.base.progress import Progress
 from twinmod.bench import figures
 from twinmod.differential import explorer
 from twinmod.errors import ExitCode
@@ -82,6 +83,13 @@ def test_a_run_of_the_matrix_ends_in_a_table_a_report_and_junit(
     assert (host.project_dir / "out/.lock").exists(), "two runs may write into one folder"
     assert host.vms == ["test/vm-1"]
     assert not host.left
+
+
+def test_a_run_without_a_verb_has_a_report_without_phases(host: Host, progress: Progress) -> None:
+    run = fakevm.run_matrix(host, progress)
+    assert [cell.outcome for cell in run.cells] == ["passed"] * 4
+    assert host.read("other/report.json")["phases"] == []
+    assert host.vms == ["other/vm-1"]
 
 
 def test_a_test_that_failed_is_the_exit_code_and_is_shown(
