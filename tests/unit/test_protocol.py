@@ -26,6 +26,7 @@ LOOP = protocol.LoopShape(size_bytes=4096, passes=3)
 #: One of each kind, with all that it can hold.
 EVENTS: tuple[Event, ...] = (
     protocol.Booted(release="7.3.4", python="3.13.5"),
+    protocol.Waiting(),
     protocol.CellBegan(cell="c/rust"),
     protocol.TestBegan(id="test_x.py::test", rules=("R1", "R2")),
     protocol.TestEnded(
@@ -67,6 +68,7 @@ EVENTS: tuple[Event, ...] = (
     protocol.Ready(),
     protocol.Answered(answers={"mdriver_c": [["read", 0, "00"], []]}),
     protocol.WrittenByProgram(line="[    5.1] BUG: x"),
+    protocol.FileWritten(name="c-c.pytest.log", content="MSBmYWlsZWQ="),
     protocol.Alive(),
     protocol.CellEnded(outcome=Outcome.FAILED, problems=("did not unload",)),
     protocol.Ended(),
@@ -299,3 +301,22 @@ def test_a_request_comes_out_as_it_went_in(request_: protocol.Request | None) ->
 def test_a_line_that_makes_no_request_is_refused(line: str, why: str) -> None:
     with pytest.raises(ProtocolError, match=re.escape(why)):
         protocol.parse_request(line)
+
+
+# -- the delivery -----------------------------------------------------------------------------
+
+DELIVERY = protocol.Delivery(
+    time_s=1.5, entropy="00ff", files={"/twinmod/module/mdriver_c.ko": "aGVsbG8="}, plan=PLAN
+)
+
+
+def test_a_delivery_is_one_line_that_comes_out_as_it_went_in() -> None:
+    line = protocol.render_delivery(DELIVERY)
+    assert "\n" not in line
+    assert protocol.parse_delivery(line) == DELIVERY
+
+
+@pytest.mark.parametrize("line", ["", "{", "null", protocol.render_plan(PLAN)])
+def test_what_is_not_a_delivery_is_refused(line: str) -> None:
+    with pytest.raises(ProtocolError, match="the delivery is not one of ours"):
+        protocol.parse_delivery(line)

@@ -596,10 +596,10 @@ def test_of_many_cells_the_first_are_named() -> None:
 
 
 def test_only_a_vm_that_was_never_heard_of_is_booted_again() -> None:
-    assert running.is_stalled(plan_end(End.SILENT))
-    assert not running.is_stalled(plan_end(End.EXITED))
-    assert not running.is_stalled(plan_end(End.SILENT, booted=True))
-    assert not running.is_stalled(plan_end(End.SILENT, "[    1.0] kernel BUG at mm/slub.c:1!"))
+    assert session.is_stalled(plan_end(End.SILENT))
+    assert not session.is_stalled(plan_end(End.EXITED))
+    assert not session.is_stalled(plan_end(End.SILENT, booted=True))
+    assert not session.is_stalled(plan_end(End.SILENT, "[    1.0] kernel BUG at mm/slub.c:1!"))
 
 
 def test_a_race_of_the_kernels_own_code_is_counted_and_ends_nothing(product: Product) -> None:

@@ -9,6 +9,7 @@ the files which matter: an entry without it, or whose files do not fit it, is ma
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -327,6 +328,32 @@ def remove_entry(kind: str, name: str, progress: Progress) -> None:
     base = name.removesuffix(PARTIAL)
     with hold_lock(root / "locks" / f"{kind}-{base}.lock", f"{kind} {base}", progress):
         remove_tree(root / kind / name)
+
+
+@contextmanager
+def share(entry: FoundEntry) -> Iterator[None]:
+    """Let nobody remove an entry until the context is left; any number may share it."""
+    with _open_lock(entry.kind, entry.key) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+
+
+def remove_unused(kind: str, key: str) -> None:
+    """Remove an entry that nobody shares and nobody makes; one that is in use stays."""
+    with _open_lock(kind, key) as descriptor, suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove_tree(find_cache_dir() / kind / key)
+
+
+@contextmanager
+def _open_lock(kind: str, key: str) -> Iterator[int]:
+    """Open the file that whoever makes or removes an entry locks, as filelock does."""
+    path = ensure_cache_dir() / "locks" / f"{kind}-{key}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def require_disk(path: Path, needed_bytes: int, what: str) -> None:

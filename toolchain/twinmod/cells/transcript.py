@@ -107,8 +107,10 @@ class _Reader:
             ):
                 self.read_figures(event)
             case (
-                protocol.Ready()
+                protocol.Waiting()
+                | protocol.Ready()
                 | protocol.Answered()
+                | protocol.FileWritten()
                 | protocol.WrittenByProgram()
                 | protocol.Alive()
                 | protocol.Ended()

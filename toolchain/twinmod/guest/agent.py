@@ -12,13 +12,14 @@ import os
 import select
 import signal
 import sys
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, assert_never
 
 from twinmod.guest import child as guest_child
-from twinmod.guest import faults, leaks, measure, modules, output, protocol
+from twinmod.guest import faults, leaks, measure, modules, output, protocol, waking
 from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
 from twinmod.guest.child import BROKEN, HEARTBEAT_S, Child, GivenUp, Heartbeat
@@ -38,6 +39,7 @@ from twinmod.guest.protocol import (
     DifferentialJob,
     Ended,
     FigureTaken,
+    FileWritten,
     Job,
     LoopTaken,
     MatrixJob,
@@ -51,6 +53,7 @@ from twinmod.guest.protocol import (
     Segments,
     TurnsJob,
     TurnsTaken,
+    Waiting,
     WrittenByProgram,
 )
 from twinmod.guest.stream import Stream
@@ -297,18 +300,18 @@ def run_cell(plan: Plan, cell: PlannedCell, held: Collection, stream: Stream) ->
         log.read()
         said = "; ".join(faults.parse_line(line).text for line in log.lines[-KERNELS_WORDS:])
         why = f"{problem}; the kernel says: {said}" if said else problem
-        stream.emit(CellEnded(outcome=Outcome.FAILED, problems=(f"did not load: {why}",)))
+        end_cell(stream, Outcome.FAILED, (f"did not load: {why}",))
         return True
     code = CodeRange(cell.module)
     child = Child(lambda heartbeat: run_job(plan, cell, held, stream, heartbeat))
     status = child.wait(stream, log, plan.limit_s)
     if status is GivenUp.FAULT:
-        stream.emit(CellEnded(outcome=Outcome.CRASHED, problems=(log.complaint,)))
+        end_cell(stream, Outcome.CRASHED, (log.complaint,))
         return False
     if status is GivenUp.STUCK:
         write_stacks(child.pid)
         problem = f"no step within {plan.limit_s:.0f} s"
-        stream.emit(CellEnded(outcome=Outcome.TIMEOUT, problems=(problem,)))
+        end_cell(stream, Outcome.TIMEOUT, (problem,))
         return False
     problem = find_problem(cell, status)
     problems = [problem] if problem else []
@@ -317,11 +320,21 @@ def run_cell(plan: Plan, cell: PlannedCell, held: Collection, stream: Stream) ->
         leaks.tell_leaks(code)
     if log.read() and log.has_fault():
         problems += [*left, log.complaint]
-        stream.emit(CellEnded(outcome=Outcome.CRASHED, problems=tuple(problems)))
+        end_cell(stream, Outcome.CRASHED, tuple(problems))
         return False
     outcome = Outcome.PASSED if status == 0 and not problems + left else Outcome.FAILED
-    stream.emit(CellEnded(outcome=outcome, problems=(*problems, *left)))
+    end_cell(stream, outcome, (*problems, *left))
     return not left
+
+
+def end_cell(stream: Stream, outcome: Outcome, problems: tuple[str, ...]) -> None:
+    """Say how a cell ended, after the files that it left where its host does not see them."""
+    if not os.path.ismount(RESULTS):
+        for path in sorted(RESULTS.iterdir()):
+            content = b64encode(path.read_bytes()).decode()
+            stream.emit(FileWritten(name=path.name, content=content))
+            path.unlink()
+    stream.emit(CellEnded(outcome=outcome, problems=problems))
 
 
 def unload(loaded: Iterable[Module]) -> list[str]:
@@ -342,19 +355,40 @@ def write_stacks(pid: int) -> None:
 
 
 def run_cells(plan: Plan, stream: Stream) -> None:
-    """Run the cells of a plan, until one leaves the VM in doubt."""
+    """Run the cells of a plan; in a VM that waits, of the plan that is delivered."""
     held = Collection(plan, stream)
+    waits = plan.mode == Job.WAIT
 
     def run() -> None:
-        for cell in plan.cells:
-            if not run_cell(plan, cell, held, stream):
-                break
+        serve(receive(stream) if waits else plan, held, stream)
 
-    if any(isinstance(cell.job, MatrixJob) for cell in plan.cells):
+    if waits or any(isinstance(cell.job, MatrixJob) for cell in plan.cells):
         held.hold(run)
     else:
         run()
     stream.emit(Ended())
+
+
+def receive(stream: Stream) -> Plan:
+    """Wait until the host delivers a plan, and return it: the VM may be another one then."""
+    stream.emit(Waiting())
+    delivery = protocol.parse_delivery(guest_stream.read_line(stream.descriptor))
+    stream.begin()
+    waking.wake(delivery)
+    greet(stream)
+    return delivery.plan
+
+
+def greet(stream: Stream) -> None:
+    """Say that the agent runs, and on what."""
+    stream.emit(Booted(release=os.uname().release, python=sys.version.split()[0]))
+
+
+def serve(plan: Plan, held: Collection, stream: Stream) -> None:
+    """Run the cells of a plan, until one leaves the VM in doubt."""
+    for cell in plan.cells:
+        if not run_cell(plan, cell, held, stream):
+            break
 
 
 def run_shell(plan: Plan) -> None:
@@ -396,7 +430,7 @@ def main() -> None:
         run_shell(plan)
     else:
         stream = Stream(guest_stream.open_port(plan.port))
-        stream.emit(Booted(release=os.uname().release, python=sys.version.split()[0]))
+        greet(stream)
         run_cells(plan, stream)
     power_off()
 

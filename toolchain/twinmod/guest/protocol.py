@@ -47,6 +47,8 @@ class Job(StrEnum):
     TURNS = "turns"
     DIFFERENTIAL = "differential"
     SHELL = "shell"
+    # Collect the matrix, and wait for a delivery with the plan.
+    WAIT = "wait"
 
 
 #: A file in memory of the VM, which calls are measured on too.
@@ -335,6 +337,13 @@ class Booted(_Event):
 
 
 @dataclass(slots=True, kw_only=True)
+class Waiting(_Event):
+    """The matrix is collected, and the VM waits for a delivery: now it can be saved."""
+
+    KIND: ClassVar[str] = "waiting"
+
+
+@dataclass(slots=True, kw_only=True)
 class CellBegan(_Event):
     """A cell begins."""
 
@@ -433,6 +442,17 @@ class WrittenByProgram(_Event):
 
 
 @dataclass(slots=True, kw_only=True)
+class FileWritten(_Event):
+    """A cell left a file, in a VM that shares no folder with its host."""
+
+    KIND: ClassVar[str] = "file"
+    # Of the file, without a folder.
+    name: str
+    # In base64.
+    content: str
+
+
+@dataclass(slots=True, kw_only=True)
 class Alive(_Event):
     """The agent still waits for the process of a cell."""
 
@@ -457,6 +477,7 @@ class Ended(_Event):
 
 Event = (
     Booted
+    | Waiting
     | CellBegan
     | TestBegan
     | TestEnded
@@ -468,6 +489,7 @@ Event = (
     | Ready
     | Answered
     | WrittenByProgram
+    | FileWritten
     | Alive
     | CellEnded
     | Ended
@@ -503,6 +525,43 @@ def parse_event(line: str) -> Event | None:
     if kind is None:
         raise ProtocolError(f"unknown event: {line.strip()}")
     return from_json(kind, values)
+
+
+# -- the delivery: what a VM that waits is given ----------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What a VM that waits is to do, and what makes it differ from its siblings.
+
+    VMs that were cloned from one snapshot have one state of the random number generator, and the
+    snapshot's time.
+    """
+
+    # Seconds since 1970.
+    time_s: float
+    # For the kernel's random number generator, in hexadecimal digits.
+    entropy: str
+    # By path in the VM, the content of files in base64.
+    files: Mapping[str, str]
+    plan: Plan
+
+
+def render_delivery(delivery: Delivery) -> str:
+    """Return a delivery as the line that brings it."""
+    return json.dumps(delivery, default=to_fields)
+
+
+def parse_delivery(line: str | bytes) -> Delivery:
+    """Return what a line brings.
+
+    Raises:
+        ProtocolError: It brings nothing.
+    """
+    try:
+        return from_json(Delivery, json.loads(line))
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"the delivery is not one of ours: {error}") from error
 
 
 # -- requests: what a VM that is ready is asked -----------------------------------------------

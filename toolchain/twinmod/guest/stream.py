@@ -17,13 +17,30 @@ class Stream:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
+        # When the VM began, by its clock: a clone began when it was woken.
+        self.began_s = 0.0
+
+    def begin(self) -> None:
+        """Count the seconds of events from now on."""
+        self.began_s = time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def emit(self, event: protocol.Event) -> None:
         """Write one event. The port accepts it only when the host has taken it over."""
-        line = protocol.render_event(event, time.clock_gettime(time.CLOCK_BOOTTIME))
+        now_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        line = protocol.render_event(event, now_s - self.began_s)
         data = line.encode()
         while data:
             data = data[os.write(self.descriptor, data) :]
+
+
+def read_line(descriptor: int) -> bytes:
+    """Return the next line that the host sends, which sends nothing after it until it is asked."""
+    parts = []
+    while True:
+        part = os.read(descriptor, 1 << 16)
+        parts.append(part)
+        if part.endswith(b"\n"):
+            return b"".join(parts)
 
 
 def find_port(name: str) -> Path:

@@ -22,7 +22,7 @@ from twinmod.matrix import report
 from twinmod.matrix.report import TestReport
 from twinmod.project import rules as project_rules
 from twinmod.userland import entries, programs
-from twinmod.vm import boot, running
+from twinmod.vm import boot, running, snapshot
 from twinmod.workspace import Prepared, Workspace
 
 
@@ -134,7 +134,12 @@ def run_test(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> Run:
 def _prepare_setting(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> boot.Setting:
     """Return what every VM of the run is made of."""
     setting = replace(workspace.environment(prepared), root_dir=wanted.root_dir)
-    return boot.plan_recorded(setting) if wanted.selection.record else setting
+    if wanted.selection.record:
+        return boot.plan_recorded(setting)
+    # Some tests take less time than a VM takes to boot and to collect them.
+    if wanted.selection.narrowing and wanted.root_dir is None:
+        return snapshot.ensure(setting, workspace.progress)
+    return setting
 
 
 def _require_tests(workspace: Workspace, prepared: Prepared, selection: Selection) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar, Self, assert_never
 
 from twinmod.base import documents, sandbox, templates
+from twinmod.base.cache import FoundEntry
 from twinmod.base.documents import Document
 from twinmod.base.process import Command
 from twinmod.base.sandbox import Bind, Chroot, Enter
@@ -17,6 +18,7 @@ from twinmod.guest import protocol
 from twinmod.guest.protocol import (
     CellJob,
     CountJob,
+    Delivery,
     DifferentialJob,
     Job,
     MatrixJob,
@@ -188,6 +190,13 @@ class BootPlan:
     silence_timeout_s: float
     # What it takes to replay it, for one that is recorded.
     recording: RecordingDocument | None = None
+    # Whether the host tells QEMU what to do.
+    monitored: bool = False
+    # Of a clone: the snapshot, the state that it goes on from, as QEMU sees it, and what it is
+    # given then.
+    snapshot: FoundEntry | None = None
+    restored: str = ""
+    delivery: Delivery | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +214,8 @@ class Setting:
     native_dir: Path | None = None
     # What a VM has as its root instead of the chroot, whose Python it must have.
     root_dir: Path | None = None
+    # What VMs are cloned from; None: they boot.
+    snapshot: FoundEntry | None = None
 
     @property
     def recorded(self) -> bool:

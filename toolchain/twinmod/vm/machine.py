@@ -29,6 +29,9 @@ COUNTS = "counts"
 #: Where a VM waits for gdb, as both see it: the path of the host may be too long for a socket.
 GDB_SOCKET = RESULTS / "gdb.sock"
 
+#: Where QEMU is told what to do with a VM, among its results.
+MONITOR = "monitor.sock"
+
 #: Expedited grace periods: loads and unloads, of which the matrix makes a hundred a cell, wait
 #: for several each.
 KERNEL_PARAMETERS = (
@@ -123,7 +126,6 @@ def plan_qemu(
         gdb: A debugger may come at any time.
         parameters: Added to the kernel's command line.
     """
-    added = (*ACCELERATOR_PARAMETERS.get(accelerator, ()), *parameters.split())
     return (
         "qemu-system-x86_64",
         "-M",
@@ -133,19 +135,8 @@ def plan_qemu(
         str(vm.processors),
         "-m",
         str(vm.memory_mib),
-        "-nodefaults",
-        "-no-user-config",
-        "-display",
-        "none",
-        "-no-reboot",
-        "-nic",
-        "none",
-        "-kernel",
-        str(sandbox.INSIDE / "vmlinux"),
-        "-initrd",
-        str(VM_DIR / "initramfs"),
-        "-append",
-        " ".join((*KERNEL_PARAMETERS, *added)),
+        *PLAIN,
+        *plan_kernel(accelerator, parameters),
         *(
             ()
             if accelerator == AcceleratorName.RECORD
@@ -158,6 +149,72 @@ def plan_qemu(
         ),
         *(plan_gdb_stub() if gdb else ()),
         *plan_way_out(accelerator, interactive=interactive),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedMemory:
+    """The memory of a VM that is saved, or of its clone."""
+
+    # The file that is all of it, as QEMU sees it.
+    path: str
+    # Whether it is a clone's, which maps the file privately.
+    cloned: bool = False
+
+
+def plan_saved_qemu(
+    vm: VmSpec, accelerator: AcceleratorName, memory: SavedMemory, parameters: str
+) -> tuple[str, ...]:
+    """Return QEMU's argument vector of a VM that is saved, or of its clone.
+
+    Both have the same devices: a state fits no other machine.
+
+    Args:
+        vm: Memory and processors.
+        accelerator: What it runs on.
+        memory: Where it lies.
+        parameters: Added to the kernel's command line.
+
+    Source: docs/devel/migration/features.rst and qemu(1), QEMU 10.0: what is in a shared file stays
+    there, with x-ignore-shared.
+    """
+    backend = f"memory-backend-file,id=ram,size={vm.memory_mib}M,mem-path={memory.path}"
+    clone = memory.cloned
+    return (
+        "qemu-system-x86_64",
+        "-M",
+        "q35,memory-backend=ram",
+        "-object",
+        f"{backend},share=off,readonly=on,rom=off" if clone else f"{backend},share=on",
+        *MACHINES[accelerator],
+        "-smp",
+        str(vm.processors),
+        "-m",
+        str(vm.memory_mib),
+        *PLAIN,
+        # A clone's kernel is in its memory.
+        *(() if clone else plan_kernel(accelerator, parameters)),
+        *plan_way_out(accelerator, interactive=False),
+        "-qmp",
+        f"unix:{RESULTS / MONITOR}",
+        *(("-incoming", "defer") if clone else ()),
+    )
+
+
+#: Nothing that was not asked for.
+PLAIN = ("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none")
+
+
+def plan_kernel(accelerator: AcceleratorName, parameters: str) -> tuple[str, ...]:
+    """Return the arguments of QEMU for the kernel that it boots; see plan_qemu."""
+    added = (*ACCELERATOR_PARAMETERS.get(accelerator, ()), *parameters.split())
+    return (
+        "-kernel",
+        str(sandbox.INSIDE / "vmlinux"),
+        "-initrd",
+        str(VM_DIR / "initramfs"),
+        "-append",
+        " ".join((*KERNEL_PARAMETERS, *added)),
     )
 
 

@@ -9,18 +9,12 @@ from twinmod.base.progress import Progress
 from twinmod.builds.product import Product
 from twinmod.cells import decode, outcomes
 from twinmod.cells.model import AnyCell, CellResult
-from twinmod.cells.transcript import End
 from twinmod.guest import faults
 from twinmod.guest.faults import KernelFault
 from twinmod.guest.protocol import Outcome
-from twinmod.vm import boot, session
-from twinmod.vm import console as vm_console
-from twinmod.vm.boot import CellsWork, Setting
-from twinmod.vm.session import Boots, Vm, VmEnd, Watch
-
-#: How many boots of one run may stall: QEMU's translation was seen to do so, once in many boots,
-#: on a host with more to do than it has processors.
-STALLED_BOOTS = 2
+from twinmod.vm import boot, session, snapshot
+from twinmod.vm.boot import BootPlan, CellsWork, Setting
+from twinmod.vm.session import Boots, Vm, Watch
 
 #: How many cells the title of a VM's phase names.
 SHOWN_CELLS = 6
@@ -53,17 +47,16 @@ def run_cells(
     boots = Boots()
     while pending:
         boots = replace(boots, total=boots.total + 1)
-        plan = boot.prepare_boot(setting, work.keep(pending), out_dir / f"vm-{boots.total}")
+        plan = prepare_vm(setting, work.keep(pending), out_dir / f"vm-{boots.total}")
+        kind = "clone" if plan.snapshot else "VM"
         names = render_names(pending)
-        with progress.phase(f"VM {boots.total} ({setting.accelerator.name}): {names}"):
+        with progress.phase(f"{kind} {boots.total} ({setting.accelerator.name}): {names}"):
             end = session.boot(plan, Watch(progress), converse)
         spent = tuple((boots.total, title, seconds) for title, seconds in end.phases)
         boots = replace(boots, phases=(*boots.phases, *spent))
-        if is_stalled(end) and boots.stalled < STALLED_BOOTS:
+        if session.is_stalled(end) and boots.stalled < session.STALLED_BOOTS:
             boots = replace(boots, stalled=boots.stalled + 1)
-            words = vm_console.find_words(end.console) or "it said nothing"
-            late = f"the VM did not boot within {plan.boot_timeout_s:.0f} s"
-            progress.note(f"{late}, {words}; once more")
+            progress.note(session.render_stall(plan, end))
             continue
         found_faults, tolerated = find_faults(
             end.console, work.products, plan.vm_dir, end.by_programs
@@ -80,6 +73,13 @@ def run_cells(
         done = {result.cell for result in found}
         pending = tuple(cell for cell in pending if cell not in done)
     return tuple(found), boots
+
+
+def prepare_vm(setting: Setting, work: CellsWork, vm_dir: Path) -> BootPlan:
+    """Plan a VM: a clone where there is a snapshot, and else one that boots."""
+    if setting.snapshot is None:
+        return boot.prepare_boot(setting, work, vm_dir)
+    return snapshot.prepare_clone(setting, setting.snapshot, work, vm_dir)
 
 
 def find_faults(
@@ -100,15 +100,6 @@ def render_names(cells: tuple[AnyCell, ...]) -> str:
     shown = " ".join(cell.name for cell in cells[:SHOWN_CELLS])
     more = len(cells) - SHOWN_CELLS
     return f"{shown} and {more} more" if more > 0 else shown
-
-
-def is_stalled(end: VmEnd) -> bool:
-    """Tell whether a VM fell silent before its agent began, and its kernel said no fault.
-
-    No module of ours was there yet: it says nothing of them, and it is counted.
-    """
-    unheard = end.end == End.SILENT and not end.transcript.booted
-    return unheard and not faults.parse_faults(end.console)
 
 
 def plan_unreached(cells: tuple[AnyCell, ...], why: str) -> tuple[CellResult, ...]:

@@ -2,25 +2,27 @@
 """A VM that runs: what it says, and what it is asked."""
 
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from twinmod.base import commands, process
+from twinmod.base import cache, commands, process
 from twinmod.base.progress import Progress
 from twinmod.cells import outcomes, transcript
 from twinmod.cells.model import DifferentialCell
 from twinmod.cells.transcript import End
 from twinmod.errors import VmLostError
-from twinmod.guest import protocol
+from twinmod.guest import faults, protocol
 from twinmod.guest.protocol import (
     Answered,
     CellBegan,
     CellEnded,
     Event,
     FigureTaken,
+    FileWritten,
     Ready,
     Request,
     TestEnded,
@@ -28,10 +30,16 @@ from twinmod.guest.protocol import (
 )
 from twinmod.vm import boot as vm_boot
 from twinmod.vm import console as vm_console
+from twinmod.vm import monitor
 from twinmod.vm.boot import BootPlan, DifferentialWork, Setting
 
 #: After its last event, or after the host gave up.
 POWER_OFF_TIMEOUT_S = 10.0
+
+
+#: How many boots of one run may stall: QEMU's translation was seen to do so, once in many boots,
+#: on a host with more to do than it has processors.
+STALLED_BOOTS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +89,8 @@ class Vm:
         self.lines: list[str] = []
         # What it is once the VM is gone.
         self.end = End.EXITED
+        # None: QEMU is told nothing once it runs, or it was gone before it listened.
+        self.monitor: monitor.Monitor | None = None
         self._qemu = qemu
         self._kept = kept
         self._watch = watch
@@ -91,6 +101,9 @@ class Vm:
         try:
             for line in self._source:
                 events = transcript.parse_events((line,))
+                if events and isinstance(events[0], FileWritten):
+                    self._write(events[0])
+                    continue
                 # Answers are for whoever asked, and in a soak there are millions.
                 if not (events and isinstance(events[0], Answered)):
                     self._keep(line)
@@ -105,6 +118,11 @@ class Vm:
         self._kept.write(line + "\n")
         self._kept.flush()
         self._watch(line)
+
+    def _write(self, file: FileWritten) -> None:
+        """Keep a file where a VM that shares the folder writes it itself."""
+        name = Path(file.name).name
+        (self.plan.vm_dir / "results" / name).write_bytes(b64decode(file.content))
 
     def ask(self, request: Request) -> Answered:
         """Return the answer to a request, while the VM is ready for one.
@@ -143,9 +161,20 @@ def run_vm(plan: BootPlan, watch: Callable[[str], None]) -> Iterator[Vm]:
         vm_boot.write_vm_dir(plan),
         (plan.vm_dir / "qemu.log").open("wb") as log,
         (plan.vm_dir / "events.jsonl").open("w", encoding="utf-8") as kept,
-        process.start(plan.command, stdin=process.PIPE, stderr=log) as qemu,
+        ExitStack() as stack,
     ):
+        if plan.snapshot is not None:
+            stack.enter_context(cache.share(plan.snapshot))
+        listener = (
+            stack.enter_context(monitor.listen(plan.vm_dir / "results")) if plan.monitored else None
+        )
+        qemu = stack.enter_context(process.start(plan.command, stdin=process.PIPE, stderr=log))
         vm = Vm(plan, qemu, kept, watch)
+        if listener is not None:
+            vm.monitor = stack.enter_context(monitor.accept(listener, qemu))
+        if plan.delivery is not None and vm.monitor is not None:
+            monitor.restore(vm.monitor, plan.restored)
+            process.send_line(qemu, protocol.render_delivery(plan.delivery))
         yield vm
         vm.wait_for_end()
 
@@ -243,6 +272,21 @@ def render_unreached(end: VmEnd) -> str:
     why = "fell silent" if end.end == End.SILENT else "ended"
     words = vm_console.find_words(end.console) or "it said nothing"
     return f"the VM {why} before its first cell; {words}"
+
+
+def is_stalled(end: VmEnd) -> bool:
+    """Tell whether a VM fell silent before its agent began, and its kernel said no fault.
+
+    No module of ours was there yet: it says nothing of them, and it is counted.
+    """
+    unheard = end.end == End.SILENT and not end.transcript.booted
+    return unheard and not faults.parse_faults(end.console)
+
+
+def render_stall(plan: BootPlan, end: VmEnd) -> str:
+    """Return what is said of a boot that stalled, and is tried once more."""
+    words = vm_console.find_words(end.console) or "it said nothing"
+    return f"the VM did not boot within {plan.boot_timeout_s:.0f} s, {words}; once more"
 
 
 def plan_boot_error(plan: BootPlan, end: VmEnd) -> VmLostError:

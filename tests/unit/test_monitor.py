@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The conversation with QEMU, with a program in its place that speaks as it does."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from twinmod.base import process
+from twinmod.base.process import Command
+from twinmod.errors import VmLostError
+from twinmod.vm import machine, monitor
+from twinmod.vm.monitor import Monitor
+
+#: Answers each command with the next of its answers, and writes the commands to its output.
+QEMU = """\
+import json, os, socket, sys
+folder, answers = sys.argv[1], json.loads(sys.argv[2])
+os.chdir(folder)
+connection = socket.socket(socket.AF_UNIX)
+connection.connect("monitor.sock")
+stream = connection.makefile("rw")
+def say(message):
+    print(json.dumps(message), file=stream, flush=True)
+say({"QMP": {"version": {}}})
+for answer in [{"return": {}}, *answers]:
+    print(stream.readline().strip(), flush=True)
+    say({"event": "STOP"})
+    say(answer)
+"""
+
+
+@contextmanager
+def speak(folder: Path, *answers: object) -> Iterator[tuple[Monitor, process.Process]]:
+    """Speak with a program that gives some answers and then ends."""
+    command = Command(
+        argv=(sys.executable, "-c", QEMU, str(folder), json.dumps(answers)),
+        purpose="QEMU's stand-in",
+        timeout_s=30.0,
+    )
+    with (
+        monitor.listen(folder) as listener,
+        process.start(command) as qemu,
+        monitor.accept(listener, qemu) as found,
+    ):
+        assert found is not None
+        yield found, qemu
+
+
+def read_commands(qemu: process.Process) -> list[dict[str, object]]:
+    output, _ = qemu.communicate(timeout=30.0)
+    return [json.loads(line) for line in output.splitlines()]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder whose path is longer than the address of a socket may be."""
+    path = tmp_path / ("x" * 120)
+    path.mkdir()
+    return path
+
+
+DONE: dict[str, Any] = {"return": {}}
+SAVED = {"return": {"status": "completed"}}
+
+
+def test_a_vm_is_saved_without_its_memory(folder: Path) -> None:
+    active = {"return": {"status": "active"}}
+    with speak(folder, DONE, DONE, active, SAVED, DONE) as (qemu, process_of_it):
+        monitor.save(qemu, "/state")
+        commands = read_commands(process_of_it)
+    assert [command["execute"] for command in commands] == [
+        "qmp_capabilities",
+        "migrate-set-capabilities",
+        "migrate",
+        "query-migrate",
+        "query-migrate",
+        "quit",
+    ]
+    assert commands[1]["arguments"] == {
+        "capabilities": [{"capability": "x-ignore-shared", "state": True}]
+    }
+    assert commands[2]["arguments"] == {"uri": "file:/state"}
+    assert not (folder / machine.MONITOR).exists()
+
+
+def test_a_clone_goes_on_from_a_state(folder: Path) -> None:
+    with speak(folder, DONE, DONE) as (qemu, process_of_it):
+        monitor.restore(qemu, "/state")
+        commands = read_commands(process_of_it)
+    assert commands[-1] == {"execute": "migrate-incoming", "arguments": {"uri": "file:/state"}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ({"error": {"desc": "nvme cannot be saved"}}, "QEMU refuses migrate: nvme cannot be saved"),
+        (None, "QEMU ended, and did not answer"),
+    ],
+)
+def test_a_qemu_that_does_not_save_is_an_error(folder: Path, answer: object, why: str) -> None:
+    answers = (DONE, answer) if answer else (DONE,)
+    with speak(folder, *answers) as (qemu, _), pytest.raises(VmLostError, match=why):
+        monitor.save(qemu, "/state")
+
+
+def test_a_state_that_was_not_written_is_an_error(folder: Path) -> None:
+    failed = {"return": {"status": "failed", "error-desc": "No space left on device"}}
+    with speak(folder, DONE, DONE, failed) as (qemu, _), pytest.raises(VmLostError) as failure:
+        monitor.save(qemu, "/state")
+    assert str(failure.value) == "QEMU did not save the VM: No space left on device"
+
+
+def test_a_qemu_that_ends_before_it_says_anything_is_not_waited_for(folder: Path) -> None:
+    command = Command(argv=("true",), purpose="QEMU's stand-in", timeout_s=30.0)
+    with (
+        monitor.listen(folder) as listener,
+        process.start(command) as qemu,
+        monitor.accept(listener, qemu) as found,
+    ):
+        assert found is None

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What QEMU is told to do with a VM that runs.
+
+Source: docs/interop/qmp-spec.rst, QEMU 10.0.
+"""
+
+import json
+import os
+import select
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from twinmod.base import process
+from twinmod.errors import VmLostError
+from twinmod.vm import machine
+
+#: How long QEMU may take to answer: it is busy with one thing at a time.
+ANSWER_TIMEOUT_S = 20.0
+
+
+class Monitor:
+    """A conversation with QEMU.
+
+    Args:
+        connection: To its monitor, where QEMU speaks first.
+        lines: What comes from there.
+    """
+
+    def __init__(self, connection: socket.socket, lines: IO[bytes]) -> None:
+        self._connection = connection
+        self._lines = lines
+        self._read("the greeting")
+        self.execute("qmp_capabilities")
+
+    def execute(self, command: str, **arguments: Any) -> Mapping[str, Any]:
+        """Let QEMU do something; return what it answers.
+
+        Raises:
+            VmLostError: It refuses, or does not answer.
+        """
+        request = json.dumps({"execute": command, "arguments": arguments})
+        try:
+            self._connection.sendall(request.encode() + b"\n")
+        except OSError as error:
+            raise plan_silence(command, error) from error
+        # What it says of its own accord comes between.
+        while "return" not in (answer := self._read(command)):
+            if "error" in answer:
+                raise VmLostError(
+                    f"QEMU refuses {command}: {answer['error']['desc']}",
+                    facts=(("asked", request),),
+                )
+        returned: Mapping[str, Any] = answer["return"]
+        return returned
+
+    def _read(self, command: str) -> dict[str, Any]:
+        try:
+            line = self._lines.readline()
+        except OSError as error:
+            raise plan_silence(command, error) from error
+        if not line:
+            raise plan_silence(command, None)
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+
+def plan_silence(command: str, error: OSError | None) -> VmLostError:
+    """Return the error of a QEMU that does not answer.
+
+    Args:
+        command: What it was asked.
+        error: What came of it; None when it hung up.
+    """
+    if isinstance(error, TimeoutError):
+        return VmLostError(f"QEMU did not answer within {ANSWER_TIMEOUT_S:.0f} s: {command}")
+    return VmLostError(f"QEMU ended, and did not answer: {command}")
+
+
+@contextmanager
+def listen(folder: Path) -> Iterator[socket.socket]:
+    """Listen, in a folder, for the QEMU of a VM that is about to start."""
+    # The address of a socket has 108 bytes; a folder's path may have more.
+    descriptor = os.open(folder, os.O_PATH)
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(f"/proc/self/fd/{descriptor}/{machine.MONITOR}")
+            listener.listen(1)
+            yield listener
+    finally:
+        os.close(descriptor)
+        (folder / machine.MONITOR).unlink(missing_ok=True)
+
+
+@contextmanager
+def accept(listener: socket.socket, qemu: process.Process) -> Iterator[Monitor | None]:
+    """Speak with a QEMU that starts; None: it ended, or said nothing within ANSWER_TIMEOUT_S."""
+    ended = os.pidfd_open(qemu.pid)
+    try:
+        ready, _, _ = select.select([listener.fileno(), ended], [], [], ANSWER_TIMEOUT_S)
+    finally:
+        os.close(ended)
+    if listener.fileno() not in ready:
+        yield None
+        return
+    connection, _ = listener.accept()
+    connection.settimeout(ANSWER_TIMEOUT_S)
+    with connection, connection.makefile("rb") as lines:
+        yield Monitor(connection, lines)
+
+
+def ignore_shared(monitor: Monitor) -> None:
+    """Let a state be without the memory, which lies in a file."""
+    capability = {"capability": "x-ignore-shared", "state": True}
+    monitor.execute("migrate-set-capabilities", capabilities=[capability])
+
+
+def restore(monitor: Monitor, state: str) -> None:
+    """Let a clone go on from a state.
+
+    Args:
+        monitor: Of a VM that waits for one.
+        state: The file, as QEMU sees it.
+
+    Raises:
+        VmLostError: QEMU refuses it.
+    """
+    ignore_shared(monitor)
+    monitor.execute("migrate-incoming", uri=f"file:{state}")
+
+
+def save(monitor: Monitor, state: str) -> None:
+    """Write a VM's state to a file, and stop the VM for good.
+
+    Args:
+        monitor: Of a VM whose memory lies in a shared file.
+        state: The file, as QEMU sees it.
+
+    Raises:
+        VmLostError: QEMU cannot.
+    """
+    ignore_shared(monitor)
+    monitor.execute("migrate", uri=f"file:{state}")
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+    while time.monotonic() < deadline:
+        status = monitor.execute("query-migrate")
+        if status.get("status") == "completed":
+            monitor.execute("quit")
+            return
+        if status.get("status") in ("failed", "cancelled"):
+            raise VmLostError(f"QEMU did not save the VM: {status.get('error-desc', status)}")
+        time.sleep(POLL_S)
+    raise VmLostError(f"QEMU did not save the VM within {ANSWER_TIMEOUT_S:.0f} s")
+
+
+#: Between two looks at how far QEMU is; it has no event for it that is on by default.
+POLL_S = 0.01
