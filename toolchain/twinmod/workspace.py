@@ -25,7 +25,7 @@ from twinmod.project.model import LANGUAGES, Language
 from twinmod.userland import entries, native, packages
 from twinmod.userland import testers as userland_testers
 from twinmod.vm import accelerator as vm_accelerator
-from twinmod.vm import boot
+from twinmod.vm import boot, snapshot
 
 #: Returns (title, seconds) of every phase that ended.
 Phases = Callable[[], tuple[tuple[str, float], ...]]
@@ -140,6 +140,7 @@ class Workspace:
         )
         for entry in used:
             yield from entry.folders
+        yield from snapshot.find_kept(config.kernel.name)
 
     # -- the kernel ---------------------------------------------------------------------------
 

@@ -52,6 +52,10 @@ def run_cells(
         names = render_names(pending)
         with progress.phase(f"{kind} {boots.total} ({setting.accelerator.name}): {names}"):
             end = session.boot(plan, Watch(progress), converse)
+        if plan.snapshot and not end.transcript.booted:
+            setting = replace(setting, snapshot=None)
+            progress.note(f"{session.render_unreached(end)}; VMs boot from now on")
+            continue
         spent = tuple((boots.total, title, seconds) for title, seconds in end.phases)
         boots = replace(boots, phases=(*boots.phases, *spent))
         if session.is_stalled(end) and boots.stalled < session.STALLED_BOOTS:

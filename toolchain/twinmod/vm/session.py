@@ -4,7 +4,7 @@
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -20,6 +20,7 @@ from twinmod.guest.protocol import (
     Answered,
     CellBegan,
     CellEnded,
+    Delivery,
     Event,
     FigureTaken,
     FileWritten,
@@ -35,6 +36,9 @@ from twinmod.vm.boot import BootPlan, DifferentialWork, Setting
 
 #: After its last event, or after the host gave up.
 POWER_OFF_TIMEOUT_S = 10.0
+
+#: How long a clone may take to read what it is given: some megabytes.
+DELIVERY_TIMEOUT_S = 30.0
 
 
 #: How many boots of one run may stall: QEMU's translation was seen to do so, once in many boots,
@@ -156,27 +160,36 @@ class VmGoneError(Exception):
 
 @contextmanager
 def run_vm(plan: BootPlan, watch: Callable[[str], None]) -> Iterator[Vm]:
-    """Boot a VM that lives no longer than the context, which waits for it to end by itself."""
+    """Run a VM that lives no longer than the context, which waits for it to end by itself."""
     with (
         vm_boot.write_vm_dir(plan),
         (plan.vm_dir / "qemu.log").open("wb") as log,
         (plan.vm_dir / "events.jsonl").open("w", encoding="utf-8") as kept,
-        ExitStack() as stack,
+        cache.share(plan.snapshot) if plan.snapshot else nullcontext(),
+        monitor.listen(plan.vm_dir / "results") if plan.monitored else nullcontext() as listener,
+        process.start(plan.command, stdin=process.PIPE, stderr=log) as qemu,
+        monitor.accept(listener, qemu) if listener else nullcontext() as found,
     ):
-        if plan.snapshot is not None:
-            stack.enter_context(cache.share(plan.snapshot))
-        listener = (
-            stack.enter_context(monitor.listen(plan.vm_dir / "results")) if plan.monitored else None
-        )
-        qemu = stack.enter_context(process.start(plan.command, stdin=process.PIPE, stderr=log))
+        if found and plan.delivery:
+            log.write(deliver(plan, plan.delivery, found, qemu).encode())
         vm = Vm(plan, qemu, kept, watch)
-        if listener is not None:
-            vm.monitor = stack.enter_context(monitor.accept(listener, qemu))
-        if plan.delivery is not None and vm.monitor is not None:
-            monitor.restore(vm.monitor, plan.restored)
-            process.send_line(qemu, protocol.render_delivery(plan.delivery))
+        vm.monitor = found
         yield vm
         vm.wait_for_end()
+
+
+def deliver(
+    plan: BootPlan, delivery: Delivery, qemu_monitor: monitor.Monitor, qemu: process.Process
+) -> str:
+    """Let a clone go on, and give it what it is to do; return why it does not, or ""."""
+    try:
+        monitor.restore(qemu_monitor, plan.restored)
+    except VmLostError as error:
+        process.kill_group(qemu)
+        return f"{error.message}\n"
+    with process.Limit(DELIVERY_TIMEOUT_S, qemu):
+        process.send_line(qemu, protocol.render_delivery(delivery))
+    return ""
 
 
 @contextmanager

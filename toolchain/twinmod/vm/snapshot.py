@@ -30,6 +30,9 @@ KIND = "snapshot"
 
 RAM, STATE = "ram", "state"
 
+#: How many times as long a VM may take to boot that is saved: all of its root is unpacked first.
+PATIENCE = 3
+
 #: How many snapshots of a kernel stay: each takes some 300 MB.
 KEPT = 2
 
@@ -136,7 +139,8 @@ def prepare_saved(setting: Setting, work_dir: Path, number: int) -> BootPlan:
         Bind(source_path=setting.tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
     )
     qemu = plan_qemu(setting, SavedMemory(path=str(SNAPSHOT / RAM)))
-    plan = plan_boot(setting, qemu, binds, agent_plan, vm_dir)
+    patient = replace(setting, vm=boot.plan_patience(setting.vm, PATIENCE))
+    plan = plan_boot(patient, qemu, binds, agent_plan, vm_dir)
     return replace(plan, initramfs=initramfs.plan_archive(content))
 
 
