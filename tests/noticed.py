@@ -475,9 +475,10 @@ class Server:
         with suppress(KeyboardInterrupt):
             try:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-                move_folders(session)
+                own = move_folders(session)
                 break_function(broken)
                 by = self.run_items(items)
+                shutil.rmtree(own, ignore_errors=True)
             except Exception as error:
                 by = f"{UNTRIED}{error!r}"
         os.write(writer, by.encode())
@@ -494,13 +495,18 @@ class Server:
         self.tell(self.found[-1].render())
 
 
-def move_folders(session: pytest.Session) -> None:
-    """Let this fork have temporary folders of its own, with what all tests have in common."""
+def move_folders(session: pytest.Session) -> Path:
+    """Let this fork have temporary folders of its own, with what all tests have in common.
+
+    Returns:
+        The folder that they are in.
+    """
     folders: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
     common = folders.getbasetemp()
     own = Path(tempfile.mkdtemp(prefix="fork-", dir=common))
     folders._basetemp = own
     shutil.copytree(common / "toy", own / "toy", symlinks=True)
+    return own
 
 
 def run_forks(breaks: tuple[Break, ...], copies: int) -> tuple[Noticed, ...]:

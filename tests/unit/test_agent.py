@@ -570,6 +570,42 @@ def test_an_address_of_unloaded_code_is_a_place_of_its_module() -> None:
         assert code.name_line(line) == line
 
 
+class Kmemleak:
+    """The kernel's file: it tells of what two scans have seen, until it is cleared."""
+
+    def __init__(self) -> None:
+        self.scans = 0
+
+    @staticmethod
+    def exists() -> bool:
+        return True
+
+    def write_text(self, text: str) -> None:
+        self.scans = {"scan": self.scans + 1, "clear": 0}[text]
+
+    def read_text(self, errors: str) -> str:
+        del errors
+        return LEAKS if self.scans == 2 else ""
+
+
+def test_what_a_module_left_behind_is_said_in_the_kernels_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    file = Kmemleak()
+    monkeypatch.setattr(leaks, "KMEMLEAK", file)
+    monkeypatch.setattr(leaks, "LEAK_AGE_S", 0.0)
+    monkeypatch.setattr(guest_log, "say", said.append)
+    code = leaks.CodeRange("no_such_module")
+    code.start, code.size = 0xFFFF_FFFF_C020_1000, 0x2000
+    leaks.tell_leaks(code)
+    first, *_ = LEAKS.splitlines()
+    assert said[:2] == [first, "  1 objects from this place"]
+    assert said[-1] == "    .text+0x10/0x2000 [no_such_module]"
+    assert not any("vfs_read" in line for line in said), "that is another's"
+    assert file.scans == 0, "the next module is told of this one's"
+
+
 # -- requests ---------------------------------------------------------------------------------
 
 

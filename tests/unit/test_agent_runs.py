@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from guestworld import KERNEL, Said, World
-from twinmod.guest import protocol
+from twinmod.guest import measure, protocol
 from twinmod.guest.protocol import (
     Caller,
     CountJob,
@@ -218,6 +218,8 @@ def test_calls_are_made_between_magic_instructions_after_each_load(world: World)
     figures = [(e.values.load, e.values.timing.operation) for e in said.find(protocol.FigureTaken)]
     operations = ("pread", "open", "add", "load", "pread")
     assert figures == [(load, operation) for load in (1, 2) for operation in operations]
+    first, *_ = said.find(protocol.FigureTaken)
+    assert first.values.first == 2 * measure.WARM_SEGMENTS + 1, "Python was not warm"
     assert {event.values.cell for event in said.find(protocol.FigureTaken)} == {"toy_c/c"}
     loops = [event.values for event in said.find(protocol.LoopTaken)]
     assert [(one.buffers, one.read_ns) for one in loops] == [
