@@ -244,6 +244,7 @@ def plan_lines(packages: Mapping[str, str]) -> dict[str, Any]:
     return {
         "boot": protocol.render_event(booted, 1.0),
         "end": protocol.render_event(protocol.Ended(), 9.0),
+        "waiting": protocol.render_event(protocol.Waiting(), 2.0),
         "ready": protocol.render_event(protocol.Ready(), 2.0),
         "section": protocol.render_event(protocol.SectionBegan(), 2.0),
         "answer": json.dumps({**answer, "answers": "@ANSWERS@"}) + "\n",

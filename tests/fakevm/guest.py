@@ -8,9 +8,11 @@ a module into its kernel or read its log does so in the world, or is only noted.
 import builtins
 import ctypes
 import errno
+import fcntl
 import io
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,11 @@ def seek(descriptor: int, offset: int, whence: int) -> int:
         return 0
 
 
+def is_mounted(path: object) -> bool:
+    """Tell whether the host shares a folder: not with a VM that waits for a delivery."""
+    return str(path) == "/results" and not (WORLD / "unshared").exists()
+
+
 def enter() -> None:
     """Let this process, and what it starts, be in the world."""
     ctypes.CDLL = Library  # type: ignore[assignment,misc]
@@ -147,6 +154,9 @@ def enter() -> None:
     for module in (io, builtins):
         redirect(module, "open")
     os.lseek = seek
+    time.clock_settime = lambda clock, seconds: note(f"clock_settime {clock} {seconds}")
+    vars(fcntl)["ioctl"] = lambda descriptor, request, *_: note(f"ioctl {request:#x}")
+    os.path.ismount = is_mounted
 
 
 if __name__ == "__main__":

@@ -14,7 +14,15 @@ from typing import Any
 from twinmod.base import process
 from twinmod.base.process import Command
 from twinmod.guest import protocol
-from twinmod.guest.protocol import CellJob, Job, Plan, PlannedCell, PlannedModule, Request
+from twinmod.guest.protocol import (
+    CellJob,
+    Delivery,
+    Job,
+    Plan,
+    PlannedCell,
+    PlannedModule,
+    Request,
+)
 
 LIMIT_S = 20.0
 
@@ -120,6 +128,17 @@ class Said:
         return [event for event in self.events if isinstance(event, kind)]
 
 
+#: After what an agent is told something.
+ASKING = protocol.Ready | protocol.Answered | protocol.Waiting
+
+
+def render(request: Request | Delivery | None) -> str:
+    """Return the line that tells an agent something."""
+    if isinstance(request, Delivery):
+        return protocol.render_delivery(request)
+    return protocol.render_request(request)
+
+
 class World:
     """All that a VM has for its agent.
 
@@ -198,13 +217,17 @@ class World:
         return replace(plan, **values)
 
     def run(
-        self, plan: Plan, requests: tuple[Request, ...] = (), behaviour: str = "", pause: int = 0
+        self,
+        plan: Plan,
+        requests: tuple[Request | Delivery, ...] = (),
+        behaviour: str = "",
+        pause: int = 0,
     ) -> Said:
         """Run the agent to its end; make the requests once it is ready for them.
 
         Args:
             plan: What it is told.
-            requests: Made one after the other, each after an answer.
+            requests: Made one after the other, each after an answer; a delivery, when it waits.
             behaviour: Of the device and its tests; see TESTS and TESTER.
             pause: How often the agent says that it is alive before the first request is made.
         """
@@ -236,7 +259,11 @@ class World:
         return Said(events=events, status=status, output=output_path.read_text())
 
     def _converse(
-        self, agent: process.Process, master: int, requests: tuple[Request, ...], pause: int
+        self,
+        agent: process.Process,
+        master: int,
+        requests: tuple[Request | Delivery, ...],
+        pause: int,
     ) -> Iterator[protocol.Event]:
         """Yield what the agent says until it ends."""
         left = iter((*requests, None))
@@ -253,10 +280,10 @@ class World:
                 event = protocol.parse_event(line.decode())
                 assert event is not None, line
                 yield event
-                asked = asked or isinstance(event, protocol.Ready | protocol.Answered)
+                asked = asked or isinstance(event, ASKING)
                 pause -= asked and isinstance(event, protocol.Alive)
                 if asked and pause <= 0:
-                    os.write(master, protocol.render_request(next(left)).encode() + b"\n")
+                    os.write(master, render(next(left)).encode() + b"\n")
                     asked = False
             if not chunk:
                 os.close(ended)

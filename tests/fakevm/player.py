@@ -16,6 +16,7 @@ import time
 # As typing.TYPE_CHECKING, without typing.
 MYPY = False
 if MYPY:
+    from collections.abc import Iterator
     from typing import Any, NoReturn
 
 HOME = os.path.dirname(os.path.abspath(__file__))
@@ -26,6 +27,9 @@ RECORDING = "/twinmod/recording"
 
 #: What a VM without a script of its own does.
 DEFAULT: list[list[Any]] = [["boot"], ["cells"], ["end"]]
+
+#: What a VM does that waits for its work.
+WAIT: list[list[Any]] = [["boot"], ["waiting"], ["save"]]
 
 MOUNTS: list[tuple[str, str]] = []
 
@@ -143,6 +147,50 @@ class Machine:
         for act, *arguments in script:
             own = [a.replace("@CELL@", name) if isinstance(a, str) else a for a in arguments]
             getattr(self, f"act_{act}")(*own)
+
+    def act_waiting(self) -> None:
+        """Say that it waits for what it is to do."""
+        self.act_raw(self.lines["waiting"])
+
+    def act_save(self, refused: str = "") -> None:
+        """Be saved, unless QEMU refuses that with some words."""
+        self.flush()
+        for command in self.iterate_commands({"migrate": refused}):
+            if command["execute"] == "migrate":
+                write_file(find_host_path(command["arguments"]["uri"][5:]), "a state")
+            elif command["execute"] == "quit":
+                return
+
+    def act_incoming(self, refused: str = "") -> None:
+        """Go on from a state, unless QEMU refuses that; then take what the host delivers."""
+        for command in self.iterate_commands({"migrate-incoming": refused}):
+            if command["execute"] == "migrate-incoming":
+                state = find_host_path(command["arguments"]["uri"][5:])
+                assert os.path.getsize(state), "the state is whole"
+                break
+        delivery = json.loads(sys.stdin.buffer.readline())
+        note(delivered=sorted(delivery["files"]), entropy=delivery["entropy"])
+        self.plan = delivery["plan"]
+
+    def iterate_commands(self, refused: dict[str, str]) -> Iterator[dict[str, Any]]:
+        """Yield what QEMU is told to do, after it was answered; see docs/interop/qmp-spec.rst."""
+        import socket  # noqa: PLC0415 - most VMs are told nothing
+
+        # The path may be too long for a socket's address.
+        os.chdir(self.results)
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect("monitor.sock")
+        stream = connection.makefile("rw", encoding="utf-8")
+        stream.write('{"QMP": {}}\n')
+        stream.flush()
+        for line in stream:
+            command = json.loads(line)
+            words = refused.get(command["execute"])
+            answer = {"error": {"desc": words}} if words else {"return": {"status": "completed"}}
+            stream.write(json.dumps(answer) + "\n")
+            stream.flush()
+            if not words:
+                yield command
 
     def act_console(self, text: str) -> None:
         """Let the kernel say something."""
@@ -297,7 +345,8 @@ def find_script(vm_dir: str, mode: str) -> list[list[Any]]:
     for name in sorted(scripts, key=len, reverse=True):
         if vm_dir.endswith(f"/{name}"):
             return list(scripts[name])
-    return list(scripts.get(mode, DEFAULT if mode not in ("probe", "shell") else []))
+    usual = {"probe": [], "shell": [], "wait": WAIT}
+    return list(scripts.get(mode, usual.get(mode, DEFAULT)))
 
 
 def play_qemu(argv: list[str]) -> None:
@@ -307,7 +356,11 @@ def play_qemu(argv: list[str]) -> None:
     vm_dir = os.path.dirname(find_host_path(RESULTS))
     note(vm=vm_dir, argv=argv)
     machine = Machine(argv)
-    machine.run(find_script(vm_dir, machine.plan["mode"]))
+    script = find_script(vm_dir, machine.plan["mode"])
+    if "-incoming" in argv:
+        own = script.pop(0)[1:] if script[0][0] == "incoming" else []
+        machine.act_incoming(*own)
+    machine.run(script)
 
 
 # -- the chroot's other programs --------------------------------------------------------------

@@ -315,6 +315,21 @@ def test_a_cell_ends_with_pytests_own_status(
     assert run_cells(tmp_path, [({}, job)]) == [str(status)]
 
 
+def test_what_goes_wrong_while_the_matrix_is_held_is_not_pytests_to_forgive(tmp_path: Path) -> None:
+    script = CELLS.replace(
+        "held.hold(lambda: [run_one(*one) for one in asked])",
+        """
+try:
+    held.hold(lambda: 1 / 0)
+except ZeroDivisionError as error:
+    os.write(out, str(error).encode())
+""",
+    )
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "test_x.py").write_text(TESTS)
+    assert run_script(script, str(tmp_path), "[]") == "division by zero"
+
+
 def test_every_cell_of_a_matrix_that_is_not_collected_says_so(tmp_path: Path) -> None:
     (tmp_path / "test_broken.py").write_text("import nothing_such\n")
     assert run_cells(tmp_path, [({}, {}), ({}, {})]) == ["2", "2"]

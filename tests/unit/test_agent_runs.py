@@ -2,6 +2,7 @@
 """The agent from its plan to the end of its VM: every job, in a world of files on this host."""
 
 import errno
+from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from twinmod.guest.protocol import (
     Caller,
     CountJob,
     DifferentialJob,
+    Job,
     LoopShape,
     MatrixJob,
     MeasureJob,
@@ -270,6 +272,30 @@ def test_a_module_that_is_not_loaded_again_ends_its_cell_with_an_exception(world
     assert outcome == "failed"
     assert f"GuestError: toy_c was not loaded again: {why}" in problem
     assert stays == f"toy_c did not unload: {why}"
+
+
+def test_a_vm_that_waits_does_what_is_delivered_and_sends_what_its_cells_left(
+    world: World,
+) -> None:
+    world.write("unshared", "")
+    world.write("dev/urandom", "")
+    plan = world.plan(MATRIX, "toy_c/c", "toy_rust/c")
+    path = world.folder / "delivered/file"
+    delivery = protocol.Delivery(
+        time_s=1.5, entropy="00ff", files={str(path): "aGVsbG8="}, plan=plan
+    )
+    said = world.run(replace(plan, mode=Job.WAIT, cells=()), (delivery,))
+    assert said.status == 0, said.output
+    kinds = [type(event) for event in said.events if not isinstance(event, protocol.Alive)]
+    assert kinds[:3] == [protocol.Booted, protocol.Waiting, protocol.Booted]
+    assert [event.outcome for event in said.find(protocol.CellEnded)] == ["passed", "passed"]
+    # The plan of the VM that waited, and then the log of each cell.
+    names = ["plan.json", "toy_c-c.pytest.log", "toy_rust-c.pytest.log"]
+    files = said.find(protocol.FileWritten)
+    assert [file.name for file in files] == names
+    assert "2 passed" in b64decode(files[1].content).decode()
+    assert world.called[:3] == ["clock_settime 0 1.5", "ioctl 0x40085203", "ioctl 0x5207"]
+    assert path.read_text() == "hello"
 
 
 def test_a_shell_has_every_module_loaded(world: World) -> None:

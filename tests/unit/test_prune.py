@@ -32,7 +32,7 @@ from twinmod.project.model import ChrootSpec, KernelSpec
 from twinmod.ui import cli
 from twinmod.userland import native, packages, programs
 from twinmod.userland import testers as userland_testers
-from twinmod.vm import accelerator, machine
+from twinmod.vm import accelerator, machine, snapshot
 from twinmod.workspace import Workspace
 
 KINDS = {
@@ -344,7 +344,22 @@ def test_prune_knows_every_entry_that_the_package_makes(
         for name in find_makers(ast.parse(path.read_text()))
     }
     assert len(made) > 5
+    # Of the snapshots, those stay that were used last, whatever their keys.
+    made.remove((templates.PACKAGE_DIR / "vm/snapshot.py", "prepare_entry"))
     assert made - called == set(), "of these entries Workspace.find_folders yields nothing"
+
+
+def test_the_last_snapshots_of_each_kernel_stay(world: World) -> None:
+    world.use()
+    digits = [f"{number:012x}" for number in range(3)]
+    folders = [cache.find_cache_dir() / snapshot.KIND / f"trixie-backports-{one}" for one in digits]
+    for number, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        os.utime(folder, (number, number))
+    used = world.workspace.find_used_entries()
+    assert [name for kind, name in used if kind == snapshot.KIND] == [
+        f"trixie-backports-{one}" for one in digits[:0:-1]
+    ]
 
 
 # -- keys -------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from twinmod.cells.transcript import End
 from twinmod.errors import VmLostError
 from twinmod.guest import protocol
 from twinmod.guest.protocol import Request
-from twinmod.vm import accelerator, running, session
+from twinmod.vm import accelerator, session
 from twinmod.vm.machine import Accelerator
 
 C_C, C_RUST, RUST_C, RUST_RUST = NAMES = tuple(cell.name for cell in CELLS)
@@ -168,7 +168,7 @@ def test_a_boot_that_stalls_is_counted_and_the_vm_booted_again(
 def test_boots_that_stall_too_often_end_the_run(
     host: Host, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "STALLED_BOOTS", 1)
+    monkeypatch.setattr(session, "STALLED_BOOTS", 1)
     bench = fakevm.make_bench(host, progress, boot_timeout_s=SILENCE_TIMEOUT_S)
     host.play("test", SILENCE)
     host.play("vm-1", SILENCE)

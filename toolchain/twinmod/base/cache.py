@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -37,6 +38,9 @@ SCRATCH = "cargo-target"
 
 #: How long one run waits for another that makes the same entry.
 LOCK_TIMEOUT_S = 3600.0
+
+#: Between two tries to share an entry that another run makes or removes.
+SHARE_INTERVAL_S = 0.05
 
 #: What flock(2) says where there are none: of NFS without its lock service, FUSE, 9p.
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -332,9 +336,23 @@ def remove_entry(kind: str, name: str, progress: Progress) -> None:
 
 @contextmanager
 def share(entry: FoundEntry) -> Iterator[None]:
-    """Let nobody remove an entry until the context is left; any number may share it."""
+    """Let nobody remove an entry until the context is left; any number may share it.
+
+    Raises:
+        MissingToolError: Somebody makes it anew or removes it for longer than LOCK_TIMEOUT_S.
+    """
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
     with _open_lock(entry.kind, entry.key) as descriptor:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise MissingToolError(
+                        f"another run has held {entry.kind} {entry.key} for {LOCK_TIMEOUT_S:.0f} s"
+                    ) from error
+                time.sleep(SHARE_INTERVAL_S)
         yield
 
 

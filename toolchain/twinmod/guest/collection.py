@@ -42,6 +42,7 @@ class Collection:
         self._parser: Any = None
         self._session: Any = None
         self._act: Callable[[], None] = lambda: None
+        self._error: BaseException | None = None
         self._former = output.Former()
 
     def hold(self, act: Callable[[], None]) -> None:
@@ -59,6 +60,8 @@ class Collection:
         output.redirect(LOG)
         self.status = int(pytest.main([*self._plan_common(), *none], plugins=[self]))
         self._former.restore()
+        if self._error is not None:
+            raise self._error
         if self._session is None:
             act()
 
@@ -155,5 +158,9 @@ class Collection:
         self._session = session
         gc.freeze()
         self._former.restore()
-        self._act()
+        try:
+            self._act()
+        except BaseException as error:
+            # pytest would take it for a fault of its own, and go on.
+            self._error = error
         return True

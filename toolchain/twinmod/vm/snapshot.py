@@ -162,7 +162,9 @@ def prepare_clone(setting: Setting, entry: FoundEntry, work: CellsWork, vm_dir: 
         files=read_modules(work.products),
         plan=plan.agent_plan,
     )
-    return replace(plan, cells=work.cells, restored=str(SNAPSHOT / STATE), delivery=delivery)
+    return replace(
+        plan, cells=work.cells, snapshot=entry, restored=str(SNAPSHOT / STATE), delivery=delivery
+    )
 
 
 def read_modules(products: tuple[Product, ...]) -> dict[str, str]:
