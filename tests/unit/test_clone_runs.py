@@ -7,6 +7,7 @@ bwrap is a program that plays a script; everything else is as it is in a run. Se
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,11 @@ import pytest
 import fakevm
 from fakevm import BOOT, KILL, Host, MakeElf
 from twinmod.base import cache
+from twinmod.base.progress import Progress
 from twinmod.errors import ExitCode
-from twinmod.vm import machine, snapshot
+from twinmod.guest import protocol
+from twinmod.kernels.model import Origin
+from twinmod.vm import boot, machine, snapshot
 
 #: What a run of the tests of one rule is called with.
 NARROWED = ("test", "--rule", "R1", "--module", "c")
@@ -90,6 +94,22 @@ def test_a_whole_run_and_a_recorded_one_boot_their_vms(host: Host, words: tuple[
     assert "-incoming" not in find_words(host, CLONE)
 
 
+def test_only_what_was_compared_with_vms_that_boot_is_cloned(
+    host: Host, progress: Progress, tmp_path: Path
+) -> None:
+    setting = fakevm.make_bench(host, progress).setting
+    assert snapshot.is_possible(setting)
+    built = replace(setting.tree, origin=Origin.BUILT)
+    kvm = replace(setting.accelerator, name=machine.AcceleratorName.KVM)
+    for other in (
+        replace(setting, tree=built),
+        replace(setting, accelerator=kvm),
+        replace(setting, root_dir=tmp_path),
+        boot.plan_recorded(setting),
+    ):
+        assert not snapshot.is_possible(other)
+
+
 @pytest.mark.parametrize(
     ("vm", "script", "said"),
     [
@@ -126,6 +146,38 @@ def test_a_clone_that_does_not_go_on_is_followed_by_vms_that_boot(
     assert "VMs boot from now on" in capsys.readouterr().err
     assert host.vms == ["test/vm-1", "test/vm-2"]
     assert "-incoming" not in find_words(host, "test/vm-2")
+    assert host.left == []
+
+
+def send(name: str, content: str) -> fakevm.Act:
+    return fakevm.say(protocol.FileWritten(name=name, content=content))
+
+
+def test_the_files_that_a_clone_sends_lie_where_a_vm_leaves_them(host: Host) -> None:
+    host.play("vm-1", BOOT, ("cells",), send("c-c.pytest.log", "MiBwYXNzZWQ="), ("end",))
+    assert host.call(*NARROWED) == ExitCode.PASSED
+    results = host.project_dir / "out/test/vm-1/results"
+    assert (results / "c-c.pytest.log").read_text() == "2 passed"
+    assert '"file"' not in (results.parent / "events.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("../x", "", "a file of no name"),
+        ("..", "", "a file of no name"),
+        ("", "", "a file of no name"),
+        ("console.log", "", "a file of no name"),
+        ("plan.json", "", "a file of no name"),
+        ("x.log", "MiB*", "a file that is not whole"),
+    ],
+)
+def test_a_file_that_a_vm_may_not_send_is_an_error(
+    host: Host, name: str, content: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.play("vm-1", BOOT, send(name, content), ("cells",), ("end",))
+    assert host.call(*NARROWED) == ExitCode.VM_LOST
+    assert why in capsys.readouterr().err
     assert host.left == []
 
 

@@ -330,7 +330,8 @@ def run_cell(plan: Plan, cell: PlannedCell, held: Collection, stream: Stream) ->
 def end_cell(stream: Stream, outcome: Outcome, problems: tuple[str, ...]) -> None:
     """Say how a cell ended, after the files that it left where its host does not see them."""
     if not os.path.ismount(RESULTS):
-        for path in sorted(RESULTS.iterdir()):
+        # The plan of a VM that waited is not what it does.
+        for path in sorted(set(RESULTS.iterdir()) - {PLAN_PATH}):
             content = b64encode(path.read_bytes()).decode()
             stream.emit(FileWritten(name=path.name, content=content))
             path.unlink()

@@ -137,7 +137,7 @@ def _prepare_setting(workspace: Workspace, prepared: Prepared, wanted: Wanted) -
     if wanted.selection.record:
         return boot.plan_recorded(setting)
     # Some tests take less time than a VM takes to boot and to collect them.
-    if wanted.selection.narrowing and wanted.root_dir is None:
+    if wanted.selection.narrowing and snapshot.is_possible(setting):
         return snapshot.ensure(setting, workspace.progress)
     return setting
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A VM that runs: what it says, and what it is asked."""
 
+import binascii
+import re
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
@@ -31,11 +33,15 @@ from twinmod.guest.protocol import (
 )
 from twinmod.vm import boot as vm_boot
 from twinmod.vm import console as vm_console
-from twinmod.vm import monitor
+from twinmod.vm import machine, monitor
 from twinmod.vm.boot import BootPlan, DifferentialWork, Setting
 
 #: After its last event, or after the host gave up.
 POWER_OFF_TIMEOUT_S = 10.0
+
+#: What a file may be called that a VM sends, and the files there that are the host's.
+FILE_NAME = re.compile(r"\w[\w.-]*")
+OWN_FILES = ("console.log", "plan.json", machine.MONITOR)
 
 #: How long a clone may take to read what it is given: some megabytes.
 DELIVERY_TIMEOUT_S = 30.0
@@ -124,9 +130,20 @@ class Vm:
         self._watch(line)
 
     def _write(self, file: FileWritten) -> None:
-        """Keep a file where a VM that shares the folder writes it itself."""
-        name = Path(file.name).name
-        (self.plan.vm_dir / "results" / name).write_bytes(b64decode(file.content))
+        """Keep a file where a VM that shares the folder writes it itself.
+
+        Raises:
+            VmLostError: It has no such name, or no such content.
+        """
+        path = self.plan.vm_dir / "results" / file.name
+        if not FILE_NAME.fullmatch(file.name) or file.name in OWN_FILES:
+            raise VmLostError("the VM's agent sent a file of no name", facts=(("name", file.name),))
+        try:
+            path.write_bytes(b64decode(file.content, validate=True))
+        except binascii.Error as error:
+            raise VmLostError(
+                "the VM's agent sent a file that is not whole", facts=(("file", file.name),)
+            ) from error
 
     def ask(self, request: Request) -> Answered:
         """Return the answer to a request, while the VM is ready for one.

@@ -12,6 +12,7 @@ import time
 from base64 import b64encode
 from dataclasses import replace
 from pathlib import Path
+from typing import assert_never
 
 from twinmod.base import cache, sandbox
 from twinmod.base.cache import CacheEntry, FoundEntry, Made
@@ -21,6 +22,7 @@ from twinmod.base.sandbox import Bind, Enter
 from twinmod.builds.product import Product
 from twinmod.errors import VmLostError
 from twinmod.guest.protocol import Delivery, Job, Plan, Waiting
+from twinmod.kernels.model import Origin
 from twinmod.vm import boot, initramfs, machine, monitor, session
 from twinmod.vm.boot import BootPlan, CellsWork, MatrixWork, Setting
 from twinmod.vm.machine import RESULTS, VM_DIR, AcceleratorName, SavedMemory
@@ -44,6 +46,18 @@ FORMAT = "1"
 
 #: How much a clone's random number generator gets: what its key takes.
 ENTROPY_BYTES = 32
+
+
+def is_possible(setting: Setting) -> bool:
+    """Whether VMs may be clones: of what was compared with VMs that boot, and of nothing else."""
+    match setting.tree.origin:
+        case Origin.STOCK:
+            emulated = setting.accelerator.name == AcceleratorName.TCG
+            return emulated and setting.root_dir is None
+        case Origin.BUILT | Origin.TREE:
+            return False
+        case _:
+            assert_never(setting.tree.origin)
 
 
 def ensure(setting: Setting, progress: Progress) -> Setting:
