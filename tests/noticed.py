@@ -519,7 +519,7 @@ def run_forks(breaks: tuple[Break, ...], copies: int) -> tuple[Noticed, ...]:
     )
     options = ("--tb=no", "-p", "no:cacheprovider", "-p", "no:randomly")
     os.chdir(CHECKOUT)
-    # What pytest has to say of all tests of all forks is no part of the table.
+    # The table leaves out what pytest says of the tests of each fork.
     with os.fdopen(os.dup(1), "w", buffering=1) as table, Path(os.devnull).open("w") as nowhere:
         server = Server(breaks, copies, lambda line: table.write(f"{line}\n"))
         os.dup2(nowhere.fileno(), 1)

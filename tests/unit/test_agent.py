@@ -586,7 +586,7 @@ def test_an_address_of_unloaded_code_is_a_place_of_its_module() -> None:
 
 
 class Kmemleak:
-    """The kernel's file: it tells of what two scans have seen, until it is cleared."""
+    """The kernel's file: it shows what two scans have seen, until it is cleared."""
 
     def __init__(self) -> None:
         self.scans = 0

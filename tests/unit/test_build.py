@@ -231,7 +231,7 @@ def test_sources_are_what_a_person_writes_sorted(c_module: ModuleSpec, tmp_path:
     left = ("mdriver_c.mod.c", "mdriver_c.o", "mdriver_c.ko", "Module.symvers", ".mdriver_c.o.cmd")
     for name in ("mdriver_c.c", "mdriver.h", "entry.S", "notes.txt", "Makefile", *left):
         (folder / name).write_text(name)
-    # As an editor locks a file, and what is no file.
+    # The lock of an editor is a link to nowhere; a folder is not a file either.
     (folder / ".#mdriver_c.c").symlink_to("me@here.1234")
     (folder / "gone.h").symlink_to("nowhere")
     (folder / "folder.c").mkdir()
