@@ -8,6 +8,7 @@ a few files, a cache with a chroot and a kernel that nobody made, and what a VM 
 import json
 import os
 import select
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -368,9 +369,12 @@ def _is_alive(pid: int, limit_s: float) -> bool:
 
 def make_home(folder: Path, make_elf: MakeElf) -> Path:
     """Make a folder with the player in it, which is called as bwrap."""
-    player = (Path(__file__).parent / "player.py").read_text()
+    player_path = folder / "player.py"
     folder.mkdir()
-    (folder / "bwrap").write_text(f"#!{sys.executable} -IS\n{player}")
+    player_path.write_text((Path(__file__).parent / "player.py").read_text())
+    # The path of an interpreter on a first line may have no space.
+    call = shlex.join((sys.executable, "-IS", str(player_path)))
+    (folder / "bwrap").write_text(f'#!/bin/sh\nexec {call} "$@"\n')
     (folder / "bwrap").chmod(0o755)
     (folder / "ko").mkdir()
     attempts = [f"zoo_{name.replace('/', '_')}" for name in ZOO]

@@ -2,6 +2,7 @@
 """The manual page and the shells' completion are those of the command as it is."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -113,11 +114,10 @@ def test_the_command_completes_what_bash_asks_for(
 
 @pytest.mark.skipif(process.find_program("bash") is None, reason="this host has no bash")
 def test_bash_itself_completes_with_the_script(tmp_path: Path) -> None:
+    text = "import sys; sys.argv[0] = 'twinmod'; from twinmod.ui import cli; cli.main()"
     program = tmp_path / "twinmod"
-    program.write_text(
-        f"#!{sys.executable}\nimport sys\nsys.argv[0] = 'twinmod'\n"
-        "from twinmod.ui import cli\ncli.main()\n"
-    )
+    # The path of an interpreter on a first line may have no space.
+    program.write_text(f'#!/bin/sh\nexec {shlex.join((sys.executable, "-c", text))} "$@"\n')
     program.chmod(0o755)
     script = manual.render_completion(cli.cli, "bash") + (
         "\nCOMP_WORDS=(twinmod repl) COMP_CWORD=1\n_twinmod_completion twinmod repl twinmod\n"
