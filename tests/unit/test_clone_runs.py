@@ -4,11 +4,13 @@
 bwrap is a program that plays a script; everything else is as it is in a run. See tests/fakevm.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,6 +136,23 @@ def test_where_no_snapshot_can_be_had_vms_boot_and_that_is_said(
     assert said in capsys.readouterr().err
     assert host.vms == ["test/vm-1"]
     assert "-incoming" not in find_words(host, CLONE)
+    assert [path for path in list_snapshots() if (path / cache.RECORD).exists()] == []
+
+
+def test_a_disk_without_room_for_a_snapshot_ends_no_run(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = os.open
+
+    def open_file(path: Any, *arguments: Any, **options: Any) -> int:
+        if str(path).endswith(f"/{snapshot.RAM}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", open_file)
+    assert host.call(*NARROWED) == ExitCode.PASSED
+    assert "no snapshot, so each VM boots: No space left on device" in capsys.readouterr().err
+    assert host.vms == ["test/vm-1"]
     assert [path for path in list_snapshots() if (path / cache.RECORD).exists()] == []
 
 

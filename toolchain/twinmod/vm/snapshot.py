@@ -68,10 +68,11 @@ def ensure(setting: Setting, progress: Progress) -> Setting:
     entry = prepare_entry(setting)
     try:
         found = entry.ensure(progress)
-    except VmLostError as error:
-        progress.note(f"no snapshot, so each VM boots: {error.message}")
+        os.utime(found.path)
+    except (VmLostError, OSError) as error:
+        why = error.message if isinstance(error, VmLostError) else error.strerror or str(error)
+        progress.note(f"no snapshot, so each VM boots: {why}")
         return setting
-    os.utime(found.path)
     for key in list_family(setting.tree.name)[KEPT:]:
         cache.remove_unused(KIND, key)
     return replace(setting, snapshot=found)
