@@ -21,7 +21,7 @@ from twinmod.base.progress import Progress
 from twinmod.errors import ExitCode
 from twinmod.guest import protocol
 from twinmod.kernels.model import Origin
-from twinmod.vm import boot, machine, snapshot
+from twinmod.vm import boot, machine, session, snapshot
 
 #: What a run of the tests of one rule is called with.
 NARROWED = ("test", "--rule", "R1", "--module", "c")
@@ -231,6 +231,42 @@ def test_a_snapshot_that_a_clone_uses_stays(host: Host) -> None:
         assert path.is_dir()
     cache.remove_unused(snapshot.KIND, path.name)
     assert not path.exists()
+
+
+def test_nobody_removes_what_a_clone_lives_on(host: Host, progress: Progress) -> None:
+    bench = fakevm.make_bench(host, progress)
+    setting = snapshot.ensure(bench.setting, progress)
+    assert setting.snapshot is not None
+    work = bench.plan_matrix(fakevm.CELLS[0])
+    plan = snapshot.prepare_clone(setting, setting.snapshot, work, bench.out_dir / "vm-1")
+    with session.run_vm(plan, lambda line: None):
+        cache.remove_unused(snapshot.KIND, setting.snapshot.key)
+        assert setting.snapshot.path.is_dir()
+    cache.remove_unused(snapshot.KIND, setting.snapshot.key)
+    assert not setting.snapshot.path.exists()
+
+
+def test_whatever_is_in_a_snapshot_is_in_its_key(
+    host: Host, progress: Progress, tmp_path: Path
+) -> None:
+    setting = fakevm.make_bench(host, progress).setting
+    userland, vm = setting.userland, setting.vm
+    (tester, _), *others = userland.tester_dirs
+    changed = (
+        replace(setting, tree=replace(setting.tree, key="other")),
+        replace(setting, tree=replace(setting.tree, parameters=("nokaslr",))),
+        replace(setting, chroot=replace(setting.chroot, key="other")),
+        replace(setting, version="0.2.0"),
+        replace(setting, userland=replace(userland, site_dir=tmp_path)),
+        replace(setting, userland=replace(userland, programs_dir=tmp_path)),
+        replace(setting, userland=replace(userland, tester_dirs=((tester, tmp_path), *others))),
+        replace(setting, vm=replace(vm, memory_mib=vm.memory_mib + 1)),
+        replace(setting, vm=replace(vm, processors=vm.processors + 1)),
+    )
+    keys = {snapshot.plan_key(one) for one in (setting, *changed)}
+    assert len(keys) == 1 + len(changed)
+    patient = replace(setting, vm=replace(vm, boot_timeout_s=999.0))
+    assert snapshot.plan_key(patient) in keys
 
 
 def test_a_snapshot_whose_memory_was_cut_is_made_again(host: Host) -> None:

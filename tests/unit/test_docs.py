@@ -79,7 +79,7 @@ UNLISTED = {
     "EBADF": "of every file: it is not open for that",
     "EEXIST": "of every file that is there; and of loading a module twice",
     "ENOENT": "of every file that is not there",
-    "ENOTDIR": "of every file that is no directory",
+    "ENOTDIR": "of every file that is not a directory",
     "ENXIO": "the contract says that it never comes",
     "EWOULDBLOCK": "of unloading a module",
     "EXDEV": "of every two files on different file systems",

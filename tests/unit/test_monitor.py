@@ -123,3 +123,21 @@ def test_a_qemu_that_ends_before_it_says_anything_is_not_waited_for(folder: Path
         monitor.accept(listener, qemu) as found,
     ):
         assert found is None
+
+
+def test_a_qemu_that_hangs_up_before_its_greeting_is_one_that_ended(folder: Path) -> None:
+    script = QEMU.replace('say({"QMP": {"version": {}}})', "sys.exit(1)")
+    argv = (sys.executable, "-c", script, str(folder), "[]")
+    command = Command(argv=argv, purpose="QEMU's stand-in", timeout_s=30.0)
+    with (
+        monitor.listen(folder) as listener,
+        process.start(command) as qemu,
+        monitor.accept(listener, qemu) as found,
+    ):
+        assert found is None
+
+
+def test_a_vm_is_saved_although_qemu_is_gone_before_it_answers(folder: Path) -> None:
+    with speak(folder, DONE, DONE, SAVED) as (qemu, process_of_it):
+        monitor.save(qemu, "/state")
+        assert read_commands(process_of_it)[-1]["execute"] == "query-migrate"

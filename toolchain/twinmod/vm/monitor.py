@@ -10,7 +10,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -97,7 +97,10 @@ def listen(folder: Path) -> Iterator[socket.socket]:
 
 @contextmanager
 def accept(listener: socket.socket, qemu: process.Process) -> Iterator[Monitor | None]:
-    """Speak with a QEMU that starts; None: it ended, or said nothing within ANSWER_TIMEOUT_S."""
+    """Speak with a QEMU that starts; None: it ended, or said nothing within ANSWER_TIMEOUT_S.
+
+    How the VM ended tells the caller more than a greeting that did not come.
+    """
     ended = os.pidfd_open(qemu.pid)
     try:
         ready, _, _ = select.select([listener.fileno(), ended], [], [], ANSWER_TIMEOUT_S)
@@ -109,7 +112,11 @@ def accept(listener: socket.socket, qemu: process.Process) -> Iterator[Monitor |
     connection, _ = listener.accept()
     connection.settimeout(ANSWER_TIMEOUT_S)
     with connection, connection.makefile("rb") as lines:
-        yield Monitor(connection, lines)
+        try:
+            found = Monitor(connection, lines)
+        except VmLostError:
+            found = None
+        yield found
 
 
 def ignore_shared(monitor: Monitor) -> None:
@@ -148,7 +155,9 @@ def save(monitor: Monitor, state: str) -> None:
     while time.monotonic() < deadline:
         status = monitor.execute("query-migrate")
         if status.get("status") == "completed":
-            monitor.execute("quit")
+            # It may be gone before its answer is.
+            with suppress(VmLostError):
+                monitor.execute("quit")
             return
         if status.get("status") in ("failed", "cancelled"):
             raise VmLostError(f"QEMU did not save the VM: {status.get('error-desc', status)}")
