@@ -32,7 +32,7 @@ from twinmod.project import config as project_config
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES, Language, VmSpec
 from twinmod.ui import cli
-from twinmod.vm import accelerator, boot, initramfs, machine, running, session
+from twinmod.vm import accelerator, boot, clone, initramfs, machine, running, session
 from twinmod.vm.machine import Accelerator
 from twinmod.vm.session import Boots, Vm, VmEnd
 from twinmod.workspace import Workspace
@@ -51,6 +51,9 @@ MakeElf = Callable[[dict[str, str], tuple[str, ...], tuple[str, ...]], bytes]
 MODULES = {Language.C: "toy_c", Language.RUST: "toy_rust"}
 
 RULES = ("R1", "R2")
+
+#: The tests of the matrix: each is named by its rule.
+TESTS = {rule: (rule,) for rule in RULES}
 
 #: What a run of the toy project takes for cells, in its order.
 CELLS = tuple(
@@ -245,7 +248,8 @@ def plan_lines(packages: Mapping[str, str]) -> dict[str, Any]:
     return {
         "boot": protocol.render_event(booted, 1.0),
         "end": protocol.render_event(protocol.Ended(), 9.0),
-        "waiting": protocol.render_event(protocol.Waiting(), 2.0),
+        "waiting": protocol.render_event(protocol.Waiting(tests={}), 2.0),
+        "collected": protocol.render_event(protocol.Waiting(tests=TESTS), 2.0),
         "ready": protocol.render_event(protocol.Ready(), 2.0),
         "section": protocol.render_event(protocol.SectionBegan(), 2.0),
         "answer": json.dumps({**answer, "answers": "@ANSWERS@"}) + "\n",
@@ -273,6 +277,9 @@ def plan_lines(packages: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+#: The verbs whose VMs are clones unless they are told that each of them boots.
+CLONING = ("test", "soak", "zoo")
+
 #: What a kernel's build has that can be debugged.
 DEBUGGED = ("build/vmlinux", "build/vmlinux-gdb.py")
 
@@ -293,6 +300,8 @@ class Host:
     project_dir: Path
     lines: dict[str, Any]
     scripts: dict[str, tuple[Act, ...]] = field(default_factory=dict)
+    # Whether the VMs of every verb boot.
+    cold: bool = True
 
     def play(self, vm: str, *acts: Act) -> None:
         """Let a VM play a script, instead of one in which all passes.
@@ -349,7 +358,9 @@ class Host:
 
     def call(self, *arguments: str) -> int:
         """Call a verb as the command does; return its exit code."""
-        return cli.run_guarded(lambda: cli.cli(list(arguments), standalone_mode=False))
+        cold = ("--cold",) if self.cold and arguments[0] in CLONING else ()
+        words = [*arguments, *cold]
+        return cli.run_guarded(lambda: cli.cli(words, standalone_mode=False))
 
     def read(self, name: str) -> Any:
         """Return a document of a folder of results."""
@@ -471,7 +482,7 @@ def touch(path: Path) -> None:
 
 def run_matrix(host: Host, progress: Progress) -> matrix_run.Run:
     """Run the matrix as other programs of the project do, without a verb."""
-    workspace = Workspace(config=read_config(), progress=progress)
+    workspace = Workspace(config=read_config(), progress=progress, cold=True)
     selection = Selection(languages=LANGUAGES, testers=LANGUAGES)
     wanted = matrix_run.Wanted(selection=selection, out_dir=host.project_dir / "out/other")
     return matrix_run.run_test(workspace, workspace.setup(), wanted)
@@ -513,7 +524,8 @@ class Bench:
     def serve(self) -> AbstractContextManager[Vm]:
         """Return the context of a VM for requests alone."""
         work = self.plan_differential()
-        return session.serve(self.setting, work, self.out_dir / "again", lambda line: None)
+        plan = clone.prepare_vm(self.setting, work, self.out_dir / "again")
+        return session.serve(plan, lambda line: None)
 
     def find_accelerator(self, *, remember: bool = True) -> Accelerator:
         """Return what a VM would run on here."""

@@ -104,6 +104,8 @@ class Machine:
         self.results = find_host_path(RESULTS)
         self.lines = read_json("lines.json")
         self.pending = b""
+        # None until the host has been spoken with.
+        self.monitor: Any = None
         try:
             with open(os.path.join(self.results, "plan.json"), encoding="utf-8") as file:
                 self.plan = json.load(file)
@@ -150,7 +152,7 @@ class Machine:
 
     def act_waiting(self) -> None:
         """Say that it waits for what it is to do."""
-        self.act_raw(self.lines["waiting"])
+        self.act_raw(self.lines["collected" if self.plan["matrix"] else "waiting"])
 
     def act_save(self, refused: str = "") -> None:
         """Be saved, unless QEMU refuses that with some words."""
@@ -169,21 +171,13 @@ class Machine:
                 assert os.path.getsize(state), "the state is whole"
                 break
         delivery = json.loads(sys.stdin.buffer.readline())
-        note(delivered=sorted(delivery["files"]), entropy=delivery["entropy"])
+        note(delivered=sorted(delivery["files"]), entropy=delivery["entropy"], to=self.results)
         self.plan = delivery["plan"]
 
     def iterate_commands(self, refused: dict[str, str]) -> Iterator[dict[str, Any]]:
         """Yield what QEMU is told to do, after it was answered; see docs/interop/qmp-spec.rst."""
-        import socket  # noqa: PLC0415 - most VMs are told nothing
-
-        # The path may be too long for a socket's address.
-        os.chdir(self.results)
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect("monitor.sock")
-        stream = connection.makefile("rw", encoding="utf-8")
-        stream.write('{"QMP": {}}\n')
-        stream.flush()
-        for line in stream:
+        stream = self.open_monitor()
+        while line := stream.readline():
             command = json.loads(line)
             words = refused.get(command["execute"])
             answer = {"error": {"desc": words}} if words else {"return": {"status": "completed"}}
@@ -191,6 +185,20 @@ class Machine:
             stream.flush()
             if not words:
                 yield command
+
+    def open_monitor(self) -> Any:
+        """Return the conversation with the host, begun by the first act that needs it."""
+        if self.monitor is None:
+            import socket  # noqa: PLC0415 - most VMs are told nothing
+
+            # The path may be too long for a socket's address.
+            os.chdir(self.results)
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect("monitor.sock")
+            self.monitor = connection.makefile("rw", encoding="utf-8")
+            self.monitor.write('{"QMP": {}}\n')
+            self.monitor.flush()
+        return self.monitor
 
     def act_console(self, text: str) -> None:
         """Let the kernel say something."""

@@ -117,7 +117,7 @@ from twinmod.guest.collection import Collection
 from twinmod.guest.stream import Stream
 folder, beats_path = sys.argv[1:]
 collection.LOG = Path(folder, "collection.log")
-job = protocol.MatrixJob(pytest_args=(), rules=(), files=())
+job = protocol.MatrixJob(pytest_args=(), rules=(), files=(), tests=())
 cell = protocol.PlannedCell(name="c/c", module="mdriver_c", tester="c", path="/mdriver_c.ko",
                             job=job)
 plan = protocol.Plan(mode=protocol.Job.MATRIX, port="", cells=(cell,), modules={},
@@ -233,7 +233,7 @@ from twinmod.guest.stream import Stream
 folder, asked = sys.argv[1], json.loads(sys.argv[2])
 collection.LOG = Path(folder, "collection.log")
 cell = protocol.PlannedCell(name="c/c", module="mdriver_c", tester="c", path="/mdriver_c.ko",
-                            job=protocol.MatrixJob(pytest_args=(), rules=(), files=()))
+                            job=protocol.MatrixJob(pytest_args=(), rules=(), files=(), tests=()))
 plan = protocol.Plan(mode=protocol.Job.MATRIX, port="", cells=(cell,), modules={},
                      testers={"c": "tester"}, matrix=folder, version="0.1", limit_s=9.0,
                      magic="", loop="")
@@ -681,7 +681,7 @@ CELL = PlannedCell(
     module="mdriver_rust",
     tester="c",
     path="/twinmod/module/mdriver_rust.ko",
-    job=MatrixJob(pytest_args=(), rules=(), files=()),
+    job=MatrixJob(pytest_args=(), rules=(), files=(), tests=()),
 )
 
 JOBS: dict[str, CellJob] = {

@@ -28,7 +28,7 @@ from twinmod.guest.protocol import (
 
 REBOOT = "reboot 1126301404"
 
-MATRIX = MatrixJob(pytest_args=(), rules=(), files=())
+MATRIX = MatrixJob(pytest_args=(), rules=(), files=(), tests=())
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_every_cell_of_the_matrix_is_loaded_run_and_unloaded(world: World) -> No
 
 def test_a_cell_has_only_its_own_files_and_rules(world: World) -> None:
     world.write("matrix/test_other.py", "def test_other(): pass\n")
-    job = MatrixJob(files=("test_other.py",), rules=("R7",), pytest_args=("-k", "other"))
+    job = MatrixJob(files=("test_other.py",), rules=("R7",), pytest_args=("-k", "other"), tests=())
     said = world.run(world.plan(job, "toy_c/c"))
     assert find_ends(said) == [("passed", ())]
     assert [event.id for event in said.find(protocol.TestEnded)] == ["test_other.py::test_other"]
@@ -282,7 +282,12 @@ def test_a_vm_that_waits_does_what_is_delivered_and_sends_what_its_cells_left(
     plan = world.plan(MATRIX, "toy_c/c", "toy_rust/c")
     path = world.folder / "delivered/file"
     delivery = protocol.Delivery(
-        time_s=1.5, entropy="00ff", files={str(path): "aGVsbG8="}, plan=plan
+        time_s=1.5,
+        entropy="00ff",
+        files={str(path): "aGVsbG8="},
+        links={str(path.with_name("link")): "file"},
+        source_time=1,
+        plan=plan,
     )
     said = world.run(replace(plan, mode=Job.WAIT, cells=()), (delivery,))
     assert said.status == 0, said.output

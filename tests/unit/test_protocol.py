@@ -26,7 +26,7 @@ LOOP = protocol.LoopShape(size_bytes=4096, passes=3)
 #: One of each kind, with all that it can hold.
 EVENTS: tuple[Event, ...] = (
     protocol.Booted(release="7.3.4", python="3.13.5"),
-    protocol.Waiting(),
+    protocol.Waiting(tests={"test_add.py::test_one": ("R1", "R2")}),
     protocol.CellBegan(cell="c/rust"),
     protocol.TestBegan(id="test_x.py::test", rules=("R1", "R2")),
     protocol.TestEnded(
@@ -78,7 +78,12 @@ MEASUREMENT = protocol.Measurement(timings=(TIMING,), loads=2, rounds=7, turns=3
 
 #: One of each kind, with all that it can hold.
 JOBS: tuple[CellJob, ...] = (
-    protocol.MatrixJob(pytest_args=("-k", "R1"), rules=("R4",), files=("test_add.py",)),
+    protocol.MatrixJob(
+        pytest_args=("-k", "R1"),
+        rules=("R4",),
+        files=("test_add.py",),
+        tests=("test_add.py::test_one",),
+    ),
     protocol.DifferentialJob(package="differential"),
     protocol.CountJob(threads=3, increments=9, method="add"),
     protocol.MeasureJob(measurement=MEASUREMENT),
@@ -306,7 +311,12 @@ def test_a_line_that_makes_no_request_is_refused(line: str, why: str) -> None:
 # -- the delivery -----------------------------------------------------------------------------
 
 DELIVERY = protocol.Delivery(
-    time_s=1.5, entropy="00ff", files={"/twinmod/module/mdriver_c.ko": "aGVsbG8="}, plan=PLAN
+    time_s=1.5,
+    entropy="00ff",
+    files={"/twinmod/module/mdriver_c.ko": "aGVsbG8="},
+    links={"/usr/lib/libx.so": "libx.so.1"},
+    source_time=1,
+    plan=PLAN,
 )
 
 

@@ -345,20 +345,25 @@ def test_prune_knows_every_entry_that_the_package_makes(
     }
     assert len(made) > 5
     # Of the snapshots, those stay that were used last, whatever their keys.
-    made.remove((templates.PACKAGE_DIR / "vm/snapshot.py", "prepare_entry"))
+    made -= {
+        (templates.PACKAGE_DIR / "vm/snapshot.py", name)
+        for name in ("prepare_base", "prepare_snapshot")
+    }
     assert made - called == set(), "of these entries Workspace.find_folders yields nothing"
 
 
 def test_the_last_snapshots_of_each_kernel_stay(world: World) -> None:
     world.use()
     digits = [f"{number:012x}" for number in range(3)]
-    folders = [cache.find_cache_dir() / snapshot.KIND / f"trixie-backports-{one}" for one in digits]
-    for number, folder in enumerate(folders):
-        folder.mkdir(parents=True)
-        os.utime(folder, (number, number))
+    kinds = (snapshot.BASE, snapshot.SNAPSHOT)
+    for kind in kinds:
+        for number, digit in enumerate(digits):
+            folder = cache.find_cache_dir() / kind / f"trixie-backports-{digit}"
+            folder.mkdir(parents=True)
+            os.utime(folder, (number, number))
     used = world.workspace.find_used_entries()
-    assert [name for kind, name in used if kind == snapshot.KIND] == [
-        f"trixie-backports-{one}" for one in digits[:0:-1]
+    assert [one for one in used if one[0] in kinds] == [
+        (kind, f"trixie-backports-{digit}") for kind in kinds for digit in digits[:0:-1]
     ]
 
 

@@ -135,9 +135,10 @@ def test_only_where_instructions_are_counted_do_addresses_not_change_from_boot_t
 
 
 def test_an_init_whose_root_is_in_memory_mounts_nothing_of_the_host() -> None:
-    values = {**VALUES["init.j2"], "source_time": 1}
+    values = {**VALUES["init.j2"], "source_time": 1, "vm_modules": ("virtio_console.ko",)}
     text = templates.render_template("init.j2", values)
     assert not [word for word in ("9p", "overlay", "switch_root") if word in text]
+    assert text.index("insmod /modules/virtio_console.ko") < text.index("exec /usr/bin/python3")
     assert text.rstrip().endswith("exec /usr/bin/python3 -m twinmod.guest.agent")
 
 

@@ -176,7 +176,7 @@ def test_a_narrowed_run_has_those_tests_and_no_differential(host: Host) -> None:
     assert len(report["cells"]) == 2
     assert report["differential"] is None
     plan = host.read("test/vm-1/results/plan.json")
-    assert [cell["job"]["pytest_args"] for cell in plan["cells"]] == [["--rule", "R1"]] * 2
+    assert [cell["job"]["rules"] for cell in plan["cells"]] == [["R1"]] * 2
 
 
 # -- recorded, and replayed -------------------------------------------------------------------

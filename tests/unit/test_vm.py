@@ -29,7 +29,7 @@ from twinmod.guest.protocol import (
 from twinmod.kernels.model import KernelTree
 from twinmod.project import model as project_model
 from twinmod.project.model import Language, VmSpec
-from twinmod.vm import accelerator, boot, initramfs, machine, running, session, shell
+from twinmod.vm import accelerator, boot, initramfs, machine, results, session, shell
 
 CELLS = (
     Cell(module="mdriver_c", language=Language.C, tester="c"),
@@ -186,7 +186,7 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
 ) -> None:
     cells = (*work.cells, DIFFERENTIAL)
     plan = boot.plan_agent(setting, replace(work, cells=cells, pytest_args=("-k", "R1")))
-    matrix = {"kind": "matrix", "pytest_args": ["-k", "R1"], "rules": [], "files": []}
+    matrix = {"kind": "matrix", "pytest_args": ["-k", "R1"], "rules": [], "files": [], "tests": []}
     assert json.loads(protocol.render_plan(plan)) == {
         "mode": "matrix",
         "port": "",
@@ -385,12 +385,12 @@ def test_several_builds_of_one_module_are_files_of_their_own(
         (
             "c/c",
             "/twinmod/module/mdriver_c.ko",
-            MatrixJob(pytest_args=(), rules=(), files=()),
+            MatrixJob(pytest_args=(), rules=(), files=(), tests=()),
         ),
         (
             "c/c/short",
             "/twinmod/module/mdriver_c.short.ko",
-            MatrixJob(pytest_args=(), rules=("R4",), files=("test_add.py",)),
+            MatrixJob(pytest_args=(), rules=("R4",), files=("test_add.py",), tests=()),
         ),
     ]
     seen = {
@@ -578,9 +578,9 @@ def test_no_kernel_panics_on_what_it_warns_of_before_the_agent(setting: boot.Set
 
 def test_what_a_program_wrote_to_the_log_ends_no_cell(product: Product) -> None:
     line = "[    1.000000][    T9] kernel BUG at x.c:1!"
-    (fault,), _ = running.find_faults(f"{line}\n", (product,), Path("/out/vm-1"))
+    (fault,), _ = results.find_faults(f"{line}\n", (product,), Path("/out/vm-1"))
     assert fault.kind == "bug"
-    assert running.find_faults(f"{line}\n", (product,), Path("/out/vm-1"), (line,)) == ((), 0)
+    assert results.find_faults(f"{line}\n", (product,), Path("/out/vm-1"), (line,)) == ((), 0)
     event = render_event(WrittenByProgram(line=line), 1.0)
     assert outcomes.parse_program_lines(cells_transcript.parse_events((event,))) == (line,)
 
@@ -591,8 +591,8 @@ def plan_end(end: End, console: str = "", *, booted: bool = False) -> session.Vm
 
 
 def test_of_many_cells_the_first_are_named() -> None:
-    assert running.render_names((*CELLS, DIFFERENTIAL)) == "c/c c/rust differential"
-    assert running.render_names(CELLS * 5) == "c/c c/rust c/c c/rust c/c c/rust and 4 more"
+    assert results.render_names((*CELLS, DIFFERENTIAL)) == "c/c c/rust differential"
+    assert results.render_names(CELLS * 5) == "c/c c/rust c/c c/rust c/c c/rust and 4 more"
 
 
 def test_only_a_vm_that_was_never_heard_of_is_booted_again() -> None:
@@ -607,7 +607,7 @@ def test_a_race_of_the_kernels_own_code_is_counted_and_ends_nothing(product: Pro
     console = (
         f"[    1.000000][    T1] {own}\n[    2.000000][    T2] BUG: KCSAN: data-race in b / c\n"
     )
-    (fault,), tolerated = running.find_faults(console, (product,), Path("/out/vm-1"))
+    (fault,), tolerated = results.find_faults(console, (product,), Path("/out/vm-1"))
     assert (fault.lines[0], tolerated) == (own, 1)
     assert fault.log == "/out/vm-1/results/console.log"
 

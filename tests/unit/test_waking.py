@@ -39,7 +39,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 def test_a_clone_gets_the_time_and_random_numbers_of_its_own(calls: list[Any]) -> None:
     before = random.getstate()
-    waking.wake(Delivery(time_s=1.5, entropy="00ff80", files={}, plan=PLAN))
+    delivery = Delivery(time_s=1.5, entropy="00ff80", files={}, links={}, source_time=1, plan=PLAN)
+    waking.wake(delivery)
     assert calls == [
         (time.CLOCK_REALTIME, 1.5),
         # The bits, the bytes, and then the bytes themselves; without the second call the kernel
@@ -54,7 +55,18 @@ def test_a_clone_gets_its_files(calls: list[Any], tmp_path: Path) -> None:
     path = tmp_path / "module/mdriver_c.ko"
     content = bytes(range(256))
     files = {str(path): base64.b64encode(content).decode()}
-    line = protocol.render_delivery(Delivery(time_s=1.5, entropy="", files=files, plan=PLAN))
-    waking.wake(protocol.parse_delivery(line))
+    link = tmp_path / "library.so"
+    delivery = Delivery(
+        time_s=1.5,
+        entropy="",
+        files=files,
+        links={str(link): "library.so.1"},
+        source_time=7,
+        plan=PLAN,
+    )
+    waking.wake(protocol.parse_delivery(protocol.render_delivery(delivery)))
     assert path.read_bytes() == content
+    # What Python compiled names the time of its source; programs are called.
+    assert (path.stat().st_mtime, path.stat().st_mode & 0o777) == (7.0, 0o755)
+    assert link.readlink() == Path("library.so.1")
     assert calls

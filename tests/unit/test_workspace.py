@@ -133,8 +133,8 @@ def test_a_differential_without_scripts_is_an_error_that_says_where_to_get_them(
     [
         (select(), (), ("R1", "R2", "R10")),
         (select(long=True), ("--long",), ("R1", "R2", "R10")),
-        (select(rules=("R1",)), ("--rule", "R1"), ("R1",)),
-        (select(rules=("R1", "R10")), ("--rule", "R1", "--rule", "R10"), ("R1", "R10")),
+        (select(rules=("R1",)), (), ("R1",)),
+        (select(rules=("R1", "R10")), (), ("R1", "R10")),
         (select(keyword="R1"), ("-k", "R1"), ()),
         (
             select(rules=("R2",), keyword="fast", long=True),

@@ -3,19 +3,22 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from twinmod.base import cache, documents, versions
+from twinmod.base.cache import FoundEntry
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
 from twinmod.builds import build as builds_build
 from twinmod.builds import lint as builds_lint
 from twinmod.builds import signing
 from twinmod.builds.product import Product
-from twinmod.errors import ConfigError, MissingToolError, TwinmodError
+from twinmod.cells import model, selection
+from twinmod.errors import ConfigError, MissingToolError, TwinmodError, VmLostError
 from twinmod.kernels import find, roots
 from twinmod.kernels.model import KernelTree
 from twinmod.project import config as project_config
@@ -25,7 +28,7 @@ from twinmod.project.model import LANGUAGES, Language
 from twinmod.userland import entries, native, packages
 from twinmod.userland import testers as userland_testers
 from twinmod.vm import accelerator as vm_accelerator
-from twinmod.vm import boot, snapshot
+from twinmod.vm import boot, proving, snapshot
 
 #: Returns (title, seconds) of every phase that ended.
 Phases = Callable[[], tuple[tuple[str, float], ...]]
@@ -54,6 +57,8 @@ class Workspace:
     progress: Progress
     # What a report says of the time that its run took.
     phases: Phases = no_phases
+    # Whether every VM boots, also where it could be a clone.
+    cold: bool = False
 
     @property
     def out_dir(self) -> Path:
@@ -294,3 +299,58 @@ class Workspace:
             ),
             version=self.read_version(),
         )
+
+    def prepare_clones(self, prepared: Prepared, setting: boot.Setting) -> boot.Setting:
+        """Return the setting of VMs that are clones; where they cannot be, that is said.
+
+        The first time, a cell is run in a clone and in a VM that boots: only a base whose clones do
+        the same is used.
+
+        Args:
+            prepared: The kernel and what else the VMs are made of.
+            setting: As environment() has it, with whatever matrix.
+        """
+        if self.cold:
+            return setting
+        try:
+            return self._prepare_clones(prepared, setting)
+        except (VmLostError, OSError) as error:
+            why = error.message if isinstance(error, VmLostError) else error.strerror or str(error)
+        self.progress.note(f"no clones, so each VM boots: {why}")
+        return setting
+
+    def _prepare_clones(self, prepared: Prepared, setting: boot.Setting) -> boot.Setting:
+        """Return the setting with a snapshot.
+
+        Raises:
+            VmLostError: There can be none, or its clones differ from VMs that boot.
+            OSError: The disk has no room for it.
+        """
+        if obstacle := snapshot.find_obstacle(setting):
+            raise VmLostError(obstacle)
+        kernel = setting.tree.name
+        base = snapshot.use(snapshot.prepare_base(setting), kernel, self.progress)
+        proof = proving.read_proof(base) or self._prove(prepared, base)
+        if proof is None:
+            raise VmLostError("a cell fails in a VM that boots, so they could not be compared")
+        if proof.differences:
+            first, more = proof.differences[0], len(proof.differences) - 1
+            others = f", and {more} more" if more else ""
+            raise VmLostError(f"they differ from VMs that boot: {first}{others}")
+        entry = snapshot.prepare_snapshot(setting, base)
+        return replace(setting, snapshot=snapshot.use(entry, kernel, self.progress))
+
+    def _prove(self, prepared: Prepared, base: FoundEntry) -> proving.Proof | None:
+        """Compare a base's clones with VMs that boot; see proving.prove."""
+        cells, _ = selection.plan_presence(model.plan_cells(self.config), prepared.tree)
+        setting = self.environment(prepared)
+        entry = snapshot.prepare_snapshot(setting, base)
+        work = boot.MatrixWork(
+            cells=cells[:1],
+            products=self.build(prepared, (cells[0].language,)),
+            limit_s=self.config.vm.test_timeout_s,
+        )
+        found = snapshot.use(entry, setting.tree.name, self.progress)
+        out_dir = self.out_dir / "proof"
+        shutil.rmtree(out_dir, ignore_errors=True)
+        return proving.prove(replace(setting, snapshot=found), work, base, out_dir, self.progress)

@@ -4,9 +4,11 @@
 Standard library only: nox itself imports this, before anything is installed.
 """
 
+import errno
 import fnmatch
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 #: Left by kbuild beside a module's sources, where a person ran make there.
@@ -61,3 +63,42 @@ def read_digest(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def copy_sparsely(source: Path, target: Path) -> None:
+    """Copy a file, holes as holes, to one that its owner alone may read.
+
+    Raises:
+        OSError: The target exists, or the disk is full.
+    """
+    with (
+        source.open("rb") as original,
+        os.fdopen(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as copy,
+    ):
+        size = os.fstat(original.fileno()).st_size
+        for begin, end in iterate_data(original.fileno(), size):
+            os.lseek(copy.fileno(), begin, os.SEEK_SET)
+            done = begin
+            while done < end:
+                sent = os.sendfile(copy.fileno(), original.fileno(), done, end - done)
+                if not sent:
+                    raise OSError(errno.EIO, "it was cut short", str(source))
+                done += sent
+        os.ftruncate(copy.fileno(), size)
+
+
+def iterate_data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield (begin, end) of each part of a file that is no hole.
+
+    Source: lseek(2): SEEK_DATA ends with ENXIO where only a hole is left.
+    """
+    end = 0
+    while end < size:
+        try:
+            begin = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        end = os.lseek(descriptor, begin, os.SEEK_HOLE)
+        yield begin, end

@@ -16,7 +16,7 @@ from twinmod.errors import VmLostError
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry
 from twinmod.project.model import LANGUAGES
-from twinmod.vm import boot, running
+from twinmod.vm import boot, results, running
 from twinmod.workspace import Prepared, Workspace
 
 
@@ -193,7 +193,7 @@ def run_counter(
         except VmLostError as error:
             if counting.repeats == 1:
                 raise
-            ended = running.plan_unreached(cells, error.message)
+            ended = results.plan_unreached(cells, error.message)
         found += ended
     document = plan_counter_report(
         tuple(found),

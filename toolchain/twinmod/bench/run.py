@@ -26,6 +26,7 @@ from twinmod.guest.protocol import LoopShape
 from twinmod.kernels import elf, model
 from twinmod.userland import native
 from twinmod.vm import boot, machine, running, session
+from twinmod.vm import results as vm_results
 from twinmod.workspace import Prepared, Workspace
 
 #: How many VMs count. Two of them take no longer than one on two processors.
@@ -102,7 +103,7 @@ def measure(
         own_dir = out_dir / f"exact-{number}"
         return lambda progress: running.run_cells(setting, work, own_dir, progress)
 
-    title = f"{boots} VMs that count: {running.render_names(work.cells)}"
+    title = f"{boots} VMs that count: {vm_results.render_names(work.cells)}"
     runs = parallel.run_all(tuple(plan_lane(n) for n in range(1, boots + 1)), title, progress)
     figures = tuple(
         figure

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
-from twinmod.cells.model import AbsentCell, Cell, CellResult, TestResult
+from twinmod.cells.model import AbsentCell, AnyCell, Cell, CellResult, TestResult
 from twinmod.cells.transcript import End, Transcript
 from twinmod.guest import faults as guest_faults
 from twinmod.guest.faults import KernelFault
@@ -105,6 +105,21 @@ def _classify_cell(
     # The agent may have said the same.
     problems = tuple(dict.fromkeys((*result.problems, why)))
     return replace(result, outcome=outcome, tests=tests, kernel_faults=faults, problems=problems)
+
+
+def end_early(result: CellResult) -> CellResult:
+    """Return a cell that somebody ended: what it did until then counts, and no more is known."""
+    failed = any(test.outcome not in GOOD for test in result.tests)
+    outcome = Outcome.FAILED if failed else Outcome.SKIPPED
+    if result.outcome != Outcome.RUNNING:
+        outcome = result.outcome
+    return replace(result, outcome=outcome)
+
+
+def fill_in(cells: tuple[AnyCell, ...], results: tuple[CellResult, ...]) -> tuple[CellResult, ...]:
+    """Return a result for every cell of a run that somebody ended: the others were skipped."""
+    known = {result.cell: result for result in results}
+    return tuple(known.get(cell, CellResult(cell=cell, outcome=Outcome.SKIPPED)) for cell in cells)
 
 
 def compare_coverage(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which cells a person wants, and which of them a kernel can have."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from twinmod.builds import build
 from twinmod.cells import model
@@ -24,6 +24,8 @@ class Selection:
     long: bool = False
     # Whether its VMs can be replayed; nothing comes in once they run, so no differential.
     record: bool = False
+    # Whether the first test that fails ends the run.
+    exit_first: bool = False
 
     @property
     def narrowing(self) -> tuple[str, ...]:
@@ -33,8 +35,9 @@ class Selection:
 
     @property
     def pytest_args(self) -> tuple[str, ...]:
-        """All arguments of pytest for it."""
-        return (*self.narrowing, "--long") if self.long else self.narrowing
+        """The arguments of pytest for it, beside the rules, which are the cells'."""
+        keyword = ("-k", self.keyword) if self.keyword else ()
+        return (*keyword, "--long") if self.long else keyword
 
     def plan_expected(self, known: tuple[str, ...]) -> tuple[str, ...]:
         """Return the rules that every cell must have an outcome for, of those of the contract."""
@@ -45,7 +48,7 @@ class Selection:
     def plan_cells(self, config: Config) -> tuple[Cell, ...]:
         """Return the cells that it leaves."""
         return tuple(
-            cell
+            replace(cell, rules=self.rules)
             for cell in model.plan_cells(config)
             if cell.language in self.languages and cell.tester in self.testers
         )
@@ -61,6 +64,8 @@ class Selection:
             words.append(f"-k {self.keyword!r}")
         if self.record:
             words.append("what can be recorded: no differential")
+        if self.exit_first:
+            words.append("-x: what ran until the first failure")
         return ", ".join(words)
 
 

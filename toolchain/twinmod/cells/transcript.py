@@ -146,15 +146,8 @@ class _Reader:
             return
         self.steps.append((event.at_s, ""))
         self.running = None
-        test = TestResult(
-            id=visible.make_visible(event.id),
-            rules=event.rules,
-            outcome=event.outcome,
-            duration_s=event.duration_s,
-            message=visible.make_visible(event.message),
-        )
         result = self.done[self.current]
-        self.done[self.current] = replace(result, tests=(*result.tests, test))
+        self.done[self.current] = replace(result, tests=(*result.tests, read_test(event)))
 
     def read_figures(
         self,
@@ -182,6 +175,17 @@ class _Reader:
             case _:
                 assert_never(event)
         self.done[self.current] = result
+
+
+def read_test(event: protocol.TestEnded) -> TestResult:
+    """Return what an event says of a test."""
+    return TestResult(
+        id=visible.make_visible(event.id),
+        rules=event.rules,
+        outcome=event.outcome,
+        duration_s=event.duration_s,
+        message=visible.make_visible(event.message),
+    )
 
 
 def place_loop(passes: Passes, cell: str) -> Loop:

@@ -28,7 +28,8 @@ from twinmod.kernels.model import KernelEntry
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES
 from twinmod.vm import boot as vm_boot
-from twinmod.vm import running, session
+from twinmod.vm import clone, running, session
+from twinmod.vm.options import RunOptions
 from twinmod.workspace import Prepared, Workspace
 
 
@@ -157,7 +158,7 @@ def prepare_exploring(
     def boot() -> AbstractContextManager[session.Vm]:
         vm_dir = out_dir / f"vm-again-{next(count)}"
         progress.note(f"the VM died of a sequence; booting another one: {vm_dir.name}")
-        return session.serve(setting, work, vm_dir, lambda _: None)
+        return session.serve(clone.prepare_vm(setting, work, vm_dir), lambda _: None)
 
     def found(sequence: scripts.Sequence, message: str) -> None:
         progress.detail(f"a sequence of {len(sequence.steps)} steps fails; making it smaller")
@@ -184,7 +185,7 @@ def prepare_alone(
     """
     config = workspace.config
     products = workspace.build(prepared, workspace.require_languages(prepared.tree))
-    setting = workspace.environment(prepared)
+    setting = workspace.prepare_clones(prepared, workspace.environment(prepared))
     shutil.rmtree(out_dir, ignore_errors=True)
     return setting, plan_work(config, products, life_s)
 
@@ -209,9 +210,8 @@ def run_soak(workspace: Workspace, prepared: Prepared, minutes: float, seed: int
         definition, LANGUAGES, seed, time.monotonic() + minutes * 60
     )
     exploring = prepare_exploring(workspace, setting, work, out_dir, rounds)
-    (ended,), boots = running.run_cells(
-        setting, work, out_dir, workspace.progress, exploring.explorer.converse
-    )
+    options = RunOptions(converse=exploring.explorer.converse)
+    (ended,), boots = running.run_cells(setting, work, out_dir, workspace.progress, options)
     explored = exploring.finish(ended)
     for name, script in differential_corpus.plan_corpus(exploring.explorer.finish().kept).items():
         cache.write_atomically(out_dir / differential_corpus.CORPUS / name, script)
@@ -251,5 +251,6 @@ def run_reproduction(
     """Carry out a script's steps, one more each time, until one fails."""
     out_dir = workspace.out_dir / "replay"
     setting, work = prepare_alone(workspace, prepared, out_dir, vm_boot.RUN_TIMEOUT_S)
-    (ended,), _ = running.run_cells(setting, work, out_dir, workspace.progress, reproducer.converse)
+    options = RunOptions(converse=reproducer.converse)
+    (ended,), _ = running.run_cells(setting, work, out_dir, workspace.progress, options)
     return reproducer.finish(ended)

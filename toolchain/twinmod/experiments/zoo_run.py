@@ -24,7 +24,7 @@ from twinmod.experiments import zoo
 from twinmod.experiments.zoo import Attempt, Entry, KernelRun, Verdict, ZooReport
 from twinmod.project.config import Config
 from twinmod.project.model import Language
-from twinmod.vm import boot, session
+from twinmod.vm import boot, results, session
 from twinmod.vm import running as vm_running
 from twinmod.workspace import Prepared, Workspace
 
@@ -268,7 +268,7 @@ def run_built(
         out_dir = runs_dir / f"lane-{number + 1}"
         return lambda progress: vm_running.run_cells(setting, own, out_dir, progress)
 
-    names = vm_running.render_names(tuple(cells.values()))
+    names = results.render_names(tuple(cells.values()))
     title = f"VMs ({setting.accelerator.name}), {count} at a time: {names}"
     lanes = tuple(plan_lane(number) for number in range(count))
     found = parallel.run_all(lanes, title, workspace.progress)

@@ -13,13 +13,13 @@ import select
 import signal
 import sys
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, assert_never
 
 from twinmod.guest import child as guest_child
-from twinmod.guest import faults, leaks, measure, modules, output, protocol, waking
+from twinmod.guest import collection, faults, leaks, measure, modules, output, protocol, waking
 from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
 from twinmod.guest.child import BROKEN, HEARTBEAT_S, Child, GivenUp, Heartbeat
@@ -356,23 +356,30 @@ def write_stacks(pid: int) -> None:
 
 
 def run_cells(plan: Plan, stream: Stream) -> None:
-    """Run the cells of a plan; in a VM that waits, of the plan that is delivered."""
+    """Run the cells of a plan; in a VM that waits, of the last plan that is delivered."""
+    if plan.mode == Job.WAIT and not plan.matrix:
+        collection.rehearse()
+        plan = receive({}, stream)
     held = Collection(plan, stream)
-    waits = plan.mode == Job.WAIT
 
     def run() -> None:
-        serve(receive(stream) if waits else plan, held, stream)
+        serve(receive(held.rules, stream) if plan.mode == Job.WAIT else plan, held, stream)
 
-    if waits or any(isinstance(cell.job, MatrixJob) for cell in plan.cells):
+    if plan.mode == Job.WAIT or any(isinstance(cell.job, MatrixJob) for cell in plan.cells):
         held.hold(run)
     else:
         run()
     stream.emit(Ended())
 
 
-def receive(stream: Stream) -> Plan:
-    """Wait until the host delivers a plan, and return it: the VM may be another one then."""
-    stream.emit(Waiting())
+def receive(tests: Mapping[str, tuple[str, ...]], stream: Stream) -> Plan:
+    """Wait until the host delivers a plan, and return it: the VM may be another one then.
+
+    Args:
+        tests: The rules of every test that was collected, by its name.
+        stream: To the host.
+    """
+    stream.emit(Waiting(tests=tests))
     delivery = protocol.parse_delivery(guest_stream.read_line(stream.descriptor))
     stream.begin()
     waking.wake(delivery)

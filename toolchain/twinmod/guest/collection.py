@@ -7,6 +7,7 @@ In an emulated VM it takes seconds to import pytest and to collect, and millisec
 import gc
 import importlib
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,37 @@ LOG = Path("/tmp/collection.log")
 
 #: Which module the matrix is collected for: each cell puts its own in its place.
 NO_MODULE = "collected"
+
+
+def rehearse() -> None:
+    """Collect an empty folder: pytest then need not be imported in the clones of this VM."""
+    pytest = importlib.import_module("pytest")
+    former = output.Former()
+    output.redirect(LOG)
+    with tempfile.TemporaryDirectory() as folder:
+        pytest.main([*plan_common(folder), "--collect-only"])
+    former.restore()
+
+
+def plan_common(matrix: str) -> list[str]:
+    """Return the arguments of pytest that every cell has.
+
+    Args:
+        matrix: The folder with the tests.
+    """
+    return [
+        matrix,
+        "--rootdir",
+        matrix,
+        "-p",
+        "no:cacheprovider",
+        "--tb=short",
+        "--strict-markers",
+        "-q",
+        "--no-header",
+        "--color=no",
+        *PYTEST_SAVINGS,
+    ]
 
 
 class Collection:
@@ -58,7 +90,7 @@ class Collection:
         tester = next(iter(self.plan.testers), "")
         none = ("--module", NO_MODULE, "--module-path", NO_MODULE, "--tester", tester)
         output.redirect(LOG)
-        self.status = int(pytest.main([*self._plan_common(), *none], plugins=[self]))
+        self.status = int(pytest.main([*plan_common(self.plan.matrix), *none], plugins=[self]))
         self._former.restore()
         if self._error is not None:
             raise self._error
@@ -74,7 +106,7 @@ class Collection:
         options = self._parser.parse(self._plan_arguments(cell, job, heartbeat))
         vars(config.option).update(vars(options))
         config.pluginmanager.register(Announcer(self.stream, heartbeat, self.rules))
-        session.items = [item for item in session.items if self._is_in_files(item, job)]
+        session.items = self._pick_items(job)
         config.hook.pytest_collection_modifyitems(
             session=session, config=config, items=session.items
         )
@@ -98,29 +130,20 @@ class Collection:
             return int(pytest.ExitCode.NO_TESTS_COLLECTED)
         return int(pytest.ExitCode.OK)
 
-    def _is_in_files(self, item: Any, job: MatrixJob) -> bool:
-        return not job.files or item.path in {Path(self.plan.matrix, name) for name in job.files}
-
-    def _plan_common(self) -> list[str]:
-        """Return the arguments of pytest that every cell has."""
+    def _pick_items(self, job: MatrixJob) -> list[Any]:
+        """Return the collected tests that a job is for."""
+        tests = frozenset(job.tests)
+        paths = {Path(self.plan.matrix, name) for name in job.files}
         return [
-            self.plan.matrix,
-            "--rootdir",
-            self.plan.matrix,
-            "-p",
-            "no:cacheprovider",
-            "--tb=short",
-            "--strict-markers",
-            "-q",
-            "--no-header",
-            "--color=no",
-            *PYTEST_SAVINGS,
+            item
+            for item in self._session.items
+            if (not tests or item.nodeid in tests) and (not paths or item.path in paths)
         ]
 
     def _plan_arguments(self, cell: PlannedCell, job: MatrixJob, heartbeat: Heartbeat) -> list[str]:
         """Return the arguments of pytest for one cell."""
         return [
-            *self._plan_common(),
+            *plan_common(self.plan.matrix),
             "--module",
             cell.module,
             "--module-path",

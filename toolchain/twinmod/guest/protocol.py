@@ -47,7 +47,7 @@ class Job(StrEnum):
     TURNS = "turns"
     DIFFERENTIAL = "differential"
     SHELL = "shell"
-    # Collect the matrix, and wait for a delivery with the plan.
+    # Collect the matrix if there is one, and wait for a delivery with the next plan.
     WAIT = "wait"
 
 
@@ -212,6 +212,8 @@ class MatrixJob:
     rules: tuple[str, ...]
     # Only these files of the matrix; () is all of it.
     files: tuple[str, ...]
+    # Only these tests, by pytest's names; () is all of them.
+    tests: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,7 +288,7 @@ class Plan:
     modules: Mapping[str, PlannedModule]
     # By name, the package that is imported.
     testers: Mapping[str, str]
-    # The folder of the matrix.
+    # The folder of the matrix; "" of a VM that waits and has none.
     matrix: str
     # What the modules say as theirs.
     version: str
@@ -338,9 +340,11 @@ class Booted(_Event):
 
 @dataclass(slots=True, kw_only=True)
 class Waiting(_Event):
-    """The matrix is collected, and the VM waits for a delivery: now it can be saved."""
+    """The VM waits for a delivery: now it can be saved."""
 
     KIND: ClassVar[str] = "waiting"
+    # By name, the rules of every test that it has collected.
+    tests: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -542,8 +546,11 @@ class Delivery:
     time_s: float
     # For the kernel's random number generator, in hexadecimal digits.
     entropy: str
-    # By path in the VM, the content of files in base64.
+    # By path in the VM, the content of files in base64, and what links lead to.
     files: Mapping[str, str]
+    links: Mapping[str, str]
+    # What a delivered source has as its time, in seconds since 1970: what is compiled names it.
+    source_time: int
     plan: Plan
 
 

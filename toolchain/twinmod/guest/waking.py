@@ -3,6 +3,7 @@
 
 import base64
 import fcntl
+import importlib
 import os
 import random
 import struct
@@ -22,9 +23,19 @@ def wake(delivery: Delivery) -> None:
     add_entropy(bytes.fromhex(delivery.entropy))
     random.seed()
     for name, content in delivery.files.items():
-        path = Path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(base64.b64decode(content))
+        write_file(Path(name), base64.b64decode(content), delivery.source_time)
+    for name, target in delivery.links.items():
+        Path(name).symlink_to(target)
+    # The import system remembers which folders were missing.
+    importlib.invalidate_caches()
+
+
+def write_file(path: Path, content: bytes, time_s: int) -> None:
+    """Write a file that came: it can be executed, as all of them are in a VM's first memory."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    path.chmod(0o755)
+    os.utime(path, (time_s, time_s))
 
 
 def add_entropy(entropy: bytes) -> None:

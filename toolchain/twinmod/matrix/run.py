@@ -2,16 +2,19 @@
 """The verb `test`: the matrix on one kernel."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event, Lock
 
 from twinmod.base import cache, documents
+from twinmod.base.progress import Progress
 from twinmod.builds.product import Product
-from twinmod.cells import decode, injection, outcomes
+from twinmod.cells import decode, history, injection, outcomes
 from twinmod.cells import report as cells_report
 from twinmod.cells import selection as cells_selection
 from twinmod.cells.injection import InjectionReport
-from twinmod.cells.model import Cell, CellResult
+from twinmod.cells.model import Cell, CellResult, TestResult
 from twinmod.cells.selection import Selection
 from twinmod.differential import run
 from twinmod.errors import ConfigError
@@ -22,7 +25,8 @@ from twinmod.matrix import report
 from twinmod.matrix.report import TestReport
 from twinmod.project import rules as project_rules
 from twinmod.userland import entries, programs
-from twinmod.vm import boot, running, snapshot
+from twinmod.vm import boot, running
+from twinmod.vm.options import RunOptions
 from twinmod.workspace import Prepared, Workspace
 
 
@@ -95,17 +99,29 @@ def run_test(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> Run:
         products=products,
         limit_s=config.vm.test_timeout_s,
         pytest_args=selection.pytest_args,
+        # Nobody knows which tests an expression leaves before pytest does.
+        divisible=not selection.keyword,
     )
     exploring = None
     if rounds:
         alone = run.plan_work(config, products)
         exploring = run.prepare_exploring(workspace, setting, alone, out_dir, rounds)
         work = replace(work, cells=(*cells, *alone.cells))
-    converse = exploring.explorer.converse if exploring else None
-    ended, boots = running.run_cells(setting, work, out_dir, workspace.progress, converse)
-    explored = exploring.finish(ended[-1]) if exploring else None
+    known_path = config.out_dir / "history" / f"{config.kernel.name}.json"
+    options = RunOptions(
+        converse=exploring.explorer.converse if exploring else None,
+        history=history.read_history(known_path),
+        told=announce_first(workspace.progress, stopped := Event(), ends=selection.exit_first),
+        stopped=stopped,
+    )
+    ended, boots = running.run_cells(setting, work, out_dir, workspace.progress, options)
+    history.write_history(known_path, options.history, ended)
+    explored = exploring.finish(ended[-1]) if exploring and not stopped.is_set() else None
     injected = read_injected(out_dir, products, prepared.tree)
-    checked = _judge(ended, rules, selection, injected)
+    if stopped.is_set():
+        checked = outcomes.fill_in(cells, ended)
+    else:
+        checked = _judge(ended, rules, selection, injected)
     everything = (*checked, explored.result) if explored else checked
     document = report.plan_test_report(
         report.Machine(
@@ -136,10 +152,32 @@ def _prepare_setting(workspace: Workspace, prepared: Prepared, wanted: Wanted) -
     setting = replace(workspace.environment(prepared), root_dir=wanted.root_dir)
     if wanted.selection.record:
         return boot.plan_recorded(setting)
-    # Some tests take less time than a VM takes to boot and to collect them.
-    if wanted.selection.narrowing and snapshot.is_possible(setting):
-        return snapshot.ensure(setting, workspace.progress)
-    return setting
+    return setting if wanted.root_dir else workspace.prepare_clones(prepared, setting)
+
+
+def announce_first(
+    progress: Progress, stopped: Event, *, ends: bool
+) -> Callable[[str, TestResult], None]:
+    """Return what tells of the first test that does not pass, as soon as it is known.
+
+    Args:
+        progress: Told of it.
+        stopped: Set then, if that ends the run.
+        ends: Whether it does.
+    """
+    first = Lock()
+
+    def tell(cell: str, test: TestResult) -> None:
+        # It is never released: there is one first failure.
+        if not first.acquire(blocking=False):
+            return
+        why = (test.message.splitlines() or [""])[0]
+        said = ": ".join(filter(None, (f"{' '.join(test.rules)} {test.id}", why)))
+        progress.note(f"first failure, {cell} {test.outcome}: {said}")
+        if ends:
+            stopped.set()
+
+    return tell
 
 
 def _require_tests(workspace: Workspace, prepared: Prepared, selection: Selection) -> None:

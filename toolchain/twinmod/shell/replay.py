@@ -9,7 +9,7 @@ from twinmod.guest.faults import KernelFault
 from twinmod.shell import run
 from twinmod.vm import console as vm_console
 from twinmod.vm import gdb as vm_gdb
-from twinmod.vm import recording, running, session
+from twinmod.vm import recording, results, session
 from twinmod.workspace import Prepared, Workspace
 
 
@@ -43,6 +43,6 @@ def run_recording(
             pass
     by_programs = outcomes.parse_program_lines(transcript.parse_events(vm.lines))
     console = vm_console.read_console(out_dir)
-    found, _ = running.find_faults(console, products, out_dir, by_programs)
+    found, _ = results.find_faults(console, products, out_dir, by_programs)
     decoded = decode.decode_faults(found, products, prepared.tree.compilers)
     return recording.read_comparison(recorded.vm_dir, out_dir), decoded

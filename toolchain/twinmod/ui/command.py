@@ -63,6 +63,10 @@ def kernel_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     return click.option("--kernel", "kernel", default="", metavar="NAME", help=text)
 
 
+#: Lets every VM boot.
+cold_option = click.option("--cold", "cold", is_flag=True, help="Boot every VM; clone none.")
+
+
 class Context(click.Context):
     """Where a command line is; it calls the verbs what the person calls them."""
 

@@ -3,7 +3,7 @@
 
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Self, assert_never
 
@@ -116,6 +116,10 @@ class MatrixWork(_CellsWork):
     JOB: ClassVar[Job] = Job.MATRIX
     cells: tuple[Cell | DifferentialCell, ...]
     pytest_args: tuple[str, ...] = ()
+    # By the name of a cell, the only tests of it that run; a cell that is not there runs all.
+    tests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # Whether several VMs may share the tests of a cell.
+    divisible: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,9 +196,9 @@ class BootPlan:
     recording: RecordingDocument | None = None
     # Whether the host tells QEMU what to do.
     monitored: bool = False
-    # Of a clone: the snapshot, the state that it goes on from, as QEMU sees it, and what it is
-    # given then.
-    snapshot: FoundEntry | None = None
+    # Of a clone: the saved VM that it goes on from, its state, as QEMU sees it, and what the clone
+    # is given then.
+    origin: FoundEntry | None = None
     restored: str = ""
     delivery: Delivery | None = None
 
@@ -228,23 +232,15 @@ def plan_view(setting: Setting, products: tuple[Product, ...], vm_dir: Path) -> 
 
     Nothing else of the host can be reached from the guest.
     """
-    userland = setting.userland
     inside = VIEW_INSIDE
     return (
         Bind(source_path=vm_dir, target_path=VM_DIR),
         Bind(source_path=vm_dir / "results", target_path=RESULTS, writable=True),
         Bind(source_path=setting.tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
         Bind(source_path=setting.root_dir or setting.chroot.root_dir, target_path=VIEW),
-        Bind(source_path=userland.programs_dir / "package", target_path=inside / "package"),
-        Bind(source_path=userland.site_dir, target_path=inside / "site"),
-        Bind(source_path=userland.programs_dir / "matrix", target_path=inside / "matrix"),
         *(
-            Bind(source_path=path, target_path=inside / f"tester-{tester.name}")
-            for tester, path in userland.tester_dirs
-        ),
-        *(
-            Bind(source_path=product.path, target_path=inside / "module" / product.file_name)
-            for product in products
+            Bind(source_path=path, target_path=inside / name)
+            for name, path in plan_parts(setting, products).items()
         ),
         *(
             Bind(source_path=setting.native_dir, target_path=folder / "native")
@@ -252,6 +248,18 @@ def plan_view(setting: Setting, products: tuple[Product, ...], vm_dir: Path) -> 
             if setting.native_dir
         ),
     )
+
+
+def plan_parts(setting: Setting, products: tuple[Product, ...]) -> dict[str, Path]:
+    """Return what lies in /twinmod of a VM: by name, the file or folder of the host."""
+    userland = setting.userland
+    return {
+        "package": userland.programs_dir / "package",
+        "site": userland.site_dir,
+        "matrix": userland.programs_dir / "matrix",
+        **{f"tester-{tester.name}": path for tester, path in userland.tester_dirs},
+        **{f"module/{product.file_name}": product.path for product in products},
+    }
 
 
 def plan_recorded_view(setting: Setting, vm_dir: Path) -> tuple[Bind, ...]:
@@ -340,7 +348,7 @@ def _plan_jobs(work: Work) -> tuple[tuple[AnyCell, CellJob], ...]:
     job: CellJob
     match work:
         case MatrixWork():
-            return tuple((cell, _plan_tests(cell, work.pytest_args)) for cell in work.cells)
+            return tuple((cell, _plan_tests(cell, work)) for cell in work.cells)
         case DifferentialWork():
             return tuple((cell, DifferentialJob(package=cell.package)) for cell in work.cells)
         case CountWork():
@@ -356,10 +364,15 @@ def _plan_jobs(work: Work) -> tuple[tuple[AnyCell, CellJob], ...]:
     return tuple((cell, job) for cell in work.cells)
 
 
-def _plan_tests(cell: Cell | DifferentialCell, pytest_args: tuple[str, ...]) -> CellJob:
+def _plan_tests(cell: Cell | DifferentialCell, work: MatrixWork) -> CellJob:
     if isinstance(cell, DifferentialCell):
         return DifferentialJob(package=cell.package)
-    return MatrixJob(pytest_args=pytest_args, rules=cell.rules, files=cell.files)
+    return MatrixJob(
+        pytest_args=work.pytest_args,
+        rules=cell.rules,
+        files=cell.files,
+        tests=work.tests.get(cell.name, ()),
+    )
 
 
 def _plan_cell(cell: AnyCell, job: CellJob, paths: Mapping[tuple[str, str], str]) -> PlannedCell:
@@ -409,7 +422,7 @@ def prepare_boot(setting: Setting, work: Work, vm_dir: Path) -> BootPlan:
     view = plan_view(setting, work.products, vm_dir)
     agent_plan = plan_agent(setting, work)
     content = (
-        read_whole_content(setting, view, agent_plan)
+        read_whole_content(setting, agent_plan, plan_parts(setting, work.products))
         if setting.recorded
         else read_first_content(setting)
     )
@@ -458,25 +471,28 @@ def read_first_content(setting: Setting) -> initramfs.Content:
 
 
 def read_whole_content(
-    setting: Setting, view: tuple[Bind, ...], agent_plan: Plan
+    setting: Setting,
+    agent_plan: Plan,
+    parts: Mapping[str, Path],
+    vm_module_paths: tuple[Path, ...] = (),
 ) -> initramfs.Content:
     """Return what a VM has in memory that has nothing else.
 
     Args:
         setting: What it is made of.
-        view: What another VM would see of the host.
         agent_plan: What it is to do.
+        parts: What lies in its /twinmod, as plan_parts has it.
+        vm_module_paths: The kernel's own modules that it loads.
     """
-    additions = (
-        (PurePosixPath("/", bind.target_path.relative_to(VIEW)), bind.source_path)
-        for bind in view
-        if VIEW_INSIDE in bind.target_path.parents
-    )
+    additions = ((PurePosixPath(sandbox.INSIDE / name), path) for name, path in parts.items())
     root = initramfs.read_root(setting.chroot.root_dir, additions)
     for name in ("proc", "dev", "sys", "tmp", "results"):
         root.add_folder(name)
+    for path in vm_module_paths:
+        root.add_content(f"modules/{path.name}", path.read_bytes())
+    names = tuple(path.name for path in vm_module_paths)
     root.add_content("results/plan.json", protocol.render_plan(agent_plan).encode())
-    root.add_content("init", _render_init(setting, (), whole=True))
+    root.add_content("init", _render_init(setting, names, whole=True))
     return root.plan_content()
 
 

@@ -154,20 +154,22 @@ def plan_qemu(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedMemory:
-    """The memory of a VM that is saved, or of its clone."""
+    """The memory of a VM that is saved, or that goes on from a state; or both."""
 
     # The file that is all of it, as QEMU sees it.
     path: str
-    # Whether it is a clone's, which maps the file privately.
-    cloned: bool = False
+    # Whether the VM goes on from a state, and boots nothing.
+    restored: bool = False
+    # Whether it maps the file privately, and leaves it as it is.
+    private: bool = False
 
 
 def plan_saved_qemu(
     vm: VmSpec, accelerator: AcceleratorName, memory: SavedMemory, parameters: str
 ) -> tuple[str, ...]:
-    """Return QEMU's argument vector of a VM that is saved, or of its clone.
+    """Return QEMU's argument vector of a VM that is saved, or that goes on from a state.
 
-    Both have the same devices: a state fits no other machine.
+    All have the same devices: a state fits no other machine.
 
     Args:
         vm: Memory and processors.
@@ -179,25 +181,24 @@ def plan_saved_qemu(
     there, with x-ignore-shared.
     """
     backend = f"memory-backend-file,id=ram,size={vm.memory_mib}M,mem-path={memory.path}"
-    clone = memory.cloned
     return (
         "qemu-system-x86_64",
         "-M",
         "q35,memory-backend=ram",
         "-object",
-        f"{backend},share=off,readonly=on,rom=off" if clone else f"{backend},share=on",
+        f"{backend},share=off,readonly=on,rom=off" if memory.private else f"{backend},share=on",
         *MACHINES[accelerator],
         "-smp",
         str(vm.processors),
         "-m",
         str(vm.memory_mib),
         *PLAIN,
-        # A clone's kernel is in its memory.
-        *(() if clone else plan_kernel(accelerator, parameters)),
+        # The kernel of a VM that goes on is in its memory.
+        *(() if memory.restored else plan_kernel(accelerator, parameters)),
         *plan_way_out(accelerator, interactive=False),
         "-qmp",
         f"unix:{RESULTS / MONITOR}",
-        *(("-incoming", "defer") if clone else ()),
+        *(("-incoming", "defer") if memory.restored else ()),
     )
 
 

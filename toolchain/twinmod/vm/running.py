@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Cells run in as many VMs as it takes."""
+"""Cells run in as many VMs as it takes: clones where there is a snapshot, else VMs that boot."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from twinmod.base.progress import Progress
-from twinmod.builds.product import Product
-from twinmod.cells import decode, outcomes
+from twinmod.cells import parts
 from twinmod.cells.model import AnyCell, CellResult
-from twinmod.guest import faults
-from twinmod.guest.faults import KernelFault
-from twinmod.guest.protocol import Outcome
-from twinmod.vm import boot, session, snapshot
-from twinmod.vm.boot import BootPlan, CellsWork, Setting
-from twinmod.vm.session import Boots, Vm, Watch
+from twinmod.cells.parts import Ended, Part, Tests
+from twinmod.vm import boot, pool, results, session, snapshot
+from twinmod.vm.boot import CellsWork, MatrixWork, Setting
+from twinmod.vm.options import RunOptions
+from twinmod.vm.results import Run
+from twinmod.vm.session import Boots
 
-#: How many cells the title of a VM's phase names.
-SHOWN_CELLS = 6
+#: Known of VMs that boot: they collect what they run.
+NO_TESTS: Tests = {}
+
+#: Wants nothing beside what the cells are.
+PLAIN = RunOptions()
 
 
 def run_cells(
@@ -25,87 +26,71 @@ def run_cells(
     work: CellsWork,
     out_dir: Path,
     progress: Progress,
-    converse: Callable[[Vm], None] | None = None,
+    options: RunOptions = PLAIN,
 ) -> tuple[tuple[CellResult, ...], Boots]:
-    """Run cells, in as many VMs as it takes: one, and another for each that a cell ended.
+    """Run cells: in clones if there is a snapshot, each in its own, and else one after the other.
 
     Args:
         setting: What a VM is made of.
         work: What is to be done.
         out_dir: Gets a folder for each VM.
         progress: Told of each VM, and of each test.
-        converse: Holds the conversation of the differential's cell, once.
+        options: How it is done.
 
     Returns:
-        A result for every cell, in the order of the work, and what it took.
+        A result for every cell, in the order of the work, and what it took. Cells that had not
+        begun when somebody stopped the run are left out.
 
     Raises:
         VmLostError: A VM did not come as far as a cell.
     """
-    pending: tuple[AnyCell, ...] = work.cells
-    found: list[CellResult] = []
-    boots = Boots()
-    while pending:
-        boots = replace(boots, total=boots.total + 1)
-        plan = prepare_vm(setting, work.keep(pending), out_dir / f"vm-{boots.total}")
-        kind = "clone" if plan.snapshot else "VM"
-        names = render_names(pending)
-        with progress.phase(f"{kind} {boots.total} ({setting.accelerator.name}): {names}"):
-            end = session.boot(plan, Watch(progress), converse)
-        if plan.snapshot and not end.transcript.booted:
-            setting = replace(setting, snapshot=None)
-            progress.note(f"{session.render_unreached(end)}; VMs boot from now on")
+    run = Run(setting=setting, work=work, out_dir=out_dir, progress=progress, options=options)
+    left, tests = parts.plan_whole(work.cells), NO_TESTS
+    if setting.snapshot is not None:
+        left = pool.run_clones(run, setting.snapshot)
+        tests = snapshot.read_tests(setting.snapshot)
+    run_booted(run, left)
+    merged = parts.merge(work.cells, tuple(run.ended))
+    return parts.order_tests(merged, tests), run.boots
+
+
+def keep_parts(work: CellsWork, left: tuple[Part, ...]) -> CellsWork:
+    """Return what is left of some work, for VMs that run one cell after the other."""
+    own = work.keep({part.cell for part in left})
+    if not isinstance(own, MatrixWork):
+        return own
+    tests: dict[str, tuple[str, ...]] = {}
+    for part in left:
+        if part.tests:
+            tests[part.cell.name] = (*tests.get(part.cell.name, ()), *part.tests)
+    return replace(own, tests=tests)
+
+
+def run_booted(run: Run, left: tuple[Part, ...]) -> None:
+    """Run parts in a VM that boots, and in another one after each that a cell ended.
+
+    Raises:
+        VmLostError: A VM did not come as far as a cell, and nothing is known of any.
+    """
+    pending: tuple[AnyCell, ...] = tuple(dict.fromkeys(part.cell for part in left))
+    work = keep_parts(run.work, left)
+    while pending and not run.options.stopped.is_set():
+        number = run.boots.total + 1
+        run.boots = replace(run.boots, total=number)
+        plan = boot.prepare_boot(run.setting, work.keep(pending), run.plan_vm_dir(number))
+        names = results.render_names(pending)
+        with run.progress.phase(f"VM {number} ({run.setting.accelerator.name}): {names}"):
+            end = run.boot(plan, run.progress)
+        run.boots = results.add_phases(run.boots, number, end)
+        if session.is_stalled(end) and run.boots.stalled < session.STALLED_BOOTS:
+            run.boots = replace(run.boots, stalled=run.boots.stalled + 1)
+            run.progress.note(session.render_stall(plan, end))
             continue
-        spent = tuple((boots.total, title, seconds) for title, seconds in end.phases)
-        boots = replace(boots, phases=(*boots.phases, *spent))
-        if session.is_stalled(end) and boots.stalled < session.STALLED_BOOTS:
-            boots = replace(boots, stalled=boots.stalled + 1)
-            progress.note(session.render_stall(plan, end))
-            continue
-        found_faults, tolerated = find_faults(
-            end.console, work.products, plan.vm_dir, end.by_programs
-        )
-        if tolerated:
-            progress.note(f"{tolerated} data races in the kernel's own code, none in a module")
-        ended = outcomes.classify(end.transcript, end.end, found_faults)
-        ended = decode.decode(ended, work.products, setting.tree.compilers)
-        ended = tuple(replace(result, vm=boots.total) for result in ended)
-        if not ended and not found:
+        found = run.read_results(end, plan, work.products, number)
+        if not found and not run.ended and not run.options.stopped.is_set():
             raise session.plan_boot_error(plan, end)
         # What earlier VMs found is kept when a later one does not come as far as a cell.
-        found += ended or plan_unreached(pending, session.render_unreached(end))
+        found = found or results.plan_unreached(pending, session.render_unreached(end))
+        run.ended += [Ended(part=Part(cell=result.cell), result=result) for result in found]
         done = {result.cell for result in found}
         pending = tuple(cell for cell in pending if cell not in done)
-    return tuple(found), boots
-
-
-def prepare_vm(setting: Setting, work: CellsWork, vm_dir: Path) -> BootPlan:
-    """Plan a VM: a clone where there is a snapshot, and else one that boots."""
-    if setting.snapshot is None:
-        return boot.prepare_boot(setting, work, vm_dir)
-    return snapshot.prepare_clone(setting, setting.snapshot, work, vm_dir)
-
-
-def find_faults(
-    console: str, products: tuple[Product, ...], vm_dir: Path, by_programs: tuple[str, ...] = ()
-) -> tuple[tuple[KernelFault, ...], int]:
-    """Return the faults that end a cell, and how many others a VM's kernel reported."""
-    modules = tuple(product.module for product in products)
-    log = str(vm_dir / "results/console.log")
-    told = faults.parse_faults(console, by_programs)
-    bad = tuple(
-        replace(fault, log=log) for fault in told if not faults.is_tolerated(fault, modules)
-    )
-    return bad, len(told) - len(bad)
-
-
-def render_names(cells: tuple[AnyCell, ...]) -> str:
-    """Return the names of cells, or of the first of many."""
-    shown = " ".join(cell.name for cell in cells[:SHOWN_CELLS])
-    more = len(cells) - SHOWN_CELLS
-    return f"{shown} and {more} more" if more > 0 else shown
-
-
-def plan_unreached(cells: tuple[AnyCell, ...], why: str) -> tuple[CellResult, ...]:
-    """Return the results of cells whose VM did not come as far as any of them."""
-    return tuple(CellResult(cell=cell, outcome=Outcome.LOST, problems=(why,)) for cell in cells)

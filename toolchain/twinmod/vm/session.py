@@ -8,13 +8,12 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 from twinmod.base import cache, commands, process
 from twinmod.base.progress import Progress
 from twinmod.cells import outcomes, transcript
-from twinmod.cells.model import DifferentialCell
+from twinmod.cells.model import DifferentialCell, TestResult
 from twinmod.cells.transcript import End
 from twinmod.errors import VmLostError
 from twinmod.guest import faults, protocol
@@ -34,7 +33,7 @@ from twinmod.guest.protocol import (
 from twinmod.vm import boot as vm_boot
 from twinmod.vm import console as vm_console
 from twinmod.vm import machine, monitor
-from twinmod.vm.boot import BootPlan, DifferentialWork, Setting
+from twinmod.vm.boot import BootPlan
 
 #: After its last event, or after the host gave up.
 POWER_OFF_TIMEOUT_S = 10.0
@@ -161,6 +160,10 @@ class Vm:
         """Send a request, or None after the last one; nothing happens when the VM is gone."""
         process.send_line(self._qemu, protocol.render_request(request))
 
+    def kill(self) -> None:
+        """End it at once."""
+        process.kill_group(self._qemu)
+
     def wait_for_end(self) -> None:
         """Wait until it is gone, after it said its last word."""
         while self.read_event() is not None:
@@ -182,7 +185,7 @@ def run_vm(plan: BootPlan, watch: Callable[[str], None]) -> Iterator[Vm]:
         vm_boot.write_vm_dir(plan),
         (plan.vm_dir / "qemu.log").open("wb") as log,
         (plan.vm_dir / "events.jsonl").open("w", encoding="utf-8") as kept,
-        cache.share(plan.snapshot) if plan.snapshot else nullcontext(),
+        cache.share(plan.origin) if plan.origin else nullcontext(),
         monitor.listen(plan.vm_dir / "results") if plan.monitored else nullcontext() as listener,
         process.start(plan.command, stdin=process.PIPE, stderr=log) as qemu,
         monitor.accept(listener, qemu) if listener else nullcontext() as found,
@@ -210,15 +213,12 @@ def deliver(
 
 
 @contextmanager
-def serve(
-    setting: Setting, work: DifferentialWork, vm_dir: Path, watch: Callable[[str], None]
-) -> Iterator[Vm]:
-    """Boot a VM for requests alone; it is ready when the context is entered.
+def serve(plan: BootPlan, watch: Callable[[str], None]) -> Iterator[Vm]:
+    """Run a VM for requests alone; it is ready when the context is entered.
 
     Raises:
         VmLostError: It did not come so far.
     """
-    plan = vm_boot.prepare_boot(setting, work, vm_dir)
     with run_vm(plan, watch) as vm:
         while (event := vm.read_event()) is not None and not isinstance(event, Ready):
             pass
@@ -247,6 +247,7 @@ def boot(
     plan: BootPlan,
     watch: Callable[[str], None],
     converse: Callable[[Vm], None] | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> VmEnd:
     """Boot a VM and read what it says until it is gone.
 
@@ -254,13 +255,16 @@ def boot(
         plan: The VM.
         watch: Called with every line that it says, as it comes.
         converse: Called when it is ready for requests; returns when it has no more.
+        stopped: Called after every event; the VM is ended when it returns True.
 
     Returns:
         How it ended; it is gone, whatever happened.
     """
     with run_vm(plan, watch) as vm:
         while (event := vm.read_event()) is not None:
-            if isinstance(event, Ready) and converse is not None:
+            if stopped():
+                vm.kill()
+            elif isinstance(event, Ready) and converse is not None:
                 converse(vm)
                 vm.say(None)
     return read_end(vm)
@@ -277,11 +281,24 @@ def _make_patience(plan: BootPlan, lines: list[str]) -> Callable[[], float]:
     return patience
 
 
-class Watch:
-    """Shows, while a VM runs, which cell it is in and how many tests or figures are done."""
+def ignore(cell: str, test: TestResult) -> None:
+    """Say nothing of a test that did not pass."""
+    del cell, test
 
-    def __init__(self, progress: Progress) -> None:
+
+class Watch:
+    """Shows, while a VM runs, which cell it is in and how many tests or figures are done.
+
+    Args:
+        progress: Where.
+        told: Called with the name of a cell and each test of it that did not pass.
+    """
+
+    def __init__(
+        self, progress: Progress, told: Callable[[str, TestResult], None] = ignore
+    ) -> None:
         self.progress = progress
+        self.told = told
         self.cell = "boot"
         self.done = 0
 
@@ -292,6 +309,8 @@ class Watch:
                 self.cell, self.done = event.cell, 0
             elif isinstance(event, TestEnded | FigureTaken | TurnsTaken):
                 self.done += 1
+            if isinstance(event, TestEnded) and event.outcome not in outcomes.GOOD:
+                self.told(self.cell, transcript.read_test(event))
         # The differential says for itself how far it is.
         if self.cell != DifferentialCell.name:
             self.progress.detail(f"{self.cell}, {self.done} done")

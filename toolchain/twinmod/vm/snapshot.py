@@ -1,89 +1,71 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A VM that has booted and collected the matrix, saved once: its clones go on from there.
+"""VMs that were saved once, and whose clones go on from there.
 
-A snapshot's memory is a file that every clone maps privately, so that a clone is there at once and
+A *base* has booted and imported what runs a matrix. A *snapshot* is a clone of a base that has
+collected one matrix: an edited test costs no boot.
+
+The memory of both is a file that every clone maps privately, so that a clone is there at once and
 takes only what it changes. The file is never written again: QEMU reads it while a clone lives.
 """
 
 import os
 import re
-import secrets
-import time
-from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import assert_never
 
-from twinmod.base import cache, sandbox
+from twinmod.base import cache, files, sandbox
 from twinmod.base.cache import CacheEntry, FoundEntry, Made
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Enter
-from twinmod.builds.product import Product
 from twinmod.errors import VmLostError
-from twinmod.guest.protocol import Delivery, Job, Plan, Waiting
-from twinmod.kernels.model import Origin
-from twinmod.vm import boot, initramfs, machine, monitor, session
-from twinmod.vm.boot import BootPlan, CellsWork, MatrixWork, Setting
+from twinmod.guest.protocol import Job, Plan, Waiting
+from twinmod.vm import boot, delivery, initramfs, machine, monitor, session
+from twinmod.vm.boot import BootPlan, MatrixWork, Setting
+from twinmod.vm.initramfs import Content
 from twinmod.vm.machine import RESULTS, VM_DIR, AcceleratorName, SavedMemory
 from twinmod.vm.session import VmEnd
 
-KIND = "snapshot"
+BASE, SNAPSHOT = "base", "snapshot"
 
 RAM, STATE = "ram", "state"
 
 #: How many times as long a VM may take to boot that is saved: all of its root is unpacked first.
 PATIENCE = 3
 
-#: How many snapshots of a kernel stay: each takes some 300 MB.
+#: How many bases and snapshots of a kernel stay: each takes some 300 MB.
 KEPT = 2
 
-#: Where a clone finds the snapshot, as QEMU sees it.
-SNAPSHOT = sandbox.INSIDE / "snapshot"
+#: Where a VM that is saved leaves memory and state, and where one finds them that goes on from
+#: there, as QEMU sees it.
+SAVED, ORIGIN = sandbox.INSIDE / "saved", sandbox.INSIDE / "origin"
 
 #: Changed when what is saved or how it is saved changes, and nothing in the key says so.
-FORMAT = "1"
+FORMAT = "2"
 
-#: How much a clone's random number generator gets: what its key takes.
-ENTROPY_BYTES = 32
+#: What of /twinmod a base has.
+BASE_PARTS = ("package", "site")
 
-
-def is_possible(setting: Setting) -> bool:
-    """Whether VMs may be clones: of what was compared with VMs that boot, and of nothing else."""
-    match setting.tree.origin:
-        case Origin.STOCK:
-            emulated = setting.accelerator.name == AcceleratorName.TCG
-            return emulated and setting.root_dir is None
-        case Origin.BUILT | Origin.TREE:
-            return False
-        case _:
-            assert_never(setting.tree.origin)
+#: What is in a VM that boots alone, and differs there.
+OWN_FILES = ("init", "results/plan.json")
 
 
-def ensure(setting: Setting, progress: Progress) -> Setting:
-    """Return the setting of VMs that are cloned from a snapshot, which is made when it is missing.
-
-    Where it cannot be made, the setting stays, its VMs boot, and that is said.
-    """
-    entry = prepare_entry(setting)
-    try:
-        found = entry.ensure(progress)
-        os.utime(found.path)
-    except (VmLostError, OSError) as error:
-        why = error.message if isinstance(error, VmLostError) else error.strerror or str(error)
-        progress.note(f"no snapshot, so each VM boots: {why}")
-        return setting
-    for key in list_family(setting.tree.name)[KEPT:]:
-        cache.remove_unused(KIND, key)
-    return replace(setting, snapshot=found)
+def find_obstacle(setting: Setting) -> str:
+    """Return why VMs cannot be clones, "" where they can."""
+    if setting.root_dir is not None:
+        return "its root is not the chroot"
+    if setting.accelerator.name not in (AcceleratorName.TCG, AcceleratorName.KVM):
+        return f"{setting.accelerator.name} needs a VM that boots"
+    return ""
 
 
-def list_family(kernel: str) -> tuple[str, ...]:
-    """Return the keys of a kernel's snapshots, the last one that was used first."""
+def list_family(kind: str, kernel: str) -> tuple[str, ...]:
+    """Return the keys of a kernel's bases or snapshots, the last one that was used first."""
     digits = f"[0-9a-f]{{{cache.DIGITS}}}"
     found = [
         path
-        for path in (cache.find_cache_dir() / KIND).glob(f"{kernel}-*")
+        for path in (cache.find_cache_dir() / kind).glob(f"{kernel}-*")
         if re.fullmatch(re.escape(kernel) + "-" + digits, path.name)
     ]
     return tuple(
@@ -92,51 +74,95 @@ def list_family(kernel: str) -> tuple[str, ...]:
 
 
 def find_kept(kernel: str) -> tuple[tuple[str, str], ...]:
-    """Return (kind, name) of the cache's folders with the snapshots of a kernel that stay."""
-    return tuple((KIND, key) for key in list_family(kernel)[:KEPT])
+    """Return (kind, name) of the cache's folders with the saved VMs of a kernel that stay."""
+    return tuple(
+        (kind, key) for kind in (BASE, SNAPSHOT) for key in list_family(kind, kernel)[:KEPT]
+    )
 
 
-def prepare_entry(setting: Setting) -> CacheEntry:
-    """Return the entry with the snapshot that a setting's VMs are cloned from.
+def use(entry: CacheEntry, kernel: str, progress: Progress) -> FoundEntry:
+    """Return a saved VM, made when it is missing; the oldest ones of its kernel go.
+
+    Raises:
+        VmLostError: The VM did not come so far, or QEMU does not save it.
+        OSError: The disk has no room for it.
+    """
+    found = entry.ensure(progress)
+    os.utime(found.path)
+    for key in list_family(entry.kind, kernel)[KEPT:]:
+        cache.remove_unused(entry.kind, key)
+    return found
+
+
+def read_tests(entry: FoundEntry) -> Mapping[str, tuple[str, ...]]:
+    """Return the rules of every test that a snapshot has collected, by its name, in its order."""
+    return {name: tuple(rules) for name, rules in entry.record["tests"]}
+
+
+# -- the base ---------------------------------------------------------------------------------
+
+
+def prepare_base(setting: Setting) -> CacheEntry:
+    """Return the entry of a VM that has booted, and has imported what runs a matrix.
 
     To make it raises VmLostError: the VM did not come so far, or QEMU does not save it.
 
     Args:
-        setting: What its clones are made of. The modules under test come later.
+        setting: What its clones are made of. Matrix, testers and modules come later.
     """
 
     def make(work_dir: Path, progress: Progress) -> Made:
-        with progress.phase(f"snapshot ({setting.accelerator.name}): boot, imports, collection"):
-            _make(setting, work_dir, progress)
+        with progress.phase(f"VM that is saved ({setting.accelerator.name}): boot, imports"):
+            _make_base(setting, work_dir, progress)
         return {"release": setting.tree.release}, (RAM, STATE)
 
-    return CacheEntry(kind=KIND, key=plan_key(setting), make=make)
+    return CacheEntry(kind=BASE, key=read_base_key(setting), make=make)
 
 
-def plan_key(setting: Setting) -> str:
-    """Return the key of a snapshot: of all that is in it, and of the machine."""
-    userland = setting.userland
+def read_base_key(setting: Setting) -> str:
+    """Return the key of a base: of all that is in it, and of the machine."""
+    package = files.read_files(setting.userland.programs_dir / "package")
     inputs = (
         FORMAT,
         setting.tree.key,
         setting.chroot.key,
-        setting.version,
-        # Folders of the cache, whose names follow from what is in them.
-        *(str(path) for path in (userland.site_dir, userland.programs_dir)),
-        *(f"{tester.name} {path}" for tester, path in userland.tester_dirs),
+        # A folder of the cache, whose name follows from what is in it.
+        str(setting.userland.site_dir),
+        files.plan_digest("", package),
+        *(f"{name}={value}" for name, value in boot.plan_environment(setting.userland)),
         *plan_qemu(setting, SavedMemory(path=RAM)),
     )
     return cache.plan_key(setting.tree.name, inputs)
 
 
 def plan_qemu(setting: Setting, memory: SavedMemory) -> tuple[str, ...]:
-    """Return QEMU's argument vector of the VM that is saved, or of a clone."""
+    """Return QEMU's argument vector of a VM that is saved, or that goes on from a state."""
     parameters = " ".join((boot.FAULT_PARAMETERS, *setting.tree.parameters))
     return machine.plan_saved_qemu(setting.vm, setting.accelerator.name, memory, parameters)
 
 
-def prepare_saved(setting: Setting, work_dir: Path, number: int) -> BootPlan:
-    """Plan the VM that is saved.
+def plan_base_agent(setting: Setting) -> Plan:
+    """Return what the agent of a base is told: to wait, for whatever matrix."""
+    whole = boot.plan_agent(setting, plan_nothing())
+    return replace(whole, mode=Job.WAIT, testers={}, matrix="", version="")
+
+
+def plan_nothing() -> MatrixWork:
+    """Return the work of a VM that waits."""
+    return MatrixWork(cells=(), products=(), limit_s=0.0)
+
+
+def read_base_content(setting: Setting) -> Content:
+    """Return what a base has in memory."""
+    parts = boot.plan_parts(setting, ())
+    own = {name: parts[name] for name in BASE_PARTS}
+    return boot.read_whole_content(
+        setting, plan_base_agent(setting), own, setting.tree.vm_module_paths
+    )
+
+
+def prepare_saved_boot(setting: Setting, work_dir: Path, number: int) -> BootPlan:
+    """Plan the VM that boots and is saved.
 
     Args:
         setting: What it is made of.
@@ -144,52 +170,127 @@ def prepare_saved(setting: Setting, work_dir: Path, number: int) -> BootPlan:
         number: Of that folder.
     """
     vm_dir = work_dir / f"vm-{number}"
-    work = MatrixWork(cells=(), products=(), limit_s=0.0)
-    agent_plan = replace(boot.plan_agent(setting, work), mode=Job.WAIT)
-    view = boot.plan_view(setting, (), vm_dir)
-    content = boot.read_whole_content(setting, view, agent_plan)
     binds = (
         Bind(source_path=vm_dir, target_path=VM_DIR),
-        Bind(source_path=work_dir, target_path=SNAPSHOT, writable=True),
+        Bind(source_path=work_dir, target_path=SAVED, writable=True),
         Bind(source_path=setting.tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
     )
-    qemu = plan_qemu(setting, SavedMemory(path=str(SNAPSHOT / RAM)))
+    qemu = plan_qemu(setting, SavedMemory(path=str(SAVED / RAM)))
     patient = replace(setting, vm=boot.plan_patience(setting.vm, PATIENCE))
-    plan = plan_boot(patient, qemu, binds, agent_plan, vm_dir)
-    return replace(plan, initramfs=initramfs.plan_archive(content))
+    plan = plan_boot(patient, qemu, binds, plan_base_agent(setting), vm_dir)
+    return replace(plan, initramfs=initramfs.plan_archive(read_base_content(setting)))
 
 
-def prepare_clone(setting: Setting, entry: FoundEntry, work: CellsWork, vm_dir: Path) -> BootPlan:
-    """Plan a clone that does some work.
+def _make_base(setting: Setting, work_dir: Path, progress: Progress) -> None:
+    """Boot a VM, and save it when it waits.
+
+    Raises:
+        VmLostError: It did not come so far, or QEMU does not save it.
+    """
+    for number in range(session.STALLED_BOOTS + 1):
+        plan = prepare_saved_boot(setting, work_dir, number)
+        # QEMU would make it readable for others: it holds all that a VM knows.
+        (work_dir / RAM).unlink(missing_ok=True)
+        os.close(os.open(work_dir / RAM, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        found = _save(plan)
+        if isinstance(found, Waiting):
+            return
+        if number == session.STALLED_BOOTS or not session.is_stalled(found):
+            raise session.plan_boot_error(plan, found)
+        progress.note(session.render_stall(plan, found))
+
+
+# -- the snapshot -----------------------------------------------------------------------------
+
+
+def prepare_snapshot(setting: Setting, base: FoundEntry) -> CacheEntry:
+    """Return the entry of a base's clone that has collected the matrix.
+
+    To make it raises VmLostError: the matrix has no test, or QEMU does not save it.
 
     Args:
-        setting: What the snapshot was made of.
-        entry: The snapshot.
-        work: What the clone is to do.
-        vm_dir: Its own folder; must not exist.
+        setting: What its clones are made of. The modules under test come later.
+        base: It goes on from there.
     """
-    binds = (Bind(source_path=entry.path, target_path=SNAPSHOT),)
-    qemu = plan_qemu(setting, SavedMemory(path=str(SNAPSHOT / RAM), cloned=True))
-    plan = plan_boot(setting, qemu, binds, boot.plan_agent(setting, work), vm_dir)
-    delivery = Delivery(
-        time_s=time.time(),
-        entropy=secrets.token_hex(ENTROPY_BYTES),
-        files=read_modules(work.products),
-        plan=plan.agent_plan,
+
+    def make(work_dir: Path, progress: Progress) -> Made:
+        with progress.phase(f"clone that is saved ({setting.accelerator.name}): collection"):
+            tests = _make_snapshot(setting, base, work_dir)
+        # JSON keeps the order of a list; the record's keys are sorted.
+        return {"base": base.key, "tests": list(tests.items())}, (RAM, STATE)
+
+    return CacheEntry(kind=SNAPSHOT, key=plan_snapshot_key(setting, base), make=make)
+
+
+def plan_snapshot_key(setting: Setting, base: FoundEntry) -> str:
+    """Return the key of a snapshot: of its base, and of all that came to it."""
+    userland = setting.userland
+    inputs = (
+        base.key,
+        setting.version,
+        # Folders of the cache, whose names follow from what is in them.
+        str(userland.programs_dir),
+        *(f"{tester.name} {path}" for tester, path in userland.tester_dirs),
     )
+    return cache.plan_key(setting.tree.name, inputs)
+
+
+def prepare_saved_clone(setting: Setting, base: FoundEntry, work_dir: Path) -> BootPlan:
+    """Plan the clone of a base that is saved.
+
+    Args:
+        setting: What it is made of.
+        base: It goes on from there.
+        work_dir: Has a copy of the base's memory, gets its state, and its own folder.
+    """
+    vm_dir = work_dir / "clone-0"
+    binds = (
+        Bind(source_path=base.path, target_path=ORIGIN),
+        Bind(source_path=work_dir, target_path=SAVED, writable=True),
+    )
+    qemu = plan_qemu(setting, SavedMemory(path=str(SAVED / RAM), restored=True))
+    agent = replace(boot.plan_agent(setting, plan_nothing()), mode=Job.WAIT)
+    patient = replace(setting, vm=boot.plan_patience(setting.vm, PATIENCE))
+    plan = plan_boot(patient, qemu, binds, agent, vm_dir)
+    whole = boot.read_whole_content(setting, agent, boot.plan_parts(setting, ()))
+    brought, links = plan_additions(whole, read_base_content(setting))
     return replace(
-        plan, cells=work.cells, snapshot=entry, restored=str(SNAPSHOT / STATE), delivery=delivery
+        plan,
+        origin=base,
+        restored=str(ORIGIN / STATE),
+        delivery=delivery.make_delivery(agent, brought, links),
     )
 
 
-def read_modules(products: tuple[Product, ...]) -> dict[str, str]:
-    """Return modules as a clone gets them: by path in the VM, their content in base64."""
-    return {
-        str(sandbox.INSIDE / "module" / product.file_name): b64encode(
-            product.path.read_bytes()
-        ).decode()
-        for product in products
-    }
+def plan_additions(whole: Content, base: Content) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Return what a root has that a base lacks: by path, content of files, and targets of links."""
+    there = {*dict(base.files), *dict(base.links), *OWN_FILES}
+    return (
+        {f"/{name}": content for name, content in whole.files if name not in there},
+        {f"/{name}": target for name, target in whole.links if name not in there},
+    )
+
+
+def _make_snapshot(
+    setting: Setting, base: FoundEntry, work_dir: Path
+) -> Mapping[str, tuple[str, ...]]:
+    """Let a clone of a base collect the matrix, and save it; return the rules of its tests.
+
+    Raises:
+        VmLostError: It did not go on, collected nothing, or QEMU does not save it.
+    """
+    with cache.share(base):
+        files.copy_sparsely(base.path / RAM, work_dir / RAM)
+    plan = prepare_saved_clone(setting, base, work_dir)
+    found = _save(plan)
+    if not isinstance(found, Waiting):
+        raise session.plan_boot_error(plan, found)
+    if not found.tests:
+        raise VmLostError("pytest collected no test in it", facts=(("folder", str(plan.vm_dir)),))
+    return found.tests
+
+
+# -- both -------------------------------------------------------------------------------------
 
 
 def plan_boot(
@@ -227,31 +328,12 @@ def plan_boot(
     )
 
 
-def _make(setting: Setting, work_dir: Path, progress: Progress) -> None:
-    """Boot a VM, and save it when it waits.
-
-    Raises:
-        VmLostError: It did not come so far, or QEMU does not save it.
-    """
-    for number in range(session.STALLED_BOOTS + 1):
-        plan = prepare_saved(setting, work_dir, number)
-        # QEMU would make it readable for others: it holds all that a VM knows.
-        (work_dir / RAM).unlink(missing_ok=True)
-        os.close(os.open(work_dir / RAM, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        end = _save(plan)
-        if end is None:
-            return
-        if number == session.STALLED_BOOTS or not session.is_stalled(end):
-            raise session.plan_boot_error(plan, end)
-        progress.note(session.render_stall(plan, end))
-
-
-def _save(plan: BootPlan) -> VmEnd | None:
-    """Boot a VM and save it; return None, or how it ended before it waited."""
+def _save(plan: BootPlan) -> Waiting | VmEnd:
+    """Run a VM and save it when it waits; return what it said then, or how it ended before."""
     with session.run_vm(plan, lambda line: None) as vm:
         while (event := vm.read_event()) is not None and not isinstance(event, Waiting):
             pass
         if event is None or vm.monitor is None:
             return session.read_end(vm)
-        monitor.save(vm.monitor, str(SNAPSHOT / STATE))
-    return None
+        monitor.save(vm.monitor, str(SAVED / STATE))
+    return event

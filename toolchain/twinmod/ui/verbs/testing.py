@@ -74,6 +74,8 @@ verbs = Verbs()
     is_flag=True,
     help="On one processor, so that the verb `replay` can repeat it.",
 )
+@click.option("-x", "exit_first", is_flag=True, help="End with the first test that fails.")
+@command.cold_option
 @command.kernel_option("Run on this kernel of [tool.twinmod]; all: on each.")
 @click.option(
     "--replay",
@@ -93,16 +95,18 @@ def test(
     long: bool,
     memory_mib: int | None,
     record: bool,
+    exit_first: bool,
+    cold: bool,
     kernel: str,
     script: TextIO | None,
 ) -> ExitCode:
     """Run the matrix: every module with every tester, on the stock kernel."""
     if script is not None:
         others = modules or testers or rules or keyword or as_json or long or record
-        others = others or memory_mib is not None
+        others = others or exit_first or memory_mib is not None
         if others or kernel == "all":
-            raise click.UsageError("--replay goes with --kernel NAME, and with nothing else")
-        return _run_reproduction(state.select(kernel), script)
+            raise click.UsageError("--replay goes with --kernel NAME and --cold, and nothing else")
+        return _run_reproduction(replace(state.select(kernel), cold=cold), script)
     selection = cells_selection.Selection(
         languages=tuple(map(Language, modules)) or LANGUAGES,
         testers=testers or LANGUAGES,
@@ -110,8 +114,9 @@ def test(
         keyword=keyword,
         long=long,
         record=record,
+        exit_first=exit_first,
     )
-    workspaces = state.select_kernels(kernel)
+    workspaces = tuple(replace(one, cold=cold) for one in state.select_kernels(kernel))
     workspaces[0].require_parts()
     project_rules.require_rules(workspaces[0].config, selection.rules)
     if memory_mib is not None:
@@ -168,8 +173,9 @@ class Testing:
         named = name != self.state.workspace.config.kernel.name
         kernel = ("--kernel", name) if named else ()
         long = ("--long",) if self.selection.long else ()
+        cold = ("--cold",) if workspace.cold else ()
         memory = ("--memory", str(self.memory_mib)) if self.memory_mib is not None else ()
-        return (*kernel, *long, *memory)
+        return (*kernel, *long, *cold, *memory)
 
 
 def _run_kernels(testing: Testing, workspaces: tuple[Workspace, ...]) -> ExitCode:
@@ -249,11 +255,14 @@ def _run_reproduction(workspace: Workspace, script: TextIO) -> ExitCode:
     "imported modules too: other code may draw other sequences.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@command.cold_option
 @command.kernel_option("Run on this kernel of [tool.twinmod].")
 @pass_state
-def soak(state: State, minutes: float, seed: int | None, as_json: bool, kernel: str) -> ExitCode:
+def soak(
+    state: State, minutes: float, seed: int | None, as_json: bool, cold: bool, kernel: str
+) -> ExitCode:
     """Hold all modules to one model with fresh random steps, for as long as you like."""
-    workspace = state.select(kernel)
+    workspace = replace(state.select(kernel), cold=cold)
     chosen = seed if seed is not None else secrets.randbits(32)
     with workspace.hold():
         soaked = differential_run.run_soak(workspace, workspace.setup(), minutes, chosen)
@@ -297,18 +306,25 @@ def matrix(state: State, as_json: bool) -> ExitCode:
 )
 @click.option("--list", "listing", is_flag=True, help="Print what there is and run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@command.cold_option
 @pass_state
 def zoo_command(
-    state: State, keyword: str, modules: tuple[str, ...], listing: bool, as_json: bool
+    state: State,
+    keyword: str,
+    modules: tuple[str, ...],
+    listing: bool,
+    as_json: bool,
+    cold: bool,
 ) -> ExitCode:
     """Build and run a collection of bugs in both languages; say what stopped each."""
-    entries = zoo_run.read_entries(state.workspace.config)
+    workspace = replace(state.workspace, cold=cold)
+    entries = zoo_run.read_entries(workspace.config)
     attempts = zoo.select_attempts(entries, keyword, tuple(map(Language, modules)) or LANGUAGES)
     if listing:
         click.echo(zoo.render_list(attempts))
         return ExitCode.PASSED
-    with state.workspace.hold():
-        run = zoo_run.run_zoo(state.workspace, entries, attempts)
+    with workspace.hold():
+        run = zoo_run.run_zoo(workspace, entries, attempts)
     if as_json:
         command.print_json(run.document)
     else:

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A clone: a VM that goes on from a snapshot, and is given the modules and its work there."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from twinmod.base import sandbox
+from twinmod.base.cache import FoundEntry
+from twinmod.base.sandbox import Bind
+from twinmod.builds.product import Product
+from twinmod.vm import boot, delivery, snapshot
+from twinmod.vm.boot import BootPlan, CellsWork, Setting
+from twinmod.vm.machine import SavedMemory
+from twinmod.vm.snapshot import ORIGIN, RAM, STATE
+
+
+def prepare_clone(setting: Setting, entry: FoundEntry, work: CellsWork, vm_dir: Path) -> BootPlan:
+    """Plan a clone that does some work.
+
+    Args:
+        setting: What the snapshot was made of.
+        entry: The snapshot.
+        work: What the clone is to do.
+        vm_dir: Its own folder; must not exist.
+    """
+    binds = (Bind(source_path=entry.path, target_path=ORIGIN),)
+    memory = SavedMemory(path=str(ORIGIN / RAM), restored=True, private=True)
+    qemu = snapshot.plan_qemu(setting, memory)
+    plan = snapshot.plan_boot(setting, qemu, binds, boot.plan_agent(setting, work), vm_dir)
+    return replace(
+        plan,
+        cells=work.cells,
+        origin=entry,
+        restored=str(ORIGIN / STATE),
+        delivery=delivery.make_delivery(plan.agent_plan, read_modules(work.products)),
+    )
+
+
+def prepare_vm(setting: Setting, work: CellsWork, vm_dir: Path) -> BootPlan:
+    """Plan a VM: a clone where there is a snapshot, and else one that boots."""
+    if setting.snapshot is None:
+        return boot.prepare_boot(setting, work, vm_dir)
+    return prepare_clone(setting, setting.snapshot, work, vm_dir)
+
+
+def read_modules(products: Iterable[Product]) -> dict[str, bytes]:
+    """Return the content of modules, by their paths in a VM."""
+    folder = sandbox.INSIDE / "module"
+    return {str(folder / product.file_name): product.path.read_bytes() for product in products}

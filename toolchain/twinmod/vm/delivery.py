@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Clones: what each is given when it goes on from a snapshot."""
+
+import secrets
+import time
+from base64 import b64encode
+from collections.abc import Mapping
+
+from twinmod.guest.protocol import Delivery, Plan
+from twinmod.vm import initramfs
+
+#: How much a clone's random number generator gets: what its key takes.
+ENTROPY_BYTES = 32
+
+
+def make_delivery(
+    plan: Plan, files: Mapping[str, bytes], links: Mapping[str, str] | None = None
+) -> Delivery:
+    """Return what a VM that waits is given now.
+
+    Args:
+        plan: What it is to do.
+        files: By path in the VM, the content of files that it gets.
+        links: By path in the VM, what links lead to.
+    """
+    return Delivery(
+        time_s=time.time(),
+        entropy=secrets.token_hex(ENTROPY_BYTES),
+        files={name: b64encode(content).decode() for name, content in files.items()},
+        links=links or {},
+        source_time=initramfs.SOURCE_TIME,
+        plan=plan,
+    )
