@@ -18,7 +18,7 @@ from twinmod.matrix.report import MatrixReport, TestReport, TestsReport
 from twinmod.release.index import Modinfo, ReleaseIndex, SignedModule
 from twinmod.release.verify import VerifyReport
 from twinmod.ui.doctor import DoctorReport
-from twinmod.vm.boot import RecordingDocument
+from twinmod.vm.recording import RecordingDocument
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 

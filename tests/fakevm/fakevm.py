@@ -32,7 +32,7 @@ from twinmod.project import config as project_config
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES, Language, VmSpec
 from twinmod.ui import cli
-from twinmod.vm import accelerator, boot, clone, initramfs, machine, running, session
+from twinmod.vm import accelerator, boot, initramfs, machine, recording, running, session, strategy
 from twinmod.vm.machine import Accelerator
 from twinmod.vm.session import Boots, Vm, VmEnd
 from twinmod.workspace import Workspace
@@ -518,13 +518,13 @@ class Bench:
         converse: Callable[[Vm], None] | None = None,
     ) -> VmEnd:
         """Boot one VM, and return how it ended."""
-        plan = boot.prepare_boot(self.setting, work, self.out_dir / "vm-1")
+        plan = strategy.prepare_vm(self.setting, work, self.out_dir / "vm-1")
         return session.boot(plan, watch, converse)
 
     def serve(self) -> AbstractContextManager[Vm]:
         """Return the context of a VM for requests alone."""
         work = self.plan_differential()
-        plan = clone.prepare_vm(self.setting, work, self.out_dir / "again")
+        plan = strategy.prepare_vm(self.setting, work, self.out_dir / "again")
         return session.serve(plan, lambda line: None)
 
     def find_accelerator(self, *, remember: bool = True) -> Accelerator:
@@ -572,7 +572,7 @@ def make_bench(
         version=setting.version,
     )
     return Bench(
-        setting=boot.plan_recorded(setting) if recorded else setting,
+        setting=recording.plan_recorded(setting) if recorded else setting,
         products=products,
         out_dir=host.project_dir / "out/test",
     )

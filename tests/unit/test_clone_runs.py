@@ -22,7 +22,7 @@ from twinmod.base.progress import Progress
 from twinmod.cells import parts
 from twinmod.errors import ExitCode
 from twinmod.guest import protocol
-from twinmod.vm import boot, clone, machine, proving, session, snapshot
+from twinmod.vm import clone, machine, proving, recording, session, snapshot
 
 #: What an agent says that waits for a cell.
 ALIVE = protocol.render_event(protocol.Alive(), 3.0)
@@ -151,7 +151,9 @@ def test_why_vms_cannot_be_clones(host: Host, progress: Progress, tmp_path: Path
     assert snapshot.find_obstacle(replace(setting, accelerator=kvm)) == ""
     other = replace(setting, root_dir=tmp_path)
     assert snapshot.find_obstacle(other) == "its root is not the chroot"
-    assert snapshot.find_obstacle(boot.plan_recorded(setting)) == "record needs a VM that boots"
+    assert (
+        snapshot.find_obstacle(recording.plan_recorded(setting)) == "record needs a VM that boots"
+    )
 
 
 REFUSED = (("save", "nvme cannot be saved"),)

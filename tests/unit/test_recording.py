@@ -14,7 +14,7 @@ from twinmod.guest import protocol
 from twinmod.guest.protocol import Job
 from twinmod.kernels.model import KernelTree
 from twinmod.project.model import VmSpec
-from twinmod.vm import boot, machine, recording
+from twinmod.vm import machine, recording
 
 QEMU = ["qemu-system-x86_64", "-icount", "shift=1,rr=record,rrfile=/twinmod/recording/execution"]
 
@@ -23,7 +23,7 @@ WriteVm = Callable[[str, str], Path]
 
 PLAN = protocol.Plan(
     mode=Job.MATRIX,
-    port=boot.SERIAL_PORT,
+    port=recording.SERIAL_PORT,
     cells=(),
     modules={},
     testers={},
@@ -81,7 +81,7 @@ def test_a_replay_is_the_same_vm_that_reads_what_the_other_one_wrote(
     assert plan.initramfs is None
     at = argv.index(str(recorded.vm_dir / "recording"))
     assert argv[at - 1] == "--ro-bind", "a replay that can write over what it repeats"
-    assert plan.silence_timeout_s > boot.RECORD_PATIENCE * vm.silence_timeout_s
+    assert plan.silence_timeout_s > recording.RECORD_PATIENCE * vm.silence_timeout_s
 
 
 def test_a_debugger_is_waited_for_before_the_first_instruction(

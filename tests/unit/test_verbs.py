@@ -257,7 +257,7 @@ def test_a_recording_on_a_kernel_without_rust_is_repeated(
     same = recording.Comparison(lines={"events.jsonl": 3}, different={})
     recorded = recording.Recording(
         vm_dir=Path("vm-1"),
-        document=boot.RecordingDocument(
+        document=recording.RecordingDocument(
             kernel="trixie",
             tree="stock-1",
             chroot="trixie-1",

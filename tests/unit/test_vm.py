@@ -29,7 +29,8 @@ from twinmod.guest.protocol import (
 from twinmod.kernels.model import KernelTree
 from twinmod.project import model as project_model
 from twinmod.project.model import Language, VmSpec
-from twinmod.vm import accelerator, boot, initramfs, machine, results, session, shell
+from twinmod.vm import accelerator, boot, initramfs, machine, recording, results, session, shell
+from twinmod.vm.initramfs import Content
 
 CELLS = (
     Cell(module="mdriver_c", language=Language.C, tester="c"),
@@ -276,11 +277,11 @@ RECORD = (
 def test_a_vm_that_is_recorded_has_one_processor_and_no_way_in(
     setting: boot.Setting, work: boot.MatrixWork
 ) -> None:
-    recorded = boot.plan_recorded(setting)
-    assert recorded.recorded
-    assert not setting.recorded
+    recorded = recording.plan_recorded(setting)
+    assert recording.is_recorded(recorded)
+    assert not recording.is_recorded(setting)
     assert recorded.vm.boot_timeout_s > setting.vm.boot_timeout_s
-    argv = machine.plan_qemu(recorded.vm, recorded.accelerator.name)
+    argv = machine.plan_recorded_qemu(recorded.vm, "")
     assert argv[3 : 3 + len(RECORD)] == RECORD
     assert argv[argv.index("-smp") + 1] == "1"
     # Neither 9p nor virtio: QEMU records no more than it knows.
@@ -293,27 +294,33 @@ def test_a_vm_that_is_recorded_has_one_processor_and_no_way_in(
         "-serial",
         "chardev:events",
     )
-    assert boot.plan_agent(recorded, work).port == "/dev/ttyS1"
 
 
 def test_a_recorded_vms_folder_keeps_what_a_replay_takes(
-    setting: boot.Setting, work: boot.MatrixWork, product: Product, tmp_path: Path
+    setting: boot.Setting,
+    work: boot.MatrixWork,
+    product: Product,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    planned = boot.prepare_boot(setting, work, tmp_path / "vm-1")
-    record = boot.plan_recording(setting, work, ("qemu-system-x86_64", "-smp", "1"))
-    plan = replace(planned, recording=record, initramfs=b"all of it")
+    whole = Content(files=(("init", b"all of it"),))
+    monkeypatch.setattr(boot, "read_whole_content", lambda *_: whole)
+    recorded = recording.plan_recorded(setting)
+    plan = recording.prepare_recorded(recorded, work, tmp_path / "vm-1")
     with boot.write_vm_dir(plan):
         assert (plan.vm_dir / "recording").is_dir()
-    assert (plan.vm_dir / "initramfs").read_bytes() == b"all of it"
-    assert json.loads((plan.vm_dir / "recording.json").read_text()) == {
+    assert b"all of it" in (plan.vm_dir / "initramfs").read_bytes()
+    noted = json.loads((plan.vm_dir / "recording.json").read_text())
+    assert noted.pop("qemu")[0] == "qemu-system-x86_64"
+    assert noted == {
         "schema": "twinmod.recording/1",
         "kernel": setting.tree.name,
         "tree": setting.tree.key,
         "chroot": setting.chroot.key,
-        "qemu": ["qemu-system-x86_64", "-smp", "1"],
         "modules": {product.module: product.sha256},
     }
-    seen = boot.plan_recorded_view(setting, plan.vm_dir)
+    assert plan.agent_plan.port == "/dev/ttyS1"
+    seen = recording.plan_recorded_view(setting, plan.vm_dir)
     writable = {str(bind.target_path) for bind in seen if bind.writable}
     assert writable == {"/twinmod/run/results", "/twinmod/recording"}
 

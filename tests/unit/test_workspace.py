@@ -138,7 +138,7 @@ def test_a_differential_without_scripts_is_an_error_that_says_where_to_get_them(
         (select(keyword="R1"), ("-k", "R1"), ()),
         (
             select(rules=("R2",), keyword="fast", long=True),
-            ("--rule", "R2", "-k", "fast", "--long"),
+            ("-k", "fast", "--long"),
             (),
         ),
     ],

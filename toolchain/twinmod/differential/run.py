@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from twinmod.base import cache, commands, documents
@@ -28,7 +28,7 @@ from twinmod.kernels.model import KernelEntry
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES
 from twinmod.vm import boot as vm_boot
-from twinmod.vm import clone, running, session
+from twinmod.vm import running, session, strategy
 from twinmod.vm.options import RunOptions
 from twinmod.workspace import Prepared, Workspace
 
@@ -158,7 +158,7 @@ def prepare_exploring(
     def boot() -> AbstractContextManager[session.Vm]:
         vm_dir = out_dir / f"vm-again-{next(count)}"
         progress.note(f"the VM died of a sequence; booting another one: {vm_dir.name}")
-        return session.serve(clone.prepare_vm(setting, work, vm_dir), lambda _: None)
+        return session.serve(strategy.prepare_vm(setting, work, vm_dir), lambda _: None)
 
     def found(sequence: scripts.Sequence, message: str) -> None:
         progress.detail(f"a sequence of {len(sequence.steps)} steps fails; making it smaller")
@@ -211,7 +211,9 @@ def run_soak(workspace: Workspace, prepared: Prepared, minutes: float, seed: int
     )
     exploring = prepare_exploring(workspace, setting, work, out_dir, rounds)
     options = RunOptions(converse=exploring.explorer.converse)
-    (ended,), boots = running.run_cells(setting, work, out_dir, workspace.progress, options)
+    # Every soak has a kernel that lies elsewhere in memory, which clones share.
+    own = replace(setting, snapshot=None)
+    (ended,), boots = running.run_cells(own, work, out_dir, workspace.progress, options)
     explored = exploring.finish(ended)
     for name, script in differential_corpus.plan_corpus(exploring.explorer.finish().kept).items():
         cache.write_atomically(out_dir / differential_corpus.CORPUS / name, script)

@@ -379,6 +379,7 @@ def receive(tests: Mapping[str, tuple[str, ...]], stream: Stream) -> Plan:
         tests: The rules of every test that was collected, by its name.
         stream: To the host.
     """
+    leaks.forget_leaks()
     stream.emit(Waiting(tests=tests))
     delivery = protocol.parse_delivery(guest_stream.read_line(stream.descriptor))
     stream.begin()

@@ -25,7 +25,7 @@ from twinmod.matrix import report
 from twinmod.matrix.report import TestReport
 from twinmod.project import rules as project_rules
 from twinmod.userland import entries, programs
-from twinmod.vm import boot, running
+from twinmod.vm import boot, recording, running
 from twinmod.vm.options import RunOptions
 from twinmod.workspace import Prepared, Workspace
 
@@ -151,7 +151,7 @@ def _prepare_setting(workspace: Workspace, prepared: Prepared, wanted: Wanted) -
     """Return what every VM of the run is made of."""
     setting = replace(workspace.environment(prepared), root_dir=wanted.root_dir)
     if wanted.selection.record:
-        return boot.plan_recorded(setting)
+        return recording.plan_recorded(setting)
     return setting if wanted.root_dir else workspace.prepare_clones(prepared, setting)
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Self, assert_never
 
-from twinmod.base import documents, sandbox, templates
+from twinmod.base import sandbox, templates
 from twinmod.base.cache import FoundEntry
-from twinmod.base.documents import Document
 from twinmod.base.process import Command
 from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.builds.product import Product
@@ -34,7 +33,6 @@ from twinmod.project.model import TesterSpec, VmSpec
 from twinmod.vm import initramfs, machine
 from twinmod.vm.machine import (
     NATIVE,
-    RECORDING,
     RESULTS,
     VIEW,
     VIEW_INSIDE,
@@ -54,34 +52,9 @@ FAULT_PARAMETERS = "init_on_alloc=0 transparent_hugepage=never"
 #: Added to the kernel's command line, by the job of the VM.
 JOB_PARAMETERS = {Job.MATRIX: FAULT_PARAMETERS, Job.DIFFERENTIAL: FAULT_PARAMETERS}
 
-#: What a recorded VM's folder has to say how it was booted.
-RECORDING_FILE = "recording.json"
-
-#: How a VM without a virtio port, as a recorded one, has its events on a serial line.
-SERIAL_PORT = "/dev/ttyS1"
-
-#: How many times as long a VM may take that is recorded, and one that is replayed: one thread
-#: emulates all of it, and a replay was seen to take six times as long as what it repeats.
-RECORD_PATIENCE = 4
-REPLAY_PATIENCE = 10 * RECORD_PATIENCE
-
 #: How many times as long a VM that counts may take to boot, and to say something: one thread
 #: emulates all of it.
 EXACT_PATIENCE = 3
-
-
-class RecordingDocument(Document, frozen=True, kw_only=True, tag="twinmod.recording/1"):
-    """What it takes to replay a VM, beside its folder."""
-
-    # The name of its kernel in [tool.twinmod.kernels].
-    kernel: str
-    # What identifies the kernel's tree and its chroot in the cache.
-    tree: str
-    chroot: str
-    # QEMU's argument vector inside the chroot.
-    qemu: tuple[str, ...]
-    # By module, the digest of the file that ran.
-    modules: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,8 +165,10 @@ class BootPlan:
     vm_dir: Path
     boot_timeout_s: float
     silence_timeout_s: float
-    # What it takes to replay it, for one that is recorded.
-    recording: RecordingDocument | None = None
+    # What else is in its folder: by name, the content of files.
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    # Whether what it boots from stays in its folder.
+    kept: bool = False
     # Whether the host tells QEMU what to do.
     monitored: bool = False
     # Of a clone: the saved VM that it goes on from, its state, as QEMU sees it, and what the clone
@@ -220,11 +195,6 @@ class Setting:
     root_dir: Path | None = None
     # What VMs are cloned from; None: they boot.
     snapshot: FoundEntry | None = None
-
-    @property
-    def recorded(self) -> bool:
-        """Whether its VMs can be replayed: nothing comes in once they run."""
-        return self.accelerator.name == AcceleratorName.RECORD
 
 
 def plan_view(setting: Setting, products: tuple[Product, ...], vm_dir: Path) -> tuple[Bind, ...]:
@@ -262,16 +232,6 @@ def plan_parts(setting: Setting, products: tuple[Product, ...]) -> dict[str, Pat
     }
 
 
-def plan_recorded_view(setting: Setting, vm_dir: Path) -> tuple[Bind, ...]:
-    """Return what QEMU sees of a VM that has all it needs in its initramfs."""
-    return (
-        Bind(source_path=vm_dir, target_path=VM_DIR),
-        Bind(source_path=vm_dir / "results", target_path=RESULTS, writable=True),
-        Bind(source_path=vm_dir / "recording", target_path=RECORDING, writable=True),
-        Bind(source_path=setting.tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
-    )
-
-
 def plan_environment(userland: Userland) -> tuple[tuple[str, str], ...]:
     """Return the environment of the program inside the VM."""
     names = ("package", "site", *(f"tester-{tester.name}" for tester, _ in userland.tester_dirs))
@@ -305,19 +265,6 @@ def plan_exact(setting: Setting, native_dir: Path) -> Setting:
     )
 
 
-def plan_recorded(setting: Setting) -> Setting:
-    """Return the setting of VMs that can be replayed, instruction for instruction.
-
-    Source: docs/system/replay.rst, QEMU 10.0: one processor, and no device that it does not know.
-    """
-    why = "on one processor, with everything in memory, so that it can be replayed"
-    return replace(
-        setting,
-        accelerator=Accelerator(name=AcceleratorName.RECORD, reason=why),
-        vm=plan_patience(replace(setting.vm, processors=1), RECORD_PATIENCE),
-    )
-
-
 def plan_patience(vm: VmSpec, times: float) -> VmSpec:
     """Return a VM that may take some times as long to boot, and to say something."""
     return replace(
@@ -331,7 +278,7 @@ def plan_agent(setting: Setting, work: Work) -> Plan:
     paths = {(p.module, p.variant): str(inside / "module" / p.file_name) for p in work.products}
     return Plan(
         mode=work.JOB,
-        port=SERIAL_PORT if setting.recorded else "",
+        port="",
         cells=tuple(_plan_cell(cell, job, paths) for cell, job in _plan_jobs(work)),
         modules={p.module: PlannedModule(path=paths[p.module, p.variant]) for p in work.products},
         testers={tester.name: tester.package for tester, _ in setting.userland.tester_dirs},
@@ -411,26 +358,13 @@ def prepare_boot(setting: Setting, work: Work, vm_dir: Path) -> BootPlan:
         setting.accelerator.name,
         interactive=shell,
         gdb=gdb,
-        parameters=" ".join(
-            (
-                JOB_PARAMETERS.get(work.JOB, ""),
-                *setting.tree.parameters,
-                *(("nokaslr",) if gdb or setting.recorded else ()),
-            )
-        ),
-    )
-    view = plan_view(setting, work.products, vm_dir)
-    agent_plan = plan_agent(setting, work)
-    content = (
-        read_whole_content(setting, agent_plan, plan_parts(setting, work.products))
-        if setting.recorded
-        else read_first_content(setting)
+        parameters=plan_parameters(setting, work, "nokaslr" if gdb else ""),
     )
     entered = sandbox.plan_enter(
         setting.chroot,
         qemu,
         Enter(
-            binds=plan_recorded_view(setting, vm_dir) if setting.recorded else view,
+            binds=plan_view(setting, work.products, vm_dir),
             hidden=(VIEW_INSIDE,),
             terminal=shell,
             devices=("/dev/kvm",) if setting.accelerator.name == AcceleratorName.KVM else (),
@@ -441,18 +375,22 @@ def prepare_boot(setting: Setting, work: Work, vm_dir: Path) -> BootPlan:
         argv=entered,
         purpose="the VM did not run",
         log_path=vm_dir / "qemu.log",
-        timeout_s=life_s * (RECORD_PATIENCE if setting.recorded else 1),
+        timeout_s=life_s,
     )
     return BootPlan(
         command=command,
-        initramfs=initramfs.plan_archive(content),
-        agent_plan=agent_plan,
+        initramfs=initramfs.plan_archive(read_first_content(setting)),
+        agent_plan=plan_agent(setting, work),
         cells=() if isinstance(work, ShellWork) else work.cells,
         vm_dir=vm_dir,
         boot_timeout_s=setting.vm.boot_timeout_s,
         silence_timeout_s=setting.vm.silence_timeout_s,
-        recording=plan_recording(setting, work, qemu) if setting.recorded else None,
     )
+
+
+def plan_parameters(setting: Setting, work: Work, more: str) -> str:
+    """Return what a VM adds to the kernel's command line."""
+    return " ".join((JOB_PARAMETERS.get(work.JOB, ""), *setting.tree.parameters, more))
 
 
 def read_first_content(setting: Setting) -> initramfs.Content:
@@ -510,17 +448,6 @@ def _render_init(setting: Setting, vm_modules: tuple[str, ...], *, whole: bool) 
     ).encode()
 
 
-def plan_recording(setting: Setting, work: Work, qemu: tuple[str, ...]) -> RecordingDocument:
-    """Return what it takes to replay a VM, beside its folder."""
-    return RecordingDocument(
-        kernel=setting.tree.name,
-        tree=setting.tree.key,
-        chroot=setting.chroot.key,
-        qemu=qemu,
-        modules={p.module: p.sha256 for p in work.products},
-    )
-
-
 @contextmanager
 def write_vm_dir(plan: BootPlan) -> Iterator[None]:
     """Make a VM's folder; what it boots from is there until the context is left."""
@@ -529,11 +456,11 @@ def write_vm_dir(plan: BootPlan) -> Iterator[None]:
     initramfs_path = plan.vm_dir / "initramfs"
     if plan.initramfs is not None:
         initramfs_path.write_bytes(plan.initramfs)
-    if plan.recording is not None:
-        (plan.vm_dir / "recording").mkdir()
-        documents.write(plan.vm_dir / RECORDING_FILE, plan.recording)
+    for name, content in plan.files.items():
+        (plan.vm_dir / name).parent.mkdir(exist_ok=True)
+        (plan.vm_dir / name).write_bytes(content)
     try:
         yield
     finally:
-        if plan.recording is None:
+        if not plan.kept:
             initramfs_path.unlink(missing_ok=True)

@@ -37,13 +37,6 @@ def prepare_clone(setting: Setting, entry: FoundEntry, work: CellsWork, vm_dir: 
     )
 
 
-def prepare_vm(setting: Setting, work: CellsWork, vm_dir: Path) -> BootPlan:
-    """Plan a VM: a clone where there is a snapshot, and else one that boots."""
-    if setting.snapshot is None:
-        return boot.prepare_boot(setting, work, vm_dir)
-    return prepare_clone(setting, setting.snapshot, work, vm_dir)
-
-
 def read_modules(products: Iterable[Product]) -> dict[str, bytes]:
     """Return the content of modules, by their paths in a VM."""
     folder = sandbox.INSIDE / "module"

@@ -137,18 +137,39 @@ def plan_qemu(
         str(vm.memory_mib),
         *PLAIN,
         *plan_kernel(accelerator, parameters),
-        *(
-            ()
-            if accelerator == AcceleratorName.RECORD
-            else (
-                "-virtfs",
-                f"local,path={VIEW},mount_tag=root,security_model=none,readonly=on,multidevs=remap",
-                "-virtfs",
-                f"local,path={RESULTS},mount_tag=results,security_model=none",
-            )
-        ),
+        "-virtfs",
+        f"local,path={VIEW},mount_tag=root,security_model=none,readonly=on,multidevs=remap",
+        "-virtfs",
+        f"local,path={RESULTS},mount_tag=results,security_model=none",
         *(plan_gdb_stub() if gdb else ()),
-        *plan_way_out(accelerator, interactive=interactive),
+        *(INTERACTIVE if interactive else PORT),
+    )
+
+
+def plan_recorded_qemu(vm: VmSpec, parameters: str) -> tuple[str, ...]:
+    """Return QEMU's argument vector of a VM whose run can be replayed.
+
+    It has no device that QEMU does not replay: its events have a serial line.
+
+    Args:
+        vm: Memory and processors.
+        parameters: Added to the kernel's command line.
+    """
+    return (
+        "qemu-system-x86_64",
+        "-M",
+        "q35",
+        *MACHINES[AcceleratorName.RECORD],
+        "-smp",
+        str(vm.processors),
+        "-m",
+        str(vm.memory_mib),
+        *PLAIN,
+        *plan_kernel(AcceleratorName.RECORD, parameters),
+        *CONSOLE,
+        *EVENTS,
+        "-serial",
+        "chardev:events",
     )
 
 
@@ -195,7 +216,7 @@ def plan_saved_qemu(
         *PLAIN,
         # The kernel of a VM that goes on is in its memory.
         *(() if memory.restored else plan_kernel(accelerator, parameters)),
-        *plan_way_out(accelerator, interactive=False),
+        *PORT,
         "-qmp",
         f"unix:{RESULTS / MONITOR}",
         *(("-incoming", "defer") if memory.restored else ()),
@@ -224,13 +245,10 @@ def plan_gdb_stub() -> tuple[str, ...]:
     return ("-gdb", f"unix:{GDB_SOCKET},server=on,wait=off")
 
 
-def plan_way_out(accelerator: AcceleratorName, *, interactive: bool) -> tuple[str, ...]:
-    """Return the arguments of QEMU for what the VM says; see plan_qemu."""
-    if interactive:
-        return ("-serial", "mon:stdio")
-    events = ("-chardev", "stdio,id=events,signal=off")
-    console = ("-serial", f"file:{RESULTS}/console.log")
-    if accelerator == AcceleratorName.RECORD:
-        return (*console, *events, "-serial", "chardev:events")
-    port = ("-device", "virtserialport,chardev=events,name=twinmod")
-    return (*console, "-device", "virtio-serial-pci", *events, *port)
+#: The ways out of a VM: the terminal of a person; or its console in a file, and its events on
+#: standard output, by a port.
+INTERACTIVE = ("-serial", "mon:stdio")
+CONSOLE = ("-serial", f"file:{RESULTS}/console.log")
+EVENTS = ("-chardev", "stdio,id=events,signal=off")
+PORT_DEVICE = ("-device", "virtserialport,chardev=events,name=twinmod")
+PORT = (*CONSOLE, "-device", "virtio-serial-pci", *EVENTS, *PORT_DEVICE)

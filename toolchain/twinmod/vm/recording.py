@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A VM that was recorded, again: the same instructions, and so the same lines.
+"""A VM that is recorded, and the same again: the same instructions, and so the same lines.
 
 Source: docs/system/replay.rst and docs/devel/replay.rst, QEMU 10.0.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from twinmod.base import commands, documents, sandbox
+from twinmod.base.documents import Document
 from twinmod.base.process import Command
 from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.errors import ConfigError
 from twinmod.guest import protocol
 from twinmod.kernels.model import KernelTree
 from twinmod.project.model import VmSpec
-from twinmod.vm import boot, machine
+from twinmod.vm import boot, initramfs, machine
+from twinmod.vm.boot import BootPlan, CellsWork, Setting
+from twinmod.vm.machine import RECORDING, RESULTS, VM_DIR, Accelerator, AcceleratorName
 
 #: What both VMs wrote, relative to their folders.
 SAID = ("results/console.log", "events.jsonl")
@@ -30,13 +33,39 @@ GDB_TIMEOUT_S = 86400.0
 EXAMPLE = "out/test/vm-1"
 
 
+#: What a recorded VM's folder has to say how it was booted.
+RECORDING_FILE = "recording.json"
+
+#: How a recorded VM, which has no virtio port, has its events on a serial line.
+SERIAL_PORT = "/dev/ttyS1"
+
+#: How many times as long a VM may take that is recorded, and one that is replayed: one thread
+#: emulates all of it, and a replay was seen to take six times as long as what it repeats.
+RECORD_PATIENCE = 4
+REPLAY_PATIENCE = 10 * RECORD_PATIENCE
+
+
+class RecordingDocument(Document, frozen=True, kw_only=True, tag="twinmod.recording/1"):
+    """What it takes to replay a VM, beside its folder."""
+
+    # The name of its kernel in [tool.twinmod.kernels].
+    kernel: str
+    # What identifies the kernel's tree and its chroot in the cache.
+    tree: str
+    chroot: str
+    # QEMU's argument vector inside the chroot.
+    qemu: tuple[str, ...]
+    # By module, the digest of the file that ran.
+    modules: dict[str, str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
     """A VM that can be replayed."""
 
     # The folder of the VM.
     vm_dir: Path
-    document: boot.RecordingDocument
+    document: RecordingDocument
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +95,12 @@ def read_recording(vm_dir: Path) -> Recording:
     Raises:
         ConfigError: There is none, or not all of it.
     """
-    path = vm_dir / boot.RECORDING_FILE
+    path = vm_dir / RECORDING_FILE
     facts = (("folder", str(vm_dir)),)
     made, again = commands.render("test", "--record"), commands.render("replay", EXAMPLE)
     hint = f"{made}, then {again}"
     try:
-        document = documents.parse(path.read_bytes(), boot.RecordingDocument)
+        document = documents.parse(path.read_bytes(), RecordingDocument)
         agent_path = vm_dir / AGENT_PLAN
         if agent_path.exists():
             protocol.parse_plan(agent_path.read_bytes())
@@ -86,6 +115,81 @@ def read_recording(vm_dir: Path) -> Recording:
             f"the recording is not whole: no {', no '.join(missing)}", facts=facts, hint=hint
         )
     return Recording(vm_dir=vm_dir, document=document)
+
+
+def plan_recorded(setting: Setting) -> Setting:
+    """Return the setting of VMs that can be replayed, instruction for instruction.
+
+    Source: docs/system/replay.rst, QEMU 10.0: one processor, and no device that it does not know.
+    """
+    why = "on one processor, with everything in memory, so that it can be replayed"
+    return replace(
+        setting,
+        accelerator=Accelerator(name=AcceleratorName.RECORD, reason=why),
+        vm=boot.plan_patience(replace(setting.vm, processors=1), RECORD_PATIENCE),
+    )
+
+
+def is_recorded(setting: Setting) -> bool:
+    """Whether the VMs of a setting can be replayed: nothing comes in once they run."""
+    return setting.accelerator.name == AcceleratorName.RECORD
+
+
+def prepare_recorded(setting: Setting, work: CellsWork, vm_dir: Path) -> BootPlan:
+    """Plan a VM that can be replayed: it has all that it needs in its first memory.
+
+    Args:
+        setting: From plan_recorded.
+        work: What it is to do.
+        vm_dir: Its own folder; must not exist.
+    """
+    agent = replace(boot.plan_agent(setting, work), port=SERIAL_PORT)
+    content = boot.read_whole_content(setting, agent, boot.plan_parts(setting, work.products))
+    qemu = machine.plan_recorded_qemu(setting.vm, boot.plan_parameters(setting, work, "nokaslr"))
+    command = Command(
+        argv=sandbox.plan_enter(
+            setting.chroot, qemu, Enter(binds=plan_recorded_view(setting, vm_dir))
+        ),
+        purpose="the VM did not run",
+        log_path=vm_dir / "qemu.log",
+        timeout_s=boot.RUN_TIMEOUT_S * RECORD_PATIENCE,
+    )
+    return BootPlan(
+        command=command,
+        initramfs=initramfs.plan_archive(content),
+        agent_plan=agent,
+        cells=work.cells,
+        vm_dir=vm_dir,
+        boot_timeout_s=setting.vm.boot_timeout_s,
+        silence_timeout_s=setting.vm.silence_timeout_s,
+        files={
+            RECORDING_FILE: documents.encode(plan_recording(setting, work, qemu)),
+            # QEMU writes it, and makes no folder.
+            f"recording/{machine.EXECUTION.name}": b"",
+        },
+        kept=True,
+    )
+
+
+def plan_recorded_view(setting: Setting, vm_dir: Path) -> tuple[Bind, ...]:
+    """Return what QEMU sees of a VM that has all it needs in its initramfs."""
+    return (
+        Bind(source_path=vm_dir, target_path=VM_DIR),
+        Bind(source_path=vm_dir / "results", target_path=RESULTS, writable=True),
+        Bind(source_path=vm_dir / "recording", target_path=RECORDING, writable=True),
+        Bind(source_path=setting.tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
+    )
+
+
+def plan_recording(setting: Setting, work: CellsWork, qemu: tuple[str, ...]) -> RecordingDocument:
+    """Return what it takes to replay a VM, beside its folder."""
+    return RecordingDocument(
+        kernel=setting.tree.name,
+        tree=setting.tree.key,
+        chroot=setting.chroot.key,
+        qemu=qemu,
+        modules={p.module: p.sha256 for p in work.products},
+    )
 
 
 def require_same(recording: Recording, platform: Platform) -> None:
@@ -108,7 +212,7 @@ def require_same(recording: Recording, platform: Platform) -> None:
 
 def prepare_replay(
     recording: Recording, platform: Platform, out_dir: Path, *, gdb: bool
-) -> boot.BootPlan:
+) -> BootPlan:
     """Plan the VM that repeats another one.
 
     Args:
@@ -120,20 +224,20 @@ def prepare_replay(
     qemu = tuple(part.replace("rr=record", "rr=replay") for part in recording.document.qemu)
     qemu += (*machine.plan_gdb_stub(), "-S") if gdb else ()
     binds = (
-        Bind(source_path=recording.vm_dir, target_path=machine.VM_DIR),
-        Bind(source_path=out_dir / "results", target_path=machine.RESULTS, writable=True),
-        Bind(source_path=recording.vm_dir / "recording", target_path=machine.RECORDING),
+        Bind(source_path=recording.vm_dir, target_path=VM_DIR),
+        Bind(source_path=out_dir / "results", target_path=RESULTS, writable=True),
+        Bind(source_path=recording.vm_dir / "recording", target_path=RECORDING),
         Bind(source_path=platform.tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
     )
-    patient = boot.plan_patience(platform.vm, boot.REPLAY_PATIENCE)
+    patient = boot.plan_patience(platform.vm, REPLAY_PATIENCE)
     command = Command(
         argv=sandbox.plan_enter(platform.chroot, qemu, Enter(binds=binds)),
         purpose="the VM was not repeated",
-        timeout_s=GDB_TIMEOUT_S if gdb else boot.RUN_TIMEOUT_S * boot.REPLAY_PATIENCE,
+        timeout_s=GDB_TIMEOUT_S if gdb else boot.RUN_TIMEOUT_S * REPLAY_PATIENCE,
         log_path=out_dir / "qemu.log",
     )
     agent_plan = protocol.parse_plan((recording.vm_dir / AGENT_PLAN).read_bytes())
-    return boot.BootPlan(
+    return BootPlan(
         command=command,
         initramfs=None,
         agent_plan=agent_plan,

@@ -8,7 +8,7 @@ from twinmod.base.progress import Progress
 from twinmod.cells import parts
 from twinmod.cells.model import AnyCell, CellResult
 from twinmod.cells.parts import Ended, Part, Tests
-from twinmod.vm import boot, pool, results, session, snapshot
+from twinmod.vm import pool, results, session, snapshot, strategy
 from twinmod.vm.boot import CellsWork, MatrixWork, Setting
 from twinmod.vm.options import RunOptions
 from twinmod.vm.results import Run
@@ -67,17 +67,17 @@ def keep_parts(work: CellsWork, left: tuple[Part, ...]) -> CellsWork:
 
 
 def run_booted(run: Run, left: tuple[Part, ...]) -> None:
-    """Run parts in a VM that boots, and in another one after each that a cell ended.
+    """Run parts in a VM that is no clone, and in another one after each that a cell ended.
 
     Raises:
         VmLostError: A VM did not come as far as a cell, and nothing is known of any.
     """
     pending: tuple[AnyCell, ...] = tuple(dict.fromkeys(part.cell for part in left))
-    work = keep_parts(run.work, left)
+    work, booted = keep_parts(run.work, left), replace(run.setting, snapshot=None)
     while pending and not run.options.stopped.is_set():
         number = run.boots.total + 1
         run.boots = replace(run.boots, total=number)
-        plan = boot.prepare_boot(run.setting, work.keep(pending), run.plan_vm_dir(number))
+        plan = strategy.prepare_vm(booted, work.keep(pending), run.plan_vm_dir(number))
         names = results.render_names(pending)
         with run.progress.phase(f"VM {number} ({run.setting.accelerator.name}): {names}"):
             end = run.boot(plan, run.progress)

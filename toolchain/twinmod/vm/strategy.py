@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How a VM comes to its work: it boots, it is recorded from the beginning, or it is a clone."""
+
+from pathlib import Path
+
+from twinmod.vm import boot, clone, recording
+from twinmod.vm.boot import BootPlan, CellsWork, Setting
+
+
+def prepare_vm(setting: Setting, work: CellsWork, vm_dir: Path) -> BootPlan:
+    """Plan a VM that runs cells.
+
+    Args:
+        setting: What it is made of.
+        work: What it is to do.
+        vm_dir: Its own folder; must not exist.
+    """
+    if recording.is_recorded(setting):
+        return recording.prepare_recorded(setting, work, vm_dir)
+    if setting.snapshot is not None:
+        return clone.prepare_clone(setting, setting.snapshot, work, vm_dir)
+    return boot.prepare_boot(setting, work, vm_dir)
