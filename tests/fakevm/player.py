@@ -101,6 +101,7 @@ class Machine:
     """A VM: plays the acts of its script in their order."""
 
     def __init__(self, argv: list[str]) -> None:
+        self.argv = argv
         self.results = find_host_path(RESULTS)
         self.lines = read_json("lines.json")
         self.pending = b""
@@ -170,7 +171,9 @@ class Machine:
                 state = find_host_path(command["arguments"]["uri"][5:])
                 assert os.path.getsize(state), "the state is whole"
                 break
-        delivery = json.loads(sys.stdin.buffer.readline())
+            if command["execute"] == "quit":
+                os._exit(0)
+        delivery = json.loads(self.open_port().readline())
         note(delivered=sorted(delivery["files"]), entropy=delivery["entropy"], to=self.results)
         self.plan = delivery["plan"]
 
@@ -186,19 +189,28 @@ class Machine:
             if not words:
                 yield command
 
+    def open_port(self) -> Any:
+        """Return what deliveries come by: a socket, of a VM whose console is a person's."""
+        interactive = any(word.startswith("socket,id=events") for word in self.argv)
+        return self.connect("events.sock") if interactive else sys.stdin
+
     def open_monitor(self) -> Any:
         """Return the conversation with the host, begun by the first act that needs it."""
         if self.monitor is None:
-            import socket  # noqa: PLC0415 - most VMs are told nothing
-
-            # The path may be too long for a socket's address.
-            os.chdir(self.results)
-            connection = socket.socket(socket.AF_UNIX)
-            connection.connect("monitor.sock")
-            self.monitor = connection.makefile("rw", encoding="utf-8")
+            self.monitor = self.connect("monitor.sock")
             self.monitor.write('{"QMP": {}}\n')
             self.monitor.flush()
         return self.monitor
+
+    def connect(self, name: str) -> Any:
+        """Return a connection to a socket among the results."""
+        import socket  # noqa: PLC0415 - most VMs are told nothing
+
+        # The path may be too long for a socket's address.
+        os.chdir(self.results)
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(name)
+        return connection.makefile("rw", encoding="utf-8")
 
     def act_console(self, text: str) -> None:
         """Let the kernel say something."""
@@ -365,8 +377,9 @@ def play_qemu(argv: list[str]) -> None:
     note(vm=vm_dir, argv=argv)
     machine = Machine(argv)
     script = find_script(vm_dir, machine.plan["mode"])
+    # One that boots in the place of a clone has the clone's script.
+    own = script.pop(0)[1:] if script and script[0][0] == "incoming" else []
     if "-incoming" in argv:
-        own = script.pop(0)[1:] if script[0][0] == "incoming" else []
         machine.act_incoming(*own)
     machine.run(script)
 

@@ -22,7 +22,9 @@ from twinmod.base.progress import Progress
 from twinmod.cells import parts
 from twinmod.errors import ExitCode
 from twinmod.guest import protocol
-from twinmod.vm import clone, machine, proving, recording, session, snapshot
+from twinmod.project.model import LANGUAGES
+from twinmod.vm import boot, clone, machine, proving, recording, session, shell, snapshot
+from twinmod.workspace import Workspace
 
 #: What an agent says that waits for a cell.
 ALIVE = protocol.render_event(protocol.Alive(), 3.0)
@@ -488,3 +490,51 @@ def test_only_the_last_snapshots_of_each_kernel_are_kept(host: Host) -> None:
     )
     assert snapshot.find_kept("toy-kasan") == ((snapshot.BASE, "toy-kasan-000000000004"),)
     assert snapshot.find_kept("other") == ()
+
+
+# -- a person's VM ----------------------------------------------------------------------------
+
+
+def find_clones(host: Host, progress: Progress) -> tuple[boot.Setting, boot.ShellWork]:
+    """Return what a shell is made of, as far as it is there."""
+    workspace = Workspace(config=fakevm.read_config(), progress=progress)
+    prepared = workspace.setup()
+    products = workspace.build(prepared, LANGUAGES)
+    setting = workspace.find_clones(workspace.environment(prepared))
+    return setting, boot.ShellWork(products=products)
+
+
+def test_a_shell_is_a_clone_where_there_is_one(proved: Host, progress: Progress) -> None:
+    setting, work = find_clones(proved, progress)
+    assert shell.run_shell(setting, work, proved.project_dir / "out/shell", progress) == 0
+    (given,) = (one for one in proved.started if "delivered" in one)
+    assert given["delivered"] == ["/twinmod/module/toy_c.ko", "/twinmod/module/toy_rust.ko"]
+    words = find_words(proved, "out/shell")
+    assert words[words.index("-serial") + 1] == "mon:stdio"
+    assert "-incoming" in words
+
+
+def test_a_shell_waits_for_no_snapshot(host: Host, progress: Progress) -> None:
+    setting, work = find_clones(host, progress)
+    assert setting.snapshot is None
+    assert shell.run_shell(setting, work, host.project_dir / "out/shell", progress) == 0
+    assert "-incoming" not in find_words(host, "out/shell")
+    assert list_saved(snapshot.BASE) == []
+
+
+def test_a_shell_boots_where_its_clone_does_not_go_on(
+    proved: Host, progress: Progress, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proved.play("out/shell", ("incoming", "Invalid argument"))
+    setting, work = find_clones(proved, progress)
+    assert shell.run_shell(setting, work, proved.project_dir / "out/shell", progress) == 0
+    said = "no clone, so the VM boots: QEMU refuses migrate-incoming: Invalid argument"
+    assert said in capsys.readouterr().err
+    assert ["-incoming" in one["argv"] for one in proved.started if "argv" in one] == [True, False]
+
+
+def test_a_debugger_has_a_vm_that_boots(proved: Host, progress: Progress) -> None:
+    setting, work = find_clones(proved, progress)
+    own = replace(work, gdb=True)
+    assert shell.run_shell(setting, own, proved.project_dir / "out/shell", progress) == 0
+    assert "-incoming" not in find_words(proved, "out/shell")

@@ -300,6 +300,17 @@ class Workspace:
             version=self.read_version(),
         )
 
+    def find_clones(self, setting: boot.Setting) -> boot.Setting:
+        """Return the setting of VMs that are clones, if they can be at once; else as it was.
+
+        A person who wants one VM does not wait for what makes the next ones quick.
+        """
+        base = None if self.cold or snapshot.find_obstacle(setting) else snapshot.find_base(setting)
+        proof = proving.read_proof(base) if base else None
+        if base is None or proof is None or proof.differences:
+            return setting
+        return replace(setting, snapshot=snapshot.prepare_snapshot(setting, base).find())
+
     def prepare_clones(self, prepared: Prepared, setting: boot.Setting) -> boot.Setting:
         """Return the setting of VMs that are clones; where they cannot be, that is said.
 

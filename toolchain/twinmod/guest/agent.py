@@ -363,7 +363,11 @@ def run_cells(plan: Plan, stream: Stream) -> None:
     held = Collection(plan, stream)
 
     def run() -> None:
-        serve(receive(held.rules, stream) if plan.mode == Job.WAIT else plan, held, stream)
+        own = receive(held.rules, stream) if plan.mode == Job.WAIT else plan
+        if own.mode == Job.SHELL:
+            run_shell(own)
+        else:
+            serve(own, held, stream)
 
     if plan.mode == Job.WAIT or any(isinstance(cell.job, MatrixJob) for cell in plan.cells):
         held.hold(run)

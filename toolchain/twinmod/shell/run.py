@@ -25,13 +25,15 @@ def run_shell(workspace: Workspace, prepared: Prepared, *, gdb: bool = False) ->
         vm_gdb.require_debugger(prepared.tree, prepared.chroot)
     products = workspace.build(prepared, workspace.require_languages(prepared.tree))
     setting = workspace.environment(prepared)
+    # A debugger knows where things are in a kernel that boots.
+    setting = setting if gdb else workspace.find_clones(setting)
     out_dir = workspace.out_dir / "shell"
     shutil.rmtree(out_dir, ignore_errors=True)
     work = boot.ShellWork(products=products, gdb=gdb)
     with ExitStack() as stack:
         if gdb:
             stack.enter_context(offer_gdb(workspace, prepared, out_dir))
-        status = shell.run_shell(setting, work, out_dir)
+        status = shell.run_shell(setting, work, out_dir, workspace.progress)
     return ExitCode.PASSED if status == 0 else ExitCode.VM_LOST
 
 

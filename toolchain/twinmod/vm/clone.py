@@ -10,12 +10,12 @@ from twinmod.base.cache import FoundEntry
 from twinmod.base.sandbox import Bind
 from twinmod.builds.product import Product
 from twinmod.vm import boot, delivery, snapshot
-from twinmod.vm.boot import BootPlan, CellsWork, Setting
+from twinmod.vm.boot import BootPlan, Setting, ShellWork, Work
 from twinmod.vm.machine import SavedMemory
-from twinmod.vm.snapshot import ORIGIN, RAM, STATE
+from twinmod.vm.snapshot import ORIGIN, RAM, STATE, Qemu
 
 
-def prepare_clone(setting: Setting, entry: FoundEntry, work: CellsWork, vm_dir: Path) -> BootPlan:
+def prepare_clone(setting: Setting, entry: FoundEntry, work: Work, vm_dir: Path) -> BootPlan:
     """Plan a clone that does some work.
 
     Args:
@@ -26,11 +26,13 @@ def prepare_clone(setting: Setting, entry: FoundEntry, work: CellsWork, vm_dir: 
     """
     binds = (Bind(source_path=entry.path, target_path=ORIGIN),)
     memory = SavedMemory(path=str(ORIGIN / RAM), restored=True, private=True)
-    qemu = snapshot.plan_qemu(setting, memory)
-    plan = snapshot.plan_boot(setting, qemu, binds, boot.plan_agent(setting, work), vm_dir)
+    interactive = isinstance(work, ShellWork)
+    argv = snapshot.plan_qemu(setting, memory, interactive=interactive)
+    qemu = Qemu(argv=argv, binds=binds, terminal=interactive)
+    plan = snapshot.plan_boot(setting, qemu, boot.plan_agent(setting, work), vm_dir)
     return replace(
         plan,
-        cells=work.cells,
+        cells=() if isinstance(work, ShellWork) else work.cells,
         origin=entry,
         restored=str(ORIGIN / STATE),
         delivery=delivery.make_delivery(plan.agent_plan, read_modules(work.products)),

@@ -32,6 +32,9 @@ GDB_SOCKET = RESULTS / "gdb.sock"
 #: Where QEMU is told what to do with a VM, among its results.
 MONITOR = "monitor.sock"
 
+#: Where a VM says its events whose standard output is a terminal.
+EVENTS_SOCKET = "events.sock"
+
 #: Expedited grace periods: loads and unloads, of which the matrix makes a hundred a cell, wait
 #: for several each.
 KERNEL_PARAMETERS = (
@@ -186,7 +189,12 @@ class SavedMemory:
 
 
 def plan_saved_qemu(
-    vm: VmSpec, accelerator: AcceleratorName, memory: SavedMemory, parameters: str
+    vm: VmSpec,
+    accelerator: AcceleratorName,
+    memory: SavedMemory,
+    parameters: str,
+    *,
+    interactive: bool = False,
 ) -> tuple[str, ...]:
     """Return QEMU's argument vector of a VM that is saved, or that goes on from a state.
 
@@ -197,6 +205,7 @@ def plan_saved_qemu(
         accelerator: What it runs on.
         memory: Where it lies.
         parameters: Added to the kernel's command line.
+        interactive: The console is the caller's terminal, and events have a socket.
 
     Source: docs/devel/migration/features.rst and qemu(1), QEMU 10.0: what is in a shared file stays
     there, with x-ignore-shared.
@@ -216,7 +225,7 @@ def plan_saved_qemu(
         *PLAIN,
         # The kernel of a VM that goes on is in its memory.
         *(() if memory.restored else plan_kernel(accelerator, parameters)),
-        *PORT,
+        *(INTERACTIVE_PORT if interactive else PORT),
         "-qmp",
         f"unix:{RESULTS / MONITOR}",
         *(("-incoming", "defer") if memory.restored else ()),
@@ -252,3 +261,13 @@ CONSOLE = ("-serial", f"file:{RESULTS}/console.log")
 EVENTS = ("-chardev", "stdio,id=events,signal=off")
 PORT_DEVICE = ("-device", "virtserialport,chardev=events,name=twinmod")
 PORT = (*CONSOLE, "-device", "virtio-serial-pci", *EVENTS, *PORT_DEVICE)
+
+#: What a clone has whose console is a person's terminal: the devices of PORT.
+INTERACTIVE_PORT = (
+    *INTERACTIVE,
+    "-device",
+    "virtio-serial-pci",
+    "-chardev",
+    f"socket,id=events,path={RESULTS / EVENTS_SOCKET}",
+    *PORT_DEVICE,
+)

@@ -10,7 +10,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -81,18 +81,18 @@ def plan_silence(command: str, error: OSError | None) -> VmLostError:
 
 
 @contextmanager
-def listen(folder: Path) -> Iterator[socket.socket]:
+def listen(folder: Path, name: str = machine.MONITOR) -> Iterator[socket.socket]:
     """Listen, in a folder, for the QEMU of a VM that is about to start."""
     # The address of a socket has 108 bytes; a folder's path may have more.
     descriptor = os.open(folder, os.O_PATH)
     try:
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(f"/proc/self/fd/{descriptor}/{machine.MONITOR}")
+            listener.bind(f"/proc/self/fd/{descriptor}/{name}")
             listener.listen(1)
             yield listener
     finally:
         os.close(descriptor)
-        (folder / machine.MONITOR).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -109,14 +109,25 @@ def accept(listener: socket.socket, qemu: process.Process) -> Iterator[Monitor |
     if listener.fileno() not in ready:
         yield None
         return
-    connection, _ = listener.accept()
-    connection.settimeout(ANSWER_TIMEOUT_S)
-    with connection, connection.makefile("rb") as lines:
+    with ExitStack() as stack:
         try:
-            found = Monitor(connection, lines)
+            found = stack.enter_context(greet(listener))
         except VmLostError:
             found = None
         yield found
+
+
+@contextmanager
+def greet(listener: socket.socket) -> Iterator[Monitor]:
+    """Speak with a QEMU that is there, or that comes.
+
+    Raises:
+        VmLostError: It hangs up before it greets.
+    """
+    connection, _ = listener.accept()
+    connection.settimeout(ANSWER_TIMEOUT_S)
+    with connection, connection.makefile("rb") as lines:
+        yield Monitor(connection, lines)
 
 
 def ignore_shared(monitor: Monitor) -> None:

@@ -11,7 +11,7 @@ takes only what it changes. The file is never written again: QEMU reads it while
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from twinmod.base import cache, files, sandbox
@@ -119,6 +119,11 @@ def prepare_base(setting: Setting) -> CacheEntry:
     return CacheEntry(kind=BASE, key=read_base_key(setting), make=make)
 
 
+def find_base(setting: Setting) -> FoundEntry | None:
+    """Return the base of a setting's clones, None when nobody has made it."""
+    return prepare_base(setting).find()
+
+
 def read_base_key(setting: Setting) -> str:
     """Return the key of a base: of all that is in it, and of the machine."""
     package = files.read_files(setting.userland.programs_dir / "package")
@@ -135,10 +140,13 @@ def read_base_key(setting: Setting) -> str:
     return cache.plan_key(setting.tree.name, inputs)
 
 
-def plan_qemu(setting: Setting, memory: SavedMemory) -> tuple[str, ...]:
+def plan_qemu(
+    setting: Setting, memory: SavedMemory, *, interactive: bool = False
+) -> tuple[str, ...]:
     """Return QEMU's argument vector of a VM that is saved, or that goes on from a state."""
     parameters = " ".join((boot.FAULT_PARAMETERS, *setting.tree.parameters))
-    return machine.plan_saved_qemu(setting.vm, setting.accelerator.name, memory, parameters)
+    name = setting.accelerator.name
+    return machine.plan_saved_qemu(setting.vm, name, memory, parameters, interactive=interactive)
 
 
 def plan_base_agent(setting: Setting) -> Plan:
@@ -175,9 +183,9 @@ def prepare_saved_boot(setting: Setting, work_dir: Path, number: int) -> BootPla
         Bind(source_path=work_dir, target_path=SAVED, writable=True),
         Bind(source_path=setting.tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
     )
-    qemu = plan_qemu(setting, SavedMemory(path=str(SAVED / RAM)))
+    argv = plan_qemu(setting, SavedMemory(path=str(SAVED / RAM)))
     patient = replace(setting, vm=boot.plan_patience(setting.vm, PATIENCE))
-    plan = plan_boot(patient, qemu, binds, plan_base_agent(setting), vm_dir)
+    plan = plan_boot(patient, Qemu(argv=argv, binds=binds), plan_base_agent(setting), vm_dir)
     return replace(plan, initramfs=initramfs.plan_archive(read_base_content(setting)))
 
 
@@ -248,10 +256,10 @@ def prepare_saved_clone(setting: Setting, base: FoundEntry, work_dir: Path) -> B
         Bind(source_path=base.path, target_path=ORIGIN),
         Bind(source_path=work_dir, target_path=SAVED, writable=True),
     )
-    qemu = plan_qemu(setting, SavedMemory(path=str(SAVED / RAM), restored=True))
+    argv = plan_qemu(setting, SavedMemory(path=str(SAVED / RAM), restored=True))
     agent = replace(boot.plan_agent(setting, plan_nothing()), mode=Job.WAIT)
     patient = replace(setting, vm=boot.plan_patience(setting.vm, PATIENCE))
-    plan = plan_boot(patient, qemu, binds, agent, vm_dir)
+    plan = plan_boot(patient, Qemu(argv=argv, binds=binds), agent, vm_dir)
     whole = boot.read_whole_content(setting, agent, boot.plan_parts(setting, ()))
     brought, links = plan_additions(whole, read_base_content(setting))
     return replace(
@@ -293,26 +301,39 @@ def _make_snapshot(
 # -- both -------------------------------------------------------------------------------------
 
 
-def plan_boot(
-    setting: Setting, qemu: tuple[str, ...], binds: tuple[Bind, ...], agent: Plan, vm_dir: Path
-) -> BootPlan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Qemu:
+    """How QEMU is called for a VM that is saved, or for a clone."""
+
+    argv: tuple[str, ...]
+    # What it sees, beside its folder of results.
+    binds: tuple[Bind, ...]
+    # Whether its standard input and output are the caller's terminal.
+    terminal: bool = False
+
+
+def plan_boot(setting: Setting, qemu: Qemu, agent: Plan, vm_dir: Path) -> BootPlan:
     """Return the plan of a VM that is saved, or of a clone, as far as both are alike.
 
     Args:
         setting: What they are made of.
-        qemu: QEMU's argument vector.
-        binds: What QEMU sees, beside its folder of results.
+        qemu: How QEMU is called.
         agent: What the agent is told.
         vm_dir: The VM's own folder.
     """
     results = Bind(source_path=vm_dir / "results", target_path=RESULTS, writable=True)
     kvm = setting.accelerator.name == AcceleratorName.KVM
-    command = Command(
-        argv=sandbox.plan_enter(
-            setting.chroot,
-            qemu,
-            Enter(binds=(*binds, results), devices=("/dev/kvm",) if kvm else ()),
+    entered = sandbox.plan_enter(
+        setting.chroot,
+        qemu.argv,
+        Enter(
+            binds=(*qemu.binds, results),
+            terminal=qemu.terminal,
+            devices=("/dev/kvm",) if kvm else (),
         ),
+    )
+    command = Command(
+        argv=entered,
         purpose="the VM did not run",
         log_path=vm_dir / "qemu.log",
         timeout_s=boot.RUN_TIMEOUT_S,

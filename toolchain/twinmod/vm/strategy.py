@@ -4,18 +4,18 @@
 from pathlib import Path
 
 from twinmod.vm import boot, clone, recording
-from twinmod.vm.boot import BootPlan, CellsWork, Setting
+from twinmod.vm.boot import BootPlan, Setting, ShellWork, Work
 
 
-def prepare_vm(setting: Setting, work: CellsWork, vm_dir: Path) -> BootPlan:
-    """Plan a VM that runs cells.
+def prepare_vm(setting: Setting, work: Work, vm_dir: Path) -> BootPlan:
+    """Plan a VM.
 
     Args:
         setting: What it is made of.
         work: What it is to do.
         vm_dir: Its own folder; must not exist.
     """
-    if recording.is_recorded(setting):
+    if recording.is_recorded(setting) and not isinstance(work, ShellWork):
         return recording.prepare_recorded(setting, work, vm_dir)
     if setting.snapshot is not None:
         return clone.prepare_clone(setting, setting.snapshot, work, vm_dir)
