@@ -278,7 +278,7 @@ def plan_lines(packages: Mapping[str, str]) -> dict[str, Any]:
 
 
 #: The verbs whose VMs are clones unless they are told that each of them boots.
-CLONING = ("test", "soak", "zoo")
+CLONING = ("test", "soak", "zoo", "counter")
 
 #: What a kernel's build has that can be debugged.
 DEBUGGED = ("build/vmlinux", "build/vmlinux-gdb.py")

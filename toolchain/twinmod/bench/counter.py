@@ -17,7 +17,11 @@ from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry
 from twinmod.project.model import LANGUAGES
 from twinmod.vm import boot, results, running
+from twinmod.vm.options import RunOptions
 from twinmod.workspace import Prepared, Workspace
+
+#: A second VM would take processors from the threads of the first.
+ALONE = RunOptions(lanes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +177,7 @@ def run_counter(
     languages = workspace.require_languages(prepared.tree)
     cells, absent = selection.plan_presence(cells_model.plan_cells(workspace.config), prepared.tree)
     products = workspace.build(prepared, languages)
-    setting = workspace.environment(prepared)
+    setting = workspace.prepare_clones(prepared, workspace.environment(prepared))
     out_dir = workspace.out_dir / "counter"
     shutil.rmtree(out_dir, ignore_errors=True)
     work = boot.CountWork(
@@ -189,7 +193,8 @@ def run_counter(
         if counting.repeats > 1:
             progress.note(f"repeat {number} of {counting.repeats}")
         try:
-            ended, _ = running.run_cells(setting, work, out_dir / f"repeat-{number}", progress)
+            own_dir = out_dir / f"repeat-{number}"
+            ended, _ = running.run_cells(setting, work, own_dir, progress, ALONE)
         except VmLostError as error:
             if counting.repeats == 1:
                 raise

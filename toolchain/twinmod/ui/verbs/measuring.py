@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What calls cost: `bench`, `counter`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -57,6 +58,7 @@ verbs = Verbs()
     help="So often, each time in a fresh VM, with intervals.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@command.cold_option
 @command.kernel_option("Count on this kernel of [tool.twinmod].")
 @pass_state
 def counter(
@@ -66,10 +68,11 @@ def counter(
     method: str,
     repeats: int,
     as_json: bool,
+    cold: bool,
     kernel: str,
 ) -> ExitCode:
     """Count up with threads on one device in every cell."""
-    workspace = state.select(kernel)
+    workspace = replace(state.select(kernel), cold=cold)
     with workspace.hold():
         prepared = workspace.setup()
         counting = bench_counter.Counting(
