@@ -67,8 +67,8 @@ def plan_parts(
     ranked: list[tuple[int, Part]] = []
     for cell in cells:
         if not isinstance(cell, Cell):
-            # It takes as long as several parts: it begins after the quick tests.
-            ranked.append((1, Part(cell=cell)))
+            # It takes as long as several parts: it begins right after the quick tests.
+            ranked.append((0, Part(cell=cell)))
             continue
         names = select_tests(cell, tests)
         failed = set(known.failed.get(cell.name, ()))
