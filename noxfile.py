@@ -138,6 +138,19 @@ def mutate(session: nox.Session) -> None:
 
 
 @nox.session
+def clones(session: nox.Session) -> None:
+    """Run parts of a cell in a thousand clones, and see that nothing is lost and nothing left."""
+    install(session, "run")
+    session.run(
+        "python",
+        "tests/clones/clones.py",
+        *session.posargs,
+        interrupt_timeout=15,
+        terminate_timeout=10,
+    )
+
+
+@nox.session
 def counter(session: nox.Session) -> None:
     """Count up with many threads on one device, in every cell."""
     twinmod(session, "counter")

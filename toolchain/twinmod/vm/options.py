@@ -21,6 +21,8 @@ class RunOptions:
     history: History = field(default_factory=History)
     # How many clones run at a time at most; 0: as many as the host has room for.
     lanes: int = 0
+    # How many processors the host is taken to have; 0: as many as it has.
+    processors: int = 0
     # Called with the name of a cell and each test of it that did not pass, as soon as it is known.
     told: Callable[[str, TestResult], None] = session.ignore
     # Set by whoever wants no more of the run.

@@ -144,7 +144,8 @@ class Pool:
 def run_clones(run: Run, entry: FoundEntry) -> tuple[Part, ...]:
     """Run cells in clones of a snapshot; return what is left where clones do not go on."""
     vm, options, name = run.setting.vm, run.options, run.setting.accelerator.name
-    lanes = plan_lanes(vm, len(os.sched_getaffinity(0)), read_available_mib(), options.lanes)
+    processors = options.processors or len(os.sched_getaffinity(0))
+    lanes = plan_lanes(vm, processors, read_available_mib(), options.lanes)
     queue = plan_queue(run.work, entry, options, lanes)
     lanes = min(lanes, len(queue))
     clones = Pool(run=run, entry=entry, queue=deque(queue))
