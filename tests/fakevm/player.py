@@ -17,6 +17,7 @@ import time
 MYPY = False
 if MYPY:
     from collections.abc import Iterator
+    from socket import socket
     from typing import Any, NoReturn
 
 HOME = os.path.dirname(os.path.abspath(__file__))
@@ -104,6 +105,8 @@ class Machine:
         self.results = find_host_path(RESULTS)
         self.lines = read_json("lines.json")
         self.pending = b""
+        # The monitor's connection, once there is one.
+        self.monitor: socket | None = None
         try:
             with open(os.path.join(self.results, "plan.json"), encoding="utf-8") as file:
                 self.plan = json.load(file)
@@ -161,36 +164,84 @@ class Machine:
             elif command["execute"] == "quit":
                 return
 
-    def act_incoming(self, refused: str = "") -> None:
-        """Go on from a state, unless QEMU refuses that; then take what the host delivers."""
-        for command in self.iterate_commands({"migrate-incoming": refused}):
+    def act_incoming(self, refused: str = "", unpluggable: str = "", ends: str = "") -> None:
+        """Go on from a state, and take devices; then take what the host delivers.
+
+        Args:
+            refused: With which words QEMU refuses the state.
+            unpluggable: With which words it refuses a device.
+            ends: With which words it ends of the state.
+        """
+        plugged = []
+        for command in self.iterate_commands(
+            {"migrate-incoming": refused, "device_add": unpluggable}, asked=True
+        ):
             if command["execute"] == "migrate-incoming":
                 state = find_host_path(command["arguments"]["uri"][5:])
                 assert os.path.getsize(state), "the state is whole"
-                break
+                if ends:
+                    self.act_stderr(ends)
+                    self.act_exit(1)
+                self.tell({"event": "RESUME"})
+            elif command["execute"] == "device_add":
+                plugged.append(command["arguments"])
         delivery = json.loads(sys.stdin.buffer.readline())
-        note(delivered=sorted(delivery["files"]), entropy=delivery["entropy"])
+        ports = delivery["ports"]
+        note(
+            delivered=sorted(delivery["files"]),
+            entropy=delivery["entropy"],
+            plugged=plugged,
+            ports=ports,
+        )
         self.plan = delivery["plan"]
 
-    def iterate_commands(self, refused: dict[str, str]) -> Iterator[dict[str, Any]]:
-        """Yield what QEMU is told to do, after it was answered; see docs/interop/qmp-spec.rst."""
+    def act_unplug(self, *events: str) -> None:
+        """Be told to take devices out until the host says something; say events of each."""
+        self.flush()
+        for command in self.iterate_commands({}, asked=True):
+            if command["execute"] == "device_del":
+                for event in events:
+                    self.tell({"event": event, "data": {"device": command["arguments"]["id"]}})
+
+    def iterate_commands(
+        self, refused: dict[str, str], *, asked: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what QEMU is told to do, after it was answered; see docs/interop/qmp-spec.rst.
+
+        Args:
+            refused: The words that it refuses a command with.
+            asked: Whether it is only told until the host says something to the VM.
+        """
+        import select  # noqa: PLC0415 - most VMs are told nothing
+
+        monitor = self.monitor or self.connect()
+        while not asked or monitor.fileno() in select.select([monitor.fileno(), 0], [], [])[0]:
+            # The host says a line, and then nothing until it is answered.
+            line = monitor.recv(1 << 16)
+            if not line:
+                return
+            command = json.loads(line)
+            words = refused.get(command["execute"])
+            answer = {"error": {"desc": words}} if words else {"return": {"status": "completed"}}
+            self.tell(answer)
+            if not words:
+                yield command
+
+    def connect(self) -> socket:
+        """Return a connection to the host's monitor, where QEMU speaks first."""
         import socket  # noqa: PLC0415 - most VMs are told nothing
 
         # The path may be too long for a socket's address.
         os.chdir(self.results)
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect("monitor.sock")
-        stream = connection.makefile("rw", encoding="utf-8")
-        stream.write('{"QMP": {}}\n')
-        stream.flush()
-        for line in stream:
-            command = json.loads(line)
-            words = refused.get(command["execute"])
-            answer = {"error": {"desc": words}} if words else {"return": {"status": "completed"}}
-            stream.write(json.dumps(answer) + "\n")
-            stream.flush()
-            if not words:
-                yield command
+        self.monitor = socket.socket(socket.AF_UNIX)
+        self.monitor.connect("monitor.sock")
+        self.tell({"QMP": {}})
+        return self.monitor
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Let QEMU say something to the host, in its monitor."""
+        assert self.monitor
+        self.monitor.sendall(json.dumps(message).encode() + b"\n")
 
     def act_console(self, text: str) -> None:
         """Let the kernel say something."""

@@ -306,7 +306,11 @@ def test_a_line_that_makes_no_request_is_refused(line: str, why: str) -> None:
 # -- the delivery -----------------------------------------------------------------------------
 
 DELIVERY = protocol.Delivery(
-    time_s=1.5, entropy="00ff", files={"/twinmod/module/mdriver_c.ko": "aGVsbG8="}, plan=PLAN
+    time_s=1.5,
+    entropy="00ff",
+    files={"/twinmod/module/mdriver_c.ko": "aGVsbG8="},
+    ports=("0000:00:10.0",),
+    plan=PLAN,
 )
 
 

@@ -375,7 +375,12 @@ def receive(stream: Stream) -> Plan:
     stream.emit(Waiting())
     delivery = protocol.parse_delivery(guest_stream.read_line(stream.descriptor))
     stream.begin()
-    waking.wake(delivery)
+    try:
+        waking.wake(delivery)
+    except GuestError as error:
+        guest_log.say(f"twinmod: {error}")
+        power_off()
+        raise
     greet(stream)
     return delivery.plan
 

@@ -544,6 +544,8 @@ class Delivery:
     entropy: str
     # By path in the VM, the content of files in base64.
     files: Mapping[str, str]
+    # The addresses of the root ports that a device was plugged into, as sysfs has them.
+    ports: tuple[str, ...]
     plan: Plan
 
 

@@ -41,6 +41,7 @@ from twinmod.vm.machine import (
     VM_DIR,
     Accelerator,
     AcceleratorName,
+    Device,
 )
 
 #: A VM's whole life, whatever it says; a soak has another one.
@@ -192,10 +193,11 @@ class BootPlan:
     recording: RecordingDocument | None = None
     # Whether the host tells QEMU what to do.
     monitored: bool = False
-    # Of a clone: the snapshot, the state that it goes on from, as QEMU sees it, and what it is
-    # given then.
+    # Of a clone: the snapshot, the state that it goes on from, as QEMU sees it, the devices that
+    # are plugged into it then, and what it is given after that.
     snapshot: FoundEntry | None = None
     restored: str = ""
+    devices: tuple[Device, ...] = ()
     delivery: Delivery | None = None
 
 
@@ -216,6 +218,8 @@ class Setting:
     root_dir: Path | None = None
     # What VMs are cloned from; None: they boot.
     snapshot: FoundEntry | None = None
+    # What they have beside the devices of every VM; a snapshot has none of them.
+    devices: tuple[Device, ...] = ()
 
     @property
     def recorded(self) -> bool:
@@ -406,6 +410,7 @@ def prepare_boot(setting: Setting, work: Work, vm_dir: Path) -> BootPlan:
             )
         ),
     )
+    qemu += machine.plan_devices(setting.devices)
     view = plan_view(setting, work.products, vm_dir)
     agent_plan = plan_agent(setting, work)
     content = (

@@ -175,10 +175,16 @@ def prepare_clone(setting: Setting, entry: FoundEntry, work: CellsWork, vm_dir: 
         time_s=time.time(),
         entropy=secrets.token_hex(ENTROPY_BYTES),
         files=read_modules(work.products),
+        ports=tuple(map(machine.plan_port_address, range(len(setting.devices)))),
         plan=plan.agent_plan,
     )
     return replace(
-        plan, cells=work.cells, snapshot=entry, restored=str(SNAPSHOT / STATE), delivery=delivery
+        plan,
+        cells=work.cells,
+        snapshot=entry,
+        restored=str(SNAPSHOT / STATE),
+        devices=setting.devices,
+        delivery=delivery,
     )
 
 
