@@ -151,6 +151,19 @@ def clones(session: nox.Session) -> None:
 
 
 @nox.session
+def devices(session: nox.Session) -> None:
+    """Plug devices into clones, and take one out again."""
+    install(session, "run")
+    session.run(
+        "python",
+        "tests/devices/run.py",
+        *session.posargs,
+        interrupt_timeout=15,
+        terminate_timeout=10,
+    )
+
+
+@nox.session
 def counter(session: nox.Session) -> None:
     """Count up with many threads on one device, in every cell."""
     twinmod(session, "counter")

@@ -12,7 +12,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,17 @@ from twinmod.project import config as project_config
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES, Language, VmSpec
 from twinmod.ui import cli
-from twinmod.vm import accelerator, boot, initramfs, machine, recording, running, session, strategy
+from twinmod.vm import (
+    accelerator,
+    boot,
+    initramfs,
+    machine,
+    recording,
+    running,
+    session,
+    snapshot,
+    strategy,
+)
 from twinmod.vm.machine import Accelerator
 from twinmod.vm.session import Boots, Vm, VmEnd
 from twinmod.workspace import Workspace
@@ -507,9 +517,10 @@ class Bench:
         """Return work for a VM that does the differential alone and lives for so long."""
         return differential_run.plan_work(read_config(), self.products, life_s)
 
-    def run_cells(self, progress: Progress) -> tuple[tuple[CellResult, ...], Boots]:
-        """Run all cells in as many VMs as it takes."""
-        return running.run_cells(self.setting, self.plan_matrix(*CELLS), self.out_dir, progress)
+    def run_cells(self, progress: Progress, *cells: Cell) -> tuple[tuple[CellResult, ...], Boots]:
+        """Run some cells, or all, in as many VMs as it takes."""
+        work = self.plan_matrix(*(cells or CELLS))
+        return running.run_cells(self.setting, work, self.out_dir, progress)
 
     def boot(
         self,
@@ -533,6 +544,18 @@ class Bench:
         return accelerator.find_accelerator(
             setting.tree, setting.chroot, setting.vm, remember=remember
         )
+
+
+def save(setting: boot.Setting, progress: Progress) -> boot.Setting:
+    """Return the setting of VMs that are clones, whatever became of a comparison."""
+    base = snapshot.prepare_base(setting).ensure(progress)
+    return replace(setting, snapshot=snapshot.prepare_snapshot(setting, base).ensure(progress))
+
+
+def remove_saved() -> None:
+    """Let there be no base and no snapshot."""
+    for kind in (snapshot.BASE, snapshot.SNAPSHOT):
+        cache.remove_tree(cache.find_cache_dir() / kind)
 
 
 def make_bench(

@@ -161,9 +161,10 @@ def enter() -> None:
 
 if __name__ == "__main__":
     enter()
-    from twinmod.guest import agent, child, log
+    from twinmod.guest import agent, child, log, waking
 
     child.HEARTBEAT_S = 0.05
     vars(agent)["HEARTBEAT_S"] = child.HEARTBEAT_S
     log.SPLAT_PAUSE_S = 0.02
+    waking.PLUGGING_LIMIT_S = 0.05
     agent.main()

@@ -179,7 +179,9 @@ class World:
 
     def write(self, name: str, text: str) -> None:
         """Let something of the world be otherwise; see LOOP, and ``is_refused`` of guest.py."""
-        (self.folder / name).write_text(text)
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
     def refuse(self, call: str, code: int) -> None:
         """Let each system call of a name fail with an errno."""

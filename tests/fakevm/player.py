@@ -17,6 +17,7 @@ import time
 MYPY = False
 if MYPY:
     from collections.abc import Iterator
+    from socket import socket
     from typing import Any, NoReturn
 
 HOME = os.path.dirname(os.path.abspath(__file__))
@@ -105,8 +106,9 @@ class Machine:
         self.results = find_host_path(RESULTS)
         self.lines = read_json("lines.json")
         self.pending = b""
-        # None until the host has been spoken with.
-        self.monitor: Any = None
+        # The monitor's connection, once there is one.
+        self.monitor: socket | None = None
+        self.port = self.open_port()
         try:
             with open(os.path.join(self.results, "plan.json"), encoding="utf-8") as file:
                 self.plan = json.load(file)
@@ -164,45 +166,86 @@ class Machine:
             elif command["execute"] == "quit":
                 return
 
-    def act_incoming(self, refused: str = "") -> None:
-        """Go on from a state, unless QEMU refuses that; then take what the host delivers."""
-        for command in self.iterate_commands({"migrate-incoming": refused}):
+    def act_incoming(self, refused: str = "", unpluggable: str = "", ends: str = "") -> None:
+        """Go on from a state, and take devices; then take what the host delivers.
+
+        Args:
+            refused: With which words QEMU refuses the state.
+            unpluggable: With which words it refuses a device.
+            ends: With which words it ends of the state.
+        """
+        plugged = []
+        for command in self.iterate_commands(
+            {"migrate-incoming": refused, "device_add": unpluggable}, asked=True
+        ):
             if command["execute"] == "migrate-incoming":
                 state = find_host_path(command["arguments"]["uri"][5:])
                 assert os.path.getsize(state), "the state is whole"
-                break
-            if command["execute"] == "quit":
+                if ends:
+                    self.act_stderr(ends)
+                    self.act_exit(1)
+                self.tell({"event": "RESUME"})
+            elif command["execute"] == "device_add":
+                plugged.append(command["arguments"])
+            elif command["execute"] == "quit":
                 os._exit(0)
-        delivery = json.loads(self.open_port().readline())
-        note(delivered=sorted(delivery["files"]), entropy=delivery["entropy"], to=self.results)
+        delivery = json.loads(self.port.readline())
+        ports = delivery["ports"]
+        note(
+            delivered=sorted(delivery["files"]),
+            entropy=delivery["entropy"],
+            to=self.results,
+            plugged=plugged,
+            ports=ports,
+        )
         self.plan = delivery["plan"]
 
-    def iterate_commands(self, refused: dict[str, str]) -> Iterator[dict[str, Any]]:
-        """Yield what QEMU is told to do, after it was answered; see docs/interop/qmp-spec.rst."""
-        stream = self.open_monitor()
-        while line := stream.readline():
+    def open_port(self) -> Any:
+        """Return where the host says something: a socket, of a VM whose console is a person's."""
+        interactive = any(word.startswith("socket,id=events") for word in self.argv)
+        return self.connect("events.sock").makefile("rb") if interactive else sys.stdin.buffer
+
+    def act_unplug(self, *events: str) -> None:
+        """Be told to take devices out until the host says something; say events of each."""
+        self.flush()
+        for command in self.iterate_commands({}, asked=True):
+            if command["execute"] == "device_del":
+                for event in events:
+                    self.tell({"event": event, "data": {"device": command["arguments"]["id"]}})
+
+    def iterate_commands(
+        self, refused: dict[str, str], *, asked: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what QEMU is told to do, after it was answered; see docs/interop/qmp-spec.rst.
+
+        Args:
+            refused: The words that it refuses a command with.
+            asked: Whether it is only told until the host says something to the VM.
+        """
+        import select  # noqa: PLC0415 - most VMs are told nothing
+
+        monitor = self.open_monitor()
+        both = [monitor.fileno(), self.port.fileno()]
+        while not asked or monitor.fileno() in select.select(both, [], [])[0]:
+            # The host says a line, and then nothing until it is answered.
+            line = monitor.recv(1 << 16)
+            if not line:
+                return
             command = json.loads(line)
             words = refused.get(command["execute"])
             answer = {"error": {"desc": words}} if words else {"return": {"status": "completed"}}
-            stream.write(json.dumps(answer) + "\n")
-            stream.flush()
+            self.tell(answer)
             if not words:
                 yield command
 
-    def open_port(self) -> Any:
-        """Return what deliveries come by: a socket, of a VM whose console is a person's."""
-        interactive = any(word.startswith("socket,id=events") for word in self.argv)
-        return self.connect("events.sock") if interactive else sys.stdin
-
-    def open_monitor(self) -> Any:
-        """Return the conversation with the host, begun by the first act that needs it."""
+    def open_monitor(self) -> socket:
+        """Return the connection to the host's monitor, where QEMU speaks first."""
         if self.monitor is None:
             self.monitor = self.connect("monitor.sock")
-            self.monitor.write('{"QMP": {}}\n')
-            self.monitor.flush()
+            self.tell({"QMP": {}})
         return self.monitor
 
-    def connect(self, name: str) -> Any:
+    def connect(self, name: str) -> socket:
         """Return a connection to a socket among the results."""
         import socket  # noqa: PLC0415 - most VMs are told nothing
 
@@ -210,7 +253,12 @@ class Machine:
         os.chdir(self.results)
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(name)
-        return connection.makefile("rw", encoding="utf-8")
+        return connection
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Let QEMU say something to the host, in its monitor."""
+        assert self.monitor
+        self.monitor.sendall(json.dumps(message).encode() + b"\n")
 
     def act_console(self, text: str) -> None:
         """Let the kernel say something."""

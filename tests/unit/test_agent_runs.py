@@ -287,6 +287,7 @@ def test_a_vm_that_waits_does_what_is_delivered_and_sends_what_its_cells_left(
         files={str(path): "aGVsbG8="},
         links={str(path.with_name("link")): "file"},
         source_time=1,
+        ports=(),
         plan=plan,
     )
     said = world.run(replace(plan, mode=Job.WAIT, cells=()), (delivery,))
@@ -299,6 +300,38 @@ def test_a_vm_that_waits_does_what_is_delivered_and_sends_what_its_cells_left(
     assert "2 passed" in b64decode(files[0].content).decode()
     assert world.called[:3] == ["clock_settime 0 1.5", "ioctl 0x40085203", "ioctl 0x5207"]
     assert path.read_text() == "hello"
+
+
+def plan_device(world: World, power: str) -> protocol.Delivery:
+    """Return what is delivered to a VM whose kernel has a device, or not yet."""
+    world.write("unshared", "")
+    world.write("dev/urandom", "")
+    world.write("sys/bus/pci/devices/0000:00:10.0/secondary_bus_number", "1\n")
+    world.write("sys/bus/pci/slots/0/address", "0000:01:00\n")
+    world.write("sys/bus/pci/slots/0/power", f"{power}\n")
+    plan, ports = world.plan(MATRIX, "toy_c/c"), ("0000:00:10.0",)
+    return protocol.Delivery(
+        time_s=1.5, entropy="00ff", files={}, links={}, source_time=1, ports=ports, plan=plan
+    )
+
+
+def test_a_vm_that_waits_runs_its_cells_when_it_has_its_devices(world: World) -> None:
+    delivery = plan_device(world, "1")
+    said = world.run(replace(delivery.plan, mode=Job.WAIT, cells=()), (delivery,))
+    assert find_ends(said) == [("passed", ())]
+
+
+def test_a_vm_that_waits_says_of_a_device_that_it_does_not_come(world: World) -> None:
+    delivery = plan_device(world, "0")
+    log_path = world.folder / "dev/kmsg"
+    log_path.unlink()
+    log_path.touch()
+    said = world.run(replace(delivery.plan, mode=Job.WAIT, cells=()), (delivery,))
+    assert len(said.find(protocol.Booted)) == 1
+    assert not said.find(protocol.CellBegan)
+    why = "twinmod: the kernel took no device behind port 0000:00:10.0 within 0 s"
+    assert log_path.read_text() == f"<132>{why}\n"
+    assert world.called[-1] == REBOOT
 
 
 def test_a_shell_has_every_module_loaded(world: World) -> None:

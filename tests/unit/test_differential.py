@@ -310,6 +310,7 @@ class ModelVm(session.Vm):
         self.modules = modules
         self.deadly = deadly
         self.end = End.EXITED
+        self.refusal = ""
         self.lines = [
             render_event(Booted(release="7.3.4", python="3.13.5"), 1.0),
             *(

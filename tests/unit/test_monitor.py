@@ -16,7 +16,8 @@ from twinmod.errors import VmLostError
 from twinmod.vm import machine, monitor
 from twinmod.vm.monitor import Monitor
 
-#: Answers each command with the next of its answers, and writes the commands to its output.
+#: Answers each command with the next of its answers, and writes the commands to its output. An
+#: event among them is said at once.
 QEMU = """\
 import json, os, socket, sys
 folder, answers = sys.argv[1], json.loads(sys.argv[2])
@@ -28,9 +29,11 @@ def say(message):
     print(json.dumps(message), file=stream, flush=True)
 say({"QMP": {"version": {}}})
 for answer in [{"return": {}}, *answers]:
-    print(stream.readline().strip(), flush=True)
-    say({"event": "STOP"})
-    say(answer)
+    if "event" not in answer:
+        print(stream.readline().strip(), flush=True)
+        say({"event": "STOP"})
+    print(answer.get("raw") or json.dumps(answer), end=answer.get("end", "\\n"), file=stream)
+    stream.flush()
 """
 
 
@@ -65,6 +68,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 DONE: dict[str, Any] = {"return": {}}
+RESUME = {"event": "RESUME"}
 SAVED = {"return": {"status": "completed"}}
 
 
@@ -89,10 +93,68 @@ def test_a_vm_is_saved_without_its_memory(folder: Path) -> None:
 
 
 def test_a_clone_goes_on_from_a_state(folder: Path) -> None:
-    with speak(folder, DONE, DONE) as (qemu, process_of_it):
+    with speak(folder, DONE, DONE, RESUME) as (qemu, process_of_it):
         monitor.restore(qemu, "/state")
         commands = read_commands(process_of_it)
     assert commands[-1] == {"execute": "migrate-incoming", "arguments": {"uri": "file:/state"}}
+
+
+def test_a_clone_goes_on_although_that_is_said_before_the_answer(folder: Path) -> None:
+    with speak(folder, DONE, RESUME, DONE) as (qemu, _):
+        monitor.restore(qemu, "/state")
+
+
+def test_a_clone_that_does_not_go_on_is_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "ANSWER_TIMEOUT_S", 0.3)
+    why = "the VM did not go on within 0.3 s"
+    # It waits for one more command.
+    with speak(folder, DONE, DONE, DONE) as (qemu, _), pytest.raises(VmLostError, match=why):
+        monitor.restore(qemu, "/state")
+
+
+def test_a_qemu_that_ends_of_a_state_says_more_than_we_do(folder: Path) -> None:
+    with speak(folder, DONE, DONE) as (qemu, _), pytest.raises(monitor.QemuEndedError):
+        monitor.restore(qemu, "/state")
+
+
+def test_an_event_is_waited_for_by_what_it_says(folder: Path) -> None:
+    gone = [
+        {"event": "DEVICE_DELETED", "data": {"path": "/machine/peripheral/device-1/backend"}},
+        {"event": "DEVICE_DELETED", "data": {"device": "device-2", "path": "/machine"}},
+        {"event": "DEVICE_DELETED", "data": {"device": "device-1", "path": "/machine"}},
+    ]
+    with speak(folder, *gone) as (qemu, _):
+        for name in ("device-1", "device-2"):
+            assert qemu.wait_for(("X", "DEVICE_DELETED"), 30.0, device=name) == "DEVICE_DELETED"
+        # Each is said once.
+        with pytest.raises(monitor.QemuEndedError, match="did not answer: DEVICE_DELETED"):
+            qemu.wait_for(("DEVICE_DELETED",), 30.0, device="device-1")
+
+
+@pytest.mark.parametrize("said", ["{", "\0", " "])
+def test_a_qemu_that_says_no_json_is_an_error(folder: Path, said: str) -> None:
+    with speak(folder, {"raw": said}) as (qemu, _):
+        with pytest.raises(VmLostError, match="QEMU's answer is not JSON: stop") as failure:
+            qemu.execute("stop")
+        assert failure.value.facts == (("said", said),)
+
+
+def test_half_a_line_is_no_answer(folder: Path) -> None:
+    why = "QEMU ended, and did not answer: stop"
+    half = {**DONE, "end": ""}
+    with speak(folder, half) as (qemu, _), pytest.raises(monitor.QemuEndedError, match=why):
+        qemu.execute("stop")
+
+
+def test_a_qemu_that_does_not_finish_its_line_is_not_waited_for_longer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with speak(folder, {**DONE, "end": ""}, DONE) as (qemu, _):
+        monkeypatch.setattr(monitor, "ANSWER_TIMEOUT_S", 0.3)
+        with pytest.raises(VmLostError, match=r"QEMU did not answer within 0\.3 s: cont"):
+            qemu.execute("cont")
 
 
 @pytest.mark.parametrize(

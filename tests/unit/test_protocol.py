@@ -316,6 +316,7 @@ DELIVERY = protocol.Delivery(
     files={"/twinmod/module/mdriver_c.ko": "aGVsbG8="},
     links={"/usr/lib/libx.so": "libx.so.1"},
     source_time=1,
+    ports=("0000:00:10.0",),
     plan=PLAN,
 )
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from twinmod.guest import protocol, waking
+from twinmod.guest.door import GuestError
 from twinmod.guest.protocol import Delivery, Job, Plan
 
 PLAN = Plan(
@@ -39,7 +40,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 def test_a_clone_gets_the_time_and_random_numbers_of_its_own(calls: list[Any]) -> None:
     before = random.getstate()
-    delivery = Delivery(time_s=1.5, entropy="00ff80", files={}, links={}, source_time=1, plan=PLAN)
+    delivery = Delivery(
+        time_s=1.5, entropy="00ff80", files={}, links={}, source_time=1, ports=(), plan=PLAN
+    )
     waking.wake(delivery)
     assert calls == [
         (time.CLOCK_REALTIME, 1.5),
@@ -49,6 +52,47 @@ def test_a_clone_gets_the_time_and_random_numbers_of_its_own(calls: list[Any]) -
         (0x5207,),
     ]
     assert random.getstate() != before
+
+
+@pytest.fixture
+def pci(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folders of two ports, and of three slots."""
+    for number, port in ((1, "0000:00:10.0"), (0x1F, "0000:00:11.0")):
+        write(tmp_path / "devices" / port / "secondary_bus_number", f"{number}\n")
+    for name, address in (("0", "0000:01:00"), ("0-2", "0000:1f:00"), ("3", "0000:00:03")):
+        write(tmp_path / "slots" / name / "address", f"{address}\n")
+        write(tmp_path / "slots" / name / "power", "0\n")
+    monkeypatch.setattr(waking, "PCI", tmp_path)
+    return tmp_path
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_a_clone_waits_for_its_devices(pci: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept = []
+
+    def take_one(seconds: float) -> None:
+        slept.append(seconds)
+        write(pci / "slots" / ("0", "0-2")[len(slept) - 1] / "power", "1\n")
+
+    monkeypatch.setattr(time, "sleep", take_one)
+    waking.wait_for_devices(("0000:00:10.0", "0000:00:11.0"))
+    assert len(slept) == 2
+    waking.wait_for_devices(("0000:00:10.0", "0000:00:11.0"))
+    assert len(slept) == 2
+
+
+def test_a_device_that_does_not_come_is_named_by_its_port(
+    pci: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waking, "PLUGGING_LIMIT_S", 0.0)
+    write(pci / "slots/0/power", "1\n")
+    why = "the kernel took no device behind port 0000:00:11.0 within 0 s"
+    with pytest.raises(GuestError, match=why):
+        waking.wait_for_devices(("0000:00:10.0", "0000:00:11.0"))
 
 
 def test_a_clone_gets_its_files(calls: list[Any], tmp_path: Path) -> None:
@@ -62,6 +106,7 @@ def test_a_clone_gets_its_files(calls: list[Any], tmp_path: Path) -> None:
         files=files,
         links={str(link): "library.so.1"},
         source_time=7,
+        ports=(),
         plan=PLAN,
     )
     waking.wake(protocol.parse_delivery(protocol.render_delivery(delivery)))

@@ -387,7 +387,12 @@ def receive(tests: Mapping[str, tuple[str, ...]], stream: Stream) -> Plan:
     stream.emit(Waiting(tests=tests))
     delivery = protocol.parse_delivery(guest_stream.read_line(stream.descriptor))
     stream.begin()
-    waking.wake(delivery)
+    try:
+        waking.wake(delivery)
+    except GuestError as error:
+        guest_log.say(f"twinmod: {error}")
+        power_off()
+        raise
     greet(stream)
     return delivery.plan
 

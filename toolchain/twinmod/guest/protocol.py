@@ -551,6 +551,8 @@ class Delivery:
     links: Mapping[str, str]
     # What a delivered source has as its time, in seconds since 1970: what is compiled names it.
     source_time: int
+    # The addresses of the root ports that a device was plugged into, as sysfs has them.
+    ports: tuple[str, ...]
     plan: Plan
 
 

@@ -39,6 +39,7 @@ from twinmod.vm.machine import (
     VM_DIR,
     Accelerator,
     AcceleratorName,
+    Device,
 )
 
 #: A VM's whole life, whatever it says; a soak has another one.
@@ -171,10 +172,11 @@ class BootPlan:
     kept: bool = False
     # Whether the host tells QEMU what to do.
     monitored: bool = False
-    # Of a clone: the saved VM that it goes on from, its state, as QEMU sees it, and what the clone
-    # is given then.
+    # Of a clone: the saved VM that it goes on from, its state, as QEMU sees it, the devices that
+    # are plugged into it then, and what it is given after that.
     origin: FoundEntry | None = None
     restored: str = ""
+    devices: tuple[Device, ...] = ()
     delivery: Delivery | None = None
 
 
@@ -195,6 +197,8 @@ class Setting:
     root_dir: Path | None = None
     # What VMs are cloned from; None: they boot.
     snapshot: FoundEntry | None = None
+    # What they have beside the devices of every VM; a snapshot has none of them.
+    devices: tuple[Device, ...] = ()
 
 
 def plan_view(setting: Setting, products: tuple[Product, ...], vm_dir: Path) -> tuple[Bind, ...]:
@@ -360,6 +364,7 @@ def prepare_boot(setting: Setting, work: Work, vm_dir: Path) -> BootPlan:
         gdb=gdb,
         parameters=plan_parameters(setting, work, "nokaslr" if gdb else ""),
     )
+    qemu += machine.plan_devices(setting.devices)
     entered = sandbox.plan_enter(
         setting.chroot,
         qemu,

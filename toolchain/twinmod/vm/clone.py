@@ -9,7 +9,7 @@ from twinmod.base import sandbox
 from twinmod.base.cache import FoundEntry
 from twinmod.base.sandbox import Bind
 from twinmod.builds.product import Product
-from twinmod.vm import boot, delivery, snapshot
+from twinmod.vm import boot, delivery, machine, snapshot
 from twinmod.vm.boot import BootPlan, Setting, ShellWork, Work
 from twinmod.vm.machine import SavedMemory
 from twinmod.vm.snapshot import ORIGIN, RAM, STATE, Qemu
@@ -35,7 +35,12 @@ def prepare_clone(setting: Setting, entry: FoundEntry, work: Work, vm_dir: Path)
         cells=() if isinstance(work, ShellWork) else work.cells,
         origin=entry,
         restored=str(ORIGIN / STATE),
-        delivery=delivery.make_delivery(plan.agent_plan, read_modules(work.products)),
+        devices=setting.devices,
+        delivery=delivery.make_delivery(
+            plan.agent_plan,
+            read_modules(work.products),
+            ports=tuple(map(machine.plan_port_address, range(len(setting.devices)))),
+        ),
     )
 
 

@@ -14,7 +14,10 @@ ENTROPY_BYTES = 32
 
 
 def make_delivery(
-    plan: Plan, files: Mapping[str, bytes], links: Mapping[str, str] | None = None
+    plan: Plan,
+    files: Mapping[str, bytes],
+    links: Mapping[str, str] | None = None,
+    ports: tuple[str, ...] = (),
 ) -> Delivery:
     """Return what a VM that waits is given now.
 
@@ -22,6 +25,7 @@ def make_delivery(
         plan: What it is to do.
         files: By path in the VM, the content of files that it gets.
         links: By path in the VM, what links lead to.
+        ports: The addresses of the root ports that have a device by then.
     """
     return Delivery(
         time_s=time.time(),
@@ -29,5 +33,6 @@ def make_delivery(
         files={name: b64encode(content).decode() for name, content in files.items()},
         links=links or {},
         source_time=initramfs.SOURCE_TIME,
+        ports=ports,
         plan=plan,
     )

@@ -5,6 +5,8 @@ QEMU runs inside the chroot, so it is the same everywhere, sees nothing of the h
 bound into its view, and dies with its caller.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -112,6 +114,27 @@ class Accelerator:
     reason: str
 
 
+#: What a property of a device may be.
+Property = str | int | bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A PCI device that QEMU emulates for a VM."""
+
+    # QEMU's name of the driver that emulates it, as in edu.
+    driver: str
+    properties: tuple[tuple[str, Property], ...] = ()
+
+
+#: How many root ports the machine of a snapshot has. Each takes one device of a clone, and a port
+#: cannot be added to a VM that runs.
+PORTS = 4
+
+#: The slot of the first one on the root bus, behind those that QEMU chooses itself.
+FIRST_SLOT = 0x10
+
+
 def plan_qemu(
     vm: VmSpec,
     accelerator: AcceleratorName,
@@ -198,7 +221,7 @@ def plan_saved_qemu(
 ) -> tuple[str, ...]:
     """Return QEMU's argument vector of a VM that is saved, or that goes on from a state.
 
-    All have the same devices: a state fits no other machine.
+    All have the same devices, and the same ports for more: a state fits no other machine.
 
     Args:
         vm: Memory and processors.
@@ -225,6 +248,7 @@ def plan_saved_qemu(
         *PLAIN,
         # The kernel of a VM that goes on is in its memory.
         *(() if memory.restored else plan_kernel(accelerator, parameters)),
+        *plan_ports(PORTS),
         *(INTERACTIVE_PORT if interactive else PORT),
         "-qmp",
         f"unix:{RESULTS / MONITOR}",
@@ -247,6 +271,52 @@ def plan_kernel(accelerator: AcceleratorName, parameters: str) -> tuple[str, ...
         "-append",
         " ".join((*KERNEL_PARAMETERS, *added)),
     )
+
+
+def plan_ports(count: int) -> tuple[str, ...]:
+    """Return the arguments of QEMU for a number of root ports.
+
+    Source: docs/pcie.txt, QEMU 10.0: a device is plugged into a port, and chassis tell ports apart.
+    """
+    places = ((f"port-{number}", FIRST_SLOT + number, number + 1) for number in range(count))
+    return tuple(
+        word
+        for name, slot, chassis in places
+        for word in ("-device", f"pcie-root-port,id={name},addr={slot:#x},chassis={chassis}")
+    )
+
+
+def plan_devices(devices: tuple[Device, ...]) -> tuple[str, ...]:
+    """Return the arguments of QEMU for devices that are there from the start.
+
+    Each is where a clone has it: behind the port of its number.
+    """
+    if not devices:
+        return ()
+    planned = (plan_device(device, number) for number, device in enumerate(devices))
+    words = (word for one in planned for word in ("-device", json.dumps(one)))
+    return (*plan_ports(max(PORTS, len(devices))), *words)
+
+
+def plan_device(device: Device, number: int) -> Mapping[str, Property]:
+    """Return a device as QEMU takes it, on its command line and when it is plugged.
+
+    Args:
+        device: The device.
+        number: Of the port that it is behind, from 0 on.
+    """
+    own = {"driver": device.driver, "id": plan_device_name(number), "bus": f"port-{number}"}
+    return {**dict(device.properties), **own}
+
+
+def plan_device_name(number: int) -> str:
+    """Return QEMU's name of the device behind a port."""
+    return f"device-{number}"
+
+
+def plan_port_address(number: int) -> str:
+    """Return the address of a port in the VM, as sysfs has it."""
+    return f"0000:00:{FIRST_SLOT + number:02x}.0"
 
 
 def plan_gdb_stub() -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from twinmod.base import process
 from twinmod.errors import VmLostError
@@ -21,19 +21,28 @@ from twinmod.vm import machine
 #: How long QEMU may take to answer: it is busy with one thing at a time.
 ANSWER_TIMEOUT_S = 20.0
 
+#: How much is read from it at once, at most.
+PART_BYTES = 1 << 16
+
+
+class QemuEndedError(VmLostError):
+    """QEMU is gone: how it ended says more."""
+
 
 class Monitor:
     """A conversation with QEMU.
 
     Args:
         connection: To its monitor, where QEMU speaks first.
-        lines: What comes from there.
     """
 
-    def __init__(self, connection: socket.socket, lines: IO[bytes]) -> None:
+    def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._lines = lines
-        self._read("the greeting")
+        # What came, as far as it was not read.
+        self._rest = b""
+        # What QEMU said of its own accord, as far as nobody waited for it.
+        self._events: list[Mapping[str, Any]] = []
+        self._read_answer("the greeting")
         self.execute("qmp_capabilities")
 
     def execute(self, command: str, **arguments: Any) -> Mapping[str, Any]:
@@ -43,41 +52,87 @@ class Monitor:
             VmLostError: It refuses, or does not answer.
         """
         request = json.dumps({"execute": command, "arguments": arguments})
+        self._connection.settimeout(ANSWER_TIMEOUT_S)
         try:
             self._connection.sendall(request.encode() + b"\n")
         except OSError as error:
             raise plan_silence(command, error) from error
         # What it says of its own accord comes between.
-        while "return" not in (answer := self._read(command)):
+        while "return" not in (answer := self._read_answer(command)):
             if "error" in answer:
                 raise VmLostError(
                     f"QEMU refuses {command}: {answer['error']['desc']}",
                     facts=(("asked", request),),
                 )
+            self._events.append(answer)
         returned: Mapping[str, Any] = answer["return"]
         return returned
 
-    def _read(self, command: str) -> dict[str, Any]:
+    def wait_for(self, names: tuple[str, ...], limit_s: float, **data: Any) -> str:
+        """Return the name of the first of some events, which may have come already.
+
+        Args:
+            names: Of the events.
+            limit_s: How long it may take, in seconds.
+            data: What the event says, at least.
+
+        Raises:
+            TimeoutError: None of them came.
+            QemuEndedError: QEMU is gone.
+        """
+        deadline = time.monotonic() + limit_s
+        while True:
+            for message in self._events:
+                said = message.get("data", {})
+                if message.get("event") in names and data.items() <= said.items():
+                    self._events.remove(message)
+                    return str(message["event"])
+            self._events.append(self._read(" or ".join(names), deadline))
+
+    def _read_answer(self, command: str) -> Mapping[str, Any]:
         try:
-            line = self._lines.readline()
-        except OSError as error:
+            return self._read(command, time.monotonic() + ANSWER_TIMEOUT_S)
+        except TimeoutError as error:
             raise plan_silence(command, error) from error
-        if not line:
-            raise plan_silence(command, None)
-        message: dict[str, Any] = json.loads(line)
+
+    def _read(self, wanted: str, deadline: float) -> Mapping[str, Any]:
+        """Return what QEMU says next.
+
+        Raises:
+            TimeoutError: It did not do so before the deadline.
+            VmLostError: It ended, or says something else.
+        """
+        while b"\n" not in self._rest:
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0:
+                raise TimeoutError
+            self._connection.settimeout(remaining_s)
+            try:
+                part = self._connection.recv(PART_BYTES)
+            except ConnectionError as error:
+                raise plan_silence(wanted, error) from error
+            if not part:
+                raise plan_silence(wanted, None)
+            self._rest += part
+        line, _, self._rest = self._rest.partition(b"\n")
+        try:
+            message: Mapping[str, Any] = json.loads(line)
+        except ValueError as error:
+            facts = (("said", line.decode(errors="replace")),)
+            raise VmLostError(f"QEMU's answer is not JSON: {wanted}", facts=facts) from error
         return message
 
 
-def plan_silence(command: str, error: OSError | None) -> VmLostError:
+def plan_silence(wanted: str, error: OSError | None) -> VmLostError:
     """Return the error of a QEMU that does not answer.
 
     Args:
-        command: What it was asked.
+        wanted: What it was asked, or waited for.
         error: What came of it; None when it hung up.
     """
     if isinstance(error, TimeoutError):
-        return VmLostError(f"QEMU did not answer within {ANSWER_TIMEOUT_S:.0f} s: {command}")
-    return VmLostError(f"QEMU ended, and did not answer: {command}")
+        return VmLostError(f"QEMU did not answer within {ANSWER_TIMEOUT_S:g} s: {wanted}")
+    return QemuEndedError(f"QEMU ended, and did not answer: {wanted}")
 
 
 @contextmanager
@@ -125,9 +180,8 @@ def greet(listener: socket.socket) -> Iterator[Monitor]:
         VmLostError: It hangs up before it greets.
     """
     connection, _ = listener.accept()
-    connection.settimeout(ANSWER_TIMEOUT_S)
-    with connection, connection.makefile("rb") as lines:
-        yield Monitor(connection, lines)
+    with connection:
+        yield Monitor(connection)
 
 
 def ignore_shared(monitor: Monitor) -> None:
@@ -137,17 +191,22 @@ def ignore_shared(monitor: Monitor) -> None:
 
 
 def restore(monitor: Monitor, state: str) -> None:
-    """Let a clone go on from a state.
+    """Let a clone go on from a state; returns when it does.
 
     Args:
         monitor: Of a VM that waits for one.
         state: The file, as QEMU sees it.
 
     Raises:
-        VmLostError: QEMU refuses it.
+        QemuEndedError: It ended of the state.
+        VmLostError: QEMU refuses it, or takes too long.
     """
     ignore_shared(monitor)
     monitor.execute("migrate-incoming", uri=f"file:{state}")
+    try:
+        monitor.wait_for(("RESUME",), ANSWER_TIMEOUT_S)
+    except TimeoutError as error:
+        raise VmLostError(f"the VM did not go on within {ANSWER_TIMEOUT_S:g} s") from error
 
 
 def save(monitor: Monitor, state: str) -> None:

@@ -105,14 +105,16 @@ class Pool:
         if end.transcript.booted:
             self.note_end(part, plan, end, number)
         elif not self.run.options.stopped.is_set():
-            self.note_unreached(part, session.render_unreached(end), progress)
+            self.note_unreached(part, end, progress)
 
-    def note_unreached(self, part: Part, why: str, progress: Progress) -> None:
+    def note_unreached(self, part: Part, end: VmEnd, progress: Progress) -> None:
         """Take note of a clone that did not go on: its part is for another one."""
+        why = session.render_unreached(end)
         with self.lock:
             self.queue.appendleft(part)
             boots = self.run.boots
-            if boots.stalled == session.STALLED_BOOTS:
+            # What QEMU refuses once it refuses each time.
+            if end.refusal or boots.stalled == session.STALLED_BOOTS:
                 self.failure = why
                 return
             self.run.boots = replace(boots, stalled=boots.stalled + 1)

@@ -145,7 +145,10 @@ def prepare_recorded(setting: Setting, work: CellsWork, vm_dir: Path) -> BootPla
     """
     agent = replace(boot.plan_agent(setting, work), port=SERIAL_PORT)
     content = boot.read_whole_content(setting, agent, boot.plan_parts(setting, work.products))
-    qemu = machine.plan_recorded_qemu(setting.vm, boot.plan_parameters(setting, work, "nokaslr"))
+    qemu = (
+        *machine.plan_recorded_qemu(setting.vm, boot.plan_parameters(setting, work, "nokaslr")),
+        *machine.plan_devices(setting.devices),
+    )
     command = Command(
         argv=sandbox.plan_enter(
             setting.chroot, qemu, Enter(binds=plan_recorded_view(setting, vm_dir))

@@ -16,7 +16,7 @@ from twinmod.cells import outcomes, transcript
 from twinmod.cells.model import DifferentialCell, TestResult
 from twinmod.cells.transcript import End
 from twinmod.errors import VmLostError
-from twinmod.guest import faults, protocol
+from twinmod.guest import faults, protocol, visible
 from twinmod.guest.protocol import (
     Answered,
     CellBegan,
@@ -32,7 +32,7 @@ from twinmod.guest.protocol import (
 )
 from twinmod.vm import boot as vm_boot
 from twinmod.vm import console as vm_console
-from twinmod.vm import machine, monitor
+from twinmod.vm import devices, machine, monitor
 from twinmod.vm.boot import BootPlan
 
 #: After its last event, or after the host gave up.
@@ -71,6 +71,8 @@ class VmEnd:
     console: str
     # What QEMU itself had to say.
     qemu_log: str
+    # Why the host ended a clone before it had anything to do.
+    refusal: str = ""
     # The console's lines that a program wrote and that look like the begin of a splat.
     by_programs: tuple[str, ...] = ()
     # (title, seconds) of what it spent its time on.
@@ -100,6 +102,8 @@ class Vm:
         self.end = End.EXITED
         # None: QEMU is told nothing once it runs, or it was gone before it listened.
         self.monitor: monitor.Monitor | None = None
+        # Why the host ended it before it had anything to do.
+        self.refusal = ""
         self._qemu = qemu
         self._kept = kept
         self._watch = watch
@@ -190,10 +194,10 @@ def run_vm(plan: BootPlan, watch: Callable[[str], None]) -> Iterator[Vm]:
         process.start(plan.command, stdin=process.PIPE, stderr=log) as qemu,
         monitor.accept(listener, qemu) if listener else nullcontext() as found,
     ):
-        if found and plan.delivery:
-            log.write(deliver(plan, plan.delivery, found, qemu).encode())
         vm = Vm(plan, qemu, kept, watch)
         vm.monitor = found
+        if found and plan.delivery:
+            vm.refusal = deliver(plan, plan.delivery, found, qemu)
         yield vm
         vm.wait_for_end()
 
@@ -201,12 +205,19 @@ def run_vm(plan: BootPlan, watch: Callable[[str], None]) -> Iterator[Vm]:
 def deliver(
     plan: BootPlan, delivery: Delivery, qemu_monitor: monitor.Monitor, qemu: process.Process
 ) -> str:
-    """Let a clone go on, and give it what it is to do; return why it does not, or ""."""
+    """Let a clone go on, and give it its devices and what it is to do.
+
+    Returns:
+        Why it was ended instead; "" when it was not.
+    """
     try:
         monitor.restore(qemu_monitor, plan.restored)
+        devices.plug(qemu_monitor, plan.devices)
+    except monitor.QemuEndedError:
+        return ""
     except VmLostError as error:
         process.kill_group(qemu)
-        return f"{error.message}\n"
+        return error.message
     with process.Limit(DELIVERY_TIMEOUT_S, qemu):
         process.send_line(qemu, protocol.render_delivery(delivery))
     return ""
@@ -238,6 +249,7 @@ def read_end(vm: Vm) -> VmEnd:
         end=vm.end,
         console=console,
         qemu_log=(vm_dir / "qemu.log").read_text(errors="replace"),
+        refusal=vm.refusal,
         by_programs=outcomes.parse_program_lines(events),
         phases=transcript.parse_phases(events),
     )
@@ -317,10 +329,18 @@ class Watch:
 
 
 def render_unreached(end: VmEnd) -> str:
-    """Return why a VM's cells have no result: how it ended, and what its kernel said last."""
+    """Return why a VM's cells have no result: how it ended, and what was said last."""
+    if end.refusal:
+        return f"the clone did not go on: {end.refusal}"
     why = "fell silent" if end.end == End.SILENT else "ended"
-    words = vm_console.find_words(end.console) or "it said nothing"
-    return f"the VM {why} before its first cell; {words}"
+    return f"the VM {why} before its first cell; {find_last_words(end)}"
+
+
+def find_last_words(end: VmEnd) -> str:
+    """Return what the kernel of a VM said that did not come far, or else what QEMU did."""
+    lines = end.qemu_log.splitlines()
+    last = f"QEMU said: {visible.make_visible(lines[-1])}" if lines else "it said nothing"
+    return vm_console.find_words(end.console) or last
 
 
 def is_stalled(end: VmEnd) -> bool:
@@ -334,7 +354,7 @@ def is_stalled(end: VmEnd) -> bool:
 
 def render_stall(plan: BootPlan, end: VmEnd) -> str:
     """Return what is said of a boot that stalled, and is tried once more."""
-    words = vm_console.find_words(end.console) or "it said nothing"
+    words = find_last_words(end)
     return f"the VM did not boot within {plan.boot_timeout_s:.0f} s, {words}; once more"
 
 

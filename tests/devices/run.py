@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Plug devices into clones, and take one out again: ``nox -s devices``.
+
+Each must be in a clone as it is in a VM that boots with it, and a register of one is read. The VMs
+are asked as the differential asks them; the steps are in probe/executor.py.
+"""
+
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from twinmod.base.progress import TerminalProgress
+from twinmod.cells.model import DifferentialCell
+from twinmod.errors import ExitCode
+from twinmod.guest.protocol import Outcome, Request
+from twinmod.project import config as project_config
+from twinmod.project.model import Language
+from twinmod.ui import cli
+from twinmod.vm import devices, machine, running
+from twinmod.vm.boot import DifferentialWork, Setting
+from twinmod.vm.machine import Device
+from twinmod.vm.options import RunOptions
+from twinmod.vm.session import Vm, VmGoneError
+from twinmod.workspace import Workspace
+
+PROBE = Path(__file__).with_name("probe")
+
+#: What is plugged, by port, with its vendor and device.
+DEVICES = (
+    (Device(driver="edu"), ("0x1234", "0x11e8")),
+    (Device(driver="pci-testdev"), ("0x1b36", "0x0005")),
+    (Device(driver="e1000", properties=(("mac", "52:54:00:12:34:56"),)), ("0x8086", "0x100e")),
+    (Device(driver="virtio-rng-pci", properties=(("max-bytes", 64),)), ("0x1af4", "0x1044")),
+)
+
+PORTS = tuple(machine.plan_port_address(number) for number in range(len(DEVICES)))
+
+#: Where edu is, where it has its identification register, and what that says.
+#: Source: docs/specs/edu.rst, QEMU 10.0: 0xRRrr00ed for version RR.rr.
+EDU, IDENTIFICATION, EDU_1_0 = 0, 0x00, 0x010000ED
+
+#: How often edu is taken out and plugged in again.
+ROUNDS = 5
+
+#: What QEMU plugs into no VM that runs.
+COLD = Device(driver="VGA")
+
+
+class DevicesError(Exception):
+    """A device is not as it should be."""
+
+
+def require(given: object, wanted: object, what: str) -> None:
+    """See that something is as it should be.
+
+    Raises:
+        DevicesError: It is not.
+    """
+    if given != wanted:
+        raise DevicesError(f"{what}: {given} instead of {wanted}")
+
+
+# -- one VM -----------------------------------------------------------------------------------
+
+
+def ask(vm: Vm, step: str, **arguments: Any) -> Any:
+    """Return the answer to a step of probe/executor.py.
+
+    Raises:
+        DevicesError: The VM gave none.
+    """
+    request = Request(size=0, tester="c", steps=((step, arguments),))
+    try:
+        ((answer,),) = vm.ask(request).answers.values()
+    except VmGoneError as error:
+        raise DevicesError(f"the VM gave no answer to {step}: {vm.plan.vm_dir}") from error
+    return answer
+
+
+def read_identification(vm: Vm) -> None:
+    """Let edu say what it is, as soon as it is there."""
+    said = ask(vm, "read_register", port=PORTS[EDU], offset=IDENTIFICATION)
+    require(said, EDU_1_0, "edu's identification")
+
+
+def look(vm: Vm) -> list[Any]:
+    """Return what is behind each port, if all of it is as it should be: address and BARs' sizes."""
+    found = []
+    for port, (device, wanted) in zip(PORTS, DEVICES, strict=True):
+        one = ask(vm, "look", port=port)
+        require(one is not None, True, f"{device.driver} is there")
+        require((one["vendor"], one["device"]), wanted, device.driver)
+        require(bool(one["bars"]) and all(begin for begin, _ in one["bars"]), True, f"BARs: {one}")
+        found.append((one["address"], [size for _, size in one["bars"]]))
+    read_identification(vm)
+    return found
+
+
+def replug(vm: Vm) -> tuple[float, float]:
+    """Take edu out and plug it in again.
+
+    Returns:
+        The seconds until it is out, and those from device_add to the identification.
+    """
+    assert vm.monitor
+    began = time.monotonic()
+    devices.unplug(vm.monitor, EDU)
+    out = time.monotonic()
+    require(ask(vm, "look", port=PORTS[EDU]), None, "edu, after it was taken out")
+    plugged = time.monotonic()
+    devices.plug(vm.monitor, (DEVICES[EDU][0],))
+    read_identification(vm)
+    return out - began, time.monotonic() - plugged
+
+
+# -- all VMs ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What VMs with devices are made of."""
+
+    # With a snapshot.
+    setting: Setting
+    work: DifferentialWork
+    out_dir: Path
+    progress: TerminalProgress
+
+    def run(self, name: str, setting: Setting, converse: Callable[[Vm], None]) -> int:
+        """Speak with a VM, and return how many it took until one was there.
+
+        Raises:
+            DevicesError: None was, or what they answered is not as it should be.
+        """
+        (result,), boots = running.run_cells(
+            setting, self.work, self.out_dir / name, self.progress, RunOptions(converse=converse)
+        )
+        require(result.outcome, Outcome.PASSED, f"{name}, {' '.join(result.problems)}")
+        return boots.total
+
+
+def prepare_bench() -> Bench:
+    """Build what the VMs need; all they have beside what the matrix's VMs have is the probe."""
+    progress = TerminalProgress()
+    config = project_config.read_config(project_config.find_project_dir(PROBE))
+    out_dir = config.out_dir / "devices"
+    shutil.rmtree(out_dir, ignore_errors=True)
+    shutil.copytree(config.matrix_dir, out_dir / "matrix")
+    shutil.copytree(PROBE, out_dir / "matrix" / PROBE.name)
+    changed = msgspec.structs.replace(config, matrix_dir=out_dir / "matrix")
+    workspace = Workspace(config=config, progress=progress)
+    with workspace.hold():
+        prepared = workspace.setup()
+        products = workspace.build(prepared, (Language.C,))
+        setting = replace(workspace, config=changed).environment(prepared)
+        setting = workspace.prepare_clones(prepared, setting)
+    setting = replace(setting, devices=tuple(device for device, _ in DEVICES))
+    cells = (DifferentialCell(package=PROBE.name),)
+    work = DifferentialWork(cells=cells, products=products, limit_s=config.vm.test_timeout_s)
+    return Bench(setting=setting, work=work, out_dir=out_dir, progress=progress)
+
+
+def compare(bench: Bench) -> list[tuple[float, float]]:
+    """Compare a clone with a VM that boots; return what replug() took in the clone.
+
+    Raises:
+        DevicesError: They differ, or the clone did not go on.
+    """
+    seen: dict[str, list[Any]] = {}
+    took: list[tuple[float, float]] = []
+
+    def converse(vm: Vm) -> None:
+        seen["clone" if vm.monitor else "boot"] = look(vm)
+        if vm.monitor:
+            took.extend(replug(vm) for _ in range(ROUNDS))
+
+    require(bench.run("clone", bench.setting, converse), 1, "VMs, of a clone with devices")
+    bench.run("boot", replace(bench.setting, snapshot=None), converse)
+    require(seen["clone"], seen["boot"], "what a clone has, and a VM that boots has not")
+    return took
+
+
+def refuse(bench: Bench) -> None:
+    """See that a VM boots which QEMU would not plug a device into.
+
+    Raises:
+        DevicesError: It does not.
+    """
+    setting = replace(bench.setting, devices=(COLD,))
+    total = bench.run("refused", setting, lambda vm: require(vm.monitor, None, "a clone with VGA"))
+    require(total, 2, "VMs, of a clone that cannot have its device")
+
+
+def render_times(what: str, times: list[float]) -> str:
+    """Return the smallest of some seconds, the median, and the largest."""
+    low, middle, high = (f"{one:.2f}" for one in (min(times), statistics.median(times), max(times)))
+    return f"{what}: {low} / {middle} / {high} s ({len(times)} times: minimum, median, maximum)"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+def run() -> ExitCode:
+    """Plug devices into clones, and take one out again."""
+    bench = prepare_bench()
+    try:
+        took = compare(bench)
+        refuse(bench)
+    except DevicesError as error:
+        click.echo(f"failed: {error}", err=True)
+        return ExitCode.TESTS_FAILED
+    click.echo(render_times("edu, from device_del until it is out", [out for out, _ in took]))
+    click.echo(render_times("edu, from device_add to its identification", [add for _, add in took]))
+    return ExitCode.PASSED
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run_guarded(lambda: run(prog_name="nox -s devices --", standalone_mode=False)))
