@@ -5,6 +5,7 @@ import ctypes
 import mmap
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from contract import PAGE
@@ -14,6 +15,12 @@ PROT_NONE = 0
 PROT_READ = 1
 PROT_WRITE = 2
 MREMAP_MAYMOVE = 1
+MADV_POPULATE_READ = 22
+
+# Source: Documentation/admin-guide/mm/pagemap.rst, Linux 7.3: 8 bytes a page, the lower 55 bits of
+# which are the number of its page frame.
+PAGEMAP = Path("/proc/self/pagemap")
+FRAME = (1 << 55) - 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
@@ -26,6 +33,7 @@ _libc.mmap.argtypes = (
     ctypes.c_long,
 )
 _libc.mmap.restype = ctypes.c_void_p
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _libc.msync.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.mremap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
@@ -87,6 +95,14 @@ class Mapping:
     def sync(self, flags: int) -> None:
         """Ask for what was stored to be written to a disk."""
         _check(_libc.msync(self.address, self.length, flags) == 0)
+
+    def read_frames(self) -> frozenset[int]:
+        """Return the numbers of the page frames that it shows; every page is touched."""
+        _check(_libc.madvise(self.address, self.length, MADV_POPULATE_READ) == 0)
+        with PAGEMAP.open("rb", buffering=0) as file:
+            entries = os.pread(file.fileno(), self.length // PAGE * 8, self.address // PAGE * 8)
+        # 0 for a page whose frame the kernel does not tell.
+        return frozenset(entry & FRAME for entry in memoryview(entries).cast("Q")) - {0}
 
     def unmap(self) -> None:
         """Give it back; whoever touches it afterwards dies."""
