@@ -69,10 +69,17 @@ ZOO = {
     "misuse/rust": ("compile", "E0382"),
 }
 
+#: Other layouts, which are modules too.
+LAYOUTS = ("layout_one", "layout_two")
+
 #: The entry whose attempts are programs.
 PROGRAMS = "misuse"
 
-REFUSAL = "error[E0382]: use of moved value: `page`\n --> zoo.rs:9:5\n"
+REFUSAL = """\
+error[E0382]: use of moved value: `page`
+ --> zoo.rs:9:5
+error: aborting due to 1 previous error
+"""
 
 CONFIGURATION = """\
 [tool.twinmod]
@@ -119,6 +126,23 @@ put(value=5)
 """
 
 
+MUTANTS = """\
+[unmutated]
+R2 = "it is a toy"
+[[fault]]
+name = "wrong"
+why = "it is wrong"
+rules = ["R1"]
+refused.rust = "E0382"
+[[fault.c]]
+text = "int toy;"
+with = "int wrong;"
+[[fault.rust]]
+text = "struct Toy;"
+with = "struct Wrong;"
+"""
+
+
 def render_entry(name: str) -> str:
     """Return an entry of the zoo."""
     lines = [
@@ -149,6 +173,8 @@ PROJECT = {
     "matrix/adding/__init__.py": "",
     "matrix/adding/strategy.py": STRATEGY,
     "matrix/adding/corpus/first.replay": SCRIPT,
+    **{f"tests/layouts/{name}.c": "" for name in LAYOUTS},
+    "mutants.toml": MUTANTS,
     "zoo/conftest.py": "",
     "zoo/support/zoo_toy.py": "",
     **{
@@ -270,6 +296,7 @@ def plan_lines(packages: Mapping[str, str]) -> dict[str, Any]:
         "cells": {},
         "packages": packages,
         "refusals": {},
+        "stalls": {},
     }
 
 
@@ -305,13 +332,18 @@ class Host:
         self.write()
 
     def play_cell(self, name: str, *acts: Act) -> None:
-        """Let a cell of every VM be played by a script."""
+        """Let a cell of every VM be played by a script; "matrix c/c" is one of that job alone."""
         self.lines["cells"][name] = acts
         self.write()
 
     def refuse(self, name: str, words: str = REFUSAL) -> None:
         """Let the compilers refuse a module or a program."""
         self.lines["refusals"][name] = words
+        self.write()
+
+    def stall(self, name: str, *, interrupt: bool = False) -> None:
+        """Let the build of a module come to no end; press Ctrl-C when it has begun."""
+        self.lines["stalls"][name] = interrupt
         self.write()
 
     def write(self) -> None:
@@ -378,7 +410,7 @@ def make_home(folder: Path, make_elf: MakeElf) -> Path:
     (folder / "bwrap").chmod(0o755)
     (folder / "ko").mkdir()
     attempts = [f"zoo_{name.replace('/', '_')}" for name in ZOO]
-    for name in (*MODULES.values(), *attempts):
+    for name in (*MODULES.values(), *attempts, *LAYOUTS):
         rust = name.endswith("rust")
         content = make_elf(
             {"name": name, "vermagic": f"{RELEASE} SMP "},
