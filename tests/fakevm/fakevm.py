@@ -401,11 +401,11 @@ def _is_alive(pid: int, limit_s: float) -> bool:
 
 def make_home(folder: Path, make_elf: MakeElf) -> Path:
     """Make a folder with the player in it, which is called as bwrap."""
-    player_path = folder / "player.py"
     folder.mkdir()
-    player_path.write_text((Path(__file__).parent / "player.py").read_text())
-    # The path of an interpreter on a first line may have no space.
-    call = shlex.join((sys.executable, "-IS", str(player_path)))
+    (folder / "player.py").write_text((Path(__file__).parent / "player.py").read_text())
+    # The path of an interpreter on a first line may have no space. A copy of the folder has a
+    # player of its own.
+    call = f'{shlex.join((sys.executable, "-IS"))} "${{0%/*}}/player.py"'
     (folder / "bwrap").write_text(f'#!/bin/sh\nexec {call} "$@"\n')
     (folder / "bwrap").chmod(0o755)
     (folder / "ko").mkdir()
