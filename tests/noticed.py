@@ -485,7 +485,13 @@ class Server:
     def fork(
         self, session: pytest.Session, items: list[pytest.Item], prepare: Callable[[], None]
     ) -> tuple[int, int]:
-        """Run tests in a fork that is prepared; return its process, and where it says what failed."""
+        """Run tests in a fork; return its process, and where it says what failed.
+
+        Args:
+            session: What was collected.
+            items: The tests.
+            prepare: Called before them.
+        """
         reader, writer = os.pipe()
         pid = os.fork()
         if pid:

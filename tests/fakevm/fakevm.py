@@ -32,7 +32,7 @@ from twinmod.project import config as project_config
 from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES, Language, VmSpec
 from twinmod.ui import cli
-from twinmod.vm import accelerator, boot, initramfs, machine, running, session
+from twinmod.vm import accelerator, boot, initramfs, machine, running, session, snapshot
 from twinmod.vm.machine import Accelerator
 from twinmod.vm.session import Boots, Vm, VmEnd
 from twinmod.workspace import Workspace
@@ -499,6 +499,11 @@ def touch(path: Path) -> None:
     """Have an empty file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
+
+
+def allow_clones(monkeypatch: pytest.MonkeyPatch, *, allowed: bool) -> None:
+    """Let VMs be cloned, or let all of them boot."""
+    monkeypatch.setattr(snapshot, "is_possible", lambda _: allowed)
 
 
 def run_matrix(host: Host, progress: Progress) -> matrix_run.Run:

@@ -9,29 +9,16 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event
 from types import ModuleType
-from typing import Any
 
 import pytest
 
 import fakevm
 from fakevm import BOOT, KILL, SILENCE, Host, MakeElf
-from twinmod.base.progress import Progress
-from twinmod.cells.model import Cell, CellResult
-from twinmod.errors import BuildError, ExitCode
-from twinmod.experiments import engine
-from twinmod.experiments.engine import Bench, Built, Step
-from twinmod.guest.protocol import Outcome
-from twinmod.project.model import Language
+from twinmod.errors import ExitCode
 from twinmod.ui import cli
-from twinmod.vm import running, snapshot
-from twinmod.vm.session import Boots
 
 TESTS = Path(__file__).resolve().parents[1]
-
-#: How long a build waits for something that a test says comes.
-LIMIT_S = 60.0
 
 
 @pytest.fixture
@@ -44,13 +31,13 @@ def host(
 @pytest.fixture
 def _booting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no VM be cloned."""
-    monkeypatch.setattr(snapshot, "is_possible", lambda _: False)
+    fakevm.allow_clones(monkeypatch, allowed=False)
 
 
 @pytest.fixture(params=["cloned", "booting"])
 def _both(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let VMs be cloned, and then not."""
-    monkeypatch.setattr(snapshot, "is_possible", lambda _: request.param == "cloned")
+    fakevm.allow_clones(monkeypatch, allowed=request.param == "cloned")
 
 
 def load(monkeypatch: pytest.MonkeyPatch, path: str) -> ModuleType:
@@ -333,122 +320,3 @@ def test_a_layout_that_does_not_compile_ends_the_run(
     assert layouts() == ExitCode.BUILD_FAILED
     assert "module layout_two did not build" in capsys.readouterr().err
     assert host.vms == []
-
-
-# -- the engine -------------------------------------------------------------------------------
-
-
-#: What runs the cells of a test instead of VMs: given the cells' names, returns nothing.
-Watched = Callable[[list[str]], None]
-
-STEP: Step[str] = Step(
-    name="step",
-    plan_cell=lambda name, product: Cell(
-        module=product.module, language=Language.C, tester="c", label=name
-    ),
-)
-
-
-@pytest.fixture
-def run(
-    host: Host, progress: Progress, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., list[list[str]]]:
-    """Return what runs jobs, all of whose cells pass; it returns the cells of each run."""
-    made = fakevm.make_bench(host, progress)
-    product = made.products[0]
-    runs: list[list[str]] = []
-
-    def run_jobs(
-        jobs: dict[str, Callable[[], bool]], watch: Watched = lambda _: None, **values: Any
-    ) -> list[list[str]]:
-        def run_cells(_: Any, work: Any, *__: Any) -> tuple[tuple[CellResult, ...], Boots]:
-            names = [cell.label for cell in work.cells]
-            runs.append(names)
-            watch(names)
-            ended = (CellResult(cell=cell, outcome=Outcome.PASSED) for cell in work.cells)
-            return tuple(ended), Boots(total=1)
-
-        def plan_job(job: Callable[[], bool]) -> Callable[[], Built]:
-            return lambda: Built(product=product if job() else None)
-
-        monkeypatch.setattr(running, "run_cells", run_cells)
-        bench = Bench(
-            prepare=lambda: made.setting, limit_s=5.0, out_dir=tmp_path, progress=progress, **values
-        )
-        with engine.start_builds({name: plan_job(job) for name, job in jobs.items()}) as builds:
-            found = engine.run_steps(bench, builds, (STEP,))
-        assert list(found) == list(jobs)
-        assert len(bench.boots) == len(runs)
-        return runs
-
-    return run_jobs
-
-
-def test_a_cell_with_a_clone_of_its_own_runs_while_others_are_built(
-    run: Callable[..., list[list[str]]],
-) -> None:
-    began = Event()
-
-    def build_late() -> bool:
-        return began.wait(LIMIT_S)
-
-    jobs = {"a": lambda: True, "b": build_late}
-    assert run(jobs, lambda _: began.set()) == [["a"], ["b"]]
-
-
-@pytest.mark.usefixtures("_booting")
-@pytest.mark.parametrize(
-    ("values", "runs"),
-    [
-        ({}, [["a", "c", "d"]]),
-        ({"batch": 2}, [["a"], ["c", "d"]]),
-        ({"lanes": 2}, [["a", "d"], ["c"]]),
-        ({"lanes": 9}, [["a"], ["c"], ["d"]]),
-    ],
-)
-def test_a_vm_boots_for_as_many_cells_as_it_is_worth(
-    run: Callable[..., list[list[str]]], values: dict[str, int], runs: list[list[str]]
-) -> None:
-    begun = Event()
-
-    def build_third() -> bool:
-        return not values.get("batch") or begun.wait(LIMIT_S)
-
-    jobs = {"a": lambda: True, "b": lambda: False, "c": build_third, "d": lambda: True}
-
-    def watch(names: list[str]) -> None:
-        if names == ["a"]:
-            begun.set()
-
-    assert sorted(run(jobs, watch, **values)) == runs
-
-
-def test_a_build_that_cannot_be_judged_ends_all(run: Callable[..., list[list[str]]]) -> None:
-    def fail() -> bool:
-        raise BuildError("the disk is full")
-
-    with pytest.raises(BuildError, match="the disk is full"):
-        run({"a": lambda: True, "b": fail})
-
-
-def test_only_the_first_cell_of_a_vm_is_blamed_for_its_end() -> None:
-    ends = (
-        (1, Outcome.CRASHED),
-        (2, Outcome.PASSED),
-        (2, Outcome.CRASHED),
-        (3, Outcome.TIMEOUT),
-        (4, Outcome.FAILED),
-        (4, Outcome.LOST),
-        # The VM did not come as far as these.
-        (0, Outcome.LOST),
-        (0, Outcome.LOST),
-    )
-    ended = tuple(
-        CellResult(
-            cell=Cell(module="m", language=Language.C, tester="c", variant=str(number)),
-            vm=vm,
-            outcome=outcome,
-        )
-        for number, (vm, outcome) in enumerate(ends)
-    )
-    assert engine.find_doubtful(ended) == (ended[2].cell, ended[5].cell)
