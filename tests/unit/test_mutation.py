@@ -3,11 +3,12 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
 import pytest
 
 from twinmod.base import documents
@@ -19,7 +20,8 @@ from twinmod.experiments import engine
 from twinmod.experiments.engine import Built
 from twinmod.guest.protocol import Outcome
 from twinmod.kernels.model import KernelTree
-from twinmod.project import config, rules
+from twinmod.project import config as project_config
+from twinmod.project import rules
 from twinmod.project.model import Language
 from twinmod.workspace import Prepared, Workspace
 
@@ -30,7 +32,7 @@ import mutants  # noqa: E402
 
 PAGE = mutants.parse_page((ROOT / "tests/mutation/mutants.toml").read_text())
 MUTANTS = mutants.plan_mutants(PAGE)
-CONFIG = config.read_config(ROOT)
+CONFIG = project_config.read_config(ROOT)
 RULES = tuple(number for number, _ in rules.parse_rules((ROOT / "DEVICE.md").read_text()))
 
 MUTANT = mutants.Mutant(
@@ -281,14 +283,19 @@ def script() -> Iterator[ModuleType]:
     del sys.modules["mutation_run"]
 
 
+#: Takes mutants, returns those that come as far as a VM.
+RunMutants = Callable[[tuple[mutants.Mutant, ...]], tuple[mutants.Mutant, ...]]
+
+
+@pytest.fixture
 def run_mutants(
     script: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     tree: KernelTree,
     progress: Progress,
-    selected: tuple[mutants.Mutant, ...],
-) -> tuple[mutants.Mutant, ...]:
-    """Return the mutants that come as far as a VM, on a kernel without Rust."""
+    tmp_path: Path,
+) -> RunMutants:
+    """Run mutants on a kernel without Rust."""
     bare = replace(tree, proof=replace(tree.proof, rustc=""))
     prepared = Prepared(
         chroot=tree.compilers, tree=bare, site_dir=Path("/site"), crates_dir=Path("/crates")
@@ -303,26 +310,24 @@ def run_mutants(
         engine, "run_steps", lambda _, builds, __: {m: builds.find(m) for m in builds.variants}
     )
     monkeypatch.setattr(script, "judge", lambda mutant, *_: mutant)
-    workspace = Workspace(config=CONFIG, progress=progress)
-    ran, _, _ = script.run_mutants(workspace, selected)
-    assert built == [("c",)]
-    return tuple(ran)
+    config = msgspec.structs.replace(CONFIG, out_dir=tmp_path)
+
+    def run(selected: tuple[mutants.Mutant, ...]) -> tuple[mutants.Mutant, ...]:
+        ran, _, _ = script.run_mutants(Workspace(config=config, progress=progress), selected)
+        assert built == [("c",)]
+        return tuple(ran)
+
+    return run
 
 
 def test_mutants_that_a_kernel_cannot_have_are_left_out_and_named(
-    script: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    tree: KernelTree,
-    progress: Progress,
-    told: list[str],
+    run_mutants: RunMutants, told: list[str]
 ) -> None:
     both = (MUTANT, replace(MUTANT, language=Language.RUST))
-    assert run_mutants(script, monkeypatch, tree, progress, both) == (MUTANT,)
+    assert run_mutants(both) == (MUTANT,)
     assert any(line.startswith("mdriver_rust is absent: kernel") for line in told)
 
 
-def test_mutants_of_which_a_kernel_can_have_none_are_refused(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tree: KernelTree, progress: Progress
-) -> None:
+def test_mutants_of_which_a_kernel_can_have_none_are_refused(run_mutants: RunMutants) -> None:
     with pytest.raises(ConfigError, match="nothing is left to do"):
-        run_mutants(script, monkeypatch, tree, progress, (replace(MUTANT, language=Language.RUST),))
+        run_mutants((replace(MUTANT, language=Language.RUST),))

@@ -104,10 +104,7 @@ def find_refusal(error: BuildError) -> str:
         BuildError: It refused nothing, or was ended before it had said all.
     """
     words = dict(error.facts).get("output", "")
-    if (
-        not experiments_variants.parse_compiler_errors(words)
-        or experiments_variants.LAST_ERROR not in words
-    ):
+    if not experiments_variants.is_refusal(words):
         raise error
     return words
 
@@ -174,12 +171,6 @@ class Builds(Generic[Variant]):
             yield ready
             pending = pending[len(ready) :]
 
-    def stop(self) -> None:
-        """Build no more, and end what is being built."""
-        for task in self._tasks.values():
-            task.cancel()
-        parallel.end_all(tuple(self._tasks.values()))
-
 
 @contextmanager
 def start_builds(jobs: Mapping[Variant, Callable[[], Built]]) -> Iterator[Builds[Variant]]:
@@ -188,13 +179,16 @@ def start_builds(jobs: Mapping[Variant, Callable[[], Built]]) -> Iterator[Builds
     Args:
         jobs: By variant, what builds it. What a job raises is raised to who asks for its variant.
     """
+    tasks: dict[Variant, Future[Built]] = {}
     with ThreadPoolExecutor(BUILDERS) as pool:
-        tasks = {variant: pool.submit(_build, job) for variant, job in jobs.items()}
-        builds = Builds(tasks)
         try:
-            yield builds
+            for variant, job in jobs.items():
+                tasks[variant] = pool.submit(_build, job)
+            yield Builds(tasks)
         except BaseException:
-            builds.stop()
+            for task in tasks.values():
+                task.cancel()
+            parallel.end_all(tuple(tasks.values()))
             raise
 
 

@@ -94,6 +94,11 @@ def parse_compiler_errors(words: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if not name.startswith(LAST_ERROR)))
 
 
+def is_refusal(words: str) -> bool:
+    """Tell whether a compiler refused a source, and said all of why."""
+    return bool(parse_compiler_errors(words)) and LAST_ERROR in words
+
+
 def compare_exit_codes(verdicts: Iterable[Judged], *others: ExitCode) -> ExitCode:
     """Return the exit code of a run: of its verdicts, and of what else can fail."""
     good = all(verdict.passed for verdict in verdicts)
