@@ -155,7 +155,7 @@ def run(
 
 
 def test_a_cell_with_a_clone_of_its_own_runs_while_others_are_built(
-    run: Callable[..., list[list[str]]],
+    run: Callable[..., list[list[str]]], told: list[str]
 ) -> None:
     began = Event()
 
@@ -164,6 +164,8 @@ def test_a_cell_with_a_clone_of_its_own_runs_while_others_are_built(
 
     jobs = {"a": lambda: True, "b": build_late}
     assert run(jobs, lambda _: began.set()) == [["a"], ["b"]]
+    assert "1 of 2 built, 0 run" in told
+    assert told[-1] == "2 of 2 built, 2 run"
 
 
 @pytest.mark.parametrize(

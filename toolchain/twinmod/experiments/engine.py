@@ -165,7 +165,7 @@ class Builds(Generic[Variant]):
         pending = self.variants
         while pending:
             for variant in pending[:least]:
-                tally.show("")
+                tally.update()
                 self.find(variant)
             ready = tuple(takewhile(lambda v: self._tasks[v].done(), pending))
             yield ready
@@ -230,39 +230,24 @@ class Ran:
     results: tuple[CellResult, ...]
 
 
-class Tally:
-    """The progress of one step: how many are built and have run, then what is being done.
+class Tally(parallel.Board):
+    """What is shown of a step: how many are built and have run, then what is being done.
 
     Args:
-        progress: Shows it, as one phase that the caller has begun.
+        progress: Shows it.
         builds: The variants.
     """
 
     def __init__(self, progress: Progress, builds: Builds[Any]) -> None:
+        super().__init__(progress, lanes=1)
         self.ran = 0
-        self._progress = progress
         self._builds = builds
 
-    @contextmanager
-    def phase(self, title: str) -> Iterator[None]:
-        """Show what is being done."""
-        self.show(title)
-        yield
-        self.show("")
-
-    def note(self, text: str) -> None:
-        """Show one line."""
-        self._progress.note(text)
-
-    def detail(self, text: str) -> None:
-        """Say how far that is."""
-        self.show(text)
-
-    def show(self, text: str) -> None:
-        """Show how far all is, and a text."""
+    def update(self, lane: int = 0, text: str = "") -> None:
+        """Show how far all is, and what is being done."""
         total = len(self._builds.variants)
         counts = f"{self._builds.done} of {total} built, {self.ran} run"
-        self._progress.detail("; ".join(filter(None, (counts, text))))
+        super().update(lane, "; ".join(filter(None, (counts, text))))
 
 
 @dataclass(kw_only=True)
@@ -410,7 +395,8 @@ def _run_step(
             limit_s=bench.limit_s,
             pytest_args=step.pytest_args,
         )
-        found = bench.run(f"{step.name}-{number}", work, tally)
+        found = bench.run(f"{step.name}-{number}", work, parallel.Lane(tally, 0))
         for variant, cell in cells.items():
             results[variant] = (*results.get(variant, ()), found[cell])
         tally.ran += len(cells)
+        tally.update()
