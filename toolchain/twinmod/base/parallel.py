@@ -31,17 +31,21 @@ class Board:
     Args:
         progress: Shows it.
         lanes: How many.
+        lead: Returns what is shown first.
     """
 
-    def __init__(self, progress: Progress, lanes: int) -> None:
+    def __init__(
+        self, progress: Progress, lanes: int, lead: Callable[[], str] = lambda: ""
+    ) -> None:
         self.progress = progress
         self.details = [""] * lanes
+        self.lead = lead
         self.stopped = Event()
 
     def update(self, lane: int, text: str) -> None:
         """Show how far a lane is."""
         self.details[lane] = text
-        self.progress.detail("; ".join(filter(None, self.details)))
+        self.progress.detail("; ".join(filter(None, (self.lead(), *self.details))))
 
 
 class Lane:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from twinmod.base import documents, parallel
 from twinmod.base.documents import Part
@@ -155,17 +155,17 @@ class Builds(Generic[Variant]):
             progress.detail(f"{number} of {len(self._tasks)} built")
             yield self.find(variant)
 
-    def iterate_ready(self, least: int, tally: "Tally") -> Iterator[tuple[Variant, ...]]:
+    def iterate_ready(self, least: int, progress: Progress) -> Iterator[tuple[Variant, ...]]:
         """Yield variants that are built, as soon as there are some; each once, in their order.
 
         Args:
             least: How many at the least, as far as there are so many.
-            tally: Shows how many there are.
+            progress: Told before each wait.
         """
         pending = self.variants
         while pending:
             for variant in pending[:least]:
-                tally.update()
+                progress.detail("")
                 self.find(variant)
             ready = tuple(takewhile(lambda v: self._tasks[v].done(), pending))
             yield ready
@@ -228,26 +228,6 @@ class Ran:
     built: Built
     # How its cells ended, in the order of the steps; () of one that was refused.
     results: tuple[CellResult, ...]
-
-
-class Tally(parallel.Board):
-    """What is shown of a step: how many are built and have run, then what is being done.
-
-    Args:
-        progress: Shows it.
-        builds: The variants.
-    """
-
-    def __init__(self, progress: Progress, builds: Builds[Any]) -> None:
-        super().__init__(progress, lanes=1)
-        self.ran = 0
-        self._builds = builds
-
-    def update(self, lane: int = 0, text: str = "") -> None:
-        """Show how far all is, and what is being done."""
-        total = len(self._builds.variants)
-        counts = f"{self._builds.done} of {total} built, {self.ran} run"
-        super().update(lane, "; ".join(filter(None, (counts, text))))
 
 
 @dataclass(kw_only=True)
@@ -384,9 +364,13 @@ def _run_step(
     bench: Bench, builds: Builds[Variant], step: Step[Variant], results: Results[Variant]
 ) -> None:
     """Run the cells of a step as they are built; add how they ended to the results."""
-    tally = Tally(bench.progress, builds)
-    least = bench.find_least(len(builds.variants))
-    for number, ready in enumerate(builds.iterate_ready(least, tally), 1):
+    done: dict[Variant, CellResult] = {}
+    total = len(builds.variants)
+    board = parallel.Board(
+        bench.progress, 1, lambda: f"{builds.done} of {total} built, {len(done)} run"
+    )
+    lane = parallel.Lane(board, 0)
+    for number, ready in enumerate(builds.iterate_ready(bench.find_least(total), lane), 1):
         products = dict(_iterate_wanted(step, builds, ready, results))
         cells = {variant: step.plan_cell(variant, p) for variant, p in products.items()}
         work = boot.MatrixWork(
@@ -395,8 +379,8 @@ def _run_step(
             limit_s=bench.limit_s,
             pytest_args=step.pytest_args,
         )
-        found = bench.run(f"{step.name}-{number}", work, parallel.Lane(tally, 0))
-        for variant, cell in cells.items():
-            results[variant] = (*results.get(variant, ()), found[cell])
-        tally.ran += len(cells)
-        tally.update()
+        found = bench.run(f"{step.name}-{number}", work, lane)
+        done.update({variant: found[cell] for variant, cell in cells.items()})
+        lane.detail("")
+    for variant, result in done.items():
+        results[variant] = (*results.get(variant, ()), result)
