@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
@@ -391,6 +392,7 @@ def break_function(broken: Break) -> None:
     for part in function.split("."):
         found = inspect.getattr_static(found, part)
     found = found.fget if isinstance(found, property) else found
+    found = found.func if isinstance(found, cached_property) else found
     text = apply_break((CHECKOUT / broken.path).read_text(), broken)
     inspect.unwrap(getattr(found, "__func__", found)).__code__ = next(
         code
