@@ -220,11 +220,6 @@ def plan_cell(
     )
 
 
-def plan_order(mutants: tuple[Mutant, ...]) -> tuple[Mutant, ...]:
-    """Return mutants in the order in which they run: those that a VM may not survive come last."""
-    return tuple(sorted(mutants, key=lambda mutant: mutant.fatal))
-
-
 def find_caught(result: CellResult, known: Iterable[str]) -> tuple[str, ...]:
     """Return the rules that a cell broke, in the contract's order."""
     return tuple(rule for rule in known if outcomes.compare_rule(result, rule) in CAUGHT)

@@ -140,7 +140,7 @@ def run_mutants(
     wanted = tuple(sorted({mutant.language for mutant in selected}))
     languages = workspace.require_languages(prepared.tree, wanted)
     selected = tuple(mutant for mutant in selected if mutant.language in languages)
-    plans = {m: prepare_build(workspace, prepared, m) for m in mutants.plan_order(selected)}
+    plans = {m: prepare_build(workspace, prepared, m) for m in variants.plan_order(selected)}
     originals = workspace.build(prepared, languages)
     rules = tuple(number for number, _ in project_rules.read_rules(config))
     bench = Bench(

@@ -16,7 +16,7 @@ from twinmod.base.progress import Progress
 from twinmod.builds import build
 from twinmod.cells.model import Cell, CellResult, TestResult
 from twinmod.errors import ConfigError
-from twinmod.experiments import engine
+from twinmod.experiments import engine, variants
 from twinmod.experiments.engine import Built
 from twinmod.guest.protocol import Outcome
 from twinmod.kernels.model import KernelTree
@@ -156,7 +156,7 @@ def test_a_mutant_has_a_cell_of_its_own() -> None:
 
 def test_what_a_vm_may_not_survive_comes_last() -> None:
     five = tuple(replace(MUTANT, fault=name, fatal=name in "bd") for name in "abcde")
-    assert [mutant.fault for mutant in mutants.plan_order(five)] == ["a", "c", "e", "b", "d"]
+    assert [mutant.fault for mutant in variants.plan_order(five)] == ["a", "c", "e", "b", "d"]
 
 
 # -- verdicts ---------------------------------------------------------------------------------

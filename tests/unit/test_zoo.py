@@ -14,7 +14,7 @@ from twinmod.base import documents
 from twinmod.base.progress import Progress
 from twinmod.cells.model import CellResult, TestResult
 from twinmod.errors import BuildError, ConfigError
-from twinmod.experiments import engine, zoo, zoo_run
+from twinmod.experiments import engine, variants, zoo, zoo_run
 from twinmod.experiments.engine import Bench, Builds, Built, Ran
 from twinmod.guest.faults import KernelFault
 from twinmod.guest.protocol import Outcome
@@ -179,8 +179,8 @@ def test_a_program_runs_on_a_driver_without_the_bug() -> None:
 
 
 def test_what_ends_a_vm_comes_last() -> None:
-    quiet = expecting("rule", "R4")
-    assert zoo.plan_order((IN_C, quiet)) == (quiet, IN_C)
+    quiet, crash = expecting("rule", "R4"), expecting("crash", "bug")
+    assert variants.plan_order((crash, IN_C, quiet)) == (quiet, crash, IN_C)
 
 
 def test_a_selection_of_nothing_is_refused() -> None:

@@ -35,7 +35,16 @@ class Judged(Protocol):
         """Whether that is what its entry says."""
 
 
+class Risky(Protocol):
+    """A variant that a VM may not survive."""
+
+    @property
+    def fatal(self) -> bool:
+        """Whether that is so."""
+
+
 Variant = TypeVar("Variant", bound=Named)
+RiskyVariant = TypeVar("RiskyVariant", bound=Risky)
 
 #: The last error of a compiler that came to the end of what it refuses.
 LAST_ERROR = "aborting due to"
@@ -80,6 +89,11 @@ def select(
     if not found:
         raise ConfigError(f"-k {keyword} leaves {none}", hint=hint)
     return found
+
+
+def plan_order(variants: tuple[RiskyVariant, ...]) -> tuple[RiskyVariant, ...]:
+    """Return variants in the order in which they run: those that a VM may not survive come last."""
+    return tuple(sorted(variants, key=lambda variant: variant.fatal))
 
 
 def is_error(line: str) -> bool:

@@ -281,11 +281,6 @@ def plan_cell(attempt: Attempt, module: str) -> Cell:
     )
 
 
-def plan_order(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
-    """Return attempts in the order in which they run: those that end a VM come last."""
-    return tuple(sorted(attempts, key=lambda attempt: attempt.fatal))
-
-
 # -- verdicts ---------------------------------------------------------------------------------
 
 

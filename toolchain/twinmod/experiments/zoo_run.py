@@ -138,7 +138,7 @@ def prepare_jobs(
     """Return what builds each attempt, in the order in which they run; programs are built."""
     programs = prepare_programs(workspace, prepared, attempts)
     jobs: dict[Attempt, Callable[[], Built]] = {}
-    for attempt in zoo.plan_order(attempts):
+    for attempt in variants.plan_order(attempts):
         if attempt in programs:
             jobs[attempt] = engine.plan_built(programs[attempt])
         else:
