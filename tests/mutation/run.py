@@ -33,7 +33,7 @@ from twinmod.workspace import Prepared, Workspace
 
 MUTANTS_PATH = Path(__file__).with_name("mutants.toml")
 
-#: VMs that boot get so many at a time, and those of the next batch are built meanwhile.
+#: So many run together, and those of the next batch are built meanwhile.
 BATCH = 24
 
 #: What a test, a boot, and a silent VM may take. Longer than in a run of the matrix: the next

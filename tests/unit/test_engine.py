@@ -172,6 +172,7 @@ def test_a_cell_with_a_clone_of_its_own_runs_while_others_are_built(
     ("values", "runs"),
     [
         ({}, [["a", "c", "d"]]),
+        ({"batch": 1}, [["a"], ["c"], ["d"]]),
         ({"batch": 2}, [["a"], ["c", "d"]]),
         ({"lanes": 2}, [["a", "d"], ["c"]]),
         ({"lanes": 9}, [["a"], ["c"], ["d"]]),

@@ -155,11 +155,14 @@ class Builds(Generic[Variant]):
             progress.detail(f"{number} of {len(self._tasks)} built")
             yield self.find(variant)
 
-    def iterate_ready(self, least: int, progress: Progress) -> Iterator[tuple[Variant, ...]]:
+    def iterate_ready(
+        self, least: int, most: int, progress: Progress
+    ) -> Iterator[tuple[Variant, ...]]:
         """Yield variants that are built, as soon as there are some; each once, in their order.
 
         Args:
             least: How many at the least, as far as there are so many.
+            most: How many at the most.
             progress: Told before each wait.
         """
         pending = self.variants
@@ -167,7 +170,7 @@ class Builds(Generic[Variant]):
             for variant in pending[:least]:
                 progress.detail("")
                 self.find(variant)
-            ready = tuple(takewhile(lambda v: self._tasks[v].done(), pending))
+            ready = tuple(takewhile(lambda v: self._tasks[v].done(), pending[:most]))
             yield ready
             pending = pending[len(ready) :]
 
@@ -245,7 +248,7 @@ class Bench:
     # Gets a folder for each step.
     out_dir: Path
     progress: Progress
-    # How many variants must be built before VMs boot for them; 0: all.
+    # How many variants run together at the most, and must be built before VMs boot; 0: all.
     batch: int = 0
     # How many VMs that boot run at a time.
     lanes: int = 1
@@ -255,10 +258,6 @@ class Bench:
     def setting(self) -> Setting:
         """What every VM is made of."""
         return ensure_clones(self.prepare(), self.progress)
-
-    def find_least(self, count: int) -> int:
-        """Return how many of so many variants must be built before a VM gets them."""
-        return 1 if self.setting.snapshot else self.batch or count
 
     def run(self, name: str, work: MatrixWork, progress: Progress) -> dict[AnyCell, CellResult]:
         """Run cells; those that ended a VM which was not theirs from its start run once more.
@@ -366,11 +365,13 @@ def _run_step(
     """Run the cells of a step as they are built; add how they ended to the results."""
     done: dict[Variant, CellResult] = {}
     total = len(builds.variants)
+    most = bench.batch or total
+    least = 1 if bench.setting.snapshot else most
     board = parallel.Board(
         bench.progress, 1, lambda: f"{builds.done} of {total} built, {len(done)} run"
     )
     lane = parallel.Lane(board, 0)
-    for number, ready in enumerate(builds.iterate_ready(bench.find_least(total), lane), 1):
+    for number, ready in enumerate(builds.iterate_ready(least, most, lane), 1):
         products = dict(_iterate_wanted(step, builds, ready, results))
         cells = {variant: step.plan_cell(variant, p) for variant, p in products.items()}
         work = boot.MatrixWork(
