@@ -327,6 +327,15 @@ class Machine:
             rest(host)
         note(child=pid)
 
+    def act_stalled(self, name: str) -> None:
+        """Wait until the build of a module runs that comes to no end."""
+        line = f'"stalled": "{name}"'
+        while True:
+            with open(os.path.join(HOME, "started.jsonl"), encoding="utf-8") as file:
+                if line in file.read():
+                    return
+            time.sleep(0.001)
+
     def act_interrupt(self) -> None:
         """Let the host take what was said; then press Ctrl-C there."""
         import fcntl  # noqa: PLC0415 - no other act needs it

@@ -180,7 +180,7 @@ def start_builds(jobs: Mapping[Variant, Callable[[], Built]]) -> Iterator[Builds
     """Build variants in the background, for no longer than the context lasts.
 
     Args:
-        jobs: By variant, what builds it. What a job raises, its variant raises when it is asked for.
+        jobs: By variant, what builds it. What a job raises, Builds.find raises for its variant.
     """
     tasks: dict[Variant, Future[Built]] = {}
     with ThreadPoolExecutor(BUILDERS) as pool:
