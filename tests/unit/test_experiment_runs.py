@@ -104,7 +104,7 @@ def test_what_ends_a_vm_that_others_used_is_judged_by_how_it_ends_alone(
 ) -> None:
     host.refuse("zoo_misuse_rust")
     host.refuse("zoo_leak_rust")
-    host.play("attempt-1/lane-2/vm-1", BOOT, ("cell", "race/c"), fakevm.begin("misuse/c"), KILL)
+    host.play("lane-2/vm-1", BOOT, ("cell", "race/c"), fakevm.begin("misuse/c"), KILL)
     assert host.call("zoo") == ExitCode.TESTS_FAILED
     assert "misuse/c: expected crash (lost), seen nowhere" in capsys.readouterr().out
 
