@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from twinmod.base import cache
@@ -82,10 +83,17 @@ ZOO = {
     "misuse/rust": ("compile", "E0382"),
 }
 
+#: Other layouts, which are modules too.
+LAYOUTS = ("layout_one", "layout_two")
+
 #: The entry whose attempts are programs.
 PROGRAMS = "misuse"
 
-REFUSAL = "error[E0382]: use of moved value: `page`\n --> zoo.rs:9:5\n"
+REFUSAL = """\
+error[E0382]: use of moved value: `page`
+ --> zoo.rs:9:5
+error: aborting due to 1 previous error
+"""
 
 CONFIGURATION = """\
 [tool.twinmod]
@@ -132,6 +140,23 @@ put(value=5)
 """
 
 
+MUTANTS = """\
+[unmutated]
+R2 = "it is a toy"
+[[fault]]
+name = "wrong"
+why = "it is wrong"
+rules = ["R1"]
+refused.rust = "E0382"
+[[fault.c]]
+text = "int toy;"
+with = "int wrong;"
+[[fault.rust]]
+text = "struct Toy;"
+with = "struct Wrong;"
+"""
+
+
 def render_entry(name: str) -> str:
     """Return an entry of the zoo."""
     lines = [
@@ -162,6 +187,8 @@ PROJECT = {
     "matrix/adding/__init__.py": "",
     "matrix/adding/strategy.py": STRATEGY,
     "matrix/adding/corpus/first.replay": SCRIPT,
+    **{f"tests/layouts/{name}.c": "" for name in LAYOUTS},
+    "mutants.toml": MUTANTS,
     "zoo/conftest.py": "",
     "zoo/support/zoo_toy.py": "",
     **{
@@ -284,6 +311,7 @@ def plan_lines(packages: Mapping[str, str]) -> dict[str, Any]:
         "cells": {},
         "packages": packages,
         "refusals": {},
+        "stalls": {},
     }
 
 
@@ -324,13 +352,18 @@ class Host:
         self.write()
 
     def play_cell(self, name: str, *acts: Act) -> None:
-        """Let a cell of every VM be played by a script."""
+        """Let a cell of every VM be played by a script; "matrix c/c" is one of that job alone."""
         self.lines["cells"][name] = acts
         self.write()
 
     def refuse(self, name: str, words: str = REFUSAL) -> None:
         """Let the compilers refuse a module or a program."""
         self.lines["refusals"][name] = words
+        self.write()
+
+    def stall(self, name: str, *, interrupt: bool = False) -> None:
+        """Let the build of a module come to no end; press Ctrl-C when it has begun."""
+        self.lines["stalls"][name] = interrupt
         self.write()
 
     def write(self) -> None:
@@ -372,6 +405,11 @@ class Host:
         words = [*arguments, *cold]
         return cli.run_guarded(lambda: cli.cli(words, standalone_mode=False))
 
+    def call_other(self, other: click.Command, *arguments: str) -> int:
+        """Call a command of a session that is no verb; return its exit code."""
+        words = [*arguments, *(("--cold",) if self.cold else ())]
+        return cli.run_guarded(lambda: other(words, standalone_mode=False))
+
     def read(self, name: str) -> Any:
         """Return a document of a folder of results."""
         return json.loads((self.project_dir / "out" / name).read_text())
@@ -390,16 +428,16 @@ def _is_alive(pid: int, limit_s: float) -> bool:
 
 def make_home(folder: Path, make_elf: MakeElf) -> Path:
     """Make a folder with the player in it, which is called as bwrap."""
-    player_path = folder / "player.py"
     folder.mkdir()
-    player_path.write_text((Path(__file__).parent / "player.py").read_text())
-    # The path of an interpreter on a first line may have no space.
-    call = shlex.join((sys.executable, "-IS", str(player_path)))
+    (folder / "player.py").write_text((Path(__file__).parent / "player.py").read_text())
+    # The path of an interpreter on a first line may have no space. A copy of the folder has a
+    # player of its own.
+    call = f'{shlex.join((sys.executable, "-IS"))} "${{0%/*}}/player.py"'
     (folder / "bwrap").write_text(f'#!/bin/sh\nexec {call} "$@"\n')
     (folder / "bwrap").chmod(0o755)
     (folder / "ko").mkdir()
     attempts = [f"zoo_{name.replace('/', '_')}" for name in ZOO]
-    for name in (*MODULES.values(), *attempts):
+    for name in (*MODULES.values(), *attempts, *LAYOUTS):
         rust = name.endswith("rust")
         content = make_elf(
             {"name": name, "vermagic": f"{RELEASE} SMP "},

@@ -147,8 +147,9 @@ class Machine:
 
     def act_cell(self, name: str) -> None:
         """Play one cell: as it was told for its name, else as one of its job that passes."""
-        cell = self.find_cell(name)
-        script = self.lines["cells"].get(name) or self.lines["jobs"][cell["job"]["kind"]]
+        job = self.find_cell(name)["job"]["kind"]
+        told = self.lines["cells"]
+        script = told.get(f"{job} {name}") or told.get(name) or self.lines["jobs"][job]
         for act, *arguments in script:
             own = [a.replace("@CELL@", name) if isinstance(a, str) else a for a in arguments]
             getattr(self, f"act_{act}")(*own)
@@ -394,6 +395,15 @@ class Machine:
             rest(host)
         note(child=pid)
 
+    def act_stalled(self, name: str) -> None:
+        """Wait until the build of a module runs that comes to no end."""
+        line = f'"stalled": "{name}"'
+        while True:
+            with open(os.path.join(HOME, "started.jsonl"), encoding="utf-8") as file:
+                if line in file.read():
+                    return
+            time.sleep(0.001)
+
     def act_interrupt(self) -> None:
         """Let the host take what was said; then press Ctrl-C there."""
         import fcntl  # noqa: PLC0415 - no other act needs it
@@ -447,12 +457,23 @@ def refuse(name: str) -> None:
         end(2, refusals[name])
 
 
+def stall(name: str) -> None:
+    """Build for good where a test wants that, and press Ctrl-C at the host where it wants that."""
+    stalls = read_json("lines.json")["stalls"]
+    if name in stalls:
+        note(stalled=name)
+        if stalls[name]:
+            os.kill(os.getppid(), signal.SIGINT)
+        rest(os.getppid())
+
+
 def play_make(argv: list[str]) -> None:
     """Build a module: the file that was made for its name."""
     (folder,) = (word[2:] for word in argv if word.startswith("M="))
     inside = folder if folder.startswith("/") else f"/twinmod/linux/{folder}"
     name = os.path.basename(inside)
     refuse(name)
+    stall(name)
     target = os.path.join(find_host_path(inside), f"{name}.ko")
     with open(os.path.join(HOME, "ko", f"{name}.ko"), "rb") as built, open(target, "wb") as file:
         file.write(built.read())

@@ -7,8 +7,9 @@ to the rules that a layout decides. docs/layout.md tells what came of it.
 
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 
 import click
 
@@ -16,7 +17,6 @@ from twinmod import errors
 from twinmod.base import documents
 from twinmod.base import text as base_text
 from twinmod.base.documents import Document, Part
-from twinmod.base.progress import Progress
 from twinmod.bench import figures as bench_figures
 from twinmod.bench import labels
 from twinmod.bench import run as bench_run
@@ -24,11 +24,12 @@ from twinmod.bench.document import MeasuredModule
 from twinmod.bench.figures import Figure
 from twinmod.builds import build as builds_build
 from twinmod.builds import lint as builds_lint
-from twinmod.builds import signing
 from twinmod.builds.product import Product
 from twinmod.cells import outcomes, report
 from twinmod.cells.model import AnyCell, Cell, CellResult, YardsticksCell
 from twinmod.errors import ExitCode
+from twinmod.experiments import engine
+from twinmod.experiments.engine import Bench, Built, Step
 from twinmod.guest.protocol import (
     BufferKind,
     Caller,
@@ -45,7 +46,7 @@ from twinmod.project.model import Language, ModuleSpec
 from twinmod.ui import cli, command
 from twinmod.ui.command import State
 from twinmod.userland import entries, native
-from twinmod.vm import boot, machine, running, session
+from twinmod.vm import boot, machine, session
 from twinmod.workspace import Prepared, Workspace
 
 #: In the order in which they are shown.
@@ -411,64 +412,61 @@ def plan_all_costs(document: LayoutsReport) -> tuple[CostEntry, ...]:
 # -- act --------------------------------------------------------------------------------------
 
 
-def build(workspace: Workspace, prepared: Prepared) -> tuple[tuple[Cell, ...], tuple[Product, ...]]:
-    """Build the twins, as far as the kernel can have them, and every layout."""
+def prepare_jobs(workspace: Workspace, prepared: Prepared) -> dict[Cell, Callable[[], Built]]:
+    """Return what builds each cell's module; the twins, which come first, are built.
+
+    The kernel may not have both of them.
+    """
     config, languages = workspace.config, builds_build.find_languages(prepared.tree)
     twins = tuple(module for module in config.modules if module.language in languages)
-    products = (
-        *workspace.build(prepared, languages),
-        *(
-            signing.sign_product(prepared.tree, builds_build.build(plan, workspace.progress))
-            for plan in plan_builds(config, prepared)
-        ),
+    jobs: tuple[Callable[[], Built], ...] = (
+        *(engine.plan_built(Built(product=p)) for p in workspace.build(prepared, languages)),
+        *(partial(engine.build_module, plan) for plan in plan_builds(config, prepared)),
     )
-    return plan_cells((*twins, *plan_modules())), products
+    return dict(zip(plan_cells((*twins, *plan_modules())), jobs, strict=True))
 
 
-def hold(
-    setting: boot.Setting, work: boot.MatrixWork, out_dir: Path, progress: Progress
-) -> tuple[tuple[tuple[str, CellResult], ...], tuple[session.Boots, ...]]:
-    """Hold every cell to every rule; return (rule, how the cell ended), and what it took."""
-    runs = tuple(
-        (
-            rule,
-            *running.run_cells(
-                setting,
-                replace(work, pytest_args=("--rule", rule, "-k", f"not {TOO_SHORT}")),
-                out_dir / rule,
-                progress,
-            ),
+def plan_steps() -> tuple[Step[Cell], ...]:
+    """Return the steps of every cell: a rule each."""
+    return tuple(
+        Step(
+            name=rule,
+            plan_cell=lambda cell, _: cell,
+            pytest_args=("--rule", rule, "-k", f"not {TOO_SHORT}"),
         )
         for rule in RULES
     )
-    held = tuple((rule, result) for rule, ended, _ in runs for result in ended)
-    return held, tuple(taken for _, _, taken in runs)
 
 
 def run(workspace: Workspace) -> tuple[LayoutsReport, ExitCode]:
     """Build, measure and hold all layouts to the rules; write and return the report."""
     config, progress = workspace.config, workspace.progress
     prepared = workspace.setup()
-    cells, products = build(workspace, prepared)
-    setting = workspace.environment(prepared)
     out_dir = config.out_dir / "layouts"
     shutil.rmtree(out_dir, ignore_errors=True)
-    work = boot.MatrixWork(
-        cells=cells,
-        products=products,
-        limit_s=PATIENCE * config.vm.test_timeout_s,
+    with engine.start_builds(prepare_jobs(workspace, prepared)) as builds:
+        setting = workspace.environment(prepared)
+        bench = Bench(
+            prepare=partial(workspace.prepare_clones, prepared, setting),
+            limit_s=PATIENCE * config.vm.test_timeout_s,
+            out_dir=out_dir,
+            progress=progress,
+        )
+        native_dir = native.ensure_native(prepared.chroot, progress)
+        products = tuple(one.product for one in builds.wait_for_all(progress) if one.product)
+        counting = boot.MeasureWork(
+            cells=(*builds.variants, YardsticksCell()),
+            products=products,
+            measurement=MEASUREMENT,
+            limit_s=bench_run.LIMIT_S,
+        )
+        measured = bench_run.measure(
+            boot.plan_exact(setting, native_dir), counting, BOOTS, out_dir, progress
+        )
+        found = engine.run_steps(bench, builds, plan_steps())
+    held = tuple(
+        (rule, ran.results[number]) for number, rule in enumerate(RULES) for ran in found.values()
     )
-    native_dir = native.ensure_native(prepared.chroot, progress)
-    counting = boot.MeasureWork(
-        cells=(*cells, YardsticksCell()),
-        products=products,
-        measurement=MEASUREMENT,
-        limit_s=bench_run.LIMIT_S,
-    )
-    measured = bench_run.measure(
-        boot.plan_exact(setting, native_dir), counting, BOOTS, out_dir, progress
-    )
-    held, boots = hold(setting, work, out_dir, progress)
     host = Host(
         tree=prepared.tree,
         accelerator=setting.accelerator.name,
@@ -476,10 +474,10 @@ def run(workspace: Workspace) -> tuple[LayoutsReport, ExitCode]:
     )
     document = plan_report(
         host,
-        tuple(plan_result(cell, measured.figures, held) for cell in cells),
+        tuple(plan_result(cell, measured.figures, held) for cell in found),
         measured.figures,
         products,
-        (*measured.boots, *boots),
+        (*measured.boots, *bench.boots),
     )
     documents.write(out_dir / "report.json", document)
     return document, compare_outcomes(measured, held)
@@ -499,10 +497,11 @@ def lint(workspace: Workspace) -> None:
     is_flag=True,
     help="Hold the sources to the kernel's own checks, and measure nothing.",
 )
+@command.cold_option
 @command.kernel_option("Measure on this kernel of [tool.twinmod].")
-def layouts(as_json: bool, only_lint: bool, kernel: str) -> ExitCode:
+def layouts(as_json: bool, only_lint: bool, cold: bool, kernel: str) -> ExitCode:
     """Say what other layouts of the device's memory cost, and which rules they break."""
-    workspace = State().select(kernel)
+    workspace = replace(State().select(kernel), cold=cold)
     with workspace.hold():
         if only_lint:
             lint(workspace)

@@ -12,8 +12,9 @@ from rich.table import Table
 
 from twinmod.base.documents import Document, Part
 from twinmod.cells import outcomes
-from twinmod.cells.model import AnyCell, Cell, CellResult
+from twinmod.cells.model import Cell, CellResult
 from twinmod.errors import ConfigError
+from twinmod.experiments import variants
 from twinmod.guest.protocol import Outcome
 from twinmod.project.model import LANGUAGES, Language
 
@@ -63,7 +64,7 @@ class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"fau
 class Mutant:
     """One fault in one module."""
 
-    name: str
+    fault: str
     language: Language
     why: str
     rules: tuple[str, ...]
@@ -73,9 +74,9 @@ class Mutant:
     refused: str
 
     @property
-    def full_name(self) -> str:
-        """What a report calls it: the language, then the name."""
-        return f"{self.language}/{self.name}"
+    def name(self) -> str:
+        """What a person calls it: the language, then the fault."""
+        return f"{self.language}/{self.fault}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +128,7 @@ def plan_mutants(page: Page) -> tuple[Mutant, ...]:
     """Return every mutant, fault by fault."""
     return tuple(
         Mutant(
-            name=fault.name,
+            fault=fault.name,
             language=language,
             why=fault.why,
             rules=fault.rules,
@@ -149,10 +150,9 @@ def select_mutants(
     Raises:
         ConfigError: None is left.
     """
-    found = tuple(m for m in mutants if m.language in languages and keyword in m.full_name)
-    if not found:
-        raise ConfigError(f"-k {keyword} leaves no mutant", hint="--list shows their names")
-    return found
+    return variants.select(
+        mutants, keyword, languages, none="no mutant", hint="--list shows their names"
+    )
 
 
 def plan_sources(
@@ -174,7 +174,7 @@ def plan_sources(
         counts = {name: content.count(old) for name, content in files.items()}
         if sum(counts.values()) != 1:
             raise ConfigError(
-                f"mutant {mutant.full_name} no longer applies: its text occurs "
+                f"mutant {mutant.name} no longer applies: its text occurs "
                 f"{sum(counts.values())} times, not once",
                 facts=(("text", edit.text.strip("\n")),),
                 hint="write its entry in tests/mutation/mutants.toml anew",
@@ -214,41 +214,10 @@ def plan_cell(
         module=module,
         language=mutant.language,
         tester="c",
-        variant=mutant.name,
+        variant=mutant.fault,
         rules=rules,
         files=find_files(rules, files),
     )
-
-
-def plan_batches(mutants: tuple[Mutant, ...], size: int) -> tuple[tuple[Mutant, ...], ...]:
-    """Return mutants in batches for a VM each: the slow ones last, that a VM may not survive.
-
-    In a batch they come first.
-    """
-    ordered = sorted(mutants, key=lambda mutant: not mutant.fatal)
-    batches = [tuple(ordered[at : at + size]) for at in range(0, len(ordered), size)]
-    return tuple(reversed(batches))
-
-
-def parse_compiler_errors(output: str) -> tuple[str, ...]:
-    """Return the codes of the errors in rustc's words, such as E0599, each once."""
-    return tuple(dict.fromkeys(re.findall(r"^\s*error\[(E\d+)\]", output, re.MULTILINE)))
-
-
-def find_doubtful(found: tuple[CellResult, ...]) -> tuple[AnyCell, ...]:
-    """Return the cells that ended a VM which others had used before.
-
-    What a VM dies of may be the doing of an earlier cell: only the first one is sure to be at
-    fault. The cells must be in the order in which they ran.
-    """
-    doubtful = []
-    first = True
-    for result in found:
-        ended = result.outcome in outcomes.BROKEN_OFF
-        if ended and not first:
-            doubtful.append(result.cell)
-        first = ended
-    return tuple(doubtful)
 
 
 def find_caught(result: CellResult, known: Iterable[str]) -> tuple[str, ...]:
@@ -257,22 +226,16 @@ def find_caught(result: CellResult, known: Iterable[str]) -> tuple[str, ...]:
 
 
 def judge(
-    mutant: Mutant,
-    named: CellResult,
-    every: CellResult | None,
-    known: tuple[str, ...],
-    build_s: float,
+    mutant: Mutant, cells: tuple[CellResult, ...], known: tuple[str, ...], build_s: float
 ) -> Verdict:
     """Return what became of a mutant that ran.
 
     Args:
         mutant: It.
-        named: Its cell with the tests of its own rules.
-        every: Its cell with all tests, None when its own rules caught it.
+        cells: That with the tests of its own rules; then, when they let it pass, that with all.
         known: The contract's rules.
         build_s: What its build took.
     """
-    cells = (named,) if every is None else (named, every)
     caught_by = find_caught(cells[-1], known)
     own = set(caught_by) & set(mutant.rules)
     tests = tuple(test.id for test in cells[-1].tests if test.outcome in CAUGHT)
@@ -294,7 +257,8 @@ def judge_refusal(mutant: Mutant, output: str, build_s: float) -> Verdict:
         output: The compiler's words.
         build_s: What the attempt took.
     """
-    codes = parse_compiler_errors(output)
+    errors = variants.parse_compiler_errors(output)
+    codes = tuple(name for name in errors if re.fullmatch(r"E\d+", name))
     expected = bool(mutant.refused) and mutant.refused in codes
     return Verdict(
         mutant=mutant,
@@ -364,7 +328,7 @@ def plan_report(
         release=release,
         mutants=tuple(
             MutantEntry(
-                name=v.mutant.name,
+                name=v.mutant.fault,
                 module=v.mutant.language,
                 why=v.mutant.why,
                 expected=(v.mutant.refused,) if v.mutant.refused else v.mutant.rules,
@@ -384,32 +348,43 @@ def plan_report(
 
 def render_table(verdicts: tuple[Verdict, ...]) -> Table:
     """Return the table: a line for each mutant."""
-    table = Table(pad_edge=False, box=None)
-    for column in ("mutant", "module", "expected", "caught by", "seconds", ""):
-        table.add_column(column, justify="right" if column == "seconds" else "left", no_wrap=True)
-    for verdict in verdicts:
-        mutant = verdict.mutant
-        table.add_row(
-            mutant.name,
-            mutant.language,
-            mutant.refused or " ".join(mutant.rules),
-            " ".join(verdict.caught_by) or "-",
-            f"{verdict.seconds:.1f}",
-            "" if verdict.outcome == Fate.CAUGHT else verdict.outcome,
+    rows = (
+        (
+            v.mutant.fault,
+            v.mutant.language,
+            v.mutant.refused or " ".join(v.mutant.rules),
+            " ".join(v.caught_by) or "-",
+            f"{v.seconds:.1f}",
+            "" if v.outcome == Fate.CAUGHT else v.outcome,
         )
-    return table
+        for v in verdicts
+    )
+    columns = ("mutant", "module", "expected", "caught by", "seconds", "")
+    return variants.plan_table(columns, rows, fold=False)
 
 
 def render_troubles(verdicts: tuple[Verdict, ...], idle: tuple[str, ...]) -> str:
     """Return what is wrong with each mutant that did not come to what its entry says."""
-    lines = []
-    for verdict in verdicts:
-        if not verdict.passed:
-            lines.append(f"{verdict.mutant.full_name} {verdict.outcome}: {verdict.mutant.why}")
-            lines.extend(f"    {test}" for test in verdict.tests)
-            lines.extend(f"    {line}" for line in verdict.detail.splitlines())
-    lines += [f"{rule} caught none" for rule in idle]
-    return "\n".join(lines)
+    return variants.render_troubles(
+        (
+            *(
+                (
+                    f"{v.mutant.name} {v.outcome}: {v.mutant.why}",
+                    (*v.tests, *v.detail.splitlines()),
+                )
+                for v in verdicts
+                if not v.passed
+            ),
+            *((f"{rule} caught none", ()) for rule in idle),
+        )
+    )
+
+
+def render_list(mutants: tuple[Mutant, ...]) -> str:
+    """Return a line for each mutant."""
+    return variants.render_list(
+        [(m.name, f"{m.refused or ' '.join(m.rules)}: {m.why}") for m in mutants]
+    )
 
 
 def render_totals(verdicts: tuple[Verdict, ...], seconds: float) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What several tests start from: nouns with plain values, and files small enough to make here."""
 
+import signal
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,14 @@ MakeBtf = Callable[[tuple[tuple[int, str, int, tuple[int | str, ...], int, bool]
 def _language(monkeypatch: pytest.MonkeyPatch) -> None:
     """Name commands as outside nox, although these tests may run in a session of it."""
     monkeypatch.delenv(commands.NOX_SESSION, raising=False)
+
+
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    """Take Ctrl-C as at a terminal, also where a shell has put us into the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
 import pytest
 
 from twinmod.base import documents
@@ -15,9 +16,12 @@ from twinmod.base.progress import Progress
 from twinmod.builds import build
 from twinmod.cells.model import Cell, CellResult, TestResult
 from twinmod.errors import ConfigError
+from twinmod.experiments import engine, variants
+from twinmod.experiments.engine import Built
 from twinmod.guest.protocol import Outcome
 from twinmod.kernels.model import KernelTree
-from twinmod.project import config, rules
+from twinmod.project import config as project_config
+from twinmod.project import rules
 from twinmod.project.model import Language
 from twinmod.workspace import Prepared, Workspace
 
@@ -28,11 +32,11 @@ import mutants  # noqa: E402
 
 PAGE = mutants.parse_page((ROOT / "tests/mutation/mutants.toml").read_text())
 MUTANTS = mutants.plan_mutants(PAGE)
-CONFIG = config.read_config(ROOT)
+CONFIG = project_config.read_config(ROOT)
 RULES = tuple(number for number, _ in rules.parse_rules((ROOT / "DEVICE.md").read_text()))
 
 MUTANT = mutants.Mutant(
-    name="short",
+    fault="short",
     language=Language.C,
     why="it stops early",
     rules=("R4", "R5"),
@@ -56,7 +60,7 @@ def ran(outcomes: dict[str, str], outcome: str = "failed") -> CellResult:
 # -- the data ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.full_name)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_applies_to_todays_sources(mutant: mutants.Mutant) -> None:
     sources = build.read_sources(CONFIG.find_module(mutant.language), ROOT)
     mutated = mutants.plan_sources(mutant, sources)
@@ -150,22 +154,9 @@ def test_a_mutant_has_a_cell_of_its_own() -> None:
     assert Cell(module="mdriver_c", language=Language.C, tester="c").name == "c/c"
 
 
-def test_what_a_vm_may_not_survive_is_first_in_the_last_batch() -> None:
-    names = "abcde"
-    five = [replace(MUTANT, name=name, fatal=name in "bd") for name in names]
-    batches = mutants.plan_batches(tuple(five), 2)
-    found = [[mutant.name for mutant in batch] for batch in batches]
-    assert found == [["e"], ["a", "c"], ["b", "d"]]
-
-
-def test_only_the_first_cell_of_a_vm_is_blamed_for_its_end() -> None:
-    cells = [replace(CELL, variant=name) for name in "abcdef"]
-    outcomes = ("crashed", "passed", "crashed", "timeout", "failed", "lost")
-    found = tuple(
-        CellResult(cell=cell, outcome=Outcome(outcome))
-        for cell, outcome in zip(cells, outcomes, strict=True)
-    )
-    assert mutants.find_doubtful(found) == (cells[2], cells[5])
+def test_what_a_vm_may_not_survive_comes_last() -> None:
+    five = tuple(replace(MUTANT, fault=name, fatal=name in "bd") for name in "abcde")
+    assert [mutant.fault for mutant in variants.plan_order(five)] == ["a", "c", "e", "b", "d"]
 
 
 # -- verdicts ---------------------------------------------------------------------------------
@@ -173,7 +164,7 @@ def test_only_the_first_cell_of_a_vm_is_blamed_for_its_end() -> None:
 
 @pytest.mark.parametrize("outcome", mutants.CAUGHT)
 def test_a_mutant_is_caught_by_a_rule_that_it_names(outcome: str) -> None:
-    verdict = mutants.judge(MUTANT, ran({"R4": "passed", "R5": outcome}), None, RULES, 2.0)
+    verdict = mutants.judge(MUTANT, (ran({"R4": "passed", "R5": outcome}),), RULES, 2.0)
     assert (verdict.outcome, verdict.caught_by, verdict.tests) == ("caught", ("R5",), ("test_R5",))
     assert verdict.seconds == 4.0
     assert verdict.passed
@@ -192,13 +183,13 @@ def test_a_mutant_that_its_rules_let_pass_is_held_to_all(
     every: dict[str, str], outcome: str, caught_by: tuple[str, ...]
 ) -> None:
     named = ran({"R4": "passed", "R5": "passed"}, "passed")
-    verdict = mutants.judge(MUTANT, named, ran(every), RULES, 0.0)
+    verdict = mutants.judge(MUTANT, (named, ran(every)), RULES, 0.0)
     assert (verdict.outcome, verdict.caught_by) == (outcome, caught_by)
 
 
 def test_a_module_that_does_not_load_is_caught_by_no_rule() -> None:
     cell = CellResult(cell=CELL, outcome=Outcome.FAILED, problems=("did not load: no",))
-    verdict = mutants.judge(MUTANT, cell, cell, RULES, 0.0)
+    verdict = mutants.judge(MUTANT, (cell, cell), RULES, 0.0)
     assert (verdict.outcome, verdict.detail) == ("survived", "did not load: no")
     assert not verdict.passed
 
@@ -222,7 +213,7 @@ def test_only_the_error_that_an_entry_names_is_a_good_one(refused: str, outcome:
 
 def test_a_mutant_that_must_not_build_and_does_is_judged_by_its_rules() -> None:
     mutant = replace(MUTANT, refused="E0599")
-    verdict = mutants.judge(mutant, ran({"R4": "passed"}), ran({"R4": "passed"}), RULES, 0.0)
+    verdict = mutants.judge(mutant, (ran({"R4": "passed"}),) * 2, RULES, 0.0)
     assert verdict.outcome == "survived"
 
 
@@ -292,14 +283,19 @@ def script() -> Iterator[ModuleType]:
     del sys.modules["mutation_run"]
 
 
+#: Takes mutants, returns those that come as far as a VM.
+RunMutants = Callable[[tuple[mutants.Mutant, ...]], tuple[mutants.Mutant, ...]]
+
+
+@pytest.fixture
 def run_mutants(
     script: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     tree: KernelTree,
     progress: Progress,
-    selected: tuple[mutants.Mutant, ...],
-) -> tuple[mutants.Mutant, ...]:
-    """Return the mutants that come as far as a VM, on a kernel without Rust."""
+    tmp_path: Path,
+) -> RunMutants:
+    """Run mutants on a kernel without Rust."""
     bare = replace(tree, proof=replace(tree.proof, rustc=""))
     prepared = Prepared(
         chroot=tree.compilers, tree=bare, site_dir=Path("/site"), crates_dir=Path("/crates")
@@ -307,29 +303,31 @@ def run_mutants(
     built: list[tuple[str, ...]] = []
     monkeypatch.setattr(Workspace, "setup", lambda _: prepared)
     monkeypatch.setattr(Workspace, "build", lambda *arguments: built.append(arguments[2]))
-    for name in ("prepare_setting", "build_one", "require_originals"):
+    for name in ("prepare_build", "require_originals"):
         monkeypatch.setattr(script, name, lambda *_: None)
-    monkeypatch.setattr(script, "run_batches", lambda *arguments: arguments[2])
-    workspace = Workspace(config=CONFIG, progress=progress)
-    ran, _, _ = script.run_mutants(workspace, selected)
-    assert built == [("c",)]
-    return tuple(ran)
+    monkeypatch.setattr(script, "build_one", lambda *_: Built())
+    monkeypatch.setattr(
+        engine, "run_steps", lambda _, builds, __: {m: builds.find(m) for m in builds.variants}
+    )
+    monkeypatch.setattr(script, "judge", lambda mutant, *_: mutant)
+    config = msgspec.structs.replace(CONFIG, out_dir=tmp_path)
+
+    def run(selected: tuple[mutants.Mutant, ...]) -> tuple[mutants.Mutant, ...]:
+        ran, _, _ = script.run_mutants(Workspace(config=config, progress=progress), selected)
+        assert built == [("c",)]
+        return tuple(ran)
+
+    return run
 
 
 def test_mutants_that_a_kernel_cannot_have_are_left_out_and_named(
-    script: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    tree: KernelTree,
-    progress: Progress,
-    told: list[str],
+    run_mutants: RunMutants, told: list[str]
 ) -> None:
     both = (MUTANT, replace(MUTANT, language=Language.RUST))
-    assert run_mutants(script, monkeypatch, tree, progress, both) == (MUTANT,)
+    assert run_mutants(both) == (MUTANT,)
     assert any(line.startswith("mdriver_rust is absent: kernel") for line in told)
 
 
-def test_mutants_of_which_a_kernel_can_have_none_are_refused(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tree: KernelTree, progress: Progress
-) -> None:
+def test_mutants_of_which_a_kernel_can_have_none_are_refused(run_mutants: RunMutants) -> None:
     with pytest.raises(ConfigError, match="nothing is left to do"):
-        run_mutants(script, monkeypatch, tree, progress, (replace(MUTANT, language=Language.RUST),))
+        run_mutants((replace(MUTANT, language=Language.RUST),))

@@ -7,7 +7,6 @@ it is in a run. See tests/fakevm.
 
 import json
 import os
-import signal
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
@@ -38,14 +37,6 @@ def _few_draws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = configuration.storage_directory(intent_to_write=False).path
     yield
     configuration.set_hypothesis_home_dir(before)
-
-
-@pytest.fixture
-def _ctrl_c() -> Iterator[None]:
-    """Take Ctrl-C as at a terminal, also where a shell has put us into the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -367,70 +358,6 @@ def test_counts_that_are_not_whole_end_a_benchmark(
     host.play_cell("c/c", *fakevm.measure(broken=True))
     assert host.call("bench", "--quick", "--mode", "exact") == ExitCode.VM_LOST
     assert "what a VM counted is not whole" in capsys.readouterr().err
-    assert not host.left
-
-
-# -- the zoo ----------------------------------------------------------------------------------
-
-
-def stop_all(host: Host) -> None:
-    """Let everything of the zoo be stopped by what is expected to."""
-    failing = fakevm.run_test("R1", "failed", "test_leak.py:3: 1 page is lost")
-    host.play_cell("leak/c", fakevm.begin("leak/c"), *failing, fakevm.end("failed"))
-    host.play_cell("misuse/c", fakevm.begin("misuse/c"), KILL)
-    host.refuse("zoo_leak_rust")
-    host.refuse("zoo_misuse_rust")
-
-
-def test_the_zoo_says_of_each_attempt_what_stopped_it(
-    host: Host, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stop_all(host)
-    assert host.call("zoo") == ExitCode.PASSED
-    report = host.read("zoo/report.json")
-    seen = {
-        f"{entry['name']}/{variant}": (entry[variant]["stopped_by"], entry[variant]["by"])
-        for entry in report["entries"]
-        for variant in ("c", "rust")
-    }
-    assert seen == fakevm.ZOO
-    assert (report["mismatches"], report["kernels"]) == ([], {"stock": fakevm.RELEASE})
-    assert "6 of 6 attempts stopped as expected" in capsys.readouterr().out
-    # Two lanes, and another VM for what a death left.
-    assert len(host.vms) in (2, 3)
-    assert {path.split("/")[3] for path in host.vms} == {"lane-1", "lane-2"}
-    matrix = {path.name for path in (host.project_dir / "out/zoo/tests").iterdir()}
-    assert {"test_race.py", "conftest.py", "zoo_toy.py", "zoo_misuse_c"} <= matrix
-    assert not host.left
-
-
-def test_a_refusal_by_a_compiler_is_remembered(host: Host) -> None:
-    stop_all(host)
-    assert host.call("zoo", "-k", "leak/rust") == ExitCode.PASSED
-    host.lines["refusals"].clear()
-    host.write()
-    assert host.call("zoo", "-k", "leak/rust") == ExitCode.PASSED
-    (host.project_dir / "zoo/leak/zoo_leak_rust.rs").write_text("// mended\n")
-    assert host.call("zoo", "-k", "leak/rust") == ExitCode.TESTS_FAILED
-
-
-def test_an_attempt_that_something_else_stops_is_a_mismatch(
-    host: Host, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert host.call("zoo", "-k", "leak", "--module", "c") == ExitCode.TESTS_FAILED
-    assert "leak/c: expected rule (R1), seen nowhere" in capsys.readouterr().out
-    host.refuse("zoo_leak_c", "make: *** no rule\n")
-    (host.project_dir / "zoo/leak/zoo_leak_c.c").write_text("// other\n")
-    assert host.call("zoo", "-k", "leak", "--module", "c") == ExitCode.BUILD_FAILED
-
-
-def test_a_lane_of_the_zoo_whose_vm_does_not_boot_ends_the_others(
-    host: Host, capsys: pytest.CaptureFixture[str]
-) -> None:
-    host.play("lane-1/vm-1", ("exit", 1))
-    host.play("lane-2/vm-1", SILENCE)
-    assert host.call("zoo", "-k", "race") == ExitCode.VM_LOST
-    assert "the VM ended before its first cell" in capsys.readouterr().err
     assert not host.left
 
 

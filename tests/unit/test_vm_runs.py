@@ -6,8 +6,6 @@ QEMU is a program that plays a script; everything else is as it is in a run. See
 
 import json
 import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,14 +43,6 @@ def host(
 @pytest.fixture
 def bench(host: Host, progress: Progress) -> Bench:
     return fakevm.make_bench(host, progress)
-
-
-@pytest.fixture
-def _ctrl_c() -> Iterator[None]:
-    """Take Ctrl-C as at a terminal, also where a shell has put us into the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

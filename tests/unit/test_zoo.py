@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The zoo's entries are whole, and what stopped an attempt is read from what really happened."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,8 @@ from twinmod.base import documents
 from twinmod.base.progress import Progress
 from twinmod.cells.model import CellResult, TestResult
 from twinmod.errors import BuildError, ConfigError
-from twinmod.experiments import zoo, zoo_run
+from twinmod.experiments import engine, variants, zoo, zoo_run
+from twinmod.experiments.engine import Bench, Builds, Built, Ran
 from twinmod.guest.faults import KernelFault
 from twinmod.guest.protocol import Outcome
 from twinmod.kernels.model import KernelTree
@@ -45,7 +45,7 @@ by = "E0382"
 """
 ENTRY = zoo.parse_entry("bug", TEXT.encode())
 IN_C, IN_RUST = ENTRY.attempts
-CELL = zoo.plan_cell(IN_C, {})
+CELL = zoo.plan_cell(IN_C, IN_C.stem)
 
 WORDS = """make: Entering directory
 error[E0382]: use of moved value: `buffer`
@@ -169,19 +169,18 @@ def test_both_languages_are_built_as_the_twins_are() -> None:
 
 
 def test_every_cell_has_a_name_of_its_own() -> None:
-    drivers = {Language.C: "mdriver_c", Language.RUST: "mdriver_rust"}
-    names = [zoo.plan_cell(attempt, drivers).name for attempt in ATTEMPTS]
+    names = [zoo.plan_cell(attempt, "mdriver_c").name for attempt in ATTEMPTS]
     assert len(set(names)) == len(names)
 
 
 def test_a_program_runs_on_a_driver_without_the_bug() -> None:
-    cell = zoo.plan_cell(replace(IN_C, space=zoo.Space.USER), {Language.C: "mdriver_c"})
+    cell = zoo.plan_cell(replace(IN_C, space=zoo.Space.USER), "mdriver_c")
     assert (cell.module, cell.tester) == ("mdriver_c", "c")
 
 
 def test_what_ends_a_vm_comes_last() -> None:
-    quiet = expecting("rule", "R4")
-    assert zoo.plan_order((IN_C, quiet)) == (quiet, IN_C)
+    quiet, crash = expecting("rule", "R4"), expecting("crash", "bug")
+    assert variants.plan_order((crash, IN_C, quiet)) == (quiet, crash, IN_C)
 
 
 def test_a_selection_of_nothing_is_refused() -> None:
@@ -252,13 +251,6 @@ def test_a_refusal_names_the_compilers_error_and_quotes_it() -> None:
     assert verdict.passed
 
 
-def test_an_error_without_a_code_is_named_by_its_text() -> None:
-    assert zoo.parse_compiler_errors("error: no literal\nerror[E0308]: x") == (
-        "no literal",
-        "E0308",
-    )
-
-
 @pytest.mark.parametrize(
     "attempt",
     [expecting("rule", "R4"), expecting("sanitizer", "kcsan"), expecting("crash", "kasan")],
@@ -327,17 +319,6 @@ def test_the_table_has_a_line_for_each_bug_and_each_further_attempt() -> None:
     assert zoo.render_totals(verdicts, 9.6) == "2 of 3 attempts stopped as expected, in 10 s"
 
 
-def test_a_refusal_is_remembered_for_exactly_the_same_attempt(tmp_path: Path) -> None:
-    path = tmp_path / "refused.json"
-    assert zoo_run.read_refusal(path, "a") == ""
-    path.write_text(json.dumps({"digest": "a", "words": WORDS}))
-    assert zoo_run.read_refusal(path, "a") == WORDS
-    assert zoo_run.read_refusal(path, "b") == ""
-    for damaged in ("{}", '{"digest": "a", "words": 7}', "[" * 100_000):
-        path.write_text(damaged)
-        assert zoo_run.read_refusal(path, "a") == ""
-
-
 # -- a run ------------------------------------------------------------------------------------
 
 
@@ -358,15 +339,18 @@ def run_zoo(
         bare = replace(tree, proof=replace(tree.proof, rustc=""))
         return Prepared(chroot=tree.compilers, tree=bare, site_dir=tmp_path, crates_dir=tmp_path)
 
-    def run_built(*arguments: Any) -> tuple[tuple[zoo.Verdict, ...], int]:
-        return tuple(zoo.judge(b.attempt, complain(b.attempt.expected.by)) for b in arguments[2]), 1
+    def prepare_jobs(*arguments: Any) -> dict[zoo.Attempt, Callable[[], Built]]:
+        return {attempt: engine.plan_built(Built()) for attempt in arguments[2]}
 
-    def build_attempts(*arguments: Any) -> tuple[zoo_run.Built, ...]:
-        return tuple(zoo_run.Built(attempt=a, program_path=tmp_path) for a in arguments[2])
+    def run_steps(_: Bench, builds: Builds[zoo.Attempt], *__: Any) -> dict[zoo.Attempt, Ran]:
+        return {
+            attempt: Ran(built=builds.find(attempt), results=(complain(attempt.expected.by),))
+            for attempt in builds.variants
+        }
 
     monkeypatch.setattr(Workspace, "setup", setup)
-    monkeypatch.setattr(zoo_run, "run_built", run_built)
-    monkeypatch.setattr(zoo_run, "build_attempts", build_attempts)
+    monkeypatch.setattr(zoo_run, "prepare_jobs", prepare_jobs)
+    monkeypatch.setattr(engine, "run_steps", run_steps)
     config = msgspec.structs.replace(CONFIG, out_dir=tmp_path / "out")
 
     def run_attempts(attempts: tuple[zoo.Attempt, ...], name: str) -> zoo_run.ZooRun:

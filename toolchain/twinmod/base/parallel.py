@@ -2,11 +2,11 @@
 """Several works at the same time, on one terminal: what waits for VMs has processors to spare."""
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from threading import Event
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from twinmod.base import process
 from twinmod.base.progress import Progress
@@ -31,22 +31,21 @@ class Board:
     Args:
         progress: Shows it.
         lanes: How many.
+        lead: Returns what is shown first.
     """
 
-    def __init__(self, progress: Progress, lanes: int) -> None:
+    def __init__(
+        self, progress: Progress, lanes: int, lead: Callable[[], str] = lambda: ""
+    ) -> None:
         self.progress = progress
         self.details = [""] * lanes
+        self.lead = lead
         self.stopped = Event()
-
-    def stop(self) -> None:
-        """Let no lane begin anything new, and end what they wait for."""
-        self.stopped.set()
-        process.kill_all()
 
     def update(self, lane: int, text: str) -> None:
         """Show how far a lane is."""
         self.details[lane] = text
-        self.progress.detail("; ".join(filter(None, self.details)))
+        self.progress.detail("; ".join(filter(None, (self.lead(), *self.details))))
 
 
 class Lane:
@@ -111,9 +110,15 @@ def run_all(
             if failed:
                 failed[0].result()
         except BaseException:
-            board.stop()
-            # One that was about to start something when it all was ended has started it now.
-            while wait(futures, STOP_INTERVAL_S).not_done:
-                process.kill_all()
+            board.stopped.set()
+            end_all(futures)
             raise
         return tuple(future.result() for future in futures)
+
+
+def end_all(futures: Sequence[Future[Any]]) -> None:
+    """End every process until works are over that were told to begin nothing new."""
+    process.kill_all()
+    # One that was about to start something when it all was ended has started it now.
+    while wait(futures, STOP_INTERVAL_S).not_done:
+        process.kill_all()

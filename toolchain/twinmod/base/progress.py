@@ -27,6 +27,22 @@ class Progress(Protocol):
         """Say how far the running phase is, beside its elapsed time."""
 
 
+class Quiet:
+    """Progress of what runs in the background: its caller says how far it is."""
+
+    @contextmanager
+    def phase(self, title: str) -> Iterator[None]:
+        """Say nothing."""
+        del title
+        yield
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+    def detail(self, text: str) -> None:
+        """Say nothing."""
+
+
 #: Seconds between the lines that say, where no terminal shows it, that a phase still runs.
 HEARTBEAT_S = 20.0
 

@@ -12,11 +12,11 @@ import msgspec
 from rich.table import Table
 
 from twinmod.base import commands
-from twinmod.base import text as base_text
 from twinmod.base.documents import Document, Part
 from twinmod.cells import outcomes
 from twinmod.cells.model import Cell, CellResult
 from twinmod.errors import ConfigError, TwinmodError
+from twinmod.experiments import variants
 from twinmod.guest.protocol import Outcome
 from twinmod.project.model import LANGUAGES, Language, ModuleSpec
 
@@ -119,6 +119,11 @@ class Attempt:
     def name(self) -> str:
         """What a report calls it."""
         return f"{self.entry}/{self.variant}"
+
+    @property
+    def fatal(self) -> bool:
+        """Whether a VM may not survive it."""
+        return self.expected.stopped_by in (Stop.SANITIZER, Stop.CRASH)
 
     @property
     def stem(self) -> str:
@@ -240,17 +245,13 @@ def select_attempts(
     Raises:
         ConfigError: None is left.
     """
-    found = tuple(
-        attempt
-        for entry in entries
-        for attempt in entry.attempts
-        if attempt.language in languages and keyword in attempt.name
+    return variants.select(
+        tuple(attempt for entry in entries for attempt in entry.attempts),
+        keyword,
+        languages,
+        none="nothing of the zoo",
+        hint=commands.render("zoo", "--list"),
     )
-    if not found:
-        raise ConfigError(
-            f"-k {keyword} leaves nothing of the zoo", hint=commands.render("zoo", "--list")
-        )
-    return found
 
 
 def plan_module(attempt: Attempt) -> ModuleSpec:
@@ -264,27 +265,19 @@ def plan_module(attempt: Attempt) -> ModuleSpec:
     )
 
 
-def plan_cell(attempt: Attempt, drivers: Mapping[Language, str]) -> Cell:
+def plan_cell(attempt: Attempt, module: str) -> Cell:
     """Return the cell that an attempt runs in.
 
     Args:
         attempt: It.
-        drivers: By language, the module that programs in user space use: one without the bug.
+        module: The kernel's name of the module; one without the bug for a program in user space.
     """
-    module = drivers[attempt.language] if attempt.space == Space.USER else attempt.stem
     return Cell(
         module=module,
         language=attempt.language,
         tester=attempt.variant,
         label=attempt.entry,
         files=(f"test_{attempt.entry}.py",),
-    )
-
-
-def plan_order(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
-    """Return attempts in the order in which they run: those that end a VM come last."""
-    return tuple(
-        sorted(attempts, key=lambda a: a.expected.stopped_by in (Stop.SANITIZER, Stop.CRASH))
     )
 
 
@@ -336,25 +329,13 @@ def judge_refusal(attempt: Attempt, words: str) -> Verdict:
         words: The compiler's.
     """
     lines = words.splitlines()
-    first = next((i for i, line in enumerate(lines) if is_error(line)), 0)
+    first = next((i for i, line in enumerate(lines) if variants.is_error(line)), 0)
     return Verdict(
         attempt=attempt,
         stopped_by=Stop.COMPILE,
-        by="; ".join(parse_compiler_errors(words)),
+        by="; ".join(variants.parse_compiler_errors(words)),
         evidence=tuple(lines[first : first + EVIDENCE_LINES]),
     )
-
-
-def is_error(line: str) -> bool:
-    """Tell whether a compiler's message of an error begins with a line."""
-    return bool(re.match(r"\s*error(\[E\d+\])?: ", line))
-
-
-def parse_compiler_errors(words: str) -> tuple[str, ...]:
-    """Return the codes of a compiler's errors, each once; the text of those that have none."""
-    found = re.findall(r"^\s*error(?:\[(E\d+)\])?: (.*)", words, re.MULTILINE)
-    names = (code or text.strip() for code, text in found)
-    return tuple(dict.fromkeys(name for name in names if not name.startswith("aborting due")))
 
 
 # -- the report -------------------------------------------------------------------------------
@@ -489,24 +470,19 @@ def render_stop(stopped_by: Stop, by: str) -> str:
 
 def render_table(verdicts: tuple[Verdict, ...]) -> Table:
     """Return the table: a line for each bug, and for each further attempt at it."""
-    table = Table(pad_edge=False, box=None)
-    for column in ("bug", "C", "Rust", "as expected"):
-        table.add_column(column, overflow="fold")
     found = {(v.attempt.entry, v.attempt.variant): v for v in verdicts}
+    rows: list[tuple[str, ...]] = []
     for name in dict.fromkeys(v.attempt.entry for v in verdicts):
         pair = tuple(v for key in LANGUAGES if (v := found.get((name, key))))
         cells = [_render_verdict(found.get((name, key))) for key in LANGUAGES]
         if pair:
-            table.add_row(name, *cells, _render_agreement(pair))
-        for verdict in verdicts:
-            if verdict.attempt.entry == name and verdict.attempt.variant not in LANGUAGES:
-                table.add_row(
-                    f"  {verdict.attempt.variant}",
-                    "",
-                    _render_verdict(verdict),
-                    _render_agreement((verdict,)),
-                )
-    return table
+            rows.append((name, *cells, _render_agreement(pair)))
+        rows += (
+            (f"  {v.attempt.variant}", "", _render_verdict(v), _render_agreement((v,)))
+            for v in verdicts
+            if v.attempt.entry == name and v.attempt.variant not in LANGUAGES
+        )
+    return variants.plan_table(("bug", "C", "Rust", "as expected"), rows, fold=True)
 
 
 def _render_verdict(verdict: Verdict | None) -> str:
@@ -519,23 +495,23 @@ def _render_agreement(verdicts: tuple[Verdict, ...]) -> str:
 
 def render_troubles(verdicts: tuple[Verdict, ...]) -> str:
     """Return, for each attempt that was not stopped as it says, what was expected and seen."""
-    lines = []
-    for verdict in verdicts:
-        if not verdict.passed:
-            expected = verdict.attempt.expected
-            lines.append(
-                f"{verdict.attempt.name}: expected "
-                f"{render_stop(expected.stopped_by, expected.by)}, "
-                f"seen {render_stop(verdict.stopped_by, verdict.by)}"
-            )
-            lines.extend(f"    {line}" for line in verdict.evidence)
-    return "\n".join(lines)
+    return variants.render_troubles(
+        (f"{v.attempt.name}: expected {_render_expected(v)}, seen {_render_verdict(v)}", v.evidence)
+        for v in verdicts
+        if not v.passed
+    )
+
+
+def _render_expected(verdict: Verdict) -> str:
+    expected = verdict.attempt.expected
+    return render_stop(expected.stopped_by, expected.by)
 
 
 def render_list(attempts: tuple[Attempt, ...]) -> str:
     """Return a line for each attempt, with what it expects."""
-    rows = [(a.name, a.kernel, render_stop(a.expected.stopped_by, a.expected.by)) for a in attempts]
-    return "\n".join(base_text.render_columns(rows, others="left"))
+    return variants.render_list(
+        [(a.name, a.kernel, render_stop(a.expected.stopped_by, a.expected.by)) for a in attempts]
+    )
 
 
 def render_totals(verdicts: tuple[Verdict, ...], seconds: float) -> str:

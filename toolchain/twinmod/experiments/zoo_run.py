@@ -12,56 +12,21 @@ import msgspec
 
 from twinmod import errors
 from twinmod.base import documents, each, parallel, process, sandbox
-from twinmod.base.documents import Part
 from twinmod.base.process import Command
-from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Chroot, Enter
-from twinmod.builds import build, signing
-from twinmod.builds.product import Product
-from twinmod.cells.model import CellResult
+from twinmod.builds import build
 from twinmod.errors import BuildError, ConfigError, TwinmodError
-from twinmod.experiments import zoo
+from twinmod.experiments import engine, variants, zoo
+from twinmod.experiments.engine import Bench, Built, Ran, Step
+from twinmod.experiments.variants import Shown
 from twinmod.experiments.zoo import Attempt, Entry, KernelRun, Verdict, ZooReport
 from twinmod.project.config import Config
 from twinmod.project.model import Language
-from twinmod.vm import boot, results, session
-from twinmod.vm import running as vm_running
+from twinmod.vm import boot
 from twinmod.workspace import Prepared, Workspace
-
-#: What a lane of VMs comes to: as guest.run_cells has it.
-Ended = tuple[tuple[CellResult, ...], session.Boots]
-
-#: A compiler's last words on an attempt that it refused, beside the attempt's stage.
-REFUSAL = ".twinmod.refused.json"
 
 #: What a compiler may take for a program.
 PROGRAM_TIMEOUT_S = 120.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
-    """What became of an attempt in the compiler's hands."""
-
-    attempt: Attempt
-    # None: it was refused, or is a program.
-    product: Product | None = None
-    program_path: Path | None = None
-    # The compiler's words when it refused.
-    words: str = ""
-
-    @property
-    def runs(self) -> bool:
-        """Whether there is something to run."""
-        return bool(self.product or self.program_path)
-
-
-class Refusal(Part, frozen=True, kw_only=True):
-    """The record of an attempt that did not compile."""
-
-    # Of the plan of its build.
-    digest: str
-    # The compiler's.
-    words: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,48 +73,6 @@ def prepare_build(config: Config, prepared: Prepared, attempt: Attempt) -> build
     )
 
 
-def build_module(plan: build.BuildPlan, attempt: Attempt, progress: Progress) -> Built:
-    """Build an attempt's module; a refusal is a result, and is remembered as a product is."""
-    refusal_path = plan.stage_dir / REFUSAL
-    words = read_refusal(refusal_path, plan.digest)
-    if words:
-        return Built(attempt=attempt, words=words)
-    try:
-        return Built(attempt=attempt, product=build.build(plan, progress))
-    except BuildError as error:
-        words = find_words(error)
-        documents.write(refusal_path, Refusal(digest=plan.digest, words=words))
-        return Built(attempt=attempt, words=words)
-
-
-def sign(prepared: Prepared, built: Built) -> Built:
-    """Return an attempt whose module, if there is one, is as its kernel takes it."""
-    if built.product is None:
-        return built
-    return replace(built, product=signing.sign_product(prepared.tree, built.product))
-
-
-def read_refusal(path: Path, digest: str) -> str:
-    """Return the compiler's words on exactly the same attempt, "" when there are none."""
-    try:
-        record = documents.parse_part(path.read_bytes(), Refusal)
-    except (OSError, *documents.INVALID):
-        return ""
-    return record.words if record.digest == digest else ""
-
-
-def find_words(error: BuildError) -> str:
-    """Return a compiler's words in the error that it made.
-
-    Raises:
-        BuildError: It refused nothing: something else went wrong.
-    """
-    words = dict(error.facts).get("output", "")
-    if not zoo.parse_compiler_errors(words):
-        raise error
-    return words
-
-
 def plan_program(attempt: Attempt, root: Chroot, source_dir: Path, out_dir: Path) -> Command:
     """Return what compiles an attempt that is a program, with the chroot's compilers."""
     source, target = sandbox.INSIDE / "source", sandbox.INSIDE / "target"
@@ -171,58 +94,89 @@ def plan_program(attempt: Attempt, root: Chroot, source_dir: Path, out_dir: Path
     )
 
 
-def build_program(workspace: Workspace, root: Chroot, attempt: Attempt) -> Built:
-    """Compile an attempt that is a program; a refusal is a result."""
-    out_dir = workspace.out_dir / "zoo/programs"
+def build_program(workspace: Workspace, root: Chroot, attempt: Attempt) -> str:
+    """Compile an attempt that is a program; return the compiler's words when it refuses."""
+    out_dir = find_programs_dir(workspace.config)
     out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / attempt.stem).unlink(missing_ok=True)
     source_dir = workspace.config.root_dir / "zoo" / attempt.entry
     command = plan_program(attempt, root, source_dir, out_dir)
     try:
         with workspace.progress.phase(f"program {attempt.stem}"):
             process.run(replace(command, tail_lines=build.COMPILER_LINES))
     except BuildError as error:
-        return Built(attempt=attempt, words=find_words(error))
-    return Built(attempt=attempt, program_path=out_dir / attempt.stem)
+        return engine.find_refusal(error)
+    return ""
 
 
-def build_attempts(
-    workspace: Workspace, prepared: Prepared, attempts: Iterable[Attempt]
-) -> tuple[Built, ...]:
-    """Build the attempts that run on one kernel."""
+def find_programs_dir(config: Config) -> Path:
+    """Return the folder of the attempts that are programs."""
+    return config.out_dir / "zoo/programs"
 
-    def build_one(attempt: Attempt) -> Built:
-        if attempt.space == zoo.Space.USER:
-            return build_program(workspace, prepared.chroot, attempt)
-        plan = prepare_build(workspace.config, prepared, attempt)
-        return sign(prepared, build_module(plan, attempt, workspace.progress))
 
-    return tuple(map(build_one, attempts))
+def prepare_programs(
+    workspace: Workspace, prepared: Prepared, attempts: tuple[Attempt, ...]
+) -> dict[Attempt, Built]:
+    """Compile the attempts that are programs, which run on a module without the bug."""
+    words = {
+        attempt: build_program(workspace, prepared.chroot, attempt)
+        for attempt in attempts
+        if attempt.space == zoo.Space.USER
+    }
+    needed = not all(words.values())
+    languages = build.find_languages(prepared.tree)
+    drivers = {p.language: p for p in workspace.build(prepared, languages)} if needed else {}
+    return {
+        attempt: Built(words=refusal) if refusal else Built(product=drivers[attempt.language])
+        for attempt, refusal in words.items()
+    }
+
+
+def prepare_jobs(
+    workspace: Workspace, prepared: Prepared, attempts: tuple[Attempt, ...]
+) -> dict[Attempt, Callable[[], Built]]:
+    """Return what builds each attempt, in the order in which they run; programs are built."""
+    programs = prepare_programs(workspace, prepared, attempts)
+    jobs: dict[Attempt, Callable[[], Built]] = {}
+    for attempt in variants.plan_order(attempts):
+        if attempt in programs:
+            jobs[attempt] = engine.plan_built(programs[attempt])
+        else:
+            plan = prepare_build(workspace.config, prepared, attempt)
+            jobs[attempt] = partial(engine.build_or_refuse, plan)
+    return jobs
 
 
 # -- run --------------------------------------------------------------------------------------
 
 
-def write_tests(config: Config, entries: Iterable[str], built: Iterable[Built]) -> Path:
-    """Write the folder that a VM takes for the matrix: the tests of entries, and programs."""
+def write_tests(config: Config, attempts: Iterable[Attempt]) -> Path:
+    """Write the folder that a VM takes for the matrix: the tests of attempts, and programs."""
     zoo_dir = config.root_dir / "zoo"
     tests_dir = config.out_dir / "zoo/tests"
     shutil.rmtree(tests_dir, ignore_errors=True)
     tests_dir.mkdir(parents=True)
-    paths = [
+    entries = dict.fromkeys(attempt.entry for attempt in attempts)
+    programs = (find_programs_dir(config) / a.stem for a in attempts if a.space == zoo.Space.USER)
+    paths = (
         zoo_dir / "conftest.py",
         *sorted((zoo_dir / "support").glob("*.py")),
-    ]
-    paths += [zoo_dir / name / f"test_{name}.py" for name in entries]
-    paths += [b.program_path for b in built if b.program_path]
+        *(zoo_dir / name / f"test_{name}.py" for name in entries),
+        *(path for path in programs if path.exists()),
+    )
     for path in paths:
         shutil.copy(path, tests_dir)
     return tests_dir
 
 
-def prepare_setting(workspace: Workspace, prepared: Prepared, tests_dir: Path) -> boot.Setting:
+def prepare_setting(
+    workspace: Workspace, prepared: Prepared, attempts: tuple[Attempt, ...]
+) -> boot.Setting:
     """Return what every VM is made of: as for the matrix, with other tests."""
+    tests_dir = write_tests(workspace.config, attempts)
     config = msgspec.structs.replace(workspace.config, matrix_dir=tests_dir)
-    return replace(workspace, config=config).environment(prepared)
+    setting = replace(workspace, config=config).environment(prepared)
+    return workspace.prepare_clones(prepared, setting)
 
 
 def run_kernel(workspace: Workspace, attempts: tuple[Attempt, ...], name: str) -> KernelRun:
@@ -233,48 +187,37 @@ def run_kernel(workspace: Workspace, attempts: tuple[Attempt, ...], name: str) -
         attempts: Those of it.
         name: What the zoo calls it.
     """
-    prepared = workspace.setup()
+    config, prepared = workspace.config, workspace.setup()
     reasons = {a: build.find_absence(a.language, prepared.tree) for a in attempts}
     absent = {attempt: reason for attempt, reason in reasons.items() if reason}
     present = tuple(attempt for attempt in attempts if attempt not in absent)
-    built = build_attempts(workspace, prepared, zoo.plan_order(present))
-    running = tuple(b for b in built if b.runs)
-    verdicts = tuple(zoo.judge_refusal(b.attempt, b.words) for b in built if not b.runs)
-    total = 0
-    if running:
-        found, total = run_built(workspace, prepared, running, name)
-        verdicts += found
-    return KernelRun(verdicts=verdicts, absent=absent, release=prepared.tree.release, boots=total)
+    racing = name == zoo.RACING
+    bench = Bench(
+        prepare=partial(prepare_setting, workspace, prepared, present),
+        limit_s=config.vm.test_timeout_s,
+        out_dir=config.out_dir / "zoo/runs",
+        progress=workspace.progress,
+        lanes=parallel.plan_count(len(present), racing=racing),
+        racing=racing,
+    )
+    step: Step[Attempt] = Step(
+        name=name, plan_cell=lambda attempt, product: zoo.plan_cell(attempt, product.module)
+    )
+    with engine.start_builds(prepare_jobs(workspace, prepared, present)) as builds:
+        found = engine.run_steps(bench, builds, (step,))
+    return KernelRun(
+        verdicts=tuple(judge(attempt, ran) for attempt, ran in found.items()),
+        absent=absent,
+        release=prepared.tree.release,
+        boots=sum(boots.total for boots in bench.boots),
+    )
 
 
-def run_built(
-    workspace: Workspace, prepared: Prepared, running: tuple[Built, ...], name: str
-) -> tuple[tuple[Verdict, ...], int]:
-    """Run what was built, in lanes of VMs; return verdicts, and how many VMs they were."""
-    config = workspace.config
-    products = tuple(b.product for b in running if b.product)
-    if any(b.program_path for b in running):
-        products += workspace.build(prepared, build.find_languages(prepared.tree))
-    drivers = {module.language: module.name for module in config.modules}
-    cells = {b.attempt: zoo.plan_cell(b.attempt, drivers) for b in running}
-    tests_dir = write_tests(config, dict.fromkeys(a.entry for a in cells), running)
-    setting = prepare_setting(workspace, prepared, tests_dir)
-    work = boot.MatrixWork(cells=(), products=products, limit_s=config.vm.test_timeout_s)
-    runs_dir = config.out_dir / "zoo/runs" / name
-    count = parallel.plan_count(len(cells), racing=name == zoo.RACING)
-
-    def plan_lane(number: int) -> Callable[[Progress], Ended]:
-        own = replace(work, cells=tuple(cells.values())[number::count])
-        out_dir = runs_dir / f"lane-{number + 1}"
-        return lambda progress: vm_running.run_cells(setting, own, out_dir, progress)
-
-    names = results.render_names(tuple(cells.values()))
-    title = f"VMs ({setting.accelerator.name}), {count} at a time: {names}"
-    lanes = tuple(plan_lane(number) for number in range(count))
-    found = parallel.run_all(lanes, title, workspace.progress)
-    by_cell = {result.cell: result for ended, _ in found for result in ended}
-    verdicts = tuple(zoo.judge(a, by_cell[cell]) for a, cell in cells.items())
-    return verdicts, sum(boots.total for _, boots in found)
+def judge(attempt: Attempt, ran: Ran) -> Verdict:
+    """Return what stopped an attempt."""
+    if not ran.results:
+        return zoo.judge_refusal(attempt, ran.built.words)
+    return zoo.judge(attempt, ran.results[0])
 
 
 def run_zoo(
@@ -309,3 +252,21 @@ def run_zoo(
     document = zoo.plan_report(entries, ordered, runs, failed, seconds)
     documents.write(out_dir / "report.json", document)
     return ZooRun(verdicts=ordered, document=document, seconds=seconds, failed=failed)
+
+
+def plan_shown(run: ZooRun) -> Shown:
+    """Return what a person gets of a run."""
+    document = run.document
+    return Shown(
+        document=document,
+        table=zoo.render_table(run.verdicts),
+        troubles=zoo.render_troubles(run.verdicts),
+        notes=(
+            *(f"{absent.attempt} is absent: {absent.reason}" for absent in document.absent),
+            *(f"kernel {name} FAILED: {error.message}" for name, error in run.failed.items()),
+        ),
+        totals=zoo.render_totals(run.verdicts, run.seconds),
+        exit_code=variants.compare_exit_codes(
+            run.verdicts, *(error.exit_code for error in run.failed.values())
+        ),
+    )

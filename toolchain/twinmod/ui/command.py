@@ -12,8 +12,9 @@ import click
 from twinmod import errors
 from twinmod.base import commands, documents, each
 from twinmod.base.documents import Document
-from twinmod.base.progress import TerminalProgress
-from twinmod.errors import TwinmodError
+from twinmod.base.progress import Console, TerminalProgress
+from twinmod.errors import ExitCode, TwinmodError
+from twinmod.experiments.variants import Shown
 from twinmod.project import skeleton
 from twinmod.project.model import LANGUAGES
 from twinmod.ui import failure
@@ -67,6 +68,28 @@ def kernel_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 cold_option = click.option("--cold", "cold", is_flag=True, help="Boot every VM; clone none.")
 
 
+def experiment_options(
+    *, keyword: str, module: str, listing: str
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the options of an experiment, with its own words for each."""
+    options = (
+        click.option("-k", "keyword", default="", metavar="NAME", help=keyword),
+        click.option(
+            "--module", "modules", multiple=True, type=click.Choice(LANGUAGE_NAMES), help=module
+        ),
+        click.option("--list", "listing", is_flag=True, help=listing),
+        click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+        cold_option,
+    )
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
 class Context(click.Context):
     """Where a command line is; it calls the verbs what the person calls them."""
 
@@ -108,6 +131,19 @@ class Number(click.FloatRange):
 def print_json(document: Document) -> None:
     """Print a document on standard output."""
     click.echo(documents.render(document))
+
+
+def show_experiment(shown: Shown, *, as_json: bool) -> ExitCode:
+    """Print what an experiment came to; return its exit code."""
+    if as_json:
+        print_json(shown.document)
+    else:
+        Console(highlight=False, soft_wrap=True).print(shown.table)
+        click.echo(f"\n{shown.troubles}\n" if shown.troubles else "")
+        for note in shown.notes:
+            click.echo(note)
+        click.echo(shown.totals)
+    return shown.exit_code
 
 
 def run_each(

@@ -290,23 +290,11 @@ def matrix(state: State, as_json: bool) -> ExitCode:
 
 
 @verbs.command("zoo")
-@click.option(
-    "-k",
-    "keyword",
-    default="",
-    metavar="NAME",
-    help="Only what has this part in its name, such as double_free/rust.",
+@command.experiment_options(
+    keyword="Only what has this part in its name, such as double_free/rust.",
+    module="Only what is written in this language.",
+    listing="Print what there is and run nothing.",
 )
-@click.option(
-    "--module",
-    "modules",
-    multiple=True,
-    type=click.Choice(command.LANGUAGE_NAMES),
-    help="Only what is written in this language.",
-)
-@click.option("--list", "listing", is_flag=True, help="Print what there is and run nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@command.cold_option
 @pass_state
 def zoo_command(
     state: State,
@@ -325,16 +313,4 @@ def zoo_command(
         return ExitCode.PASSED
     with workspace.hold():
         run = zoo_run.run_zoo(workspace, entries, attempts)
-    if as_json:
-        command.print_json(run.document)
-    else:
-        Console(highlight=False, soft_wrap=True).print(zoo.render_table(run.verdicts))
-        troubles = zoo.render_troubles(run.verdicts)
-        click.echo(f"\n{troubles}\n" if troubles else "")
-        for absent in run.document.absent:
-            click.echo(f"{absent.attempt} is absent: {absent.reason}")
-        for name, error in run.failed.items():
-            click.echo(f"kernel {name} FAILED: {error.message}")
-        click.echo(zoo.render_totals(run.verdicts, run.seconds))
-    mismatched = ExitCode.TESTS_FAILED if run.document.mismatches else ExitCode.PASSED
-    return errors.compare_exit_codes((mismatched, *(e.exit_code for e in run.failed.values())))
+    return command.show_experiment(zoo_run.plan_shown(run), as_json=as_json)

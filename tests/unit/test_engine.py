@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Variants are built in the background, and run as soon as a VM is worth it; refusals are kept."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import fakevm
+from fakevm import MakeElf
+from twinmod.base.cache import FoundEntry
+from twinmod.base.progress import Progress
+from twinmod.cells.model import Cell, CellResult
+from twinmod.errors import BuildError, ConfigError, ExitCode
+from twinmod.experiments import engine, variants
+from twinmod.experiments.engine import Bench, Built, Step
+from twinmod.guest.protocol import Outcome
+from twinmod.project.model import LANGUAGES, Language, ModuleSpec
+from twinmod.vm import running
+from twinmod.vm.session import Boots
+
+WORDS = """make: Entering directory
+error[E0382]: use of moved value: `buffer`
+  --> zoo.rs:4:9
+error: no literal
+error[E0382]: use of moved value: `page`
+error: aborting due to 3 previous errors
+"""
+
+#: How long a build waits for something that a test says comes.
+LIMIT_S = 60.0
+
+
+# -- refusals ---------------------------------------------------------------------------------
+
+
+def test_a_compilers_errors_are_named_by_their_codes_else_by_their_text() -> None:
+    assert variants.parse_compiler_errors(WORDS) == ("E0382", "no literal")
+
+
+def test_a_refusal_is_remembered_for_exactly_the_same_variant(tmp_path: Path) -> None:
+    path = tmp_path / "refused.json"
+    assert engine.read_refusal(path, "a") == ""
+    path.write_text(json.dumps({"digest": "a", "words": WORDS}))
+    assert engine.read_refusal(path, "a") == WORDS
+    assert engine.read_refusal(path, "b") == ""
+    for damaged in ("{}", '{"digest": "a", "words": 7}', "[" * 100_000):
+        path.write_text(damaged)
+        assert engine.read_refusal(path, "a") == ""
+
+
+@pytest.mark.parametrize(
+    "words", ["", "make: *** no rule", WORDS.partition("error: aborting")[0], "aborting due to"]
+)
+def test_an_error_that_is_not_all_of_a_compilers_words_is_no_refusal(words: str) -> None:
+    error = BuildError("it did not build", facts=(("output", words),))
+    with pytest.raises(BuildError) as raised:
+        engine.find_refusal(error)
+    assert raised.value is error
+
+
+# -- what is wanted, and what is shown --------------------------------------------------------
+
+
+def test_variants_are_selected_by_a_part_of_their_name_and_by_language(
+    c_module: ModuleSpec, rust_module: ModuleSpec
+) -> None:
+    both = (c_module, rust_module)
+    options = {"none": "no module", "hint": "look"}
+    assert variants.select(both, "driver_r", LANGUAGES, **options) == (rust_module,)
+    assert variants.select(both, "", (Language.C,), **options) == (c_module,)
+    with pytest.raises(ConfigError, match="-k driver_r leaves no module"):
+        variants.select(both, "driver_r", (Language.C,), **options)
+
+
+@pytest.mark.parametrize(
+    ("passed", "others", "code"),
+    [
+        ((True, True), (), ExitCode.PASSED),
+        ((True, False), (), ExitCode.TESTS_FAILED),
+        ((), (ExitCode.TESTS_FAILED,), ExitCode.TESTS_FAILED),
+        ((False,), (ExitCode.VM_LOST,), ExitCode.VM_LOST),
+    ],
+)
+def test_the_exit_code_is_the_worst_of_all_verdicts_and_failures(
+    passed: tuple[bool, ...], others: tuple[ExitCode, ...], code: ExitCode
+) -> None:
+    verdicts = (SimpleNamespace(passed=one) for one in passed)
+    assert variants.compare_exit_codes(verdicts, *others) == code
+
+
+def test_a_trouble_has_its_evidence_below_it() -> None:
+    troubles = (("a failed", ("line", "")), ("b failed", ()))
+    assert variants.render_troubles(troubles) == "a failed\n    line\n    \nb failed"
+
+
+# -- runs -------------------------------------------------------------------------------------
+
+
+#: What runs the cells of a test instead of VMs: given the cells' names, returns nothing.
+Watched = Callable[[list[str]], None]
+
+STEP: Step[str] = Step(
+    name="step",
+    plan_cell=lambda name, product: Cell(
+        module=product.module, language=Language.C, tester="c", label=name
+    ),
+)
+
+
+@pytest.fixture
+def run(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_elf: MakeElf,
+    progress: Progress,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., list[list[str]]]:
+    """Return what runs jobs, all of whose cells pass; it returns the cells of each run."""
+    host = fakevm.make_host(tmp_path_factory, make_elf, monkeypatch)
+    made = fakevm.make_bench(host, progress)
+    product = made.products[0]
+    runs: list[list[str]] = []
+
+    def run_jobs(
+        jobs: dict[str, Callable[[], bool]],
+        watch: Watched = lambda _: None,
+        *,
+        cloned: bool = False,
+        **values: Any,
+    ) -> list[list[str]]:
+        found = FoundEntry(kind="snapshot", key="toy", path=made.out_dir, record={})
+        setting = replace(made.setting, snapshot=found if cloned else None)
+
+        def run_cells(_: Any, work: Any, *__: Any) -> tuple[tuple[CellResult, ...], Boots]:
+            names = [cell.label for cell in work.cells]
+            runs.append(names)
+            watch(names)
+            ended = (CellResult(cell=cell, outcome=Outcome.PASSED) for cell in work.cells)
+            return tuple(ended), Boots(total=1)
+
+        def plan_job(job: Callable[[], bool]) -> Callable[[], Built]:
+            return lambda: Built(product=product if job() else None)
+
+        monkeypatch.setattr(running, "run_cells", run_cells)
+        bench = Bench(
+            prepare=lambda: setting,
+            limit_s=5.0,
+            out_dir=made.out_dir,
+            progress=progress,
+            **values,
+        )
+        with engine.start_builds({name: plan_job(job) for name, job in jobs.items()}) as builds:
+            ran = engine.run_steps(bench, builds, (STEP,))
+        assert list(ran) == list(jobs)
+        assert len(bench.boots) == len(runs)
+        return runs
+
+    return run_jobs
+
+
+def test_a_cell_with_a_clone_of_its_own_runs_while_others_are_built(
+    run: Callable[..., list[list[str]]], told: list[str]
+) -> None:
+    began = Event()
+
+    def build_late() -> bool:
+        return began.wait(LIMIT_S)
+
+    jobs = {"a": lambda: True, "b": build_late}
+    assert run(jobs, lambda _: began.set(), cloned=True, batch=2) == [["a"], ["b"]]
+    assert "1 of 2 built, 0 run" in told
+    assert told[-1] == "2 of 2 built, 2 run"
+
+
+@pytest.mark.parametrize(
+    ("values", "runs"),
+    [
+        ({}, [["a", "c", "d"]]),
+        ({"batch": 1}, [["a"], ["c"], ["d"]]),
+        ({"batch": 2}, [["a"], ["c", "d"]]),
+        ({"lanes": 2}, [["a", "d"], ["c"]]),
+        ({"lanes": 9}, [["a"], ["c"], ["d"]]),
+    ],
+)
+def test_a_vm_boots_for_as_many_cells_as_it_is_worth(
+    run: Callable[..., list[list[str]]],
+    values: dict[str, int],
+    runs: list[list[str]],
+) -> None:
+    begun = Event()
+
+    def build_third() -> bool:
+        return not values.get("batch") or begun.wait(LIMIT_S)
+
+    jobs = {"a": lambda: True, "b": lambda: False, "c": build_third, "d": lambda: True}
+
+    def watch(names: list[str]) -> None:
+        if names == ["a"]:
+            begun.set()
+
+    assert sorted(run(jobs, watch, **values)) == runs
+
+
+def test_a_build_that_cannot_be_judged_ends_all(run: Callable[..., list[list[str]]]) -> None:
+    def fail() -> bool:
+        raise BuildError("the disk is full")
+
+    with pytest.raises(BuildError, match="the disk is full"):
+        run({"a": lambda: True, "b": fail})
+
+
+def test_only_the_first_cell_of_a_vm_is_blamed_for_its_end() -> None:
+    ends = (
+        (1, Outcome.CRASHED),
+        (2, Outcome.PASSED),
+        (2, Outcome.CRASHED),
+        (3, Outcome.TIMEOUT),
+        (4, Outcome.FAILED),
+        (4, Outcome.LOST),
+        # The VM did not come as far as these.
+        (0, Outcome.LOST),
+        (0, Outcome.LOST),
+    )
+    ended = tuple(
+        CellResult(
+            cell=Cell(module="m", language=Language.C, tester="c", variant=str(number)),
+            vm=vm,
+            outcome=outcome,
+        )
+        for number, (vm, outcome) in enumerate(ends)
+    )
+    assert engine.find_doubtful(ended) == (ended[2].cell, ended[5].cell)
