@@ -43,7 +43,7 @@ OUTSIDE = (
 # available may be apart: while a module is loaded, the kernel has 2 MiB for the code of modules.
 # Source: execmem_cache_populate() in mm/execmem.c, Linux 7.3.
 LITTLE = 96 << 20
-MARGIN = 5 << 20
+MARGIN = 6 << 20
 
 # A processor may keep no more than this part of all pages at hand, or as few as the kernel lets it.
 # It comes down to that by an eighth each time that its counters are refreshed.

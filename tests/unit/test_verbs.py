@@ -103,8 +103,8 @@ class World:
             return self.vms.pop(0)(work), session.Boots(total=1)
         return tuple(pass_cell(cell) for cell in work.cells), session.Boots(total=1)
 
-    def run_shell(self, setting: object, work: boot.Work, out_dir: Path) -> int:
-        del setting, out_dir
+    def run_shell(self, setting: object, work: boot.Work, out_dir: Path, progress: object) -> int:
+        del setting, out_dir, progress
         self.works.append(work)
         return 0
 
@@ -160,6 +160,7 @@ def world(tmp_path: Path, root: Chroot, tree: KernelTree, monkeypatch: pytest.Mo
     monkeypatch.setattr(lint, "lint", made.lint)
     monkeypatch.setattr(running, "run_cells", made.run_cells)
     monkeypatch.setattr(shell, "run_shell", made.run_shell)
+    monkeypatch.setattr(Workspace, "find_clones", lambda _, setting: setting)
     monkeypatch.setattr(shell, "require_terminal", lambda: None)
     monkeypatch.setattr(bench_run, "measure", made.measure)
     monkeypatch.setattr(bench_run, "read_qemu_version", lambda _: "QEMU 10")
