@@ -497,7 +497,12 @@ def write_cache(config: Config) -> None:
     cache.ensure_cache_dir()
     entry = roots.plan_entry(config.chroot, config.mirror)
     if entry.find() is None:
-        for name in (*initramfs.PROGRAMS, "usr/lib/python3.13/os.py", "usr/bin/gdb"):
+        for name in (
+            *initramfs.PROGRAMS,
+            initramfs.SETARCH,
+            "usr/lib/python3.13/os.py",
+            "usr/bin/gdb",
+        ):
             touch(entry.path / "root" / name)
         cache.write_record(entry.path, {"mirror": config.mirror}, ())
     kernel = find.choose_kernel(config)
@@ -592,7 +597,7 @@ def save(setting: boot.Setting, progress: Progress) -> boot.Setting:
 
 def remove_saved() -> None:
     """Let there be no base and no snapshot."""
-    for kind in (snapshot.BASE, snapshot.SNAPSHOT):
+    for kind in (snapshot.BASE, snapshot.SNAPSHOT, snapshot.COUNTING):
         cache.remove_tree(cache.find_cache_dir() / kind)
 
 

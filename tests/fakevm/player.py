@@ -109,6 +109,8 @@ class Machine:
         # The monitor's connection, once there is one.
         self.monitor: socket | None = None
         self.port = self.open_port()
+        held = find_value(argv, "-fw_cfg") if "-fw_cfg" in argv else ""
+        self.held_path = find_host_path(held.partition("file=")[2]) if held else ""
         try:
             with open(os.path.join(self.results, "plan.json"), encoding="utf-8") as file:
                 self.plan = json.load(file)
@@ -190,16 +192,24 @@ class Machine:
                 plugged.append(command["arguments"])
             elif command["execute"] == "quit":
                 os._exit(0)
-        delivery = json.loads(self.port.readline())
+        delivery = json.loads(self.read_delivery())
         ports = delivery["ports"]
         note(
             delivered=sorted(delivery["files"]),
             entropy=delivery["entropy"],
+            time_s=delivery["time_s"],
             to=self.results,
             plugged=plugged,
             ports=ports,
         )
         self.plan = delivery["plan"]
+
+    def read_delivery(self) -> bytes:
+        """Return what the host delivers: QEMU holds it, or it comes by the port."""
+        if not self.held_path:
+            return bytes(self.port.readline())
+        with open(self.held_path, "rb") as file:
+            return file.read()
 
     def open_port(self) -> Any:
         """Return where the host says something: a socket, of a VM whose console is a person's."""

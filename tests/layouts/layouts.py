@@ -396,7 +396,7 @@ def render_report(document: LayoutsReport) -> str:
     lines += [
         "",
         f"kernel {document.kernel.release}; {exact.qemu}, {exact.machine}",
-        f"{exact.vms} VMs, {exact.loads} loads in each; largest spread {spread:.2%}",
+        f"boots: {exact.vms}, loads after each: {exact.loads}; largest spread {spread:.2%}",
         f"the rules: {document.accelerator}",
     ]
     if document.stalled_boots:

@@ -230,7 +230,7 @@ def test_calls_are_made_between_magic_instructions_after_each_load(world: World)
     ]
     assert world.called.count("magic_symbols") == 2
     assert world.called.count("magic_counts") > 2 * len(figures)
-    assert (world.folder / "results/symbols").exists()
+    assert not (world.folder / "results/symbols").exists(), "QEMU reads them from memory"
 
 
 @pytest.mark.usefixtures("_zero")
@@ -332,6 +332,29 @@ def test_a_vm_that_waits_says_of_a_device_that_it_does_not_come(world: World) ->
     why = "twinmod: the kernel took no device behind port 0000:00:10.0 within 0 s"
     assert log_path.read_text() == f"<132>{why}\n"
     assert world.called[-1] == REBOOT
+
+
+@pytest.mark.usefixtures("_zero")
+def test_a_vm_whose_clones_count_takes_what_qemu_holds_and_reads_no_port(world: World) -> None:
+    world.write("unshared", "")
+    world.write("dev/urandom", "")
+    plan = world.plan(MeasureJob(measurement=MEASUREMENT), "toy_c/c")
+    delivery = protocol.Delivery(
+        time_s=1.5, entropy="00", files={}, links={}, source_time=1, ports=(), plan=plan
+    )
+    world.write("held", protocol.render_delivery(delivery))
+    said = world.run(replace(plan, mode=Job.WAIT, matrix="", counted=True, cells=()))
+    assert said.status == 0, said.output
+    kinds = [type(event) for event in said.events if not isinstance(event, protocol.Alive)]
+    assert kinds[:4] == [
+        protocol.Booted,
+        protocol.Waiting,
+        protocol.Booted,
+        protocol.CellBegan,
+    ]
+    assert find_ends(said) == [("passed", ())]
+    assert len(said.find(protocol.FigureTaken)) == 10
+    assert world.called[:4] == [*["read_config 0x19"] * 3, "read_config 0x20"]
 
 
 def test_a_shell_has_every_module_loaded(world: World) -> None:

@@ -318,6 +318,20 @@ def test_a_count_that_did_not_settle_is_marked_and_fails_the_run(product: Produc
     assert compare.compare_settled(plan(product)) == ExitCode.PASSED
 
 
+@pytest.mark.parametrize(
+    ("vms", "loads", "said"),
+    [
+        (1, 1, "one sample of each call: no spread"),
+        (2, 1, "largest spread 0.100%"),
+        (1, 2, "largest spread 0.100%"),
+    ],
+)
+def test_one_sample_has_no_spread_that_could_be_told(vms: int, loads: int, said: str) -> None:
+    exact = ExactRun(vms=vms, loads=loads, rounds=7, qemu="QEMU 10", spread=0.001)
+    how = f"boots: {vms}, loads after each: {loads}; QEMU 10"
+    assert bench_text.render_counting(exact) == [how, said]
+
+
 def test_the_text_says_that_emulation_is_not_time(product: Product) -> None:
     text = bench_text.render_report(plan(product), "out/bench")
     assert "tcg: emulation, not time" in text

@@ -355,7 +355,7 @@ def test_prune_knows_every_entry_that_the_package_makes(
 def test_the_last_snapshots_of_each_kernel_stay(world: World) -> None:
     world.use()
     digits = [f"{number:012x}" for number in range(3)]
-    kinds = (snapshot.BASE, snapshot.SNAPSHOT)
+    kinds = (snapshot.BASE, snapshot.SNAPSHOT, snapshot.COUNTING)
     for kind in kinds:
         for number, digit in enumerate(digits):
             folder = cache.find_cache_dir() / kind / f"trixie-backports-{digit}"

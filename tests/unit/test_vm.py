@@ -109,17 +109,33 @@ def test_a_vm_on_kvm_is_the_hosts_own_processor_with_its_own_clock(vm: VmSpec) -
 
 
 def test_a_vm_that_counts_instructions(vm: VmSpec) -> None:
-    argv = machine.plan_qemu(vm, machine.AcceleratorName.ICOUNT)
+    argv = machine.plan_counting_qemu(vm, "")
     assert (find_value(argv, "-accel"), find_value(argv, "-icount")) == (
         "tcg",
         "shift=0,sleep=off",
     )
     assert find_value(argv, "-cpu") == "max,-erms,-fsrm,-fsrs"
     assert find_value(argv, "-append").endswith(" tsc=reliable clocksource=tsc")
-    results_dir = "/twinmod/run/results"
-    named = f"out={results_dir}/counts,symbols={results_dir}/symbols"
-    assert find_value(argv, "-plugin") == f"/twinmod/native/profiler.so,{named}"
-    assert argv[-len(EVENTS) :] == EVENTS
+    counts = "out=/twinmod/run/results/counts"
+    assert find_value(argv, "-plugin") == f"/twinmod/native/profiler.so,{counts}"
+    own = tuple(word.replace(",ioeventfd=off", "") for word in argv)
+    assert own[-len(EVENTS) :] == EVENTS
+    assert "virtio-serial-pci,ioeventfd=off" in argv
+    assert "-virtfs" not in argv
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_vm_whose_clones_count_has_nothing_from_its_host(vm: VmSpec, restored: bool) -> None:
+    memory = machine.SavedMemory(path="ram", restored=restored, seed=7)
+    argv = machine.plan_saved_qemu(vm, machine.AcceleratorName.ICOUNT, memory, "quiet")
+    assert find_value(argv, "-seed") == "7"
+    assert find_value(argv, "-rtc") == "base=2026-01-01T00:00:00,clock=vm"
+    assert find_value(argv, "-device") == "virtio-serial-pci,ioeventfd=off"
+    assert ("-plugin" in argv) == restored, "to boot takes longer with it, and counts nothing"
+    assert ("-fw_cfg" in argv) == restored
+    other = machine.plan_saved_qemu(vm, machine.AcceleratorName.TCG, memory, "quiet")
+    assert not {"-seed", "-rtc", "-plugin", "-fw_cfg"} & set(other)
+    assert find_value(other, "-device") == "virtio-serial-pci"
 
 
 def test_an_interactive_vm_has_the_callers_terminal_and_no_other_way_out(vm: VmSpec) -> None:
@@ -221,6 +237,7 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
         "limit_s": 15.0,
         "magic": "/twinmod/native/magic.so",
         "loop": "/twinmod/native/loop",
+        "counted": False,
     }
 
 
@@ -240,7 +257,7 @@ def test_the_agent_is_told_what_to_measure_by_name(
 
 
 def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_same(
-    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
+    setting: boot.Setting, tmp_path: Path
 ) -> None:
     exact = boot.plan_exact(setting, tmp_path / "native")
     assert exact.accelerator.name == "icount"
@@ -258,10 +275,9 @@ def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_s
     assert (
         replace(exact, accelerator=setting.accelerator, vm=setting.vm, native_dir=None) == setting
     )
-    argv = boot.prepare_boot(exact, work, tmp_path / "vm-1").command.argv
-    assert argv[argv.index("-smp") + 1] == "1"
-    assert "-icount" in argv
-    assert argv[argv.index("-plugin") + 1].startswith("/twinmod/native/profiler.so,")
+    assert exact.counted
+    assert not setting.counted
+    assert boot.plan_parts(exact, ())["native"] == tmp_path / "native"
 
 
 RECORD = (

@@ -188,8 +188,9 @@ class ExactRun(Part, frozen=True, kw_only=True):
     qemu: str | UnsetType = UNSET
     # What QEMU was told.
     machine: str | UnsetType = UNSET
+    # How many VMs booted; a cell runs in a clone of each.
     vms: int | UnsetType = UNSET
-    # In each VM.
+    # In each clone.
     loads: int | UnsetType = UNSET
     rounds: int | UnsetType = UNSET
     stalled_boots: int | UnsetType = UNSET

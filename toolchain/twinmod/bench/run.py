@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The acts of a benchmark: VMs that count, a VM with a clock, and builds."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -25,12 +26,15 @@ from twinmod.errors import VmLostError
 from twinmod.guest.protocol import LoopShape
 from twinmod.kernels import elf, model
 from twinmod.userland import native
-from twinmod.vm import boot, machine, running, session
+from twinmod.vm import boot, machine, running, session, snapshot
 from twinmod.vm import results as vm_results
+from twinmod.vm.options import RunOptions
 from twinmod.workspace import Prepared, Workspace
 
-#: How many VMs count. Two of them take no longer than one on two processors.
+#: How many VMs boot, and are saved: every cell runs in a clone of each. The kernel and its memory
+#: lie elsewhere in each of them, which is what a spread is of.
 BOOTS = 2
+QUICK_BOOTS = 1
 
 #: Seconds of a guest's clock that a cell may go without a figure. It runs ahead of the host's when
 #: the guest has nothing to do.
@@ -84,26 +88,44 @@ def read_figures(results: tuple[CellResult, ...], out_dir: Path) -> tuple[Figure
     return tuple(found)
 
 
+def prepare_clones(setting: boot.Setting, progress: Progress) -> boot.Setting:
+    """Return the setting of VMs that count, as clones; where they cannot be, that is said."""
+    try:
+        base = snapshot.use(snapshot.prepare_base(setting), setting.tree.name, progress)
+    except (VmLostError, OSError) as error:
+        why = error.message if isinstance(error, VmLostError) else error.strerror or str(error)
+        progress.note(f"no clones, so each VM boots: {why}")
+        return setting
+    return replace(setting, snapshot=base)
+
+
 def measure(
     setting: boot.Setting, work: boot.MeasureWork, boots: int, out_dir: Path, progress: Progress
 ) -> Measured:
-    """Count in several VMs, some at a time: how busy the host is changes no count.
+    """Count after several boots, in some VMs at a time: how busy the host is changes no count.
+
+    Each cell runs in a clone of the VM that booted: C and Rust begin with the same memory. Where
+    VMs cannot be cloned, one VM for each boot runs all cells, and that is said.
 
     Args:
         setting: Of VMs that count.
         work: What is counted.
-        boots: How many VMs.
+        boots: How many VMs boot.
         out_dir: Gets a folder for each.
         progress: Told of them.
     """
+    options = RunOptions(lanes=max(1, len(os.sched_getaffinity(0)) // boots))
 
     def plan_lane(
         number: int,
     ) -> Callable[[Progress], tuple[tuple[CellResult, ...], session.Boots]]:
-        own_dir = out_dir / f"exact-{number}"
-        return lambda progress: running.run_cells(setting, work, own_dir, progress)
+        def run(progress: Progress) -> tuple[tuple[CellResult, ...], session.Boots]:
+            own = prepare_clones(replace(setting, seed=number), progress)
+            return running.run_cells(own, work, out_dir / f"exact-{number}", progress, options)
 
-    title = f"{boots} VMs that count: {vm_results.render_names(work.cells)}"
+        return run
+
+    title = f"VMs that count, {boots} booted: {vm_results.render_names(work.cells)}"
     runs = parallel.run_all(tuple(plan_lane(n) for n in range(1, boots + 1)), title, progress)
     figures = tuple(
         figure
@@ -282,11 +304,12 @@ class Bench:
         )
         assert self.setting.native_dir is not None, "prepared by the caller"
         exact = boot.plan_exact(self.setting, self.setting.native_dir)
-        measured = measure(exact, work, BOOTS, self.out_dir, self.workspace.progress)
+        boots = QUICK_BOOTS if self.wanted.quick else BOOTS
+        measured = measure(exact, work, boots, self.out_dir, self.workspace.progress)
         return measured, ExactRun(
             qemu=read_qemu_version(self.setting.chroot),
             machine=" ".join(machine.COUNTING_MACHINE),
-            vms=BOOTS,
+            vms=boots,
             loads=measurement.loads,
             rounds=measurement.rounds,
             stalled_boots=sum(boots.stalled for boots in measured.boots),

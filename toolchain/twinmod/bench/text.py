@@ -9,7 +9,7 @@ from twinmod.base.text import LANGUAGES
 from twinmod.bench import compare, figures, labels
 from twinmod.bench import document as bench_document
 from twinmod.bench.compare import Change
-from twinmod.bench.document import BenchReport, Mode
+from twinmod.bench.document import BenchReport, ExactRun, Mode
 from twinmod.guest.protocol import TMPFS_FILE
 
 E = TypeVar("E", bound=labels.Call)
@@ -210,6 +210,15 @@ def render_builds(document: BenchReport) -> list[str]:
     return text.render_columns(rows)
 
 
+def render_counting(exact: ExactRun) -> list[str]:
+    """Return after how many boots and loads it was counted, and how far these are apart."""
+    single = (exact.vms, exact.loads) == (1, 1)
+    return [
+        f"boots: {exact.vms}, loads after each: {exact.loads}; {exact.qemu}",
+        "one sample of each call: no spread" if single else f"largest spread {exact.spread:.3%}",
+    ]
+
+
 def render_report(document: BenchReport, folder: str) -> str:
     """Return a benchmark as text."""
     blocks = []
@@ -219,8 +228,7 @@ def render_report(document: BenchReport, folder: str) -> str:
             [
                 *render_exact(document),
                 "",
-                f"{exact.vms} VMs, {exact.loads} loads in each; {exact.qemu}",
-                f"largest spread {exact.spread:.3%}",
+                *render_counting(exact),
             ]
         )
         blocks += [

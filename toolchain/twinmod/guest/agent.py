@@ -19,7 +19,17 @@ from pathlib import Path
 from typing import NoReturn, assert_never
 
 from twinmod.guest import child as guest_child
-from twinmod.guest import collection, faults, leaks, measure, modules, output, protocol, waking
+from twinmod.guest import (
+    collection,
+    faults,
+    fwcfg,
+    leaks,
+    measure,
+    modules,
+    output,
+    protocol,
+    waking,
+)
 from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
 from twinmod.guest.child import BROKEN, HEARTBEAT_S, Child, GivenUp, Heartbeat
@@ -59,7 +69,6 @@ from twinmod.guest.protocol import (
 from twinmod.guest.stream import Stream
 
 PLAN_PATH = Path("/results/plan.json")
-SYMBOLS_PATH = Path("/results/symbols")
 
 #: Where what a cell leaves for the host goes.
 RESULTS = Path("/results")
@@ -168,7 +177,7 @@ def run_measure(
             for passes in measure.iterate_loops(device_path, plan.loop, measurement.loop):
                 stream.emit(LoopTaken(values=passes))
                 heartbeat.beat()
-        profiler = measure.Profiler(library, SYMBOLS_PATH)
+        profiler = measure.Profiler(library)
         stream.emit(SectionBegan())
         profiler.read_symbols()
         for timing, first, faults_of in measure.iterate_timings(
@@ -358,12 +367,13 @@ def write_stacks(pid: int) -> None:
 def run_cells(plan: Plan, stream: Stream) -> None:
     """Run the cells of a plan; in a VM that waits, of the last plan that is delivered."""
     if plan.mode == Job.WAIT and not plan.matrix:
-        collection.rehearse()
-        plan = receive({}, stream)
+        if not plan.counted:
+            collection.rehearse()
+        plan = receive(plan, {}, stream)
     held = Collection(plan, stream)
 
     def run() -> None:
-        own = receive(held.rules, stream) if plan.mode == Job.WAIT else plan
+        own = receive(plan, held.rules, stream) if plan.mode == Job.WAIT else plan
         if own.mode == Job.SHELL:
             run_shell(own)
         else:
@@ -376,16 +386,17 @@ def run_cells(plan: Plan, stream: Stream) -> None:
     stream.emit(Ended())
 
 
-def receive(tests: Mapping[str, tuple[str, ...]], stream: Stream) -> Plan:
+def receive(plan: Plan, tests: Mapping[str, tuple[str, ...]], stream: Stream) -> Plan:
     """Wait until the host delivers a plan, and return it: the VM may be another one then.
 
     Args:
+        plan: Of the VM while it waits.
         tests: The rules of every test that was collected, by its name.
         stream: To the host.
     """
     leaks.forget_leaks()
     stream.emit(Waiting(tests=tests))
-    delivery = protocol.parse_delivery(guest_stream.read_line(stream.descriptor))
+    delivery = protocol.parse_delivery(read_delivery(plan, stream))
     stream.begin()
     try:
         waking.wake(delivery)
@@ -395,6 +406,13 @@ def receive(tests: Mapping[str, tuple[str, ...]], stream: Stream) -> Plan:
         raise
     greet(stream)
     return delivery.plan
+
+
+def read_delivery(plan: Plan, stream: Stream) -> bytes:
+    """Wait until there is a delivery, and return its line."""
+    if plan.counted:
+        return fwcfg.wait_for_file(ctypes.CDLL(plan.magic), fwcfg.DELIVERY)
+    return guest_stream.read_line(stream.descriptor)
 
 
 def greet(stream: Stream) -> None:
@@ -441,7 +459,7 @@ def power_off() -> None:
 def main() -> None:
     """Do what the plan says, then end the VM."""
     plan = protocol.parse_plan(PLAN_PATH.read_bytes())
-    if plan.mode in (Job.MEASURE, Job.TURNS):
+    if plan.counted or plan.mode in (Job.MEASURE, Job.TURNS):
         measure.reserve()
         measure.become_threaded()
     if plan.mode == Job.SHELL:

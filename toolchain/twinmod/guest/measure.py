@@ -10,7 +10,6 @@ import ctypes
 import mmap
 import os
 import resource
-import shutil
 import threading
 import time
 import weakref
@@ -39,6 +38,8 @@ from twinmod.guest.protocol import (
 )
 
 PAGE = 4096
+
+SYMBOLS = Path("/proc/kallsyms")
 
 #: Bytes that all calls of a segment move, at most, where that is more than one.
 SEGMENT_BYTES = 256 * 1024
@@ -117,12 +118,10 @@ class Profiler:
 
     Args:
         library: native/magic.so.
-        symbols_path: Where QEMU reads the kernel's symbols.
     """
 
-    def __init__(self, library: ctypes.CDLL, symbols_path: Path) -> None:
+    def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library
-        self.symbols_path = symbols_path
         self.executed = 0
 
     def write_counts(self) -> None:
@@ -132,8 +131,8 @@ class Profiler:
 
     def read_symbols(self) -> None:
         """Let QEMU read the kernel's symbols, which a loaded module has changed."""
-        shutil.copyfile("/proc/kallsyms", self.symbols_path)
-        self.library.magic_symbols()
+        text = SYMBOLS.read_bytes()
+        self.library.magic_symbols(ctypes.c_char_p(text), ctypes.c_size_t(len(text)))
 
     def count(self, timing: Timing, calls: Calls, rounds: int) -> tuple[int, tuple[int, ...]]:
         """Make calls in rounds of two segments.

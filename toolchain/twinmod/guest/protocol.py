@@ -297,6 +297,8 @@ class Plan:
     # The library and the program of a VM that measures.
     magic: str
     loop: str
+    # Whether the clones of a VM that waits measure: QEMU holds what is delivered to them.
+    counted: bool = False
 
 
 def render_plan(plan: Plan) -> str:

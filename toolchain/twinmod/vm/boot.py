@@ -166,14 +166,14 @@ class BootPlan:
     vm_dir: Path
     boot_timeout_s: float
     silence_timeout_s: float
-    # What else is in its folder: by name, the content of files.
+    # What else is in its folder while it runs: by name, the content of files.
     files: Mapping[str, bytes] = field(default_factory=dict)
-    # Whether what it boots from stays in its folder.
+    # Whether all that stays in its folder.
     kept: bool = False
     # Whether the host tells QEMU what to do.
     monitored: bool = False
     # Of a clone: the saved VM that it goes on from, its state, as QEMU sees it, the devices that
-    # are plugged into it then, and what it is given after that.
+    # are plugged into it then, and what comes by its port after that.
     origin: FoundEntry | None = None
     restored: str = ""
     devices: tuple[Device, ...] = ()
@@ -199,6 +199,13 @@ class Setting:
     snapshot: FoundEntry | None = None
     # What they have beside the devices of every VM; a snapshot has none of them.
     devices: tuple[Device, ...] = ()
+    # Of the VM whose clones count: what its random numbers follow from.
+    seed: int = 0
+
+    @property
+    def counted(self) -> bool:
+        """Whether the instructions of its VMs are counted."""
+        return self.accelerator.name == AcceleratorName.ICOUNT
 
 
 def plan_view(setting: Setting, products: tuple[Product, ...], vm_dir: Path) -> tuple[Bind, ...]:
@@ -216,12 +223,14 @@ def plan_view(setting: Setting, products: tuple[Product, ...], vm_dir: Path) -> 
             Bind(source_path=path, target_path=inside / name)
             for name, path in plan_parts(setting, products).items()
         ),
-        *(
-            Bind(source_path=setting.native_dir, target_path=folder / "native")
-            for folder in (inside, sandbox.INSIDE)
-            if setting.native_dir
-        ),
+        *plan_native(setting),
     )
+
+
+def plan_native(setting: Setting) -> tuple[Bind, ...]:
+    """Return what QEMU sees of the programs that count."""
+    folder = setting.native_dir
+    return (Bind(source_path=folder, target_path=machine.NATIVE),) if folder else ()
 
 
 def plan_parts(setting: Setting, products: tuple[Product, ...]) -> dict[str, Path]:
@@ -233,6 +242,7 @@ def plan_parts(setting: Setting, products: tuple[Product, ...]) -> dict[str, Pat
         "matrix": userland.programs_dir / "matrix",
         **{f"tester-{tester.name}": path for tester, path in userland.tester_dirs},
         **{f"module/{product.file_name}": product.path for product in products},
+        **({"native": setting.native_dir} if setting.native_dir else {}),
     }
 
 
@@ -431,6 +441,8 @@ def read_whole_content(
     root = initramfs.read_root(setting.chroot.root_dir, additions)
     for name in ("proc", "dev", "sys", "tmp", "results"):
         root.add_folder(name)
+    if setting.native_dir:
+        root.add(initramfs.SETARCH)
     for path in vm_module_paths:
         root.add_content(f"modules/{path.name}", path.read_bytes())
     names = tuple(path.name for path in vm_module_paths)
@@ -467,5 +479,5 @@ def write_vm_dir(plan: BootPlan) -> Iterator[None]:
     try:
         yield
     finally:
-        if not plan.kept:
-            initramfs_path.unlink(missing_ok=True)
+        for path in () if plan.kept else (initramfs_path, *(plan.vm_dir / n for n in plan.files)):
+            path.unlink(missing_ok=True)

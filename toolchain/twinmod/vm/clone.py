@@ -9,9 +9,10 @@ from twinmod.base import sandbox
 from twinmod.base.cache import FoundEntry
 from twinmod.base.sandbox import Bind
 from twinmod.builds.product import Product
+from twinmod.guest import protocol
 from twinmod.vm import boot, delivery, machine, snapshot
 from twinmod.vm.boot import BootPlan, Setting, ShellWork, Work
-from twinmod.vm.machine import SavedMemory
+from twinmod.vm.machine import VM_DIR, SavedMemory
 from twinmod.vm.snapshot import ORIGIN, RAM, STATE, Qemu
 
 
@@ -24,24 +25,28 @@ def prepare_clone(setting: Setting, entry: FoundEntry, work: Work, vm_dir: Path)
         work: What the clone is to do.
         vm_dir: Its own folder; must not exist.
     """
-    binds = (Bind(source_path=entry.path, target_path=ORIGIN),)
+    binds = (
+        Bind(source_path=entry.path, target_path=ORIGIN),
+        *boot.plan_native(setting),
+        *((Bind(source_path=vm_dir, target_path=VM_DIR),) if setting.counted else ()),
+    )
     memory = SavedMemory(path=str(ORIGIN / RAM), restored=True, private=True)
     interactive = isinstance(work, ShellWork)
     argv = snapshot.plan_qemu(setting, memory, interactive=interactive)
     qemu = Qemu(argv=argv, binds=binds, terminal=interactive)
-    plan = snapshot.plan_boot(setting, qemu, boot.plan_agent(setting, work), vm_dir)
-    return replace(
-        plan,
+    plan = replace(
+        snapshot.plan_boot(setting, qemu, boot.plan_agent(setting, work), vm_dir),
         cells=() if isinstance(work, ShellWork) else work.cells,
         origin=entry,
         restored=str(ORIGIN / STATE),
         devices=setting.devices,
-        delivery=delivery.make_delivery(
-            plan.agent_plan,
-            read_modules(work.products),
-            ports=tuple(map(machine.plan_port_address, range(len(setting.devices)))),
-        ),
     )
+    ports = tuple(map(machine.plan_port_address, range(len(setting.devices))))
+    given = delivery.make_delivery(plan.agent_plan, read_modules(work.products), ports=ports)
+    if not setting.counted:
+        return replace(plan, delivery=given)
+    held = protocol.render_delivery(delivery.plan_constant(given)).encode()
+    return replace(plan, files={machine.DELIVERY: held})
 
 
 def read_modules(products: Iterable[Product]) -> dict[str, bytes]:

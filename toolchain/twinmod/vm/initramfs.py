@@ -20,6 +20,9 @@ _LINK_MODE = 0o120777
 #: What the agent runs, beside Python's own library.
 PROGRAMS = ("usr/bin/python3", "usr/bin/busybox")
 
+#: Lets a program have its memory in the same order in every VM.
+SETARCH = "usr/bin/setarch"
+
 #: Parts of Python's library that no test of a driver needs: half of it.
 UNUSED = ("ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tests", "tkinter", "turtledemo")
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 
 from twinmod.base import sandbox
+from twinmod.guest import fwcfg
 from twinmod.project.model import VmSpec
 
 VIEW = PurePosixPath("/view")
@@ -27,6 +28,12 @@ EXECUTION = RECORDING / "execution"
 #: What counts instructions and writes it down, what a VM's programs tell it with, and one of them.
 NATIVE = sandbox.INSIDE / "native"
 COUNTS = "counts"
+
+#: Counts by function.
+PROFILER = ("-plugin", f"{NATIVE}/profiler.so,out={RESULTS}/{COUNTS}")
+
+#: What a clone that counts is given, in its VM's folder.
+DELIVERY = "delivery.json"
 
 #: Where a VM waits for gdb, as both see it: the path of the host may be too long for a socket.
 GDB_SOCKET = RESULTS / "gdb.sock"
@@ -78,11 +85,7 @@ class AcceleratorName(StrEnum):
 MACHINES = {
     AcceleratorName.KVM: ("-accel", "kvm", "-cpu", "host"),
     AcceleratorName.TCG: ("-accel", "tcg,thread=multi", "-cpu", "max"),
-    AcceleratorName.ICOUNT: (
-        *COUNTING_MACHINE,
-        "-plugin",
-        f"{NATIVE}/profiler.so,out={RESULTS}/{COUNTS},symbols={RESULTS}/symbols",
-    ),
+    AcceleratorName.ICOUNT: COUNTING_MACHINE,
     # An instruction takes 2 ns of the guest's time.
     AcceleratorName.RECORD: (
         "-accel",
@@ -199,6 +202,29 @@ def plan_recorded_qemu(vm: VmSpec, parameters: str) -> tuple[str, ...]:
     )
 
 
+def plan_counting_qemu(vm: VmSpec, parameters: str) -> tuple[str, ...]:
+    """Return QEMU's argument vector of a VM that boots, and whose instructions are counted.
+
+    Args:
+        vm: Memory and processors.
+        parameters: Added to the kernel's command line.
+    """
+    return (
+        "qemu-system-x86_64",
+        "-M",
+        "q35",
+        *MACHINES[AcceleratorName.ICOUNT],
+        *PROFILER,
+        "-smp",
+        str(vm.processors),
+        "-m",
+        str(vm.memory_mib),
+        *PLAIN,
+        *plan_kernel(AcceleratorName.ICOUNT, parameters),
+        *COUNTING_PORT,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedMemory:
     """The memory of a VM that is saved, or that goes on from a state; or both."""
@@ -209,6 +235,8 @@ class SavedMemory:
     restored: bool = False
     # Whether it maps the file privately, and leaves it as it is.
     private: bool = False
+    # Of a VM that counts: what its random numbers follow from.
+    seed: int = 0
 
 
 def plan_saved_qemu(
@@ -249,10 +277,36 @@ def plan_saved_qemu(
         # The kernel of a VM that goes on is in its memory.
         *(() if memory.restored else plan_kernel(accelerator, parameters)),
         *plan_ports(PORTS),
-        *(INTERACTIVE_PORT if interactive else PORT),
+        *plan_saved_port(accelerator, memory, interactive=interactive),
         "-qmp",
         f"unix:{RESULTS / MONITOR}",
         *(("-incoming", "defer") if memory.restored else ()),
+    )
+
+
+def plan_saved_port(
+    accelerator: AcceleratorName, memory: SavedMemory, *, interactive: bool
+) -> tuple[str, ...]:
+    """Return the ways out of a VM that is saved, or goes on; see plan_saved_qemu."""
+    if accelerator == AcceleratorName.ICOUNT:
+        return plan_determined(memory)
+    return INTERACTIVE_PORT if interactive else PORT
+
+
+def plan_determined(memory: SavedMemory) -> tuple[str, ...]:
+    """Return more arguments of a VM that is saved, or goes on, and whose clones count.
+
+    Nothing that they count depends on the host: its time, its randomness, when it delivers, and
+    when it takes over what they say.
+    """
+    held = ("-fw_cfg", f"name={fwcfg.DELIVERY},file={VM_DIR / DELIVERY}")
+    return (
+        "-seed",
+        str(memory.seed),
+        "-rtc",
+        "base=2026-01-01T00:00:00,clock=vm",
+        *((*PROFILER, *held) if memory.restored else ()),
+        *COUNTING_PORT,
     )
 
 
@@ -341,3 +395,6 @@ INTERACTIVE_PORT = (
     f"socket,id=events,path={RESULTS / EVENTS_SOCKET}",
     *PORT_DEVICE,
 )
+
+#: QEMU takes a line over while the VM writes it: a thread of its own would do so some day.
+COUNTING_PORT = (*CONSOLE, "-device", "virtio-serial-pci,ioeventfd=off", *EVENTS, *PORT_DEVICE)

@@ -21,7 +21,6 @@ from twinmod.guest.protocol import (
     Answered,
     CellBegan,
     CellEnded,
-    Delivery,
     Event,
     FigureTaken,
     FileWritten,
@@ -196,15 +195,13 @@ def run_vm(plan: BootPlan, watch: Callable[[str], None]) -> Iterator[Vm]:
     ):
         vm = Vm(plan, qemu, kept, watch)
         vm.monitor = found
-        if found and plan.delivery:
-            vm.refusal = deliver(plan, plan.delivery, found, qemu)
+        if found and plan.restored:
+            vm.refusal = resume(plan, found, qemu)
         yield vm
         vm.wait_for_end()
 
 
-def deliver(
-    plan: BootPlan, delivery: Delivery, qemu_monitor: monitor.Monitor, qemu: process.Process
-) -> str:
+def resume(plan: BootPlan, qemu_monitor: monitor.Monitor, qemu: process.Process) -> str:
     """Let a clone go on, and give it its devices and what it is to do.
 
     Returns:
@@ -218,8 +215,9 @@ def deliver(
     except VmLostError as error:
         process.kill_group(qemu)
         return error.message
-    with process.Limit(DELIVERY_TIMEOUT_S, qemu):
-        process.send_line(qemu, protocol.render_delivery(delivery))
+    if plan.delivery is not None:
+        with process.Limit(DELIVERY_TIMEOUT_S, qemu):
+            process.send_line(qemu, protocol.render_delivery(plan.delivery))
     return ""
 
 

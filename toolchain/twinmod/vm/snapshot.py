@@ -29,6 +29,9 @@ from twinmod.vm.session import VmEnd
 
 BASE, SNAPSHOT = "base", "snapshot"
 
+#: A base whose clones count.
+COUNTING = "counting"
+
 RAM, STATE = "ram", "state"
 
 #: How many times as long a VM may take to boot that is saved: all of its root is unpacked first.
@@ -44,8 +47,9 @@ SAVED, ORIGIN = sandbox.INSIDE / "saved", sandbox.INSIDE / "origin"
 #: Changed when what is saved or how it is saved changes, and nothing in the key says so.
 FORMAT = "2"
 
-#: What of /twinmod a base has.
-BASE_PARTS = ("package", "site")
+#: What of /twinmod a base has, and what no base has: the one package is in the other's folder.
+PACKAGE, MATRIX = "package", "matrix"
+BASE_PARTS = (PACKAGE, "site")
 
 #: What is in a VM that boots alone, and differs there.
 OWN_FILES = ("init", "results/plan.json")
@@ -55,7 +59,7 @@ def find_obstacle(setting: Setting) -> str:
     """Return why VMs cannot be clones, "" where they can."""
     if setting.root_dir is not None:
         return "its root is not the chroot"
-    if setting.accelerator.name not in (AcceleratorName.TCG, AcceleratorName.KVM):
+    if setting.accelerator.name == AcceleratorName.RECORD:
         return f"{setting.accelerator.name} needs a VM that boots"
     return ""
 
@@ -76,7 +80,9 @@ def list_family(kind: str, kernel: str) -> tuple[str, ...]:
 def find_kept(kernel: str) -> tuple[tuple[str, str], ...]:
     """Return (kind, name) of the cache's folders with the saved VMs of a kernel that stay."""
     return tuple(
-        (kind, key) for kind in (BASE, SNAPSHOT) for key in list_family(kind, kernel)[:KEPT]
+        (kind, key)
+        for kind in (BASE, SNAPSHOT, COUNTING)
+        for key in list_family(kind, kernel)[:KEPT]
     )
 
 
@@ -95,28 +101,31 @@ def use(entry: CacheEntry, kernel: str, progress: Progress) -> FoundEntry:
 
 
 def read_tests(entry: FoundEntry) -> Mapping[str, tuple[str, ...]]:
-    """Return the rules of every test that a snapshot has collected, by its name, in its order."""
-    return {name: tuple(rules) for name, rules in entry.record["tests"]}
+    """Return the rules of every test that a saved VM has collected, by its name, in its order."""
+    return {name: tuple(rules) for name, rules in entry.record.get("tests", ())}
 
 
 # -- the base ---------------------------------------------------------------------------------
 
 
 def prepare_base(setting: Setting) -> CacheEntry:
-    """Return the entry of a VM that has booted, and has imported what runs a matrix.
+    """Return the entry of a VM that has booted, and has imported what runs a matrix or measures.
 
     To make it raises VmLostError: the VM did not come so far, or QEMU does not save it.
 
     Args:
-        setting: What its clones are made of. Matrix, testers and modules come later.
+        setting: What its clones are made of. Matrix, testers and modules come later; where they
+            count, the modules alone.
     """
 
     def make(work_dir: Path, progress: Progress) -> Made:
-        with progress.phase(f"VM that is saved ({setting.accelerator.name}): boot, imports"):
+        title = f"VM that is saved ({setting.accelerator.name}): boot, imports"
+        with progress.phase(title):
             _make_base(setting, work_dir, progress)
         return {"release": setting.tree.release}, (RAM, STATE)
 
-    return CacheEntry(kind=BASE, key=read_base_key(setting), make=make)
+    kind = COUNTING if setting.counted else BASE
+    return CacheEntry(kind=kind, key=read_base_key(setting), make=make)
 
 
 def find_base(setting: Setting) -> FoundEntry | None:
@@ -127,13 +136,14 @@ def find_base(setting: Setting) -> FoundEntry | None:
 def read_base_key(setting: Setting) -> str:
     """Return the key of a base: of all that is in it, and of the machine."""
     package = files.read_files(setting.userland.programs_dir / "package")
+    parts = plan_base_parts(setting)
     inputs = (
         FORMAT,
         setting.tree.key,
         setting.chroot.key,
-        # A folder of the cache, whose name follows from what is in it.
-        str(setting.userland.site_dir),
         files.plan_digest("", package),
+        # Folders of the cache, whose names follow from what is in them.
+        *(f"{name} {path}" for name, path in parts.items() if name != PACKAGE),
         *(f"{name}={value}" for name, value in boot.plan_environment(setting.userland)),
         *plan_qemu(setting, SavedMemory(path=RAM)),
     )
@@ -144,15 +154,17 @@ def plan_qemu(
     setting: Setting, memory: SavedMemory, *, interactive: bool = False
 ) -> tuple[str, ...]:
     """Return QEMU's argument vector of a VM that is saved, or that goes on from a state."""
-    parameters = " ".join((boot.FAULT_PARAMETERS, *setting.tree.parameters))
+    faults = () if setting.counted else (boot.FAULT_PARAMETERS,)
+    parameters = " ".join((*faults, *setting.tree.parameters))
     name = setting.accelerator.name
-    return machine.plan_saved_qemu(setting.vm, name, memory, parameters, interactive=interactive)
+    own = replace(memory, seed=setting.seed)
+    return machine.plan_saved_qemu(setting.vm, name, own, parameters, interactive=interactive)
 
 
 def plan_base_agent(setting: Setting) -> Plan:
     """Return what the agent of a base is told: to wait, for whatever matrix."""
     whole = boot.plan_agent(setting, plan_nothing())
-    return replace(whole, mode=Job.WAIT, testers={}, matrix="", version="")
+    return replace(whole, mode=Job.WAIT, testers={}, matrix="", version="", counted=setting.counted)
 
 
 def plan_nothing() -> MatrixWork:
@@ -160,12 +172,21 @@ def plan_nothing() -> MatrixWork:
     return MatrixWork(cells=(), products=(), limit_s=0.0)
 
 
+def plan_base_parts(setting: Setting) -> dict[str, Path]:
+    """Return what lies in /twinmod of a base: without a matrix, all that its clones need."""
+    parts = boot.plan_parts(setting, ())
+    if setting.counted:
+        return {name: path for name, path in parts.items() if name != MATRIX}
+    return {name: parts[name] for name in BASE_PARTS}
+
+
 def read_base_content(setting: Setting) -> Content:
     """Return what a base has in memory."""
-    parts = boot.plan_parts(setting, ())
-    own = {name: parts[name] for name in BASE_PARTS}
     return boot.read_whole_content(
-        setting, plan_base_agent(setting), own, setting.tree.vm_module_paths
+        setting,
+        plan_base_agent(setting),
+        plan_base_parts(setting),
+        setting.tree.vm_module_paths,
     )
 
 

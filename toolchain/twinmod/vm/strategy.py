@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How a VM comes to its work: it boots, it is recorded from the beginning, or it is a clone."""
+"""How a VM comes to its work: it boots, is recorded from the beginning, is counted, or cloned."""
 
 from pathlib import Path
 
-from twinmod.vm import boot, clone, recording
+from twinmod.vm import boot, clone, counting, recording
 from twinmod.vm.boot import BootPlan, Setting, ShellWork, Work
 
 
@@ -19,4 +19,6 @@ def prepare_vm(setting: Setting, work: Work, vm_dir: Path) -> BootPlan:
         return recording.prepare_recorded(setting, work, vm_dir)
     if setting.snapshot is not None:
         return clone.prepare_clone(setting, setting.snapshot, work, vm_dir)
+    if setting.counted and not isinstance(work, ShellWork):
+        return counting.prepare_counting(setting, work, vm_dir)
     return boot.prepare_boot(setting, work, vm_dir)

@@ -12,6 +12,6 @@
 #define MAGIC_BYTES	7
 
 #define MAGIC_COUNTS	"cnts"	/* write down what was counted, and begin anew */
-#define MAGIC_SYMBOLS	"syms"	/* read the kernel's symbols again */
+#define MAGIC_SYMBOLS	"syms"	/* read the kernel's symbols again: rsi bytes of text at rdi */
 
 #endif

@@ -7,7 +7,7 @@
  * interrupts that come meanwhile, and other threads, execute is counted apart, as one number: how
  * often a timer ticks says nothing of a call.
  *
- * Arguments: out=PATH, what it writes; symbols=PATH, a copy of the guest's /proc/kallsyms.
+ * Argument: out=PATH, what it writes.
  *
  * It writes, a line each:
  *	symbols				the symbols were read; the numbers begin anew
@@ -69,12 +69,14 @@ typedef struct {
 
 GByteArray *g_byte_array_new(void);
 GByteArray *g_byte_array_set_size(GByteArray *array, unsigned int length);
+uint8_t *g_byte_array_free(GByteArray *array, int free_segment);
 char *g_array_free(GArray *array, int free_segment);
 
 struct qemu_plugin_scoreboard *qemu_plugin_scoreboard_new(size_t element_size);
 void *qemu_plugin_scoreboard_find(struct qemu_plugin_scoreboard *score, unsigned int vcpu);
 GArray *qemu_plugin_get_registers(void);
 int qemu_plugin_read_register(struct qemu_plugin_register *handle, GByteArray *bytes);
+bool qemu_plugin_read_memory_vaddr(uint64_t address, GByteArray *bytes, size_t length);
 void qemu_plugin_reset(qemu_plugin_id_t id, void (*callback)(qemu_plugin_id_t));
 void qemu_plugin_register_vcpu_init_cb(qemu_plugin_id_t id,
 				       void (*callback)(qemu_plugin_id_t, unsigned int));
@@ -106,7 +108,6 @@ struct symbol {
 	unsigned int number;	/* as it was written down; 0: not yet */
 };
 
-static const char *symbols_path;
 static FILE *out;
 static struct symbol *symbols;
 static size_t symbols_length;
@@ -132,7 +133,7 @@ static void forget_symbols(void)
 	generation++;
 }
 
-/* Keep a line of /proc/kallsyms that is code: "ADDRESS t NAME\t[MODULE]". */
+/* Keep a line of /proc/kallsyms that is code: "ADDRESS t NAME\t[MODULE]", without its end. */
 static void keep_symbol(char *line, size_t *room)
 {
 	char *end, *name;
@@ -141,7 +142,6 @@ static void keep_symbol(char *line, size_t *room)
 	if (end == line || !strchr("tTwW", end[1]))
 		return;
 	name = end + 3;
-	name[strcspn(name, "\n")] = '\0';
 	end = strchr(name, '\t');
 	if (end)
 		*end = ' ';
@@ -152,21 +152,30 @@ static void keep_symbol(char *line, size_t *room)
 	symbols[symbols_length++] = (struct symbol){ .address = address, .name = strdup(name) };
 }
 
-static void read_symbols(void)
+/* Keep the lines of a text; each ends with a line feed, which is no part of it any more then. */
+static void keep_symbols(char *text, size_t length)
 {
-	FILE *file = fopen(symbols_path, "r");
-	size_t room = 0, size = 0;
-	char *line = NULL;
+	char *line = text, *end = text + length, *feed;
+	size_t room = 0;
+
+	while ((feed = memchr(line, '\n', end - line))) {
+		*feed = '\0';
+		keep_symbol(line, &room);
+		line = feed + 1;
+	}
+}
+
+/* Read the symbols from the guest's memory. */
+static void read_symbols(uint64_t address, uint64_t length)
+{
+	GByteArray *bytes = g_byte_array_new();
 
 	executed = 0;
 	fprintf(out, "symbols\n");
 	forget_symbols();
-	if (!file)
-		return;
-	while (getline(&line, &size, file) > 0)
-		keep_symbol(line, &room);
-	free(line);
-	fclose(file);
+	if (qemu_plugin_read_memory_vaddr(address, bytes, length))
+		keep_symbols((char *)bytes->data, bytes->len);
+	g_byte_array_free(bytes, 1);
 	qsort(symbols, symbols_length, sizeof(*symbols), compare_symbols);
 }
 
@@ -269,7 +278,8 @@ static bool away;		/* another thread runs */
 static bool known;		/* which task the thread is */
 static uint64_t task;
 
-static struct qemu_plugin_register *prev_register, *next_register;
+/* rdi and rsi, which have the first arguments of a function. */
+static struct qemu_plugin_register *first_register, *second_register;
 
 static bool is_segment_open(void)
 {
@@ -358,13 +368,13 @@ static void on_switch(unsigned int vcpu, void *data)
 	if (!is_segment_open())
 		return;
 	if (away) {
-		away = read_register(next_register) != task;
+		away = read_register(second_register) != task;
 		if (!is_elsewhere())
 			return_to_thread(vcpu);
 		return;
 	}
 	if (!known)
-		task = read_register(prev_register);
+		task = read_register(first_register);
 	known = true;
 	if (!is_elsewhere())
 		leave_thread(vcpu);
@@ -393,7 +403,7 @@ static void on_symbols(unsigned int vcpu, void *data)
 {
 	(void)vcpu;
 	(void)data;
-	read_symbols();
+	read_symbols(read_register(first_register), read_register(second_register));
 	qemu_plugin_reset(plugin, watch);
 }
 
@@ -463,7 +473,7 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 							       QEMU_PLUGIN_CB_NO_REGS, NULL);
 		else if (is_magic(insn, MAGIC_SYMBOLS))
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, on_symbols,
-							       QEMU_PLUGIN_CB_NO_REGS, NULL);
+							       QEMU_PLUGIN_CB_R_REGS, NULL);
 	}
 }
 
@@ -485,12 +495,12 @@ static void on_processor(qemu_plugin_id_t id, unsigned int vcpu)
 	(void)vcpu;
 	for (unsigned int i = 0; i < registers->len; i++) {
 		if (strcmp(found[i].name, "rdi") == 0)
-			prev_register = found[i].handle;
+			first_register = found[i].handle;
 		else if (strcmp(found[i].name, "rsi") == 0)
-			next_register = found[i].handle;
+			second_register = found[i].handle;
 	}
 	g_array_free(registers, 1);
-	if (!prev_register || !next_register) {
+	if (!first_register || !second_register) {
 		fprintf(stderr, "profiler: the processor has no rdi or rsi\n");
 		exit(EXIT_FAILURE);
 	}
@@ -509,11 +519,9 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, 
 	for (int i = 0; i < argc; i++) {
 		if (strncmp(argv[i], "out=", 4) == 0)
 			out = fopen(argv[i] + 4, "w");
-		else if (strncmp(argv[i], "symbols=", 8) == 0)
-			symbols_path = strdup(argv[i] + 8);
 	}
-	if (!out || !symbols_path) {
-		fprintf(stderr, "profiler: out= and symbols= must name files\n");
+	if (!out) {
+		fprintf(stderr, "profiler: out= must name a file\n");
 		return -1;
 	}
 	counters = qemu_plugin_scoreboard_new(SLOTS * sizeof(uint64_t));
