@@ -12,7 +12,7 @@ from twinmod.base import cache, commands, process
 from twinmod.base.progress import Progress
 from twinmod.errors import ConfigError, VmLostError
 from twinmod.guest import protocol
-from twinmod.vm import boot, machine, monitor, strategy
+from twinmod.vm import boot, devices, machine, monitor, strategy
 from twinmod.vm.boot import BootPlan, Setting, ShellWork
 
 STDIN = 0
@@ -95,6 +95,7 @@ def wake(plan: BootPlan, monitors: socket.socket, events: socket.socket) -> str:
         with monitor.greet(monitors) as told:
             try:
                 monitor.restore(told, plan.restored)
+                devices.plug(told, plan.devices)
             except VmLostError as error:
                 told.execute("quit")
                 return error.message
