@@ -188,6 +188,9 @@ class Machine:
                     self.act_stderr(ends)
                     self.act_exit(1)
                 self.tell({"event": "RESUME"})
+                # Nothing comes by the port to a VM whose delivery QEMU holds.
+                if self.held_path:
+                    break
             elif command["execute"] == "device_add":
                 plugged.append(command["arguments"])
             elif command["execute"] == "quit":
