@@ -130,12 +130,12 @@ def test_a_vm_whose_clones_count_has_nothing_from_its_host(vm: VmSpec, restored:
     argv = machine.plan_saved_qemu(vm, machine.AcceleratorName.ICOUNT, memory, "quiet")
     assert find_value(argv, "-seed") == "7"
     assert find_value(argv, "-rtc") == "base=2026-01-01T00:00:00,clock=vm"
-    assert find_value(argv, "-device") == "virtio-serial-pci,ioeventfd=off"
+    assert "virtio-serial-pci,ioeventfd=off" in argv
     assert ("-plugin" in argv) == restored, "to boot takes longer with it, and counts nothing"
     assert ("-fw_cfg" in argv) == restored
     other = machine.plan_saved_qemu(vm, machine.AcceleratorName.TCG, memory, "quiet")
     assert not {"-seed", "-rtc", "-plugin", "-fw_cfg"} & set(other)
-    assert find_value(other, "-device") == "virtio-serial-pci"
+    assert "virtio-serial-pci" in other
 
 
 def test_an_interactive_vm_has_the_callers_terminal_and_no_other_way_out(vm: VmSpec) -> None:
