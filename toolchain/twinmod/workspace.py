@@ -341,7 +341,7 @@ class Workspace:
             raise VmLostError(obstacle)
         kernel = setting.tree.name
         base = snapshot.use(snapshot.prepare_base(setting), kernel, self.progress)
-        proof = proving.read_proof(base) or self._prove(prepared, base)
+        proof = proving.read_proof(base) or self.prove(prepared, base)
         if proof is None:
             raise VmLostError("a cell fails in a VM that boots, so they could not be compared")
         if proof.differences:
@@ -351,8 +351,8 @@ class Workspace:
         entry = snapshot.prepare_snapshot(setting, base)
         return replace(setting, snapshot=snapshot.use(entry, kernel, self.progress))
 
-    def _prove(self, prepared: Prepared, base: FoundEntry) -> proving.Proof | None:
-        """Compare a base's clones with VMs that boot; see proving.prove."""
+    def prove(self, prepared: Prepared, base: FoundEntry) -> proving.Proof | None:
+        """Compare a base's clones with VMs that boot, by the first cell; see proving.prove."""
         cells, _ = selection.plan_presence(model.plan_cells(self.config), prepared.tree)
         setting = self.environment(prepared)
         entry = snapshot.prepare_snapshot(setting, base)
