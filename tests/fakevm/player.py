@@ -398,6 +398,11 @@ class Machine:
         self.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def act_kill_host(self) -> None:
+        """Let the host take what was said; then kill it, as by kill -9."""
+        self.flush()
+        os.kill(os.getppid(), signal.SIGKILL)
+
     def act_child(self) -> None:
         """Start a process that outlives this one, unless the whole group is ended."""
         host = os.getppid()

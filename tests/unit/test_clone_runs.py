@@ -7,6 +7,7 @@ bwrap is a program that plays a script; everything else is as it is in a run. Se
 import errno
 import json
 import os
+import signal
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
@@ -493,6 +494,29 @@ def test_only_the_last_snapshots_of_each_kernel_are_kept(host: Host) -> None:
     )
     assert snapshot.find_kept("toy-kasan") == ((snapshot.BASE, "toy-kasan-000000000004"),)
     assert snapshot.find_kept("other") == ()
+
+
+def call_and_be_killed(host: Host, *arguments: str) -> None:
+    """Call a verb in a process of its own, which one of its VMs kills."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            host.call(*arguments)
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+
+
+@pytest.mark.parametrize("vm", [BASE, COLLECTED, *PROOF, *CLONES])
+def test_whatever_a_run_was_killed_in_the_next_one_works(host: Host, vm: str) -> None:
+    host.play(vm, BOOT, ("kill_host",), SILENCE)
+    call_and_be_killed(host, *NARROWED)
+    assert host.left == []
+    host.scripts.clear()
+    host.write()
+    assert host.call(*NARROWED) == ExitCode.PASSED
+    assert [cell["outcome"] for cell in host.read("test/report.json")["cells"]] == ["passed"] * 2
+    assert host.left == []
 
 
 # -- a person's VM ----------------------------------------------------------------------------
