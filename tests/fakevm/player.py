@@ -103,6 +103,8 @@ class Machine:
 
     def __init__(self, argv: list[str]) -> None:
         self.argv = argv
+        # Later it may be gone, and another process be the parent.
+        self.host = os.getppid()
         self.results = find_host_path(RESULTS)
         self.lines = read_json("lines.json")
         self.pending = b""
@@ -373,7 +375,7 @@ class Machine:
     def act_silence(self) -> None:
         """Say nothing more, for good."""
         self.flush()
-        rest(os.getppid())
+        rest(self.host)
 
     def act_chatter(self, text: str) -> None:
         """Say a line again and again, until somebody ends it."""
@@ -386,7 +388,7 @@ class Machine:
         """Have nothing more to say, and be there all the same."""
         self.flush()
         os.close(1)
-        rest(os.getppid())
+        rest(self.host)
 
     def act_exit(self, status: int) -> None:
         """Be gone."""
@@ -401,11 +403,11 @@ class Machine:
     def act_kill_host(self) -> None:
         """Let the host take what was said; then kill it, as by kill -9."""
         self.flush()
-        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(self.host, signal.SIGKILL)
 
     def act_child(self) -> None:
         """Start a process that outlives this one, unless the whole group is ended."""
-        host = os.getppid()
+        host = self.host
         pid = os.fork()
         if pid == 0:
             for descriptor in (0, 1, 2):
@@ -432,7 +434,7 @@ class Machine:
         while any(left):
             time.sleep(0.001)
             fcntl.ioctl(1, termios.FIONREAD, left)
-        os.kill(os.getppid(), signal.SIGINT)
+        os.kill(self.host, signal.SIGINT)
 
 
 def find_script(vm_dir: str, mode: str) -> list[list[Any]]:
