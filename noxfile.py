@@ -57,6 +57,13 @@ def twinmod(session: nox.Session, *arguments: str) -> None:
     session.run("twinmod", *arguments, *session.posargs, interrupt_timeout=15, terminate_timeout=10)
 
 
+def program(session: nox.Session, path: str) -> None:
+    """Run a program of tests/, with the session's arguments."""
+    install(session, "run")
+    arguments = (path, *session.posargs)
+    session.run("python", *arguments, interrupt_timeout=15, terminate_timeout=10)
+
+
 @nox.session
 def doctor(session: nox.Session) -> None:
     """Say what is there, what is missing and how to mend it; change nothing."""
@@ -114,53 +121,25 @@ def soak(session: nox.Session) -> None:
 @nox.session
 def layouts(session: nox.Session) -> None:
     """Measure other layouts of the device's memory, and hold them to the rules."""
-    install(session, "run")
-    session.run(
-        "python",
-        "tests/layouts/layouts.py",
-        *session.posargs,
-        interrupt_timeout=15,
-        terminate_timeout=10,
-    )
+    program(session, "tests/layouts/layouts.py")
 
 
 @nox.session
 def mutate(session: nox.Session) -> None:
     """Put small faults into the modules, and see that a rule of the matrix catches each."""
-    install(session, "run")
-    session.run(
-        "python",
-        "tests/mutation/run.py",
-        *session.posargs,
-        interrupt_timeout=15,
-        terminate_timeout=10,
-    )
+    program(session, "tests/mutation/run.py")
 
 
 @nox.session
 def clones(session: nox.Session) -> None:
     """Run parts of a cell in a thousand clones, and see that nothing is lost and nothing left."""
-    install(session, "run")
-    session.run(
-        "python",
-        "tests/clones/clones.py",
-        *session.posargs,
-        interrupt_timeout=15,
-        terminate_timeout=10,
-    )
+    program(session, "tests/clones/clones.py")
 
 
 @nox.session
 def devices(session: nox.Session) -> None:
     """Plug devices into clones, and take one out again."""
-    install(session, "run")
-    session.run(
-        "python",
-        "tests/devices/run.py",
-        *session.posargs,
-        interrupt_timeout=15,
-        terminate_timeout=10,
-    )
+    program(session, "tests/devices/run.py")
 
 
 @nox.session
