@@ -111,7 +111,7 @@ def prove(workspace: Workspace) -> list[str]:
     base = snapshot.find_base(workspace.environment(prepared))
     proof = workspace.prove(prepared, base) if base else None
     if proof is None:
-        return ["there is no base, or the first cell fails in a VM that boots"]
+        return ["nothing was compared: there is no base, or the first cell does not pass"]
     return list(proof.differences)
 
 
@@ -125,7 +125,7 @@ def clones(count: int, shards: int, at_once: int) -> ExitCode:
     config = project_config.read_config(project_config.find_project_dir(Path(__file__).parent))
     workspace = Workspace(config=config, progress=progress)
     with workspace.hold():
-        # What makes the snapshot is no part of the comparison.
+        # The first run may make the snapshot, which takes memory and disk for good.
         run(workspace, 1, shards, 1)
         lacks = prove(workspace)
         before, began = read_usage(), time.monotonic()
@@ -133,7 +133,7 @@ def clones(count: int, shards: int, at_once: int) -> ExitCode:
         seconds, after = time.monotonic() - began, read_usage()
     lacks += find_lacks(found, work)
     if not found:
-        lacks.append("there were no clones")
+        lacks.append("no clone ran")
     if after.processes > before.processes:
         lacks.append(f"{after.processes - before.processes} QEMU are left")
     if after.available_mib < before.available_mib - SLACK_MIB:

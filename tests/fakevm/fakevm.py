@@ -406,7 +406,7 @@ class Host:
         return cli.run_guarded(lambda: cli.cli(words, standalone_mode=False))
 
     def call_other(self, other: click.Command, *arguments: str) -> int:
-        """Call a command of a session that is no verb; return its exit code."""
+        """Call a command that only a nox session has; return its exit code."""
         words = [*arguments, *(("--cold",) if self.cold else ())]
         return cli.run_guarded(lambda: other(words, standalone_mode=False))
 

@@ -88,7 +88,7 @@ def copy_sparsely(source: Path, target: Path) -> None:
 
 
 def iterate_data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield (begin, end) of each part of a file that is no hole.
+    """Yield (begin, end) of each part of a file that has data.
 
     Source: lseek(2): SEEK_DATA ends with ENXIO where only a hole is left.
     """

@@ -94,14 +94,7 @@ def run_test(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> Run:
     products = wanted.products or workspace.build(prepared, languages)
     setting = _prepare_setting(workspace, prepared, wanted)
     shutil.rmtree(out_dir, ignore_errors=True)
-    work = boot.MatrixWork(
-        cells=cells,
-        products=products,
-        limit_s=config.vm.test_timeout_s,
-        pytest_args=selection.pytest_args,
-        # Nobody knows which tests an expression leaves before pytest does.
-        divisible=not selection.keyword,
-    )
+    work = _plan_work(workspace, cells, products, selection)
     exploring = None
     if rounds:
         alone = run.plan_work(config, products)
@@ -118,32 +111,51 @@ def run_test(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> Run:
     history.write_history(known_path, options.history, ended)
     explored = exploring.finish(ended[-1]) if exploring and not stopped.is_set() else None
     injected = read_injected(out_dir, products, prepared.tree)
-    if stopped.is_set():
-        checked = outcomes.fill_in(cells, ended)
-    else:
-        checked = _judge(ended, rules, selection, injected)
+    whole = not stopped.is_set()
+    checked = _judge(ended, rules, selection, injected) if whole else outcomes.fill_in(cells, ended)
     everything = (*checked, explored.result) if explored else checked
+    findings = report.Findings(
+        results=checked,
+        absent=absent,
+        differential=explored.document if explored else None,
+        injected=injected,
+        totals=cells_report.plan_totals(outcomes.count_totals(everything, absent)),
+    )
     document = report.plan_test_report(
-        report.Machine(
-            tree=prepared.tree,
-            accelerator=setting.accelerator,
-            memory_mib=setting.vm.memory_mib,
-        ),
+        _plan_machine(setting),
         products,
         report.Scope(narrowed=selection.render(config), long=selection.long),
-        report.Findings(
-            results=checked,
-            absent=absent,
-            differential=explored.document if explored else None,
-            injected=injected,
-            totals=cells_report.plan_totals(outcomes.count_totals(everything, absent)),
-        ),
+        findings,
         report.ResourceUsage(boots=boots, phases=workspace.phases()),
     )
     documents.write(out_dir / "report.json", document)
     cache.write_atomically(out_dir / "junit.xml", report.render_junit(everything))
     return Run(
         results=everything, document=document, rules=plan_shown_rules(rules, checked, selection)
+    )
+
+
+def _plan_work(
+    workspace: Workspace,
+    cells: tuple[Cell, ...],
+    products: tuple[Product, ...],
+    selection: Selection,
+) -> boot.MatrixWork:
+    """Return the cells of the matrix that a run has, as work for VMs."""
+    return boot.MatrixWork(
+        cells=cells,
+        products=products,
+        limit_s=workspace.config.vm.test_timeout_s,
+        pytest_args=selection.pytest_args,
+        # Nobody knows which tests an expression leaves before pytest does.
+        divisible=not selection.keyword,
+    )
+
+
+def _plan_machine(setting: boot.Setting) -> report.Machine:
+    """Return what every VM of the run was."""
+    return report.Machine(
+        tree=setting.tree, accelerator=setting.accelerator, memory_mib=setting.vm.memory_mib
     )
 
 

@@ -138,6 +138,22 @@ PORTS = 4
 FIRST_SLOT = 0x10
 
 
+def plan_booting(vm: VmSpec, accelerator: AcceleratorName, parameters: str) -> tuple[str, ...]:
+    """Return how QEMU's argument vector begins of a VM that boots; see plan_qemu."""
+    return (
+        "qemu-system-x86_64",
+        "-M",
+        "q35",
+        *MACHINES[accelerator],
+        "-smp",
+        str(vm.processors),
+        "-m",
+        str(vm.memory_mib),
+        *PLAIN,
+        *plan_kernel(accelerator, parameters),
+    )
+
+
 def plan_qemu(
     vm: VmSpec,
     accelerator: AcceleratorName,
@@ -156,16 +172,7 @@ def plan_qemu(
         parameters: Added to the kernel's command line.
     """
     return (
-        "qemu-system-x86_64",
-        "-M",
-        "q35",
-        *MACHINES[accelerator],
-        "-smp",
-        str(vm.processors),
-        "-m",
-        str(vm.memory_mib),
-        *PLAIN,
-        *plan_kernel(accelerator, parameters),
+        *plan_booting(vm, accelerator, parameters),
         "-virtfs",
         f"local,path={VIEW},mount_tag=root,security_model=none,readonly=on,multidevs=remap",
         "-virtfs",
@@ -185,16 +192,7 @@ def plan_recorded_qemu(vm: VmSpec, parameters: str) -> tuple[str, ...]:
         parameters: Added to the kernel's command line.
     """
     return (
-        "qemu-system-x86_64",
-        "-M",
-        "q35",
-        *MACHINES[AcceleratorName.RECORD],
-        "-smp",
-        str(vm.processors),
-        "-m",
-        str(vm.memory_mib),
-        *PLAIN,
-        *plan_kernel(AcceleratorName.RECORD, parameters),
+        *plan_booting(vm, AcceleratorName.RECORD, parameters),
         *CONSOLE,
         *EVENTS,
         "-serial",
@@ -210,17 +208,8 @@ def plan_counting_qemu(vm: VmSpec, parameters: str) -> tuple[str, ...]:
         parameters: Added to the kernel's command line.
     """
     return (
-        "qemu-system-x86_64",
-        "-M",
-        "q35",
-        *MACHINES[AcceleratorName.ICOUNT],
+        *plan_booting(vm, AcceleratorName.ICOUNT, parameters),
         *PROFILER,
-        "-smp",
-        str(vm.processors),
-        "-m",
-        str(vm.memory_mib),
-        *PLAIN,
-        *plan_kernel(AcceleratorName.ICOUNT, parameters),
         *COUNTING_PORT,
     )
 
