@@ -92,7 +92,7 @@ def run(
     """Run the clones; return what came of them, what they took, and what they were to do."""
     prepared = workspace.setup()
     one = model.plan_cells(workspace.config)[0]
-    products = workspace.build(prepared, (one.language,))
+    products = workspace.build(prepared, (one.label,))
     setting = workspace.prepare_clones(prepared, workspace.environment(prepared))
     if setting.snapshot is None:
         return (), Boots(), boot.MatrixWork(cells=(), products=(), limit_s=0.0)

@@ -22,7 +22,6 @@ from twinmod.cells.model import DifferentialCell
 from twinmod.errors import ExitCode
 from twinmod.guest.protocol import Outcome, Request
 from twinmod.project import config as project_config
-from twinmod.project.model import Language
 from twinmod.ui import cli
 from twinmod.vm import devices, machine, running
 from twinmod.vm.boot import DifferentialWork, Setting
@@ -159,7 +158,7 @@ def prepare_bench() -> Bench:
     workspace = Workspace(config=config, progress=progress)
     with workspace.hold():
         prepared = workspace.setup()
-        products = workspace.build(prepared, (Language.C,))
+        products = workspace.build(prepared, ("c",))
         setting = replace(workspace, config=changed).environment(prepared)
         setting = workspace.prepare_clones(prepared, setting)
     setting = replace(setting, devices=tuple(device for device, _ in DEVICES))

@@ -68,7 +68,7 @@ TESTS = {rule: (rule,) for rule in RULES}
 
 #: What a run of the toy project takes for cells, in its order.
 CELLS = tuple(
-    Cell(module=name, language=language, tester=tester)
+    Cell(module=name, label=language, tester=tester)
     for language, name in MODULES.items()
     for tester in ("c", "rust")
 )
@@ -98,18 +98,20 @@ error: aborting due to 1 previous error
 CONFIGURATION = """\
 [tool.twinmod]
 kernel = "toy"
-contract = "DEVICE.md"
-matrix = "matrix"
-differential = "adding"
 lock = "lock.txt"
 mirror = "http://mirror.example/debian"
-chroots.toy.suite = "toy"
-kernels.toy = { chroot = "toy", suite = "toy", flavour = "toy" }
-modules.toy_c = { language = "c", sources = "c_module" }
-modules.toy_rust = { language = "rust", sources = "rust_module", subdirs = "samples/toy_rust" }
+roots.toy.suite = "toy"
+kernels.toy = { root = "toy", suite = "toy", flavour = "toy" }
+vm = { boot-timeout-s = 60.0, test-timeout-s = 5.0, silence-timeout-s = 60.0 }
+
+[tool.twinmod.drivers.toy]
+contract = "DEVICE.md"
+tests = "matrix"
+differential = "adding"
+modules.c = { name = "toy_c", sources = "c_module" }
+modules.rust = { name = "toy_rust", sources = "rust_module", in-tree = "samples/toy_rust" }
 testers.c = { project = "c_tester", package = "toy_tester_c" }
 testers.rust = { project = "rust_tester", package = "toy_tester_rust" }
-vm = { boot-timeout-s = 60.0, test-timeout-s = 5.0, silence-timeout-s = 60.0 }
 """
 
 STRATEGY = """\
@@ -182,6 +184,7 @@ PROJECT = {
     "rust_module/toy_rust.rs": "struct Toy;\n",
     "c_tester/pyproject.toml": "",
     "rust_tester/pyproject.toml": "",
+    "rust_tester/Cargo.toml": "",
     "rust_tester/Cargo.lock": "version = 4\n",
     "matrix/test_toy.py": "",
     "matrix/adding/__init__.py": "",
@@ -483,6 +486,8 @@ def make_host(
     monkeypatch.setenv("PATH", f"{home_dir}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("TWINMOD_CACHE_DIR", str(folder / "cache"))
     monkeypatch.chdir(project_dir)
+    # The project has the kernel that the player boots, and no other.
+    monkeypatch.setattr(project_config, "read_builtin", dict)
     write_cache(read_config())
     return host
 
@@ -536,7 +541,7 @@ def touch(path: Path) -> None:
 def run_matrix(host: Host, progress: Progress) -> matrix_run.Run:
     """Run the matrix as other programs of the project do, without a verb."""
     workspace = Workspace(config=read_config(), progress=progress, cold=True)
-    selection = Selection(languages=LANGUAGES, testers=LANGUAGES)
+    selection = Selection()
     wanted = matrix_run.Wanted(selection=selection, out_dir=host.project_dir / "out/other")
     return matrix_run.run_test(workspace, workspace.setup(), wanted)
 

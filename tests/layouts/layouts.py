@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import click
 
@@ -42,7 +43,7 @@ from twinmod.guest.protocol import (
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry, KernelTree
 from twinmod.project.config import Config
-from twinmod.project.model import Language, ModuleSpec
+from twinmod.project.model import ModuleSpec
 from twinmod.ui import cli, command
 from twinmod.ui.command import State
 from twinmod.userland import entries, native
@@ -171,14 +172,13 @@ class LayoutsReport(Document, frozen=True, kw_only=True, tag="twinmod.layouts/1"
 def plan_modules() -> tuple[ModuleSpec, ...]:
     """Return the layouts as modules, each of which is built of this whole folder."""
     return tuple(
-        ModuleSpec(name=f"layout_{name}", language=Language.C, sources="tests/layouts", subdirs="")
-        for name in LAYOUTS
+        ModuleSpec(label=name, name=f"layout_{name}", sources="tests/layouts") for name in LAYOUTS
     )
 
 
 def plan_builds(config: Config, prepared: Prepared) -> tuple[builds_build.BuildPlan, ...]:
     """Plan the build of every layout."""
-    uapi = tuple((entries.UAPI, content) for _, content in entries.read_uapi(config))
+    uapi = tuple((Path(path).name, content) for path, content in entries.read_uapi(config))
     return tuple(
         builds_build.plan_build(
             module,
@@ -195,9 +195,9 @@ def plan_cells(modules: tuple[ModuleSpec, ...]) -> tuple[Cell, ...]:
     return tuple(
         Cell(
             module=module.name,
-            language=module.language,
-            tester="c",
+            # The twins have their names here: their labels are those of other reports.
             label=module.name.removeprefix("layout_"),
+            tester="c",
         )
         for module in modules
     )
@@ -417,10 +417,10 @@ def prepare_jobs(workspace: Workspace, prepared: Prepared) -> dict[Cell, Callabl
 
     The kernel may not have both of them.
     """
-    config, languages = workspace.config, builds_build.find_languages(prepared.tree)
-    twins = tuple(module for module in config.modules if module.language in languages)
+    config, labels = workspace.config, workspace.find_labels(prepared.tree)
+    twins = tuple(config.find_module(label) for label in labels)
     jobs: tuple[Callable[[], Built], ...] = (
-        *(engine.plan_built(Built(product=p)) for p in workspace.build(prepared, languages)),
+        *(engine.plan_built(Built(product=p)) for p in workspace.build(prepared, labels)),
         *(partial(engine.build_module, plan) for plan in plan_builds(config, prepared)),
     )
     return dict(zip(plan_cells((*twins, *plan_modules())), jobs, strict=True))

@@ -212,7 +212,7 @@ def plan_cell(
     """
     return Cell(
         module=module,
-        language=mutant.language,
+        label=mutant.language,
         tester="c",
         variant=mutant.fault,
         rules=rules,

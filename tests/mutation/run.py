@@ -75,7 +75,7 @@ def require_originals(bench: Bench, products: tuple[Product, ...]) -> None:
     Raises:
         BuildError: One of them failed.
     """
-    cells = tuple(Cell(module=p.module, language=p.language, tester="c") for p in products)
+    cells = tuple(Cell(module=p.module, label=p.label, tester="c") for p in products)
     work = boot.MatrixWork(
         cells=cells, products=products, limit_s=bench.limit_s, pytest_args=FIRST_FAILURE
     )
@@ -132,16 +132,16 @@ def run_mutants(
     """Build mutants, hold them to the matrix; return the verdicts, all rules, and the kernel.
 
     Raises:
-        ConfigError: The kernel can have no module in a language of the mutants.
+        ConfigError: The kernel can have no module of a label that the mutants are of.
     """
     config, prepared = workspace.config, workspace.setup()
     out_dir = config.out_dir / "mutation"
     shutil.rmtree(out_dir / "runs", ignore_errors=True)
     wanted = tuple(sorted({mutant.language for mutant in selected}))
-    languages = workspace.require_languages(prepared.tree, wanted)
-    selected = tuple(mutant for mutant in selected if mutant.language in languages)
+    labels = workspace.require_labels(prepared.tree, wanted)
+    selected = tuple(mutant for mutant in selected if mutant.language in labels)
     plans = {m: prepare_build(workspace, prepared, m) for m in variants.plan_order(selected)}
-    originals = workspace.build(prepared, languages)
+    originals = workspace.build(prepared, labels)
     rules = tuple(number for number, _ in project_rules.read_rules(config))
     bench = Bench(
         prepare=partial(prepare_setting, workspace, prepared),

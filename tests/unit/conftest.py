@@ -149,16 +149,16 @@ def as_kernel(stock_kernel: StockKernel) -> Callable[[KernelTree], Kernel]:
 
 @pytest.fixture
 def c_module() -> ModuleSpec:
-    return ModuleSpec(name="mdriver_c", language=Language.C, sources="c_module", subdirs="")
+    return ModuleSpec(label="c", name="mdriver_c", sources="c_module")
 
 
 @pytest.fixture
 def rust_module() -> ModuleSpec:
     return ModuleSpec(
+        label="rust",
         name="mdriver_rust",
-        language=Language.RUST,
         sources="rust_module",
-        subdirs="samples/rust/mdriver_rust",
+        in_tree="samples/rust/mdriver_rust",
     )
 
 
@@ -185,6 +185,7 @@ def vm() -> VmSpec:
 def product() -> Product:
     return Product(
         module="mdriver_c",
+        label="c",
         language=Language.C,
         path=Path("/checkout/out/mdriver_c.ko"),
         size_bytes=415752,

@@ -33,7 +33,6 @@ from twinmod.guest.protocol import (
     PlannedCell,
     TestEnded,
 )
-from twinmod.project.model import Language
 
 LIMIT_S = 30.0
 
@@ -213,7 +212,7 @@ def test_every_step_is_a_beat_for_the_process_that_watches(
 def test_the_host_reads_what_the_agent_says(events: list[dict[str, Any]]) -> None:
     lines = [json.dumps(event) for event in events]
     lines.insert(0, protocol.render_event(CellBegan(cell="c/c"), 0.0))
-    cells = (Cell(module="m", language=Language.C, tester="c"),)
+    cells = (Cell(module="m", label="c", tester="c"),)
     transcript = cells_transcript.parse_transcript(cells_transcript.parse_events(lines), cells)
     (cell,) = transcript.cells
     assert [test.id for test in cell.tests] == [e["id"] for e in events if e["event"] == "result"]

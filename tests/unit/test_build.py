@@ -189,7 +189,7 @@ def test_whatever_a_product_depends_on_changes_the_digest(
         case "chroot":
             tree = replace(tree, compilers=replace(root, key="trixie-2"))
         case "folder":
-            module = replace(rust_module, subdirs="drivers/char/x")
+            module = replace(rust_module, in_tree="drivers/char/x")
     other = build.plan_build(module, tree, sources, rust_plan.stage_dir)
     assert other.digest != rust_plan.digest
 
@@ -243,13 +243,25 @@ def test_sources_are_what_a_person_writes_sorted(c_module: ModuleSpec, tmp_path:
     )
 
 
-@pytest.mark.parametrize(("language", "name"), [("c", "mdriver_c.c"), ("rust", "mdriver_c.rs")])
-def test_a_missing_source_is_named(
-    language: str, name: str, c_module: ModuleSpec, tmp_path: Path
-) -> None:
+def test_a_missing_source_is_named(c_module: ModuleSpec, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        build.read_sources(replace(c_module, language=Language(language)), tmp_path)
-    assert ("file", str(tmp_path / "c_module" / name)) in caught.value.facts
+        build.read_sources(c_module, tmp_path)
+    wanted = tmp_path / "c_module/mdriver_c"
+    assert ("file", f"{wanted}.c or {wanted}.rs") in caught.value.facts
+
+
+@pytest.mark.parametrize(
+    ("names", "language"),
+    [
+        (("a.c", "a.h"), Language.C),
+        (("a.rs", "b.rs"), Language.RUST),
+        # One module of both is a Rust module for a kernel without Rust.
+        (("a.c", "b.rs"), Language.RUST),
+        ((), Language.C),
+    ],
+)
+def test_the_sources_say_the_language(names: tuple[str, ...], language: Language) -> None:
+    assert build.find_source_language(names) == language
 
 
 # -- stage ------------------------------------------------------------------------------------
@@ -446,11 +458,11 @@ def test_the_build_report_is_json_with_a_schema(product: Product, tree: KernelTr
 
 
 def test_the_kernels_own_checks_are_run_on_what_a_person_wrote(
-    c_module: ModuleSpec, rust_module: ModuleSpec, tree: KernelTree, root: Chroot, tmp_path: Path
+    c_plan: build.BuildPlan, rust_plan: build.BuildPlan, tmp_path: Path
 ) -> None:
     for name in ("mdriver_c.c", "mdriver.h", "mdriver_c.mod.c", "Kbuild"):
         (tmp_path / name).write_text("")
-    checks = dict(lint.list_checks(c_module, tree, tmp_path))
+    checks = dict(lint.list_checks(c_plan, tmp_path))
     assert list(checks) == ["checkpatch", "warnings"]
     inside = find_inside(checks["checkpatch"].argv)
     assert inside[-3:] == (
@@ -459,6 +471,6 @@ def test_the_kernels_own_checks_are_run_on_what_a_person_wrote(
         "/twinmod/module/mdriver_c/mdriver_c.c",
     )
     assert {"W=1", "KCFLAGS=-Werror"} <= set(checks["warnings"].argv)
-    checks = dict(lint.list_checks(rust_module, tree, tmp_path))
+    checks = dict(lint.list_checks(rust_plan, tmp_path))
     assert list(checks) == ["rustfmt", "clippy"]
     assert {"CLIPPY=1", "KRUSTFLAGS=-Dwarnings"} <= set(checks["clippy"].argv)

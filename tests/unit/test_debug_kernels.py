@@ -72,7 +72,7 @@ def test_a_boot_parameter_needs_no_other_kernel(
     tree: KernelTree, root: Chroot, as_kernel: AsKernel
 ) -> None:
     kernel = DebugKernel(spec=SPEC, chroot=root, base=as_kernel(tree))
-    other = replace(kernel, spec=replace(SPEC, parameters=("panic_on_warn=0",)))
+    other = replace(kernel, spec=replace(SPEC, command_line=("panic_on_warn=0",)))
     assert other.key == kernel.key
 
 

@@ -51,7 +51,7 @@ SIZE = 4096
 
 READ = ("read", {"file": 0, "size": 9})
 
-C = Cell(module="mdriver_c", language=Language.C, tester="c")
+C = Cell(module="mdriver_c", label="c", tester="c")
 DIFFERENTIAL = DifferentialCell(package="differential")
 
 

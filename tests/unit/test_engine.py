@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ from twinmod.errors import BuildError, ConfigError, ExitCode
 from twinmod.experiments import engine, variants
 from twinmod.experiments.engine import Bench, Built, Step
 from twinmod.guest.protocol import Outcome
-from twinmod.project.model import LANGUAGES, Language, ModuleSpec
+from twinmod.project.model import LANGUAGES, Language
 from twinmod.vm import running
 from twinmod.vm.session import Boots
 
@@ -67,13 +67,18 @@ def test_an_error_that_is_not_all_of_a_compilers_words_is_no_refusal(words: str)
 # -- what is wanted, and what is shown --------------------------------------------------------
 
 
-def test_variants_are_selected_by_a_part_of_their_name_and_by_language(
-    c_module: ModuleSpec, rust_module: ModuleSpec
-) -> None:
-    both = (c_module, rust_module)
+@dataclass(frozen=True)
+class Named:
+    name: str
+    language: Language
+
+
+def test_variants_are_selected_by_a_part_of_their_name_and_by_language() -> None:
+    in_c, in_rust = Named("mdriver_c", Language.C), Named("mdriver_rust", Language.RUST)
+    both = (in_c, in_rust)
     options = {"none": "no module", "hint": "look"}
-    assert variants.select(both, "driver_r", LANGUAGES, **options) == (rust_module,)
-    assert variants.select(both, "", (Language.C,), **options) == (c_module,)
+    assert variants.select(both, "driver_r", LANGUAGES, **options) == (in_rust,)
+    assert variants.select(both, "", (Language.C,), **options) == (in_c,)
     with pytest.raises(ConfigError, match="-k driver_r leaves no module"):
         variants.select(both, "driver_r", (Language.C,), **options)
 
@@ -107,9 +112,7 @@ Watched = Callable[[list[str]], None]
 
 STEP: Step[str] = Step(
     name="step",
-    plan_cell=lambda name, product: Cell(
-        module=product.module, language=Language.C, tester="c", label=name
-    ),
+    plan_cell=lambda name, product: Cell(module=product.module, label=name, tester="c"),
 )
 
 
@@ -228,7 +231,7 @@ def test_only_the_first_cell_of_a_vm_is_blamed_for_its_end() -> None:
     )
     ended = tuple(
         CellResult(
-            cell=Cell(module="m", language=Language.C, tester="c", variant=str(number)),
+            cell=Cell(module="m", label="c", tester="c", variant=str(number)),
             vm=vm,
             outcome=outcome,
         )

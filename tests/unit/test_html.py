@@ -153,7 +153,7 @@ def bench(product: Product) -> BenchReport:
 def counter(tree: KernelTree) -> CounterReport:
     cells = tuple(
         CellResult(
-            cell=Cell(module=f"mdriver_{label}", language=Language.C, label=label, tester="c"),
+            cell=Cell(module=f"mdriver_{label}", label=label, tester="c"),
             outcome=Outcome.PASSED if count else Outcome.LOST,
             count=count,
         )
@@ -324,6 +324,7 @@ def plan_bench(
     products = tuple(
         Product(
             module=f"mdriver_{name}",
+            label=name,
             language=Language(name),
             path=Path("x.ko"),
             size_bytes=1,
@@ -557,6 +558,7 @@ def test_a_report_that_cannot_be_read_is_named(config: Config, content: bytes) -
 
 
 def test_a_contract_that_is_no_text_is_named(config: Config) -> None:
+    assert config.contract_path is not None
     config.contract_path.write_bytes(b"## R1 \xff")
     with pytest.raises(ConfigError, match="the contract cannot be read"):
         rules.read_rules(config)

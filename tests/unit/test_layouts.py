@@ -19,13 +19,12 @@ from twinmod.cells.model import AnyCell, Cell, CellResult, YardsticksCell
 from twinmod.errors import ExitCode
 from twinmod.guest.protocol import Operation, Outcome, Timing
 from twinmod.kernels.model import KernelTree
-from twinmod.project.model import Language
 from twinmod.vm import session
 
 FOLDER = Path(__file__).resolve().parents[1] / "layouts"
 
-TWIN = Cell(module="mdriver_c", language=Language.C, tester="c", label="mdriver_c")
-MUTEX = Cell(module="layout_mutex", language=Language.C, tester="c", label="mutex")
+TWIN = Cell(module="mdriver_c", label="mdriver_c", tester="c")
+MUTEX = Cell(module="layout_mutex", label="mutex", tester="c")
 
 READ = Timing(operation=Operation.PREAD, size_bytes=1)
 WRITE = Timing(operation=Operation.PWRITE, size_bytes=1)

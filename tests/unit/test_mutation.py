@@ -151,7 +151,7 @@ def test_a_mutant_has_a_cell_of_its_own() -> None:
     assert (CELL.name, CELL.rules, CELL.files) == ("c/c/short", ("R4", "R5"), ("test_a.py",))
     every = mutants.plan_cell(MUTANT, "mdriver_c", (), FILES)
     assert (every.rules, every.files) == ((), ())
-    assert Cell(module="mdriver_c", language=Language.C, tester="c").name == "c/c"
+    assert Cell(module="mdriver_c", label="c", tester="c").name == "c/c"
 
 
 def test_what_a_vm_may_not_survive_comes_last() -> None:

@@ -19,12 +19,11 @@ from twinmod.guest import protocol
 from twinmod.guest.faults import KernelFault
 from twinmod.guest.protocol import Outcome
 from twinmod.project import rules as project_rules
-from twinmod.project.model import Language
 
 DATA = Path(__file__).parent / "data"
 
-C = Cell(module="mdriver_c", language=Language.C, tester="c")
-RUST = Cell(module="mdriver_rust", language=Language.RUST, tester="c")
+C = Cell(module="mdriver_c", label="c", tester="c")
+RUST = Cell(module="mdriver_rust", label="rust", tester="c")
 CELLS = (C, RUST)
 
 OOPS = KernelFault(kind="oops", lines=("BUG: unable to handle page fault", "#PF: supervisor"))
@@ -482,7 +481,7 @@ def plan_transcript(*began_s: float) -> cells_transcript.Transcript:
     names = ("c", "rust", "x", "y")[: len(began_s)]
     cells = tuple(
         CellResult(
-            cell=Cell(module="m", language=Language.C, label=name, tester="c"),
+            cell=Cell(module="m", label=name, tester="c"),
             outcome=Outcome.PASSED,
         )
         for name in names

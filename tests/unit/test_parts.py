@@ -15,11 +15,11 @@ from twinmod.cells.history import History
 from twinmod.cells.model import Cell, CellResult, DifferentialCell, TestResult
 from twinmod.cells.parts import Ended, Part
 from twinmod.guest.protocol import Outcome
-from twinmod.project.model import Language, VmSpec
+from twinmod.project.model import VmSpec
 from twinmod.vm import pool, proving
 
-C = Cell(module="toy_c", language=Language.C, tester="c")
-RUST = Cell(module="toy_rust", language=Language.RUST, tester="c")
+C = Cell(module="toy_c", label="c", tester="c")
+RUST = Cell(module="toy_rust", label="rust", tester="c")
 DIFFERENTIAL = DifferentialCell(package="adding")
 
 TESTS: Mapping[str, tuple[str, ...]] = {

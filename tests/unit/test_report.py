@@ -31,8 +31,8 @@ from twinmod.ui import doctor
 from twinmod.vm.machine import Accelerator, AcceleratorName
 from twinmod.vm.session import Boots
 
-C = Cell(module="mdriver_c", language=Language.C, tester="c")
-RUST = Cell(module="mdriver_rust", language=Language.RUST, tester="c")
+C = Cell(module="mdriver_c", label="c", tester="c")
+RUST = Cell(module="mdriver_rust", label="rust", tester="c")
 
 
 def run_test(name: str, outcome: str, message: str = "") -> model.TestResult:
@@ -286,7 +286,7 @@ UNSEEN = ["\x00", "\x01", "\x1b", "\x7f", "\x9b", "\r", "\ufffe", "\uffff", "\ud
 def test_whatever_a_test_says_junit_can_be_read(unseen: str, outcome: str) -> None:
     text = f"before {unseen} after <&>\n\u2603"
     cell = CellResult(
-        cell=Cell(module="m", language=Language.C, tester=text),
+        cell=Cell(module="m", label="c", tester=text),
         outcome=Outcome(outcome),
         tests=(run_test(text, outcome, text),),
         problems=(text,),
@@ -361,7 +361,7 @@ def test_troubles_are_tests_problems_and_the_kernels_own_lines() -> None:
 
 
 def test_a_problem_of_several_lines_is_an_indented_block() -> None:
-    cell = Cell(module="mdriver_c", language=Language.C, tester="c")
+    cell = Cell(module="mdriver_c", label="c", tester="c")
     broken = CellResult(
         cell=cell, outcome=Outcome.FAILED, problems=("status 4; log ends with\nERROR",)
     )
@@ -371,7 +371,7 @@ def test_a_problem_of_several_lines_is_an_indented_block() -> None:
 
 
 def test_a_kernel_that_is_not_there_is_shown_with_what_cures_that() -> None:
-    cell = Cell(module="mdriver_c", language=Language.C, tester="c")
+    cell = Cell(module="mdriver_c", label="c", tester="c")
     cells = tuple(
         KernelCell(kernel=name, release=release, cell=cell, reason=reason, fix=fix)
         for name, release, reason, fix in (

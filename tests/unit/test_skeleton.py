@@ -81,6 +81,7 @@ def test_an_installed_copy_works_on_what_it_carries_and_writes_where_one_is(
     found = skeleton.read_project(tmp_path, progress)
     assert found.root_dir == installed / "data"
     assert found.out_dir == tmp_path / "out"
+    assert found.contract_path is not None
     assert found.contract_path.is_file()
     assert found.lock_path.is_file()
     assert found.matrix_dir.is_dir()

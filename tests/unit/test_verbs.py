@@ -75,7 +75,8 @@ class World:
         del progress
         return Product(
             module=plan.module.name,
-            language=plan.module.language,
+            label=plan.module.label,
+            language=plan.language,
             path=plan.product_path,
             size_bytes=1,
             sha256="0" * 64,
@@ -199,7 +200,7 @@ def test_a_verb_says_what_a_kernel_cannot_have_and_does_the_rest(
     for work in world.works:
         assert {product.module for product in work.products} == {"mdriver_c"}
         cells = () if isinstance(work, boot.ShellWork) else work.cells
-        assert "rust" not in {cell.language for cell in cells if isinstance(cell, Cell)}
+        assert "rust" not in {cell.label for cell in cells if isinstance(cell, Cell)}
 
 
 @pytest.mark.parametrize("verb", ["counter", "bench"])
@@ -349,7 +350,7 @@ def matrix(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     def run_test(workspace: Workspace, prepared: Prepared, wanted: run.Wanted) -> run.Run:
         config = workspace.config
         selected = wanted.selection.plan_cells(config)
-        cells, absent = cells_selection.plan_presence(selected, prepared.tree)
+        cells, absent = cells_selection.plan_presence(config, selected, prepared.tree)
         outcome = "failed" if config.kernel.name == "sid" else "passed"
         test = TestResult(id="test_x", rules=("R9",), outcome=Outcome(outcome), duration_s=0.1)
         found = tuple(

@@ -20,7 +20,6 @@ from twinmod.kernels import roots
 from twinmod.kernels.model import KernelTree
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
-from twinmod.project.model import Language
 from twinmod.release import dkms, provenance, verify, verify_run
 from twinmod.release import index as release_index
 from twinmod.release.model import Release
@@ -372,7 +371,7 @@ def test_what_a_project_has_no_kernel_for_is_absent_and_says_so(
 
 @pytest.mark.parametrize("said", verify_run.NO_SIGNATURE)
 def test_a_refusal_is_one_whichever_way_a_kernel_wants_signatures(said: str) -> None:
-    cell = Cell(module="m", language=Language.C, tester="c")
+    cell = Cell(module="m", label="c", tester="c")
     problems = (f"m did not load: EPERM; the kernel says: a; {said}; b",)
     results = {"m": CellResult(cell=cell, outcome=Outcome.FAILED, problems=problems)}
     assert verify_run.require_refusal(results, verify_run.NO_SIGNATURE) == said
@@ -427,7 +426,7 @@ def test_a_prebuilt_module_of_another_version_is_refused(
 ) -> None:
     content = make_elf({"version": said} if said else {"license": "GPL"}, (), ())
     with pytest.raises(ConfigError, match=rf"^the release is 0\.1\.0, and mdriver_c says {shown}$"):
-        verify_run.unpack_modules(pack(content, "0.1.0"), ("mdriver_c",), prepared, tmp_path)
+        verify_run.unpack_modules(pack(content, "0.1.0"), {"mdriver_c": "c"}, prepared, tmp_path)
 
 
 # -- the life of a machine --------------------------------------------------------------------

@@ -28,13 +28,13 @@ from twinmod.guest.protocol import (
 )
 from twinmod.kernels.model import KernelTree
 from twinmod.project import model as project_model
-from twinmod.project.model import Language, VmSpec
+from twinmod.project.model import VmSpec
 from twinmod.vm import accelerator, boot, initramfs, machine, recording, results, session, shell
 from twinmod.vm.initramfs import Content
 
 CELLS = (
-    Cell(module="mdriver_c", language=Language.C, tester="c"),
-    Cell(module="mdriver_c", language=Language.C, tester="rust"),
+    Cell(module="mdriver_c", label="c", tester="c"),
+    Cell(module="mdriver_c", label="c", tester="rust"),
 )
 
 DIFFERENTIAL = DifferentialCell(package="differential")

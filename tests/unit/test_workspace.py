@@ -19,14 +19,13 @@ from twinmod.guest.protocol import Outcome
 from twinmod.matrix import run
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
-from twinmod.project.model import LANGUAGES, Language
 from twinmod.workspace import Workspace
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 PASSED = tuple(
     CellResult(
-        cell=Cell(module=f"mdriver_{letter}", language=Language(letter), tester=tester),
+        cell=Cell(module=f"mdriver_{letter}", label=letter, tester=tester),
         outcome=Outcome.PASSED,
     )
     for letter in ("c", "rust")
@@ -86,7 +85,7 @@ def test_a_folder_of_results_that_cannot_be_is_named(
 
 
 def select(**values: Any) -> cells_selection.Selection:
-    return cells_selection.Selection(languages=LANGUAGES, **{"testers": LANGUAGES, **values})
+    return cells_selection.Selection(**values)
 
 
 def test_a_run_carries_out_the_scripts_of_the_project_and_nothing_else(config: Config) -> None:

@@ -164,8 +164,8 @@ def test_a_wrong_entry_is_refused_and_says_why(old: str, new: str, why: str) -> 
 
 def test_both_languages_are_built_as_the_twins_are() -> None:
     in_c, in_rust = zoo.plan_module(IN_C), zoo.plan_module(IN_RUST)
-    assert (in_c.name, in_c.subdirs) == ("zoo_bug_c", "")
-    assert (in_rust.name, in_rust.subdirs) == ("zoo_bug_rust", "samples/rust/zoo_bug_rust")
+    assert (in_c.name, in_c.in_tree) == ("zoo_bug_c", "")
+    assert (in_rust.name, in_rust.in_tree) == ("zoo_bug_rust", "samples/rust/zoo_bug_rust")
 
 
 def test_every_cell_has_a_name_of_its_own() -> None:

@@ -24,7 +24,6 @@ from twinmod.kernels.model import KernelTree
 from twinmod.project import config as project_config
 from twinmod.project import rules
 from twinmod.project.config import Config
-from twinmod.project.model import LANGUAGES, Language
 from twinmod.userland import entries, native, packages
 from twinmod.userland import testers as userland_testers
 from twinmod.vm import accelerator as vm_accelerator
@@ -46,7 +45,8 @@ class Prepared:
     chroot: Chroot
     tree: KernelTree
     site_dir: Path
-    crates_dir: Path
+    # With the crates of the first tester in Rust, as CARGO_HOME; None where none is in Rust.
+    crates_dir: Path | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,14 @@ class Workspace:
         Raises:
             ConfigError: The project lacks a part, so that nobody knows what it uses.
         """
-        selected = (self.select(spec.name) for spec in self.config.kernels)
+        configs = (
+            project_config.select_driver(self.config, driver.name) for driver in self.config.drivers
+        )
+        selected = (
+            replace(self, config=config).select(spec.name)
+            for config in configs
+            for spec in config.kernels
+        )
         return tuple(dict.fromkeys(folder for one in selected for folder in one.find_folders()))
 
     def find_folders(self) -> Iterator[tuple[str, str]]:
@@ -139,7 +146,7 @@ class Workspace:
             roots.plan_entry(config.chroot, config.mirror),
             native.prepare_entry(chroot),
             entries.prepare_site(config, chroot),
-            entries.prepare_crates(config, chroot),
+            *entries.prepare_crates(config, chroot).values(),
             *(entry for _, entry in entries.prepare_testers(config, chroot)),
             entries.prepare_programs(config, chroot),
         )
@@ -159,12 +166,13 @@ class Workspace:
         kernel = find.choose_kernel(config, lambda one: replace(self, config=one).ensure_root())
         tree = kernel.ensure(progress)
         site = entries.prepare_site(config, kernel.chroot).ensure(progress)
-        crates = entries.prepare_crates(config, kernel.chroot).ensure(progress)
+        crates = entries.prepare_crates(config, kernel.chroot).values()
+        crates_dirs = tuple(entry.ensure(progress).path / packages.CARGO for entry in crates)
         return Prepared(
             chroot=kernel.chroot,
             tree=tree,
             site_dir=site.path / packages.SITE,
-            crates_dir=crates.path / packages.CARGO,
+            crates_dir=next(iter(crates_dirs), None),
         )
 
     def ensure_root(self) -> Chroot:
@@ -189,27 +197,49 @@ class Workspace:
 
     # -- modules ------------------------------------------------------------------------------
 
-    def require_languages(
-        self, tree: KernelTree, wanted: tuple[Language, ...] = LANGUAGES
-    ) -> tuple[Language, ...]:
-        """Return the wanted languages in which a kernel can have modules; say which are absent.
+    def find_absences(self, tree: KernelTree) -> dict[str, str]:
+        """Return why a kernel can have no module of a label, "" when it can, by all labels."""
+        return {
+            module.label: builds_build.find_absence(module, tree, self.config.root_dir)
+            for module in self.config.modules
+        }
+
+    def find_labels(self, tree: KernelTree) -> tuple[str, ...]:
+        """Return the labels of the modules that a kernel can have."""
+        return tuple(label for label, reason in self.find_absences(tree).items() if not reason)
+
+    def require_labels(self, tree: KernelTree, wanted: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Return the wanted labels whose modules a kernel can have; say which are absent.
+
+        Args:
+            tree: The kernel.
+            wanted: Labels of the driver; () is all.
 
         Raises:
             ConfigError: None is left.
         """
-        found = tuple(
-            language for language in wanted if language in builds_build.find_languages(tree)
-        )
-        absent = {
-            self.config.find_module(language).name: builds_build.find_absence(language, tree)
-            for language in wanted
-            if language not in found
-        }
+        reasons = self.find_absences(tree)
+        wanted = wanted or self.config.labels
+        found = tuple(label for label in wanted if not reasons[label])
+        absent = {label: reasons[label] for label in wanted if reasons[label]}
         if not found:
             raise ConfigError(f"nothing is left to do: {'; '.join(dict.fromkeys(absent.values()))}")
-        for name, reason in absent.items():
-            self.progress.note(f"{name} is absent: {reason}")
+        for label, reason in absent.items():
+            self.progress.note(f"{self.config.find_module(label).name} is absent: {reason}")
         return found
+
+    def require_testers(self, verb: str) -> None:
+        """Refuse a verb that calls the driver through testers where there are none.
+
+        Raises:
+            ConfigError: There are none.
+        """
+        driver = self.config.driver
+        if not driver.testers:
+            raise ConfigError(
+                f"{verb} calls the driver through testers, and {driver.name} has none",
+                hint=f"name one in drivers.{driver.name}.testers",
+            )
 
     def read_version(self) -> str:
         """Return what the modules say as their version: the public part of the project's.
@@ -220,9 +250,9 @@ class Workspace:
         return versions.plan_base(versions.read_version(self.config.root_dir))
 
     def prepare_builds(
-        self, tree: KernelTree, languages: tuple[Language, ...]
+        self, tree: KernelTree, labels: tuple[str, ...]
     ) -> tuple[builds_build.BuildPlan, ...]:
-        """Plan the build of the modules in some languages."""
+        """Plan the build of the modules of some labels."""
         config, version = self.config, self.read_version()
         return tuple(
             builds_build.plan_build(
@@ -233,11 +263,11 @@ class Workspace:
                 version,
             )
             for module in config.modules
-            if module.language in languages
+            if module.label in labels
         )
 
-    def show_builds(self, languages: tuple[Language, ...]) -> str:
-        """Return the commands that would build modules; run and make nothing.
+    def show_builds(self, labels: tuple[str, ...] = ()) -> str:
+        """Return the commands that would build modules, () being all; run and make nothing.
 
         Raises:
             MissingToolError: Setup has not been run, so there are no such commands yet.
@@ -246,32 +276,30 @@ class Workspace:
         tree, error = self.look_for_tree()
         if tree is None:
             raise error
-        plans = self.prepare_builds(tree, self.require_languages(tree, languages))
+        plans = self.prepare_builds(tree, self.require_labels(tree, labels))
         return "\n\n".join(builds_build.render_show(plan) for plan in plans)
 
-    def build(self, prepared: Prepared, languages: tuple[Language, ...]) -> tuple[Product, ...]:
+    def build(self, prepared: Prepared, labels: tuple[str, ...]) -> tuple[Product, ...]:
         """Build modules, sign them for a kernel that wants that, and write the build report."""
-        built = self.build_unsigned(prepared, languages)
+        built = self.build_unsigned(prepared, labels)
         products = tuple(signing.sign_product(prepared.tree, product) for product in built)
         document = builds_build.plan_report(products, prepared.tree)
         documents.write(self.out_dir / "build/report.json", document)
         return products
 
-    def build_unsigned(
-        self, prepared: Prepared, languages: tuple[Language, ...]
-    ) -> tuple[Product, ...]:
+    def build_unsigned(self, prepared: Prepared, labels: tuple[str, ...]) -> tuple[Product, ...]:
         """Build modules as make leaves them."""
-        plans = self.prepare_builds(prepared.tree, languages)
+        plans = self.prepare_builds(prepared.tree, labels)
         return tuple(builds_build.build(plan, self.progress) for plan in plans)
 
     def lint(self, prepared: Prepared) -> None:
-        """Hold the modules' and the Rust tester's sources to the kernel's and clippy's checks."""
-        languages = self.require_languages(prepared.tree)
-        for plan in self.prepare_builds(prepared.tree, languages):
+        """Hold the modules' and Rust testers' sources to the kernel's and clippy's checks."""
+        labels = self.require_labels(prepared.tree)
+        for plan in self.prepare_builds(prepared.tree, labels):
             builds_lint.lint(plan, self.progress)
-        spec = next(spec for spec in self.config.testers if spec.name == "rust")
-        tools = entries.prepare_tools(self.config, prepared.chroot)[spec.name]
-        userland_testers.lint(spec, tools, self.config.root_dir, self.progress)
+        for spec, tools in entries.prepare_tools(self.config, prepared.chroot):
+            if tools.crates is not None:
+                userland_testers.lint(spec, tools, self.config.root_dir, self.progress)
 
     # -- VMs ----------------------------------------------------------------------------------
 
@@ -289,8 +317,9 @@ class Workspace:
         tree = signing.sign_vm_modules(
             prepared.tree, self.out_dir / "build" / prepared.tree.release / "vm"
         )
+        parameters = (*tree.parameters, *config.vm.command_line)
         return boot.Setting(
-            tree=tree,
+            tree=replace(tree, parameters=parameters),
             chroot=chroot,
             vm=config.vm,
             accelerator=accelerator,
@@ -353,12 +382,14 @@ class Workspace:
 
     def prove(self, prepared: Prepared, base: FoundEntry) -> proving.Proof | None:
         """Compare a base's clones with VMs that boot, by the first cell; see proving.prove."""
-        cells, _ = selection.plan_presence(model.plan_cells(self.config), prepared.tree)
+        cells, _ = selection.plan_presence(
+            self.config, model.plan_cells(self.config), prepared.tree
+        )
         setting = self.environment(prepared)
         entry = snapshot.prepare_snapshot(setting, base)
         work = boot.MatrixWork(
             cells=cells[:1],
-            products=self.build(prepared, (cells[0].language,)),
+            products=self.build(prepared, (cells[0].label,)),
             limit_s=self.config.vm.test_timeout_s,
         )
         found = snapshot.use(entry, setting.tree.name, self.progress)

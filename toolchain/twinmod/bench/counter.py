@@ -7,7 +7,9 @@ from statistics import median
 
 from twinmod.base import documents, text
 from twinmod.base.documents import Document, Part
-from twinmod.bench import figures, labels
+from twinmod.bench import figures
+from twinmod.bench import labels as bench_labels
+from twinmod.bench import report as bench_report
 from twinmod.cells import model as cells_model
 from twinmod.cells import report, selection
 from twinmod.cells.model import Cell, CellResult
@@ -15,7 +17,6 @@ from twinmod.cells.report import AbsentEntry
 from twinmod.errors import VmLostError
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry
-from twinmod.project.model import LANGUAGES
 from twinmod.vm import boot, results, running
 from twinmod.vm.options import RunOptions
 from twinmod.workspace import Prepared, Workspace
@@ -62,7 +63,7 @@ class CounterCell(Part, frozen=True, kw_only=True):
 
 
 class CounterComparison(Part, frozen=True, kw_only=True):
-    """What Rust took of C's time, with one tester."""
+    """What the second of two modules took of the first one's time, with one tester."""
 
     tester: str
     ratio: IntervalEntry
@@ -111,9 +112,10 @@ def plan_counter_report(
         by_cell.setdefault(result.cell.name, []).append(result)
     cells = {name: _plan_counter_cell(name, found) for name, found in by_cell.items()}
     comparisons = []
-    testers = (result.cell.tester for result in results if isinstance(result.cell, Cell))
-    for tester in dict.fromkeys(testers):
-        c, rust = (cells.get(f"{language}/{tester}") for language in LANGUAGES)
+    ran = tuple(result.cell for result in results if isinstance(result.cell, Cell))
+    pair = bench_report.find_pair(dict.fromkeys(cell.label for cell in ran))
+    for tester in dict.fromkeys(cell.tester for cell in ran) if pair else ():
+        c, rust = (cells.get(f"{label}/{tester}") for label in pair or ())
         if c and rust and all(c.real_s) and 0 < len(c.real_s) == len(rust.real_s):
             ratio = figures.compare_samples(c.real_s, rust.real_s)
             comparisons.append(
@@ -174,9 +176,9 @@ def run_counter(
     several repeats, one whose VM does not boot ends none of the others.
     """
     progress = workspace.progress
-    languages = workspace.require_languages(prepared.tree)
-    cells, absent = selection.plan_presence(cells_model.plan_cells(workspace.config), prepared.tree)
-    products = workspace.build(prepared, languages)
+    labels, config = workspace.require_labels(prepared.tree), workspace.config
+    cells, absent = selection.plan_presence(config, cells_model.plan_cells(config), prepared.tree)
+    products = workspace.build(prepared, labels)
     setting = workspace.prepare_clones(prepared, workspace.environment(prepared))
     out_dir = workspace.out_dir / "counter"
     shutil.rmtree(out_dir, ignore_errors=True)
@@ -212,7 +214,7 @@ def run_counter(
 
 
 def render_counter(document: CounterReport) -> str:
-    """Return the table of a counter that was repeated, with what Rust takes of C's time."""
+    """Return the table of a counter that was repeated, and how the two modules compare."""
     rows = [("cell", "Target", "lost", "median s", "95 % interval", "user s", "sys s", "repeats")]
     for cell in document.cells:
         found = cell.interval_s
@@ -232,14 +234,16 @@ def render_counter(document: CounterReport) -> str:
             )
         )
     lines = text.render_columns(rows)
+    shown = dict.fromkeys(cell.cell.partition("/")[0] for cell in document.cells)
+    first, second = (text.LANGUAGES.get(label, label) for label in (*shown, "", "")[:2])
     lines += [
-        f"tester {c.tester}: Rust/C {c.ratio.median:.3f}, "
+        f"tester {c.tester}: {second}/{first} {c.ratio.median:.3f}, "
         f"{c.ratio.low:.3f} to {c.ratio.high:.3f}: {c.verdict}"
         for c in document.comparisons
     ]
     lines.append(
         f"{document.threads} threads, {document.increments} increments each, method "
         f"{document.method}; {document.accelerator}: "
-        f"{labels.label_accelerator(document.accelerator)}"
+        f"{bench_labels.label_accelerator(document.accelerator)}"
     )
     return "\n".join(lines)

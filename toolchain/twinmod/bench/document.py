@@ -4,7 +4,7 @@
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, field
 
 from twinmod.base.documents import Document, Part
 from twinmod.cells.report import AbsentEntry
@@ -229,8 +229,8 @@ class BenchReport(Document, frozen=True, kw_only=True, tag="twinmod.bench/1"):
     accelerator: str
     exact: ExactRun
     wall: WallRun
-    # Of each module.
-    languages: Mapping[str, str]
+    # By module, what a person calls it.
+    labels: Mapping[str, str] = field(name="languages")
     modules: tuple[MeasuredModule, ...]
     cells: tuple[str, ...]
     absent: tuple[AbsentEntry, ...]

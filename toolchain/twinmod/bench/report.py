@@ -35,7 +35,6 @@ from twinmod.cells.model import Loop, YardsticksCell
 from twinmod.cells.report import AbsentEntry
 from twinmod.guest.protocol import BufferKind, Timing, Turns
 from twinmod.kernels.model import KernelEntry
-from twinmod.project.model import LANGUAGES, Language
 from twinmod.vm.machine import AcceleratorName
 
 
@@ -94,28 +93,40 @@ def plan_turns(turns: Turns) -> ClockEntry:
     )
 
 
+def find_pair(labels: Iterable[str]) -> tuple[str, str] | None:
+    """Return the labels of the module that is compared and of the other, None unless there are two.
+
+    Args:
+        labels: Of all modules, in the configuration's order.
+    """
+    found = tuple(labels)
+    return (found[0], found[1]) if len(found) == 2 else None
+
+
 def plan_comparisons(
-    turns: Iterable[Turns], languages: Mapping[str, Language]
+    turns: Iterable[Turns], labels: Mapping[str, str]
 ) -> tuple[ComparisonEntry, ...]:
-    """Return how Rust compares with C by a clock, for every kind of calls that both made.
+    """Return how two modules compare by a clock, for every kind of calls that both made.
 
     Args:
         turns: Of all modules.
-        languages: Of each module.
+        labels: Of each module; other than two modules are not compared.
     """
+    compared = find_pair(labels.values())
+    if compared is None:
+        return ()
+    first, second = compared
     by_key: dict[tuple[str, Timing], dict[str, Turns]] = {}
     for taken in turns:
         if taken.module:
             pair = by_key.setdefault((taken.tester, taken.timing), {})
-            pair[languages[taken.module]] = taken
+            pair[labels[taken.module]] = taken
     found = []
     for (tester, timing), pair in by_key.items():
         # A coarse clock may tell no time at all.
-        if not set(LANGUAGES) <= pair.keys() or not all(pair[Language.C].latency_ns):
+        if not {first, second} <= pair.keys() or not all(pair[first].latency_ns):
             continue
-        ratio = bench_figures.compare_samples(
-            pair[Language.C].latency_ns, pair[Language.RUST].latency_ns
-        )
+        ratio = bench_figures.compare_samples(pair[first].latency_ns, pair[second].latency_ns)
         found.append(
             ComparisonEntry(
                 tester=tester,
@@ -194,9 +205,9 @@ def plan_report(
         builds: What each build took.
     """
     products, turns, wall = subject.products, times.turns, times.run
-    languages = {product.module: product.language for product in products}
+    labels = {product.module: product.label for product in products}
     found = summarize_figures(counts.figures)
-    modules = {language.value: module for module, language in languages.items()}
+    modules = {label: module for module, label in labels.items()}
     testers = dict.fromkeys(
         cell.partition("/")[2] for cell, _ in found if cell != YardsticksCell.name
     )
@@ -210,39 +221,41 @@ def plan_report(
         accelerator=wall.accelerator if wall.accelerator is not UNSET else AcceleratorName.ICOUNT,
         exact=structs.replace(counts.run, spread=spread),
         wall=wall,
-        languages=languages,
+        labels=labels,
         modules=tuple(
             MeasuredModule(module=p.module, language=p.language, sha256=p.sha256) for p in products
         ),
-        cells=tuple(f"{language}/{tester}" for language in modules for tester in testers),
+        cells=tuple(f"{label}/{tester}" for label in modules for tester in testers),
         absent=subject.absent,
         results=tuple(entry for entry in entries if entry.module),
         yardsticks=tuple(entry for entry in entries if not entry.module),
-        comparisons=plan_comparisons(turns, languages),
-        explanations=_explain(found, counts.loops, testers),
-        goals=_plan_goals(found, turns, languages, scope.goals),
+        comparisons=plan_comparisons(turns, labels),
+        explanations=_explain(found, counts.loops, testers, find_pair(modules)),
+        goals=_plan_goals(found, turns, labels, scope.goals),
         builds=builds,
     )
 
 
 def _plan_goals(
-    costs: Costs, turns: Iterable[Turns], languages: Mapping[str, Language], goals: Goals
+    costs: Costs, turns: Iterable[Turns], labels: Mapping[str, str], goals: Goals
 ) -> tuple[GoalEntry, ...]:
     """Return what modules are to reach, in counts and by a clock, and what they do."""
     found = (
-        *targets.plan_goals(costs, goals),
-        *targets.plan_scaling_goals(turns, languages, goals),
+        *targets.plan_goals(costs, tuple(labels.values()), goals),
+        *targets.plan_scaling_goals(turns, labels, goals),
     )
     return tuple(targets.plan_goal(goal) for goal in found)
 
 
-def _explain(costs: Costs, loops: Iterable[Loop], testers: Iterable[str]) -> Explanations:
+def _explain(
+    costs: Costs, loops: Iterable[Loop], testers: Iterable[str], pair: tuple[str, str] | None
+) -> Explanations:
     """Return what says why calls cost what they do."""
     return Explanations(
         loops=explain_loops(loops),
         cold=explain_cold(costs),
         parts=explain_parts(costs),
-        differences=explain_differences(costs, testers),
+        differences=explain_differences(costs, testers, pair) if pair else (),
     )
 
 
@@ -332,13 +345,16 @@ def explain_parts(costs: Costs) -> tuple[PartsEntry, ...]:
     )
 
 
-def explain_differences(costs: Costs, testers: Iterable[str]) -> tuple[DifferenceEntry, ...]:
-    """Return what the difference between the languages consists of, function by function."""
+def explain_differences(
+    costs: Costs, testers: Iterable[str], pair: tuple[str, str]
+) -> tuple[DifferenceEntry, ...]:
+    """Return what the difference between two modules consists of, function by function."""
+    first, second = pair
     found = []
     for tester in testers:
         for (cell, timing), c in costs.items():
-            rust = costs.get((f"rust/{tester}", timing))
-            if cell != f"c/{tester}" or rust is None or not targets.is_plain(timing):
+            rust = costs.get((f"{second}/{tester}", timing))
+            if cell != f"{first}/{tester}" or rust is None or not targets.is_plain(timing):
                 continue
             rows = explain.plan_rows(c.functions, rust.functions, c.user, rust.user)
             found.append(

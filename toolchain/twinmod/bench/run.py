@@ -172,7 +172,7 @@ def time_build(workspace: Workspace, prepared: Prepared, product: Product) -> Bu
     data = product.path.read_bytes()
     return BuildEntry(
         module=module.name,
-        language=module.language,
+        language=product.language,
         cold_s=round(cold_s, 3),
         changed_s=round(changed_s, 3),
         unchanged_s=round(unchanged_s, 3),
@@ -237,11 +237,12 @@ def run_bench(workspace: Workspace, wanted: Wanted) -> tuple[BenchReport, tuple[
     Raises:
         TwinmodError: See the steps.
     """
+    workspace.require_testers("bench")
     own = bench_project.read_bench(workspace.config)
     prepared = workspace.setup()
-    languages = workspace.require_languages(prepared.tree)
-    cells, absent = selection.plan_presence(cells_model.plan_cells(workspace.config), prepared.tree)
-    products = workspace.build(prepared, languages)
+    labels, config = workspace.require_labels(prepared.tree), workspace.config
+    cells, absent = selection.plan_presence(config, cells_model.plan_cells(config), prepared.tree)
+    products = workspace.build(prepared, labels)
     setting = workspace.environment(prepared)
     parameters = (*setting.tree.parameters, *wanted.parameters.split())
     setting = replace(

@@ -11,7 +11,6 @@ from twinmod.bench.figures import Cost
 from twinmod.bench.project import Goals, Limit
 from twinmod.cells.model import YardsticksCell
 from twinmod.guest.protocol import TMPFS_FILE, BufferKind, Caller, Operation, Regions, Timing, Turns
-from twinmod.project.model import LANGUAGES, Language
 
 #: What calls cost, by (name of the cell, timing).
 Costs = Mapping[tuple[str, Timing], Cost]
@@ -54,10 +53,10 @@ def _iterate_sizes(costs: Costs, cell: str) -> Iterator[tuple[Operation, int, Co
             yield timing.operation, timing.size_bytes, cost
 
 
-def plan_goals(costs: Costs, goals: Goals) -> list[Goal]:
+def plan_goals(costs: Costs, labels: Iterable[str], goals: Goals) -> list[Goal]:
     """Return what modules are to reach in exact counts, with the C tester, and what they do."""
     return [
-        *(goal for language in LANGUAGES for goal in _plan_own(costs, language, goals)),
+        *(goal for label in labels for goal in _plan_own(costs, label, goals)),
         *_plan_rust(costs, goals.rust),
         *(goal for tester in ("c", "rust") for goal in _plan_tester(costs, tester, goals.tester)),
     ]
@@ -67,16 +66,16 @@ def _plan_share(goal: str, module: str, own: float, other: float, limit: Limit) 
     return Goal(goal=goal, module=module, reached=round(own / other, 4), limit=limit.at_most)
 
 
-def _plan_own(costs: Costs, language: Language, goals: Goals) -> Iterator[Goal]:
+def _plan_own(costs: Costs, label: str, goals: Goals) -> Iterator[Goal]:
     """Yield the goals of one module beside the yardsticks."""
-    cell = f"{language}/c"
+    cell = f"{label}/c"
     one = {op: cost for op, size, cost in _iterate_sizes(costs, cell) if size == 1}
     for operation, size, cost in _iterate_sizes(costs, cell):
         what = f"{operation} of {text.render_size(size)}"
         if goals.copy and goals.copy.covers(size) and size > 1 and operation in one:
             yield _plan_share(
                 f"{what}: instructions above 1 B, per n/8",
-                language,
+                label,
                 cost.instructions - one[operation].instructions,
                 size / 8,
                 goals.copy,
@@ -85,7 +84,7 @@ def _plan_own(costs: Costs, language: Language, goals: Goals) -> Iterator[Goal]:
         if goals.tmpfs and goals.tmpfs.covers(size) and tmpfs is not None:
             yield _plan_share(
                 f"{what}: share of tmpfs's",
-                language,
+                label,
                 cost.instructions,
                 tmpfs.instructions,
                 goals.tmpfs,
@@ -95,7 +94,7 @@ def _plan_own(costs: Costs, language: Language, goals: Goals) -> Iterator[Goal]:
         if goals.zero and goals.zero.covers(size) and zero is not None:
             yield _plan_share(
                 f"{operation} of {text.render_size(size)}: share of /dev/zero's",
-                language,
+                label,
                 cost.instructions,
                 zero.instructions,
                 goals.zero,
@@ -134,7 +133,7 @@ def _plan_tester(costs: Costs, tester: str, limit: Limit | None) -> Iterator[Goa
 
 
 def plan_scaling_goals(
-    turns: Iterable[Turns], languages: Mapping[str, Language], wanted: Goals
+    turns: Iterable[Turns], labels: Mapping[str, str], wanted: Goals
 ) -> list[Goal]:
     """Return how much of one thread's time two take for as many bytes each, on disjoint regions."""
     found = {(t.module, t.timing): median(t.latency_ns) for t in turns if t.tester == "c"}
@@ -154,7 +153,7 @@ def plan_scaling_goals(
         goals.append(
             Goal(
                 goal=f"{what}, two threads, by a clock: share of one's time per byte",
-                module=languages[module],
+                module=labels[module],
                 reached=round(two_ns / (2 * found[module, alone]), 4),
                 limit=limit.at_most,
             )

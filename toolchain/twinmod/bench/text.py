@@ -30,7 +30,7 @@ def render_exact(document: BenchReport) -> list[str]:
     cells = document.cells
     rows = _pivot(
         bench_document.select_counts(document.results),
-        lambda e: f"{document.languages[e.module]}/{e.tester}",
+        lambda e: f"{document.labels[e.module]}/{e.tester}",
     )
     yards = _pivot(bench_document.select_counts(document.yardsticks), lambda e: e.path)
     if not rows:
@@ -74,10 +74,10 @@ def render_wall(document: BenchReport) -> list[str]:
     testers = [*(e.tester for e in document.comparisons), *(e.tester for e in timed)]
     if not testers:
         return ["no call was timed"]
-    tester, languages = testers[0], dict.fromkeys(document.languages.values())
+    tester, languages = testers[0], dict.fromkeys(document.labels.values())
     rows = _pivot(
         (entry for entry in timed if entry.tester == tester),
-        lambda entry: document.languages[entry.module],
+        lambda entry: document.labels[entry.module],
     )
     compared = {labels.render_entry(e): e for e in document.comparisons if e.tester == tester}
     lines = [

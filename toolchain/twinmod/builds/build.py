@@ -11,6 +11,7 @@ Source: Documentation/kbuild/modules.rst, Linux 7.3.
 import shlex
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -26,12 +27,15 @@ from twinmod.builds.product import Product
 from twinmod.errors import BuildError, ConfigError
 from twinmod.kernels import elf, kconfig
 from twinmod.kernels.model import KernelTree
-from twinmod.project.model import LANGUAGES, Language, ModuleSpec
+from twinmod.project.model import Language, ModuleSpec
 
 MODULES = sandbox.INSIDE / "module"
 
 #: What a person writes; everything else in a stage is generated.
 SOURCE_SUFFIXES = (".c", ".h", ".rs", ".S")
+
+#: Of the file that has a module's name.
+MAIN_SUFFIXES = (".c", ".rs")
 
 #: The record of the last build, beside its product.
 MANIFEST = ".twinmod.json"
@@ -47,6 +51,8 @@ class BuildPlan:
     """All that it takes to build one module for one tree; nothing has happened yet."""
 
     module: ModuleSpec
+    # What its sources are written in.
+    language: Language
     tree: KernelTree
     stage_dir: Path
     # (file name, content) of everything that the stage holds before make runs.
@@ -93,6 +99,7 @@ class BuiltModule(Part, frozen=True, kw_only=True):
     """A module that was built; Product says what the keys mean."""
 
     module: str
+    label: str = ""
     language: str
     path: str
     size_bytes: int
@@ -129,15 +136,19 @@ def read_sources(module: ModuleSpec, project_dir: Path) -> tuple[tuple[str, byte
         ConfigError: The folder or the module's main file is not there.
     """
     folder = project_dir / module.sources
-    suffix = ".rs" if module.language == Language.RUST else ".c"
-    main_path = folder / f"{module.name}{suffix}"
-    if not main_path.is_file():
+    wanted = tuple(folder / f"{module.name}{suffix}" for suffix in MAIN_SUFFIXES)
+    if not any(path.is_file() for path in wanted):
         raise ConfigError(
             f"the source of module {module.name} is missing",
-            facts=(("file", str(main_path)),),
-            hint=f"correct [tool.twinmod.modules.{module.name}], or write the file",
+            facts=(("file", " or ".join(map(str, wanted))),),
+            hint=f"correct the module {module.label} in the configuration, or write the file",
         )
     return tuple((path.name, path.read_bytes()) for path in list_sources(folder))
+
+
+def find_source_language(names: Iterable[str]) -> Language:
+    """Return the language of a module whose sources have some names: Rust when one is in Rust."""
+    return Language.RUST if any(name.endswith(".rs") for name in names) else Language.C
 
 
 def list_sources(folder: Path) -> tuple[Path, ...]:
@@ -151,8 +162,8 @@ def list_sources(folder: Path) -> tuple[Path, ...]:
 
 def plan_folder(module: ModuleSpec) -> tuple[str, PurePosixPath]:
     """Return what make calls a module's folder, and where it lies inside the chroot."""
-    if module.subdirs:
-        return module.subdirs, sandbox.LINUX / module.subdirs
+    if module.in_tree:
+        return module.in_tree, sandbox.LINUX / module.in_tree
     return str(MODULES / module.name), MODULES / module.name
 
 
@@ -176,19 +187,27 @@ def plan_binds(
         Bind(source_path=tree.build_dir, target_path=sandbox.BUILD),
         Bind(source_path=stage_dir, target_path=inside, writable=True),
     )
-    return binds, (inside.parent,) if module.subdirs else ()
+    return binds, (inside.parent,) if module.in_tree else ()
 
 
-def find_absence(language: Language | None, tree: KernelTree) -> str:
+def find_language_absence(language: Language, tree: KernelTree) -> str:
     """Return why a kernel can have no module in a language, "" when it can."""
     if language == Language.RUST and not tree.proof.rustc:
         return f"kernel {tree.release} was built without Rust (CONFIG_RUST is not set)"
     return ""
 
 
-def find_languages(tree: KernelTree) -> tuple[Language, ...]:
-    """Return the languages in which a kernel can have modules."""
-    return tuple(language for language in LANGUAGES if not find_absence(language, tree))
+def find_absence(module: ModuleSpec, tree: KernelTree, project_dir: Path) -> str:
+    """Return why a kernel can have no module of some sources, "" when it can.
+
+    Args:
+        module: What would be built; its sources may be missing, which is no reason.
+        tree: The kernel.
+        project_dir: What the folder of its sources is relative to.
+    """
+    folder = project_dir / module.sources
+    names = (path.name for path in list_sources(folder)) if folder.is_dir() else ()
+    return find_language_absence(find_source_language(names), tree)
 
 
 def plan_build(
@@ -213,7 +232,8 @@ def plan_build(
     Raises:
         BuildError: The kernel has no Rust and the module is written in it.
     """
-    reason = find_absence(module.language, tree)
+    language = find_source_language(name for name, _ in sources)
+    reason = find_language_absence(language, tree)
     if reason:
         raise BuildError(f"module {module.name} cannot be built: {reason}")
     folder, _ = plan_folder(module)
@@ -230,9 +250,10 @@ def plan_build(
     command = replace(command, log_path=stage_dir / "build.log", tail_lines=COMPILER_LINES)
     kbuild = templates.render_template("Kbuild.j2", {"module": module.name, "version": version})
     files = (*sources, ("Kbuild", kbuild.encode()))
-    subdirs_line = f"make SUBDIRS={module.subdirs} modules" if module.subdirs else ""
+    subdirs_line = f"make SUBDIRS={module.in_tree} modules" if module.in_tree else ""
     return BuildPlan(
         module=module,
+        language=language,
         tree=tree,
         stage_dir=stage_dir,
         folder=folder,
@@ -261,7 +282,7 @@ def render_makefile(module: ModuleSpec, tree: KernelTree, command: Command) -> s
         {
             "module": module.name,
             "release": tree.release,
-            "subdirs": module.subdirs,
+            "subdirs": module.in_tree,
             "command": words,
         },
     )
@@ -336,6 +357,7 @@ def find_product(plan: BuildPlan) -> Product | None:
         return None
     fields = {
         **structs.asdict(built),
+        "label": plan.module.label,
         "language": Language(built.language),
         "path": plan.product_path,
         "up_to_date": True,
@@ -362,7 +384,8 @@ def read_product(plan: BuildPlan, seconds: float, began_wall: float) -> Product:
     watchers, blind = kconfig.find_watchers(config, found.symbols)
     return Product(
         module=plan.module.name,
-        language=plan.module.language,
+        label=plan.module.label,
+        language=plan.language,
         path=path,
         size_bytes=len(content),
         sha256=base_files.read_digest(path),
@@ -385,7 +408,7 @@ def check_module(plan: BuildPlan, found: elf.ModuleFile) -> str:
     claims = (
         ("name", plan.module.name, found.find_modinfo("name")),
         ("kernel", plan.tree.release, vermagic.split(" ")[0]),
-        ("language", plan.module.language, find_language(found) or "unknown"),
+        ("language", plan.language, find_language(found) or "unknown"),
     )
     wrong = tuple(
         (what, f"{seen}, not {wanted}") for what, wanted, seen in claims if wanted != seen
@@ -438,6 +461,7 @@ def plan_report(products: tuple[Product, ...], tree: KernelTree) -> BuildReport:
 def _plan_product(product: Product) -> BuiltModule:
     return BuiltModule(
         module=product.module,
+        label=product.label,
         language=product.language,
         path=str(product.path),
         size_bytes=product.size_bytes,

@@ -11,8 +11,7 @@ from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Enter
 from twinmod.builds import build
 from twinmod.builds.build import BUILD_TIMEOUT_S, COMPILER_LINES, BuildPlan
-from twinmod.kernels.model import KernelTree
-from twinmod.project.model import Language, ModuleSpec
+from twinmod.project.model import Language
 
 
 def lint(plan: BuildPlan, progress: Progress) -> None:
@@ -26,23 +25,22 @@ def lint(plan: BuildPlan, progress: Progress) -> None:
     stage_dir.mkdir(parents=True)
     for name, content in plan.files:
         (stage_dir / name).write_bytes(content)
-    for name, command in list_checks(plan.module, plan.tree, stage_dir):
+    for name, command in list_checks(plan, stage_dir):
         with progress.phase(f"{name} of {plan.module.name}"):
             process.run(command)
 
 
-def list_checks(
-    module: ModuleSpec, tree: KernelTree, stage_dir: Path
-) -> tuple[tuple[str, Command], ...]:
+def list_checks(plan: BuildPlan, stage_dir: Path) -> tuple[tuple[str, Command], ...]:
     """Return the kernel's own checks of a module's sources by name; each fails on a find.
 
     C: checkpatch, and a build with W=1 and warnings as errors. Rust: the tree's rustfmt, and
     clippy with warnings as errors.
     """
+    module, tree = plan.module, plan.tree
     binds, hidden = build.plan_binds(module, tree, stage_dir)
     _, inside = build.plan_folder(module)
     paths = tuple(str(inside / path.name) for path in build.list_sources(stage_dir))
-    checks = _plan_checks(module, tree, paths)
+    checks = _plan_checks(plan, paths)
     return tuple(
         (
             name,
@@ -62,10 +60,11 @@ def list_checks(
 
 
 def _plan_checks(
-    module: ModuleSpec, tree: KernelTree, paths: tuple[str, ...]
+    plan: BuildPlan, paths: tuple[str, ...]
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return (name, argument vector) of the checks of a module's language."""
-    if module.language == Language.RUST:
+    module, tree = plan.module, plan.tree
+    if plan.language == Language.RUST:
         style = ("--edition", "2021", "--config-path", f"{sandbox.LINUX}/.rustfmt.toml")
         clippy = build.plan_make(module, tree, "CLIPPY=1", "KRUSTFLAGS=-Dwarnings", "modules")
         return (("rustfmt", ("rustfmt", "--check", *style, *paths)), ("clippy", clippy))

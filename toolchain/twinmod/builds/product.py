@@ -12,6 +12,9 @@ class Product:
     """A built kernel module that was looked at and is what it claims to be."""
 
     module: str
+    # What a person calls it.
+    label: str
+    # As its file shows.
     language: Language
     path: Path
     size_bytes: int

@@ -7,19 +7,17 @@ from typing import ClassVar
 from twinmod.guest.faults import KernelFault
 from twinmod.guest.protocol import Count, Outcome, Passes, Segments, Turns
 from twinmod.project.config import Config
-from twinmod.project.model import Language
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One module held to the matrix by one tester."""
+    """One module held to the matrix by one tester, or by tests that need none."""
 
     module: str
-    # The table shows it.
-    language: Language
-    tester: str
-    # What the table shows instead, where several modules have one language.
-    label: str = ""
+    # What a person calls the module.
+    label: str
+    # "" for tests that need none.
+    tester: str = ""
     # Which build of the module, where a VM is given several.
     variant: str = ""
     # Only the tests of these rules; () leaves all that the run has.
@@ -30,7 +28,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Name of the cell, module before tester, as in ``c/rust``; a variant comes last."""
-        parts = (self.label or self.language, self.tester, self.variant)
+        parts = (self.label, self.tester, self.variant)
         return "/".join(part for part in parts if part)
 
 
@@ -137,9 +135,13 @@ class CellResult:
 
 
 def plan_cells(config: Config) -> tuple[Cell, ...]:
-    """Return every cell: each module with each tester, in the configuration's order."""
+    """Return every cell: each module with each tester, in the configuration's order.
+
+    Without a tester each module is a cell.
+    """
+    testers = tuple(tester.name for tester in config.testers) or ("",)
     return tuple(
-        Cell(module=module.name, language=module.language, tester=tester.name)
+        Cell(module=module.name, label=module.label, tester=tester)
         for module in config.modules
-        for tester in config.testers
+        for tester in testers
     )

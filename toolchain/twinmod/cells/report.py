@@ -110,6 +110,8 @@ class ModuleEntry(Part, frozen=True, kw_only=True):
     """A module that ran."""
 
     module: str
+    # What a person calls it.
+    label: str = ""
     language: Language
     sha256: str
     # What of the kernel's own checks sees its code, and what is there and does not.
@@ -189,6 +191,7 @@ def plan_modules(products: tuple[Product, ...]) -> tuple[ModuleEntry, ...]:
     return tuple(
         ModuleEntry(
             module=p.module,
+            label=p.label,
             language=p.language,
             sha256=p.sha256,
             watched_by=p.watchers,
@@ -249,7 +252,11 @@ def render_faults(found: tuple[KernelFault, ...], modules: tuple[str, ...]) -> s
 
 def render_absent(absent: Iterable[AbsentEntry]) -> list[str]:
     """Return a line for each cell that a kernel cannot have, with the reason."""
-    return [f"{cell.module} with tester {cell.tester} is absent: {cell.reason}" for cell in absent]
+    return [
+        f"{cell.module}{f' with tester {cell.tester}' if cell.tester else ''} is absent: "
+        f"{cell.reason}"
+        for cell in absent
+    ]
 
 
 def render_totals(totals: Totals) -> str:

@@ -8,15 +8,15 @@ from twinmod.cells import model
 from twinmod.cells.model import AbsentCell, Cell
 from twinmod.kernels.model import KernelTree
 from twinmod.project.config import Config
-from twinmod.project.model import Language
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """What a caller narrowed a run to, or widened it by."""
 
-    languages: tuple[Language, ...]
-    testers: tuple[str, ...]
+    # Of modules, and names of testers; () is all.
+    labels: tuple[str, ...] = ()
+    testers: tuple[str, ...] = ()
     keyword: str = ""
     # Only the tests of these rules; () for those of all.
     rules: tuple[str, ...] = ()
@@ -48,10 +48,13 @@ class Selection:
     def plan_cells(self, config: Config) -> tuple[Cell, ...]:
         """Return the cells that it leaves."""
         return tuple(
-            replace(cell, rules=self.rules)
-            for cell in model.plan_cells(config)
-            if cell.language in self.languages and cell.tester in self.testers
+            replace(cell, rules=self.rules) for cell in model.plan_cells(config) if self._has(cell)
         )
+
+    def _has(self, cell: Cell) -> bool:
+        """Tell whether it leaves a cell."""
+        labels, testers = self.labels, self.testers
+        return (not labels or cell.label in labels) and (not testers or cell.tester in testers)
 
     def render(self, config: Config) -> str:
         """Return what it narrows a run to as text, "" when it leaves everything."""
@@ -70,10 +73,13 @@ class Selection:
 
 
 def plan_presence(
-    cells: tuple[Cell, ...], tree: KernelTree
+    config: Config, cells: tuple[Cell, ...], tree: KernelTree
 ) -> tuple[tuple[Cell, ...], tuple[AbsentCell, ...]]:
-    """Return the cells that a kernel can have, and those that it cannot."""
-    reasons = {cell: build.find_absence(cell.language, tree) for cell in cells}
+    """Return the cells of the driver that a kernel can have, and those that it cannot."""
+    reasons = {
+        cell: build.find_absence(config.find_module(cell.label), tree, config.root_dir)
+        for cell in cells
+    }
     present = tuple(cell for cell, reason in reasons.items() if not reason)
     absent = tuple(
         AbsentCell(cell=cell, reason=reason) for cell, reason in reasons.items() if reason

@@ -26,7 +26,6 @@ from twinmod.guest.protocol import Outcome
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry
 from twinmod.project.config import Config
-from twinmod.project.model import LANGUAGES
 from twinmod.vm import boot as vm_boot
 from twinmod.vm import running, session, strategy
 from twinmod.vm.options import RunOptions
@@ -112,8 +111,23 @@ def read_rounds(config: Config, selection: Selection) -> tuple[differential_expl
         return ()
     definition = scripts.load_definition(config.matrix_dir, config.differential)
     folder = config.matrix_dir / config.differential / differential_corpus.CORPUS
-    corpus = differential_corpus.read_corpus(folder, definition, LANGUAGES)
-    return differential_explorer.plan_corpus_rounds(corpus, selection.testers)
+    testers = find_testers(config)
+    corpus = differential_corpus.read_corpus(folder, definition, testers)
+    return differential_explorer.plan_corpus_rounds(corpus, selection.testers or testers)
+
+
+def find_testers(config: Config) -> tuple[str, ...]:
+    """Return the names of the testers that carry out steps.
+
+    Raises:
+        ConfigError: The driver has none.
+    """
+    names = tuple(tester.name for tester in config.testers)
+    if not names:
+        raise ConfigError(
+            f"the differential needs a tester, and the driver {config.driver.name} has none"
+        )
+    return names
 
 
 def plan_work(
@@ -184,7 +198,7 @@ def prepare_alone(
         life_s: How long the VM may live, in seconds.
     """
     config = workspace.config
-    products = workspace.build(prepared, workspace.require_languages(prepared.tree))
+    products = workspace.build(prepared, workspace.require_labels(prepared.tree))
     setting = workspace.prepare_clones(prepared, workspace.environment(prepared))
     shutil.rmtree(out_dir, ignore_errors=True)
     return setting, plan_work(config, products, life_s)
@@ -199,7 +213,7 @@ def run_soak(workspace: Workspace, prepared: Prepared, minutes: float, seed: int
     config = workspace.config
     if not config.differential:
         raise ConfigError(
-            "there is nothing to soak: [tool.twinmod] names no differential",
+            "there is nothing to soak: the driver names no differential",
             hint=commands.render("test"),
         )
     out_dir = config.out_dir / "soak"
@@ -207,7 +221,7 @@ def run_soak(workspace: Workspace, prepared: Prepared, minutes: float, seed: int
     setting, work = prepare_alone(workspace, prepared, out_dir, life_s)
     definition = scripts.load_definition(config.matrix_dir, config.differential)
     rounds = differential_explorer.iterate_rounds(
-        definition, LANGUAGES, seed, time.monotonic() + minutes * 60
+        definition, find_testers(config), seed, time.monotonic() + minutes * 60
     )
     exploring = prepare_exploring(workspace, setting, work, out_dir, rounds)
     options = RunOptions(converse=exploring.explorer.converse)
@@ -241,9 +255,9 @@ def load_reproducer(config: Config, script: str, name: str) -> differential_repr
         ConfigError: It is no script, or there is no differential.
     """
     if not config.differential:
-        raise ConfigError("there is nothing to replay: [tool.twinmod] names no differential")
+        raise ConfigError("there is nothing to replay: the driver names no differential")
     definition = scripts.load_definition(config.matrix_dir, config.differential)
-    sequence = scripts.parse_file(script, name, definition, LANGUAGES)
+    sequence = scripts.parse_file(script, name, definition, find_testers(config))
     return differential_reproduce.Reproducer(definition, sequence)
 
 

@@ -256,12 +256,12 @@ def select_attempts(
 
 def plan_module(attempt: Attempt) -> ModuleSpec:
     """Return the module that an attempt is; Rust is built in the Linux tree, as the twin is."""
-    subdirs = f"samples/rust/{attempt.stem}" if attempt.language == Language.RUST else ""
+    in_tree = f"samples/rust/{attempt.stem}" if attempt.language == Language.RUST else ""
     return ModuleSpec(
+        label=attempt.name,
         name=attempt.stem,
-        language=attempt.language,
         sources=f"zoo/{attempt.entry}",
-        subdirs=subdirs,
+        in_tree=in_tree,
     )
 
 
@@ -274,9 +274,8 @@ def plan_cell(attempt: Attempt, module: str) -> Cell:
     """
     return Cell(
         module=module,
-        language=attempt.language,
-        tester=attempt.variant,
         label=attempt.entry,
+        tester=attempt.variant,
         files=(f"test_{attempt.entry}.py",),
     )
 

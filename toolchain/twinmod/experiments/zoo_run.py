@@ -124,8 +124,8 @@ def prepare_programs(
         if attempt.space == zoo.Space.USER
     }
     needed = not all(words.values())
-    languages = build.find_languages(prepared.tree)
-    drivers = {p.language: p for p in workspace.build(prepared, languages)} if needed else {}
+    labels = workspace.find_labels(prepared.tree)
+    drivers = {p.language: p for p in workspace.build(prepared, labels)} if needed else {}
     return {
         attempt: Built(words=refusal) if refusal else Built(product=drivers[attempt.language])
         for attempt, refusal in words.items()
@@ -188,7 +188,7 @@ def run_kernel(workspace: Workspace, attempts: tuple[Attempt, ...], name: str) -
         name: What the zoo calls it.
     """
     config, prepared = workspace.config, workspace.setup()
-    reasons = {a: build.find_absence(a.language, prepared.tree) for a in attempts}
+    reasons = {a: build.find_language_absence(a.language, prepared.tree) for a in attempts}
     absent = {attempt: reason for attempt, reason in reasons.items() if reason}
     present = tuple(attempt for attempt in attempts if attempt not in absent)
     racing = name == zoo.RACING

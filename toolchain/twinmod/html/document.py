@@ -115,13 +115,16 @@ def find_outcome(cell: CellEntry, rule: str) -> Outcome:
 
 def plan_matrix(test: TestReport, rules: Iterable[tuple[str, str]]) -> MatrixSection:
     """Return the matrix of a test report: a row for each rule, a column for each cell."""
-    languages = {module.module: module.language for module in test.modules}
+    labels = {module.module: module.label or module.language for module in test.modules}
     rows = []
     for rule, title in rules:
         outcomes = [find_outcome(cell, rule) for cell in test.cells]
         shown = [(outcome, LOOKS.get(outcome, outcome.upper())) for outcome in outcomes]
         rows.append(RuleRow(rule=rule, title=title, outcomes=shown))
-    names = [f"{languages.get(cell.module, cell.module)}/{cell.tester}" for cell in test.cells]
+    names = [
+        "/".join(filter(None, (labels.get(cell.module, cell.module), cell.tester)))
+        for cell in test.cells
+    ]
     faults = [
         FaultSection(cell=name, lines=fault.lines, test=fault.test)
         for name, cell in zip(names, test.cells, strict=True)
@@ -165,8 +168,8 @@ def find_counts(
 
 
 def find_modules(document: BenchReport) -> dict[str, str]:
-    """Return the module of each language."""
-    return {language: module for module, language in document.languages.items()}
+    """Return the module of each label."""
+    return {label: module for module, label in document.labels.items()}
 
 
 def plan_operation(document: BenchReport, operation: Operation) -> OperationSection | None:

@@ -277,6 +277,6 @@ class DebugKernel:
             compilers=self.chroot,
             make_flags=MAKE_FLAGS,
             key=entry.key,
-            parameters=self.spec.parameters,
+            parameters=self.spec.command_line,
             proof=proof.read_proof(record["proof"], UNCOMPARED),
         )

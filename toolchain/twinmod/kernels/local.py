@@ -632,7 +632,7 @@ class LocalKernel:
             vm_module_paths=tuple(build_dir / name for name in record["vm_modules"]),
             compilers=_read_root(record) if record["on_host"] else self.chroot,
             make_flags=tuple(record["make_flags"]),
-            parameters=self.spec.parameters,
+            parameters=self.spec.command_line,
             key=cache.plan_key(self.spec.name, content),
             proof=proof.read_proof(record["proof"], UNCOMPARED),
         )

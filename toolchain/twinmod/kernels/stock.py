@@ -361,6 +361,6 @@ class StockKernel:
             compilers=self.chroot,
             make_flags=(f"CC={record['cc']}",),
             key=entry.key,
-            parameters=self.spec.parameters,
+            parameters=self.spec.command_line,
             proof=proof.read_proof(record["proof"], proof.PENDING),
         )

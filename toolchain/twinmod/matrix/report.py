@@ -371,8 +371,8 @@ def render_again(results: tuple[CellResult, ...], options: tuple[str, ...]) -> s
     words = [word for rule in rules for word in ("--rule", rule)]
     failed = {cell for cell, rule in bad if rule in rules}
     for option, names in (
-        ("--module", {cell.language for cell in failed}),
-        ("--tester", {cell.tester for cell in failed}),
+        ("--module", {cell.label for cell in failed}),
+        ("--tester", {cell.tester for cell in failed} - {""}),
     ):
         if len(names) == 1:
             words += [option, *names]

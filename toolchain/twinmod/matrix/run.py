@@ -85,13 +85,15 @@ def run_test(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> Run:
     config, selection, out_dir = workspace.config, wanted.selection, wanted.out_dir
     rules = project_rules.read_rules(config)
     rounds = run.read_rounds(config, selection)
-    cells, absent = cells_selection.plan_presence(selection.plan_cells(config), prepared.tree)
+    cells, absent = cells_selection.plan_presence(
+        config, selection.plan_cells(config), prepared.tree
+    )
     if not cells:
         raise ConfigError(f"there is nothing to test: {absent[0].reason}")
     if selection.narrowing:
         _require_tests(workspace, prepared, selection)
-    languages = tuple(sorted({cell.language for cell in cells}))
-    products = wanted.products or workspace.build(prepared, languages)
+    labels = tuple(dict.fromkeys(cell.label for cell in cells))
+    products = wanted.products or workspace.build(prepared, labels)
     setting = _prepare_setting(workspace, prepared, wanted)
     shutil.rmtree(out_dir, ignore_errors=True)
     work = _plan_work(workspace, cells, products, selection)

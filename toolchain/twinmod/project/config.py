@@ -1,108 +1,49 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``[tool.twinmod]``: the project's own data, read once, strictly."""
+"""The configuration: ``twinmod.toml``, or ``[tool.twinmod]`` of a pyproject.toml, read strictly."""
 
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from twinmod.base import commands
+from twinmod.base import commands, nearest, templates
 from twinmod.errors import ConfigError, NoProjectError
+from twinmod.project import checks, drivers
+from twinmod.project.checks import Origin
 from twinmod.project.model import (
-    LANGUAGES,
     ChrootSpec,
+    DriverSpec,
+    DriverVm,
     KernelSpec,
-    Language,
     ModuleSpec,
     TesterSpec,
     VmSpec,
 )
+from twinmod.project.tables import KernelTable, Table
 
 #: The folder of results.
 OUT = "out"
 
-#: What makes a pyproject.toml a project of twinmod's.
+#: What makes a pyproject.toml a project of twinmod's, and a file that is a project's in whole.
 TABLE = "[tool.twinmod]"
+FILE = "twinmod.toml"
 
-#: An option of a kernel: X, X=n, X=17, X="text".
-_OPTION = re.compile(r'(?!CONFIG_)[A-Z0-9_]+(=("[^"]*"|\w+))?')
+#: The beginning of TABLE, and of a table in it, on a line of its own.
+_BEGINNING = re.compile(r"^\s*\[tool\.twinmod[\].]", re.MULTILINE)
+
+#: What every project has, beside this file.
+BUILTIN = Path(__file__).with_name("builtin.toml")
+
+#: The tests that every module can have.
+STANDARD_TESTS = templates.PACKAGE_DIR / "guest/standard"
 
 #: What a VM needs to come as far as the matrix, in MiB.
-MEMORY_MIN_MIB = 256
-
-
-class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """A table of the configuration: an unknown key is an error."""
-
-
-class ChrootTable(_Table, frozen=True):
-    """``[tool.twinmod.chroots.NAME]``."""
-
-    suite: str
-    # Beside those that every chroot has.
-    packages: tuple[str, ...] = ()
-
-
-class KernelTable(_Table, frozen=True):
-    """``[tool.twinmod.kernels.NAME]``: suite and flavour, a source with options, or a tree."""
-
-    chroot: str
-    # Beside any of them.
-    parameters: tuple[str, ...] = ()
-    patience: float = 1.0
-    suite: str = ""
-    flavour: str = ""
-    series: str = ""
-    source: str = ""
-    options: tuple[str, ...] = ()
-    tree: str = ""
-    build: str = ""
-
-
-class ModuleTable(_Table, frozen=True):
-    """``[tool.twinmod.modules.NAME]``; NAME is the kernel's name of the module."""
-
-    language: str
-    sources: str
-    subdirs: str = ""
-
-
-class TesterTable(_Table, frozen=True):
-    """``[tool.twinmod.testers.NAME]``."""
-
-    project: str
-    package: str
-
-
-class VmTable(_Table, frozen=True):
-    """``[tool.twinmod.vm]``."""
-
-    memory_mib: int = 1024
-    processors: int = 2
-    boot_timeout_s: float = 90.0
-    test_timeout_s: float = 15.0
-    silence_timeout_s: float = 25.0
-
-
-class Table(_Table, frozen=True):
-    """``[tool.twinmod]``."""
-
-    kernel: str
-    contract: str
-    matrix: str
-    lock: str
-    chroots: dict[str, ChrootTable]
-    kernels: dict[str, KernelTable]
-    modules: dict[str, ModuleTable]
-    testers: dict[str, TesterTable]
-    differential: str = ""
-    bench: str = ""
-    packages: tuple[str, ...] = ()
-    mirror: str = ""
-    vm: VmTable = VmTable()
+MEMORY_MIN_MIB = checks.MEMORY_MIN_MIB
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,28 +52,57 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     # Where its sources are, and where results go: "out" beside them, or in the folder that a
     # person works in, when the project is the one that twinmod ships with.
     root_dir: Path
-    out_dir: Path
+    results_dir: Path
     mirror: str
-    # The page with the rules, the folder with their tests, the lock of the VM's Python.
-    contract_path: Path
-    matrix_dir: Path
+    # The lock of the VM's Python.
     lock_path: Path
-    # The package in the matrix's folder that holds all modules to one model, "" for none.
+    # The driver that verbs work on; one of `drivers`. What follows is of it.
+    driver: DriverSpec
+    drivers: tuple[DriverSpec, ...]
+    # Its own folder of results when there are several drivers.
+    out_dir: Path
+    # The page with the rules, None for none; and the folder with the tests.
+    contract_path: Path | None
+    matrix_dir: Path
+    # The package in that folder that holds all modules to one model, "" for none.
     differential: str
-    # What the project says of its own benchmark, None for nothing.
+    # What the project says of the driver's benchmark, None for nothing.
     bench_path: Path | None
     # The kernel that verbs work on, and its chroot; one of `kernels`, with the chroot of it.
     kernel: KernelSpec
     chroot: ChrootSpec
     kernels: tuple[KernelSpec, ...]
     chroots: tuple[ChrootSpec, ...]
-    modules: tuple[ModuleSpec, ...]
-    testers: tuple[TesterSpec, ...]
+    # Of the driver on the kernel, and of the project.
     vm: VmSpec
+    project_vm: VmSpec
 
-    def find_module(self, language: Language) -> ModuleSpec:
-        """Return the module written in a language."""
-        return next(module for module in self.modules if module.language == language)
+    @property
+    def modules(self) -> tuple[ModuleSpec, ...]:
+        """The modules of the driver."""
+        return self.driver.modules
+
+    @property
+    def testers(self) -> tuple[TesterSpec, ...]:
+        """The testers of the driver."""
+        return self.driver.testers
+
+    @property
+    def shown_out(self) -> str:
+        """How a message calls the driver's folder of results."""
+        return str(self.out_dir.relative_to(self.results_dir.parent))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the driver's modules are called."""
+        return tuple(module.label for module in self.modules)
+
+    def find_module(self, label: str) -> ModuleSpec:
+        """Return the driver's module of a label, which is one of `labels`."""
+        return next(module for module in self.modules if module.label == label)
+
+
+# -- choices ----------------------------------------------------------------------------------
 
 
 def select_kernel(config: Config, name: str) -> Config:
@@ -143,11 +113,63 @@ def select_kernel(config: Config, name: str) -> Config:
     """
     kernel = next((kernel for kernel in config.kernels if kernel.name == name), None)
     if kernel is None:
-        names = ", ".join(kernel.name for kernel in config.kernels)
-        raise ConfigError(f"--kernel {name} names no kernel; there are: {names}")
+        names = tuple(kernel.name for kernel in config.kernels)
+        raise refuse_name("--kernel", "kernel", name, names)
     chroot = next(chroot for chroot in config.chroots if chroot.name == kernel.chroot)
     vm = plan_limits(config.vm, kernel.patience / config.kernel.patience)
     return msgspec.structs.replace(config, kernel=kernel, chroot=chroot, vm=vm)
+
+
+def select_driver(config: Config, name: str) -> Config:
+    """Return the configuration with another driver to work on.
+
+    Raises:
+        ConfigError: It names none.
+    """
+    driver = next((driver for driver in config.drivers if driver.name == name), None)
+    if driver is None:
+        names = tuple(driver.name for driver in config.drivers)
+        raise refuse_name("--driver", "driver", name, names)
+    several = len(config.drivers) > 1
+    root_dir, vm = config.root_dir, plan_vm(config.project_vm, driver.vm)
+    return msgspec.structs.replace(
+        config,
+        driver=driver,
+        out_dir=config.results_dir / driver.name if several else config.results_dir,
+        contract_path=root_dir / driver.contract if driver.contract else None,
+        matrix_dir=root_dir / driver.tests if driver.tests else STANDARD_TESTS,
+        differential=driver.differential,
+        bench_path=root_dir / driver.bench if driver.bench else None,
+        vm=plan_limits(vm, config.kernel.patience),
+    )
+
+
+def refuse_name(option: str, kind: str, name: str, known: tuple[str, ...]) -> ConfigError:
+    """Return the error of a name on the command line that nothing in the project has.
+
+    Args:
+        option: Where it stood, as in "--kernel".
+        kind: What it should name, as in "kernel".
+        name: As a person wrote it.
+        known: Those that there are.
+    """
+    found = nearest.find_nearest(name, known)
+    return ConfigError(
+        f"{option} {name} names no {kind}; there are: {', '.join(known) or 'none'}",
+        facts=(("nearest", found),) if found else (),
+    )
+
+
+def plan_vm(project: VmSpec, own: DriverVm) -> VmSpec:
+    """Return the VM of a driver: the project's, with what the driver wants of its own."""
+    return replace(
+        project,
+        memory_mib=own.memory_mib or project.memory_mib,
+        processors=own.processors or project.processors,
+        modules=(*project.modules, *own.modules),
+        packages=(*project.packages, *own.packages),
+        command_line=(*project.command_line, *own.command_line),
+    )
 
 
 def plan_limits(vm: VmSpec, patience: float) -> VmSpec:
@@ -165,23 +187,36 @@ def select_memory(config: Config, memory_mib: int) -> Config:
     return msgspec.structs.replace(config, vm=replace(config.vm, memory_mib=memory_mib))
 
 
+# -- files ------------------------------------------------------------------------------------
+
+
 def has_table(path: Path) -> bool:
-    """Tell whether a file is a pyproject.toml that configures twinmod."""
-    named = path.name == "pyproject.toml" and path.is_file()
-    return named and TABLE in path.read_text(errors="replace")
+    """Tell whether a file configures twinmod: twinmod.toml, or a pyproject.toml with the table."""
+    if not path.is_file():
+        return False
+    if path.name == FILE:
+        return True
+    return path.name == "pyproject.toml" and bool(
+        _BEGINNING.search(path.read_text(errors="replace"))
+    )
+
+
+def list_files(folder: Path) -> tuple[Path, ...]:
+    """Return the files of a folder that configure twinmod."""
+    return tuple(path for path in (folder / FILE, folder / "pyproject.toml") if has_table(path))
 
 
 def find_project_dir(start: Path) -> Path:
-    """Return the nearest folder, from a start upwards, whose pyproject.toml configures twinmod.
+    """Return the nearest folder, from a start upwards, that configures twinmod.
 
     Raises:
         NoProjectError: There is none.
     """
     for folder in (start, *start.parents):
-        if has_table(folder / "pyproject.toml"):
+        if list_files(folder):
             return folder
     raise NoProjectError(
-        f"no pyproject.toml with {TABLE} here or in a folder above",
+        f"no {FILE} and no pyproject.toml with {TABLE} here or in a folder above",
         facts=(("folder", str(start)),),
         hint=commands.render("new", "FOLDER"),
     )
@@ -212,22 +247,31 @@ def read_config(project_dir: Path, out_dir: Path | None = None) -> Config:
         out_dir: Where its results go; its own "out" unless it is given.
 
     Raises:
-        ConfigError: It is not TOML, has an unknown key, lacks one, or names what is not there.
+        ConfigError: It is not TOML, has an unknown key, lacks one, or names what is not there; or
+            the folder has both kinds of file.
     """
-    path = project_dir / "pyproject.toml"
+    found = list_files(project_dir)
+    if len(found) > 1:
+        raise ConfigError(
+            f"both {FILE} and pyproject.toml configure twinmod",
+            facts=tuple(("file", str(path)) for path in found),
+            hint="keep one of them",
+        )
+    path = found[0] if found else project_dir / "pyproject.toml"
+    origin = Origin(path)
     try:
         document = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(
-            f"pyproject.toml cannot be read: {error}", facts=(("file", str(path)),)
-        ) from error
+        raise origin.refuse(f"{path.name} cannot be read: {error}") from error
     if _has_null(document):
-        raise _refuse("pyproject.toml has a null character in a string", project_dir)
+        raise origin.refuse(f"{path.name} has a null character in a string")
+    if path.name == FILE:
+        return make_config(document, project_dir, out_dir, path)
     tool = document.get("tool")
     table = tool.get("twinmod") if isinstance(tool, dict) else None
     if not isinstance(table, dict):
-        raise _refuse("pyproject.toml has no table [tool.twinmod]", project_dir)
-    return make_config(table, project_dir, out_dir)
+        raise origin.refuse(f"pyproject.toml has no table {TABLE}")
+    return make_config(table, project_dir, out_dir, path)
 
 
 def _has_null(value: object) -> bool:
@@ -239,174 +283,111 @@ def _has_null(value: object) -> bool:
     return isinstance(value, str) and "\0" in value
 
 
+@cache
+def read_builtin() -> Mapping[str, Any]:
+    """Return the kernels, the roots and their packages that every project has, as TOML has them."""
+    return tomllib.loads(BUILTIN.read_text())
+
+
+def add_builtin(document: Mapping[str, object]) -> dict[str, object]:
+    """Return the tables of a project with the built-in ones that it does not replace."""
+    builtin, merged = read_builtin(), {"kernel": read_builtin().get("kernel"), **document}
+    for key in ("kernels", "roots"):
+        own = document.get(key, {})
+        merged[key] = {**builtin.get(key, {}), **own} if isinstance(own, dict) else own
+    own = document.get("packages", [])
+    merged["packages"] = [*builtin.get("packages", []), *own] if isinstance(own, list) else own
+    return merged
+
+
 def make_config(
-    document: Mapping[str, object], project_dir: Path, out_dir: Path | None = None
+    document: Mapping[str, object],
+    project_dir: Path,
+    out_dir: Path | None = None,
+    path: Path | None = None,
 ) -> Config:
-    """Return the configuration that a ``[tool.twinmod]`` table describes.
+    """Return the configuration that the tables of a project describe.
 
     Args:
-        document: The table as TOML gave it.
+        document: The tables as TOML gave them, as a twinmod.toml has them.
         project_dir: What its paths are relative to.
         out_dir: Where its results go; the project's own "out" unless it is given.
+        path: The file that they stood in; the project's pyproject.toml unless it is given.
 
     Raises:
         ConfigError: An unknown key, a missing one, a wrong type, a dangling reference.
     """
+    origin = Origin(path or project_dir / "pyproject.toml")
+    checks.require_known_keys(document, origin)
     try:
-        table = msgspec.convert(document, Table)
+        table = msgspec.convert(add_builtin(document), Table)
     except msgspec.ValidationError as error:
-        raise _refuse(f"[tool.twinmod] is not valid: {error}", project_dir) from error
-    _check_references(table, project_dir)
-    kernels = tuple(make_kernel(name, k, project_dir) for name, k in table.kernels.items())
+        raise origin.refuse(f"{origin.table} is not valid: {error}") from error
+    checks.require_references(table, origin)
+    kernels = tuple(make_kernel(name, k, origin) for name, k in table.kernels.items())
     chroots = tuple(
-        ChrootSpec(name=name, suite=c.suite, packages=(*table.packages, *c.packages))
-        for name, c in table.chroots.items()
+        ChrootSpec(name=name, suite=root.suite, packages=(*table.packages, *root.packages))
+        for name, root in table.roots.items()
     )
     kernel = next(kernel for kernel in kernels if kernel.name == table.kernel)
-    return Config(
+    made = tuple(drivers.make_driver(name, d, origin) for name, d in table.drivers.items())
+    vm = VmSpec(**msgspec.structs.asdict(table.vm))
+    results_dir = out_dir or project_dir / OUT
+    config = Config(
         root_dir=project_dir,
-        out_dir=out_dir or project_dir / OUT,
+        results_dir=results_dir,
         mirror=table.mirror,
-        contract_path=project_dir / table.contract,
-        matrix_dir=project_dir / table.matrix,
-        lock_path=project_dir / table.lock,
-        differential=table.differential,
-        bench_path=project_dir / table.bench if table.bench else None,
+        lock_path=project_dir / table.lock if table.lock else find_lock(),
+        driver=made[0],
+        drivers=made,
+        out_dir=results_dir,
+        contract_path=None,
+        matrix_dir=STANDARD_TESTS,
+        differential="",
+        bench_path=None,
         kernel=kernel,
         chroot=next(chroot for chroot in chroots if chroot.name == kernel.chroot),
         kernels=kernels,
         chroots=chroots,
-        modules=tuple(
-            ModuleSpec(
-                name=name, language=Language(m.language), sources=m.sources, subdirs=m.subdirs
-            )
-            for name, m in table.modules.items()
-        ),
-        testers=tuple(
-            TesterSpec(name=name, project=t.project, package=t.package)
-            for name, t in table.testers.items()
-        ),
-        vm=plan_limits(VmSpec(**msgspec.structs.asdict(table.vm)), kernel.patience),
+        vm=vm,
+        project_vm=vm,
     )
+    return select_driver(config, made[0].name)
 
 
-def make_kernel(name: str, table: KernelTable, project_dir: Path) -> KernelSpec:
+def find_lock() -> Path:
+    """Return the built-in lock of the VM's Python packages."""
+    return templates.find_resource_dir("toolchain/locks") / "guest.txt"
+
+
+def make_kernel(name: str, table: KernelTable, origin: Origin) -> KernelSpec:
     """Return the kernel that a table describes.
 
     Raises:
         ConfigError: It is both a suite's kernel and a tree, or neither, or half of one.
     """
-    _check_form(name, table, project_dir)
-    tree_dir = _find_dir(table.tree, project_dir)
+    checks.require_form(name, table, origin)
+    tree_dir = _find_dir(table.tree, origin)
     return KernelSpec(
         name=name,
-        chroot=table.chroot,
+        chroot=table.root,
         suite=table.suite,
         flavour=table.flavour,
         series=table.series,
         source=table.source,
         options=table.options,
-        parameters=table.parameters,
+        command_line=table.command_line,
         patience=table.patience,
         tree_dir=tree_dir,
-        build_dir=_find_dir(table.build, project_dir) or tree_dir,
+        build_dir=_find_dir(table.build, origin) or tree_dir,
     )
 
 
-def _check_form(name: str, table: KernelTable, project_dir: Path) -> None:
-    """Refuse a kernel that is of several kinds, of none, or of half a one."""
-    forms = (("tree", "build"), ("source", "options"), ("suite", "flavour", "series"))
-    values = msgspec.structs.asdict(table)
-    given = [tuple(key for key in keys if values[key]) for keys in forms]
-    kinds = [keys for keys in given if keys]
-    if len(kinds) > 1:
-        own = " or ".join(f"`{key}`" for key in forms[given.index(kinds[0])])
-        raise _refuse(
-            f"kernels.{name} has {own} beside `{kinds[1][0]}`: a kernel is a person's own tree, "
-            "built from the source of another one, or one of a suite",
-            project_dir,
-        )
-    for needed, beside in (("tree", table.build), ("source", table.options)):
-        if beside and not values[needed]:
-            what = next(keys[1] for keys in forms if keys[0] == needed)
-            raise _refuse(f"kernels.{name} has `{what}` and lacks `{needed}`", project_dir)
-    lacking = [key for key in ("suite", "flavour") if not values[key]]
-    if lacking and not table.tree and not table.source:
-        raise _refuse(
-            f"kernels.{name} lacks `{lacking[0]}`: a kernel has `suite` and `flavour`, `source` "
-            "and `options`, or `tree`",
-            project_dir,
-        )
-    if table.patience < 1:
-        raise _refuse(f"kernels.{name}.patience is {table.patience}: at least 1", project_dir)
-    wrong = [text for text in table.options if not _OPTION.fullmatch(text)]
-    if wrong:
-        raise _refuse(
-            f"kernels.{name}.options has {wrong[0]!r}: an option is NAME, NAME=n or NAME=value, "
-            "without CONFIG_",
-            project_dir,
-        )
-
-
-def _find_dir(text: str, project_dir: Path) -> Path | None:
+def _find_dir(text: str, origin: Origin) -> Path | None:
     """Return the folder that a person wrote, without links, so that equal ones look equal."""
     if not text:
         return None
     try:
-        return (project_dir / Path(text).expanduser()).resolve()
+        return (origin.project_dir / Path(text).expanduser()).resolve()
     except (RuntimeError, OSError, ValueError) as error:
-        raise _refuse(f"the folder {text!r} cannot be: {error}", project_dir) from error
-
-
-def _refuse(message: str, project_dir: Path) -> ConfigError:
-    return ConfigError(message, facts=(("file", str(project_dir / "pyproject.toml")),))
-
-
-def _check_references(table: Table, project_dir: Path) -> None:
-    """Refuse what is well formed and still cannot be."""
-    if table.kernel not in table.kernels:
-        raise _refuse(
-            f"kernel = {table.kernel!r} names no kernel; there are: {', '.join(table.kernels)}",
-            project_dir,
-        )
-    for name, kernel in table.kernels.items():
-        if kernel.chroot not in table.chroots:
-            raise _refuse(
-                f"kernels.{name}.chroot = {kernel.chroot!r} names no chroot; "
-                f"there are: {', '.join(table.chroots)}",
-                project_dir,
-            )
-        if kernel.source and not getattr(table.kernels.get(kernel.source), "suite", ""):
-            stock = ", ".join(other for other, k in table.kernels.items() if k.suite)
-            raise _refuse(
-                f"kernels.{name}.source = {kernel.source!r} names no kernel of a suite; "
-                f"there are: {stock}",
-                project_dir,
-            )
-    languages = tuple(sorted(module.language for module in table.modules.values()))
-    if languages != LANGUAGES:
-        raise _refuse(
-            f"[tool.twinmod.modules] must have one module in c and one in rust, not "
-            f"{', '.join(languages) or 'none'}",
-            project_dir,
-        )
-    if tuple(sorted(table.testers)) != LANGUAGES:
-        raise _refuse(
-            f"[tool.twinmod.testers] must have c and rust, not "
-            f"{', '.join(sorted(table.testers)) or 'none'}",
-            project_dir,
-        )
-    vm = table.vm
-    limits = (
-        vm.memory_mib >= MEMORY_MIN_MIB,
-        vm.processors >= 1,
-        vm.boot_timeout_s > 0,
-        vm.test_timeout_s > 0,
-        vm.silence_timeout_s > vm.test_timeout_s,
-    )
-    if not all(limits):
-        raise _refuse(
-            f"[tool.twinmod.vm] needs memory-mib of at least {MEMORY_MIN_MIB}, processors of "
-            "at least 1, limits above 0, and silence-timeout-s above test-timeout-s",
-            project_dir,
-        )
+        raise origin.refuse(f"the folder {text!r} cannot be: {error}") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Language(StrEnum):
-    """What a module is written in."""
+    """What a module is written in; its sources and its file show it."""
 
     C = "c"
     RUST = "rust"
@@ -43,7 +43,7 @@ class KernelSpec:
     # Beside what every kernel of ours has: X, X=n or X=value for CONFIG_X.
     options: tuple[str, ...] = ()
     # Added to the command line of its VMs.
-    parameters: tuple[str, ...] = ()
+    command_line: tuple[str, ...] = ()
     # How many times as long as others its VMs may take: a kernel that checks all it does is slow.
     patience: float = 1.0
     # A person's own Linux tree, and where it was built: in itself, or in the folder of O=.
@@ -55,11 +55,21 @@ class KernelSpec:
 class ModuleSpec:
     """What the configuration says of a kernel module."""
 
+    # What a person calls it: `--module` and the names of cells choose by it.
+    label: str
+    # The kernel's name of it, which is that of its .ko.
     name: str
-    language: Language
-    sources: str
-    # The folder inside the Linux tree where it is built; "" builds it out of tree.
-    subdirs: str
+    # Exactly one of the next three: a folder of the project, a folder of the kernel's source as it
+    # is, or the module of that name which the distribution built.
+    sources: str = ""
+    tree: str = ""
+    stock: str = ""
+    # The folder inside the Linux tree where `sources` are built; "" builds them out of tree.
+    in_tree: str = ""
+    # X=m, X=value, or X= for an option that is not set.
+    config: tuple[str, ...] = ()
+    # Given at each load.
+    parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +87,43 @@ class TesterSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DriverVm:
+    """What a driver wants of its VMs beside what all VMs of the project have."""
+
+    # Modules of the kernel itself that are loaded before anything else.
+    modules: tuple[str, ...] = ()
+    # Of Debian, in the VM's root.
+    packages: tuple[str, ...] = ()
+    # Added to the kernel's.
+    command_line: tuple[str, ...] = ()
+    # 0 leaves the project's.
+    memory_mib: int = 0
+    processors: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverSpec:
+    """What the configuration says of a driver: one or more modules that do the same."""
+
+    name: str
+    # The others are compared with the first.
+    modules: tuple[ModuleSpec, ...]
+    # A page with numbered rules, "" for none.
+    contract: str = ""
+    # A folder; "" for the tests that every module can have.
+    tests: str = ""
+    # Headers that programs and testers include.
+    uapi: tuple[str, ...] = ()
+    testers: tuple[TesterSpec, ...] = ()
+    # Loaded first, and not under test.
+    helpers: tuple[ModuleSpec, ...] = ()
+    # A package in the folder of tests, and a file; "" for none.
+    differential: str = ""
+    bench: str = ""
+    vm: DriverVm = DriverVm()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VmSpec:
     """What the configuration says of every VM."""
 
@@ -88,3 +135,7 @@ class VmSpec:
     test_timeout_s: float
     # Without a line from the agent, which sends a heartbeat; the host enforces it.
     silence_timeout_s: float
+    # As DriverVm has them.
+    modules: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    command_line: tuple[str, ...] = ()

@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The numbered rules of a contract."""
 
-import difflib
 import re
 from collections.abc import Iterable
 
-from twinmod.base import commands
+from twinmod.base import commands, nearest
 from twinmod.errors import ConfigError, SelectionError
 from twinmod.project.config import Config
 
 
 def read_rules(config: Config) -> tuple[tuple[str, str], ...]:
-    """Return (number, title) of the contract's rules.
+    """Return (number, title) of the contract's rules; () of a driver without a contract.
 
     Raises:
-        ConfigError: There is no contract, or no rule in it.
+        ConfigError: The contract is not there, or no rule is in it.
     """
+    if config.contract_path is None:
+        return ()
     try:
         text = config.contract_path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -41,12 +42,14 @@ def require_rules(config: Config, wanted: Iterable[str]) -> None:
     """
     known = tuple(number for number, _ in read_rules(config))
     for rule in wanted:
+        if config.contract_path is None:
+            raise SelectionError(f"--rule {rule}: the driver {config.driver.name} has no contract")
         if rule not in known:
-            near = difflib.get_close_matches(rule.upper(), known)
+            near = nearest.find_nearest(rule, known)
             raise SelectionError(
                 f"--rule {rule}: {config.contract_path.name} has no such rule",
-                facts=(("nearest" if near else "rules", " ".join(near or known)),),
-                hint=commands.render("test", "--rule", (near or known)[0]),
+                facts=(("nearest", near) if near else ("rules", " ".join(known)),),
+                hint=commands.render("test", "--rule", near or known[0]),
             )
 
 

@@ -11,7 +11,7 @@ from twinmod.base import files as base_files
 from twinmod.base.progress import Progress
 from twinmod.errors import ConfigError, MissingToolError, NoProjectError
 from twinmod.project import config as project_config
-from twinmod.project.config import OUT, TABLE, Config
+from twinmod.project.config import FILE, OUT, TABLE, Config
 
 #: What a project has beside that which its configuration names.
 BESIDE = ("LICENSE", versions.FILE, "tests/bench", "zoo")
@@ -29,6 +29,7 @@ FOREIGN_NAMES = frozenset(
         "makefile",
         "meson.build",
         "pyproject.toml",
+        FILE,
     )
 )
 FOREIGN_SUFFIXES = frozenset((".S", ".c", ".h", ".mk", ".rs"))
@@ -54,8 +55,8 @@ def read_project(start: Path, progress: Progress) -> Config:
         refuse_foreign(start)
         shipped = project_config.read_config(templates.find_shipped_dir(), start / OUT)
     progress.note(
-        f"no {TABLE} here or above: working on mdriver, the project that twinmod ships with; "
-        f"results go to {OUT}/"
+        f"no {FILE} and no {TABLE} here or above: working on mdriver, the project that twinmod "
+        f"ships with; results go to {OUT}/"
     )
     return shipped
 
@@ -73,16 +74,16 @@ def refuse_foreign(folder: Path) -> None:
     if projects:
         inner = str(Path(projects[0]).parent)
         raise ConfigError(
-            f"no {TABLE} here or above, but in {inner}",
+            f"no {FILE} and no {TABLE} here or above, but in {inner}",
             facts=(("folder", str(folder)),),
             hint=f"cd {shlex.quote(inner)}",
         )
     more = f" and {len(found) - SHOWN_FILES} more" if len(found) > SHOWN_FILES else ""
     raise ConfigError(
-        f"this folder holds sources and no {TABLE}: twinmod would build its own mdriver here, "
-        "not these",
+        f"this folder holds sources, and no {FILE} and no {TABLE}: twinmod would build its own "
+        "mdriver here, not these",
         facts=(("folder", str(folder)), ("found", ", ".join(found[:SHOWN_FILES]) + more)),
-        hint=f"{commands.render('new', 'FOLDER')}, or add {TABLE} to pyproject.toml in this folder",
+        hint=f"{commands.render('new', 'FOLDER')}, or write {FILE} in this folder",
     )
 
 
@@ -111,14 +112,14 @@ def _list_files(folder: Path) -> tuple[Path, ...]:
 
 def plan_parts(config: Config) -> tuple[str, ...]:
     """Return what a project consists of beside its pyproject.toml: files and folders in it."""
+    driver = config.driver
     named = (
-        config.contract_path,
-        config.matrix_dir,
-        config.lock_path,
-        *(config.root_dir / module.sources for module in config.modules),
-        *(config.root_dir / tester.project for tester in config.testers),
+        driver.contract,
+        driver.tests,
+        *(module.sources for module in driver.modules),
+        *(tester.project for tester in driver.testers),
     )
-    return tuple(sorted({*(str(path.relative_to(config.root_dir)) for path in named), *BESIDE}))
+    return tuple(sorted({*filter(None, named), *BESIDE}))
 
 
 def read_part(root_dir: Path, part: str) -> tuple[tuple[str, bytes], ...]:

@@ -188,6 +188,7 @@ def find_products(machine: Machine, products: tuple[Product, ...]) -> tuple[Prod
         found.append(
             Product(
                 module=product.module,
+                label=product.label,
                 language=product.language,
                 path=target,
                 size_bytes=len(content),

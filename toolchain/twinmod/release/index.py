@@ -255,7 +255,7 @@ class ReleaseKernel(Part, frozen=True, kw_only=True):
     rustc: str
     # How make was told of them.
     compilers: tuple[str, ...]
-    # By language, why there is no module.
+    # By label, why there is no module.
     absent: dict[str, str]
 
 
@@ -287,7 +287,7 @@ def plan_kernel(tree: KernelTree, absent: Mapping[str, str]) -> ReleaseKernel:
 
     Args:
         tree: It.
-        absent: Why it has no module, by language.
+        absent: Why it has no module, by label.
     """
     return ReleaseKernel(
         release=tree.release,

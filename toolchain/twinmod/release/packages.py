@@ -26,7 +26,7 @@ from twinmod.base.progress import Progress
 from twinmod.builds import build
 from twinmod.errors import BuildError, MissingToolError
 from twinmod.kernels import proof
-from twinmod.project.model import Language, ModuleSpec
+from twinmod.project.model import ModuleSpec
 from twinmod.release.model import Release
 
 #: How often a version was packaged; it never was twice. Debian's packages have none: they are made
@@ -48,10 +48,8 @@ FORMATS = ("deb", "rpm", "archlinux")
 NFPM_TIMEOUT_S = 120.0
 
 #: The modules that the packages bring; of their folders just what the VM's build reads is shipped.
-C_MODULE = ModuleSpec(name="mdriver_c", language=Language.C, sources="c_module", subdirs="")
-RUST_MODULE = ModuleSpec(
-    name="mdriver_rust", language=Language.RUST, sources="rust_module", subdirs=""
-)
+C_MODULE = ModuleSpec(label="c", name="mdriver_c", sources="c_module")
+RUST_MODULE = ModuleSpec(label="rust", name="mdriver_rust", sources="rust_module")
 
 SUMMARIES = {
     "mdriver-common": "group, header and manual of the mdriver kernel modules",

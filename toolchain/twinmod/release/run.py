@@ -135,12 +135,12 @@ def open_source(root_dir: Path, wanted: Wanted, work_dir: Path) -> Iterator[tupl
 def build_modules(
     workspace: Workspace,
 ) -> tuple[Prepared, tuple[Product, ...], dict[str, str]]:
-    """Return what was built for a kernel, and why it has no module in a language."""
+    """Return what was built for a kernel, and why it has no module of a label."""
     prepared = workspace.setup()
-    reasons = {language: build.find_absence(language, prepared.tree) for language in LANGUAGES}
-    absent = {language.value: reason for language, reason in reasons.items() if reason}
-    languages = tuple(language for language in LANGUAGES if language not in absent)
-    return prepared, workspace.build(prepared, languages), absent
+    reasons = workspace.find_absences(prepared.tree)
+    absent = {label: reason for label, reason in reasons.items() if reason}
+    labels = tuple(label for label in reasons if label not in absent)
+    return prepared, workspace.build(prepared, labels), absent
 
 
 def pack_modules(
@@ -276,7 +276,7 @@ def find_dependencies(made: Made) -> Iterator[Dependency]:
         )
     config = made.built[0][0]
     for path in (
-        *sorted(config.lock_path.parent.glob("*.txt")),
+        *sorted(config.root_dir.glob("toolchain/locks/*.txt")),
         *sorted(config.root_dir.glob("*/Cargo.lock")),
     ):
         yield Dependency(
@@ -356,7 +356,7 @@ def ensure_tested(workspace: Workspace, made: Made) -> Iterator[tuple[str, bytes
         found = read_report(out_dir / "report.json", TestReport) if out_dir else None
         if out_dir is None or found is None:
             out_dir = own_dir
-            selection = cells_selection.Selection(languages=LANGUAGES, testers=LANGUAGES)
+            selection = cells_selection.Selection()
             own = replace(workspace, config=config)
             wanted = run.Wanted(selection=selection, out_dir=out_dir)
             found = run.run_test(own, prepared, wanted).document

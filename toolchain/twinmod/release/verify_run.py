@@ -11,7 +11,7 @@ from typing import assert_never
 
 from twinmod.base import archives, cache, commands, documents, zstd
 from twinmod.base.progress import Progress
-from twinmod.builds import build, signing
+from twinmod.builds import signing
 from twinmod.builds.product import Product
 from twinmod.cells import model, report
 from twinmod.cells import selection as cells_selection
@@ -25,7 +25,7 @@ from twinmod.matrix.report import TestReport
 from twinmod.project import config as project_config
 from twinmod.project import rules
 from twinmod.project.config import Config
-from twinmod.project.model import LANGUAGES, Language
+from twinmod.project.model import Language
 from twinmod.release import dkms, verify
 from twinmod.release import index as release_index
 from twinmod.release.index import Modinfo, ReleaseIndex
@@ -180,13 +180,13 @@ def check_signature(folder: Path, allowed: Path | None) -> str:
 
 
 def unpack_modules(
-    files: Mapping[str, bytes], names: tuple[str, ...], prepared: Prepared, work_dir: Path
+    files: Mapping[str, bytes], labels: Mapping[str, str], prepared: Prepared, work_dir: Path
 ) -> tuple[Product, ...]:
     """Unpack the modules of one kernel, and compare each with all that is said of it.
 
     Args:
         files: Of the release.
-        names: Of the modules that there can be; a release may say anything.
+        labels: By name, of the modules that there can be; a release may say anything.
         prepared: The kernel, with a chroot that has zstd.
         work_dir: Gets the modules.
 
@@ -205,8 +205,8 @@ def unpack_modules(
         modinfo = documents.parse(described, Modinfo)
         (module,) = (f for f in members if f.path.endswith(".ko"))
         digest = release_index.read_digest(module.content)
-        if modinfo.name not in names:
-            raise NotPassedError(f"{path}: {modinfo.name!r} is none of {', '.join(names)}")
+        if modinfo.name not in labels:
+            raise NotPassedError(f"{path}: {modinfo.name!r} is none of {', '.join(labels)}")
         if modinfo.sha256 != digest:
             raise NotPassedError(f"{path}: the module is not the one of its modinfo.json")
         said = elf.parse_module(module.content).find_modinfo("version")
@@ -217,6 +217,7 @@ def unpack_modules(
         found.append(
             Product(
                 module=modinfo.name,
+                label=labels[modinfo.name],
                 language=Language(modinfo.language),
                 path=target,
                 size_bytes=len(module.content),
@@ -256,7 +257,7 @@ def check_matrix(subject: Subject, out_dir: Path, root_dir: Path | None = None) 
         NotPassedError: They do not pass.
     """
     selection = cells_selection.Selection(
-        languages=tuple(product.language for product in subject.products), testers=LANGUAGES
+        labels=tuple(product.label for product in subject.products)
     )
     wanted = matrix_run.Wanted(
         selection=selection, out_dir=out_dir, products=subject.products, root_dir=root_dir
@@ -274,16 +275,15 @@ def try_to_load(subject: Subject, out_dir: Path) -> dict[str, CellResult]:
     """Return what became of each module on a kernel, by its name: one rule where it loads."""
     config, progress = subject.workspace.config, subject.workspace.progress
     setting = subject.workspace.environment(subject.prepared)
-    wanted = {product.language for product in subject.products}
-    cells = tuple(
-        cell for cell in model.plan_cells(config) if cell.language in wanted and cell.tester == "c"
-    )
-    first_rule, _ = rules.read_rules(config)[0]
+    wanted = {product.label for product in subject.products}
+    every = model.plan_cells(config)
+    cells = tuple(cell for cell in every if cell.label in wanted and cell.tester == every[0].tester)
+    first_rule = rules.read_rules(config)[:1]
     work = boot.MatrixWork(
         cells=cells,
         products=subject.products,
         limit_s=config.vm.test_timeout_s,
-        pytest_args=("--rule", first_rule),
+        pytest_args=tuple(word for rule, _ in first_rule for word in ("--rule", rule)),
     )
     ended, _ = running.run_cells(setting, work, out_dir, progress)
     return {result.cell.module: result for result in ended if isinstance(result.cell, Cell)}
@@ -385,7 +385,7 @@ def find_enforcing(config: Config) -> Config | None:
     for spec in config.kernels:
         selected = project_config.select_kernel(config, spec.name)
         options = find.choose_kernel(selected).read_chosen_options()
-        if kconfig.find_enforcement(options, spec.parameters):
+        if kconfig.find_enforcement(options, spec.command_line):
             return selected
     return None
 
@@ -404,12 +404,12 @@ def check_enforcing(workspace: Workspace, out_dir: Path) -> str:
         raise AbsentError("no kernel of [tool.twinmod.kernels] takes signed modules alone")
     chosen = replace(workspace, config=config)
     prepared = chosen.setup()
-    languages = build.find_languages(prepared.tree)
-    built = chosen.build_unsigned(prepared, languages)
+    labels = chosen.find_labels(prepared.tree)
+    built = chosen.build_unsigned(prepared, labels)
     subject = Subject(workspace=chosen, prepared=prepared, products=built)
     unsigned = try_to_load(subject, out_dir / "unsigned")
     refused = require_refusal(unsigned, NO_SIGNATURE)
-    signed = chosen.build(prepared, languages)
+    signed = chosen.build(prepared, labels)
     seen = check_matrix(replace(subject, products=signed), out_dir / "test")
     return f"{config.kernel.name}: unsigned: {refused}; signed: {seen}"
 
@@ -451,8 +451,8 @@ def _check_modules(workspace: Workspace, released: Released, out_dir: Path, step
     products: list[Product] = []
 
     def unpack() -> str:
-        names = tuple(module.name for module in workspace.config.modules)
-        products.extend(unpack_modules(released.files, names, prepared, out_dir / "modules"))
+        labels = {module.name: module.label for module in workspace.config.modules}
+        products.extend(unpack_modules(released.files, labels, prepared, out_dir / "modules"))
         return "; ".join(f"{p.file_name} {p.sha256[:12]} is the tested one" for p in products)
 
     steps.take("prebuilt modules", HERE, unpack)

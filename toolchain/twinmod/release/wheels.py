@@ -72,9 +72,10 @@ class Builder:
     """Where distributions are built, without network."""
 
     chroot: Chroot
-    # Python packages with the backends; the Rust tester's crates, as CARGO_HOME. Those of Prepared.
+    # Python packages with the backends; the Rust tester's crates, as CARGO_HOME, None for
+    # projects without any. Those of Prepared.
     site_dir: Path
-    crates_dir: Path
+    crates_dir: Path | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +245,11 @@ def prepare_hooks(project: Project, release: Release, builder: Builder, work_dir
         builder: Where it is built.
         work_dir: Has ``source/``, ``unpacked/``, ``target/`` and ``raw/``, which gets both.
     """
-    folders = find_crate_folders(builder.crates_dir)
+    crates_dir = builder.crates_dir
+    folders = find_crate_folders(crates_dir) if crates_dir else ()
+    crates = (
+        (Bind(source_path=crates_dir, target_path=CRATES, writable=True),) if crates_dir else ()
+    )
     argv = (
         "python3",
         "-c",
@@ -267,7 +272,7 @@ def prepare_hooks(project: Project, release: Release, builder: Builder, work_dir
                     target_path=sandbox.INSIDE / "target",
                     writable=True,
                 ),
-                Bind(source_path=builder.crates_dir, target_path=CRATES, writable=True),
+                *crates,
             ),
         ),
         purpose=f"the distribution {project.name} did not build",

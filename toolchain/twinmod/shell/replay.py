@@ -27,7 +27,7 @@ def run_recording(
     recording.require_same(recorded, platform)
     if gdb:
         vm_gdb.require_debugger(prepared.tree, prepared.chroot)
-    products = workspace.build(prepared, workspace.require_languages(prepared.tree))
+    products = workspace.build(prepared, workspace.require_labels(prepared.tree))
     ran = recorded.document.modules
     changed = [p.module for p in products if ran.get(p.module, p.sha256) != p.sha256]
     if changed:

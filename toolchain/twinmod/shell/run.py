@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from twinmod.base import commands
-from twinmod.builds import build
 from twinmod.errors import ExitCode
 from twinmod.project.config import Config
 from twinmod.vm import boot, shell
@@ -23,7 +22,7 @@ def run_shell(workspace: Workspace, prepared: Prepared, *, gdb: bool = False) ->
     """
     if gdb:
         vm_gdb.require_debugger(prepared.tree, prepared.chroot)
-    products = workspace.build(prepared, workspace.require_languages(prepared.tree))
+    products = workspace.build(prepared, workspace.require_labels(prepared.tree))
     setting = workspace.environment(prepared)
     # A debugger knows where things are in a kernel that boots.
     setting = setting if gdb else workspace.find_clones(setting)
@@ -46,7 +45,7 @@ def offer_gdb(
         tree=prepared.tree,
         chroot=prepared.chroot,
         socket_dir=vm_dir / "results",
-        builds=workspace.prepare_builds(prepared.tree, build.find_languages(prepared.tree)),
+        builds=workspace.prepare_builds(prepared.tree, workspace.find_labels(prepared.tree)),
         unborn=unborn,
     )
     record_path = vm_gdb.write_record(workspace.out_dir / "gdb", vm_gdb.plan_gdb(sight))

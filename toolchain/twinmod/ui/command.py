@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,16 +13,18 @@ from twinmod import errors
 from twinmod.base import commands, documents, each
 from twinmod.base.documents import Document
 from twinmod.base.progress import Console, TerminalProgress
-from twinmod.errors import ExitCode, TwinmodError
+from twinmod.errors import ConfigError, ExitCode, TwinmodError
 from twinmod.experiments.variants import Shown
+from twinmod.project import config as project_config
 from twinmod.project import skeleton
+from twinmod.project.config import Config
 from twinmod.project.model import LANGUAGES
 from twinmod.ui import failure
 from twinmod.workspace import Workspace
 
 Result = TypeVar("Result")
 
-#: click shows the name of an enumeration's member, not its value.
+#: What a bug or a fault that a person writes is in. click shows a member's name, not its value.
 LANGUAGE_NAMES = tuple(language.value for language in LANGUAGES)
 
 
@@ -31,15 +33,24 @@ class State:
 
     def __init__(self) -> None:
         self.progress = TerminalProgress()
-        self._workspace: Workspace | None = None
+        # The driver that a verb works on, "" for the first.
+        self.driver = ""
+        self._project: Config | None = None
+
+    @property
+    def project(self) -> Config:
+        """The project with its first driver, read when the first verb asks for it."""
+        if self._project is None:
+            self._project = skeleton.read_project(Path.cwd(), self.progress)
+        return self._project
 
     @property
     def workspace(self) -> Workspace:
-        """The project with its configured kernel, read when the first verb asks for it."""
-        if self._workspace is None:
-            config = skeleton.read_project(Path.cwd(), self.progress)
-            self._workspace = Workspace(config=config, progress=self.progress, phases=self.phases)
-        return self._workspace
+        """The project with its configured kernel and the driver that a verb works on."""
+        config = self.project
+        if self.driver:
+            config = project_config.select_driver(config, self.driver)
+        return Workspace(config=config, progress=self.progress, phases=self.phases)
 
     def select(self, kernel: str) -> Workspace:
         """Return the project with a kernel, the configured one for ""."""
@@ -57,6 +68,106 @@ class State:
 
 
 pass_state = click.make_pass_decorator(State, ensure=True)
+
+
+def each_driver(function: Callable[..., ExitCode]) -> Callable[..., Any]:
+    """Let a verb work on every driver of the project, one after the other, or on a named one.
+
+    The verb's first parameter is the state, whose workspace is the driver's.
+    """
+
+    @wraps(function)
+    def run(state: State, *, driver: str, **options: Any) -> ExitCode:
+        quiet = bool(options.get("as_json"))
+        return run_drivers(state, driver, lambda: function(state, **options), quiet=quiet)
+
+    return _driver_option("Only this driver.")(run)
+
+
+def one_driver(function: Callable[..., ExitCode]) -> Callable[..., Any]:
+    """Let a verb work on one driver, which a person names where there are several."""
+
+    @wraps(function)
+    def run(state: State, *, driver: str, **options: Any) -> ExitCode:
+        state.driver = driver or require_single(state.project)
+        return function(state, **options)
+
+    return _driver_option("This driver; needed where there are several.")(run)
+
+
+def _driver_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option("--driver", "driver", default="", metavar="NAME", help=text)
+
+
+def require_single(config: Config) -> str:
+    """Return the name of the project's driver.
+
+    Raises:
+        ConfigError: There are several.
+    """
+    names = tuple(driver.name for driver in config.drivers)
+    if len(names) > 1:
+        raise ConfigError(
+            "this verb works on one driver, and there are several",
+            facts=(("drivers", ", ".join(names)),),
+            hint=f"--driver {names[0]}",
+        )
+    return names[0]
+
+
+def run_drivers(
+    state: State, name: str, act: Callable[[], ExitCode], *, quiet: bool = False
+) -> ExitCode:
+    """Do the same for a driver or for each; one that fails ends none of the others.
+
+    Args:
+        state: What the act works on.
+        name: Of the driver, "" for each.
+        act: It.
+        quiet: Whether its output goes without a line with the driver's name.
+    """
+    if name or len(state.project.drivers) == 1:
+        state.driver = name
+        return act()
+
+    def work(driver: str) -> ExitCode:
+        state.driver = driver
+        if not quiet:
+            click.echo(f"driver {driver}")
+        with failure.os_errors():
+            return act()
+
+    def tell(driver: str, error: TwinmodError) -> None:
+        click.echo(f"driver {driver}: {errors.render_error(error)}", err=True)
+
+    names = tuple(driver.name for driver in state.project.drivers)
+    done, failed = each.run_each({one: partial(work, one) for one in names}, tell)
+    return errors.compare_exit_codes((*done.values(), *(e.exit_code for e in failed.values())))
+
+
+def require_labels(config: Config, option: str, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the labels of modules that a person named.
+
+    Raises:
+        ConfigError: One names no module of the driver.
+    """
+    for label in wanted:
+        if label not in config.labels:
+            raise project_config.refuse_name(option, "module", label, config.labels)
+    return tuple(dict.fromkeys(wanted))
+
+
+def require_testers(config: Config, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the testers that a person named.
+
+    Raises:
+        ConfigError: One names no tester of the driver.
+    """
+    known = tuple(tester.name for tester in config.testers)
+    for name in wanted:
+        if name not in known:
+            raise project_config.refuse_name("--tester", "tester", name, known)
+    return tuple(dict.fromkeys(wanted))
 
 
 def kernel_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -152,10 +263,8 @@ def run_each(
     """Do the same on each kernel, and show at once why one failed; see each.run_each."""
 
     def guard(workspace: Workspace) -> Result:
-        try:
+        with failure.os_errors():
             return act(workspace)
-        except OSError as error:
-            raise failure.make_os_error(error) from error
 
     def tell(name: str, error: TwinmodError) -> None:
         click.echo(f"kernel {name}: {errors.render_error(error)}", err=True)

@@ -2,7 +2,8 @@
 """Whatever ends a verb, in the form of all errors."""
 
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -28,6 +29,19 @@ def plan_usage_error(error: click.ClickException) -> ConfigError:
     path = context.command_path if context is not None else "twinmod"
     message = error.format_message().replace("\n", " ")
     return ConfigError(message[:1].lower() + message[1:], hint=f"{path} --help")
+
+
+@contextmanager
+def os_errors() -> Iterator[None]:
+    """Give what fails under us in the context the form of all errors.
+
+    Raises:
+        MissingToolError: A system call failed.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise make_os_error(error) from error
 
 
 def make_os_error(error: OSError) -> TwinmodError:

@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The cache's entries that the VMs of a project are made of, beside chroot and kernel."""
 
-from dataclasses import replace
+from pathlib import Path
 
 from twinmod.base import versions
 from twinmod.base.cache import CacheEntry
 from twinmod.base.sandbox import Chroot
 from twinmod.errors import ConfigError
 from twinmod.project.config import Config
-from twinmod.project.model import Language, TesterSpec
+from twinmod.project.model import TesterSpec
 from twinmod.userland import packages, programs, testers
 from twinmod.userland.testers import Tools
-
-#: What programs include of the C module: the uapi header.
-UAPI = "mdriver.h"
 
 
 def prepare_site(config: Config, chroot: Chroot) -> CacheEntry:
@@ -21,14 +18,22 @@ def prepare_site(config: Config, chroot: Chroot) -> CacheEntry:
     return packages.prepare_site(chroot, config.lock_path)
 
 
-def prepare_crates(config: Config, chroot: Chroot) -> CacheEntry:
-    """Return the entry of the Rust tester's crates; see packages.prepare_crates.
+def prepare_crates(config: Config, chroot: Chroot) -> dict[str, CacheEntry]:
+    """Return the entries of the crates of the testers in Rust, by tester.
 
     Raises:
-        ConfigError: The tester has no Cargo.lock.
+        ConfigError: One has no Cargo.lock; see packages.prepare_crates.
     """
-    (spec,) = (spec for spec in config.testers if spec.name == "rust")
-    return packages.prepare_crates(chroot, config.root_dir / spec.project)
+    return {
+        spec.name: packages.prepare_crates(chroot, config.root_dir / spec.project)
+        for spec in config.testers
+        if is_rust(config, spec)
+    }
+
+
+def is_rust(config: Config, spec: TesterSpec) -> bool:
+    """Tell whether a tester is written in Rust: cargo finds a manifest in its project."""
+    return (config.root_dir / spec.project / "Cargo.toml").is_file()
 
 
 def prepare_testers(config: Config, chroot: Chroot) -> tuple[tuple[TesterSpec, CacheEntry], ...]:
@@ -37,21 +42,24 @@ def prepare_testers(config: Config, chroot: Chroot) -> tuple[tuple[TesterSpec, C
     Raises:
         ConfigError: A tester's project is missing.
     """
-    tools, beside = prepare_tools(config, chroot), read_beside(config)
+    beside = read_beside(config) if config.testers else ()
     return tuple(
-        (spec, testers.prepare_entry(spec, tools[spec.name], config.root_dir, beside))
-        for spec in config.testers
+        (spec, testers.prepare_entry(spec, tools, config.root_dir, beside))
+        for spec, tools in prepare_tools(config, chroot)
     )
 
 
-def prepare_tools(config: Config, chroot: Chroot) -> dict[str, Tools]:
-    """Return what testers are built with, by their names.
+def prepare_tools(config: Config, chroot: Chroot) -> tuple[tuple[TesterSpec, Tools], ...]:
+    """Return all testers, each with what it is built with.
 
     Raises:
-        ConfigError: The Rust tester has no Cargo.lock.
+        ConfigError: One in Rust has no Cargo.lock.
     """
-    tools = Tools(chroot=chroot, site=prepare_site(config, chroot), crates=None)
-    return {"c": tools, "rust": replace(tools, crates=prepare_crates(config, chroot))}
+    site, crates = prepare_site(config, chroot), prepare_crates(config, chroot)
+    return tuple(
+        (spec, Tools(chroot=chroot, site=site, crates=crates.get(spec.name)))
+        for spec in config.testers
+    )
 
 
 def prepare_programs(config: Config, chroot: Chroot) -> CacheEntry:
@@ -66,24 +74,47 @@ def prepare_programs(config: Config, chroot: Chroot) -> CacheEntry:
 
 
 def require_matrix(config: Config) -> None:
-    """Refuse a project without tests.
+    """Refuse a driver without tests.
 
     Raises:
-        ConfigError: The folder of the matrix is missing.
+        ConfigError: The folder of the matrix is missing, or has no test in it.
     """
-    if not config.matrix_dir.is_dir():
+    folder, name = config.matrix_dir, config.driver.name
+    found = folder.is_dir()
+    if not found or not any(is_test(path) for path in folder.rglob("*")):
         raise ConfigError(
-            "the matrix is missing",
-            facts=(("folder", str(config.matrix_dir)),),
-            hint="write its tests there, or correct `matrix` of [tool.twinmod]",
+            "the matrix has no test" if found else "the matrix is missing",
+            facts=(("folder", str(folder)),),
+            hint=f"write its tests there, or correct `tests` of the driver {name}",
         )
 
 
+def is_test(path: Path) -> bool:
+    """Tell whether a file in the folder of tests is one: test_NAME.py, a program, a script."""
+    if path.suffix == ".py":
+        return path.name.startswith("test_")
+    return path.suffix in (".c", ".sh")
+
+
 def read_uapi(config: Config) -> tuple[tuple[str, bytes], ...]:
-    """Return (path in the checkout, content) of the uapi header, as far as it is there."""
-    module = config.find_module(Language.C)
-    path = config.root_dir / module.sources / UAPI
-    return ((f"{module.sources}/{UAPI}", path.read_bytes()),) if path.exists() else ()
+    """Return (path in the checkout, content) of the headers that programs and testers include.
+
+    Raises:
+        ConfigError: One is not there.
+    """
+    return tuple((name, _read_header(config, name)) for name in config.driver.uapi)
+
+
+def _read_header(config: Config, name: str) -> bytes:
+    path = config.root_dir / name
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"a header cannot be read: {error.strerror}",
+            facts=(("file", str(path)),),
+            hint=f"write it, or correct `uapi` of the driver {config.driver.name}",
+        ) from error
 
 
 def read_beside(config: Config) -> tuple[tuple[str, bytes], ...]:

@@ -27,6 +27,7 @@ verbs = Verbs()
     help="Let the verb `gdb` in another terminal debug it and its modules.",
 )
 @pass_state
+@command.one_driver
 def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
     """Boot a VM with both modules loaded and give its console to you."""
     workspace = state.select(kernel)
@@ -44,6 +45,7 @@ def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
     help="Wait for the verb `gdb` in another terminal before it begins.",
 )
 @pass_state
+@command.one_driver
 def replay(state: State, vm_dir: Path, gdb: bool) -> ExitCode:
     """Repeat, instruction for instruction, a VM that `test --record` left in the folder RUN."""
     recorded = recording.read_recording(vm_dir.resolve())

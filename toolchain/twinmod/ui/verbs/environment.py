@@ -52,6 +52,7 @@ def doctor(state: State, as_json: bool, kernel: str) -> ExitCode:
 @verbs.command()
 @command.kernel_option("Set up this kernel of [tool.twinmod]; all: each.")
 @pass_state
+@command.each_driver
 def setup(state: State, kernel: str) -> ExitCode:
     """Make the chroot, the kernel tree and the userland, and compare the crates."""
     workspaces = state.select_kernels(kernel)

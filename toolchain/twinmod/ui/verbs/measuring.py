@@ -61,6 +61,7 @@ verbs = Verbs()
 @command.cold_option
 @command.kernel_option("Count on this kernel of [tool.twinmod].")
 @pass_state
+@command.each_driver
 def counter(
     state: State,
     increments: int,
@@ -73,6 +74,7 @@ def counter(
 ) -> ExitCode:
     """Count up with threads on one device in every cell."""
     workspace = replace(state.select(kernel), cold=cold)
+    workspace.require_testers("counter")
     with workspace.hold():
         prepared = workspace.setup()
         counting = bench_counter.Counting(
@@ -136,6 +138,7 @@ def counter(
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @command.kernel_option("Measure on this kernel of [tool.twinmod].")
 @pass_state
+@command.each_driver
 def bench(
     state: State,
     quick: bool,
@@ -158,7 +161,7 @@ def bench(
     if as_json:
         command.print_json(document)
     else:
-        click.echo(bench_text.render_report(document, "out/bench"))
+        click.echo(bench_text.render_report(document, f"{workspace.config.shown_out}/bench"))
     if troubles := report.render_troubles(results):
         click.echo(troubles, err=as_json)
     codes = [report.compare_outcomes(results), compare.compare_settled(document)]

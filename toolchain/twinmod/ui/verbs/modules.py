@@ -12,7 +12,6 @@ from twinmod.builds import build as builds_build
 from twinmod.builds import product
 from twinmod.errors import ExitCode
 from twinmod.project import skeleton
-from twinmod.project.model import LANGUAGES, Language
 from twinmod.ui import command
 from twinmod.ui.command import State, Verbs, pass_state
 from twinmod.workspace import Workspace
@@ -34,16 +33,18 @@ def new_project(state: State, folder: Path) -> ExitCode:
 
 
 @verbs.command()
-@click.argument("languages", nargs=-1, type=click.Choice(command.LANGUAGE_NAMES))
+@click.argument("labels", metavar="[MODULE]...", nargs=-1)
 @click.option("--show", is_flag=True, help="Print the commands and run none of them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @command.kernel_option("Build for this kernel of [tool.twinmod].")
 @pass_state
+@command.each_driver
 def build(
-    state: State, languages: tuple[str, ...], show: bool, as_json: bool, kernel: str
+    state: State, labels: tuple[str, ...], show: bool, as_json: bool, kernel: str
 ) -> ExitCode:
     """Build the modules for the stock kernel."""
-    workspace, wanted = state.select(kernel), tuple(map(Language, languages)) or LANGUAGES
+    workspace = state.select(kernel)
+    wanted = command.require_labels(workspace.config, "build", labels)
     for module in workspace.config.modules:
         builds_build.read_sources(module, workspace.config.root_dir)
     workspace.read_version()
@@ -52,7 +53,7 @@ def build(
         return ExitCode.PASSED
     with workspace.hold():
         prepared = workspace.setup()
-        products = workspace.build(prepared, workspace.require_languages(prepared.tree, wanted))
+        products = workspace.build(prepared, workspace.require_labels(prepared.tree, wanted))
     if as_json:
         command.print_json(builds_build.plan_report(products, prepared.tree))
     else:
@@ -63,6 +64,7 @@ def build(
 @verbs.command("lint-kernel")
 @command.kernel_option("Check against this kernel of [tool.twinmod]; all: each.")
 @pass_state
+@command.each_driver
 def lint_kernel(state: State, kernel: str) -> ExitCode:
     """Run checkpatch, the tree's rustfmt and clippy, with warnings as errors."""
     workspaces = state.select_kernels(kernel)

@@ -20,11 +20,14 @@ verbs = Verbs()
 @verbs.command(name="report")
 @click.option("--markdown", is_flag=True, help="Print the summary for a cover letter.")
 @pass_state
+@command.each_driver
 def render_report(state: State, markdown: bool) -> ExitCode:
     """Make one page and a summary of what test, bench, counter and zoo left."""
-    with state.workspace.hold():
-        summary = html_run.run_report(state.workspace.config)
-    click.echo(summary if markdown else "out/report/index.html\nout/report/summary.md")
+    workspace = state.workspace
+    with workspace.hold():
+        summary = html_run.run_report(workspace.config)
+    folder = f"{workspace.config.shown_out}/report"
+    click.echo(summary if markdown else f"{folder}/index.html\n{folder}/summary.md")
     return ExitCode.PASSED
 
 
@@ -75,6 +78,7 @@ def render_report(state: State, markdown: bool) -> ExitCode:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the index as JSON.")
 @pass_state
+@command.one_driver
 def release_verb(
     state: State,
     tag: str,

@@ -39,15 +39,15 @@ verbs = Verbs()
     "--module",
     "modules",
     multiple=True,
-    type=click.Choice(command.LANGUAGE_NAMES),
-    help="Only the module in this language.",
+    metavar="LABEL",
+    help="Only this module; may be repeated.",
 )
 @click.option(
     "--tester",
     "testers",
     multiple=True,
-    type=click.Choice(command.LANGUAGE_NAMES),
-    help="Only this tester.",
+    metavar="NAME",
+    help="Only this tester; may be repeated.",
 )
 @click.option(
     "--rule",
@@ -85,6 +85,7 @@ verbs = Verbs()
     help="Carry out a script that the differential left, and nothing else.",
 )
 @pass_state
+@command.each_driver
 def test(
     state: State,
     modules: tuple[str, ...],
@@ -107,9 +108,10 @@ def test(
         if others or kernel == "all":
             raise click.UsageError("--replay goes with --kernel NAME and --cold, and nothing else")
         return _run_reproduction(replace(state.select(kernel), cold=cold), script)
+    config = state.workspace.config
     selection = cells_selection.Selection(
-        languages=tuple(map(Language, modules)) or LANGUAGES,
-        testers=testers or LANGUAGES,
+        labels=command.require_labels(config, "--module", modules),
+        testers=command.require_testers(config, testers),
         rules=tuple(dict.fromkeys(rules)),
         keyword=keyword,
         long=long,
@@ -175,7 +177,9 @@ class Testing:
         long = ("--long",) if self.selection.long else ()
         cold = ("--cold",) if workspace.cold else ()
         memory = ("--memory", str(self.memory_mib)) if self.memory_mib is not None else ()
-        return (*kernel, *long, *cold, *memory)
+        several = len(workspace.config.drivers) > 1
+        driver = ("--driver", workspace.config.driver.name) if several else ()
+        return (*driver, *kernel, *long, *cold, *memory)
 
 
 def _run_kernels(testing: Testing, workspaces: tuple[Workspace, ...]) -> ExitCode:
@@ -186,7 +190,7 @@ def _run_kernels(testing: Testing, workspaces: tuple[Workspace, ...]) -> ExitCod
     def act(workspace: Workspace) -> matrix_run.Run | tuple[AbsentCell, ...]:
         prepared = testing.prepare(workspace)
         wanted = testing.selection.plan_cells(workspace.config)
-        cells, absent = cells_selection.plan_presence(wanted, prepared.tree)
+        cells, absent = cells_selection.plan_presence(workspace.config, wanted, prepared.tree)
         if not cells:
             return absent
         return testing.run(workspace, prepared, out_dir / workspace.config.kernel.name)
@@ -258,6 +262,7 @@ def _run_reproduction(workspace: Workspace, script: TextIO) -> ExitCode:
 @command.cold_option
 @command.kernel_option("Run on this kernel of [tool.twinmod].")
 @pass_state
+@command.each_driver
 def soak(
     state: State, minutes: float, seed: int | None, as_json: bool, cold: bool, kernel: str
 ) -> ExitCode:
@@ -279,6 +284,7 @@ def soak(
 @verbs.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @pass_state
+@command.each_driver
 def matrix(state: State, as_json: bool) -> ExitCode:
     """Show kernels x modules x testers, with yes or the reason why not; make nothing."""
     cells = table.list_cells(state.workspace)
@@ -296,6 +302,7 @@ def matrix(state: State, as_json: bool) -> ExitCode:
     listing="Print what there is and run nothing.",
 )
 @pass_state
+@command.one_driver
 def zoo_command(
     state: State,
     keyword: str,

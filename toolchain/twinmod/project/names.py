@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The names of modules: what sources say, and what may be a name.
+
+Source: Documentation/kbuild/modules.rst, Linux 7.3; Debian Policy 4.7, 5.6.1.
+"""
+
+import re
+from pathlib import Path
+
+#: What makes a folder say itself which modules it has.
+BUILD_FILES = ("Kbuild", "Makefile")
+
+#: What a module may be compiled from.
+SUFFIXES = (".c", ".rs")
+
+#: A Debian package is called like the driver and the modules, with a dash and a word behind.
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*")
+
+#: The kernel's own rule: a .ko's name is one word.
+_MODULE = re.compile(r"[A-Za-z0-9_-]+")
+
+#: What stands in the name of a cell, on a command line, and in the name of a file.
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+_OBJECTS = re.compile(r"^\s*obj-(?:m|\$\(\w+\))\s*[:+]?=\s*(.*)$", re.MULTILINE)
+
+
+def is_package(name: str) -> bool:
+    """Tell whether Debian's packages may be named after a driver or a module."""
+    return _PACKAGE.fullmatch(name.replace("_", "-")) is not None
+
+
+def is_label(name: str) -> bool:
+    """Tell whether a module or a tester may be called so by a person."""
+    return _LABEL.fullmatch(name) is not None
+
+
+def is_module(name: str) -> bool:
+    """Tell whether the kernel can have a module of a name."""
+    return _MODULE.fullmatch(name) is not None
+
+
+def normalize(name: str) -> str:
+    """Return a module's name as the kernel has it once the module is loaded."""
+    return name.replace("-", "_")
+
+
+def list_modules(folder: Path) -> tuple[str, ...]:
+    """Return the names of the modules that a folder of sources makes, as far as its files say.
+
+    Args:
+        folder: With a Kbuild or a Makefile, whose `obj-m` is read; or with sources alone, of which
+            each is a module.
+    """
+    for name in BUILD_FILES:
+        path = folder / name
+        if path.is_file():
+            return parse_modules(path.read_text(errors="replace"))
+    names = (path.stem for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES)
+    return tuple(dict.fromkeys(name for name in names if not name.endswith(".mod")))
+
+
+def parse_modules(text: str) -> tuple[str, ...]:
+    """Return the names of the modules in the `obj-m` of a Kbuild, without those in variables."""
+    joined = text.replace("\\\n", " ")
+    words = (word for found in _OBJECTS.findall(joined) for word in found.split("#")[0].split())
+    names = (word.removesuffix(".o") for word in words if word.endswith(".o"))
+    return tuple(dict.fromkeys(name for name in names if is_module(name)))
