@@ -94,7 +94,7 @@ def plan(
 ) -> BenchReport:
     products = (
         replace(product, module="mdriver_c", language=Language.C),
-        replace(product, module="mdriver_rust", language=Language.RUST),
+        replace(product, module="mdriver_rust", label="rust", language=Language.RUST),
     )
     exact = ExactRun(vms=1, loads=1, rounds=7, qemu="QEMU 10", spread=0.0)
     return report.plan_report(

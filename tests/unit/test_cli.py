@@ -78,7 +78,7 @@ CALLS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 #: What is noted where no project is.
-SHIPPED = "no [tool.twinmod] here or above"
+SHIPPED = "no twinmod.toml and no [tool.twinmod] here or above"
 
 #: Imports once, then forks for each call: the imports take longer than all the calls.
 RUN = """\

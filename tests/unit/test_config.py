@@ -330,7 +330,7 @@ def read_driver(**table: object) -> DriverSpec:
     return config.make_config({**GOOD, "drivers": {"echo": driver}}, PROJECT).driver
 
 
-def refuse_driver(name: str = "echo", **table: object) -> str:
+def refuse_driver(name: str = "echo", /, **table: object) -> str:
     """Return why a driver with one module in C, and more, is refused."""
     driver = {"modules": {"c": {"name": "echo", "sources": "c"}}, **table}
     return refuse({**GOOD, "drivers": {name: driver}})

@@ -98,7 +98,7 @@ def figures() -> tuple[Figure, ...]:
 def bench(product: Product) -> BenchReport:
     products = (
         replace(product, module="mdriver_c", language=Language.C),
-        replace(product, module="mdriver_rust", language=Language.RUST),
+        replace(product, module="mdriver_rust", label="rust", language=Language.RUST),
     )
     turns = tuple(
         Turns(

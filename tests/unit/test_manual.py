@@ -6,12 +6,15 @@ import shlex
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from twinmod.base import process
 from twinmod.base.process import Command
 from twinmod.errors import ExitCode
-from twinmod.ui import cli, manual
+from twinmod.project import config, tables
+from twinmod.project.tables import Keys
+from twinmod.ui import cli, manual, reference
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -32,13 +35,35 @@ def test_every_verb_and_option_is_in_the_manual() -> None:
     verbs = {verb.name: verb for verb in manual.list_verbs(cli.cli)}
     assert {"build", "test", "new", "completion", "cache list", "cache prune"} <= verbs.keys()
     assert "manual" not in verbs
-    assert verbs["build"].usage == "[OPTIONS] [c|rust]..."
+    assert verbs["build"].usage == "[OPTIONS] [MODULE]..."
     shown = PAGE_PATH.read_text()
     for verb in verbs.values():
         assert f".SS twinmod {manual.escape_roff(verb.name)} " in shown
         assert verb.text
         for name, text in verb.options:
             assert f".B {manual.escape_roff(name)}\n{manual.escape_roff(text)}\n" in shown
+
+
+def test_the_page_of_the_configuration_is_that_of_its_tables() -> None:
+    made = reference.render_page(config.read_builtin())
+    page = "docs/configuration.md"
+    assert (CHECKOUT / page).read_text() == made, f"twinmod manual --configuration > {page}"
+
+
+@pytest.mark.parametrize(("name", "table"), reference.TABLES)
+def test_every_key_of_the_configuration_is_described(name: str, table: type[Keys]) -> None:
+    text, described = tables.split_docstring(table)
+    assert text, name
+    assert list(described) == [field.encode_name for field in msgspec.structs.fields(table)]
+    assert all(words.endswith(".") for words in described.values())
+
+
+def test_every_table_of_the_configuration_is_on_the_page() -> None:
+    shown = {table for _, table in reference.TABLES}
+    every = {
+        one for one in vars(tables).values() if isinstance(one, type) and issubclass(one, Keys)
+    }
+    assert shown == every - {Keys}
 
 
 def test_every_exit_code_is_in_the_manual() -> None:

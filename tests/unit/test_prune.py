@@ -51,14 +51,18 @@ KERNELS = ("trixie-backports", "kasan", "mine")
 
 MINE = """
 [tool.twinmod.kernels.mine]
-chroot = "trixie"
+root = "trixie"
 tree = "linux"
 """
 
 #: The tables of all other kernels.
 OTHERS = re.compile(
-    r"^\[tool\.twinmod\.kernels\.(?!trixie-backports\]|kasan\]).*?(?=^\[)", re.DOTALL | re.MULTILINE
+    r"^\[tool\.twinmod\.kernels\.(?!trixie-backports\]|kasan\]).*?(?=^\[|\Z)",
+    re.DOTALL | re.MULTILINE,
 )
+
+#: The lock of the VM's Python packages, in the project.
+LOCK = "toolchain/locks/guest.txt"
 
 PROOF = {"reference": "x", "rustc": "", "checked_symbols": 0, "uncompared": "none"}
 
@@ -83,6 +87,13 @@ LEFT = {
         "site/mdriver_tester_rust/_native.abi3.so",
     ),
 }
+
+
+def plan_tables() -> str:
+    """Return the built-in tables as those of a project, without the kernels that nobody uses."""
+    text = project_config.BUILTIN.read_text().replace("kernel =", f'lock = "{LOCK}"\nkernel =', 1)
+    text = re.sub(r"^\[(?=\w)", "[tool.twinmod.", text, flags=re.MULTILINE)
+    return OTHERS.sub("", f"[tool.twinmod]\n{text}")
 
 
 def write(path: Path, text: str = "x") -> None:
@@ -173,7 +184,12 @@ def world(
     for name, content in files:
         write(folder / name, content.decode())
     path = folder / "pyproject.toml"
-    path.write_text(OTHERS.sub("", path.read_text()) + MINE)
+    own = re.sub(
+        r"\[tool\.twinmod\]\n.*?(?=^\[)", "", path.read_text(), flags=re.DOTALL | re.MULTILINE
+    )
+    path.write_text(plan_tables() + own + MINE)
+    write(folder / LOCK, project_config.find_lock().read_text())
+    monkeypatch.setattr(project_config, "read_builtin", dict)
     for name in tuple(os.environ):
         if name.startswith(("PIP_", "CARGO_", "XDG_")):
             monkeypatch.delenv(name)

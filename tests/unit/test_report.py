@@ -150,6 +150,7 @@ def test_the_test_report_says_what_ran_on_which_kernel(
     assert document["modules"] == [
         {
             "module": "mdriver_c",
+            "label": "c",
             "language": "c",
             "sha256": product.sha256,
             "watched_by": [],

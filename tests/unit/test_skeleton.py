@@ -61,6 +61,7 @@ def test_the_wheel_carries_the_package_and_its_manual(wheel: zipfile.ZipFile) ->
     }
     assert package <= names
     assert "twinmod/guest/native/profiler.c" in names
+    assert {"twinmod/project/builtin.toml", "twinmod/locks/guest.txt"} <= names
     assert [name for name in names if name.endswith(".data/data/share/man/man1/twinmod.1")]
 
 
@@ -122,11 +123,11 @@ def test_somebody_elses_sources_are_not_taken_for_an_empty_folder(
 ) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("obj-m := hello.o\n")
-    with pytest.raises(ConfigError, match="holds sources and no") as caught:
+    with pytest.raises(ConfigError, match=r"holds sources, and no twinmod\.toml") as caught:
         skeleton.read_project(tmp_path, progress)
     assert caught.value.facts == (("folder", str(tmp_path)), ("found", name))
     assert caught.value.hint.startswith("twinmod new FOLDER")
-    assert "[tool.twinmod]" in caught.value.hint
+    assert "twinmod.toml" in caught.value.hint
     assert not told
 
 

@@ -13,7 +13,7 @@ from twinmod.errors import ConfigError
 TEMPLATES = templates.find_resource_dir("templates")
 
 #: Rendered by test_html.py and test_manual.py, where what they show is made.
-ELSEWHERE = ("report.html.j2", "twinmod.1.j2")
+ELSEWHERE = ("configuration.md.j2", "report.html.j2", "twinmod.1.j2")
 
 #: Every other template, with all that it may use. A space, a quote and a dollar are in the values.
 VALUES: dict[str, dict[str, object]] = {

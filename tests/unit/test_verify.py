@@ -229,8 +229,8 @@ def kernels(monkeypatch: pytest.MonkeyPatch, tree: KernelTree) -> Kernels:
     return Kernels(monkeypatch, tree)
 
 
-SUITE = {"chroot": "one", "suite": "trixie-backports", "flavour": "amd64"}
-OWN = {"chroot": "one", "source": "stock"}
+SUITE = {"root": "one", "suite": "trixie-backports", "flavour": "amd64"}
+OWN = {"root": "one", "source": "stock"}
 
 
 def make_config(document: dict[str, Any], **tables: dict[str, Any]) -> Config:
@@ -241,20 +241,12 @@ def make_config(document: dict[str, Any], **tables: dict[str, Any]) -> Config:
 
 
 @pytest.fixture
-def document() -> dict[str, Any]:
+def document(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    # A project's kernels are those that a test says.
+    monkeypatch.setattr(project_config, "read_builtin", dict)
     return {
-        "contract": "DEVICE.md",
-        "matrix": "tests",
-        "lock": "guest.txt",
-        "chroots": {"one": {"suite": "trixie"}},
-        "modules": {
-            "m_c": {"language": "c", "sources": "c"},
-            "m_rust": {"language": "rust", "sources": "r", "subdirs": "samples/r"},
-        },
-        "testers": {
-            "c": {"project": "c", "package": "c"},
-            "rust": {"project": "r", "package": "r"},
-        },
+        "roots": {"one": {"suite": "trixie"}},
+        "drivers": {"m": {"modules": {"c": {"name": "m_c", "sources": "c"}}}},
     }
 
 
@@ -317,15 +309,18 @@ FORCED = OWN | {"options": ["MODULE_SIG", "MODULE_SIG_FORCE"]}
         ({}, None),
         ({"debug": OWN}, None),
         # Nobody has the key of a stock kernel.
-        ({"locked": SUITE | {"parameters": ["module.sig_enforce=1"]}}, None),
+        ({"locked": SUITE | {"command-line": ["module.sig_enforce=1"]}}, None),
         ({"debug": OWN, "forced": FORCED}, "forced"),
-        ({"mine": OWN | {"options": ["MODULE_SIG"], "parameters": ["module.sig_enforce"]}}, "mine"),
+        (
+            {"mine": OWN | {"options": ["MODULE_SIG"], "command-line": ["module.sig_enforce"]}},
+            "mine",
+        ),
         (
             {
                 "mine": OWN
                 | {
                     "options": ["SECURITY", "SECURITY_LOCKDOWN_LSM"],
-                    "parameters": ["lockdown=integrity"],
+                    "command-line": ["lockdown=integrity"],
                 }
             },
             "mine",
@@ -342,7 +337,7 @@ def test_a_kernel_that_takes_signed_modules_alone_is_found_by_what_it_is(
 def test_a_persons_own_tree_that_takes_signed_modules_alone_is_found(
     document: dict[str, Any], tmp_path: Path
 ) -> None:
-    config = make_config(document, mine={"chroot": "one", "tree": str(tmp_path)})
+    config = make_config(document, mine={"root": "one", "tree": str(tmp_path)})
     assert verify_run.find_enforcing(config) is None
     (tmp_path / ".config").write_text("CONFIG_MODULE_SIG=y\nCONFIG_MODULE_SIG_FORCE=y\n")
     found = verify_run.find_enforcing(config)

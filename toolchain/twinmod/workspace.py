@@ -383,7 +383,7 @@ class Workspace:
     def prove(self, prepared: Prepared, base: FoundEntry) -> proving.Proof | None:
         """Compare a base's clones with VMs that boot, by the first cell; see proving.prove."""
         cells, _ = selection.plan_presence(
-            self.config, model.plan_cells(self.config), prepared.tree
+            model.plan_cells(self.config), self.find_absences(prepared.tree)
         )
         setting = self.environment(prepared)
         entry = snapshot.prepare_snapshot(setting, base)

@@ -177,7 +177,9 @@ def run_counter(
     """
     progress = workspace.progress
     labels, config = workspace.require_labels(prepared.tree), workspace.config
-    cells, absent = selection.plan_presence(config, cells_model.plan_cells(config), prepared.tree)
+    cells, absent = selection.plan_presence(
+        cells_model.plan_cells(config), workspace.find_absences(prepared.tree)
+    )
     products = workspace.build(prepared, labels)
     setting = workspace.prepare_clones(prepared, workspace.environment(prepared))
     out_dir = workspace.out_dir / "counter"

@@ -241,7 +241,9 @@ def run_bench(workspace: Workspace, wanted: Wanted) -> tuple[BenchReport, tuple[
     own = bench_project.read_bench(workspace.config)
     prepared = workspace.setup()
     labels, config = workspace.require_labels(prepared.tree), workspace.config
-    cells, absent = selection.plan_presence(config, cells_model.plan_cells(config), prepared.tree)
+    cells, absent = selection.plan_presence(
+        cells_model.plan_cells(config), workspace.find_absences(prepared.tree)
+    )
     products = workspace.build(prepared, labels)
     setting = workspace.environment(prepared)
     parameters = (*setting.tree.parameters, *wanted.parameters.split())

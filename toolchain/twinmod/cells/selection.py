@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which cells a person wants, and which of them a kernel can have."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from twinmod.builds import build
 from twinmod.cells import model
 from twinmod.cells.model import AbsentCell, Cell
-from twinmod.kernels.model import KernelTree
 from twinmod.project.config import Config
 
 
@@ -73,15 +72,16 @@ class Selection:
 
 
 def plan_presence(
-    config: Config, cells: tuple[Cell, ...], tree: KernelTree
+    cells: tuple[Cell, ...], reasons: Mapping[str, str]
 ) -> tuple[tuple[Cell, ...], tuple[AbsentCell, ...]]:
-    """Return the cells of the driver that a kernel can have, and those that it cannot."""
-    reasons = {
-        cell: build.find_absence(config.find_module(cell.label), tree, config.root_dir)
-        for cell in cells
-    }
-    present = tuple(cell for cell, reason in reasons.items() if not reason)
+    """Return the cells that a kernel can have, and those that it cannot.
+
+    Args:
+        cells: All of them.
+        reasons: By label, why it can have no such module, "" when it can.
+    """
+    present = tuple(cell for cell in cells if not reasons[cell.label])
     absent = tuple(
-        AbsentCell(cell=cell, reason=reason) for cell, reason in reasons.items() if reason
+        AbsentCell(cell=cell, reason=reasons[cell.label]) for cell in cells if reasons[cell.label]
     )
     return present, absent

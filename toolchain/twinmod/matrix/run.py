@@ -86,7 +86,7 @@ def run_test(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> Run:
     rules = project_rules.read_rules(config)
     rounds = run.read_rounds(config, selection)
     cells, absent = cells_selection.plan_presence(
-        config, selection.plan_cells(config), prepared.tree
+        selection.plan_cells(config), workspace.find_absences(prepared.tree)
     )
     if not cells:
         raise ConfigError(f"there is nothing to test: {absent[0].reason}")

@@ -356,8 +356,9 @@ def make_config(
 
 
 def find_lock() -> Path:
-    """Return the built-in lock of the VM's Python packages."""
-    return templates.find_resource_dir("toolchain/locks") / "guest.txt"
+    """Return the built-in lock of the VM's Python packages: a wheel's, or the checkout's."""
+    carried = templates.PACKAGE_DIR / "locks/guest.txt"
+    return carried if carried.is_file() else templates.PACKAGE_DIR.parent / "locks/guest.txt"
 
 
 def make_kernel(name: str, table: KernelTable, origin: Origin) -> KernelSpec:

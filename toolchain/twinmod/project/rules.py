@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The numbered rules of a contract."""
 
+import difflib
 import re
 from collections.abc import Iterable
 
-from twinmod.base import commands, nearest
+from twinmod.base import commands
 from twinmod.errors import ConfigError, SelectionError
 from twinmod.project.config import Config
 
@@ -45,11 +46,11 @@ def require_rules(config: Config, wanted: Iterable[str]) -> None:
         if config.contract_path is None:
             raise SelectionError(f"--rule {rule}: the driver {config.driver.name} has no contract")
         if rule not in known:
-            near = nearest.find_nearest(rule, known)
+            near = difflib.get_close_matches(rule.upper(), known)
             raise SelectionError(
                 f"--rule {rule}: {config.contract_path.name} has no such rule",
-                facts=(("nearest", near) if near else ("rules", " ".join(known)),),
-                hint=commands.render("test", "--rule", near or known[0]),
+                facts=(("nearest" if near else "rules", " ".join(near or known)),),
+                hint=commands.render("test", "--rule", (near or known)[0]),
             )
 
 

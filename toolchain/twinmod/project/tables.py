@@ -175,7 +175,7 @@ class VmTable(Keys, frozen=True):
 
 
 class Table(Keys, frozen=True):
-    """The project.
+    """What the whole project has.
 
     Attributes:
         drivers: The drivers by name.

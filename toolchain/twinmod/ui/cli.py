@@ -10,7 +10,8 @@ import click
 from twinmod import errors
 from twinmod.base import process, progress, templates
 from twinmod.errors import ExitCode
-from twinmod.ui import failure, manual
+from twinmod.project import config as project_config
+from twinmod.ui import failure, manual, reference
 from twinmod.ui.command import Verbs
 from twinmod.ui.verbs import debugging, environment, measuring, modules, publishing, testing
 
@@ -49,9 +50,15 @@ def completion(shell_name: str) -> ExitCode:
 
 
 @cli.command("manual", hidden=True)
-def print_manual() -> ExitCode:
+@click.option("--configuration", is_flag=True, help="The keys, as docs/configuration.md has them.")
+def print_manual(configuration: bool) -> ExitCode:
     """Print the manual page, as docs/man/twinmod.1 has it."""
-    click.echo(manual.render_manual(cli), nl=False)
+    page = (
+        reference.render_page(project_config.read_builtin())
+        if configuration
+        else manual.render_manual(cli)
+    )
+    click.echo(page, nl=False)
     return ExitCode.PASSED
 
 

@@ -2,23 +2,24 @@
 """What the verbs of the command are made of: their state, common options, what click lacks."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from twinmod import errors
 from twinmod.base import commands, documents, each
 from twinmod.base.documents import Document
-from twinmod.base.progress import Console, TerminalProgress
+from twinmod.base.progress import Console, Quiet, TerminalProgress
 from twinmod.errors import ConfigError, ExitCode, TwinmodError
 from twinmod.experiments.variants import Shown
 from twinmod.project import config as project_config
 from twinmod.project import skeleton
 from twinmod.project.config import Config
-from twinmod.project.model import LANGUAGES
+from twinmod.project.model import LANGUAGES, DriverSpec
 from twinmod.ui import failure
 from twinmod.workspace import Workspace
 
@@ -168,6 +169,34 @@ def require_testers(config: Config, wanted: tuple[str, ...]) -> tuple[str, ...]:
         if name not in known:
             raise project_config.refuse_name("--tester", "tester", name, known)
     return tuple(dict.fromkeys(wanted))
+
+
+def complete_labels(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the labels of the project's modules that begin as a person began one."""
+    del context, parameter
+    return _complete(lambda driver: (module.label for module in driver.modules), incomplete)
+
+
+def complete_testers(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the names of the project's testers that begin as a person began one."""
+    del context, parameter
+    return _complete(lambda driver: (tester.name for tester in driver.testers), incomplete)
+
+
+def _complete(
+    list_names: Callable[[DriverSpec], Iterable[str]], incomplete: str
+) -> list[CompletionItem]:
+    try:
+        drivers = skeleton.read_project(Path.cwd(), Quiet()).drivers
+    except (TwinmodError, OSError):
+        # Whoever asks for a word reads no error.
+        return []
+    names = dict.fromkeys(name for driver in drivers for name in list_names(driver))
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 def kernel_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

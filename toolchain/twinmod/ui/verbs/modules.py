@@ -33,7 +33,7 @@ def new_project(state: State, folder: Path) -> ExitCode:
 
 
 @verbs.command()
-@click.argument("labels", metavar="[MODULE]...", nargs=-1)
+@click.argument("labels", metavar="[MODULE]...", nargs=-1, shell_complete=command.complete_labels)
 @click.option("--show", is_flag=True, help="Print the commands and run none of them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @command.kernel_option("Build for this kernel of [tool.twinmod].")

@@ -40,6 +40,7 @@ verbs = Verbs()
     "modules",
     multiple=True,
     metavar="LABEL",
+    shell_complete=command.complete_labels,
     help="Only this module; may be repeated.",
 )
 @click.option(
@@ -47,6 +48,7 @@ verbs = Verbs()
     "testers",
     multiple=True,
     metavar="NAME",
+    shell_complete=command.complete_testers,
     help="Only this tester; may be repeated.",
 )
 @click.option(
@@ -190,7 +192,9 @@ def _run_kernels(testing: Testing, workspaces: tuple[Workspace, ...]) -> ExitCod
     def act(workspace: Workspace) -> matrix_run.Run | tuple[AbsentCell, ...]:
         prepared = testing.prepare(workspace)
         wanted = testing.selection.plan_cells(workspace.config)
-        cells, absent = cells_selection.plan_presence(workspace.config, wanted, prepared.tree)
+        cells, absent = cells_selection.plan_presence(
+            wanted, workspace.find_absences(prepared.tree)
+        )
         if not cells:
             return absent
         return testing.run(workspace, prepared, out_dir / workspace.config.kernel.name)
