@@ -174,6 +174,18 @@ def call(*arguments: str) -> int:
     return cli.run_guarded(lambda: cli.cli(list(arguments), standalone_mode=False))
 
 
+# -- a driver without testers -----------------------------------------------------------------
+
+
+def test_a_driver_without_testers_has_none_to_check(world: World) -> None:
+    Path("echo").mkdir()
+    Path("echo/echo.c").touch()
+    Path("VERSION").write_text("1.0\n")
+    Path("twinmod.toml").write_text('[drivers.echo.modules]\nc = "echo"\n')
+    assert call("lint-kernel") == ExitCode.PASSED
+    assert world.linted == ["echo"]
+
+
 # -- a kernel without Rust --------------------------------------------------------------------
 
 

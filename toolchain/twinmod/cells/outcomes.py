@@ -130,7 +130,7 @@ def compare_coverage(
     Args:
         results: What ran.
         expected: The rules that every cell must have an outcome for.
-        rules: All that the contract has.
+        rules: All that the contract has; () without one, where a rule means nothing.
 
     Returns:
         The same cells. A rule that no test passed or failed in, and a test that ran in another
@@ -147,7 +147,8 @@ def compare_coverage(
         problems = [] if result.tests or result.problems else ["no test ran"]
         problems += [f"{rule} has no outcome" for rule in expected if rule not in answered]
         problems += [f"{test} did not run" for test in sorted(everywhere - seen)]
-        unknown = sorted({rule for t in result.tests for rule in t.rules} - set(rules))
+        told = {rule for test in result.tests for rule in test.rules} if rules else set()
+        unknown = sorted(told - set(rules))
         problems += [f"{rule} is tested and is not in the contract" for rule in unknown]
         outcome = Outcome.FAILED if problems else result.outcome
         checked.append(replace(result, outcome=outcome, problems=(*result.problems, *problems)))

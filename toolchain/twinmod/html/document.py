@@ -113,12 +113,23 @@ def find_outcome(cell: CellEntry, rule: str) -> Outcome:
     return next((outcome for outcome in WORST_FIRST if outcome in outcomes), Outcome.MISSING)
 
 
+def find_test_outcome(cell: CellEntry, name: str) -> Outcome:
+    """Return how a cell of a test report did with a test."""
+    return next((test.outcome for test in cell.tests if test.id == name), Outcome.MISSING)
+
+
 def plan_matrix(test: TestReport, rules: Iterable[tuple[str, str]]) -> MatrixSection:
-    """Return the matrix of a test report: a row for each rule, a column for each cell."""
+    """Return the matrix of a test report: a row for each rule, a column for each cell.
+
+    Without rules each test has a row.
+    """
     labels = {module.module: module.label or module.language for module in test.modules}
     rows = []
-    for rule, title in rules:
-        outcomes = [find_outcome(cell, rule) for cell in test.cells]
+    tests = dict.fromkeys(one.id for cell in test.cells for one in cell.tests)
+    named = tuple(rules)
+    for rule, title in named or ((name, "") for name in tests):
+        find = find_outcome if named else find_test_outcome
+        outcomes = [find(cell, rule) for cell in test.cells]
         shown = [(outcome, LOOKS.get(outcome, outcome.upper())) for outcome in outcomes]
         rows.append(RuleRow(rule=rule, title=title, outcomes=shown))
     names = [
@@ -635,7 +646,8 @@ def render_summary(reports: Reports, rules: tuple[tuple[str, str], ...], made: s
     lines = []
     if test := reports.test:
         counts = report.render_totals(test.totals)
-        head = f"{len(rules)} rules, {len(test.cells)} cells: {counts}"
+        held = f"{len(rules)} rules, " if rules else ""
+        head = f"{held}{len(test.cells)} cells: {counts}"
         lines += [f"**{head}** on {test.kernel.release}.", ""]
     if (found := reports.bench) and found.mode != Mode.WALL:
         lines += _render_costs(found)

@@ -324,12 +324,24 @@ def render_junit(results: tuple[CellResult, ...]) -> str:
     return text.decode()
 
 
+def list_tests(results: tuple[CellResult, ...]) -> tuple[str, ...]:
+    """Return the names of all tests of a run, each once, in their order."""
+    return tuple(dict.fromkeys(test.id for result in results for test in result.tests))
+
+
+def find_test_outcomes(results: tuple[CellResult, ...]) -> dict[tuple[str, str], Outcome]:
+    """Return the outcome of each (test, cell name)."""
+    return {
+        (test.id, result.cell.name): test.outcome for result in results for test in result.tests
+    }
+
+
 def render_table(
     outcomes: Mapping[tuple[str, str], Outcome],
     rules: tuple[tuple[str, str], ...],
     results: tuple[CellResult, ...],
 ) -> Table:
-    """Return the table rules x cells.
+    """Return the table rules x cells; without rules, tests x cells.
 
     Args:
         outcomes: The outcome of (rule, cell name).
@@ -337,13 +349,15 @@ def render_table(
         results: The cells, in the order of the columns.
     """
     table = Table(pad_edge=False, box=None)
-    table.add_column("rule")
+    table.add_column("rule" if rules else "test")
     table.add_column("")
     for result in results:
         table.add_column(result.cell.name)
-    for rule, title in rules:
-        looks = (LOOKS[outcomes[rule, result.cell.name]] for result in results)
-        table.add_row(rule, title, *(Text(text, style=style) for text, style in looks))
+    rows = rules or tuple((test, "") for test in list_tests(results))
+    found = outcomes if rules else find_test_outcomes(results)
+    for name, title in rows:
+        looks = (LOOKS[found.get((name, result.cell.name), Outcome.MISSING)] for result in results)
+        table.add_row(name, title, *(Text(text, style=style) for text, style in looks))
     ends = (LOOKS[result.outcome] for result in results)
     table.add_row("", "", *("" for _ in results))
     table.add_row("cell", "", *(Text(text, style=style) for text, style in ends))
