@@ -114,6 +114,11 @@ SHELL = """\
 echo "a shell: $*" >> WORLD/called
 """
 
+BUSYBOX = """\
+#!/bin/sh
+echo "busybox: $*" >> WORLD/called
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
@@ -156,6 +161,8 @@ class World:
         for name, text in {
             "tools/loop": LOOP,
             "bin/bash": SHELL,
+            "usr/bin/ls": "",
+            "tools/busybox": BUSYBOX,
             "matrix/conftest.py": CONFTEST,
             "matrix/test_toy.py": TESTS,
             "matrix/adding/__init__.py": "",
@@ -246,6 +253,7 @@ class World:
             purpose="the agent",
             timeout_s=LIMIT_S,
             environment=(
+                ("PATH", f"{self.folder / 'tools'}:{os.environ['PATH']}"),
                 ("PYTHONPATH", f"{toolchain}:{self.folder / 'site'}"),
                 ("PYTHONDONTWRITEBYTECODE", "1"),
                 ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),

@@ -365,6 +365,13 @@ def test_a_shell_has_every_module_loaded(world: World) -> None:
     assert world.called[-2:] == ["a shell: --norc -i", REBOOT]
 
 
+def test_a_shell_in_a_root_of_tests_alone_has_the_programs_of_a_person(world: World) -> None:
+    (world.folder / "usr/bin/ls").unlink()
+    assert world.run(world.plan(None)).status == 0
+    wanted = ["busybox: --install -s /usr/bin", "a shell: --norc -i", REBOOT]
+    assert world.called[-3:] == wanted
+
+
 def test_a_vm_without_a_port_ends_its_agent(world: World) -> None:
     world.write("sys/class/virtio-ports/vport1p1/name", "another\n")
     said = world.run(world.plan(MATRIX, "toy_c/c"))

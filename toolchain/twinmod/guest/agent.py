@@ -21,6 +21,7 @@ from typing import NoReturn, assert_never
 from twinmod.guest import child as guest_child
 from twinmod.guest import (
     collection,
+    door,
     faults,
     fwcfg,
     leaks,
@@ -69,6 +70,9 @@ from twinmod.guest.protocol import (
 from twinmod.guest.stream import Stream
 
 PLAN_PATH = Path("/results/plan.json")
+
+#: Limit for linking the programs of busybox, in seconds.
+INSTALL_TIMEOUT_S = 30.0
 
 #: Where what a cell leaves for the host goes.
 RESULTS = Path("/results")
@@ -447,7 +451,14 @@ def become_shell() -> NoReturn:
     console = os.open("/dev/ttyS0", os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(console, descriptor)
+    install_applets()
     os.execv("/bin/bash", ["bash", "--norc", "-i"])
+
+
+def install_applets() -> None:
+    """Give a root in memory, which holds the programs of tests alone, those of a person."""
+    if not Path("/usr/bin/ls").exists():
+        door.run(("busybox", "--install", "-s", "/usr/bin"), INSTALL_TIMEOUT_S)
 
 
 def power_off() -> None:

@@ -186,4 +186,7 @@ class Collection:
         except BaseException as error:
             # pytest would take it for a fault of its own, and go on.
             self._error = error
+        finally:
+            # What pytest says at its end is of a run that had no test of its own.
+            output.redirect(LOG)
         return True
