@@ -107,6 +107,7 @@ def test_verbs_that_need_no_tester_work_on_one_module(
         (("counter",), "counter calls the driver through testers, and alone has none"),
         (("bench",), "bench calls the driver through testers, and alone has none"),
         (("soak",), "the driver names no differential"),
+        (("release",), "release makes packages of mdriver_c and mdriver_rust alone"),
         (("test", "--rule", "R1"), "the driver alone has no contract"),
         (("test", "--module", "odl"), "--module odl names no module; there are: old"),
         (("build", "rust"), "build rust names no module; there are: old"),

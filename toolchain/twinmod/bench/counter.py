@@ -9,7 +9,6 @@ from twinmod.base import documents, text
 from twinmod.base.documents import Document, Part
 from twinmod.bench import figures
 from twinmod.bench import labels as bench_labels
-from twinmod.bench import report as bench_report
 from twinmod.cells import model as cells_model
 from twinmod.cells import report, selection
 from twinmod.cells.model import Cell, CellResult
@@ -113,7 +112,7 @@ def plan_counter_report(
     cells = {name: _plan_counter_cell(name, found) for name, found in by_cell.items()}
     comparisons = []
     ran = tuple(result.cell for result in results if isinstance(result.cell, Cell))
-    pair = bench_report.find_pair(dict.fromkeys(cell.label for cell in ran))
+    pair = bench_labels.find_pair(dict.fromkeys(cell.label for cell in ran))
     for tester in dict.fromkeys(cell.tester for cell in ran) if pair else ():
         c, rust = (cells.get(f"{label}/{tester}") for label in pair or ())
         if c and rust and all(c.real_s) and 0 < len(c.real_s) == len(rust.real_s):
@@ -237,9 +236,9 @@ def render_counter(document: CounterReport) -> str:
         )
     lines = text.render_columns(rows)
     shown = dict.fromkeys(cell.cell.partition("/")[0] for cell in document.cells)
-    first, second = (text.LANGUAGES.get(label, label) for label in (*shown, "", "")[:2])
+    ratio = bench_labels.name_ratio(shown, "/")
     lines += [
-        f"tester {c.tester}: {second}/{first} {c.ratio.median:.3f}, "
+        f"tester {c.tester}: {ratio} {c.ratio.median:.3f}, "
         f"{c.ratio.low:.3f} to {c.ratio.high:.3f}: {c.verdict}"
         for c in document.comparisons
     ]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Counts and calls as text. Pure."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from twinmod.base import text
@@ -49,6 +50,25 @@ def render_entry(entry: Call) -> str:
     if entry.loop == Caller.BARE:
         words.append("(bare loop)")
     return " ".join(words)
+
+
+def find_pair(labels: Iterable[str]) -> tuple[str, str] | None:
+    """Return the label of the module that another one is compared with, and that of the other.
+
+    Args:
+        labels: Of all modules, in the configuration's order.
+
+    Returns:
+        None unless there are two modules.
+    """
+    found = tuple(labels)
+    return (found[0], found[1]) if len(found) == 2 else None
+
+
+def name_ratio(labels: Iterable[str], sign: str = " / ") -> str:
+    """Return what a table calls the ratio of two modules: "Rust / C"; "" unless there are two."""
+    pair = find_pair(labels)
+    return sign.join(text.LANGUAGES.get(label, label) for label in reversed(pair)) if pair else ""
 
 
 def label_accelerator(accelerator: str) -> str:

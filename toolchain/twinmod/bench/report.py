@@ -9,6 +9,7 @@ from msgspec import UNSET, structs
 
 from twinmod.bench import explain, targets
 from twinmod.bench import figures as bench_figures
+from twinmod.bench import labels as bench_labels
 from twinmod.bench.document import (
     BenchReport,
     BuildEntry,
@@ -93,16 +94,6 @@ def plan_turns(turns: Turns) -> ClockEntry:
     )
 
 
-def find_pair(labels: Iterable[str]) -> tuple[str, str] | None:
-    """Return the labels of the module that is compared and of the other, None unless there are two.
-
-    Args:
-        labels: Of all modules, in the configuration's order.
-    """
-    found = tuple(labels)
-    return (found[0], found[1]) if len(found) == 2 else None
-
-
 def plan_comparisons(
     turns: Iterable[Turns], labels: Mapping[str, str]
 ) -> tuple[ComparisonEntry, ...]:
@@ -112,7 +103,7 @@ def plan_comparisons(
         turns: Of all modules.
         labels: Of each module; other than two modules are not compared.
     """
-    compared = find_pair(labels.values())
+    compared = bench_labels.find_pair(labels.values())
     if compared is None:
         return ()
     first, second = compared
@@ -230,7 +221,7 @@ def plan_report(
         results=tuple(entry for entry in entries if entry.module),
         yardsticks=tuple(entry for entry in entries if not entry.module),
         comparisons=plan_comparisons(turns, labels),
-        explanations=_explain(found, counts.loops, testers, find_pair(modules)),
+        explanations=_explain(found, counts.loops, testers, bench_labels.find_pair(modules)),
         goals=_plan_goals(found, turns, labels, scope.goals),
         builds=builds,
     )

@@ -75,6 +75,7 @@ def render_wall(document: BenchReport) -> list[str]:
     if not testers:
         return ["no call was timed"]
     tester, languages = testers[0], dict.fromkeys(document.labels.values())
+    ratio = labels.name_ratio(languages, "/")
     rows = _pivot(
         (entry for entry in timed if entry.tester == tester),
         lambda entry: document.labels[entry.module],
@@ -84,9 +85,7 @@ def render_wall(document: BenchReport) -> list[str]:
         (
             f"ns of a call, tester {tester}",
             *(LANGUAGES.get(name, name) for name in languages),
-            "Rust/C",
-            "95 % interval",
-            "verdict",
+            *((ratio, "95 % interval", "verdict") if ratio else ()),
         )
     ]
     for name, by_language in rows.items():
@@ -104,7 +103,7 @@ def render_wall(document: BenchReport) -> list[str]:
             by_language[language].ns_per_call if language in by_language else None
             for language in languages
         )
-        lines.append((name, *map(labels.render_count, times), *shown))
+        lines.append((name, *map(labels.render_count, times), *(shown if ratio else ())))
     return text.render_columns(lines)
 
 

@@ -224,13 +224,15 @@ def plan_operation(document: BenchReport, operation: Operation) -> OperationSect
         plot.Axis(label="instructions", render=_render_power),
     )
     counts = [entries for *_, entries in found]
-    rows = [[*_render_sizes(counts, size), _render_ratio(own, size)] for size in sizes]
+    ratio = labels.name_ratio(own)
+    rows = [[*_render_sizes(counts, size), *_list_ratio(own, size)] for size in sizes]
     return OperationSection(
         operation=operation,
         title=title,
         svg=svg,
+        ratio=ratio,
         rows=rows,
-        head=["size", *(name for name, *_ in found), "Rust / C"],
+        head=["size", *(name for name, *_ in found), *([ratio] if ratio else [])],
     )
 
 
@@ -250,11 +252,15 @@ def _render_power(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _render_ratio(own: Mapping[str, Mapping[int, CountEntry]], size: int) -> str:
-    c, rust = (own.get(language, {}).get(size) for language in ("c", "rust"))
-    if c is None or rust is None:
-        return "-"
-    return f"{rust.instructions_per_call / c.instructions_per_call:.3f}"
+def _list_ratio(own: Mapping[str, Mapping[int, CountEntry]], size: int) -> list[str]:
+    """Return the ratio of two modules, alone; nothing where there are not two."""
+    pair = labels.find_pair(own)
+    if pair is None:
+        return []
+    first, second = (own[label].get(size) for label in pair)
+    if first is None or second is None:
+        return ["-"]
+    return [f"{second.instructions_per_call / first.instructions_per_call:.3f}"]
 
 
 def plan_parts(document: BenchReport) -> PartsSection | None:
@@ -437,7 +443,7 @@ def plan_cold(document: BenchReport) -> Table | None:
 
 
 def plan_clock(document: BenchReport) -> ClockSection | None:
-    """Return how Rust compares with C by a clock: a plot of intervals, and its table.
+    """Return how one module compares with another by a clock: a plot of intervals, and its table.
 
     Returns:
         None where the C tester timed no call.
@@ -457,15 +463,19 @@ def plan_clock(document: BenchReport) -> ClockSection | None:
     if not times:
         return None
     modules = find_modules(document)
+    ratio = labels.name_ratio(modules)
     rows = [
         [
             name,
             *(labels.render_count(times.get((module, name))) for module in modules.values()),
-            *_render_comparison(found.get(name)),
+            *(_render_comparison(found.get(name)) if ratio else ()),
         ]
         for name in dict.fromkeys(name for _, name in times)
     ]
-    title = "How long Rust takes, as a share of C"
+    title = "How long calls take"
+    if pair := labels.find_pair(modules):
+        first, second = (LANGUAGES.get(label, label) for label in pair)
+        title = f"How long {second} takes, as a share of {first}"
     return ClockSection(
         title=title,
         svg=plot.render_ranges(ranges, title, 1.0) if ranges else "",
@@ -475,9 +485,7 @@ def plan_clock(document: BenchReport) -> ClockSection | None:
         head=[
             "call",
             *(f"{LANGUAGES.get(language, language)} ns" for language in modules),
-            "Rust / C",
-            "95 % interval",
-            "verdict",
+            *((ratio, "95 % interval", "verdict") if ratio else ()),
         ],
     )
 
@@ -594,6 +602,29 @@ def plan_goals(document: BenchReport) -> GoalsSection | None:
     )
 
 
+def list_labels(reports: Reports) -> list[str]:
+    """Return the labels of the driver's modules, as far as a report names them."""
+    modules = reports.test.modules if reports.test else ()
+    bench = reports.bench.labels.values() if reports.bench else ()
+    cells = reports.counter.cells if reports.counter else ()
+    counted = (cell.cell.partition("/")[0] for cell in cells)
+    found = (*(module.label or module.language for module in modules), *bench, *counted)
+    return list(dict.fromkeys(found))
+
+
+def list_names(reports: Reports) -> list[str]:
+    """Return what the page calls the modules."""
+    return [LANGUAGES.get(label, label) for label in list_labels(reports)]
+
+
+def plan_title(reports: Reports) -> str:
+    """Return what the driver's modules are, as far as a report names them."""
+    found = list_labels(reports) or list(LANGUAGES)
+    if set(found) <= set(LANGUAGES):
+        return f"One driver, in {' and in '.join(LANGUAGES[name] for name in found)}"
+    return f"One driver: {', '.join(found)}"
+
+
 def plan_page(
     reports: Reports,
     rules: tuple[tuple[str, str], ...],
@@ -614,6 +645,8 @@ def plan_page(
     exact = found is not None and found.mode != Mode.WALL
     timed = found is not None and found.mode != Mode.EXACT
     return Page(
+        title=plan_title(reports),
+        names=list_names(reports),
         made=made,
         version=version,
         missing=reports.missing,
@@ -681,14 +714,16 @@ def _render_costs(document: BenchReport) -> list[str]:
                     else "-"
                     for entries in own.values()
                 ),
-                _render_ratio(own, size),
+                *_list_ratio(own, size),
             ]
             for size in SUMMARY_SIZES
             if any(size in entries for entries in own.values())
         ]
     if not rows:
         return []
-    head = ["instructions of a call", *(LANGUAGES.get(name, name) for name in modules), "Rust / C"]
+    ratio = labels.name_ratio(modules)
+    names = (LANGUAGES.get(name, name) for name in modules)
+    head = ["instructions of a call", *names, *([ratio] if ratio else [])]
     rule = "|".join(("|---", *("---:" for _ in head[1:]), ""))
     table = [f"| {' | '.join(row)} |" for row in (head, *rows)]
     return [table[0], rule, *table[1:], ""]

@@ -68,6 +68,8 @@ class OperationSection(Figure):
     """What reads or writes cost by size."""
 
     operation: str
+    # "Rust / C" where two modules are compared, in the last column; "" where not.
+    ratio: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +120,7 @@ class LoopsSection(Figure):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockSection(Figure):
-    """How Rust compares with C by a clock."""
+    """How one module compares with another by a clock."""
 
     wall: WallRun
     # Whether it is time.
@@ -177,6 +179,9 @@ class GoalsSection(Table):
 class Page:
     """All that the template uses; None and () are what nobody measured."""
 
+    # What the driver's modules are; and the two that are compared, the first one first.
+    title: str
+    names: Sequence[str]
     # The day, and the version of twinmod.
     made: str
     version: str

@@ -24,8 +24,9 @@ from twinmod.base.archives import File
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
 from twinmod.builds import build
-from twinmod.errors import BuildError, MissingToolError
+from twinmod.errors import BuildError, ConfigError, MissingToolError
 from twinmod.kernels import proof
+from twinmod.project.config import Config
 from twinmod.project.model import ModuleSpec
 from twinmod.release.model import Release
 
@@ -112,6 +113,24 @@ SOURCE_PACKAGES = "linux-source (>= 7.2) | linux-source-7.3 | linux-source-7.2"
 
 #: A change to any of these may make a kernel servable that was not.
 TRIGGERS = ("/usr/src", "/usr/bin/rustc", "/usr/bin/bindgen", "/usr/bin/clang", "/usr/bin/ld.lld")
+
+
+def require_modules(config: Config) -> None:
+    """Refuse a driver that the packages are not of.
+
+    Raises:
+        ConfigError: It has other modules.
+    """
+    own = {C_MODULE.name, RUST_MODULE.name}
+    found = {module.name for module in config.modules}
+    if found != own:
+        raise ConfigError(
+            f"release makes packages of {' and '.join(sorted(own))} alone",
+            facts=(
+                ("driver", config.driver.name),
+                ("its modules", ", ".join(module.name for module in config.modules)),
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

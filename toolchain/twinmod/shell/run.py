@@ -48,7 +48,7 @@ def offer_gdb(
         builds=workspace.prepare_builds(prepared.tree, workspace.find_labels(prepared.tree)),
         unborn=unborn,
     )
-    record_path = vm_gdb.write_record(workspace.out_dir / "gdb", vm_gdb.plan_gdb(sight))
+    record_path = vm_gdb.write_record(workspace.config.results_dir / "gdb", vm_gdb.plan_gdb(sight))
     workspace.progress.note(f"in another terminal: {commands.render('gdb')}")
     try:
         yield
@@ -58,5 +58,5 @@ def offer_gdb(
 
 def run_gdb(config: Config, arguments: tuple[str, ...]) -> ExitCode:
     """Give a person gdb for the VM that their shell has booted."""
-    status = vm_gdb.run(config.out_dir / "gdb", arguments)
+    status = vm_gdb.run(config.results_dir / "gdb", arguments)
     return ExitCode.PASSED if status == 0 else ExitCode.TESTS_FAILED

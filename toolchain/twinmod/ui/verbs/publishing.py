@@ -8,7 +8,7 @@ import click
 from twinmod.builds import signing
 from twinmod.errors import ExitCode
 from twinmod.html import run as html_run
-from twinmod.release import index, verify, verify_run
+from twinmod.release import index, packages, verify, verify_run
 from twinmod.release import run as release_run
 from twinmod.ui import command
 from twinmod.ui.command import State, Verbs, pass_state
@@ -109,6 +109,7 @@ def release_verb(
         return _run_verify(state, kernels, verified, allowed_signers, as_json=as_json)
     if allowed_signers is not None:
         raise click.UsageError("--allowed-signers goes with --verify")
+    packages.require_modules(workspace.config)
     wanted = release_run.Wanted(tag=tag, dev=dev, check=check, kernels=kernels, keys=keys)
     with workspace.hold():
         done = release_run.run_release(workspace, wanted)
