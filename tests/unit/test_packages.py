@@ -513,7 +513,7 @@ def test_a_missing_nfpm_is_named_with_what_installs_it(
 
 
 def test_templates_of_the_packages_are_all_used() -> None:
-    folder = templates.find_resource_dir("templates") / "dkms"
+    folder = templates.find_resource("templates") / "dkms"
     source = Path(packages.__file__).read_text()
     parts = {
         f"{fmt}.{part}"

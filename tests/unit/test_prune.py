@@ -188,7 +188,7 @@ def world(
         r"\[tool\.twinmod\]\n.*?(?=^\[)", "", path.read_text(), flags=re.DOTALL | re.MULTILINE
     )
     path.write_text(plan_tables() + own + MINE)
-    write(folder / LOCK, project_config.find_lock().read_text())
+    write(folder / LOCK, templates.find_resource("locks/guest.txt").read_text())
     monkeypatch.setattr(project_config, "read_builtin", dict)
     for name in tuple(os.environ):
         if name.startswith(("PIP_", "CARGO_", "XDG_")):

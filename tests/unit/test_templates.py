@@ -10,7 +10,7 @@ from twinmod.base import process, templates
 from twinmod.base.process import Command
 from twinmod.errors import ConfigError
 
-TEMPLATES = templates.find_resource_dir("templates")
+TEMPLATES = templates.find_resource("templates")
 
 #: Rendered by test_html.py and test_manual.py, where what they show is made.
 ELSEWHERE = ("configuration.md.j2", "report.html.j2", "twinmod.1.j2")
@@ -177,7 +177,7 @@ def test_a_copy_without_its_folders_says_so(
     monkeypatch.setattr(templates, "PACKAGE_DIR", tmp_path)
     monkeypatch.setattr(templates, "_CHECKOUT_DIR", tmp_path)
     with pytest.raises(ConfigError, match="lacks its project"):
-        templates.find_resource_dir("templates")
+        templates.find_resource("templates")
     (tmp_path / "pyproject.toml").write_text("")
     with pytest.raises(ConfigError, match="lacks its folder 'templates'"):
-        templates.find_resource_dir("templates")
+        templates.find_resource("templates")

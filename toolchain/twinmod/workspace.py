@@ -244,9 +244,13 @@ class Workspace:
     def read_version(self) -> str:
         """Return what the modules say as their version: the public part of the project's.
 
+        It is "" for a project that states none.
+
         Raises:
-            ConfigError: The project states none.
+            ConfigError: What the project states is none.
         """
+        if not (self.config.root_dir / versions.FILE).exists():
+            return ""
         return versions.plan_base(versions.read_version(self.config.root_dir))
 
     def prepare_builds(

@@ -12,7 +12,7 @@ import shlex
 NOX_SESSION = "NOX_CURRENT_SESSION"
 
 #: The verbs that no session of noxfile.py runs.
-WITHOUT_SESSION = ("completion", "manual", "new")
+WITHOUT_SESSION = ("completion", "init", "manual", "new")
 
 
 def render(verb: str, *arguments: str) -> str:

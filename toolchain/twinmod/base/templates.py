@@ -12,10 +12,11 @@ from twinmod.errors import ConfigError
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 
-#: What the wheel carries beside the package lies in the checkout two folders up.
+#: The repository, when this copy of twinmod is in one.
 _CHECKOUT_DIR = PACKAGE_DIR.parent.parent
 
-#: The folder of the package in which the wheel carries the project, laid out as a checkout is.
+#: The folder of the package in which the wheel carries mdriver, laid out as a checkout is. No verb
+#: needs it in a project of one's own.
 DATA = "data"
 
 REINSTALL = "pip install --force-reinstall twinmod"
@@ -25,13 +26,13 @@ def find_shipped_dir() -> Path:
     """Return the project that twinmod ships with: a checkout's root, or what its wheel carries.
 
     Raises:
-        ConfigError: This copy of twinmod is not whole.
+        ConfigError: This copy of twinmod does not have it.
     """
     for folder in (PACKAGE_DIR / DATA, _CHECKOUT_DIR):
         if (folder / "pyproject.toml").is_file():
             return folder
     raise ConfigError(
-        "this copy of twinmod lacks its project",
+        "this copy of twinmod lacks the project mdriver",
         facts=(("package", str(PACKAGE_DIR)),),
         hint=REINSTALL,
     )
@@ -43,20 +44,22 @@ def read_version() -> str:
     Raises:
         ConfigError: This copy of twinmod is not whole.
     """
-    return versions.read_version(find_shipped_dir())
+    return versions.read_version(find_resource(versions.FILE).parent)
 
 
-def find_resource_dir(name: str) -> Path:
-    """Return a folder that ships with twinmod, such as ``templates``.
+def find_resource(name: str) -> Path:
+    """Return a file or a folder of twinmod's own, such as ``templates``.
+
+    The wheel carries it in the package. A checkout has it two folders up, or one.
 
     Raises:
         ConfigError: This copy of twinmod is not whole.
     """
-    folder = find_shipped_dir() / name
-    if folder.is_dir():
-        return folder
+    for folder in (PACKAGE_DIR, _CHECKOUT_DIR, PACKAGE_DIR.parent):
+        if (folder / name).exists():
+            return folder / name
     raise ConfigError(
-        f"this copy of twinmod lacks its folder {name!r}",
+        f"this copy of twinmod lacks its {name!r}",
         facts=(("package", str(PACKAGE_DIR)),),
         hint=REINSTALL,
     )
@@ -95,7 +98,7 @@ def render_template(name: str, values: Mapping[str, object]) -> str:
     Raises:
         TemplateError: It does not exist, or uses a value that was not given.
     """
-    environment = _make_environment(find_resource_dir("templates"))
+    environment = _make_environment(find_resource("templates"))
     try:
         return environment.get_template(name).render(values)
     except jinja2.TemplateError as error:

@@ -337,7 +337,9 @@ def make_config(
         root_dir=project_dir,
         results_dir=results_dir,
         mirror=table.mirror,
-        lock_path=project_dir / table.lock if table.lock else find_lock(),
+        lock_path=(
+            project_dir / table.lock if table.lock else templates.find_resource("locks/guest.txt")
+        ),
         driver=made[0],
         drivers=made,
         out_dir=results_dir,
@@ -353,12 +355,6 @@ def make_config(
         project_vm=vm,
     )
     return select_driver(config, made[0].name)
-
-
-def find_lock() -> Path:
-    """Return the built-in lock of the VM's Python packages: a wheel's, or the checkout's."""
-    carried = templates.PACKAGE_DIR / "locks/guest.txt"
-    return carried if carried.is_file() else templates.PACKAGE_DIR.parent / "locks/guest.txt"
 
 
 def make_kernel(name: str, table: KernelTable, origin: Origin) -> KernelSpec:

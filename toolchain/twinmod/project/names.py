@@ -22,7 +22,15 @@ _MODULE = re.compile(r"[A-Za-z0-9_-]+")
 #: What stands in the name of a cell, on a command line, and in the name of a file.
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
-_OBJECTS = re.compile(r"^\s*obj-(?:m|\$\(\w+\))\s*[:+]?=\s*(.*)$", re.MULTILINE)
+_OBJECTS = re.compile(
+    r"^[ \t]*obj-(?:m|\$[({]\w+[)}])[ \t]*[:+?]*=[ \t]*(.*)$",
+    re.MULTILINE,
+)
+_VARIABLE = re.compile(
+    r"^[ \t]*(?:export[ \t]+)?(\w+)[ \t]*[:?]*=[ \t]*([\w-]+)[ \t]*$",
+    re.MULTILINE,
+)
+_USE = re.compile(r"\$[({](\w+)[)}]")
 
 
 def is_package(name: str) -> bool:
@@ -45,6 +53,12 @@ def normalize(name: str) -> str:
     return name.replace("-", "_")
 
 
+def find_build_file(folder: Path) -> Path | None:
+    """Return the file of a folder that kbuild reads: its Kbuild, else its Makefile, else None."""
+    paths = (folder / name for name in BUILD_FILES)
+    return next((path for path in paths if path.is_file()), None)
+
+
 def list_modules(folder: Path) -> tuple[str, ...]:
     """Return the names of the modules that a folder of sources makes, as far as its files say.
 
@@ -52,17 +66,29 @@ def list_modules(folder: Path) -> tuple[str, ...]:
         folder: With a Kbuild or a Makefile, whose `obj-m` is read; or with sources alone, of which
             each is a module.
     """
-    for name in BUILD_FILES:
-        path = folder / name
-        if path.is_file():
-            return parse_modules(path.read_text(errors="replace"))
+    path = find_build_file(folder)
+    if path is not None:
+        return parse_modules(path.read_text(errors="replace"))
     names = (path.stem for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES)
     return tuple(dict.fromkeys(name for name in names if not name.endswith(".mod")))
 
 
+def has_objects(text: str) -> bool:
+    """Tell whether a makefile is one of kbuild's: it has an `obj-m`, or an `obj-$(CONFIG_X)`."""
+    return _OBJECTS.search(text) is not None
+
+
 def parse_modules(text: str) -> tuple[str, ...]:
-    """Return the names of the modules in the `obj-m` of a Kbuild, without those in variables."""
+    """Return the names of the modules in the `obj-m` of a Kbuild.
+
+    A variable that is not set to one word in the same text stands for nothing.
+    """
     joined = text.replace("\\\n", " ")
-    words = (word for found in _OBJECTS.findall(joined) for word in found.split("#")[0].split())
+    values = dict(_VARIABLE.findall(joined))
+    words = (
+        _USE.sub(lambda use: values.get(use[1], use[0]), word)
+        for found in _OBJECTS.findall(joined)
+        for word in found.split("#")[0].split()
+    )
     names = (word.removesuffix(".o") for word in words if word.endswith(".o"))
     return tuple(dict.fromkeys(name for name in names if is_module(name)))

@@ -11,6 +11,7 @@ from twinmod.base import files as base_files
 from twinmod.base.progress import Progress
 from twinmod.errors import ConfigError, MissingToolError, NoProjectError
 from twinmod.project import config as project_config
+from twinmod.project import kbuild
 from twinmod.project.config import FILE, OUT, TABLE, Config
 
 #: What a project has beside that which its configuration names.
@@ -39,19 +40,24 @@ SHOWN_FILES = 3
 
 
 def read_project(start: Path, progress: Progress) -> Config:
-    """Read the nearest project from a folder upwards, or the one that twinmod ships with.
+    """Read the nearest project from a folder upwards; else take the folder's own module.
+
+    An empty folder is worked in with the project that twinmod ships with.
 
     Args:
         start: The folder that a person works in; the shipped project's results go to its "out".
-        progress: Told when it is the shipped one.
+        progress: Told when it is not one that a person configured.
 
     Raises:
         ConfigError: Its configuration is not valid, or this copy of twinmod is not whole; or no
-            folder configures twinmod and this one holds somebody's sources.
+            folder configures twinmod and this one holds somebody's sources and no Kbuild.
     """
     try:
         return project_config.read_config(project_config.find_project_dir(start))
     except NoProjectError:
+        path = kbuild.find_build_file(start)
+        if path is not None:
+            return read_unconfigured(path, progress)
         refuse_foreign(start)
         shipped = project_config.read_config(templates.find_shipped_dir(), start / OUT)
     progress.note(
@@ -59,6 +65,21 @@ def read_project(start: Path, progress: Progress) -> Config:
         f"ships with; results go to {OUT}/"
     )
     return shipped
+
+
+def read_unconfigured(path: Path, progress: Progress) -> Config:
+    """Return the configuration that a folder's Kbuild stands for, and say so.
+
+    Raises:
+        ConfigError: See kbuild.read_config.
+    """
+    found = kbuild.read_config(path)
+    modules = ", ".join(module.name for driver in found.drivers for module in driver.modules)
+    progress.note(
+        f"no {FILE} and no {TABLE} here or above: working on {modules}, which this folder's "
+        f"{path.name} builds; results go to {OUT}/"
+    )
+    return found
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -80,10 +101,10 @@ def refuse_foreign(folder: Path) -> None:
         )
     more = f" and {len(found) - SHOWN_FILES} more" if len(found) > SHOWN_FILES else ""
     raise ConfigError(
-        f"this folder holds sources, and no {FILE} and no {TABLE}: twinmod would build its own "
-        "mdriver here, not these",
+        f"this folder holds sources, and no Kbuild, no {FILE} and no {TABLE}: twinmod would build "
+        "its own mdriver here, not these",
         facts=(("folder", str(folder)), ("found", ", ".join(found[:SHOWN_FILES]) + more)),
-        hint=f"{commands.render('new', 'FOLDER')}, or write {FILE} in this folder",
+        hint=f"write a Kbuild with `obj-m`, or {FILE}; or {commands.render('new', 'NAME')}",
     )
 
 
@@ -157,8 +178,12 @@ def read_shipped() -> tuple[tuple[str, bytes], ...]:
     return (("pyproject.toml", text.encode()), *files)
 
 
-def write_new(target_dir: Path) -> None:
-    """Make a folder with a copy of the shipped project, whole or not at all.
+def write_new(target_dir: Path, files: tuple[tuple[str, bytes], ...]) -> None:
+    """Make a folder with a new project, whole or not at all.
+
+    Args:
+        target_dir: It.
+        files: (path, content) of what the project consists of.
 
     Raises:
         ConfigError: The folder is there and not empty.
@@ -170,7 +195,6 @@ def write_new(target_dir: Path) -> None:
             facts=(("folder", str(target_dir)),),
             hint=commands.render("new", "ANOTHER-FOLDER"),
         )
-    files = read_shipped()
     # An empty folder stays the one that a person may be in; it may be a mount, too.
     empty = target_dir.exists()
     partial_dir = (target_dir if empty else target_dir.parent) / f".new.{os.getpid()}"

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A project and its modules: `new`, `build`, `lint-kernel`."""
+"""A project and its modules: `new`, `init`, `build`, `lint-kernel`."""
 
 import shlex
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from twinmod import errors
 from twinmod.base import commands
 from twinmod.builds import build as builds_build
 from twinmod.builds import product
 from twinmod.errors import ExitCode
-from twinmod.project import skeleton
+from twinmod.project import kbuild, skeleton, starter
+from twinmod.project.config import FILE
+from twinmod.project.model import LANGUAGES
+from twinmod.project.starter import KINDS
 from twinmod.ui import command
 from twinmod.ui.command import State, Verbs, pass_state
 from twinmod.workspace import Workspace
@@ -19,16 +23,68 @@ from twinmod.workspace import Workspace
 #: They become verbs of the command itself.
 verbs = Verbs()
 
+#: The kind of a new project that is a copy.
+MDRIVER = "mdriver"
+
 
 @verbs.command("new")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="NAME", type=click.Path(path_type=Path))
+@click.option(
+    "--kind",
+    type=click.Choice((*KINDS, MDRIVER)),
+    default=KINDS[0],
+    show_default=True,
+    help="misc: a character device. pci: a PCI driver. bare: a module with a parameter. "
+    "mdriver: a copy of the project that twinmod ships with.",
+)
+@click.option(
+    "--languages",
+    metavar="LIST",
+    default=",".join(LANGUAGES),
+    show_default=True,
+    help="What the modules are written in: c, rust, or both.",
+)
+@click.option(
+    "--skeleton",
+    "bare_bodies",
+    is_flag=True,
+    help="Leave out the bodies of functions: an exercise, whose rules all fail.",
+)
 @pass_state
-def new_project(state: State, folder: Path) -> ExitCode:
-    """Make FOLDER, a project of your own: a copy of the drivers, testers, rules and tests."""
+@click.pass_context
+def new_project(
+    context: click.Context,
+    state: State,
+    folder: Path,
+    kind: str,
+    languages: str,
+    bare_bodies: bool,
+) -> ExitCode:
+    """Make the project NAME in a folder of that name: modules, rules, and tests that pass."""
     target_dir = folder.absolute()
-    skeleton.write_new(target_dir)
+    if kind == MDRIVER:
+        given = (context.get_parameter_source(name) for name in ("languages", "bare_bodies"))
+        if ParameterSource.COMMANDLINE in given:
+            raise click.UsageError("--kind mdriver is a copy: no --languages and no --skeleton")
+        files = skeleton.read_shipped()
+    else:
+        files = starter.render_project(
+            starter.plan_project(
+                target_dir.name, kind, tuple(languages.split(",")), skeleton=bare_bodies
+            )
+        )
+    skeleton.write_new(target_dir, files)
     enter = f"cd {shlex.quote(str(folder))}"
-    state.progress.note(f"made {folder}; next: {enter} && {commands.render('build')}")
+    state.progress.note(f"made {folder}; next: {enter} && {commands.render('test')}")
+    return ExitCode.PASSED
+
+
+@verbs.command()
+@pass_state
+def init(state: State) -> ExitCode:
+    """Write twinmod.toml for the modules that this folder's Kbuild builds."""
+    kbuild.write_config(Path.cwd())
+    state.progress.note(f"wrote {FILE}; next: {commands.render('test')}")
     return ExitCode.PASSED
 
 

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The configuration that a folder with a Kbuild of its own stands for."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from twinmod.base import templates
+from twinmod.base.files import is_left
+from twinmod.errors import ConfigError
+from twinmod.project import config as project_config
+from twinmod.project import names
+from twinmod.project.checks import Origin
+from twinmod.project.config import FILE, OUT, Config
+from twinmod.project.model import Language
+
+TEMPLATE = "twinmod.toml.j2"
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """A module that a folder's Kbuild builds, which is a driver of its own."""
+
+    driver: str
+    label: str
+    # The kernel's name of it.
+    name: str
+
+
+def find_build_file(folder: Path) -> Path | None:
+    """Return the file of a folder that kbuild reads, None when it names no object.
+
+    A Makefile without `obj-m` is one of any other program. A Kbuild is nobody else's.
+    """
+    path = names.find_build_file(folder)
+    if path is None:
+        return None
+    if path.name == names.BUILD_FILES[0] or names.has_objects(path.read_text(errors="replace")):
+        return path
+    return None
+
+
+def find_modules(path: Path) -> tuple[Found, ...]:
+    """Return the modules that a folder's Kbuild builds.
+
+    Args:
+        path: From find_build_file.
+
+    Raises:
+        ConfigError: It builds none.
+    """
+    text = path.read_text(errors="replace")
+    built = names.parse_modules(text)
+    if not built:
+        why = "no `obj-m` in it names an object"
+        if names.has_objects(text):
+            why = "its `obj-m` names an object by what only make knows"
+        raise ConfigError(
+            f"nobody knows which module this folder's {path.name} builds: {why}",
+            facts=(("file", str(path)),),
+            hint=f"obj-m += NAME.o in {path.name}, or write {FILE}",
+        )
+    languages = find_languages(path.parent)
+    return tuple(
+        Found(
+            driver=name.lower(),
+            label=languages[0].value if len(languages) == 1 else name,
+            name=name,
+        )
+        for name in built
+    )
+
+
+def find_languages(folder: Path) -> tuple[Language, ...]:
+    """Return the languages of the sources in a folder and in those below it."""
+    suffixes = {".c": Language.C, ".rs": Language.RUST}
+    found: set[Language] = set()
+    for inner, folders, files in os.walk(folder):
+        out = OUT if Path(inner) == folder else ""
+        folders[:] = [name for name in folders if name != out and not is_left(name)]
+        found |= {
+            suffixes[suffix]
+            for name in files
+            if (suffix := Path(name).suffix) in suffixes and not is_left(name)
+        }
+    return tuple(sorted(found))
+
+
+def plan_document(modules: tuple[Found, ...]) -> Mapping[str, object]:
+    """Return the tables of a configuration, as TOML has them."""
+    return {
+        "drivers": {
+            found.driver: {"modules": {found.label: {"sources": ".", "name": found.name}}}
+            for found in modules
+        }
+    }
+
+
+def read_config(path: Path) -> Config:
+    """Return the configuration that a folder with a Kbuild stands for.
+
+    Args:
+        path: From find_build_file.
+
+    Raises:
+        ConfigError: It builds no module, or one whose name cannot be that of a driver.
+    """
+    return project_config.make_config(plan_document(find_modules(path)), path.parent, None, path)
+
+
+def render_config(path: Path) -> str:
+    """Return the same configuration as the text of a twinmod.toml.
+
+    Args:
+        path: From find_build_file.
+
+    Raises:
+        ConfigError: See read_config.
+    """
+    read_config(path)
+    return templates.render_template(TEMPLATE, {"modules": find_modules(path)})
+
+
+def write_config(folder: Path) -> None:
+    """Write the configuration that a folder stands for into it.
+
+    Raises:
+        ConfigError: It has one, or no Kbuild.
+    """
+    found = project_config.list_files(folder)
+    if found:
+        raise ConfigError(
+            f"this folder has a configuration: {found[0].name}",
+            facts=(("file", str(found[0])),),
+        )
+    path = find_build_file(folder)
+    if path is None:
+        raise ConfigError(
+            "this folder has no Kbuild, and no Makefile with `obj-m`",
+            facts=(("folder", str(folder)),),
+        )
+    text = render_config(path)
+    try:
+        with (folder / FILE).open("x") as file:
+            file.write(text)
+    except OSError as error:
+        raise Origin(folder / FILE).refuse(f"{FILE} cannot be written: {error.strerror}") from error
