@@ -83,6 +83,15 @@ def test_one_module_is_on_the_page_of_a_report(host: Host) -> None:
     assert "**1 cells: 2 passed" in (host.project_dir / "out/report/summary.md").read_text()
 
 
+def test_a_project_need_not_state_a_version(host: Host) -> None:
+    configure(host, ALONE)
+    (host.project_dir / "VERSION").unlink()
+    assert host.call("test") == ExitCode.PASSED
+    assert host.read("test/vm-1/results/plan.json")["version"] == ""
+    (host.project_dir / "VERSION").write_text("many\n")
+    assert host.call("build") == ExitCode.USAGE
+
+
 def test_a_test_without_a_rule_that_fails_is_the_exit_code(
     host: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:

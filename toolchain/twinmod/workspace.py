@@ -244,10 +244,13 @@ class Workspace:
     def read_version(self) -> str:
         """Return what the modules say as their version: the public part of the project's.
 
+        It is "" for a project that states none.
+
         Raises:
-            ConfigError: The project states none.
+            ConfigError: The project states one that a distribution cannot have.
         """
-        return versions.plan_base(versions.read_version(self.config.root_dir))
+        found = versions.find_version(self.config.root_dir)
+        return versions.plan_base(found) if found else ""
 
     def prepare_builds(
         self, tree: KernelTree, labels: tuple[str, ...]
