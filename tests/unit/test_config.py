@@ -183,7 +183,9 @@ def test_no_other_key_is_known(name: str) -> None:
 
 @pytest.mark.parametrize("path", REQUIRED, ids=".".join)
 def test_a_missing_key_is_refused_by_name(path: tuple[str, ...]) -> None:
-    assert f"`{path[-1]}`" in refuse(remove(path))
+    words = refuse(remove(path))
+    assert f" lacks `{path[-1]}`" in words
+    assert words.startswith(".".join(path[:-1]))
 
 
 @pytest.mark.parametrize(
@@ -212,6 +214,8 @@ def test_a_missing_key_is_refused_by_name(path: tuple[str, ...]) -> None:
     ids=str,
 )
 def test_a_wrong_type_is_refused(path: tuple[str, ...], value: object) -> None:
+    # The one of a list is named by its number.
+    assert refuse(change(path, value)).startswith(".".join(path))
     assert "is not valid" in refuse(change(path, value))
 
 

@@ -83,6 +83,15 @@ def test_one_module_is_on_the_page_of_a_report(host: Host) -> None:
     assert "**1 cells: 2 passed" in (host.project_dir / "out/report/summary.md").read_text()
 
 
+def test_a_project_need_not_state_a_version(host: Host) -> None:
+    configure(host, ALONE)
+    (host.project_dir / "VERSION").unlink()
+    assert host.call("test") == ExitCode.PASSED
+    assert host.read("test/vm-1/results/plan.json")["version"] == ""
+    (host.project_dir / "VERSION").write_text("many\n")
+    assert host.call("build") == ExitCode.USAGE
+
+
 def test_a_test_without_a_rule_that_fails_is_the_exit_code(
     host: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -253,9 +262,12 @@ def test_a_verb_for_one_driver_wants_it_named(
 
 
 def test_prune_knows_what_each_driver_uses(host: Host) -> None:
-    configure(host, TWO)
+    # The second one's programs include a header.
+    configure(host, TWO + 'uapi = ["VERSION"]\n')
+    # What tests of other projects left.
+    assert host.call("cache", "prune") == ExitCode.PASSED
     assert host.call("test") == ExitCode.PASSED
     before = cache.list_entries()
-    assert before
+    assert len({name for kind, name, *_ in before if kind == "programs"}) == 2
     assert host.call("cache", "prune") == ExitCode.PASSED
     assert cache.list_entries() == before

@@ -247,11 +247,10 @@ class Workspace:
         It is "" for a project that states none.
 
         Raises:
-            ConfigError: What the project states is none.
+            ConfigError: The project states one that a distribution cannot have.
         """
-        if not (self.config.root_dir / versions.FILE).exists():
-            return ""
-        return versions.plan_base(versions.read_version(self.config.root_dir))
+        found = versions.find_version(self.config.root_dir)
+        return versions.plan_base(found) if found else ""
 
     def prepare_builds(
         self, tree: KernelTree, labels: tuple[str, ...]
