@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from children import endless, interrupting, rounds
 from contract import PAGE
-from memory import Memory
+from twinmod.guest.testing.children import endless, interrupting, rounds
+from twinmod.guest.testing.memory import Memory
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
@@ -124,7 +124,7 @@ def test_no_read_sees_a_part_of_a_page_written(
 
 
 def test_a_read_whose_buffer_is_half_absent_sees_one_state_of_a_page(
-    device: "Device", beat: Callable[[], object]
+    device: "Device", mark_step: Callable[[], object]
 ) -> None:
     seen: set[int] = set()
     with interrupting(lambda number: write_one_page(device, number)):
@@ -132,7 +132,7 @@ def test_a_read_whose_buffer_is_half_absent_sees_one_state_of_a_page(
             data = read_to_half_absent_memory(device)
             assert count_torn(data, PAGE) == 0
             seen.add(data[0])
-            beat()
+            mark_step()
     assert len(seen) > 1, "nothing was written meanwhile"
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from children import Child, interrupting
 from contract import PAGE, make_bytes
+from twinmod.guest.testing.children import Child, interrupting
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

@@ -21,7 +21,7 @@ from contract import (
     SIZE,
     make_bytes,
 )
-from memory import BAD_ADDRESSES, PROT_NONE, PROT_READ, Memory, errno_of
+from twinmod.guest.testing.memory import BAD_ADDRESSES, PROT_NONE, PROT_READ, Memory, errno_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

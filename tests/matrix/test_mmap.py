@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from children import endless, rounds
 from contract import INNER, IOC_ADD, LENGTHS, OFFSETS, PAGE, SIZE, make_bytes
-from memory import PROT_READ, PROT_WRITE, Mapping, errno_of
-from twinmod.guest.modules import Module
+from twinmod.guest.testing import Module
+from twinmod.guest.testing.children import endless, rounds
+from twinmod.guest.testing.memory import PROT_READ, PROT_WRITE, Mapping, errno_of
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

@@ -20,8 +20,9 @@ from typing import NoReturn, assert_never
 
 from twinmod.guest import child as guest_child
 from twinmod.guest import (
+    applets,
     collection,
-    door,
+    devices,
     faults,
     fwcfg,
     leaks,
@@ -70,9 +71,6 @@ from twinmod.guest.protocol import (
 from twinmod.guest.stream import Stream
 
 PLAN_PATH = Path("/results/plan.json")
-
-#: Limit for linking the programs of busybox, in seconds.
-INSTALL_TIMEOUT_S = 30.0
 
 #: Where what a cell leaves for the host goes.
 RESULTS = Path("/results")
@@ -307,6 +305,8 @@ def run_cell(plan: Plan, cell: PlannedCell, held: Collection, stream: Stream) ->
         lambda line: stream.emit(WrittenByProgram(line=line)),
     )
     module = Module(name=cell.module, ko_path=Path(cell.path))
+    if isinstance(cell.job, MatrixJob):
+        held.devices_before = devices.read_devices()
     # The differential loads what it needs, as it needs it.
     problem = modules.find_refusal(module.load) if cell.path else ""
     if problem:
@@ -451,14 +451,8 @@ def become_shell() -> NoReturn:
     console = os.open("/dev/ttyS0", os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(console, descriptor)
-    install_applets()
+    applets.install()
     os.execv("/bin/bash", ["bash", "--norc", "-i"])
-
-
-def install_applets() -> None:
-    """Give a root in memory, which holds the programs of tests alone, those of a person."""
-    if not Path("/usr/bin/ls").exists():
-        door.run(("busybox", "--install", "-s", "/usr/bin"), INSTALL_TIMEOUT_S)
 
 
 def power_off() -> None:

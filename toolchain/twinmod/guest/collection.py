@@ -14,12 +14,16 @@ from typing import Any
 
 from twinmod.guest import output
 from twinmod.guest.child import Heartbeat
+from twinmod.guest.devices import Devices
 from twinmod.guest.plugin import PYTEST_SAVINGS, Announcer
 from twinmod.guest.protocol import Alive, MatrixJob, Plan, PlannedCell
 from twinmod.guest.stream import Stream
 
 #: What pytest says while it collects.
 LOG = Path("/tmp/collection.log")
+
+#: What brings options, markers and fixtures.
+PLUGIN = "twinmod.guest.testing.plugin"
 
 #: Which module the matrix is collected for: each cell puts its own in its place.
 NO_MODULE = "collected"
@@ -46,6 +50,8 @@ def plan_common(matrix: str) -> list[str]:
         "--rootdir",
         matrix,
         "-p",
+        PLUGIN,
+        "-p",
         "no:cacheprovider",
         "--tb=short",
         "--strict-markers",
@@ -71,6 +77,8 @@ class Collection:
         self.status = 0
         # Of every test that was collected.
         self.rules: dict[str, tuple[str, ...]] = {}
+        # What there was before the module of the next cell was loaded.
+        self.devices_before: Devices | None = None
         self._parser: Any = None
         self._session: Any = None
         self._act: Callable[[], None] = lambda: None
@@ -105,6 +113,7 @@ class Collection:
         config, session = self._session.config, self._session
         options = self._parser.parse(self._plan_arguments(cell, job, heartbeat))
         vars(config.option).update(vars(options))
+        vars(config.option)["devices_before"] = self.devices_before
         config.pluginmanager.register(Announcer(self.stream, heartbeat, self.rules))
         session.items = self._pick_items(job)
         config.hook.pytest_collection_modifyitems(
@@ -150,6 +159,8 @@ class Collection:
             cell.path,
             "--tester",
             cell.tester,
+            "--tester-package",
+            self.plan.testers.get(cell.tester, ""),
             "--marks",
             str(heartbeat.descriptor),
             "--module-version",
@@ -164,11 +175,12 @@ class Collection:
         """Keep what parses the options of each cell."""
         self._parser = parser
 
-    def pytest_itemcollected(self, item: Any) -> None:
-        """Note the rules of a test."""
-        self.rules[item.nodeid] = tuple(
-            rule for marker in item.iter_markers("rule") for rule in marker.args
-        )
+    def pytest_collection_finish(self, session: Any) -> None:
+        """Note the rules of every test that this kernel can run."""
+        for item in session.items:
+            self.rules[item.nodeid] = tuple(
+                rule for marker in item.iter_markers("rule") for rule in marker.args
+            )
 
     def pytest_collectreport(self) -> None:
         """Say that it goes on, for each file: all of them take long on a busy machine."""
