@@ -16,7 +16,7 @@ from twinmod.guest import devices as guest_devices
 from twinmod.guest.child import Heartbeat
 from twinmod.guest.devices import Devices
 from twinmod.guest.modules import Module
-from twinmod.guest.testing import failures, log, programs
+from twinmod.guest.testing import failures, log, names, programs
 from twinmod.guest.testing.programs import TestProgram
 
 #: What the host says as --module: it collects, and runs nothing.
@@ -51,7 +51,7 @@ def pytest_collect_file(
     file_path: Path, parent: pytest.Collector
 ) -> "programs.TestProgramFile | None":
     """Take a script, or a program in C, for a test."""
-    if not programs.is_test(file_path):
+    if not names.is_test(file_path):
         return None
     return programs.TestProgramFile.from_parent(parent, path=file_path)
 

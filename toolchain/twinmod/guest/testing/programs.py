@@ -23,15 +23,6 @@ from twinmod.guest.door import GuestError, Started
 from twinmod.guest.modules import Module
 from twinmod.guest.testing import tap
 
-#: A script, and a program in C.
-SUFFIXES = (".sh", ".c")
-
-#: A program for 32-bit processes without a libc; a test in Python calls it.
-M32 = ".m32.c"
-
-#: How the name of a file begins that others include or source.
-HELPER = "_"
-
 #: What a program ends with that cannot test here: tools/testing/selftests/kselftest.h, Linux 7.3.
 SKIPPED = 4
 
@@ -58,12 +49,6 @@ class Given:
 
 class ProgramFailedError(Exception):
     """A program did not pass; its text says why."""
-
-
-def is_test(path: Path) -> bool:
-    """Tell whether a file is a test that is a program."""
-    helper = path.name.startswith(HELPER) or path.name.endswith(M32)
-    return path.suffix in SUFFIXES and not helper
 
 
 def parse_rules(source: str) -> tuple[str, ...]:
