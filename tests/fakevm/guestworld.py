@@ -29,17 +29,6 @@ LIMIT_S = 20.0
 #: How a record of /dev/kmsg begins that the kernel itself wrote.
 KERNEL = "4,1,3000000,-;"
 
-CONFTEST = """\
-import os
-
-def pytest_addoption(parser):
-    for name in ("--module", "--module-path", "--module-version", "--tester", "--marks", "--rule"):
-        parser.addoption(name, action="append")
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "rule(number): its rule")
-"""
-
 TESTS = """\
 import os
 import signal
@@ -47,7 +36,7 @@ import pytest
 
 @pytest.mark.rule("R1")
 def test_device(request):
-    (name,) = request.config.getoption("--module")
+    name = request.config.getoption("--module")
     assert os.path.exists(f"/dev/{name}")
 
 @pytest.mark.rule("R2")
@@ -163,7 +152,6 @@ class World:
             "bin/bash": SHELL,
             "usr/bin/ls": "",
             "tools/busybox": BUSYBOX,
-            "matrix/conftest.py": CONFTEST,
             "matrix/test_toy.py": TESTS,
             "matrix/adding/__init__.py": "",
             "matrix/adding/executor.py": EXECUTOR,

@@ -63,7 +63,10 @@ def test_every_cell_of_the_matrix_is_loaded_run_and_unloaded(world: World) -> No
 
 
 def test_a_cell_has_only_its_own_files_and_rules(world: World) -> None:
-    world.write("matrix/test_other.py", "def test_other(): pass\n")
+    head = 'import pytest\n@pytest.mark.rule("R7")\n'
+    world.write(
+        "matrix/test_other.py", f"{head}def test_other(): pass\ndef test_other_too(): pass\n"
+    )
     job = MatrixJob(files=("test_other.py",), rules=("R7",), pytest_args=("-k", "other"), tests=())
     said = world.run(world.plan(job, "toy_c/c"))
     assert find_ends(said) == [("passed", ())]

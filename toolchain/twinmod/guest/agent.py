@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn, assert_never
 
-from twinmod.guest import child as guest_child
 from twinmod.guest import (
     applets,
     collection,
@@ -32,6 +31,7 @@ from twinmod.guest import (
     protocol,
     waking,
 )
+from twinmod.guest import child as guest_child
 from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
 from twinmod.guest.child import BROKEN, HEARTBEAT_S, Child, GivenUp, Heartbeat

@@ -209,11 +209,11 @@ def find_collect_error(matrix_dir: Path, status: int, output: str) -> TwinmodErr
             facts=facts,
             hint="write test_NAME() in a file test_NAME.py there, or a program NAME.sh or NAME.c",
         )
-    taken = "already added" in output
+    taken = "in pytest_addoption" in output
     return BuildError(
         f"pytest does not collect the matrix: it exited with status {status}",
         facts=(*facts, ("output", "(its last lines)\n" + _render_own(matrix_dir, output))),
-        hint="conftest.py there must not add the options that twinmod brings" if taken else "",
+        hint="conftest.py there must not add options that twinmod adds" if taken else "",
     )
 
 
