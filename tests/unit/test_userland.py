@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from twinmod import errors
-from twinmod.base import process, templates
+from twinmod.base import files, process, templates
 from twinmod.base.cache import CacheEntry, Made
 from twinmod.base.sandbox import Chroot
-from twinmod.errors import BuildError, ConfigError
+from twinmod.errors import BuildError, ConfigError, ExitCode
 from twinmod.project import model
 from twinmod.userland import packages, programs
 from twinmod.userland import testers as userland_testers
@@ -198,6 +198,21 @@ def test_a_matrix_without_a_test_is_a_project_that_lacks_one(tmp_path: Path) -> 
     assert "test_NAME.py" in error.hint
 
 
+def test_a_test_in_c_that_does_not_compile_is_named_as_its_author_knows_it(tmp_path: Path) -> None:
+    write(tmp_path, "more/read.c")
+    output = "/twinmod/matrix/more/read.c: In function 'main':\n"
+    output += "/twinmod/matrix/more/read.c:3:9: error: 'x' undeclared\n"
+    (argv, compiled) = programs.plan_compile(("matrix/more/read.c",))
+    error = programs.find_compile_error(tmp_path, argv, output)
+    assert error.exit_code == ExitCode.BUILD_FAILED
+    assert error.message == "test more/read.c does not compile"
+    text = errors.render_error(error)
+    assert f"{tmp_path}/more/read.c:3:9: error: 'x' undeclared" in text
+    assert "gcc" not in text
+    error = programs.find_compile_error(tmp_path, compiled, "SyntaxError")
+    assert error.message == "the agent was not compiled"
+
+
 def test_tests_that_do_not_import_are_named_as_their_author_knows_them(tmp_path: Path) -> None:
     write(tmp_path, "test_x.py")
     output = 'E     File "/twinmod/matrix/test_x.py", line 1\nE   SyntaxError: invalid syntax\n'
@@ -276,6 +291,25 @@ def test_the_programs_are_as_old_as_the_headers_that_they_include(tmp_path: Path
     files = programs.read_programs(tmp_path, (("c_module/mdriver.h", b"#define X"),))
     assert ("matrix/compat.m32.c", b"compat.m32.c") in files
     assert files[-1] == ("uapi/mdriver.h", b"#define X")
+
+
+def test_the_programs_are_as_old_as_the_executable_bits_of_the_tests(
+    root: Chroot, tmp_path: Path
+) -> None:
+    write(tmp_path, "helper", "more/run.sh")
+    site = make_entry("python")
+
+    def read_key() -> str:
+        return programs.prepare_entry(root, site, tmp_path, ()).key
+
+    keys = [read_key()]
+    for name in ("helper", "more/run.sh"):
+        (tmp_path / name).chmod(0o755)
+        keys.append(read_key())
+    assert len(set(keys)) == 3
+    assert files.list_executables(tmp_path) == ("helper", "more/run.sh")
+    (tmp_path / "more/run.sh").chmod(0o611)
+    assert files.list_executables(tmp_path) == ("helper",)
 
 
 def test_a_project_without_locked_crates_is_refused_with_what_to_do(
