@@ -162,7 +162,7 @@ def is_mounted(path: object) -> bool:
 def enter() -> None:
     """Let this process, and what it starts, be in the world."""
     ctypes.CDLL = Library  # type: ignore[assignment,misc]
-    for name in ("open", "stat", "listdir", "execv", "utime", "unlink"):
+    for name in ("open", "stat", "listdir", "scandir", "execv", "utime", "unlink"):
         redirect(os, name)
     for module in (io, builtins):
         redirect(module, "open")

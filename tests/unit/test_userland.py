@@ -209,6 +209,9 @@ def test_a_test_in_c_that_does_not_compile_is_named_as_its_author_knows_it(tmp_p
     text = errors.render_error(error)
     assert f"{tmp_path}/more/read.c:3:9: error: 'x' undeclared" in text
     assert "gcc" not in text
+    assert error.hint == ""
+    error = programs.find_compile_error(tmp_path, argv, "ld: undefined reference to `main'\n")
+    assert error.hint == "a file that others include has a name that begins with _"
     error = programs.find_compile_error(tmp_path, compiled, "SyntaxError")
     assert error.message == "the agent was not compiled"
 

@@ -140,14 +140,14 @@ class Collection:
         return int(pytest.ExitCode.OK)
 
     def _pick_items(self, job: MatrixJob) -> list[Any]:
-        """Return the collected tests that a job is for."""
-        tests = frozenset(job.tests)
+        """Return the collected tests that a job is for, in the order that it has them."""
         paths = {Path(self.plan.matrix, name) for name in job.files}
-        return [
-            item
-            for item in self._session.items
-            if (not tests or item.nodeid in tests) and (not paths or item.path in paths)
-        ]
+        items = [item for item in self._session.items if not paths or item.path in paths]
+        if not job.tests:
+            return items
+        order = {name: number for number, name in enumerate(job.tests)}
+        chosen = (item for item in items if item.nodeid in order)
+        return sorted(chosen, key=lambda item: order[item.nodeid])
 
     def _plan_arguments(self, cell: PlannedCell, job: MatrixJob, heartbeat: Heartbeat) -> list[str]:
         """Return the arguments of pytest for one cell."""

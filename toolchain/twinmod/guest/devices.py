@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The devices that the kernel shows to programs, and which of them are new."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,21 +49,23 @@ def find_new(before: Devices) -> Devices:
 
 def _read_nodes(folder: Path) -> tuple[Path, ...]:
     found: list[Path] = []
-    for path in sorted(folder.iterdir()):
-        # A link, as /dev/fd, leads to what is listed elsewhere.
-        if path.is_symlink() or path.name in MOUNTED:
-            continue
-        found += _read_nodes(path) if path.is_dir() else (path,)
+    # Of each entry the kernel says what it is: nothing is looked at a second time.
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda one: one.name):
+            # A link, as /dev/fd, leads to what is listed elsewhere.
+            if entry.is_symlink() or entry.name in MOUNTED:
+                continue
+            path = folder / entry.name
+            found += _read_nodes(path) if entry.is_dir() else (path,)
     return tuple(found)
 
 
 def _read_class_devices() -> tuple[Path, ...]:
     if not CLASSES.is_dir():
         return ()
-    return tuple(
-        path
-        for folder in sorted(CLASSES.iterdir())
-        # A class has files of its own too, as /sys/class/zram-control/hot_add.
-        for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
-        if path.is_symlink()
-    )
+    found: list[Path] = []
+    for folder in sorted(path for path in CLASSES.iterdir() if path.is_dir()):
+        with os.scandir(folder) as entries:
+            # A class has files of its own too, as /sys/class/zram-control/hot_add.
+            found += sorted(folder / entry.name for entry in entries if entry.is_symlink())
+    return tuple(found)

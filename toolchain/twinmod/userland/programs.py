@@ -143,8 +143,11 @@ def find_compile_error(matrix_dir: Path, argv: tuple[str, ...], output: str) -> 
     if not source.startswith(inside):
         return BuildError("the agent was not compiled", facts=(said,))
     name = source.removeprefix(f"{inside}/")
+    helper = "undefined reference to `main'" in output
     return BuildError(
-        f"test {name} does not compile", facts=(("file", str(matrix_dir / name)), said)
+        f"test {name} does not compile",
+        facts=(("file", str(matrix_dir / name)), said),
+        hint="a file that others include has a name that begins with _" if helper else "",
     )
 
 

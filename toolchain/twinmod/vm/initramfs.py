@@ -194,8 +194,9 @@ def read_root(root_dir: Path, additions: Iterable[tuple[PurePosixPath, Path]]) -
     if library is None:
         raise ConfigError("the chroot has no library of Python")
     parent = PurePosixPath("/", library.parent.relative_to(root_dir))
-    locale = (PurePosixPath("/", LOCALE), root_dir / LOCALE)
-    for target, source in ((parent, library.parent), locale, *additions):
+    locale = root_dir / LOCALE
+    own = ((PurePosixPath("/", LOCALE), locale),) if locale.is_dir() else ()
+    for target, source in ((parent, library.parent), *own, *additions):
         found = iterate_files(source) if source.is_dir() else ((".", source),)
         for name, path in found:
             root.add_content(str((target / name).relative_to("/")), path.read_bytes())

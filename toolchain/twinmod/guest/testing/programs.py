@@ -63,8 +63,8 @@ def plan_argv(path: Path, source: str) -> tuple[str, ...]:
         return (str(path.with_suffix("")),)
     first = source.partition("\n")[0]
     # As the kernel has it: all after the program is one argument.
-    words = first[2:].strip().split(None, 1) if first.startswith("#!") else ["sh"]
-    return (*words, str(path))
+    words = first[2:].strip().split(None, 1) if first.startswith("#!") else []
+    return (*(words or ["sh"]), str(path))
 
 
 def plan_environment(given: Given, log: int) -> dict[str, str]:
