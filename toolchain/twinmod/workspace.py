@@ -16,6 +16,7 @@ from twinmod.base.sandbox import Chroot
 from twinmod.builds import build as builds_build
 from twinmod.builds import lint as builds_lint
 from twinmod.builds import signing
+from twinmod.builds.needs import Builder
 from twinmod.builds.product import Product
 from twinmod.cells import model, selection
 from twinmod.errors import ConfigError, MissingToolError, TwinmodError, VmLostError
@@ -225,13 +226,7 @@ class Workspace:
         """Plan the build of the modules in some languages."""
         config, version = self.config, self.read_version()
         return tuple(
-            builds_build.plan_build(
-                module,
-                tree,
-                builds_build.read_sources(module, config.root_dir),
-                self.out_dir,
-                version,
-            )
+            builds_build.prepare_build(module, tree, config.root_dir, self.out_dir, version)
             for module in config.modules
             if module.language in languages
         )
@@ -261,8 +256,23 @@ class Workspace:
         self, prepared: Prepared, languages: tuple[Language, ...]
     ) -> tuple[Product, ...]:
         """Build modules as make leaves them."""
-        plans = self.prepare_builds(prepared.tree, languages)
-        return tuple(builds_build.build(plan, self.progress) for plan in plans)
+        builder = self.prepare_builder(prepared)
+        wanted = (module for module in self.config.modules if module.language in languages)
+        return tuple(builder.make(module) for module in wanted)
+
+    def prepare_builder(self, prepared: Prepared) -> Builder:
+        """Return what makes the project's modules for a kernel that is there."""
+        kernel = find.choose_kernel(
+            self.config, lambda one: replace(self, config=one).ensure_root()
+        )
+        return Builder(
+            tree=prepared.tree,
+            find_modules=lambda: kernel.ensure_modules(self.progress),
+            project_dir=self.config.root_dir,
+            out_dir=self.out_dir,
+            version=self.read_version(),
+            progress=self.progress,
+        )
 
     def lint(self, prepared: Prepared) -> None:
         """Hold the modules' and the Rust tester's sources to the kernel's and clippy's checks."""

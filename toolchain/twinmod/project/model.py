@@ -53,13 +53,24 @@ class KernelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleSpec:
-    """What the configuration says of a kernel module."""
+    """What the configuration says of a kernel module: whose it is, and what it is made of."""
 
+    # The kernel's name of it; "" until its sources say it.
     name: str
-    language: Language
-    sources: str
-    # The folder inside the Linux tree where it is built; "" builds it out of tree.
-    subdirs: str
+    language: Language = Language.C
+    # What a person calls it.
+    label: str = ""
+    # Exactly one of the next three: a folder of the project; a folder of the kernel's source, which
+    # stays as it is, with `name` as make's target; the name of a module of the distribution.
+    sources: str = ""
+    tree: str = ""
+    stock: str = ""
+    # The folder inside the Linux tree where `sources` are built; "" builds them out of tree.
+    subdirs: str = ""
+    # Given to make: X=m or X=value for CONFIG_X, and X= for one that is empty.
+    config: tuple[str, ...] = ()
+    # Given to the kernel at each load: name=value.
+    parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
