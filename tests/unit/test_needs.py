@@ -182,12 +182,11 @@ def test_a_kernel_that_an_older_twinmod_made_gets_its_modules_once_and_stays(
 
 
 def test_a_module_that_depends_on_nothing_asks_for_nothing(product: Product) -> None:
-    assert needs.find_needed(product, {}, never) == ()
+    assert needs.find_needed("m", (), {}, never) == ()
 
 
 def test_what_is_needed_comes_in_load_order_and_once(product: Product, own: KernelModules) -> None:
-    needy = replace(product, depends=("video_dev2", "videodev", "virtio_pci"))
-    found = needs.find_needed(needy, {}, lambda: own)
+    found = needs.find_needed("m", ("video_dev2", "videodev", "virtio_pci"), {}, lambda: own)
     assert [name for name, _ in found] == ["mc", "videodev", "video_dev2"]
     assert dict(found)["mc"] == own.read("mc")
 
@@ -197,8 +196,7 @@ def test_a_sibling_goes_before_the_kernels_own_and_has_needs_too(
 ) -> None:
     sibling = tmp_path / "mc.ko"
     sibling.write_bytes(make_elf({"depends": "null_blk"}, (GCC,), ()))
-    needy = replace(product, depends=("videodev",))
-    found = needs.find_needed(needy, {"mc": sibling}, lambda: own)
+    found = needs.find_needed("m", ("videodev",), {"mc": sibling}, lambda: own)
     assert [name for name, _ in found] == ["null_blk", "mc", "videodev"]
 
 
@@ -207,10 +205,9 @@ def test_what_is_nowhere_is_one_error_with_all_names(
 ) -> None:
     sibling = tmp_path / "core.ko"
     sibling.write_bytes(make_elf({"depends": "gone,gone2"}, (GCC,), ()))
-    needy = replace(product, depends=("gone", "mc", "core"))
     with pytest.raises(BuildError, match=r"kernel has gone, gone2$") as caught:
-        needs.find_needed(needy, {"core": sibling}, lambda: own)
-    assert caught.value.facts == (("needed by mdriver_c", "gone"), ("needed by core", "gone2"))
+        needs.find_needed("m", ("gone", "mc", "core"), {"core": sibling}, lambda: own)
+    assert caught.value.facts == (("needed by m", "gone"), ("needed by core", "gone2"))
 
 
 def test_modules_that_depend_on_each_other_are_refused(
@@ -219,9 +216,8 @@ def test_modules_that_depend_on_each_other_are_refused(
     paths = {name: tmp_path / f"{name}.ko" for name in ("a", "b")}
     for name, other in (("a", "b"), ("b", "a")):
         paths[name].write_bytes(make_elf({"depends": other}, (GCC,), ()))
-    needy = replace(product, depends=("a",))
     with pytest.raises(BuildError, match="a and b depend on each other"):
-        needs.find_needed(needy, paths, lambda: own)
+        needs.find_needed("m", ("a",), paths, lambda: own)
 
 
 # -- the builder ------------------------------------------------------------------------------
@@ -284,6 +280,17 @@ def test_a_distributions_module_is_absent_where_we_build_the_kernel(
     built = replace(builder, tree=replace(builder.tree, origin=Origin.BUILT))
     with pytest.raises(BuildError, match=r"module c is absent: .* not a distribution's"):
         built.make(STOCK)
+
+
+def test_what_a_person_wants_loaded_is_the_kernels_and_comes_with_what_it_needs(
+    builder: needs.Builder,
+) -> None:
+    found = builder.take(("videodev", "virtio-pci", "video-dev2"))
+    assert [one.name for one in found] == ["mc", "videodev", "video_dev2"]
+    assert replace(builder, find_modules=never).take(()) == ()
+    with pytest.raises(ConfigError, match="has no module videode") as caught:
+        builder.take(("mc", "videode"))
+    assert caught.value.hint.startswith("did you mean videodev")
 
 
 def test_a_build_brings_its_parameters_and_its_siblings(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a module is made of: a folder with a Kbuild of its own, one without, one of the kernel's."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,14 @@ def test_what_a_link_leads_to_is_taken_and_no_folder_twice_on_one_way(tmp_path: 
     (tmp_path / "m/again").symlink_to(".")
     found = build.read_sources(make_module(sources="m"), tmp_path)
     assert [name for name, _ in found] == ["Kbuild", "include/uapi.h"]
+
+
+def test_a_name_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "m/Kbuild", Kbuild="obj-m := m.o\n")
+    Path(os.fsdecode(os.fsencode(tmp_path / "m") + b"/\xff.h")).write_bytes(b"")
+    with pytest.raises(ConfigError, match="not UTF-8") as caught:
+        build.read_sources(make_module(sources="m"), tmp_path)
+    assert ("name", r"b'\xff.h'") in caught.value.facts
 
 
 def test_a_project_that_is_one_module_does_not_build_its_own_results(tmp_path: Path) -> None:

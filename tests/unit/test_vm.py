@@ -256,7 +256,8 @@ def test_the_agent_is_told_parameters_and_what_is_loaded_first_and_has_its_files
     setting: boot.Setting, work: boot.MatrixWork, product: Product, tmp_path: Path
 ) -> None:
     needed = tuple(
-        NeededModule(name=name, path=tmp_path / f"{name}.ko") for name in ("mc", "videodev")
+        NeededModule(name=name, path=tmp_path / f"{name}.ko", parameters=("debug=1",))
+        for name in ("mc", "videodev")
     )
     module = replace(product, needed=needed, parameters=("line=80", "name=a"))
     other = replace(module, module="other", parameters=(), needed=needed[:1])
@@ -264,9 +265,9 @@ def test_the_agent_is_told_parameters_and_what_is_loaded_first_and_has_its_files
     plan = boot.plan_agent(setting, both)
     assert plan.modules["mdriver_c"].parameters == "line=80 name=a"
     assert plan.modules["other"].parameters == ""
-    assert [(name, m.path) for name, m in plan.needed.items()] == [
-        ("mc", "/twinmod/needed/mc.ko"),
-        ("videodev", "/twinmod/needed/videodev.ko"),
+    assert [(name, m.path, m.parameters) for name, m in plan.needed.items()] == [
+        ("mc", "/twinmod/needed/mc.ko", "debug=1"),
+        ("videodev", "/twinmod/needed/videodev.ko", "debug=1"),
     ]
     parts = boot.plan_parts(setting, both.products)
     for one in needed:

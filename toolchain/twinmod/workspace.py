@@ -223,12 +223,12 @@ class Workspace:
     def prepare_builds(
         self, tree: KernelTree, languages: tuple[Language, ...]
     ) -> tuple[builds_build.BuildPlan, ...]:
-        """Plan the build of the modules in some languages."""
+        """Plan the build of the modules in some languages; the distribution's have none."""
         config, version = self.config, self.read_version()
         return tuple(
             builds_build.prepare_build(module, tree, config.root_dir, self.out_dir, version)
             for module in config.modules
-            if module.language in languages
+            if module.language in languages and not module.stock
         )
 
     def show_builds(self, languages: tuple[Language, ...]) -> str:
@@ -278,7 +278,9 @@ class Workspace:
         """Hold the modules' and the Rust tester's sources to the kernel's and clippy's checks."""
         languages = self.require_languages(prepared.tree)
         for plan in self.prepare_builds(prepared.tree, languages):
-            builds_lint.lint(plan, self.progress)
+            # The kernel's own code is as its maintainers want it.
+            if plan.module.sources:
+                builds_lint.lint(plan, self.progress)
         spec = next(spec for spec in self.config.testers if spec.name == "rust")
         tools = entries.prepare_tools(self.config, prepared.chroot)[spec.name]
         userland_testers.lint(spec, tools, self.config.root_dir, self.progress)

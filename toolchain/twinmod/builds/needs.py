@@ -66,17 +66,34 @@ class Builder:
             BuildError: What it depends on is nowhere.
         """
         siblings = {name_module(p.stem): p for p in built if p != product.path}
-        needed = find_needed(product, siblings, self.find_modules)
-        folder = self.out_dir / "build" / self.tree.release / NEEDED
-        return replace(
-            product,
-            needed=tuple(
-                NeededModule(
-                    name=name, path=siblings.get(name) or keep(folder / f"{name}.ko", content)
-                )
-                for name, content in needed
-            ),
+        found = find_needed(product.module, product.depends, siblings, self.find_modules)
+        needed = tuple(
+            NeededModule(name=name, path=siblings.get(name) or self._keep(name, content))
+            for name, content in found
         )
+        return replace(product, needed=needed)
+
+    def take(self, names: tuple[str, ...]) -> tuple[NeededModule, ...]:
+        """Return modules of the kernel's own and what they need, in load order.
+
+        Args:
+            names: What a person wants to be loaded; what is built in needs no load.
+
+        Raises:
+            ConfigError: The kernel has no such module.
+            BuildError: What one depends on is nowhere.
+        """
+        wanted = tuple(map(name_module, names))
+        own = self.find_modules() if wanted else None
+        for name in wanted:
+            if own is not None and name not in own.files and name not in own.builtin:
+                raise _refuse_stock(name, own)
+        found = find_needed("", wanted, {}, self.find_modules)
+        return tuple(NeededModule(name=n, path=self._keep(n, content)) for n, content in found)
+
+    def _keep(self, name: str, content: bytes) -> Path:
+        folder = self.out_dir / "build" / self.tree.release / NEEDED
+        return keep(folder / f"{name}.ko", content)
 
 
 def keep(path: Path, content: bytes) -> Path:
@@ -88,12 +105,16 @@ def keep(path: Path, content: bytes) -> Path:
 
 
 def find_needed(
-    product: Product, siblings: Mapping[str, Path], find_modules: Callable[[], KernelModules]
+    module: str,
+    needed: tuple[str, ...],
+    siblings: Mapping[str, Path],
+    find_modules: Callable[[], KernelModules],
 ) -> tuple[tuple[str, bytes], ...]:
     """Return (name, content) of all that a module depends on, each after what it needs itself.
 
     Args:
-        product: The module.
+        module: Its name.
+        needed: What it depends on itself.
         siblings: What the same make built, by name.
         find_modules: See Builder.
 
@@ -118,20 +139,19 @@ def find_needed(
             if other in contents:
                 look_into(other, elf.parse_module(contents[other]).find_depends())
 
-    look_into(product.module, product.depends)
+    look_into(module, needed)
     if missing:
         raise BuildError(
-            f"module {product.module} cannot be loaded: neither its make nor the kernel has "
+            f"module {module} cannot be loaded: neither its make nor the kernel has "
             f"{', '.join(missing)}",
             facts=tuple((f"needed by {by}", name) for name, by in missing.items()),
         )
-    order = elf.plan_load_order(depends, (product.module,))
+    order = elf.plan_load_order(depends, (module,))
     for at, name in enumerate(order):
         early = [other for other in depends[name] if other in order[at:]]
         if early:
             raise BuildError(
-                f"module {product.module} cannot be loaded: {early[0]} and {name} depend on each "
-                "other"
+                f"module {module} cannot be loaded: {early[0]} and {name} depend on each other"
             )
     return tuple((name, contents[name]) for name in order[:-1])
 

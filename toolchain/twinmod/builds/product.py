@@ -9,11 +9,13 @@ from twinmod.project.model import Language
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NeededModule:
-    """A module that another one depends on, as a file that a VM can load."""
+    """A module that is loaded before another one, as a file that a VM can load."""
 
     # The kernel's name of it.
     name: str
     path: Path
+    # What the kernel is given at its load: name=value.
+    parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -296,11 +296,14 @@ def sign_product(tree: KernelTree, product: Product) -> Product:
     """
     if not find_enforcement(tree):
         return product
-    keys, target_dir = find_keys(tree), product.path.parent / SIGNED
+    target_dir = product.path.parent / SIGNED
 
     def sign(path: Path) -> Path:
+        # A distribution's are signed already.
+        if is_signed(path):
+            return path
         target_dir.mkdir(exist_ok=True)
-        return path if is_signed(path) else sign_module(keys, tree, path, target_dir)
+        return sign_module(find_keys(tree), tree, path, target_dir)
 
     path = sign(product.path)
     needed = tuple(replace(one, path=sign(one.path)) for one in product.needed)

@@ -6,6 +6,7 @@ Source: Documentation/kbuild/modules.rst and makefiles.rst, Linux 7.3.
 
 import difflib
 import fnmatch
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -26,7 +27,18 @@ SOURCE_SUFFIXES = (".c", ".h", ".rs", ".S")
 #: Left by kbuild, Python and editors where a person works; all else may be part of a build.
 LEFT = (
     *base_files.KBUILD,
-    *(".*.cmd", ".*.d", ".tmp_*", "built-in.a", "__pycache__", "*~", ".#*", "#*#", ".*.sw?"),
+    *(
+        ".*.cmd",
+        ".*.d",
+        ".tmp_*",
+        ".twinmod.*",
+        "built-in.a",
+        "__pycache__",
+        "*~",
+        ".#*",
+        "#*#",
+        ".*.sw?",
+    ),
 )
 
 #: Where kbuild looks for what to build, the first that is there.
@@ -100,8 +112,10 @@ def read_folder(folder: Path, skipped: Path | None = None) -> Files:
         ConfigError: One cannot be read.
     """
     try:
-        found = list_sources(folder, skipped)
-        return tuple((str(path.relative_to(folder)), path.read_bytes()) for path in found)
+        found = [(str(path.relative_to(folder)), path) for path in list_sources(folder, skipped)]
+        for name, _ in found:
+            _require_name(name, folder)
+        return tuple((name, path.read_bytes()) for name, path in found)
     except OSError as error:
         raise ConfigError(
             f"a source cannot be read: {error.strerror}", facts=(("file", str(error.filename)),)
@@ -144,6 +158,18 @@ def _suggest_folder(source_dir: Path, name: str) -> str:
     wanted = Path(name).relative_to(parent).parts[0]
     near = find_near(wanted, (p.name for p in (source_dir / parent).iterdir() if p.is_dir()))
     return f"did you mean {' or '.join(str(parent / one) for one in near)}?" if near else ""
+
+
+def _require_name(name: str, folder: Path) -> None:
+    """Refuse a file whose name no makefile and no record of ours can have."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            "a source has a name that is not UTF-8",
+            facts=(("folder", str(folder)), ("name", repr(os.fsencode(name)))),
+            hint="rename the file",
+        ) from None
 
 
 def name_of(module: ModuleSpec) -> str:

@@ -258,11 +258,13 @@ def plan_module_files(products: tuple[Product, ...]) -> dict[str, Path]:
 def plan_needed(products: tuple[Product, ...]) -> dict[str, PlannedModule]:
     """Return what a VM loads before the modules under test; those are none of it."""
     under_test = {product.module for product in products}
-    names = (module.name for product in products for module in product.needed)
+    needed = (module for product in products for module in product.needed)
     return {
-        name: PlannedModule(path=str(sandbox.INSIDE / f"needed/{name}.ko"))
-        for name in names
-        if name not in under_test
+        one.name: PlannedModule(
+            path=str(sandbox.INSIDE / f"needed/{one.name}.ko"), parameters=" ".join(one.parameters)
+        )
+        for one in needed
+        if one.name not in under_test
     }
 
 
