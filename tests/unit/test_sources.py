@@ -132,6 +132,13 @@ def test_without_a_kbuild_the_source_is_named_or_the_only_one(
     assert sources.find_main(make_module(name=name), tuple((n, b"") for n in names)) == main
 
 
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    with pytest.raises(ConfigError, match="the source of module one is missing") as caught:
+        build.read_sources(make_module(sources="m", label="one"), tmp_path)
+    assert ("missing", "a Kbuild, or a source") in caught.value.facts
+
+
 def test_a_folder_with_several_sources_and_no_name_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "m/a.c", "m/b.c")
     with pytest.raises(ConfigError, match="module one has several sources") as caught:
@@ -194,7 +201,7 @@ def test_a_configuration_is_given_to_make_and_changes_the_digest(tree: KernelTre
     assert one.digest != plan(make_module(name="a", config=("A=m",)), files, tree).digest
 
 
-@pytest.mark.parametrize("entry", ["A", "CONFIG_A=m", "A B=m", ""])
+@pytest.mark.parametrize("entry", ["A", "CONFIG_A=m", "A B=m", "", "A=$(B)", "A=m\n"])
 def test_a_configuration_that_is_none_is_refused(entry: str, tree: KernelTree) -> None:
     with pytest.raises(ConfigError, match="an option is NAME=m"):
         plan(make_module(name="a", config=(entry,)), (), tree)

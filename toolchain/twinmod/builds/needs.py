@@ -22,7 +22,7 @@ from twinmod.kernels.modules import KernelModules
 from twinmod.project.model import Language, ModuleSpec
 
 #: Where those are kept that VMs load, decompressed, beside the stages of a kernel.
-NEEDED = "needed"
+NEEDED = ".needed"
 
 #: What a product's command says that nobody built.
 UNBUILT = "(of the distribution's package)"
@@ -50,7 +50,7 @@ class Builder:
             BuildError: It does not build, or what it depends on is nowhere.
         """
         if module.stock:
-            return self.complete(take_stock(module, self.tree, self.find_modules(), self.out_dir))
+            return self.complete(take_stock(module, self.tree, self.find_modules, self.out_dir))
         plan = build.prepare_build(module, self.tree, self.project_dir, self.out_dir, self.version)
         product = build.build(plan, self.progress)
         return self.complete(product, build.list_modules(plan.stage_dir))
@@ -156,7 +156,9 @@ def find_needed(
     return tuple((name, contents[name]) for name in order[:-1])
 
 
-def take_stock(module: ModuleSpec, tree: KernelTree, own: KernelModules, out_dir: Path) -> Product:
+def take_stock(
+    module: ModuleSpec, tree: KernelTree, find_modules: Callable[[], KernelModules], out_dir: Path
+) -> Product:
     """Return a module of the distribution's as a product, in a folder like those of builds.
 
     Raises:
@@ -165,6 +167,7 @@ def take_stock(module: ModuleSpec, tree: KernelTree, own: KernelModules, out_dir
     """
     if reason := build.find_stock_absence(module, tree):
         raise BuildError(f"module {name_of(module)} is absent: {reason}")
+    own = find_modules()
     name = name_module(module.stock)
     if name not in own.files:
         raise _refuse_stock(name, own)

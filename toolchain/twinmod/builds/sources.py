@@ -53,7 +53,7 @@ _MODULES = re.compile(r"^[ \t]*obj-m[ \t]*[+:?]*=(.*)$", re.MULTILINE)
 _WORD = re.compile(r"(?<![\w$(.-])([\w.-]+)\.o\b")
 
 #: An option as a module's configuration has it.
-_OPTION = re.compile(r"(?!CONFIG_)(\w+)=(.*)")
+_OPTION = re.compile(r"(?!CONFIG_)\w+=[^$\n]*")
 _KCONFIG = re.compile(r"^[ \t]*(?:menu)?config[ \t]+(\w+)", re.MULTILINE)
 
 #: How many names an error suggests.
@@ -252,7 +252,8 @@ def require_main(module: ModuleSpec, folder: Path, files: Files) -> None:
     if find_main(module, files):
         return
     stems = [name for name, _ in files if Path(name).suffix in COMPILED_SUFFIXES]
-    missing = f"{module.name}.c or {module.name}.rs" if module.name else "its name"
+    named = f"{module.name}.c or {module.name}.rs"
+    missing = named if module.name else "its name" if stems else "a source"
     raise ConfigError(
         f"the source of module {name_of(module)} is missing"
         if module.name or not stems
