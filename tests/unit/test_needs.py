@@ -16,8 +16,9 @@ from twinmod.builds.product import NeededModule, Product
 from twinmod.errors import BuildError, ConfigError, MissingToolError
 from twinmod.kernels import modules, stock
 from twinmod.kernels import packages as kernels_packages
-from twinmod.kernels.model import KernelTree, Origin
+from twinmod.kernels.model import CrateProof, KernelTree, Origin
 from twinmod.kernels.modules import KernelModules
+from twinmod.kernels.packages import KernelPackages
 from twinmod.kernels.stock import StockKernel
 from twinmod.project.model import KernelSpec, ModuleSpec
 
@@ -176,6 +177,39 @@ def test_a_kernel_that_an_older_twinmod_made_gets_its_modules_once_and_stays(
     # A damaged archive is one of the vital files from now on.
     (folder / stock.MODULES).write_bytes(b"")
     assert stock_kernel.find() is None
+
+
+def test_a_kernel_that_is_made_has_its_modules_at_once(
+    cache_dir: Path,
+    stock_kernel: StockKernel,
+    packages_dir: Path,
+    progress: Progress,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = KernelPackages(release=RELEASE, version="7.3.4-1", names=(), digests=())
+
+    def unpack(_: object, entry_dir: Path) -> None:
+        for name in ("vm/vmlinux", "build/Module.symvers", "build/.config", "work/apt/lists"):
+            (entry_dir / name).parent.mkdir(parents=True, exist_ok=True)
+            (entry_dir / name).write_text("")
+        (entry_dir / "build/scripts/mod").mkdir(parents=True)
+        (entry_dir / "build/scripts/mod/modpost").write_text("")
+        packages_dir.rename(entry_dir / "work/pkg")
+
+    options = {"CONFIG_CC_VERSION_TEXT": "gcc-14 (Debian)"}
+    proved = CrateProof(reference="the stock kernel", rustc="", checked_symbols=0)
+    monkeypatch.setattr(kernels_packages, "read_packages", lambda *_: found)
+    monkeypatch.setattr(kernels_packages, "download_packages", lambda *_: None)
+    monkeypatch.setattr(stock, "unpack_packages", unpack)
+    monkeypatch.setattr(stock, "unpack_image", lambda *_: ())
+    monkeypatch.setattr(stock, "configure_tree", lambda *_: options)
+    monkeypatch.setattr(stock, "build_crates", lambda *_: proved)
+    monkeypatch.setattr(stock, "DISK_BYTES", 0)
+    cache_dir.mkdir()
+    stock_kernel.ensure(progress)
+    monkeypatch.setattr(stock, "add_modules", None)
+    assert stock_kernel.ensure_modules(progress).builtin == {"virtio_pci", "x"}
+    assert not (cache_dir / "kernel" / stock_kernel.key / "work").exists()
 
 
 # -- what is loaded first ---------------------------------------------------------------------

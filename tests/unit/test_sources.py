@@ -110,6 +110,7 @@ def test_what_a_kbuild_builds_is_known_where_it_is_plain(
     assert sources.find_modules(files) == modules
     name = modules[0] if len(modules) == 1 else ""
     assert sources.name_sources(make_module(), files).name == name
+    assert sources.name_sources(make_module(name="b-c"), files).name == "b_c"
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,13 @@ def test_a_module_with_another_name_than_its_source_is_linked_of_it(tree: Kernel
     kbuild = dict(plan(make_module(name="b"), (("a.rs", b""),), tree).files)["Kbuild"]
     lines = kbuild.decode().splitlines()
     assert {"obj-m := b.o", "b-y := a.o", "$(obj)/a.o: $(src)/Kbuild"} <= set(lines)
+
+
+def test_a_module_has_the_kernels_name_and_its_file_its_own(tree: KernelTree) -> None:
+    for files in ((("a-b.c", b""),), (("Kbuild", b"obj-m := a-b.o\n"),)):
+        planned = plan(make_module(), files, tree)
+        assert planned.module.name == "a_b"
+        assert b"obj-m := a-b.o" in dict(planned.files)["Kbuild"]
 
 
 def test_a_module_whose_name_only_make_knows_is_built_by_its_label(tree: KernelTree) -> None:

@@ -269,12 +269,12 @@ def require_main(module: ModuleSpec, folder: Path, files: Files) -> None:
 
 def name_sources(module: ModuleSpec, files: Files) -> ModuleSpec:
     """Return a module with its name, where its files say it before make has run."""
-    if module.name:
+    # Make's target may have a name of its own.
+    if module.tree:
         return module
-    if find_kbuild(files):
-        plain = find_modules(files)
-        return replace(module, name=plain[0] if len(plain) == 1 else "")
-    return replace(module, name=find_main(module, files))
+    plain = find_modules(files) if find_kbuild(files) else (find_main(module, files),)
+    found = plain[0] if len(plain) == 1 else ""
+    return replace(module, name=name_module(module.name or found))
 
 
 def find_target(module: ModuleSpec, files: Files) -> str:
