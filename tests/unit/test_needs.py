@@ -317,6 +317,18 @@ def test_a_distributions_module_is_absent_where_we_build_the_kernel(
         built.make(STOCK)
 
 
+def test_modules_under_test_have_names_of_their_own_and_do_without_each_other(
+    product: Product,
+) -> None:
+    other = replace(product, module="other")
+    needs.require_apart((product, other))
+    with pytest.raises(ConfigError, match="two modules are called other"):
+        needs.require_apart((product, other, other))
+    needy = replace(other, needed=(NeededModule(name="mdriver_c", path=Path("/m.ko")),))
+    with pytest.raises(ConfigError, match="other depends on mdriver_c, which is under test too"):
+        needs.require_apart((product, needy))
+
+
 def test_what_a_person_wants_loaded_is_the_kernels_and_comes_with_what_it_needs(
     builder: needs.Builder,
 ) -> None:

@@ -16,7 +16,7 @@ from twinmod.base.sandbox import Chroot
 from twinmod.builds import build as builds_build
 from twinmod.builds import lint as builds_lint
 from twinmod.builds import signing
-from twinmod.builds.needs import Builder
+from twinmod.builds.needs import Builder, require_apart
 from twinmod.builds.product import Product
 from twinmod.cells import model, selection
 from twinmod.errors import ConfigError, MissingToolError, TwinmodError, VmLostError
@@ -258,7 +258,9 @@ class Workspace:
         """Build modules as make leaves them."""
         builder = self.prepare_builder(prepared)
         wanted = (module for module in self.config.modules if module.language in languages)
-        return tuple(builder.make(module) for module in wanted)
+        products = tuple(builder.make(module) for module in wanted)
+        require_apart(products)
+        return products
 
     def prepare_builder(self, prepared: Prepared) -> Builder:
         """Return what makes the project's modules for a kernel that is there."""

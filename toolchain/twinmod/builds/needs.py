@@ -96,6 +96,25 @@ class Builder:
         return keep(folder / f"{name}.ko", content)
 
 
+def require_apart(products: tuple[Product, ...]) -> None:
+    """Refuse modules of one VM that cannot each be loaded and unloaded alone.
+
+    Raises:
+        ConfigError: Two have one name, or one depends on another.
+    """
+    names = [product.module for product in products]
+    twice = next((name for name in names if names.count(name) > 1), "")
+    if twice:
+        raise ConfigError(f"two modules are called {twice}: the kernel takes one of a name")
+    for product in products:
+        for module in product.needed:
+            if module.name in names:
+                raise ConfigError(
+                    f"module {product.module} depends on {module.name}, which is under test too",
+                    hint=f"test {module.name} alone: {product.module} has it loaded first",
+                )
+
+
 def keep(path: Path, content: bytes) -> Path:
     """Write a file unless it is there as it should be; return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
