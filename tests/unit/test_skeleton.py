@@ -165,14 +165,14 @@ def test_what_is_nobodys_source_is_as_good_as_nothing(
 def test_a_project_one_folder_down_is_the_one_that_is_meant(
     tmp_path: Path, progress: Progress
 ) -> None:
-    skeleton.write_new(tmp_path / "my driver")
+    skeleton.write_new(tmp_path / "my driver", skeleton.read_shipped())
     with pytest.raises(ConfigError, match="but in my driver") as caught:
         skeleton.read_project(tmp_path, progress)
     assert caught.value.hint == "cd 'my driver'"
 
 
 def test_sources_in_a_project_of_ones_own_are_its_own(tmp_path: Path, progress: Progress) -> None:
-    skeleton.write_new(tmp_path / "mine")
+    skeleton.write_new(tmp_path / "mine", skeleton.read_shipped())
     (tmp_path / "mine/c_module/Makefile").touch()
     found = skeleton.read_project(tmp_path / "mine/c_module", progress)
     assert found.root_dir == tmp_path / "mine"
@@ -222,7 +222,7 @@ def test_a_new_project_is_whole_and_stands_alone(
     if made:
         target_dir.mkdir()
     inode = target_dir.stat().st_ino if made else None
-    skeleton.write_new(target_dir)
+    skeleton.write_new(target_dir, skeleton.read_shipped())
     # A person may be in it.
     assert inode in {None, target_dir.stat().st_ino}
     assert not list(target_dir.glob(".*"))
@@ -244,7 +244,7 @@ def test_a_folder_that_holds_something_does_not_become_a_project(
     else:
         target_dir.write_text("mine")
     with pytest.raises(ConfigError, match="a new or an empty folder") as caught:
-        skeleton.write_new(target_dir)
+        skeleton.write_new(target_dir, skeleton.read_shipped())
     assert ("folder", str(target_dir)) in caught.value.facts
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
@@ -252,7 +252,7 @@ def test_a_folder_that_holds_something_does_not_become_a_project(
 def test_a_new_project_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MissingToolError, match="cannot be written"):
-        skeleton.write_new(tmp_path / "file/project")
+        skeleton.write_new(tmp_path / "file/project", skeleton.read_shipped())
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -264,7 +264,7 @@ def test_a_copy_is_of_a_version_and_not_of_the_commit_of_its_wheel(
     (package_dir / "data/VERSION").write_text("0.3.0rc1+g1a2b3c4d5e6f.dirty\n")
     monkeypatch.setattr(templates, "PACKAGE_DIR", package_dir)
     assert templates.read_version() == "0.3.0rc1+g1a2b3c4d5e6f.dirty"
-    skeleton.write_new(tmp_path / "new")
+    skeleton.write_new(tmp_path / "new", skeleton.read_shipped())
     assert (tmp_path / "new/VERSION").read_text() == "0.3.0rc1\n"
 
 
@@ -278,6 +278,6 @@ def test_a_copy_that_is_not_whole_says_what_it_lacks(
     with pytest.raises(
         ConfigError, match=r"lacks DEVICE\.md, LICENSE, VERSION, c_module"
     ) as caught:
-        skeleton.write_new(tmp_path / "new")
+        skeleton.write_new(tmp_path / "new", skeleton.read_shipped())
     assert caught.value.hint.startswith("pip install")
     assert not (tmp_path / "new").exists()

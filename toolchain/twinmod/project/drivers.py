@@ -89,7 +89,7 @@ def make_module(label: str, table: str | ModuleTable, where: str, origin: Origin
         _require_package_name(where, name, origin)
     return ModuleSpec(
         label=label or name,
-        name=name,
+        name=names.normalize(name),
         sources=table.sources,
         tree=table.tree,
         stock=table.stock,

@@ -180,7 +180,9 @@ def render_project(project: NewProject) -> tuple[tuple[str, bytes], ...]:
         **{path: _render(template, project) for path, template in COMMON.items()},
         **{path: _render(f"{kind}/{template}", project) for path, template in OF_KIND.items()},
         **{
-            module.path: _render(f"{kind}/{PurePosixPath(module.path).suffix[1:]}.j2", project, module)
+            module.path: _render(
+                f"{kind}/{PurePosixPath(module.path).suffix[1:]}.j2", project, module
+            )
             for module in project.modules
         },
     }
