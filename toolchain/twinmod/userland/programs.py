@@ -24,6 +24,9 @@ NO_TESTS = 5
 #: How many of the last lines of pytest, or of a compiler, an error shows.
 OUTPUT_LINES = 20
 
+#: The tests of a driver that has none, in the package: they are a matrix, and no part of another.
+STANDARD = "standard/"
+
 #: What makes NAME.m32.c a static 32-bit program without a libc: the chroot's compiler makes such
 #: code, and the chroot has no 32-bit library.
 M32_FLAGS = (
@@ -49,7 +52,7 @@ def read_programs(
         *(
             (f"package/twinmod/guest/{path}", content)
             for path, content in base_files.read_files(package_dir / "guest")
-            if path.endswith(".py")
+            if path.endswith(".py") and not path.startswith(STANDARD)
         ),
         *((f"matrix/{path}", content) for path, content in base_files.read_files(matrix_dir)),
         *((f"uapi/{Path(path).name}", content) for path, content in uapi),

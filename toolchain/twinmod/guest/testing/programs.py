@@ -67,7 +67,7 @@ def plan_argv(path: Path, source: str) -> tuple[str, ...]:
     return (*(words or ["sh"]), str(path))
 
 
-def plan_environment(given: Given, log: int) -> dict[str, str]:
+def read_environment(given: Given, log: int) -> dict[str, str]:
     """Return what a program has in its environment.
 
     Args:
@@ -151,7 +151,7 @@ class TestProgram(pytest.Item):
             started = Started(
                 argv=argv,
                 working_dir=self.path.parent,
-                environment=plan_environment(self.given, log),
+                environment=read_environment(self.given, log),
                 descriptors=(log,),
             )
             # Every line that it prints is a step.
