@@ -13,6 +13,7 @@ import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import assert_never
 
 from msgspec import structs
 
@@ -236,9 +237,17 @@ def find_absence(module: ModuleSpec, tree: KernelTree, project_dir: Path) -> str
 
 def find_stock_absence(module: ModuleSpec, tree: KernelTree) -> str:
     """Return why a kernel can have no module of a distribution's, "" when it can."""
-    if module.stock and tree.origin != Origin.STOCK:
-        return f"kernel {tree.release} is not a distribution's, which alone has its {module.stock}"
-    return ""
+    if not module.stock:
+        return ""
+    match tree.origin:
+        case Origin.STOCK:
+            return ""
+        case Origin.BUILT | Origin.TREE:
+            return (
+                f"kernel {tree.release} is not a distribution's, which alone has its {module.stock}"
+            )
+        case _:
+            assert_never(tree.origin)
 
 
 def prepare_build(
