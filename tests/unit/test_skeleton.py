@@ -42,7 +42,7 @@ def installed(wheel: zipfile.ZipFile, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_the_wheel_carries_each_file_of_the_project(wheel: zipfile.ZipFile) -> None:
     config = project_config.read_config(CHECKOUT)
-    parts = (*skeleton.plan_parts(config), "templates", "pyproject.toml")
+    parts = (*skeleton.plan_parts(config), "pyproject.toml")
     shipped = dict(file for part in parts for file in skeleton.read_part(CHECKOUT, part))
     carried = {
         name.removeprefix("twinmod/data/"): wheel.read(name)
@@ -62,6 +62,12 @@ def test_the_wheel_carries_the_package_and_its_manual(wheel: zipfile.ZipFile) ->
     assert package <= names
     assert "twinmod/guest/native/profiler.c" in names
     assert {"twinmod/project/builtin.toml", "twinmod/locks/guest.txt"} <= names
+    assert {"twinmod/LICENSE", "twinmod/VERSION"} <= names
+    own = {
+        f"twinmod/templates/{path.relative_to(CHECKOUT / 'templates')}"
+        for path in (CHECKOUT / "templates").rglob("*.j2")
+    }
+    assert own == {name for name in names if name.startswith("twinmod/templates/")}
     assert [name for name in names if name.endswith(".data/data/share/man/man1/twinmod.1")]
 
 
@@ -98,8 +104,6 @@ def test_a_checkout_is_what_its_own_twinmod_ships_with(tmp_path: Path, progress:
 @pytest.mark.parametrize(
     "name",
     [
-        "Kbuild",
-        "Makefile",
         "makefile",
         "GNUmakefile",
         "Kconfig",
@@ -123,10 +127,12 @@ def test_somebody_elses_sources_are_not_taken_for_an_empty_folder(
 ) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("obj-m := hello.o\n")
-    with pytest.raises(ConfigError, match=r"holds sources, and no twinmod\.toml") as caught:
+    with pytest.raises(
+        ConfigError, match=r"and no Kbuild, no twinmod\.toml"
+    ) as caught:
         skeleton.read_project(tmp_path, progress)
     assert caught.value.facts == (("folder", str(tmp_path)), ("found", name))
-    assert caught.value.hint.startswith("twinmod new FOLDER")
+    assert caught.value.hint.endswith("twinmod new NAME")
     assert "twinmod.toml" in caught.value.hint
     assert not told
 
@@ -261,7 +267,8 @@ def test_a_copy_is_of_a_version_and_not_of_the_commit_of_its_wheel(
 ) -> None:
     package_dir = tmp_path / "twinmod"
     shutil.copytree(installed, package_dir)
-    (package_dir / "data/VERSION").write_text("0.3.0rc1+g1a2b3c4d5e6f.dirty\n")
+    for name in ("VERSION", "data/VERSION"):
+        (package_dir / name).write_text("0.3.0rc1+g1a2b3c4d5e6f.dirty\n")
     monkeypatch.setattr(templates, "PACKAGE_DIR", package_dir)
     assert templates.read_version() == "0.3.0rc1+g1a2b3c4d5e6f.dirty"
     skeleton.write_new(tmp_path / "new", skeleton.read_shipped())

@@ -50,12 +50,12 @@ def read_version() -> str:
 def find_resource(name: str) -> Path:
     """Return a file or a folder of twinmod's own, such as ``templates``.
 
-    The wheel carries it in the package. A checkout has it two folders up, or one.
+    The wheel carries it in the package. A checkout has it at its top, or in `toolchain`.
 
     Raises:
         ConfigError: This copy of twinmod is not whole.
     """
-    for folder in (PACKAGE_DIR, _CHECKOUT_DIR, PACKAGE_DIR.parent):
+    for folder in (PACKAGE_DIR, _CHECKOUT_DIR, _CHECKOUT_DIR / "toolchain"):
         if (folder / name).exists():
             return folder / name
     raise ConfigError(

@@ -218,7 +218,7 @@ def find_project_dir(start: Path) -> Path:
     raise NoProjectError(
         f"no {FILE} and no pyproject.toml with {TABLE} here or in a folder above",
         facts=(("folder", str(start)),),
-        hint=commands.render("new", "FOLDER"),
+        hint=commands.render("new", "NAME"),
     )
 
 

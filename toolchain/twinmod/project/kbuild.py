@@ -109,24 +109,16 @@ def read_config(path: Path) -> Config:
     return project_config.make_config(plan_document(find_modules(path)), path.parent, None, path)
 
 
-def render_config(path: Path) -> str:
-    """Return the same configuration as the text of a twinmod.toml.
-
-    Args:
-        path: From find_build_file.
-
-    Raises:
-        ConfigError: See read_config.
-    """
-    read_config(path)
-    return templates.render_template(TEMPLATE, {"modules": find_modules(path)})
+def render_config(modules: tuple[Found, ...]) -> str:
+    """Return the configuration of some modules as the text of a twinmod.toml."""
+    return templates.render_template(TEMPLATE, {"modules": modules})
 
 
 def write_config(folder: Path) -> None:
     """Write the configuration that a folder stands for into it.
 
     Raises:
-        ConfigError: It has one, or no Kbuild.
+        ConfigError: It has one, or no Kbuild; see read_config.
     """
     found = project_config.list_files(folder)
     if found:
@@ -140,7 +132,9 @@ def write_config(folder: Path) -> None:
             "this folder has no Kbuild, and no Makefile with `obj-m`",
             facts=(("folder", str(folder)),),
         )
-    text = render_config(path)
+    # What cannot be a driver is refused before anything is written.
+    read_config(path)
+    text = render_config(find_modules(path))
     try:
         with (folder / FILE).open("x") as file:
             file.write(text)

@@ -173,7 +173,7 @@ def _plan_module(name: str, kind: str, language: Language) -> NewModule:
     )
 
 
-def render_project(project: NewProject) -> tuple[tuple[str, bytes], ...]:
+def make_files(project: NewProject) -> tuple[tuple[str, bytes], ...]:
     """Return (path, content) of the files of a new project."""
     kind = project.kind
     texts = {

@@ -68,7 +68,7 @@ def new_project(
             raise click.UsageError("--kind mdriver is a copy: no --languages and no --skeleton")
         files = skeleton.read_shipped()
     else:
-        files = starter.render_project(
+        files = starter.make_files(
             starter.plan_project(
                 target_dir.name, kind, tuple(languages.split(",")), skeleton=bare_bodies
             )
