@@ -548,6 +548,9 @@ PROGRAMS = {
     "rustc": play_compiler,
     "python3": play_python,
     "cargo": lambda argv: None,
+    # Checks that have nothing to say.
+    "perl": lambda argv: None,
+    "rustfmt": lambda argv: None,
     "strip": play_strip,
     "c++filt": play_filter,
     "addr2line": play_addresses,

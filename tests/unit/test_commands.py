@@ -261,6 +261,9 @@ def test_no_message_writes_a_command_out(path: Path) -> None:
 
 def test_no_template_names_a_session() -> None:
     # A new project has a noxfile.py of its own, and its README names it.
-    own = {CHECKOUT / "templates/new" / name for name in ("noxfile.py.j2", "README.md.j2")}
+    own = {
+        CHECKOUT / "templates/new" / name
+        for name in ("noxfile.py.j2", "README.md.j2", "gitignore.j2")
+    }
     for path in {*(CHECKOUT / "templates").rglob("*.j2")} - own:
         assert not re.search(r"\bnox\b", path.read_text()), path

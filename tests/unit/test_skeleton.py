@@ -127,9 +127,7 @@ def test_somebody_elses_sources_are_not_taken_for_an_empty_folder(
 ) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("obj-m := hello.o\n")
-    with pytest.raises(
-        ConfigError, match=r"and no Kbuild, no twinmod\.toml"
-    ) as caught:
+    with pytest.raises(ConfigError, match=r"and no Kbuild, no twinmod\.toml") as caught:
         skeleton.read_project(tmp_path, progress)
     assert caught.value.facts == (("folder", str(tmp_path)), ("found", name))
     assert caught.value.hint.endswith("twinmod new NAME")
