@@ -95,14 +95,20 @@ error[E0382]: use of moved value: `page`
 error: aborting due to 1 previous error
 """
 
-CONFIGURATION = """\
-[tool.twinmod]
+#: The kernel that the player boots, as a twinmod.toml begins.
+KERNEL = """\
 kernel = "toy"
 lock = "lock.txt"
 mirror = "http://mirror.example/debian"
 roots.toy.suite = "toy"
 kernels.toy = { root = "toy", suite = "toy", flavour = "toy" }
 vm = { boot-timeout-s = 60.0, test-timeout-s = 5.0, silence-timeout-s = 60.0 }
+"""
+
+CONFIGURATION = (
+    "[tool.twinmod]\n"
+    + KERNEL
+    + """\
 
 [tool.twinmod.drivers.toy]
 contract = "DEVICE.md"
@@ -113,6 +119,7 @@ modules.rust = { name = "toy_rust", sources = "rust_module", in-tree = "samples/
 testers.c = { project = "c_tester", package = "toy_tester_c" }
 testers.rust = { project = "rust_tester", package = "toy_tester_rust" }
 """
+)
 
 STRATEGY = """\
 from hypothesis import strategies
@@ -441,14 +448,19 @@ def make_home(folder: Path, make_elf: MakeElf) -> Path:
     (folder / "ko").mkdir()
     attempts = [f"zoo_{name.replace('/', '_')}" for name in ZOO]
     for name in (*MODULES.values(), *attempts, *LAYOUTS):
-        rust = name.endswith("rust")
-        content = make_elf(
-            {"name": name, "vermagic": f"{RELEASE} SMP "},
-            ("rustc version 1.85.1",) if rust else ("GCC: (Debian) 14.2",),
-            (f"_RNv_{name}",) if rust else (f"{name}_read",),
-        )
-        (folder / "ko" / f"{name}.ko").write_bytes(content)
+        write_module(folder, name, make_elf)
     return folder
+
+
+def write_module(home_dir: Path, name: str, make_elf: MakeElf) -> None:
+    """Let the compilers make a module of a name, which says its language by its end."""
+    rust = name.endswith("rust")
+    content = make_elf(
+        {"name": name, "vermagic": f"{RELEASE} SMP "},
+        ("rustc version 1.85.1",) if rust else ("GCC: (Debian) 14.2",),
+        (f"_RNv_{name}",) if rust else (f"{name}_read",),
+    )
+    (home_dir / "ko" / f"{name}.ko").write_bytes(content)
 
 
 def make_host(

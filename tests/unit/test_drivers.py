@@ -11,18 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 import fakevm
-from fakevm import Host, MakeElf
+from fakevm import KERNEL, Host, MakeElf
 from twinmod.base import cache
 from twinmod.errors import ExitCode
-
-KERNEL = """\
-kernel = "toy"
-lock = "lock.txt"
-mirror = "http://mirror.example/debian"
-roots.toy.suite = "toy"
-kernels.toy = { root = "toy", suite = "toy", flavour = "toy" }
-vm = { boot-timeout-s = 60.0, test-timeout-s = 5.0, silence-timeout-s = 60.0 }
-"""
 
 #: One module in C, and nothing else that a project may leave out.
 ALONE = KERNEL + '[drivers.alone]\ntests = "matrix"\nmodules.old = "c_module"\n'

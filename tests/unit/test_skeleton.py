@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """An empty folder is worked in with the project that twinmod ships with, or becomes one."""
 
+import shlex
 import shutil
 import sys
 import tomllib
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from twinmod.base import files, process, templates
+import fakevm
+from twinmod.base import cache, files, process, templates
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
 from twinmod.errors import ConfigError, MissingToolError
@@ -286,3 +288,68 @@ def test_a_copy_that_is_not_whole_says_what_it_lacks(
         skeleton.write_new(tmp_path / "new", skeleton.read_shipped())
     assert caught.value.hint.startswith("pip install")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture
+def without_mdriver(installed: Path, tmp_path: Path) -> Path:
+    """A folder to import twinmod from, as installed and with nothing of mdriver in it."""
+    site_dir = tmp_path / "site"
+    shutil.copytree(installed, site_dir / "twinmod")
+    shutil.rmtree(site_dir / "twinmod/data")
+    return site_dir
+
+
+def test_a_wheel_without_mdriver_makes_builds_and_tests_projects_of_ones_own(
+    without_mdriver: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    make_elf: fakevm.MakeElf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read_builtin = project_config.read_builtin
+    host = fakevm.make_host(tmp_path_factory, make_elf, monkeypatch)
+    # What the command reads in a process of its own.
+    monkeypatch.setattr(project_config, "read_builtin", read_builtin)
+    fakevm.write_module(host.home_dir, "echo_c", make_elf)
+    program = "import sys; sys.argv[0] = 'twinmod'; from twinmod.ui import cli; cli.main()"
+
+    def call(folder: Path, *arguments: str) -> None:
+        environment = (
+            ("PYTHONPATH", str(without_mdriver)),
+            ("PYTHONDONTWRITEBYTECODE", "1"),
+            ("TWINMOD_CACHE_DIR", str(cache.find_cache_dir())),
+        )
+        argv = (sys.executable, "-c", program, *arguments)
+        purpose = shlex.join(arguments)
+        command = Command(
+            argv=argv,
+            purpose=purpose,
+            timeout_s=60,
+            working_dir=folder,
+            environment=environment,
+        )
+        status, output = process.run_unchecked(command)
+        assert status == 0, output
+
+    def configure(folder: Path) -> None:
+        path = folder / "twinmod.toml"
+        path.write_text(fakevm.KERNEL + path.read_text())
+        (folder / "lock.txt").write_text("")
+        fakevm.write_cache(project_config.read_config(folder))
+
+    echo, own = tmp_path / "echo", tmp_path / "own"
+    call(tmp_path, "new", "echo", "--languages", "c")
+    configure(echo)
+    rules = [act for rule in ("R1", "R2", "R3", "R4") for act in fakevm.run_test(rule)]
+    host.play_cell("c", fakevm.begin("c"), *rules, fakevm.end())
+    call(echo, "build")
+    call(echo, "test", "--cold")
+    assert (echo / "out/test/report.json").is_file()
+    own.mkdir()
+    (own / "Kbuild").write_text("obj-m := echo_c.o\n")
+    (own / "echo_c.c").write_text("int x;\n")
+    call(own, "init")
+    configure(own)
+    call(own, "build")
+    call(own, "test", "--cold")
+    assert (own / "out/test/report.json").is_file()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import fakevm
-from fakevm import RELEASE, Host, MakeElf
+from fakevm import Host, MakeElf
 from twinmod.base import process
 from twinmod.base.process import Command
 from twinmod.base.progress import Quiet
@@ -55,11 +55,7 @@ def host(
     monkeypatch.setattr(shell, "require_terminal", lambda: None)
     monkeypatch.chdir(tmp_path)
     for name in ("hello", "echo_c", "echo_rust"):
-        rust = name.endswith("rust")
-        info = {"name": name, "vermagic": f"{RELEASE} SMP "}
-        compilers = ("rustc version 1.85.1",) if rust else ("GCC: (Debian) 14.2",)
-        symbol = f"_RNv_{name}" if rust else f"{name}_read"
-        (host.home_dir / "ko" / f"{name}.ko").write_bytes(make_elf(info, compilers, (symbol,)))
+        fakevm.write_module(host.home_dir, name, make_elf)
     return replace(host, project_dir=tmp_path)
 
 
