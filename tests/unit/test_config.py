@@ -423,12 +423,7 @@ def test_two_labels_for_one_ko_are_refused(other: str) -> None:
         "new": {"sources": "b", "name": other},
     }
     words = refuse_driver(modules=modules)
-<<<<<<< HEAD
     assert words == f"drivers.echo.modules has two labels for {module}.ko: old and new"
-=======
-    name = other.replace("-", "_")
-    assert words == f"drivers.echo.modules has two labels for {name}.ko: old and new"
->>>>>>> w17-P
 
 
 @pytest.mark.parametrize("kind", ["modules", "testers"])

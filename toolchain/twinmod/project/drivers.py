@@ -88,11 +88,7 @@ def make_module(label: str, table: str | ModuleTable, where: str, origin: Origin
     if name and kind == "sources":
         _require_package_name(where, name, origin)
     return ModuleSpec(
-<<<<<<< HEAD
-        label=label or name,
-=======
         label=label or name or Path(table.sources).name,
->>>>>>> w17-P
         name=names.normalize(name),
         sources=table.sources,
         tree=table.tree,
