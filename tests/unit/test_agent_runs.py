@@ -21,6 +21,7 @@ from twinmod.guest.protocol import (
     Measurement,
     Operation,
     Outcome,
+    PlannedModule,
     Request,
     Timing,
     TurnsJob,
@@ -60,6 +61,38 @@ def test_every_cell_of_the_matrix_is_loaded_run_and_unloaded(world: World) -> No
         REBOOT,
     ]
     assert "2 passed" in (world.folder / "results/toy_c-c.pytest.log").read_text()
+
+
+def test_what_is_needed_is_loaded_once_and_a_module_has_its_parameters_at_each_load(
+    world: World,
+) -> None:
+    for name in ("mc", "videodev"):
+        world.write(f"{name}.ko", "")
+    plan = world.plan(MATRIX, "toy_c/c", "toy_c/rust")
+    given = replace(plan.modules["toy_c"], parameters="line=80 name=a")
+    needed = {
+        name: PlannedModule(path=str(world.folder / f"{name}.ko"), parameters=own)
+        for name, own in (("mc", ""), ("videodev", "debug=1"))
+    }
+    said = world.run(replace(plan, modules={"toy_c": given}, needed=needed))
+    assert find_ends(said) == [("passed", ()), ("passed", ())]
+    assert world.called == [
+        "finit_module mc",
+        "finit_module videodev debug=1",
+        *("finit_module toy_c line=80 name=a", "delete_module toy_c") * 2,
+        REBOOT,
+    ]
+
+
+def test_what_is_needed_and_does_not_load_fails_the_cell_by_its_name(world: World) -> None:
+    plan = world.plan(MATRIX, "toy_c/c")
+    missing = {"videodev": PlannedModule(path=str(world.folder / "videodev.ko"))}
+    said = world.run(replace(plan, needed=missing))
+    ((outcome, problems),) = find_ends(said)
+    assert outcome == "failed"
+    why = "videodev, which is needed first, did not load: No such file or directory"
+    assert problems == (f"did not load: {why}",)
+    assert world.called == [REBOOT]
 
 
 def test_a_cell_has_only_its_own_files_and_rules(world: World) -> None:

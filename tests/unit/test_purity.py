@@ -146,7 +146,7 @@ def test_what_is_named_as_pure_reads_nothing(functions: Functions) -> None:
     ("name", "read"),
     [
         ("kernels.packages.prepare_apt", "os.environ"),
-        ("builds.build.list_sources", ".is_file"),
+        ("builds.build.list_modules", ".rglob"),
         # in what it calls, in another module
         ("workspace.Workspace.read_version", ".exists"),
     ],

@@ -76,7 +76,7 @@ class World:
         return Product(
             module=plan.module.name,
             label=plan.module.label,
-            language=plan.language,
+            language=plan.language or Language.C,
             path=plan.product_path,
             size_bytes=1,
             sha256="0" * 64,

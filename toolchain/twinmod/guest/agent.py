@@ -221,6 +221,13 @@ def list_modules(plan: Plan) -> tuple[Module, ...]:
     )
 
 
+def load_needed(plan: Plan) -> str:
+    """Load what the modules under test need, and note their parameters; return why not, or ""."""
+    known = {**plan.needed, **plan.modules}
+    modules.give({name: module.parameters for name, module in known.items()})
+    return modules.load_needed({name: Path(m.path) for name, m in plan.needed.items()})
+
+
 def reload(module: Module, parameters: str) -> None:
     """Load a module with parameters, after it was unloaded if it was there.
 
@@ -303,8 +310,10 @@ def run_cell(plan: Plan, cell: PlannedCell, held: Collection, stream: Stream) ->
         lambda line: stream.emit(WrittenByProgram(line=line)),
     )
     module = Module(name=cell.module, ko_path=Path(cell.path))
+    problem = load_needed(plan)
     # The differential loads what it needs, as it needs it.
-    problem = modules.find_refusal(module.load) if cell.path else ""
+    if cell.path and not problem:
+        problem = modules.find_refusal(module.load)
     if problem:
         log.read()
         said = "; ".join(faults.parse_line(line).text for line in log.lines[-KERNELS_WORDS:])
@@ -429,6 +438,8 @@ def serve(plan: Plan, held: Collection, stream: Stream) -> None:
 
 def run_shell(plan: Plan) -> None:
     """Load every module and give the console to a person."""
+    if problem := load_needed(plan):
+        print(problem)
     for module in list_modules(plan):
         problem = modules.find_refusal(module.load)
         print(
