@@ -404,9 +404,10 @@ class Workspace:
         )
         setting = self.environment(prepared)
         entry = snapshot.prepare_snapshot(setting, base)
+        products = self.build(prepared, (cells[0].label,))
         work = boot.MatrixWork(
-            cells=cells[:1],
-            products=self.build(prepared, (cells[0].label,)),
+            cells=model.name_cells(cells[:1], products),
+            products=products,
             limit_s=self.config.vm.test_timeout_s,
         )
         found = snapshot.use(entry, setting.tree.name, self.progress)

@@ -57,7 +57,7 @@ class ModuleSpec:
 
     # What a person calls it: `--module` and the names of cells choose by it.
     label: str
-    # The kernel's name of it, which is that of its .ko; "" until its sources say it.
+    # The kernel's name of it, which is that of its .ko; "" where only make knows it.
     name: str
     # Exactly one of the next three: a folder of the project; a folder of the kernel's source, which
     # stays as it is, with `name` as make's target; the name of a module of the distribution.
