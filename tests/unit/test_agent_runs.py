@@ -96,7 +96,10 @@ def test_what_is_needed_and_does_not_load_fails_the_cell_by_its_name(world: Worl
 
 
 def test_a_cell_has_only_its_own_files_and_rules(world: World) -> None:
-    world.write("matrix/test_other.py", "def test_other(): pass\n")
+    head = 'import pytest\n@pytest.mark.rule("R7")\n'
+    world.write(
+        "matrix/test_other.py", f"{head}def test_other(): pass\ndef test_other_too(): pass\n"
+    )
     job = MatrixJob(files=("test_other.py",), rules=("R7",), pytest_args=("-k", "other"), tests=())
     said = world.run(world.plan(job, "toy_c/c"))
     assert find_ends(said) == [("passed", ())]
@@ -396,6 +399,13 @@ def test_a_shell_has_every_module_loaded(world: World) -> None:
     assert "/dev/toy_c is there\n/dev/toy_rust is there" in said.output
     assert "toy_tester_c, toy_tester_rust" in said.output
     assert world.called[-2:] == ["a shell: --norc -i", REBOOT]
+
+
+def test_a_shell_in_a_root_of_tests_alone_has_the_programs_of_a_person(world: World) -> None:
+    (world.folder / "usr/bin/ls").unlink()
+    assert world.run(world.plan(None)).status == 0
+    wanted = ["busybox: --install -s /usr/bin", "a shell: --norc -i", REBOOT]
+    assert world.called[-3:] == wanted
 
 
 def test_a_vm_without_a_port_ends_its_agent(world: World) -> None:

@@ -18,9 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn, assert_never
 
-from twinmod.guest import child as guest_child
 from twinmod.guest import (
+    applets,
     collection,
+    devices,
     faults,
     fwcfg,
     leaks,
@@ -30,6 +31,7 @@ from twinmod.guest import (
     protocol,
     waking,
 )
+from twinmod.guest import child as guest_child
 from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
 from twinmod.guest.child import BROKEN, HEARTBEAT_S, Child, GivenUp, Heartbeat
@@ -311,6 +313,8 @@ def run_cell(plan: Plan, cell: PlannedCell, held: Collection, stream: Stream) ->
     )
     module = Module(name=cell.module, ko_path=Path(cell.path))
     problem = load_needed(plan)
+    if isinstance(cell.job, MatrixJob):
+        held.devices_before = devices.read_devices()
     # The differential loads what it needs, as it needs it.
     if cell.path and not problem:
         problem = modules.find_refusal(module.load)
@@ -458,6 +462,7 @@ def become_shell() -> NoReturn:
     console = os.open("/dev/ttyS0", os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(console, descriptor)
+    applets.install()
     os.execv("/bin/bash", ["bash", "--norc", "-i"])
 
 
