@@ -3,6 +3,7 @@
 #include "device.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <structmember.h>
 #include <unistd.h>
@@ -404,6 +405,50 @@ static PyObject *device_ioctl(PyObject *object, PyObject *args, PyObject *kwargs
 	return number_or_null(device_call((struct device *)object, call_ioctl, &call));
 }
 
+struct ioctl_range {
+	uint64_t first;
+	Py_ssize_t count;
+	unsigned char *errnos;
+};
+
+static int64_t call_ioctls(int fd, void *arguments)
+{
+	const struct ioctl_range *range = arguments;
+	Py_ssize_t index;
+
+	for (index = 0; index < range->count; index++) {
+		int64_t result = sys_ioctl(fd, range->first + (uint64_t)index, 0);
+
+		/* The largest stands for those that do not fit. */
+		if (result < -UCHAR_MAX)
+			result = -UCHAR_MAX;
+		range->errnos[index] = result < 0 ? (unsigned char)-result : 0;
+	}
+	return 0;
+}
+
+static PyObject *device_ioctls(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+	static char *names[] = { "first", "count", NULL };
+	struct ioctl_range range;
+	PyObject *errnos;
+
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&n:ioctls", names, convert_address,
+					 &range.first, &range.count))
+		return NULL;
+	if (range.count < 1) {
+		raise_not_positive("count");
+		return NULL;
+	}
+	errnos = PyBytes_FromStringAndSize(NULL, range.count);
+	if (!errnos)
+		return NULL;
+	range.errnos = (unsigned char *)PyBytes_AsString(errnos);
+	if (device_call((struct device *)object, call_ioctls, &range) < 0)
+		Py_CLEAR(errnos);
+	return errnos;
+}
+
 static PyObject *device_size(PyObject *object, PyObject *unused)
 {
 	uint64_t size = 0;
@@ -579,6 +624,10 @@ static PyMethodDef device_methods[] = {
 	{ KEYWORDS(ioctl),
 	  PyDoc_STR("ioctl($self, request, argument=0)\n--\n\n"
 		    "One ioctl(2) with the argument as it is; return its result.") },
+	{ KEYWORDS(ioctls),
+	  PyDoc_STR("ioctls($self, first, count)\n--\n\n"
+		    "One ioctl(2) with each of count requests from first on, argument 0; return\n"
+		    "the errno of each as a byte, 0 of one that succeeds.") },
 	{ "size", device_size, METH_NOARGS,
 	  PyDoc_STR("size($self)\n--\n\nSize of the device in bytes, by MDRIVER_IOC_SIZE.") },
 	{ "clear", device_clear, METH_NOARGS,
@@ -619,7 +668,8 @@ static PyGetSetDef device_getset[] = {
 
 PyDoc_STRVAR(device_doc,
 	     "Device(path, flags=2)\n--\n\n"
-	     "An open device. Each method makes one system call, never a loop of them.\n\n"
+	     "An open device. Each method makes one system call, but for ioctls, repeat,\n"
+	     "repeat_open and count_up.\n\n"
 	     "A failure is OSError with the call's errno, or ValueError after close().");
 
 static PyType_Slot device_slots[] = {

@@ -23,7 +23,8 @@ use crate::uapi;
 /// Where a counter starts, unless told.
 const COUNT_START: u64 = 69;
 
-/// An open device. Each method makes one system call, never a loop of them.
+/// An open device. Each method makes one system call, but for ioctls, repeat,
+/// `repeat_open` and `count_up`.
 ///
 /// A failure is `OSError` with the call's errno, or `ValueError` after `close()`.
 // The descriptor outlives close() until the last call on it has ended: its number can not be
@@ -284,6 +285,29 @@ impl Device {
     #[pyo3(signature = (request, argument=0))]
     fn ioctl(&self, py: Python<'_>, request: u64, argument: u64) -> PyResult<i32> {
         Ok(self.call(py, |fd| sys::ioctl(fd, request, argument))?)
+    }
+
+    /// One ioctl(2) with each of count requests from first on, argument 0; return
+    /// the errno of each as a byte, 0 of one that succeeds.
+    fn ioctls<'py>(
+        &self,
+        py: Python<'py>,
+        first: u64,
+        count: isize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let count = positive("count", count)?;
+        let mut errnos = sys::zeroed(count).map_err(|_| Error::Memory)?;
+        self.call(py, |fd| {
+            for (index, errno) in (0_u64..).zip(&mut errnos) {
+                let result = sys::ioctl(fd, first.wrapping_add(index), 0);
+                // The largest stands for those that do not fit.
+                *errno = result.err().map_or(0, |Errno(number)| {
+                    u8::try_from(number).unwrap_or(u8::MAX)
+                });
+            }
+            Ok(())
+        })?;
+        Ok(PyBytes::new(py, &errnos))
     }
 
     /// Size of the device in bytes, by `MDRIVER_IOC_SIZE`.

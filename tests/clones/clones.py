@@ -5,6 +5,9 @@
 """
 
 import os
+import pty
+import select
+import signal
 import sys
 import time
 from collections import Counter
@@ -25,6 +28,15 @@ from twinmod.vm import boot, pool, running, snapshot
 from twinmod.vm.options import RunOptions
 from twinmod.vm.session import Boots
 from twinmod.workspace import Workspace
+
+#: The command, as its own process; what is typed into its shell, when, and what that answers.
+COMMAND = "from twinmod.ui.cli import main; main()"
+PROMPT = b"ends the VM"
+LINE = b"echo $((6 * 7)) $(ls /dev/mdriver_c); exit\n"
+ANSWER = b"42 /dev/mdriver_c"
+
+#: Limit for all that a shell takes, in seconds.
+SHELL_S = 120.0
 
 #: What may seem to be left once all clones are gone: other work on the host comes and goes, and
 #: lock files are folders' doing.
@@ -115,12 +127,40 @@ def prove(workspace: Workspace) -> list[str]:
     return list(proof.differences)
 
 
+def use_shell(workspace: Workspace) -> list[str]:
+    """Type a line into the shell of a clone; return a line for what is wrong with it."""
+    setting = workspace.environment(workspace.setup())
+    if workspace.find_clones(setting).snapshot is None:
+        return ["the shell would not be a clone"]
+    process_id, terminal = pty.fork()
+    if process_id == 0:
+        os.execv(sys.executable, (sys.executable, "-c", COMMAND, "shell"))  # noqa: S606 - ours
+    said, typed, deadline = b"", False, time.monotonic() + SHELL_S
+    while time.monotonic() < deadline:
+        ready, _, _ = select.select([terminal], [], [], 1.0)
+        try:
+            chunk = os.read(terminal, 1 << 16) if ready else None
+        except OSError:
+            # How a terminal says that nobody has it any more.
+            break
+        said += chunk or b""
+        if not typed and PROMPT in said:
+            os.write(terminal, LINE)
+            typed = True
+    else:
+        os.kill(process_id, signal.SIGTERM)
+    os.close(terminal)
+    status = os.waitstatus_to_exitcode(os.waitpid(process_id, 0)[1])
+    answered = ANSWER in said
+    return [] if answered and status == 0 else [f"the shell ended with {status}: {said[-400:]!r}"]
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-n", "count", default=1000, show_default=True, help="How many clones.")
 @click.option("--shards", default=65, show_default=True, help="Parts of the cell's tests.")
 @click.option("--at-once", default=0, help="How many at a time; 0: as many as a run has.")
 def clones(count: int, shards: int, at_once: int) -> ExitCode:
-    """Prove clones again, run parts of the first cell in many, and look for what is left."""
+    """Prove clones again, use a shell, run parts of the first cell in many, see what is left."""
     progress = TerminalProgress()
     config = project_config.read_config(project_config.find_project_dir(Path(__file__).parent))
     workspace = Workspace(config=config, progress=progress)
@@ -128,6 +168,9 @@ def clones(count: int, shards: int, at_once: int) -> ExitCode:
         # The first run may make the snapshot, which takes memory and disk for good.
         run(workspace, 1, shards, 1)
         lacks = prove(workspace)
+    # The shell is a process of its own, which holds the checkout itself.
+    lacks += use_shell(workspace)
+    with workspace.hold():
         before, began = read_usage(), time.monotonic()
         found, boots, work = run(workspace, count, shards, at_once)
         seconds, after = time.monotonic() - began, read_usage()

@@ -21,7 +21,7 @@ from typing import Any
 WORLD = Path(sys.argv[1])
 
 #: Where a path leads into the world; /proc is the host's own but for what gives orders.
-REDIRECTED = ("/results", "/dev", "/sys", "/proc/sysrq-trigger", "/bin/bash")
+REDIRECTED = ("/results", "/dev", "/sys", "/proc/sysrq-trigger", "/bin/bash", "/usr/bin/ls")
 
 #: What a C library is never asked for: it is noted.
 NOTED = ("reboot", "magic_counts", "magic_symbols", "bare_pread", "bare_pwrite")
@@ -162,7 +162,7 @@ def is_mounted(path: object) -> bool:
 def enter() -> None:
     """Let this process, and what it starts, be in the world."""
     ctypes.CDLL = Library  # type: ignore[assignment,misc]
-    for name in ("open", "stat", "listdir", "execv", "utime", "unlink"):
+    for name in ("open", "stat", "listdir", "scandir", "execv", "utime", "unlink"):
         redirect(os, name)
     for module in (io, builtins):
         redirect(module, "open")

@@ -29,17 +29,6 @@ LIMIT_S = 20.0
 #: How a record of /dev/kmsg begins that the kernel itself wrote.
 KERNEL = "4,1,3000000,-;"
 
-CONFTEST = """\
-import os
-
-def pytest_addoption(parser):
-    for name in ("--module", "--module-path", "--module-version", "--tester", "--marks", "--rule"):
-        parser.addoption(name, action="append")
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "rule(number): its rule")
-"""
-
 TESTS = """\
 import os
 import signal
@@ -47,7 +36,7 @@ import pytest
 
 @pytest.mark.rule("R1")
 def test_device(request):
-    (name,) = request.config.getoption("--module")
+    name = request.config.getoption("--module")
     assert os.path.exists(f"/dev/{name}")
 
 @pytest.mark.rule("R2")
@@ -114,6 +103,11 @@ SHELL = """\
 echo "a shell: $*" >> WORLD/called
 """
 
+BUSYBOX = """\
+#!/bin/sh
+echo "busybox: $*" >> WORLD/called
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
@@ -156,7 +150,8 @@ class World:
         for name, text in {
             "tools/loop": LOOP,
             "bin/bash": SHELL,
-            "matrix/conftest.py": CONFTEST,
+            "usr/bin/ls": "",
+            "tools/busybox": BUSYBOX,
             "matrix/test_toy.py": TESTS,
             "matrix/adding/__init__.py": "",
             "matrix/adding/executor.py": EXECUTOR,
@@ -246,6 +241,7 @@ class World:
             purpose="the agent",
             timeout_s=LIMIT_S,
             environment=(
+                ("PATH", f"{self.folder / 'tools'}:{os.environ['PATH']}"),
                 ("PYTHONPATH", f"{toolchain}:{self.folder / 'site'}"),
                 ("PYTHONDONTWRITEBYTECODE", "1"),
                 ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contract import INNER, IOC_ADD, PAGE, SIZE, make_bytes
-from memory import BAD_ADDRESSES, PROT_NONE, PROT_READ, Memory, errno_of
+from twinmod.guest.testing.memory import BAD_ADDRESSES, PROT_NONE, PROT_READ, Memory, errno_of
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
-from children import PATIENCE_S, endless, interrupting
 from contract import PAGE
-from memory import Memory
+from twinmod.guest.testing.children import endless, interrupting, rounds
+from twinmod.guest.testing.memory import Memory
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
@@ -23,8 +22,8 @@ pytestmark = pytest.mark.rule("R10")
 PAGES = 32
 LENGTH = PAGES * PAGE
 READS = 120
-# Each of them is interrupted some sixty times, and a fault of R10 shows in each.
-INTERRUPTED_READS = 12
+# Each of them is interrupted hundreds of times, and a fault of R10 shows in each.
+INTERRUPTED_READS = 4
 
 VALUES = (0x11, 0x22, 0x33, 0x44)
 PATTERNS = [bytes([value]) * LENGTH for value in VALUES]
@@ -96,13 +95,9 @@ def count_torn(data: bytes, unit: int) -> int:
     )
 
 
-def rounds(seen: set[int], reads: int = READS) -> Iterator[int]:
-    """Count the reads: as many as are enough, and until two values were seen, but not for ever."""
-    deadline = time.monotonic() + PATIENCE_S
-    number = 0
-    while number < reads or (len(seen) < 2 and time.monotonic() < deadline):
-        yield number
-        number += 1
+def differ(seen: set[int]) -> Callable[[], bool]:
+    """Return what tells whether several values were seen: somebody wrote meanwhile."""
+    return lambda: len(seen) > 1
 
 
 @pytest.mark.parametrize(
@@ -121,7 +116,7 @@ def test_no_read_sees_a_part_of_a_page_written(
     # Another open file: what is atomic is a page, whoever has it open.
     other = open_device()
     with endless(lambda number: write(other, number)):
-        for _ in rounds(seen):
+        for _ in rounds(differ(seen), READS):
             data = read(device)
             assert count_torn(data, PAGE) == 0
             seen.add(data[0])
@@ -129,30 +124,31 @@ def test_no_read_sees_a_part_of_a_page_written(
 
 
 def test_a_read_whose_buffer_is_half_absent_sees_one_state_of_a_page(
-    device: "Device", beat: Callable[[], object]
+    device: "Device", mark_step: Callable[[], object]
 ) -> None:
     seen: set[int] = set()
     with interrupting(lambda number: write_one_page(device, number)):
-        for _ in rounds(seen, INTERRUPTED_READS):
+        for _ in rounds(differ(seen), INTERRUPTED_READS):
             data = read_to_half_absent_memory(device)
             assert count_torn(data, PAGE) == 0
             seen.add(data[0])
-            beat()
+            mark_step()
     assert len(seen) > 1, "nothing was written meanwhile"
 
 
 def test_no_write_lands_inside_another(device: "Device") -> None:
-    with endless(lambda number: write_at_once(device, number)):
-        for number in range(READS):
+    with endless(lambda number: write_at_once(device, number)) as other:
+        for number in rounds(other.is_busy, READS):
             write_pieces(device, number + 2)
             assert count_torn(device.pread(LENGTH, 0), PAGE) == 0
+    assert other.is_busy(), "nothing was written meanwhile"
 
 
 def test_no_read_sees_half_of_eight_bytes(device: "Device") -> None:
     offset = 3 * PAGE - 16
     seen: set[int] = set()
     with endless(lambda number: device.pwrite(PATTERNS[number % 4][:8], offset)):
-        for _ in rounds(seen):
+        for _ in rounds(differ(seen), READS):
             data = device.pread(24, offset - 8)
             assert data[:8] == data[16:] == bytes(8)
             assert count_torn(data[8:16], 8) == 0
@@ -161,12 +157,13 @@ def test_no_read_sees_half_of_eight_bytes(device: "Device") -> None:
 
 
 def test_no_call_comes_into_an_add(device: "Device", open_device: "OpenDevice") -> None:
-    other = open_device()
-    with endless(lambda number: other.pwrite(PATTERNS[number % 4][:PAGE], 0)):
-        for number in range(5 * READS):
+    another = open_device()
+    with endless(lambda number: another.pwrite(PATTERNS[number % 4][:PAGE], 0)) as other:
+        for number in rounds(other.is_busy, 5 * READS):
             before = device.add(8 * number % PAGE, 0)
             assert before % int.from_bytes(b"\x11" * 8) == 0, "half of a number"
             assert count_torn(device.pread(PAGE, 0), PAGE) == 0, "an old number came back"
+    assert other.is_busy(), "nothing was written meanwhile"
 
 
 def keep_a_slot(device: "Device", slot: int, number: int) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contract import INNER, PAGE, make_bytes
-from memory import BAD_ADDRESSES, PROT_NONE, PROT_READ, Memory, errno_of
+from twinmod.guest.testing.memory import BAD_ADDRESSES, PROT_NONE, PROT_READ, Memory, errno_of
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
 import errno
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from compat import run_compat32
 from contract import IOC_ADD, IOC_CLEAR, IOC_SIZE, PAGE, SIZE, make_bytes
-from twinmod.guest.modules import Module
+from twinmod.guest.testing import Module
+from twinmod.guest.testing.programs import run_lines
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
+
+# A real 32-bit program, compat.m32.c, which lies compiled beside this file in the VM.
+PROGRAM = Path(__file__).with_name("compat.m32")
 
 # What the program puts where nothing is to be stored.
 UNTOUCHED = hex(0x5A5A_5A5A_5A5A_5A5A)
@@ -19,7 +23,7 @@ DELTAS = (0xFEDC_BA98_7654_3210, 0x0123_4567_89AB_CDF0, 5)
 
 def run(module: Module, part: str) -> list[str]:
     """Return what the 32-bit program says of a part of its work."""
-    lines = run_compat32(module.device_path, part)
+    lines = run_lines(PROGRAM, str(module.device_path), part)
     if lines is None:
         pytest.skip("this kernel runs no 32-bit programs")
     return lines

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from twinmod.guest.modules import Module
+from twinmod.guest.testing import Module
 
 MISC_MAJOR = 10
 # What a driver asks for to get a dynamic minor; never a minor itself.

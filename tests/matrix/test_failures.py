@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import failures
-from absent import standing_still
+from calls import standing_still
 from contract import PAGE, SIZE, make_bytes
-from memory import Memory
-from twinmod.guest.modules import Module
+from twinmod.guest.testing import Module, failures
+from twinmod.guest.testing.memory import Memory
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
@@ -26,16 +25,9 @@ if TYPE_CHECKING:
     Walk = Callable[[Device], object]
     Keep = Callable[[failures.Failure], None]
 
-pytestmark = pytest.mark.rule("R9")
+pytestmark = [pytest.mark.rule("R9"), pytest.mark.fail_nth]
 
 CLEAN = {0, errno.ENOMEM, errno.EFAULT}
-
-
-@pytest.fixture
-def keep(pytestconfig: pytest.Config) -> "Keep":
-    """A function that keeps a failure for the report."""
-    module, tester = pytestconfig.getoption("module"), pytestconfig.getoption("tester")
-    return lambda failure: failures.keep(module, tester, failure)
 
 
 @pytest.fixture
@@ -100,11 +92,11 @@ WALKS: dict[str, "Walk"] = {
 @pytest.mark.usefixtures("own_code")
 @pytest.mark.parametrize("walk", WALKS)
 def test_each_failure_of_a_call_is_clean(
-    device: "Device", walk: str, keep: "Keep", beat: Callable[[], object]
+    device: "Device", walk: str, keep_failure: "Keep", mark_step: Callable[[], object]
 ) -> None:
     call = WALKS[walk]
-    for failure, value in failures.iterate_rounds(walk, lambda: call(device), beat):
-        keep(failure)
+    for failure, value in failures.iterate_rounds(walk, lambda: call(device), mark_step):
+        keep_failure(failure)
         assert failure.errno in CLEAN, failure
         assert failure.errno or value is not None or walk == "ioctl CLEAR", failure
         require_usable(device, failure.nth)
@@ -113,29 +105,33 @@ def test_each_failure_of_a_call_is_clean(
 @pytest.mark.usefixtures("own_code")
 @pytest.mark.parametrize("walk", ["read to absent memory", "write"])
 def test_each_failure_of_a_call_is_clean_while_another_has_the_spare_page(
-    device: "Device", walk: str, keep: "Keep", beat: Callable[[], object]
+    device: "Device", walk: str, keep_failure: "Keep", mark_step: Callable[[], object]
 ) -> None:
     # A call that finds none asks for one, and leaves it behind for the next call.
     for failure, _ in failures.iterate_rounds(
         f"{walk}, beside another one",
         lambda: WALKS[walk](device),
-        beat,
+        mark_step,
         around=lambda: standing_still(device, "write"),
     ):
-        keep(failure)
+        keep_failure(failure)
         assert failure.errno in CLEAN, failure
         require_usable(device, failure.nth)
 
 
 @pytest.mark.usefixtures("own_code")
 def test_each_failure_of_open_is_clean(
-    module: Module, tester: Any, device: "Device", keep: "Keep", beat: Callable[[], object]
+    module: Module,
+    tester: Any,
+    device: "Device",
+    keep_failure: "Keep",
+    mark_step: Callable[[], object],
 ) -> None:
     def call() -> None:
         os.close(os.open(module.device_path, os.O_RDWR))
 
-    for failure, _ in failures.iterate_rounds("open", call, beat):
-        keep(failure)
+    for failure, _ in failures.iterate_rounds("open", call, mark_step):
+        keep_failure(failure)
         assert failure.errno in CLEAN, failure
         require_usable(device, failure.nth)
 
@@ -143,8 +139,8 @@ def test_each_failure_of_open_is_clean(
 def test_each_failure_of_a_load_leaves_nothing(
     unloaded: Module,
     open_device: "OpenDevice",
-    keep: "Keep",
-    beat: Callable[[], object],
+    keep_failure: "Keep",
+    mark_step: Callable[[], object],
     tmp_path: Path,
 ) -> None:
     failures.prepare(failures.EVERYWHERE)
@@ -161,8 +157,10 @@ def test_each_failure_of_a_load_leaves_nothing(
             copy.unload()
         yield
 
-    for failure, _ in failures.iterate_thoroughly("load", call, beat, copy.name, unload_before):
-        keep(failure)
+    for failure, _ in failures.iterate_thoroughly(
+        "load", call, mark_step, copy.name, unload_before
+    ):
+        keep_failure(failure)
         assert failure.errno in CLEAN, failure
         if failure.errno:
             assert not unloaded.device_path.exists()

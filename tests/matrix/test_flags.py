@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contract import INNER, PAGE, SIZE, make_bytes
-from memory import errno_of
+from twinmod.guest.testing.memory import errno_of
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from absent import AbsentMemory, wait_for_touch
-from children import Child, endless
 from contract import INNER, PAGE, SIZE, make_bytes
-from memory import Memory
-from twinmod.guest.modules import Module
+from twinmod.guest.testing import Module
+from twinmod.guest.testing.absent import AbsentMemory, wait_for_touch
+from twinmod.guest.testing.children import Child, endless
+from twinmod.guest.testing.memory import Memory
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
@@ -92,7 +92,7 @@ def is_stopped(call: Callable[[], object], look: Callable[[int], bytes]) -> bool
 @pytest.mark.rule("R12")
 @pytest.mark.parametrize("name", ["read", "write", "CLEAR"])
 def test_a_long_call_that_is_killed_stops_between_two_pages(
-    unloaded: Module, open_device: "OpenDevice", beat: Callable[[], object], name: str
+    unloaded: Module, open_device: "OpenDevice", mark_step: Callable[[], object], name: str
 ) -> None:
     unloaded.load(f"size={LONG}")
     memory = Memory(LONG // PAGE)
@@ -118,7 +118,7 @@ def test_a_long_call_that_is_killed_stops_between_two_pages(
                 memory.map[:] = empty
             if is_stopped(call, look):
                 return
-            beat()
+            mark_step()
     raise AssertionError(f"{ATTEMPTS} times the call went on to its end")
 
 

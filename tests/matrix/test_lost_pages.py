@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contract import IOC_ADD, PAGE
-from memory import NULL, PROT_NONE, Mapping, Memory, errno_of
-from twinmod.guest.modules import Module
-from usage import find_kib_lost, find_lost
+from twinmod.guest.testing import Module
+from twinmod.guest.testing.memory import NULL, PROT_NONE, Mapping, Memory, errno_of
+from twinmod.guest.testing.usage import find_kib_lost, find_lost
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

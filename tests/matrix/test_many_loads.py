@@ -6,9 +6,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contract import PAGE, SIZE
-from memory import Mapping
-from twinmod.guest.modules import Module
-from usage import find_kib_lost, find_lost, find_object_growth, read_shrunk_objects
+from twinmod.guest.testing import Module
+from twinmod.guest.testing.memory import Mapping
+from twinmod.guest.testing.usage import (
+    find_kib_lost,
+    find_lost,
+    find_object_growth,
+    read_shrunk_objects,
+)
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
@@ -32,7 +37,7 @@ def test_many_loads_leave_no_memory_behind(
     unloaded: Module,
     open_device: "OpenDevice",
     long_run: bool,
-    beat: Callable[[], object],
+    mark_step: Callable[[], object],
 ) -> None:
     def load() -> None:
         for _ in range(LOADS_LONG if long_run else LOADS):
@@ -44,7 +49,7 @@ def test_many_loads_leave_no_memory_behind(
                 mapping[:1] = b"\1"
                 mapping.unmap()
             unloaded.unload()
-            beat()
+            mark_step()
 
     def measure(patience_s: float) -> dict[str, int]:
         objects = read_shrunk_objects()

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contract import INNER, LENGTHS, OFFSETS, PAGE, SIZE, make_bytes
-from memory import Mapping
-from twinmod.guest.modules import Module
-from usage import one_processor
+from twinmod.guest.testing import Module
+from twinmod.guest.testing.memory import Mapping
+from twinmod.guest.testing.usage import one_processor
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from children import endless
 from contract import INNER, IOC_ADD, LENGTHS, OFFSETS, PAGE, SIZE, make_bytes
-from memory import PROT_READ, PROT_WRITE, Mapping, errno_of
-from twinmod.guest.modules import Module
+from twinmod.guest.testing import Module
+from twinmod.guest.testing.children import endless, rounds
+from twinmod.guest.testing.memory import PROT_READ, PROT_WRITE, Mapping, errno_of
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
@@ -182,11 +182,12 @@ def test_calls_stay_atomic_while_it_is_mapped(device: "Device", map_device: "Map
     patterns = [bytes([value]) * (8 * PAGE) for value in (0x11, 0x22, 0x33)]
     mapping = map_device()
     assert mapping[:] == bytes(SIZE)
-    with endless(lambda number: device.pwrite(patterns[number % 3], 0)):
-        for _ in range(200):
+    with endless(lambda number: device.pwrite(patterns[number % 3], 0)) as other:
+        for _ in rounds(other.is_busy, 200):
             data = device.pread(8 * PAGE, 0)
             for start in range(0, len(data), PAGE):
                 assert data[start : start + PAGE] == data[start : start + 1] * PAGE
+    assert other.is_busy(), "nothing was written meanwhile"
     count = device.count_up(4, 300, method="add")
     assert count.actual == count.target
     assert int.from_bytes(mapping[:8], "little") == count.target

@@ -4,8 +4,8 @@ import os
 import pytest
 
 from contract import MODINFO
-from modinfo import read_modinfo
-from twinmod.guest.modules import Module
+from twinmod.guest.testing import Module
+from twinmod.guest.testing.modinfo import read_modinfo
 
 pytestmark = pytest.mark.rule("R22")
 

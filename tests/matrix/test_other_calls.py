@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from children import endless
 from contract import INNER, PAGE, SIZE, make_bytes
-from memory import Mapping, errno_of
-from twinmod.guest.modules import Module
+from twinmod.guest.testing import Module
+from twinmod.guest.testing.children import endless
+from twinmod.guest.testing.memory import Mapping, errno_of
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contract import INNER, LENGTHS, OFFSETS, PAGE, SIZE, make_bytes
-from memory import NULL, Memory, errno_of
+from twinmod.guest.testing.memory import NULL, Memory, errno_of
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

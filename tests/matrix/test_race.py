@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from children import endless
 from contract import PAGE, SIZE, make_bytes
-from memory import Mapping, errno_of
-from twinmod.guest import log as guest_log
-from twinmod.guest.modules import Module
+from twinmod.guest.testing import Module, log
+from twinmod.guest.testing.children import endless
+from twinmod.guest.testing.memory import Mapping, errno_of
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
@@ -141,13 +140,13 @@ def test_unloads_race_with_users(
     unloaded: Module,
     open_device: "OpenDevice",
     long_run: bool,
-    beat: Callable[[], object],
+    mark_step: Callable[[], object],
 ) -> None:
     unloaded.load()
     number = unloaded.device_path.stat().st_rdev
     unloads = refused = 0
     wanted = UNLOADS_LONG if long_run else UNLOADS
-    with ExitStack() as stack, guest_log.follow() as read_log:
+    with ExitStack() as stack, log.follow() as read_log:
         for user in users:
             stack.enter_context(endless(user.step))
         while unloads < wanted or (list_unseen(users, refused) and unloads < 10 * wanted):
@@ -155,7 +154,7 @@ def test_unloads_race_with_users(
             unloaded.load()
             assert unloaded.device_path.stat().st_rdev == number, "the other node is another's"
             unloads += 1
-            beat()
+            mark_step()
         lines = [line for line in read_log() if unloaded.name in line]
     assert list_unseen(users, refused) == []
     assert lines == [f"{unloaded.name}: {SIZE} bytes"] * unloads

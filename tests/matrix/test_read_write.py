@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contract import BEYOND, INNER, LENGTHS, OFFSETS, PAGE, SIZE, make_bytes
-from memory import BAD_ADDRESSES, NULL, PROT_NONE, Memory, errno_of
-from twinmod.guest.modules import Module
+from twinmod.guest.testing import Module
+from twinmod.guest.testing.memory import BAD_ADDRESSES, NULL, PROT_NONE, Memory, errno_of
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contract import PAGE, SIZE, SIZE_MAX, SIZE_MIN
-from memory import Memory, errno_of
-from twinmod.guest import log as guest_log
-from twinmod.guest.modules import Module
+from twinmod.guest.testing import Module, log
+from twinmod.guest.testing.memory import Memory, errno_of
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
@@ -64,7 +63,7 @@ def read_counter(path: str, name: str) -> int:
 
 def refuse(module: Module, parameters: str) -> tuple[int, list[str]]:
     """Try to load; return the errno (0: it did load) and what the module wrote to the log."""
-    with guest_log.follow() as read_log:
+    with log.follow() as read_log:
         code = errno_of(module.load, parameters)
         lines = [line for line in read_log() if line.startswith(f"{module.name}: ")]
     if code == 0:
@@ -120,7 +119,7 @@ def test_of_several_sizes_the_last_one_counts(unloaded: Module, open_device: "Op
 
 
 def test_an_unknown_parameter_is_ignored(unloaded: Module, open_device: "OpenDevice") -> None:
-    with guest_log.follow() as read_log:
+    with log.follow() as read_log:
         unloaded.load(f"sizes=1 size={2 * PAGE} Size=1")
         lines = [line for line in read_log() if line.startswith(f"{unloaded.name}: ")]
     with open_device() as device:
@@ -189,12 +188,12 @@ def test_more_than_is_available_is_refused(unloaded: Module) -> None:
 
 @pytest.mark.usefixtures("little_memory")
 def test_as_much_as_seven_eighths_can_be_had(
-    unloaded: Module, open_device: "OpenDevice", beat: Callable[[], object]
+    unloaded: Module, open_device: "OpenDevice", mark_step: Callable[[], object]
 ) -> None:
     killed, available = read_killed(), read_available()
     size = (available - available // 8 - MARGIN) // PAGE * PAGE
     unloaded.load(f"size={size}")
-    beat()
+    mark_step()
     with open_device() as device:
         assert device.size() == size
         assert device.pwrite(b"last", size - 4) == 4

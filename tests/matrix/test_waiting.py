@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from absent import CALLS, AbsentMemory, standing_still, wait_for_touch
-from children import Child, endless
+from calls import CALLS, standing_still
 from contract import INNER, PAGE, SIZE, make_bytes
-from twinmod.guest.modules import Module
-from usage import find_kib_lost, find_lost
+from twinmod.guest.testing import Module
+from twinmod.guest.testing.absent import AbsentMemory, wait_for_touch
+from twinmod.guest.testing.children import Child, endless
+from twinmod.guest.testing.usage import find_kib_lost, find_lost
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device
@@ -158,12 +159,12 @@ def test_a_killed_caller_does_not_hold_the_module(
 
 
 @pytest.mark.rule("R20")
-def test_killed_callers_lose_no_page(device: "Device", beat: Callable[[], object]) -> None:
+def test_killed_callers_lose_no_page(device: "Device", mark_step: Callable[[], object]) -> None:
     def kill() -> None:
         for name in ("read", "write"):
             child = Child(partial(stand_still_often, device, name))
             child.wait_for_word()
             child.kill()
-            beat()
+            mark_step()
 
     assert find_lost(partial(find_kib_lost, kill)) == {}

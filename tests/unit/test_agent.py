@@ -86,27 +86,6 @@ def test_without_a_rule():
     pass
 """
 
-#: What a project's conftest.py has, as far as the agent needs it.
-CONFTEST = """\
-from pathlib import Path
-import pytest
-
-def pytest_addoption(parser):
-    for name in ("--module", "--tester", "--module-version"):
-        parser.addoption(name)
-    parser.addoption("--module-path", type=Path)
-    parser.addoption("--marks", type=int)
-    parser.addoption("--rule", action="append", default=[])
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "rule(*numbers): rules")
-
-def pytest_collection_modifyitems(config, items):
-    wanted = set(config.getoption("rule"))
-    if wanted:
-        items[:] = [i for i in items for m in i.iter_markers("rule") if wanted & set(m.args)]
-"""
-
 RUN = """\
 import os, sys
 from pathlib import Path
@@ -148,7 +127,6 @@ def run_script(script: str, *arguments: str) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("matrix")
     (path / "test_x.py").write_text(TESTS)
-    (path / "conftest.py").write_text(CONFTEST)
     return path
 
 
@@ -275,7 +253,6 @@ Asked = tuple[dict[str, str], dict[str, list[str]]]
 
 def run_cells(folder: Path, asked: list[Asked]) -> list[str]:
     """Return what the cells of one collection ended with."""
-    (folder / "conftest.py").write_text(CONFTEST)
     (folder / "test_seen.py").write_text(SEEN.replace("SEEN", str(folder / "seen")))
     (folder / "test_other.py").write_text("def test_other():\n    pass\n")
     return run_script(CELLS, str(folder), json.dumps(asked)).splitlines()
@@ -324,7 +301,6 @@ except ZeroDivisionError as error:
     os.write(out, str(error).encode())
 """,
     )
-    (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_x.py").write_text(TESTS)
     assert run_script(script, str(tmp_path), "[]") == "division by zero"
 

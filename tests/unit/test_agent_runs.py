@@ -21,6 +21,7 @@ from twinmod.guest.protocol import (
     Measurement,
     Operation,
     Outcome,
+    PlannedModule,
     Request,
     Timing,
     TurnsJob,
@@ -62,8 +63,43 @@ def test_every_cell_of_the_matrix_is_loaded_run_and_unloaded(world: World) -> No
     assert "2 passed" in (world.folder / "results/toy_c-c.pytest.log").read_text()
 
 
+def test_what_is_needed_is_loaded_once_and_a_module_has_its_parameters_at_each_load(
+    world: World,
+) -> None:
+    for name in ("mc", "videodev"):
+        world.write(f"{name}.ko", "")
+    plan = world.plan(MATRIX, "toy_c/c", "toy_c/rust")
+    given = replace(plan.modules["toy_c"], parameters="line=80 name=a")
+    needed = {
+        name: PlannedModule(path=str(world.folder / f"{name}.ko"), parameters=own)
+        for name, own in (("mc", ""), ("videodev", "debug=1"))
+    }
+    said = world.run(replace(plan, modules={"toy_c": given}, needed=needed))
+    assert find_ends(said) == [("passed", ()), ("passed", ())]
+    assert world.called == [
+        "finit_module mc",
+        "finit_module videodev debug=1",
+        *("finit_module toy_c line=80 name=a", "delete_module toy_c") * 2,
+        REBOOT,
+    ]
+
+
+def test_what_is_needed_and_does_not_load_fails_the_cell_by_its_name(world: World) -> None:
+    plan = world.plan(MATRIX, "toy_c/c")
+    missing = {"videodev": PlannedModule(path=str(world.folder / "videodev.ko"))}
+    said = world.run(replace(plan, needed=missing))
+    ((outcome, problems),) = find_ends(said)
+    assert outcome == "failed"
+    why = "videodev, which is needed first, did not load: No such file or directory"
+    assert problems == (f"did not load: {why}",)
+    assert world.called == [REBOOT]
+
+
 def test_a_cell_has_only_its_own_files_and_rules(world: World) -> None:
-    world.write("matrix/test_other.py", "def test_other(): pass\n")
+    head = 'import pytest\n@pytest.mark.rule("R7")\n'
+    world.write(
+        "matrix/test_other.py", f"{head}def test_other(): pass\ndef test_other_too(): pass\n"
+    )
     job = MatrixJob(files=("test_other.py",), rules=("R7",), pytest_args=("-k", "other"), tests=())
     said = world.run(world.plan(job, "toy_c/c"))
     assert find_ends(said) == [("passed", ())]
@@ -363,6 +399,13 @@ def test_a_shell_has_every_module_loaded(world: World) -> None:
     assert "/dev/toy_c is there\n/dev/toy_rust is there" in said.output
     assert "toy_tester_c, toy_tester_rust" in said.output
     assert world.called[-2:] == ["a shell: --norc -i", REBOOT]
+
+
+def test_a_shell_in_a_root_of_tests_alone_has_the_programs_of_a_person(world: World) -> None:
+    (world.folder / "usr/bin/ls").unlink()
+    assert world.run(world.plan(None)).status == 0
+    wanted = ["busybox: --install -s /usr/bin", "a shell: --norc -i", REBOOT]
+    assert world.called[-3:] == wanted
 
 
 def test_a_vm_without_a_port_ends_its_agent(world: World) -> None:

@@ -115,7 +115,9 @@ def test_what_runs_in_a_vm_names_only_itself_and_the_standard_library() -> None:
         for full in read_imports(code)
         if not full.startswith("twinmod.guest.")
     }
-    assert {full.split(".")[0] for full in names - {"twinmod.guest"}} <= sys.stdlib_module_names
+    others = {full.split(".")[0] for full in names if not full.startswith("twinmod.guest")}
+    # The tests of a VM run by pytest, and what they are written with knows it.
+    assert others - sys.stdlib_module_names <= {"pytest"}
 
 
 @pytest.mark.parametrize("name", ["guest.agent", "base.environment"])

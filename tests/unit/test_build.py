@@ -231,6 +231,8 @@ def test_sources_are_what_a_person_writes_sorted(c_module: ModuleSpec, tmp_path:
     left = ("mdriver_c.mod.c", "mdriver_c.o", "mdriver_c.ko", "Module.symvers", ".mdriver_c.o.cmd")
     for name in ("mdriver_c.c", "mdriver.h", "entry.S", "notes.txt", "Makefile", *left):
         (folder / name).write_text(name)
+    (folder / "parts").mkdir()
+    (folder / "parts/table.h").write_text("parts/table.h")
     # The lock of an editor is a link to nowhere; a folder is not a file either.
     (folder / ".#mdriver_c.c").symlink_to("me@here.1234")
     (folder / "gone.h").symlink_to("nowhere")
@@ -240,28 +242,21 @@ def test_sources_are_what_a_person_writes_sorted(c_module: ModuleSpec, tmp_path:
         ("entry.S", b"entry.S"),
         ("mdriver.h", b"mdriver.h"),
         ("mdriver_c.c", b"mdriver_c.c"),
+        ("parts/table.h", b"parts/table.h"),
     )
 
 
 def test_a_missing_source_is_named(c_module: ModuleSpec, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match="the sources of module mdriver_c are missing") as caught:
         build.read_sources(c_module, tmp_path)
-    wanted = tmp_path / "c_module/mdriver_c"
-    assert ("file", f"{wanted}.c or {wanted}.rs") in caught.value.facts
-
-
-@pytest.mark.parametrize(
-    ("names", "language"),
-    [
-        (("a.c", "a.h"), Language.C),
-        (("a.rs", "b.rs"), Language.RUST),
-        # One module of both is a Rust module for a kernel without Rust.
-        (("a.c", "b.rs"), Language.RUST),
-        ((), Language.C),
-    ],
-)
-def test_the_sources_say_the_language(names: tuple[str, ...], language: Language) -> None:
-    assert build.find_source_language(names) == language
+    assert ("folder", str(tmp_path / "c_module")) in caught.value.facts
+    (tmp_path / "c_module").mkdir()
+    for name in ("other.c", "third.rs"):
+        (tmp_path / "c_module" / name).write_text("")
+    with pytest.raises(ConfigError, match="the source of module mdriver_c is missing") as caught:
+        build.read_sources(c_module, tmp_path)
+    assert ("missing", "a Kbuild, or mdriver_c.c or mdriver_c.rs") in caught.value.facts
+    assert ("found", "other.c, third.rs") in caught.value.facts
 
 
 # -- stage ------------------------------------------------------------------------------------
@@ -275,19 +270,39 @@ def test_what_did_not_change_does_not_look_new_to_make(c_plan: build.BuildPlan) 
     changed = replace(c_plan, files=(("mdriver_c.c", b"int y;\n"), *c_plan.files[2:]))
     build.write_stage(replace(changed, files=(c_plan.files[0], *changed.files)))
     new = {path.name for path in c_plan.stage_dir.iterdir() if path.stat().st_mtime != old}
-    assert new == {"mdriver_c.c"}
+    assert new == {"mdriver_c.c", build.STAGED}
     assert (c_plan.stage_dir / "mdriver_c.c").read_bytes() == b"int y;\n"
 
 
 def test_a_source_that_is_gone_leaves_the_stage_and_outputs_stay(
     c_plan: build.BuildPlan,
 ) -> None:
-    build.write_stage(c_plan)
-    kept = {"mdriver_c.o", "mdriver_c.mod.c", "Module.symvers", ".mdriver_c.o.cmd", "build.log"}
-    for name in (*kept, "gone.c", "gone.h", "gone.rs", "gone.S"):
+    gone = tuple((name, b"") for name in ("gone.c", "gone.h", "gone.txt", "parts/gone.S"))
+    build.write_stage(replace(c_plan, files=(*c_plan.files, *gone)))
+    # What a makefile generates has any name.
+    kept = {"mdriver_c.o", "mdriver_c.mod.c", "build.log", "generated.h", "parts/gone.o"}
+    for name in kept:
         (c_plan.stage_dir / name).write_text("")
     build.write_stage(c_plan)
-    assert {path.name for path in c_plan.stage_dir.iterdir()} == {*dict(c_plan.files), *kept}
+    found = {path for path in c_plan.stage_dir.rglob("*") if path.is_file()}
+    assert {str(path.relative_to(c_plan.stage_dir)) for path in found} == {
+        *dict(c_plan.files),
+        *kept,
+        build.STAGED,
+    }
+
+
+def test_a_program_that_a_makefile_calls_can_be_executed(c_plan: build.BuildPlan) -> None:
+    files = (*c_plan.files, ("tools/gen.sh", b"#!/bin/sh\n"), ("tools/gen.txt", b"text\n"))
+    build.write_stage(replace(c_plan, files=files))
+    found = [os.access(c_plan.stage_dir / f"tools/gen.{end}", os.X_OK) for end in ("sh", "txt")]
+    assert found == [True, False]
+
+
+def test_a_file_takes_the_place_of_a_folder_that_is_gone(c_plan: build.BuildPlan) -> None:
+    build.write_stage(replace(c_plan, files=(*c_plan.files, ("part/a.h", b""))))
+    build.write_stage(replace(c_plan, files=(*c_plan.files, ("part", b"now a file"))))
+    assert (c_plan.stage_dir / "part").read_bytes() == b"now a file"
 
 
 # -- the product ------------------------------------------------------------------------------
@@ -471,6 +486,12 @@ def test_the_kernels_own_checks_are_run_on_what_a_person_wrote(
         "/twinmod/module/mdriver_c/mdriver_c.c",
     )
     assert {"W=1", "KCFLAGS=-Werror"} <= set(checks["warnings"].argv)
-    checks = dict(lint.list_checks(rust_plan, tmp_path))
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/mdriver_rust.rs").write_text("")
+    checks = dict(lint.list_checks(rust_plan, tmp_path / "parts"))
     assert list(checks) == ["rustfmt", "clippy"]
+    # A module may be of both.
+    both = lint.list_checks(rust_plan, tmp_path)
+    assert [name for name, _ in both] == ["rustfmt", "clippy", "checkpatch", "warnings"]
+    assert find_inside(both[0][1].argv)[-1].endswith("mdriver_rust/parts/mdriver_rust.rs")
     assert {"CLIPPY=1", "KRUSTFLAGS=-Dwarnings"} <= set(checks["clippy"].argv)

@@ -10,8 +10,10 @@ import os
 import signal
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -27,6 +29,9 @@ from twinmod.project.model import LANGUAGES
 from twinmod.userland.debs import Layer
 from twinmod.vm import boot, clone, machine, proving, recording, session, shell, snapshot
 from twinmod.workspace import Workspace
+
+#: Limit for what takes a moment, in seconds.
+LIMIT_S = 60.0
 
 #: What an agent says that waits for a cell.
 ALIVE = protocol.render_event(protocol.Alive(), 3.0)
@@ -525,6 +530,25 @@ def test_whatever_a_run_was_killed_in_the_next_one_works(host: Host, vm: str) ->
 
 
 # -- a person's VM ----------------------------------------------------------------------------
+
+
+def test_of_two_makers_of_a_base_one_waits_and_both_have_the_same(
+    host: Host, progress: Progress
+) -> None:
+    assert host.call("build") == ExitCode.PASSED
+    workspace = Workspace(config=fakevm.read_config(), progress=progress)
+    setting = workspace.environment(workspace.setup())
+    both = Barrier(2)
+
+    def make(_: int) -> Path:
+        both.wait(LIMIT_S)
+        entry = snapshot.prepare_base(setting)
+        return snapshot.use(entry, setting.tree.name, progress).path
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(make, range(2))
+    assert first == second
+    assert list_saving(host) == [BASE]
 
 
 def find_clones(host: Host, progress: Progress) -> tuple[boot.Setting, boot.ShellWork]:

@@ -184,7 +184,9 @@ def test_no_other_key_is_known(name: str) -> None:
 
 @pytest.mark.parametrize("path", REQUIRED, ids=".".join)
 def test_a_missing_key_is_refused_by_name(path: tuple[str, ...]) -> None:
-    assert f"`{path[-1]}`" in refuse(remove(path))
+    words = refuse(remove(path))
+    assert f" lacks `{path[-1]}`" in words
+    assert words.startswith(".".join(path[:-1]))
 
 
 @pytest.mark.parametrize(
@@ -213,6 +215,8 @@ def test_a_missing_key_is_refused_by_name(path: tuple[str, ...]) -> None:
     ids=str,
 )
 def test_a_wrong_type_is_refused(path: tuple[str, ...], value: object) -> None:
+    # The one of a list is named by its number.
+    assert refuse(change(path, value)).startswith(".".join(path))
     assert "is not valid" in refuse(change(path, value))
 
 
@@ -419,7 +423,8 @@ def test_two_labels_for_one_ko_are_refused(other: str) -> None:
         "new": {"sources": "b", "name": other},
     }
     words = refuse_driver(modules=modules)
-    assert words == f"drivers.echo.modules has two labels for {other}.ko: old and new"
+    name = other.replace("-", "_")
+    assert words == f"drivers.echo.modules has two labels for {name}.ko: old and new"
 
 
 @pytest.mark.parametrize("kind", ["modules", "testers"])
@@ -527,13 +532,18 @@ def test_sources_of_one_module_say_its_name(
     assert read_sources_name(tmp_path) == name
 
 
+@pytest.mark.parametrize("text", ["obj-m := $(NAME).o\n", "all:\n"])
+def test_only_make_knows_what_some_makefiles_build(text: str, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/Makefile").write_text(text)
+    assert read_sources_name(tmp_path) == ""
+
+
 @pytest.mark.parametrize(
     ("files", "modules"),
     [
         ({"a.c": "", "b.c": ""}, "a, b"),
         ({"Kbuild": "obj-m := a.o b.o\n"}, "a, b"),
-        ({"Kbuild": "obj-m := $(NAME).o\n"}, "none"),
-        ({"Makefile": "all:\n"}, "none"),
         ({"notes.txt": ""}, "none"),
     ],
     ids=str,

@@ -16,7 +16,6 @@ from hypothesis import configuration, given, settings
 from hypothesis import strategies as st
 
 from differential import executor, model, strategy
-from memory import errno_of
 from twinmod.base import documents
 from twinmod.cells.model import AnyCell, Cell, CellResult, DifferentialCell
 from twinmod.cells.transcript import End
@@ -38,6 +37,7 @@ from twinmod.guest.protocol import (
     Request,
     render_event,
 )
+from twinmod.guest.testing.memory import errno_of
 from twinmod.project.model import Language
 from twinmod.vm import session
 

@@ -7,13 +7,19 @@ it is in a run. See tests/fakevm.
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
+import msgspec
 import pytest
 
 import fakevm
 from fakevm import Host, MakeElf
 from twinmod.base import cache
+from twinmod.base.progress import Quiet
+from twinmod.cells import model
+from twinmod.cells.model import Cell
 from twinmod.errors import ExitCode
+from twinmod.workspace import Workspace
 
 KERNEL = """\
 kernel = "toy"
@@ -81,6 +87,28 @@ def test_one_module_is_on_the_page_of_a_report(host: Host) -> None:
     page = (host.project_dir / "out/report/index.html").read_text()
     assert "<th>old</th>" in page.replace('<th scope="col">', "<th>")
     assert "**1 cells: 2 passed" in (host.project_dir / "out/report/summary.md").read_text()
+
+
+def test_a_cell_has_the_name_that_its_module_turns_out_to_have(host: Host) -> None:
+    cells = (Cell(module="old", label="old"),)
+    configure(host, ALONE)
+    config = fakevm.read_config()
+    (module,) = config.modules
+    driver = replace(config.driver, modules=(replace(module, name=""),))
+    unnamed = msgspec.structs.replace(config, driver=driver)
+    assert model.plan_cells(unnamed) == cells
+    workspace = Workspace(config=config, progress=Quiet())
+    products = workspace.build(workspace.setup(), ("old",))
+    assert [cell.module for cell in model.name_cells(cells, products)] == ["toy_c"]
+
+
+def test_a_project_need_not_state_a_version(host: Host) -> None:
+    configure(host, ALONE)
+    (host.project_dir / "VERSION").unlink()
+    assert host.call("test") == ExitCode.PASSED
+    assert host.read("test/vm-1/results/plan.json")["version"] == ""
+    (host.project_dir / "VERSION").write_text("many\n")
+    assert host.call("build") == ExitCode.USAGE
 
 
 def test_a_test_without_a_rule_that_fails_is_the_exit_code(

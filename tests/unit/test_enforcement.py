@@ -9,7 +9,7 @@ import pytest
 from twinmod.base import process
 from twinmod.base.process import Command
 from twinmod.builds import signing
-from twinmod.builds.product import Product
+from twinmod.builds.product import NeededModule, Product
 from twinmod.builds.signing import Keys
 from twinmod.errors import ConfigError
 from twinmod.kernels import kconfig
@@ -145,6 +145,26 @@ def test_a_kernel_that_takes_any_module_has_none_signed(
     assert signing.sign_vm_modules(own, tmp_path / "out/vm") is own
     assert signing.sign_product(own, product) is product
     assert not signed
+
+
+def test_what_a_module_needs_is_signed_with_it_unless_its_distribution_did(
+    own: KernelTree, signed: list[Command], product: Product, tmp_path: Path
+) -> None:
+    paths = {name: tmp_path / f"{name}.ko" for name in ("m", "core", "mc")}
+    for name, path in paths.items():
+        path.write_bytes(name.encode() + (signing.SIGNATURE_MARKER if name == "mc" else b""))
+    needed = tuple(NeededModule(name=name, path=paths[name]) for name in ("core", "mc"))
+    found = signing.sign_product(own, replace(product, path=paths["m"], needed=needed))
+    assert found.path == tmp_path / "signed/m.ko"
+    assert [one.path for one in found.needed] == [tmp_path / "signed/core.ko", paths["mc"]]
+    assert found.needed[0].path.read_bytes() == b"core" + signing.SIGNATURE_MARKER
+    assert len(signed) == 2
+    # It needs no key where all is signed.
+    stock = replace(own, origin=Origin.STOCK, build_dir=tmp_path / "stock")
+    stock.build_dir.mkdir()
+    configure(stock, CONFIG_MODULE_SIG_FORCE="y")
+    whole = replace(product, path=paths["mc"], needed=needed[1:])
+    assert signing.sign_product(stock, whole).path == paths["mc"]
 
 
 def test_a_distributions_modules_are_signed_already_and_need_no_key(

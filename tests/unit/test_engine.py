@@ -2,6 +2,7 @@
 """Variants are built in the background, and run as soon as a VM is worth it; refusals are kept."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import fakevm
 from fakevm import MakeElf
 from twinmod.base.cache import FoundEntry
 from twinmod.base.progress import Progress
-from twinmod.cells.model import Cell, CellResult
+from twinmod.cells.model import Cell, CellResult, TestResult
 from twinmod.errors import BuildError, ConfigError, ExitCode
 from twinmod.experiments import engine, variants
 from twinmod.experiments.engine import Bench, Built, Step
@@ -110,20 +111,42 @@ def test_a_trouble_has_its_evidence_below_it() -> None:
 #: What runs the cells of a test instead of VMs: given the cells' names, returns nothing.
 Watched = Callable[[list[str]], None]
 
+#: What the snapshot has collected, with rules.
+TESTS = [("test_one", ("R1",)), ("test_two", ("R1",))]
+
 STEP: Step[str] = Step(
     name="step",
     plan_cell=lambda name, product: Cell(module=product.module, label=name, tester="c"),
 )
 
 
+def plan_end(cell: Cell) -> CellResult:
+    """Return how a cell ends: the second test of one that is called "bad" fails."""
+    bad = cell.label == "bad"
+    test = TestResult(
+        id="test_two",
+        rules=("R1",),
+        outcome=Outcome.FAILED if bad else Outcome.PASSED,
+        duration_s=0.5,
+    )
+    return CellResult(cell=cell, outcome=test.outcome, tests=(test,))
+
+
+@pytest.fixture
+def orders() -> list[dict[str, tuple[str, ...]]]:
+    """What each run was told of the order of its tests, by the name of a cell."""
+    return []
+
+
 @pytest.fixture
 def run(
+    orders: list[dict[str, tuple[str, ...]]],
     tmp_path_factory: pytest.TempPathFactory,
     make_elf: MakeElf,
     progress: Progress,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., list[list[str]]]:
-    """Return what runs jobs, all of whose cells pass; it returns the cells of each run."""
+    """Return what runs jobs, ended by plan_end(); it returns the cells of each run."""
     host = fakevm.make_host(tmp_path_factory, make_elf, monkeypatch)
     made = fakevm.make_bench(host, progress)
     product = made.products[0]
@@ -136,15 +159,15 @@ def run(
         cloned: bool = False,
         **values: Any,
     ) -> list[list[str]]:
-        found = FoundEntry(kind="snapshot", key="toy", path=made.out_dir, record={})
+        found = FoundEntry(kind="snapshot", key="toy", path=made.out_dir, record={"tests": TESTS})
         setting = replace(made.setting, snapshot=found if cloned else None)
 
         def run_cells(_: Any, work: Any, *__: Any) -> tuple[tuple[CellResult, ...], Boots]:
             names = [cell.label for cell in work.cells]
             runs.append(names)
+            orders.append(dict(work.tests))
             watch(names)
-            ended = (CellResult(cell=cell, outcome=Outcome.PASSED) for cell in work.cells)
-            return tuple(ended), Boots(total=1)
+            return tuple(map(plan_end, work.cells)), Boots(total=1)
 
         def plan_job(job: Callable[[], bool]) -> Callable[[], Built]:
             return lambda: Built(product=product if job() else None)
@@ -153,15 +176,16 @@ def run(
         bench = Bench(
             prepare=lambda: setting,
             limit_s=5.0,
-            out_dir=made.out_dir,
+            out_dir=made.out_dir / "runs",
             progress=progress,
             **values,
         )
         with engine.start_builds({name: plan_job(job) for name, job in jobs.items()}) as builds:
             ran = engine.run_steps(bench, builds, (STEP,))
         assert list(ran) == list(jobs)
-        assert len(bench.boots) == len(runs)
-        return runs
+        done, runs[:] = [*runs], []
+        assert len(bench.boots) == len(done)
+        return done
 
     return run_jobs
 
@@ -176,8 +200,34 @@ def test_a_cell_with_a_clone_of_its_own_runs_while_others_are_built(
 
     jobs = {"a": lambda: True, "b": build_late}
     assert run(jobs, lambda _: began.set(), cloned=True, batch=2) == [["a"], ["b"]]
-    assert "1 of 2 built, 0 run" in told
-    assert told[-1] == "2 of 2 built, 2 run"
+    assert "2 of 2 built, 2 run" in told
+
+
+def test_a_clone_that_takes_long_keeps_no_other_from_running(
+    run: Callable[..., list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    others = Event()
+
+    def watch(names: list[str]) -> None:
+        if names == ["slow"]:
+            assert others.wait(LIMIT_S), "the last one waits for the first"
+        if names == ["last"]:
+            others.set()
+
+    jobs = {name: lambda: True for name in ("slow", "second", "last")}
+    assert sorted(run(jobs, watch, cloned=True)) == [["last"], ["second"], ["slow"]]
+
+
+def test_a_test_that_failed_last_time_runs_first(
+    run: Callable[..., list[list[str]]], orders: list[dict[str, tuple[str, ...]]]
+) -> None:
+    jobs = {"good": lambda: True, "bad": lambda: True}
+    for cloned in (True, True, False):
+        run(jobs, cloned=cloned)
+    assert orders[:2] == [{}, {}]
+    assert sorted(orders[2:4], key=len) == [{}, {"bad/c": ("test_two", "test_one")}]
+    assert orders[4:] == [{}], "what a VM that boots collects is not known"
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,7 @@ def chroot_dir(tmp_path: Path) -> Path:
         "usr/lib/python3.13/test",
         "usr/lib/python3.13/__pycache__",
         "usr/lib/python3.13/config-3.13",
+        "usr/lib/locale/C.utf8",
     ):
         (root / name).mkdir(parents=True)
     for name in ("bin", "sbin", "lib", "lib64"):
@@ -135,6 +136,8 @@ def chroot_dir(tmp_path: Path) -> Path:
         str(library),
     )
     (root / "usr/bin/python3").symlink_to("python3.13")
+    (root / "usr/bin/bash").write_bytes(b"bash")
+    (root / "usr/lib/locale/C.utf8/LC_CTYPE").write_bytes(b"characters")
     (root / "usr/sbin/busybox").write_bytes(b"busybox")
     (root / "usr/bin/busybox").symlink_to("/usr/sbin/busybox")
     for name in ("os.py", "test/t.py", "config-3.13/Makefile"):
@@ -159,6 +162,8 @@ def test_a_whole_root_has_what_its_programs_load_and_no_more(
     assert {name for name, _ in content.files} == {
         "usr/bin/python3.13",
         "usr/sbin/busybox",
+        "usr/bin/bash",
+        "usr/lib/locale/C.utf8/LC_CTYPE",
         "usr/lib/x86_64-linux-gnu/libf.so.1.2",
         "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
         "usr/lib/python3.13/os.py",

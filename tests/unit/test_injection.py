@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-import failures
 from twinmod.base import documents, process
 from twinmod.base.process import Command
 from twinmod.cells import injection
 from twinmod.cells.injection import Failure, InjectionReport, Site
+from twinmod.guest.testing import failures
 from twinmod.kernels import elf
 from twinmod.kernels.elf import Symbol
 

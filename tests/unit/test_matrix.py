@@ -10,6 +10,7 @@ import pytest
 
 from twinmod.base import process, templates
 from twinmod.base.process import Command
+from twinmod.guest.collection import PLUGIN
 from twinmod.project import rules as project_rules
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +60,8 @@ def collected() -> Collected:
         "-c",
         "/dev/null",
         "-p",
+        PLUGIN,
+        "-p",
         "no:cacheprovider",
         "--collect-only",
         "-q",
@@ -66,8 +69,6 @@ def collected() -> Collected:
         "none",
         "--module-path",
         "none",
-        "--tester",
-        "c",
     )
     command = Command(
         argv=(sys.executable, "-c", LISTER, json.dumps(fixed), json.dumps(CHOICES)),
@@ -80,10 +81,10 @@ def collected() -> Collected:
 
 
 LONG = """\
-def test_steps(long_run, beat):
+def test_steps(long_run, mark_step):
     assert long_run
-    beat()
-    beat()
+    mark_step()
+    mark_step()
 """
 
 
@@ -104,16 +105,10 @@ def test_a_long_test_has_its_heartbeat_where_it_is_told_to(tmp_path: Path) -> No
         "-c",
         "/dev/null",
         "-p",
-        "conftest",
+        PLUGIN,
         "-p",
         "no:cacheprovider",
         "-q",
-        "--module",
-        "none",
-        "--module-path",
-        "none",
-        "--tester",
-        "c",
         "--long",
         "--marks",
         "3",
@@ -122,7 +117,7 @@ def test_a_long_test_has_its_heartbeat_where_it_is_told_to(tmp_path: Path) -> No
         argv=argv,
         purpose="the long test did not pass",
         timeout_s=60,
-        environment=(("PYTHONPATH", f"{MATRIX}:{PACKAGES}"), ("PYTHONDONTWRITEBYTECODE", "1")),
+        environment=(("PYTHONPATH", str(PACKAGES)), ("PYTHONDONTWRITEBYTECODE", "1")),
     )
     process.run(command)
     assert beats_path.read_bytes() == b".."

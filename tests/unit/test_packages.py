@@ -16,6 +16,7 @@ import pytest
 from twinmod.base import archives, process, templates
 from twinmod.base.process import Command
 from twinmod.builds import build
+from twinmod.builds import sources as builds_sources
 from twinmod.errors import ConfigError, MissingToolError
 from twinmod.project import config as project_config
 from twinmod.release import index, packages
@@ -190,7 +191,7 @@ def test_a_package_has_every_file_that_the_vm_s_build_reads(tmp_path: Path) -> N
     project = project_config.read_config(PROJECT_DIR)
     for module in project.modules:
         shutil.copytree(PROJECT_DIR / module.sources, tmp_path / module.sources)
-        for suffix in build.SOURCE_SUFFIXES:
+        for suffix in builds_sources.SOURCE_SUFFIXES:
             (tmp_path / module.sources / f"extra{suffix}").write_text(f"/* {suffix} */\n")
         (tmp_path / module.sources / "notes.txt").write_text("not for the kernel\n")
     sources = packages.read_sources(tmp_path)
@@ -198,7 +199,7 @@ def test_a_package_has_every_file_that_the_vm_s_build_reads(tmp_path: Path) -> N
     for module in project.modules:
         name = index.plan_package_name(module.name)
         built = dict(build.read_sources(module, tmp_path))
-        assert f"extra{build.SOURCE_SUFFIXES[-1]}" in built
+        assert f"extra{builds_sources.SOURCE_SUFFIXES[-1]}" in built
         trees = [packages.plan_tree(RELEASE, sources, f"{name}-dkms")]
         trees += [plan.files for plan in tarballs if plan.file_name.startswith(f"{name}-0")]
         trees += [

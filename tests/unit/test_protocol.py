@@ -214,7 +214,7 @@ def test_a_plan_without_one_of_its_keys_is_refused(name: str) -> None:
         ({"limit_s": "15"}, "Plan.limit_s cannot be '15'"),
         ({"cells": {}}, "Plan.cells cannot be {}"),
         ({"cells": [{}]}, "PlannedCell has no 'job'"),
-        ({"modules": {"m": {"file": "x"}}}, "PlannedModule has unknown 'file', no 'path'"),
+        ({"modules": {"m": {"file": "x"}}}, "PlannedModule has unknown 'file', no 'parameters'"),
         ({"testers": []}, "Plan.testers cannot be []"),
         ({"testers": {"c": 1}}, "Plan.testers cannot be 1"),
     ],

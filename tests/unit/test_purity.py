@@ -146,9 +146,9 @@ def test_what_is_named_as_pure_reads_nothing(functions: Functions) -> None:
     ("name", "read"),
     [
         ("kernels.packages.prepare_apt", "os.environ"),
-        ("builds.build.list_sources", ".is_file"),
+        ("builds.build.list_modules", ".rglob"),
         # in what it calls, in another module
-        ("workspace.Workspace.read_version", ".read_bytes"),
+        ("workspace.Workspace.read_version", ".exists"),
     ],
 )
 def test_a_function_that_reads_is_known(functions: Functions, name: str, read: str) -> None:

@@ -155,6 +155,8 @@ def test_the_test_report_says_what_ran_on_which_kernel(
             "sha256": product.sha256,
             "watched_by": [],
             "not_seen_by": [],
+            "parameters": [],
+            "needed": [],
         }
     ]
 

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from twinmod import errors
-from twinmod.base import process
+from twinmod.base import files, process, templates
 from twinmod.base.cache import CacheEntry, Made
 from twinmod.base.sandbox import Chroot
-from twinmod.errors import BuildError, ConfigError
+from twinmod.errors import BuildError, ConfigError, ExitCode
 from twinmod.project import model
 from twinmod.userland import packages, programs
 from twinmod.userland import testers as userland_testers
 from twinmod.userland.testers import Tools
 
-#: A conftest.py that takes what the matrix is told.
 CHECKOUT = Path(__file__).resolve().parents[2]
 
+#: A conftest.py of the time when a project had to bring the options itself.
 OPTIONS = """\
 def pytest_addoption(parser):
     for name in ("--module", "--module-path", "--tester", "--marks"):
@@ -156,10 +156,17 @@ def test_a_tester_is_built_without_any_network(
     assert settings["MATURIN_NO_INSTALL_RUST"] == "1"
 
 
-def test_a_c_file_of_the_matrix_becomes_a_static_32_bit_program_and_no_other_file_does() -> None:
-    names = ("matrix/compat32.c", "matrix/compat.py", "uapi/mdriver.h", "package/twinmod/x.c")
-    program, compiled = programs.plan_compile(names)
+def test_a_c_file_of_the_matrix_becomes_a_static_program_and_no_other_file_does() -> None:
+    names = (
+        *("matrix/compat.m32.c", "matrix/more/call.c", "matrix/more/_shared.c", "matrix/run.sh"),
+        *("matrix/compat.py", "uapi/mdriver.h", "package/twinmod/x.c"),
+    )
+    program_32, program, compiled = programs.plan_compile(names)
     assert program == (
+        *("gcc", "-static", "-O2", "-Wall", "-pthread", "-D_GNU_SOURCE=", "-I/twinmod/uapi"),
+        *("-o", "/twinmod/matrix/more/call", "/twinmod/matrix/more/call.c"),
+    )
+    assert program_32 == (
         "gcc",
         "-m32",
         "-static",
@@ -174,8 +181,8 @@ def test_a_c_file_of_the_matrix_becomes_a_static_32_bit_program_and_no_other_fil
         "-Werror",
         "-I/twinmod/uapi",
         "-o",
-        "/twinmod/matrix/compat32",
-        "/twinmod/matrix/compat32.c",
+        "/twinmod/matrix/compat.m32",
+        "/twinmod/matrix/compat.m32.c",
     )
     assert compiled[:3] == ("python3", "-m", "compileall")
 
@@ -189,6 +196,24 @@ def test_a_matrix_without_a_test_is_a_project_that_lacks_one(tmp_path: Path) -> 
     assert error.message == "the matrix has no test"
     assert error.facts == (("folder", str(tmp_path)),)
     assert "test_NAME.py" in error.hint
+
+
+def test_a_test_in_c_that_does_not_compile_is_named_as_its_author_knows_it(tmp_path: Path) -> None:
+    write(tmp_path, "more/read.c")
+    output = "/twinmod/matrix/more/read.c: In function 'main':\n"
+    output += "/twinmod/matrix/more/read.c:3:9: error: 'x' undeclared\n"
+    (argv, compiled) = programs.plan_compile(("matrix/more/read.c",))
+    error = programs.find_compile_error(tmp_path, argv, output)
+    assert error.exit_code == ExitCode.BUILD_FAILED
+    assert error.message == "test more/read.c does not compile"
+    text = errors.render_error(error)
+    assert f"{tmp_path}/more/read.c:3:9: error: 'x' undeclared" in text
+    assert "gcc" not in text
+    assert error.hint == ""
+    error = programs.find_compile_error(tmp_path, argv, "ld: undefined reference to `main'\n")
+    assert error.hint == "a file that others include has a name that begins with _"
+    error = programs.find_compile_error(tmp_path, compiled, "SyntaxError")
+    assert error.message == "the agent was not compiled"
 
 
 def test_tests_that_do_not_import_are_named_as_their_author_knows_them(tmp_path: Path) -> None:
@@ -207,10 +232,10 @@ def test_tests_that_do_not_import_are_named_as_their_author_knows_them(tmp_path:
 @pytest.mark.parametrize(
     ("files", "status", "words"),
     [
-        ({}, 4, "the matrix has no test"),
-        ({"conftest.py": OPTIONS}, 5, "the matrix has no test"),
-        ({"test_x.py": "def test_x(): pass"}, 4, "must take the options --module, "),
-        ({"conftest.py": OPTIONS, "test_x.py": "def test_x(: pass"}, 2, "SyntaxError"),
+        ({}, 5, "the matrix has no test"),
+        ({"helper.py": "", "_lib.sh": "", "_x.c": "", "y.m32.c": ""}, 5, "the matrix has no test"),
+        ({"conftest.py": OPTIONS, "test_x.py": ""}, 1, "must not add options that twinmod adds"),
+        ({"test_x.py": "def test_x(: pass"}, 2, "SyntaxError"),
         (
             {"conftest.py": "import nothing_such", "test_x.py": ""},
             4,
@@ -232,6 +257,7 @@ def test_what_pytest_says_of_a_matrix_is_in_the_error(
         environment=(
             ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),
             ("PYTHONDONTWRITEBYTECODE", "1"),
+            ("PYTHONPATH", str(templates.PACKAGE_DIR.parent)),
         ),
     )
     found, output = process.run_unchecked(command)
@@ -264,10 +290,29 @@ def test_a_selection_that_leaves_no_test_says_which_mark_is_missing(
 
 
 def test_the_programs_are_as_old_as_the_headers_that_they_include(tmp_path: Path) -> None:
-    write(tmp_path, "compat32.c")
+    write(tmp_path, "compat.m32.c")
     files = programs.read_programs(tmp_path, (("c_module/mdriver.h", b"#define X"),))
-    assert ("matrix/compat32.c", b"compat32.c") in files
+    assert ("matrix/compat.m32.c", b"compat.m32.c") in files
     assert files[-1] == ("uapi/mdriver.h", b"#define X")
+
+
+def test_the_programs_are_as_old_as_the_executable_bits_of_the_tests(
+    root: Chroot, tmp_path: Path
+) -> None:
+    write(tmp_path, "helper", "more/run.sh")
+    site = make_entry("python")
+
+    def read_key() -> str:
+        return programs.prepare_entry(root, site, tmp_path, ()).key
+
+    keys = [read_key()]
+    for name in ("helper", "more/run.sh"):
+        (tmp_path / name).chmod(0o755)
+        keys.append(read_key())
+    assert len(set(keys)) == 3
+    assert files.list_executables(tmp_path) == ("helper", "more/run.sh")
+    (tmp_path / "more/run.sh").chmod(0o611)
+    assert files.list_executables(tmp_path) == ("helper",)
 
 
 def test_a_project_without_locked_crates_is_refused_with_what_to_do(
@@ -276,9 +321,3 @@ def test_a_project_without_locked_crates_is_refused_with_what_to_do(
     with pytest.raises(ConfigError) as caught:
         packages.prepare_crates(root, tmp_path)
     assert caught.value.hint.startswith("cargo generate-lockfile")
-
-
-@pytest.mark.parametrize("folder", ["tests/matrix", "zoo"])
-def test_the_tests_of_a_cell_take_every_option_that_the_agent_gives(folder: str) -> None:
-    text = (CHECKOUT / folder / "conftest.py").read_text()
-    assert [name for name in programs.OPTIONS if f'addoption("{name}"' not in text] == []

@@ -7,14 +7,17 @@ it is in a run. See tests/fakevm.
 
 import json
 import os
+import stat
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import configuration
 
 import fakevm
 from fakevm import BOOT, CELLS, KILL, RULES, SILENCE, Host, MakeElf
+from twinmod.base import cache
 from twinmod.base.progress import Progress
 from twinmod.bench import figures
 from twinmod.differential import explorer
@@ -74,6 +77,44 @@ def test_a_run_of_the_matrix_ends_in_a_table_a_report_and_junit(
     assert (host.project_dir / "out/.lock").exists(), "two runs may write into one folder"
     assert host.vms == ["test/vm-1"]
     assert not host.left
+
+
+@pytest.fixture
+def matrix_dir(host: Host) -> Iterator[Path]:
+    """The folder of the tests; what a test adds to it is gone afterwards."""
+    folder = host.project_dir / "matrix"
+    before = {*folder.iterdir()}
+    yield folder
+    for path in {*folder.iterdir()} - before:
+        path.unlink()
+
+
+def test_programs_among_the_tests_are_compiled_and_keep_their_executable_bits(
+    host: Host, matrix_dir: Path
+) -> None:
+    for name in ("call.c", "_shared.c", "old.m32.c", "run.sh", "plain.sh"):
+        (matrix_dir / name).write_text("")
+    (matrix_dir / "run.sh").chmod(0o755)
+    assert host.call("test") == ExitCode.PASSED
+    found = cache.find_cache_dir().glob("programs/*/matrix")
+    (made,) = (path for path in found if (path / "run.sh").exists())
+    files = {path.name: path for path in made.iterdir() if path.is_file()}
+    compiled = {name for name, path in files.items() if path.read_bytes() == b"a program"}
+    assert compiled == {"call", "old.m32"}
+    modes = {name: files[name].stat().st_mode & stat.S_IXUSR for name in ("run.sh", "plain.sh")}
+    assert modes == {"run.sh": stat.S_IXUSR, "plain.sh": 0}
+
+
+def test_a_test_in_c_that_does_not_compile_ends_a_run_before_a_vm(
+    host: Host, matrix_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (matrix_dir / "call.c").write_text("")
+    host.refuse("call", "/twinmod/matrix/call.c:3:9: error: 'x' undeclared\n")
+    assert host.call("test") == ExitCode.BUILD_FAILED
+    said = capsys.readouterr().err
+    assert "error: test call.c does not compile\n" in said
+    assert f"{matrix_dir}/call.c:3:9: error: 'x' undeclared" in said
+    assert host.vms == []
 
 
 def test_a_run_without_a_verb_has_a_report_without_phases(host: Host, progress: Progress) -> None:

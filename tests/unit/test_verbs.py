@@ -37,6 +37,7 @@ from twinmod.kernels.model import Kernel, KernelTree
 from twinmod.matrix import report, run
 from twinmod.project import config as project_config
 from twinmod.project.config import Config
+from twinmod.project.model import Language
 from twinmod.ui import cli, command
 from twinmod.userland import entries, native, programs, testers
 from twinmod.vm import boot, gdb, machine, recording, running, session, shell
@@ -76,7 +77,7 @@ class World:
         return Product(
             module=plan.module.name,
             label=plan.module.label,
-            language=plan.language,
+            language=plan.language or Language.C,
             path=plan.product_path,
             size_bytes=1,
             sha256="0" * 64,

@@ -11,7 +11,7 @@ import pytest
 
 from twinmod.base import cache
 from twinmod.base.sandbox import Chroot
-from twinmod.builds.product import Product
+from twinmod.builds.product import NeededModule, Product
 from twinmod.cells import outcomes
 from twinmod.cells import transcript as cells_transcript
 from twinmod.cells.model import Cell, DifferentialCell, YardsticksCell
@@ -244,7 +244,7 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
                 "job": {"kind": "differential", "package": "differential"},
             },
         ],
-        "modules": {"mdriver_c": {"path": "/twinmod/module/mdriver_c.ko"}},
+        "modules": {"mdriver_c": {"path": "/twinmod/module/mdriver_c.ko", "parameters": ""}},
         "testers": {"c": "mdriver_tester_c", "rust": "mdriver_tester_rust"},
         "matrix": "/twinmod/matrix",
         "version": "0.1.0",
@@ -252,7 +252,44 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
         "magic": "/twinmod/native/magic.so",
         "loop": "/twinmod/native/loop",
         "counted": False,
+        "needed": {},
     }
+
+
+def test_the_agent_is_told_parameters_and_what_is_loaded_first_and_has_its_files(
+    setting: boot.Setting, work: boot.MatrixWork, product: Product, tmp_path: Path
+) -> None:
+    needed = tuple(
+        NeededModule(name=name, path=tmp_path / f"{name}.ko", parameters=("debug=1",))
+        for name in ("mc", "videodev")
+    )
+    module = replace(product, needed=needed, parameters=("line=80", "name=a"))
+    other = replace(module, module="other", parameters=(), needed=needed[:1])
+    both = replace(work, products=(module, other))
+    plan = boot.plan_agent(setting, both)
+    assert plan.modules["mdriver_c"].parameters == "line=80 name=a"
+    assert plan.modules["other"].parameters == ""
+    assert [(name, m.path, m.parameters) for name, m in plan.needed.items()] == [
+        ("mc", "/twinmod/needed/mc.ko", "debug=1"),
+        ("videodev", "/twinmod/needed/videodev.ko", "debug=1"),
+    ]
+    parts = boot.plan_parts(setting, both.products)
+    for one in needed:
+        assert parts[f"needed/{one.name}.ko"] == one.path
+        one.path.write_bytes(one.name.encode())
+    given = clone.read_modules((replace(module, path=tmp_path / "mc.ko"),))
+    assert given["/twinmod/needed/videodev.ko"] == b"videodev"
+    assert set(given) == {
+        "/twinmod/module/mdriver_c.ko",
+        "/twinmod/needed/mc.ko",
+        "/twinmod/needed/videodev.ko",
+    }
+
+
+def test_a_module_under_test_is_not_also_loaded_first(product: Product) -> None:
+    needed = NeededModule(name="core", path=Path("/core.ko"))
+    core = replace(product, module="core")
+    assert boot.plan_needed((replace(product, needed=(needed,)), core)) == {}
 
 
 def test_the_agent_is_told_what_to_measure_by_name(

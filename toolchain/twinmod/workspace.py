@@ -16,6 +16,7 @@ from twinmod.base.sandbox import Chroot
 from twinmod.builds import build as builds_build
 from twinmod.builds import lint as builds_lint
 from twinmod.builds import signing
+from twinmod.builds.needs import Builder, require_apart
 from twinmod.builds.product import Product
 from twinmod.cells import model, selection
 from twinmod.errors import ConfigError, MissingToolError, TwinmodError, VmLostError
@@ -251,26 +252,23 @@ class Workspace:
     def read_version(self) -> str:
         """Return what the modules say as their version: the public part of the project's.
 
+        It is "" for a project that states none.
+
         Raises:
-            ConfigError: The project states none.
+            ConfigError: The project states one that a distribution cannot have.
         """
-        return versions.plan_base(versions.read_version(self.config.root_dir))
+        found = versions.find_version(self.config.root_dir)
+        return versions.plan_base(found) if found else ""
 
     def prepare_builds(
         self, tree: KernelTree, labels: tuple[str, ...]
     ) -> tuple[builds_build.BuildPlan, ...]:
-        """Plan the build of the modules of some labels."""
+        """Plan the build of the modules of some labels; the distribution's have none."""
         config, version = self.config, self.read_version()
         return tuple(
-            builds_build.plan_build(
-                module,
-                tree,
-                builds_build.read_sources(module, config.root_dir),
-                self.out_dir,
-                version,
-            )
+            builds_build.prepare_build(module, tree, config.root_dir, self.out_dir, version)
             for module in config.modules
-            if module.label in labels
+            if module.label in labels and not module.stock
         )
 
     def show_builds(self, labels: tuple[str, ...] = ()) -> str:
@@ -296,14 +294,33 @@ class Workspace:
 
     def build_unsigned(self, prepared: Prepared, labels: tuple[str, ...]) -> tuple[Product, ...]:
         """Build modules as make leaves them."""
-        plans = self.prepare_builds(prepared.tree, labels)
-        return tuple(builds_build.build(plan, self.progress) for plan in plans)
+        builder = self.prepare_builder(prepared)
+        wanted = (module for module in self.config.modules if module.label in labels)
+        products = tuple(builder.make(module) for module in wanted)
+        require_apart(products)
+        return products
+
+    def prepare_builder(self, prepared: Prepared) -> Builder:
+        """Return what makes the project's modules for a kernel that is there."""
+        kernel = find.choose_kernel(
+            self.config, lambda one: replace(self, config=one).ensure_root()
+        )
+        return Builder(
+            tree=prepared.tree,
+            find_modules=lambda: kernel.ensure_modules(self.progress),
+            project_dir=self.config.root_dir,
+            out_dir=self.out_dir,
+            version=self.read_version(),
+            progress=self.progress,
+        )
 
     def lint(self, prepared: Prepared) -> None:
         """Hold the modules' and Rust testers' sources to the kernel's and clippy's checks."""
         labels = self.require_labels(prepared.tree)
         for plan in self.prepare_builds(prepared.tree, labels):
-            builds_lint.lint(plan, self.progress)
+            # The kernel's own code is as its maintainers want it.
+            if plan.module.sources:
+                builds_lint.lint(plan, self.progress)
         for spec, tools in entries.prepare_tools(self.config, prepared.chroot):
             if tools.crates is not None:
                 userland_testers.lint(spec, tools, self.config.root_dir, self.progress)
@@ -395,9 +412,10 @@ class Workspace:
         )
         setting = self.environment(prepared)
         entry = snapshot.prepare_snapshot(setting, base)
+        products = self.build(prepared, (cells[0].label,))
         work = boot.MatrixWork(
-            cells=cells[:1],
-            products=self.build(prepared, (cells[0].label,)),
+            cells=model.name_cells(cells[:1], products),
+            products=products,
             limit_s=self.config.vm.test_timeout_s,
         )
         found = snapshot.use(entry, setting.tree.name, self.progress)

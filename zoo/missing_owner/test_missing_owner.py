@@ -3,7 +3,7 @@
 
 import pytest
 
-from twinmod.guest.modules import Module
+from twinmod.guest.testing import Module
 from zoo_device import Device
 
 

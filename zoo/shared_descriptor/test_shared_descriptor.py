@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from twinmod.guest.modules import Module
+from twinmod.guest.testing import Module
 
 THREADS = 4
 INCREMENTS = 20_000

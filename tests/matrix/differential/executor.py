@@ -21,7 +21,7 @@ from differential.steps import (
     split,
     tell,
 )
-from memory import PROT_NONE, PROT_READ, PROT_WRITE, Mapping, Memory
+from twinmod.guest.testing.memory import PROT_NONE, PROT_READ, PROT_WRITE, Mapping, Memory
 
 if TYPE_CHECKING:
     from mdriver_tester_c import Device

@@ -20,7 +20,7 @@ from contract import (
 )
 from differential.model import OFFSET_MAX, Model
 from differential.steps import CLIFF, FILES, MAPPINGS, PIPE, SEEDS, Answer, Step
-from memory import BAD_ADDRESSES
+from twinmod.guest.testing.memory import BAD_ADDRESSES
 
 # Devices that a run is made with: one page, a few with borders everywhere, and the default.
 SIZES = (PAGE, 5 * PAGE, SIZE)

@@ -8,6 +8,7 @@ import errno
 import fnmatch
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -44,6 +45,15 @@ def list_files(folder: Path) -> tuple[Path, ...]:
 def read_files(folder: Path) -> tuple[tuple[str, bytes], ...]:
     """Return (relative path, content) of a folder's files, sorted, without what builds leave."""
     return tuple((str(path.relative_to(folder)), path.read_bytes()) for path in list_files(folder))
+
+
+def list_executables(folder: Path) -> tuple[str, ...]:
+    """Return the relative paths of a folder's files that their owner may execute, sorted."""
+    return tuple(
+        str(path.relative_to(folder))
+        for path in list_files(folder)
+        if path.stat().st_mode & stat.S_IXUSR
+    )
 
 
 def plan_digest(beginning: str, files: Iterable[tuple[str, bytes]]) -> str:

@@ -94,14 +94,23 @@ def plan_count(works: int, *, racing: bool = False) -> int:
 
 
 def run_all(
-    works: tuple[Callable[[Progress], Result], ...], title: str, progress: Progress
+    works: tuple[Callable[[Progress], Result], ...],
+    title: str,
+    progress: Progress,
+    lead: Callable[[], str] = lambda: "",
 ) -> tuple[Result, ...]:
     """Run works at the same time, each in a lane of its own; return their results in that order.
+
+    Args:
+        works: Each gets the progress of its lane.
+        title: Of the phase that they are together.
+        progress: Told of it.
+        lead: Returns what is shown before the lanes.
 
     Raises:
         Exception: What the first work that failed raised; the others were ended.
     """
-    board = Board(progress, len(works))
+    board = Board(progress, len(works), lead)
     with progress.phase(title), ThreadPoolExecutor(len(works)) as pool:
         futures = [pool.submit(work, Lane(board, number)) for number, work in enumerate(works)]
         try:

@@ -40,6 +40,15 @@ def parse_version(text: str) -> Version:
     return found
 
 
+def find_version(project_dir: Path) -> str:
+    """Return the version that a project states, "" for one without a file that does.
+
+    Raises:
+        ConfigError: The file states none.
+    """
+    return read_version(project_dir) if (project_dir / FILE).exists() else ""
+
+
 def read_version(project_dir: Path) -> str:
     """Return the version that a project states.
 

@@ -180,6 +180,7 @@ def run_counter(
         cells_model.plan_cells(config), workspace.find_absences(prepared.tree)
     )
     products = workspace.build(prepared, labels)
+    cells = cells_model.name_cells(cells, products)
     setting = workspace.prepare_clones(prepared, workspace.environment(prepared))
     out_dir = workspace.out_dir / "counter"
     shutil.rmtree(out_dir, ignore_errors=True)

@@ -245,6 +245,7 @@ def run_bench(workspace: Workspace, wanted: Wanted) -> tuple[BenchReport, tuple[
         cells_model.plan_cells(config), workspace.find_absences(prepared.tree)
     )
     products = workspace.build(prepared, labels)
+    cells = cells_model.name_cells(cells, products)
     setting = workspace.environment(prepared)
     parameters = (*setting.tree.parameters, *wanted.parameters.split())
     setting = replace(

@@ -8,6 +8,17 @@ from twinmod.project.model import Language
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NeededModule:
+    """A module that is loaded before another one, as a file that a VM can load."""
+
+    # The kernel's name of it.
+    name: str
+    path: Path
+    # What the kernel is given at its load: name=value.
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
     """A built kernel module that was looked at and is what it claims to be."""
 
@@ -30,6 +41,12 @@ class Product:
     # What of the kernel's own checks sees the module's code, and what is there and does not.
     watchers: tuple[str, ...] = ()
     blind: tuple[str, ...] = ()
+    # The modules that its file names as those it takes symbols from.
+    depends: tuple[str, ...] = ()
+    # Those, and what they depend on: loaded first, in this order.
+    needed: tuple[NeededModule, ...] = ()
+    # What the kernel is given at each load of it: name=value.
+    parameters: tuple[str, ...] = ()
 
     @property
     def file_name(self) -> str:

@@ -11,6 +11,7 @@ from typing import assert_never
 from twinmod.base import commands, files, process, sandbox
 from twinmod.base.process import Command
 from twinmod.base.sandbox import Bind, Chroot, Enter
+from twinmod.builds.build import SIGNED
 from twinmod.builds.product import Product
 from twinmod.errors import ConfigError, MissingToolError
 from twinmod.kernels import kconfig
@@ -23,9 +24,6 @@ NAMESPACE = "twinmod-release"
 
 #: Where a kernel's build left the certificate that it trusts.
 KERNEL_CERTIFICATE = Path("certs/signing_key.x509")
-
-#: The folder of signed modules, beside the unsigned ones.
-SIGNED = "signed"
 
 #: The end of a signed module: MODULE_SIGNATURE_MARKER of include/linux/module_signature.h.
 SIGNATURE_MARKER = b"~Module signature appended~\n"
@@ -299,10 +297,22 @@ def sign_product(tree: KernelTree, product: Product) -> Product:
     if not find_enforcement(tree):
         return product
     target_dir = product.path.parent / SIGNED
-    target_dir.mkdir(exist_ok=True)
-    path = sign_module(find_keys(tree), tree, product.path, target_dir)
+
+    def sign(path: Path) -> Path:
+        # A distribution's are signed already.
+        if is_signed(path):
+            return path
+        target_dir.mkdir(exist_ok=True)
+        return sign_module(find_keys(tree), tree, path, target_dir)
+
+    path = sign(product.path)
+    needed = tuple(replace(one, path=sign(one.path)) for one in product.needed)
     return replace(
-        product, path=path, size_bytes=path.stat().st_size, sha256=files.read_digest(path)
+        product,
+        path=path,
+        size_bytes=path.stat().st_size,
+        sha256=files.read_digest(path),
+        needed=needed,
     )
 
 

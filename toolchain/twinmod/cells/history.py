@@ -14,6 +14,9 @@ from twinmod.cells.outcomes import GOOD
 #: What a test takes as long as nobody knows.
 USUAL_S = 0.1
 
+#: What pytest and the agent take between two tests, when emulated.
+BETWEEN_S = 0.01
+
 
 class History(Part, frozen=True, kw_only=True):
     """What earlier runs on one kernel tell of tests, by their names."""
@@ -52,6 +55,9 @@ def add_results(known: History, results: Iterable[CellResult]) -> History:
 
 
 def find_seconds(known: History, tests: Iterable[str]) -> Mapping[str, float]:
-    """Return how long each test takes; one that never ran takes what the others take on average."""
+    """Return how long a run has to do with each test, by its name.
+
+    One that never ran takes what the others take on average.
+    """
     usual = sum(known.seconds.values()) / len(known.seconds) if known.seconds else USUAL_S
-    return {test: known.seconds.get(test, usual) for test in tests}
+    return {test: known.seconds.get(test, usual) + BETWEEN_S for test in tests}

@@ -41,7 +41,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """One point of a path that was made to fail; tests/matrix/failures.py writes them."""
+    """One point of a path that was made to fail; guest/testing/failures.py writes them."""
 
     module: str
     path: str

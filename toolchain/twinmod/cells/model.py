@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A cell, and what came of it."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from twinmod.builds.product import Product
 from twinmod.guest.faults import KernelFault
 from twinmod.guest.protocol import Count, Outcome, Passes, Segments, Turns
 from twinmod.project.config import Config
@@ -141,7 +143,13 @@ def plan_cells(config: Config) -> tuple[Cell, ...]:
     """
     testers = tuple(tester.name for tester in config.testers) or ("",)
     return tuple(
-        Cell(module=module.name, label=module.label, tester=tester)
+        Cell(module=module.name or module.label, label=module.label, tester=tester)
         for module in config.modules
         for tester in testers
     )
+
+
+def name_cells(cells: tuple[Cell, ...], products: Iterable[Product]) -> tuple[Cell, ...]:
+    """Return cells with the names that their modules have once they are built."""
+    names = {product.label: product.module for product in products}
+    return tuple(replace(cell, module=names.get(cell.label, cell.module)) for cell in cells)

@@ -91,6 +91,13 @@ def select_tests(cell: Cell, tests: Tests) -> tuple[str, ...]:
     )
 
 
+def plan_failed_first(cell: Cell, tests: Tests, known: History) -> tuple[str, ...]:
+    """Return the names of a cell's tests, first those that failed last time; () if none did."""
+    names, failed = select_tests(cell, tests), frozenset(known.failed.get(cell.name, ()))
+    first = tuple(name for name in names if name in failed)
+    return (*first, *(name for name in names if name not in failed)) if first else ()
+
+
 def divide(
     names: tuple[str, ...], seconds: Mapping[str, float], count: int
 ) -> tuple[tuple[str, ...], ...]:

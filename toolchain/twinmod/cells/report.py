@@ -117,6 +117,9 @@ class ModuleEntry(Part, frozen=True, kw_only=True):
     # What of the kernel's own checks sees its code, and what is there and does not.
     watched_by: tuple[str, ...]
     not_seen_by: tuple[str, ...]
+    # What it was given at each load, and the modules that were loaded before it, in that order.
+    parameters: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
 
 
 class Totals(Part, frozen=True, kw_only=True):
@@ -196,6 +199,8 @@ def plan_modules(products: tuple[Product, ...]) -> tuple[ModuleEntry, ...]:
             sha256=p.sha256,
             watched_by=p.watchers,
             not_seen_by=p.blind,
+            parameters=p.parameters,
+            needed=tuple(module.name for module in p.needed),
         )
         for p in products
     )

@@ -6,13 +6,13 @@ they run in, and judges how those ended.
 """
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import takewhile
 from pathlib import Path
+from threading import Lock
 from typing import Generic, TypeVar
 
 from twinmod.base import documents, parallel
@@ -21,11 +21,12 @@ from twinmod.base.progress import Progress, Quiet
 from twinmod.builds import build, signing
 from twinmod.builds.build import BuildPlan
 from twinmod.builds.product import Product
-from twinmod.cells import outcomes
+from twinmod.cells import history, outcomes, parts
+from twinmod.cells.history import History
 from twinmod.cells.model import AnyCell, Cell, CellResult
 from twinmod.errors import BuildError
 from twinmod.experiments import variants as experiments_variants
-from twinmod.vm import boot, running
+from twinmod.vm import pool, running, snapshot
 from twinmod.vm.boot import MatrixWork, Setting
 from twinmod.vm.options import RunOptions
 from twinmod.vm.session import Boots
@@ -156,24 +157,19 @@ class Builds(Generic[Variant]):
             progress.detail(f"{number} of {len(self._tasks)} built")
             yield self.find(variant)
 
-    def iterate_ready(
-        self, least: int, most: int, progress: Progress
-    ) -> Iterator[tuple[Variant, ...]]:
-        """Yield variants that are built, as soon as there are some; each once, in their order.
+    def iterate_batches(self, size: int, progress: Progress) -> Iterator[tuple[Variant, ...]]:
+        """Yield so many variants at a time, as soon as they are built; each once, in their order.
 
         Args:
-            least: How many at the least, as far as there are so many.
-            most: How many at the most.
+            size: How many, as far as there are so many.
             progress: Told before each wait.
         """
-        pending = self.variants
-        while pending:
-            for variant in pending[:least]:
+        for first in range(0, len(self.variants), size):
+            batch = self.variants[first : first + size]
+            for variant in batch:
                 progress.detail("")
                 self.find(variant)
-            ready = tuple(takewhile(lambda v: self._tasks[v].done(), pending[:most]))
-            yield ready
-            pending = pending[len(ready) :]
+            yield batch
 
 
 @contextmanager
@@ -262,6 +258,31 @@ class Bench:
         """What every VM is made of."""
         return self.prepare()
 
+    @property
+    def history_path(self) -> Path:
+        """Where it stands which tests failed last time: beside the folder of this time's VMs."""
+        return self.out_dir.with_name("history.json")
+
+    @cached_property
+    def known(self) -> History:
+        """Which tests failed last time."""
+        return history.read_history(self.history_path)
+
+    def keep_history(self, results: Iterable[CellResult]) -> None:
+        """Write down which tests failed this time."""
+        history.write_history(self.history_path, self.known, results)
+
+    def plan_tests(self, cells: Collection[Cell]) -> dict[str, tuple[str, ...]]:
+        """Return, by the name of a cell that failed tests last time, its tests, those first.
+
+        Only a VM that goes on from a snapshot has tests that are known before it runs.
+        """
+        if self.setting.snapshot is None:
+            return {}
+        tests = snapshot.read_tests(self.setting.snapshot)
+        planned = (parts.plan_failed_first(cell, tests, self.known) for cell in cells)
+        return {cell.name: names for cell, names in zip(cells, planned, strict=True) if names}
+
     def run(self, name: str, work: MatrixWork, progress: Progress) -> dict[AnyCell, CellResult]:
         """Run cells; those that ended a VM which was not theirs from its start run once more.
 
@@ -341,6 +362,7 @@ def run_steps(
             if next(_iterate_wanted(step, builds, builds.variants, results), None) is not None:
                 with bench.progress.phase(f"{step.name} ({setting.accelerator.name})"):
                     _run_step(bench, builds, step, results)
+        bench.keep_history(result for ended in results.values() for result in ended)
     return {v: Ran(built=builds.find(v), results=results.get(v, ())) for v in builds.variants}
 
 
@@ -361,25 +383,73 @@ def _run_step(
     bench: Bench, builds: Builds[Variant], step: Step[Variant], results: Results[Variant]
 ) -> None:
     """Run the cells of a step as they are built; add how they ended to the results."""
-    done: dict[Variant, CellResult] = {}
-    total = len(builds.variants)
-    cloned = bench.setting.snapshot is not None
-    least, most = (1, total) if cloned else (bench.batch or total,) * 2
-    board = parallel.Board(
-        bench.progress, 1, lambda: f"{builds.done} of {total} built, {len(done)} run"
-    )
-    lane = parallel.Lane(board, 0)
-    for number, ready in enumerate(builds.iterate_ready(least, most, lane), 1):
-        products = dict(_iterate_wanted(step, builds, ready, results))
-        cells = {variant: step.plan_cell(variant, p) for variant, p in products.items()}
-        work = boot.MatrixWork(
+    running = _Running(bench=bench, builds=builds, step=step, results=results)
+    if bench.setting.snapshot is None:
+        running.run_batches()
+    else:
+        running.run_clones()
+    for variant, result in running.done.items():
+        results[variant] = (*results.get(variant, ()), result)
+
+
+@dataclass(kw_only=True)
+class _Running(Generic[Variant]):
+    """A step whose cells are being run."""
+
+    bench: Bench
+    builds: Builds[Variant]
+    step: Step[Variant]
+    # Of earlier steps.
+    results: Results[Variant]
+    done: dict[Variant, CellResult] = field(default_factory=dict)
+    # How often cells were run together.
+    count: int = 0
+    lock: Lock = field(default_factory=Lock)
+
+    def render_state(self) -> str:
+        """Return how far it is."""
+        total = len(self.builds.variants)
+        return f"{self.builds.done} of {total} built, {len(self.done)} run"
+
+    def run_batches(self) -> None:
+        """Run the cells of many variants, which share VMs, after those of others."""
+        bench, builds = self.bench, self.builds
+        size = bench.batch or len(builds.variants)
+        lane = parallel.Lane(parallel.Board(bench.progress, 1, self.render_state), 0)
+        for ready in builds.iterate_batches(size, lane):
+            self.run(dict(_iterate_wanted(self.step, builds, ready, self.results)), lane)
+
+    def run_clones(self) -> None:
+        """Run the cell of each variant, once it is built, in a clone; several at a time."""
+        wanted = _iterate_wanted(self.step, self.builds, self.builds.variants, self.results)
+        most = RunOptions(lanes=1 if self.bench.racing else 0)
+        lanes = pool.find_lanes(self.bench.setting.vm, most)
+
+        def work_off(lane: Progress) -> None:
+            while (taken := self.take(wanted)) is not None:
+                self.run(dict((taken,)), lane)
+
+        title = f"{lanes} clones at a time"
+        parallel.run_all((work_off,) * lanes, title, self.bench.progress, self.render_state)
+
+    def take(self, wanted: Iterator[tuple[Variant, Product]]) -> tuple[Variant, Product] | None:
+        """Return the next variant, as soon as it is built; None: there are no more."""
+        with self.lock:
+            return next(wanted, None)
+
+    def run(self, products: Mapping[Variant, Product], progress: Progress) -> None:
+        """Run the cells of some variants."""
+        with self.lock:
+            self.count += 1
+            name = f"{self.step.name}-{self.count}"
+        cells = {variant: self.step.plan_cell(variant, p) for variant, p in products.items()}
+        work = MatrixWork(
             cells=tuple(cells.values()),
             products=tuple(dict.fromkeys(products.values())),
-            limit_s=bench.limit_s,
-            pytest_args=step.pytest_args,
+            limit_s=self.bench.limit_s,
+            pytest_args=self.step.pytest_args,
+            tests=self.bench.plan_tests(cells.values()),
         )
-        found = bench.run(f"{step.name}-{number}", work, lane)
-        done.update({variant: found[cell] for variant, cell in cells.items()})
-        lane.detail("")
-    for variant, result in done.items():
-        results[variant] = (*results.get(variant, ()), result)
+        found = self.bench.run(name, work, progress)
+        self.done.update({variant: found[cell] for variant, cell in cells.items()})
+        progress.detail("")

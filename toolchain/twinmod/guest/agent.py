@@ -18,9 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn, assert_never
 
-from twinmod.guest import child as guest_child
 from twinmod.guest import (
+    applets,
     collection,
+    devices,
     faults,
     fwcfg,
     leaks,
@@ -30,6 +31,7 @@ from twinmod.guest import (
     protocol,
     waking,
 )
+from twinmod.guest import child as guest_child
 from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
 from twinmod.guest.child import BROKEN, HEARTBEAT_S, Child, GivenUp, Heartbeat
@@ -221,6 +223,13 @@ def list_modules(plan: Plan) -> tuple[Module, ...]:
     )
 
 
+def load_needed(plan: Plan) -> str:
+    """Load what the modules under test need, and note their parameters; return why not, or ""."""
+    known = {**plan.needed, **plan.modules}
+    modules.give({name: module.parameters for name, module in known.items()})
+    return modules.load_needed({name: Path(m.path) for name, m in plan.needed.items()})
+
+
 def reload(module: Module, parameters: str) -> None:
     """Load a module with parameters, after it was unloaded if it was there.
 
@@ -303,8 +312,12 @@ def run_cell(plan: Plan, cell: PlannedCell, held: Collection, stream: Stream) ->
         lambda line: stream.emit(WrittenByProgram(line=line)),
     )
     module = Module(name=cell.module, ko_path=Path(cell.path))
+    problem = load_needed(plan)
+    if isinstance(cell.job, MatrixJob):
+        held.devices_before = devices.read_devices()
     # The differential loads what it needs, as it needs it.
-    problem = modules.find_refusal(module.load) if cell.path else ""
+    if cell.path and not problem:
+        problem = modules.find_refusal(module.load)
     if problem:
         log.read()
         said = "; ".join(faults.parse_line(line).text for line in log.lines[-KERNELS_WORDS:])
@@ -429,6 +442,8 @@ def serve(plan: Plan, held: Collection, stream: Stream) -> None:
 
 def run_shell(plan: Plan) -> None:
     """Load every module and give the console to a person."""
+    if problem := load_needed(plan):
+        print(problem)
     for module in list_modules(plan):
         problem = modules.find_refusal(module.load)
         print(
@@ -447,6 +462,7 @@ def become_shell() -> NoReturn:
     console = os.open("/dev/ttyS0", os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(console, descriptor)
+    applets.install()
     os.execv("/bin/bash", ["bash", "--norc", "-i"])
 
 

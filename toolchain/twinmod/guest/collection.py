@@ -14,12 +14,16 @@ from typing import Any
 
 from twinmod.guest import output
 from twinmod.guest.child import Heartbeat
+from twinmod.guest.devices import Devices
 from twinmod.guest.plugin import PYTEST_SAVINGS, Announcer
 from twinmod.guest.protocol import Alive, MatrixJob, Plan, PlannedCell
 from twinmod.guest.stream import Stream
 
 #: What pytest says while it collects.
 LOG = Path("/tmp/collection.log")
+
+#: What brings options, markers and fixtures.
+PLUGIN = "twinmod.guest.testing.plugin"
 
 #: Which module the matrix is collected for: each cell puts its own in its place.
 NO_MODULE = "collected"
@@ -46,6 +50,8 @@ def plan_common(matrix: str) -> list[str]:
         "--rootdir",
         matrix,
         "-p",
+        PLUGIN,
+        "-p",
         "no:cacheprovider",
         "--tb=short",
         "--strict-markers",
@@ -71,6 +77,8 @@ class Collection:
         self.status = 0
         # Of every test that was collected.
         self.rules: dict[str, tuple[str, ...]] = {}
+        # What there was before the module of the next cell was loaded.
+        self.devices_before: Devices | None = None
         self._parser: Any = None
         self._session: Any = None
         self._act: Callable[[], None] = lambda: None
@@ -105,6 +113,7 @@ class Collection:
         config, session = self._session.config, self._session
         options = self._parser.parse(self._plan_arguments(cell, job, heartbeat))
         vars(config.option).update(vars(options))
+        vars(config.option)["devices_before"] = self.devices_before
         config.pluginmanager.register(Announcer(self.stream, heartbeat, self.rules))
         session.items = self._pick_items(job)
         config.hook.pytest_collection_modifyitems(
@@ -131,14 +140,14 @@ class Collection:
         return int(pytest.ExitCode.OK)
 
     def _pick_items(self, job: MatrixJob) -> list[Any]:
-        """Return the collected tests that a job is for."""
-        tests = frozenset(job.tests)
+        """Return the collected tests that a job is for, in the order that it has them."""
         paths = {Path(self.plan.matrix, name) for name in job.files}
-        return [
-            item
-            for item in self._session.items
-            if (not tests or item.nodeid in tests) and (not paths or item.path in paths)
-        ]
+        items = [item for item in self._session.items if not paths or item.path in paths]
+        if not job.tests:
+            return items
+        order = {name: number for number, name in enumerate(job.tests)}
+        chosen = (item for item in items if item.nodeid in order)
+        return sorted(chosen, key=lambda item: order[item.nodeid])
 
     def _plan_arguments(self, cell: PlannedCell, job: MatrixJob, heartbeat: Heartbeat) -> list[str]:
         """Return the arguments of pytest for one cell."""
@@ -150,6 +159,8 @@ class Collection:
             cell.path,
             "--tester",
             cell.tester,
+            "--tester-package",
+            self.plan.testers.get(cell.tester, ""),
             "--marks",
             str(heartbeat.descriptor),
             "--module-version",
@@ -164,11 +175,12 @@ class Collection:
         """Keep what parses the options of each cell."""
         self._parser = parser
 
-    def pytest_itemcollected(self, item: Any) -> None:
-        """Note the rules of a test."""
-        self.rules[item.nodeid] = tuple(
-            rule for marker in item.iter_markers("rule") for rule in marker.args
-        )
+    def pytest_collection_finish(self, session: Any) -> None:
+        """Note the rules of every test that this kernel can run."""
+        for item in session.items:
+            self.rules[item.nodeid] = tuple(
+                rule for marker in item.iter_markers("rule") for rule in marker.args
+            )
 
     def pytest_collectreport(self) -> None:
         """Say that it goes on, for each file: all of them take long on a busy machine."""
@@ -186,4 +198,7 @@ class Collection:
         except BaseException as error:
             # pytest would take it for a fault of its own, and go on.
             self._error = error
+        finally:
+            # What pytest says at its end is of a run that had no test of its own.
+            output.redirect(LOG)
         return True

@@ -23,6 +23,9 @@ KERNELS_WORDS = 2
 #: unless they name another one, as the agent does with LOG_LOCAL0.
 KERNEL, AGENT = 0, 16
 
+#: Levels of syslog(3).
+ERROR, DEBUG = 3, 7
+
 #: Longer than any record of /dev/kmsg; CONSOLE_EXT_LOG_MAX, Linux 7.3.
 RECORD_BYTES = 8192
 
@@ -36,6 +39,8 @@ class Record:
 
     # Who said it. A program cannot say that it is the kernel.
     facility: int
+    # How grave it is, as syslog(3) has it: 3 is an error, and less is worse.
+    level: int
     # What the console shows before each line: the time, and the number of the caller.
     stamp: str
     # May have several lines.
@@ -126,9 +131,16 @@ def follow() -> Iterator[Callable[[], list[str]]]:
 
     Each text is one record's, without its stamp.
     """
+    with follow_records() as read:
+        yield lambda: [record.text for record in read()]
+
+
+@contextmanager
+def follow_records() -> Iterator[Callable[[], list[Record]]]:
+    """Give a function that returns the records that the kernel's log got since it was called."""
     descriptor = open_log()
     try:
-        yield lambda: [record.text for record in iterate_records(descriptor)]
+        yield lambda: list(iterate_records(descriptor))
     finally:
         os.close(descriptor)
 
@@ -147,8 +159,10 @@ def parse_record(record: str) -> Record:
     said = _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), text.partition("\n")[0])
     # Each escape is a byte of UTF-8.
     said = said.encode("latin-1", "replace").decode(errors="replace")
+    priority = int(fields[0]) if fields[0].isdecimal() else KERNEL << 3 | DEBUG
     return Record(
-        facility=int(fields[0]) >> 3 if fields[0].isdecimal() else KERNEL,
+        facility=priority >> 3,
+        level=priority & 7,
         stamp=f"{stamp}[{caller:>6}] " if caller else f"{stamp} ",
         text=said,
     )

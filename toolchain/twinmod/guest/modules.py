@@ -4,7 +4,7 @@
 import ctypes
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,19 @@ UNLOAD_REASONS = {
 }
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+#: By name, what a module is given at each load in this VM, before what its loader asks for.
+_given: dict[str, str] = {}
+
+
+def give(parameters: Mapping[str, str]) -> None:
+    """Let modules have parameters at each load, by whomever in this process or in its children.
+
+    Args:
+        parameters: By a module's name; all others have none.
+    """
+    _given.clear()
+    _given.update(parameters)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +57,14 @@ class Module:
         return self.sysfs_path.exists()
 
     def load(self, parameters: str = "") -> None:
-        """Load it with parameters such as ``size=4096``.
+        """Load it with its own parameters, and after them others such as ``size=4096``.
 
         Raises:
             OSError: What open(2) or finit_module(2) failed with.
         """
+        words = " ".join(filter(None, (_given.get(self.name, ""), parameters)))
         with self.ko_path.open("rb") as file:
-            finit_module(file.fileno(), parameters.encode())
+            finit_module(file.fileno(), words.encode())
 
     def unload(self) -> None:
         """Unload it, without waiting for its users.
@@ -59,6 +73,23 @@ class Module:
             OSError: What delete_module(2) failed with.
         """
         delete_module(self.name.encode())
+
+
+def load_needed(needed: Mapping[str, Path]) -> str:
+    """Load what other modules need, in this order, and leave what is there.
+
+    Args:
+        needed: By name, the file of each.
+
+    Returns:
+        Why one did not load; "".
+    """
+    for name, path in needed.items():
+        module = Module(name=name, ko_path=path)
+        problem = "" if module.is_loaded() else find_refusal(module.load)
+        if problem:
+            return f"{name}, which is needed first, did not load: {problem}"
+    return ""
 
 
 def finit_module(descriptor: int, parameters: bytes) -> None:

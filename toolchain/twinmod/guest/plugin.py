@@ -84,4 +84,7 @@ def _find_message(report: Any) -> str:
         return f"{Path(crash.path).name}:{crash.lineno}: {crash.message}"
     if isinstance(report.longrepr, tuple):
         return str(report.longrepr[2])
+    # Of a program: what failed comes first.
+    if isinstance(report.longrepr, str):
+        return report.longrepr
     return str(report.longrepr)[-500:]

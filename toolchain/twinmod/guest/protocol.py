@@ -8,7 +8,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from typing import Any, ClassVar, TypeVar
@@ -270,10 +270,12 @@ class PlannedCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedModule:
-    """A module under test."""
+    """A module that a VM loads."""
 
     # Its file.
     path: str
+    # What it is given at each load, as the kernel takes it.
+    parameters: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,6 +301,8 @@ class Plan:
     loop: str
     # Whether the clones of a VM that waits measure: QEMU holds what is delivered to them.
     counted: bool = False
+    # By name, in load order, what is loaded before them.
+    needed: Mapping[str, PlannedModule] = field(default_factory=dict)
 
 
 def render_plan(plan: Plan) -> str:
@@ -616,7 +620,7 @@ def to_fields(value: Any) -> Mapping[str, object]:
     A job begins with its kind, by which it is known again.
     """
     kind = {"kind": value.KIND} if isinstance(value, CellJob) else {}
-    return {**kind, **{field.name: getattr(value, field.name) for field in fields(value)}}
+    return {**kind, **{one.name: getattr(value, one.name) for one in fields(value)}}
 
 
 def from_json(kind: type[T], values: object) -> T:
@@ -644,7 +648,7 @@ def from_json(kind: type[T], values: object) -> T:
 def _find_hints(kind: Any) -> Mapping[str, object]:
     """Return the fields of a class of this module, each with its type."""
     hints = typing.get_type_hints(kind)
-    return {field.name: hints[field.name] for field in fields(kind)}
+    return {one.name: hints[one.name] for one in fields(kind)}
 
 
 def _parse_job(value: Any, name: str) -> CellJob:

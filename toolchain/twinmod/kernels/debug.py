@@ -19,6 +19,7 @@ from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.errors import BuildError, ConfigError
 from twinmod.kernels import elf, kconfig, proof
 from twinmod.kernels.model import CrateProof, Kernel, KernelTree, Origin
+from twinmod.kernels.modules import KernelModules, read_build
 from twinmod.project.model import KernelSpec
 
 #: Changed when the same configuration must give another tree.
@@ -257,6 +258,11 @@ class DebugKernel:
         """See Kernel; its source is made first, too."""
         base = self.base.ensure(progress)
         return self._read_tree(base, self._plan_entry(base).ensure(progress))
+
+    def ensure_modules(self, progress: Progress) -> KernelModules:
+        """See Kernel; its build left them."""
+        tree = self.ensure(progress)
+        return read_build(tree.build_dir, tree.release)
 
     def read_chosen_options(self) -> Mapping[str, str]:
         """See Kernel."""

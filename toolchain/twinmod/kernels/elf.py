@@ -43,6 +43,10 @@ class ModuleFile:
         """Return all values of a modinfo key, in the file's order."""
         return tuple(value for name, value in self.modinfo if name == key)
 
+    def find_depends(self) -> tuple[str, ...]:
+        """Return the modules that it depends on, by the kernel's names of them."""
+        return tuple(n.replace("-", "_") for n in self.find_modinfo("depends").split(",") if n)
+
 
 def parse_needed(data: bytes) -> tuple[str, tuple[str, ...]]:
     """Return a program's or library's interpreter, "" for none, and the libraries that it names.
@@ -229,15 +233,19 @@ def plan_load_order(
 ) -> tuple[str, ...]:
     """Return wanted modules and what they depend on, each after what it needs.
 
+    Of modules that depend on each other, one comes too early.
+
     Args:
         depends: For each module that is a file, the modules it names in its .modinfo.
         wanted: The modules to load.
     """
     order: list[str] = []
+    seen: set[str] = set()
 
     def add(name: str) -> None:
-        if name in order or name not in depends:
+        if name in seen or name not in depends:
             return
+        seen.add(name)
         for needed in depends[name]:
             add(needed)
         order.append(name)
@@ -266,8 +274,7 @@ def read_load_order(
         if name in depends or name not in paths:
             return
         texts[name] = decompress(paths[name])
-        found = parse_module(texts[name]).find_modinfo("depends")
-        depends[name] = tuple(part.replace("-", "_") for part in found.split(",") if part)
+        depends[name] = parse_module(texts[name]).find_depends()
         for needed in depends[name]:
             read(needed)
 

@@ -21,6 +21,7 @@ from twinmod.base.sandbox import Chroot
 from twinmod.errors import ConfigError, MissingToolError
 from twinmod.kernels import elf, kconfig, proof
 from twinmod.kernels.model import CrateProof, KernelTree, Origin
+from twinmod.kernels.modules import KernelModules, read_build
 from twinmod.project.model import KernelSpec
 
 #: Changed when the same tree must be looked at again.
@@ -605,6 +606,11 @@ class LocalKernel:
         if not is_current(self.spec, record):
             record = self._entry.renew(progress).record
         return self._read_tree(record)
+
+    def ensure_modules(self, progress: Progress) -> KernelModules:
+        """See Kernel; its build left them."""
+        tree = self.ensure(progress)
+        return read_build(tree.build_dir, tree.release)
 
     def read_chosen_options(self) -> Mapping[str, str]:
         """See Kernel; {} for one that was not configured."""

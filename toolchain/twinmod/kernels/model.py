@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol
 from twinmod.base.documents import Part
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Chroot
+from twinmod.kernels.modules import KernelModules
 from twinmod.project.model import KernelSpec
 
 
@@ -125,6 +126,16 @@ class Kernel(Protocol):
                 drops one of its options.
             MissingToolError: No network, no disk; or a person's own tree is not built.
             BuildError: It does not build, or what was rebuilt is not the stock kernel's.
+        """
+
+    def ensure_modules(self, progress: Progress) -> KernelModules:
+        """Return the modules that it came with; it is made first when it is not there.
+
+        Args:
+            progress: Told of every phase.
+
+        Raises:
+            TwinmodError: See ensure; or its modules cannot be had.
         """
 
     def read_chosen_options(self) -> Mapping[str, str]:

@@ -3,6 +3,7 @@
 
 import os
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,13 +68,10 @@ def plan_packages(spec: KernelSpec, stanzas: tuple[dict[str, str], ...]) -> Kern
     series = ".".join(release.split(".")[:2])
     digests = {s["Package"]: s["SHA256"] for s in stanzas if s.get("Version") == version}
     # Since 7.0 Debian splits the image; before, linux-image itself holds the files.
-    image = (
-        ("linux-binary", "linux-modules")
-        if f"linux-binary-{release}" in digests
-        else ("linux-image",)
-    )
+    split = f"linux-binary-{release}" in digests
     wanted = (
-        *(f"{part}-{release}" for part in image),
+        *((f"linux-binary-{release}",) if split else ()),
+        *find_modules_packages(release, digests),
         f"linux-headers-{release}",
         f"linux-source-{series}",
     )
@@ -89,6 +87,19 @@ def plan_packages(spec: KernelSpec, stanzas: tuple[dict[str, str], ...]) -> Kern
         names=wanted,
         digests=tuple(digests[name] for name in wanted),
     )
+
+
+def find_modules_packages(release: str, served: Container[str]) -> tuple[str, ...]:
+    """Return the packages with a kernel's modules and the list of those that are built in.
+
+    Args:
+        release: The kernel's.
+        served: All packages of its version.
+    """
+    modules, base = f"linux-modules-{release}", f"linux-base-{release}"
+    if modules not in served and f"linux-binary-{release}" not in served:
+        return (f"linux-image-{release}",)
+    return (modules, *((base,) if base in served else ()))
 
 
 def find_releases(
@@ -160,7 +171,7 @@ def prepare_apt(chroot: Chroot, argv: tuple[str, ...], work_dir: Path, purpose: 
 
 def plan_package_names(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return which of a suite's packages plan_packages wants to know of."""
-    kinds = ("image", "binary", "modules", "headers", "source")
+    kinds = ("image", "binary", "modules", "base", "headers", "source")
     wanted = tuple(f"linux-{kind}-" for kind in kinds)
     return tuple(sorted(n for n in names if n.startswith(wanted) and not n.endswith("-dbg")))
 
@@ -172,6 +183,54 @@ def read_packages(spec: KernelSpec, chroot: Chroot, mirror: str, work_dir: Path)
         MissingToolError: The mirror does not answer, or its signatures are wrong.
         ConfigError: It has no such suite or kernel.
     """
+    return plan_packages(spec, read_stanzas(spec, chroot, mirror, work_dir))
+
+
+def read_modules_packages(
+    spec: KernelSpec, chroot: Chroot, mirror: str, work_dir: Path, which: tuple[str, str]
+) -> KernelPackages:
+    """Ask the mirror for the packages with the modules of a kernel that is there already.
+
+    Args:
+        spec: The configured kernel.
+        chroot: Has apt.
+        mirror: Where it asks.
+        work_dir: For apt's lists.
+        which: The kernel's release and version.
+
+    Raises:
+        MissingToolError: The mirror does not answer, or serves that kernel no longer.
+        ConfigError: It has no such suite.
+    """
+    return plan_modules_packages(spec, read_stanzas(spec, chroot, mirror, work_dir), which)
+
+
+def plan_modules_packages(
+    spec: KernelSpec, stanzas: tuple[dict[str, str], ...], which: tuple[str, str]
+) -> KernelPackages:
+    """Choose the packages with the modules of one kernel; see read_modules_packages."""
+    release, version = which
+    digests = {s["Package"]: s["SHA256"] for s in stanzas if s.get("Version") == version}
+    names = find_modules_packages(release, digests)
+    if not all(name in digests for name in names):
+        prune = commands.render("cache", "prune", "--all")
+        raise MissingToolError(
+            f"suite {spec.suite} no longer serves kernel {version}, whose modules are needed",
+            facts=(("package", names[0]),),
+            hint=f"{prune} && {commands.render('setup', '--kernel', spec.name)}",
+        )
+    return KernelPackages(
+        release=release,
+        version=version,
+        names=names,
+        digests=tuple(digests[name] for name in names),
+    )
+
+
+def read_stanzas(
+    spec: KernelSpec, chroot: Chroot, mirror: str, work_dir: Path
+) -> tuple[dict[str, str], ...]:
+    """Ask the mirror for all packages of its kernels; see read_packages."""
     update_lists(spec.suite, chroot, mirror, work_dir)
     purpose = f"the packages of {spec.suite} were not listed"
 
@@ -181,7 +240,7 @@ def read_packages(spec: KernelSpec, chroot: Chroot, mirror: str, work_dir: Path)
     names = plan_package_names(tuple(run_apt("apt-cache", "pkgnames", "linux-").split()))
     if not names:
         raise ConfigError(f"suite {spec.suite} serves no kernel", facts=(("mirror", mirror),))
-    return plan_packages(spec, parse_stanzas(run_apt("apt-cache", "show", *names)))
+    return parse_stanzas(run_apt("apt-cache", "show", *names))
 
 
 def update_lists(suite: str, chroot: Chroot, mirror: str, work_dir: Path) -> None:

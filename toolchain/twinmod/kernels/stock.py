@@ -20,11 +20,12 @@ from twinmod.base.cache import CacheEntry, FoundEntry, Made
 from twinmod.base.process import Command
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Chroot, Enter
-from twinmod.errors import BuildError, ConfigError
-from twinmod.kernels import elf, kconfig, proof
+from twinmod.errors import BuildError, ConfigError, MissingToolError
+from twinmod.kernels import elf, kconfig, modules, proof
 from twinmod.kernels import packages as kernels_packages
 from twinmod.kernels.kconfig import VM_MODULES
 from twinmod.kernels.model import CrateProof, KernelTree, Origin
+from twinmod.kernels.modules import KernelModules, plan_module_name
 from twinmod.kernels.packages import WORK
 from twinmod.project.model import KernelSpec
 
@@ -35,6 +36,9 @@ FORMAT = "1"
 DISK_BYTES = 4_000_000_000
 
 BUILD_TIMEOUT_S = 1800.0
+
+#: All of the kernel's modules, in its entry; one that an older twinmod made lacks it.
+MODULES = "vm/modules.zip"
 
 #: What a distribution's crates are compared with.
 REFERENCE = "the stock kernel"
@@ -234,9 +238,14 @@ def unpack_image(chroot: Chroot, entry_dir: Path) -> tuple[str, ...]:
     return tuple(plan_module_name(path) for path, _ in found)
 
 
-def plan_module_name(path: Path) -> str:
-    """Return the name of a module's file, decompressed, after the kernel's name of it."""
-    return f"{path.name.partition('.ko')[0].replace('-', '_')}.ko"
+def keep_modules(packages_dir: Path, entry_dir: Path) -> None:
+    """Keep all modules of unpacked packages, compressed as they are.
+
+    Raises:
+        BuildError: They hold none.
+    """
+    found = next(packages_dir.glob("**/lib/modules/*/kernel"), packages_dir / "kernel")
+    modules.write_archive(found.parent, entry_dir / MODULES)
 
 
 def make_tree(
@@ -251,7 +260,8 @@ def make_tree(
         kernels_packages.download_packages(packages, chroot, work_dir)
     with progress.phase("kernel source and image"):
         unpack_packages(chroot, entry_dir)
-        modules = unpack_image(chroot, entry_dir)
+        vm_modules = unpack_image(chroot, entry_dir)
+        keep_modules(work_dir / "pkg", entry_dir)
     with progress.phase("kernel configuration"):
         options = configure_tree(chroot, entry_dir, spec)
     with progress.phase("kernel headers and Rust crates"):
@@ -263,12 +273,13 @@ def make_tree(
         "suite": spec.suite,
         "chroot": chroot.key,
         "cc": options["CONFIG_CC_VERSION_TEXT"].split()[0],
-        "vm_modules": modules,
+        "vm_modules": vm_modules,
         "proof": asdict(proved),
     }
     vital = (
         "vm/vmlinux",
-        *(f"vm/{name}" for name in modules),
+        *(f"vm/{name}" for name in vm_modules),
+        MODULES,
         "build/Module.symvers",
         "build/.config",
         "build/scripts/mod/modpost",
@@ -298,6 +309,50 @@ def ensure_layouts(tree: KernelTree, entry: FoundEntry, progress: Progress) -> K
     with contextlib.suppress(OSError):
         cache.write_record(entry.path, record, tuple(entry.record["vital"]))
     return replace(tree, proof=proved)
+
+
+def add_modules(
+    spec: KernelSpec, chroot: Chroot, mirror: str, entry: FoundEntry, progress: Progress
+) -> None:
+    """Keep all modules of a kernel whose entry an older twinmod made; the rest of it stays.
+
+    Raises:
+        MissingToolError: The suite serves them no longer, or they cannot be kept.
+        ConfigError: The suite is gone.
+    """
+    release, version = entry.record["release"], entry.record["version"]
+    try:
+        with (
+            cache.share(entry),
+            progress.phase(f"modules of kernel {release}"),
+            tempfile.TemporaryDirectory(dir=entry.path, prefix=".modules-") as folder,
+        ):
+            work_dir = Path(folder)
+            packages = kernels_packages.read_modules_packages(
+                spec, chroot, mirror, work_dir, (release, version)
+            )
+            kernels_packages.download_packages(packages, chroot, work_dir)
+            _unpack_modules(chroot, work_dir)
+            keep_modules(work_dir / "pkg", entry.path)
+            cache.write_record(entry.path, entry.record, (*entry.record["vital"], MODULES))
+    except OSError as error:
+        raise MissingToolError(
+            f"the modules of kernel {release} cannot be kept: {error.strerror or error}",
+            facts=(("file", str(error.filename or entry.path)),),
+        ) from error
+
+
+def _unpack_modules(chroot: Chroot, work_dir: Path) -> None:
+    """Unpack packages into pkg/ beside them; install nothing."""
+    script = f"set -e; for deb in {WORK}/deb/*.deb; do dpkg -x $deb {WORK}/pkg; done"
+    command = sandbox.plan_command(
+        chroot,
+        ("sh", "-c", script),
+        Enter(binds=(Bind(source_path=work_dir, target_path=WORK, writable=True),)),
+        purpose="the kernel's modules were not unpacked",
+        timeout_s=BUILD_TIMEOUT_S,
+    )
+    process.run(command)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,6 +396,13 @@ class StockKernel:
         """See Kernel; its crates' types are compared when they were not yet."""
         entry = self._entry.ensure(progress)
         return ensure_layouts(self._read_tree(entry), entry, progress)
+
+    def ensure_modules(self, progress: Progress) -> KernelModules:
+        """See Kernel; they are fetched for an entry that an older twinmod made."""
+        entry = self._entry.ensure(progress)
+        if MODULES not in entry.record["vital"]:
+            add_modules(self.spec, self.chroot, self.mirror, entry, progress)
+        return modules.read_archive(entry.path / MODULES, entry.record["release"])
 
     def read_chosen_options(self) -> Mapping[str, str]:
         """Return none: its distribution chose them."""

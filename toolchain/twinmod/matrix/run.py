@@ -14,7 +14,7 @@ from twinmod.cells import decode, history, injection, outcomes
 from twinmod.cells import report as cells_report
 from twinmod.cells import selection as cells_selection
 from twinmod.cells.injection import InjectionReport
-from twinmod.cells.model import Cell, CellResult, TestResult
+from twinmod.cells.model import Cell, CellResult, TestResult, name_cells
 from twinmod.cells.selection import Selection
 from twinmod.differential import run
 from twinmod.errors import ConfigError
@@ -94,6 +94,7 @@ def run_test(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> Run:
         _require_tests(workspace, prepared, selection)
     labels = tuple(dict.fromkeys(cell.label for cell in cells))
     products = wanted.products or workspace.build(prepared, labels)
+    cells = name_cells(cells, products)
     setting = _prepare_setting(workspace, prepared, wanted)
     shutil.rmtree(out_dir, ignore_errors=True)
     work = _plan_work(workspace, cells, products, selection)

@@ -13,7 +13,7 @@ import msgspec
 
 from twinmod.base import commands, nearest, templates
 from twinmod.errors import ConfigError, NoProjectError
-from twinmod.project import checks, drivers
+from twinmod.project import checks, drivers, tables
 from twinmod.project.checks import Origin
 from twinmod.project.model import (
     ChrootSpec,
@@ -319,10 +319,10 @@ def make_config(
     """
     origin = Origin(path or project_dir / "pyproject.toml")
     checks.require_known_keys(document, origin)
-    try:
-        table = msgspec.convert(add_builtin(document), Table)
-    except msgspec.ValidationError as error:
-        raise origin.refuse(f"{origin.table} is not valid: {error}") from error
+    whole = add_builtin(document)
+    if invalid := tables.find_invalid(whole):
+        raise origin.refuse(f"{'.'.join(invalid.path) or origin.table} {invalid.why}")
+    table = msgspec.convert(whole, Table)
     checks.require_references(table, origin)
     kernels = tuple(make_kernel(name, k, origin) for name, k in table.kernels.items())
     chroots = tuple(

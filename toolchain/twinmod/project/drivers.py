@@ -83,13 +83,13 @@ def make_module(label: str, table: str | ModuleTable, where: str, origin: Origin
     (kind,) = given
     _require_keys_of_kind(table, kind, where, origin)
     name = _find_name(table, kind, where, origin)
-    if not names.is_module(name):
+    if name and not names.is_module(name):
         raise origin.refuse(f"{where}: the kernel can have no module of the name {name!r}")
-    if kind == "sources":
+    if name and kind == "sources":
         _require_package_name(where, name, origin)
     return ModuleSpec(
-        label=label or name,
-        name=name,
+        label=label or name or Path(table.sources).name,
+        name=names.normalize(name),
         sources=table.sources,
         tree=table.tree,
         stock=table.stock,
@@ -111,7 +111,10 @@ def _require_keys_of_kind(table: ModuleTable, kind: str, where: str, origin: Ori
 
 
 def _find_name(table: ModuleTable, kind: str, where: str, origin: Origin) -> str:
-    """Return the kernel's name of a module: as it is said, else as its sources say it."""
+    """Return the kernel's name of a module: as it is said, else as its sources say it.
+
+    It is "" where a Kbuild names no module in plain words, so that only make knows.
+    """
     if kind == "stock":
         return table.stock
     said: str = getattr(table, KINDS[kind])
@@ -123,10 +126,11 @@ def _find_name(table: ModuleTable, kind: str, where: str, origin: Origin) -> str
     if not folder.is_dir():
         raise origin.refuse(f"{where}: there is no folder {table.sources}")
     found = names.list_modules(folder)
+    if not found and names.has_build_file(folder):
+        return ""
     if len(found) != 1:
         raise origin.refuse(
-            f"{where} lacks `name`: {table.sources} makes "
-            f"{'several modules' if found else 'no module that its files name'}",
+            f"{where} lacks `name`: {table.sources} makes {'several modules' if found else 'none'}",
             ("modules", ", ".join(found) or "none"),
         )
     return found[0]
@@ -141,16 +145,16 @@ def _require_different(
     """Refuse two modules of one name, of which a kernel can load one."""
     by_name: dict[str, ModuleSpec] = {}
     for module in modules:
-        other = by_name.setdefault(names.normalize(module.name), module)
+        other = by_name.setdefault(module.name or f"{module.label}.", module)
         if other is not module:
             raise origin.refuse(
                 f"{where}.modules has two labels for {module.name}.ko: {other.label} and "
                 f"{module.label}"
             )
     for helper in helpers:
-        if names.normalize(helper.name) in by_name or _is_same(helper, modules):
+        if helper.name in by_name or _is_same(helper, modules):
             raise origin.refuse(
-                f"{where}.helpers has {helper.name}, which is under test as well: a helper is not"
+                f"{where}.helpers has {helper.label}, which is under test as well: a helper is not"
             )
 
 

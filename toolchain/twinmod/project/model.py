@@ -53,22 +53,22 @@ class KernelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleSpec:
-    """What the configuration says of a kernel module."""
+    """What the configuration says of a kernel module: whose it is, and what it is made of."""
 
     # What a person calls it: `--module` and the names of cells choose by it.
     label: str
-    # The kernel's name of it, which is that of its .ko.
+    # The kernel's name of it, which is that of its .ko; "" where only make knows it.
     name: str
-    # Exactly one of the next three: a folder of the project, a folder of the kernel's source as it
-    # is, or the module of that name which the distribution built.
+    # Exactly one of the next three: a folder of the project; a folder of the kernel's source, which
+    # stays as it is, with `name` as make's target; the name of a module of the distribution.
     sources: str = ""
     tree: str = ""
     stock: str = ""
     # The folder inside the Linux tree where `sources` are built; "" builds them out of tree.
     in_tree: str = ""
-    # X=m, X=value, or X= for an option that is not set.
+    # Given to make: X=m or X=value for CONFIG_X, and X= for one that is empty.
     config: tuple[str, ...] = ()
-    # Given at each load.
+    # Given to the kernel at each load: name=value.
     parameters: tuple[str, ...] = ()
 
 

@@ -53,6 +53,11 @@ def normalize(name: str) -> str:
     return name.replace("-", "_")
 
 
+def has_build_file(folder: Path) -> bool:
+    """Tell whether a folder says itself what make builds in it."""
+    return any((folder / name).is_file() for name in BUILD_FILES)
+
+
 def list_modules(folder: Path) -> tuple[str, ...]:
     """Return the names of the modules that a folder of sources makes, as far as its files say.
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from inspect import cleandoc
+from typing import Any, get_args, get_origin
 
 import msgspec
 from msgspec import inspect
@@ -237,6 +238,64 @@ def _walk(value: object, kind: inspect.Type, path: tuple[str, ...]) -> Iterator[
                 yield from _walk(inner, fields[key], (*path, key))
             else:
                 yield UnknownKey(path=path, key=key, known=tuple(fields))
+
+
+# -- what is not valid ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invalid:
+    """A value that a table cannot have."""
+
+    # Of the value: ("drivers", "echo", "vm", "processors").
+    path: tuple[str, ...]
+    # What is wrong with it, as the end of a sentence.
+    why: str
+
+
+def find_invalid(value: object, kind: Any = Table, path: tuple[str, ...] = ()) -> Invalid | None:
+    """Return the first value that is not what a table has, None when all are.
+
+    Args:
+        value: As TOML gave it.
+        kind: What it should be: the type of a field.
+        path: Of the value.
+    """
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        inner = (find_invalid(*part) for part in _list_parts(value, kind, path))
+        found = next((one for one in inner if one is not None), None)
+        return found or Invalid(path=path, why=_render_why(str(error)))
+    return None
+
+
+def _render_why(words: str) -> str:
+    """Return what is wrong with a value, from msgspec's words."""
+    missing = re.fullmatch(r"Object missing required field (`.*`)", words)
+    return f"lacks {missing[1]}" if missing else f"is not valid: {words}"
+
+
+def _list_parts(
+    value: object, kind: Any, path: tuple[str, ...]
+) -> tuple[tuple[object, Any, tuple[str, ...]], ...]:
+    """Return the parts of a value, each as find_invalid takes it."""
+    if isinstance(value, list) and get_origin(kind) is tuple:
+        item = get_args(kind)[0]
+        return tuple((one, item, (*path, str(number))) for number, one in enumerate(value))
+    if not isinstance(value, dict):
+        return ()
+    if get_origin(kind) is dict:
+        item = get_args(kind)[1]
+        return tuple((one, item, (*path, name)) for name, one in value.items())
+    tables = (one for one in (kind, *get_args(kind)) if isinstance(one, type))
+    table = next((one for one in tables if issubclass(one, Keys)), None)
+    fields = msgspec.structs.fields(table) if table else ()
+    return tuple(
+        (value[field.encode_name], field.type, (*path, field.encode_name))
+        for field in fields
+        if field.encode_name in value
+    )
 
 
 # -- documentation ----------------------------------------------------------------------------

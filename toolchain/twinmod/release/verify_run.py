@@ -277,7 +277,8 @@ def try_to_load(subject: Subject, out_dir: Path) -> dict[str, CellResult]:
     setting = subject.workspace.environment(subject.prepared)
     wanted = {product.label for product in subject.products}
     every = model.plan_cells(config)
-    cells = tuple(cell for cell in every if cell.label in wanted and cell.tester == every[0].tester)
+    found = tuple(cell for cell in every if cell.label in wanted and cell.tester == every[0].tester)
+    cells = model.name_cells(found, subject.products)
     first_rule = rules.read_rules(config)[:1]
     work = boot.MatrixWork(
         cells=cells,

@@ -125,5 +125,6 @@ def _read_header(config: Config, name: str) -> bytes:
 
 def read_beside(config: Config) -> tuple[tuple[str, bytes], ...]:
     """Return (path in the checkout, content) of what testers are built of beside their projects."""
-    version = versions.read_version(config.root_dir)
-    return (*read_uapi(config), (versions.FILE, f"{version}\n".encode()))
+    version = versions.find_version(config.root_dir)
+    stated = ((versions.FILE, f"{version}\n".encode()),) if version else ()
+    return (*read_uapi(config), *stated)

@@ -3,7 +3,7 @@
 
 import re
 import shlex
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from twinmod.base import files as base_files
 from twinmod.base import process, sandbox, templates
@@ -12,6 +12,8 @@ from twinmod.base.process import Command
 from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Chroot, Enter
 from twinmod.errors import BuildError, ConfigError, SelectionError, TwinmodError
+from twinmod.guest.collection import PLUGIN
+from twinmod.guest.testing import names as testing_names
 from twinmod.userland import testers
 from twinmod.userland.packages import SITE
 from twinmod.userland.testers import BUILD_TIMEOUT_S
@@ -19,11 +21,22 @@ from twinmod.userland.testers import BUILD_TIMEOUT_S
 #: pytest's exit status when it collected nothing; pytest.ExitCode.NO_TESTS_COLLECTED.
 NO_TESTS = 5
 
-#: What the matrix is told of the cell that it is held to.
-OPTIONS = ("--module", "--module-path", "--module-version", "--tester", "--marks")
+#: How many of the last lines of pytest, or of a compiler, an error shows.
+OUTPUT_LINES = 20
 
-#: How many of pytest's last lines an error shows.
-COLLECT_LINES = 20
+#: The tests of a driver that has none, in the package: they are a matrix, and no part of another.
+STANDARD = "standard/"
+
+#: What makes NAME.m32.c a static 32-bit program without a libc: the chroot's compiler makes such
+#: code, and the chroot has no 32-bit library.
+M32_FLAGS = (
+    *("-m32", "-static", "-nostdlib", "-ffreestanding", "-fno-pie", "-no-pie"),
+    *("-fno-stack-protector", "-O2", "-Wall", "-Wextra", "-Werror"),
+)
+
+#: What makes NAME.c a program: static, for a VM's root in memory has no library beside Python's;
+#: and as the kernel's selftests are compiled.
+FLAGS = ("-static", "-O2", "-Wall", "-pthread", "-D_GNU_SOURCE=")
 
 
 def read_programs(
@@ -39,7 +52,7 @@ def read_programs(
         *(
             (f"package/twinmod/guest/{path}", content)
             for path, content in base_files.read_files(package_dir / "guest")
-            if path.endswith(".py")
+            if path.endswith(".py") and not path.startswith(STANDARD)
         ),
         *((f"matrix/{path}", content) for path, content in base_files.read_files(matrix_dir)),
         *((f"uapi/{Path(path).name}", content) for path, content in uapi),
@@ -61,10 +74,11 @@ def prepare_entry(
     Args:
         chroot: Where they are compiled.
         site: Python packages that hold pytest.
-        matrix_dir: The tests, and their programs in C.
+        matrix_dir: The tests; those in C are compiled.
         uapi: (path, content) of headers that the programs include.
     """
     files = read_programs(matrix_dir, uapi)
+    executables = tuple(f"matrix/{name}" for name in base_files.list_executables(matrix_dir))
 
     def make(work_dir: Path, progress: Progress) -> Made:
         site_dir = site.path / SITE
@@ -72,23 +86,29 @@ def prepare_entry(
             path = work_dir / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+        for name in executables:
+            (work_dir / name).chmod(0o755)
         for name in ("matrix", "uapi"):
             (work_dir / name).mkdir(exist_ok=True)
         with progress.phase("agent and matrix"):
             for argv in plan_compile(tuple(name for name, _ in files)):
-                process.run(_plan_program(chroot, site_dir, work_dir, argv, writable=True))
+                command = _plan_program(chroot, site_dir, work_dir, argv, writable=True)
+                status, output = process.run_unchecked(command)
+                if status != 0:
+                    raise find_compile_error(matrix_dir, argv, output)
             _collect(chroot, site_dir, work_dir, matrix_dir)
         return {}, ("package/twinmod/guest/agent.py",)
 
-    key = testers.plan_digest(chroot, site.key, files)
+    inputs = (*files, ("executables", "\n".join(executables).encode()))
+    key = testers.plan_digest(chroot, site.key, inputs)
     return CacheEntry(kind="programs", key=key, make=make)
 
 
 def plan_compile(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     """Return what compiles the agent and the matrix where the VM will look for the result.
 
-    ``matrix/NAME.c`` becomes ``matrix/NAME``, a static 32-bit program without a libc: the chroot's
-    compiler makes such code, and the chroot has no 32-bit library.
+    ``matrix/NAME.c`` becomes ``matrix/NAME``, and ``matrix/NAME.m32.c`` ``matrix/NAME.m32``, a
+    32-bit program.
 
     Args:
         names: Paths of all files, from read_programs.
@@ -97,29 +117,49 @@ def plan_compile(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     programs = tuple(
         (
             "gcc",
-            "-m32",
-            "-static",
-            "-nostdlib",
-            "-ffreestanding",
-            "-fno-pie",
-            "-no-pie",
-            "-fno-stack-protector",
-            "-O2",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
+            *(M32_FLAGS if name.endswith(testing_names.M32) else FLAGS),
             f"-I{inside / 'uapi'}",
             "-o",
             str(inside / name.removesuffix(".c")),
             str(inside / name),
         )
         for name in names
-        if name.startswith("matrix/") and name.endswith(".c")
+        if name.startswith("matrix/") and testing_names.is_compiled(PurePosixPath(name))
     )
     return (
         *programs,
         ("python3", "-m", "compileall", "-q", str(inside / "package")),
     )
+
+
+def find_compile_error(matrix_dir: Path, argv: tuple[str, ...], output: str) -> TwinmodError:
+    """Return the error of what does not compile.
+
+    Args:
+        matrix_dir: The folder that a person knows.
+        argv: One of plan_compile.
+        output: What the compiler said, of the folder inside the chroot.
+    """
+    source = argv[-1]
+    inside = str(sandbox.INSIDE / "matrix")
+    said = ("output", "(its last lines)\n" + _render_own(matrix_dir, output))
+    if not source.startswith(inside):
+        return BuildError("the agent was not compiled", facts=(said,))
+    name = source.removeprefix(f"{inside}/")
+    helper = "undefined reference to `main'" in output
+    return BuildError(
+        f"test {name} does not compile",
+        facts=(("file", str(matrix_dir / name)), said),
+        hint="a file that others include has a name that begins with _" if helper else "",
+    )
+
+
+def _render_own(matrix_dir: Path, output: str) -> str:
+    """Return the last lines of an output, with the folder of the matrix as a person knows it."""
+    # pytest shortens paths to what they are below its working folder, which is the root.
+    inside = rf"(?<!\w)/?{re.escape(str(sandbox.INSIDE / 'matrix').removeprefix('/'))}\b"
+    own = re.sub(inside, lambda _: str(matrix_dir), output)
+    return process.render_tail(own, OUTPUT_LINES)
 
 
 def plan_collect(narrowing: tuple[str, ...]) -> tuple[str, ...]:
@@ -137,6 +177,8 @@ def plan_collect(narrowing: tuple[str, ...]) -> tuple[str, ...]:
         "--rootdir",
         matrix,
         "-p",
+        PLUGIN,
+        "-p",
         "no:cacheprovider",
         "--collect-only",
         "-q",
@@ -147,8 +189,6 @@ def plan_collect(narrowing: tuple[str, ...]) -> tuple[str, ...]:
         "none",
         "--module-path",
         "none",
-        "--tester",
-        "c",
     )
 
 
@@ -169,28 +209,18 @@ def find_collect_error(matrix_dir: Path, status: int, output: str) -> TwinmodErr
         output: What it said, of the folder inside the chroot.
     """
     facts = (("folder", str(matrix_dir)),)
-    # Without a conftest.py pytest refuses our options before it looks for tests.
-    if status == NO_TESTS or not any(map(_is_test, matrix_dir.rglob("*.py"))):
+    if status == NO_TESTS:
         return ConfigError(
             "the matrix has no test",
             facts=facts,
-            hint="write test_NAME() in a file test_NAME.py there, or correct `matrix` of "
-            "[tool.twinmod]",
+            hint="write test_NAME() in a file test_NAME.py there, or a program NAME.sh or NAME.c",
         )
-    # pytest shortens paths to what they are below its working folder, which is the root.
-    inside = rf"(?<!\w)/?{re.escape(str(sandbox.INSIDE / 'matrix').removeprefix('/'))}\b"
-    own = re.sub(inside, lambda _: str(matrix_dir), output)
-    said = process.render_tail(own, COLLECT_LINES)
-    lacking = "unrecognized arguments" in output
+    taken = "in pytest_addoption" in output
     return BuildError(
         f"pytest does not collect the matrix: it exited with status {status}",
-        facts=(*facts, ("output", "(its last lines)\n" + said)),
-        hint=f"conftest.py there must take the options {', '.join(OPTIONS)}" if lacking else "",
+        facts=(*facts, ("output", "(its last lines)\n" + _render_own(matrix_dir, output))),
+        hint="conftest.py there must not add options that twinmod adds" if taken else "",
     )
-
-
-def _is_test(path: Path) -> bool:
-    return path.name.startswith("test_") or path.stem.endswith("_test")
 
 
 def require_tests(

@@ -247,8 +247,30 @@ def plan_parts(setting: Setting, products: tuple[Product, ...]) -> dict[str, Pat
         "site": userland.site_dir,
         "matrix": userland.programs_dir / "matrix",
         **{f"tester-{tester.name}": path for tester, path in userland.tester_dirs},
-        **{f"module/{product.file_name}": product.path for product in products},
+        **plan_module_files(products),
         **({"native": setting.native_dir} if setting.native_dir else {}),
+    }
+
+
+def plan_module_files(products: tuple[Product, ...]) -> dict[str, Path]:
+    """Return the modules in /twinmod of a VM: by name, the file of the host."""
+    needed = (module for product in products for module in product.needed)
+    return {
+        **{f"module/{product.file_name}": product.path for product in products},
+        **{f"needed/{module.name}.ko": module.path for module in needed},
+    }
+
+
+def plan_needed(products: tuple[Product, ...]) -> dict[str, PlannedModule]:
+    """Return what a VM loads before the modules under test; those are none of it."""
+    under_test = {product.module for product in products}
+    needed = (module for product in products for module in product.needed)
+    return {
+        one.name: PlannedModule(
+            path=str(sandbox.INSIDE / f"needed/{one.name}.ko"), parameters=" ".join(one.parameters)
+        )
+        for one in needed
+        if one.name not in under_test
     }
 
 
@@ -300,7 +322,13 @@ def plan_agent(setting: Setting, work: Work) -> Plan:
         mode=work.JOB,
         port="",
         cells=tuple(_plan_cell(cell, job, paths) for cell, job in _plan_jobs(work)),
-        modules={p.module: PlannedModule(path=paths[p.module, p.variant]) for p in work.products},
+        modules={
+            p.module: PlannedModule(
+                path=paths[p.module, p.variant], parameters=" ".join(p.parameters)
+            )
+            for p in work.products
+        },
+        needed=plan_needed(work.products),
         testers={tester.name: tester.package for tester, _ in setting.userland.tester_dirs},
         matrix=str(inside / "matrix"),
         version=setting.version,

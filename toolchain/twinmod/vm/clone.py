@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A clone: a VM that goes on from a snapshot, and is given the modules and its work there."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def prepare_clone(setting: Setting, entry: FoundEntry, work: Work, vm_dir: Path)
     return replace(plan, files={machine.DELIVERY: held})
 
 
-def read_modules(products: Iterable[Product]) -> dict[str, bytes]:
-    """Return the content of modules, by their paths in a VM."""
-    folder = sandbox.INSIDE / "module"
-    return {str(folder / product.file_name): product.path.read_bytes() for product in products}
+def read_modules(products: tuple[Product, ...]) -> dict[str, bytes]:
+    """Return the content of modules and of what they need, by their paths in a VM."""
+    found = boot.plan_module_files(products)
+    return {str(sandbox.INSIDE / name): path.read_bytes() for name, path in found.items()}

@@ -17,8 +17,11 @@ _FOLDER_MODE = 0o040755
 _FILE_MODE = 0o100755
 _LINK_MODE = 0o120777
 
-#: What the agent runs, beside Python's own library.
-PROGRAMS = ("usr/bin/python3", "usr/bin/busybox")
+#: What the agent runs, beside Python's own library, and the shell of a person.
+PROGRAMS = ("usr/bin/python3", "usr/bin/busybox", "usr/bin/bash")
+
+#: The text of LC_ALL: without it a shell and Python complain.
+LOCALE = "usr/lib/locale/C.utf8"
 
 #: Lets a program have its memory in the same order in every VM.
 SETARCH = "usr/bin/setarch"
@@ -239,7 +242,9 @@ def read_root(
     if library is None:
         raise ConfigError("the chroot has no library of Python")
     parent = PurePosixPath("/", library.parent.relative_to(root_dir))
-    for target, source in ((parent, library.parent), *additions):
+    locale = root_dir / LOCALE
+    own = ((PurePosixPath("/", LOCALE), locale),) if locale.is_dir() else ()
+    for target, source in ((parent, library.parent), *own, *additions):
         found = iterate_files(source) if source.is_dir() else ((".", source),)
         for name, path in found:
             root.add_content(str((target / name).relative_to("/")), path.read_bytes())

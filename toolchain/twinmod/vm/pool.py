@@ -46,6 +46,12 @@ def read_available_mib() -> int:
     return next(int(words[1]) // 1024 for words in lines if words[0] == "MemAvailable:")
 
 
+def find_lanes(vm: VmSpec, options: RunOptions) -> int:
+    """Return how many clones run at a time on this host, now."""
+    processors = options.processors or len(os.sched_getaffinity(0))
+    return plan_lanes(vm, processors, read_available_mib(), options.lanes)
+
+
 def plan_queue(
     work: CellsWork, entry: FoundEntry, options: RunOptions, lanes: int
 ) -> tuple[Part, ...]:
@@ -145,11 +151,9 @@ class Pool:
 
 def run_clones(run: Run, entry: FoundEntry) -> tuple[Part, ...]:
     """Run cells in clones of a snapshot; return what is left where clones do not go on."""
-    vm, options, name = run.setting.vm, run.options, run.setting.accelerator.name
-    processors = options.processors or len(os.sched_getaffinity(0))
-    lanes = plan_lanes(vm, processors, read_available_mib(), options.lanes)
-    queue = plan_queue(run.work, entry, options, lanes)
-    lanes = min(lanes, len(queue))
+    name, most = run.setting.accelerator.name, find_lanes(run.setting.vm, run.options)
+    queue = plan_queue(run.work, entry, run.options, most)
+    lanes = min(most, len(queue))
     clones = Pool(run=run, entry=entry, queue=deque(queue))
     how = f"{len(queue)} clones ({name}), {lanes} at a time" if lanes > 1 else f"clone ({name})"
     title = f"{how}: {results.render_names(run.work.cells)}"

@@ -14,10 +14,10 @@ from io import FileIO
 from itertools import pairwise
 from pathlib import Path
 
+from twinmod.guest.leaks import DEBUGFS
 from twinmod.guest.modules import Module
 
 FAIL_NTH = Path("/proc/thread-self/fail-nth")
-DEBUGFS = Path("/sys/kernel/debug")
 TRACING = Path("/sys/kernel/tracing")
 RESULTS = Path("/results")
 
@@ -172,7 +172,7 @@ def parse_event(text: str) -> tuple[str, tuple[str, ...]]:
 def iterate_failures(
     path: str,
     call: Callable[[], object],
-    beat: Callable[[], object],
+    mark_step: Callable[[], object],
     *,
     first: int = 1,
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
@@ -182,7 +182,7 @@ def iterate_failures(
     Args:
         path: Its name.
         call: Walks it.
-        beat: Called after each point.
+        mark_step: Called after each point.
         first: The point to begin with.
         around: What holds while the path is walked.
 
@@ -204,25 +204,25 @@ def iterate_failures(
         kind, stack = parse_event(trace.read_text())
         number = 0 if error is None else error.errno or 0
         yield Failure(path=path, nth=nth, kind=kind, errno=number, stack=stack), value
-        beat()
+        mark_step()
     raise AssertionError(f"{path}: still fails at its point {MOST}")
 
 
 def iterate_rounds(
     path: str,
     call: Callable[[], object],
-    beat: Callable[[], object],
+    mark_step: Callable[[], object],
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[tuple[Failure, object]]:
     """Fail a short path ROUNDS times as iterate_failures() does."""
     for _ in range(ROUNDS):
-        yield from iterate_failures(path, call, beat, around=around)
+        yield from iterate_failures(path, call, mark_step, around=around)
 
 
 def iterate_thoroughly(
     path: str,
     call: Callable[[], object],
-    beat: Callable[[], object],
+    mark_step: Callable[[], object],
     module: str,
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[tuple[Failure, object]]:
@@ -236,7 +236,7 @@ def iterate_thoroughly(
     begin, quiet, first = 0, 0, 1
     while quiet < QUIET:
         reached: set[str] = set()
-        for failure, value in iterate_failures(path, call, beat, first=first, around=around):
+        for failure, value in iterate_failures(path, call, mark_step, first=first, around=around):
             own = {frame for frame in failure.stack if f"[{module}]" in frame}
             if own and not begin:
                 begin = max(1, failure.nth - SHIFT)

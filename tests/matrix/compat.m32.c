@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * compat32 - a static 32-bit program that uses the device and says what came of each call.
+ * compat - a static 32-bit program that uses the device and says what came of each call.
  *
- * "compat32 DEVICE ioctl" and "compat32 DEVICE move" write one line for each call: its name, what
+ * "compat.m32 DEVICE ioctl" and "compat.m32 DEVICE move" write one line for each call: its name, what
  * the kernel returned (an errno is negative), and the values that it stored, in hexadecimal.
  *
  * There is no library: the chroot's compiler makes 32-bit code and has no 32-bit libc.

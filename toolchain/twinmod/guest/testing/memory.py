@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from contract import PAGE
+#: Bytes of a page.
+PAGE = mmap.PAGESIZE
 
 # Source: include/uapi/asm-generic/mman-common.h, Linux 7.3.
 PROT_NONE = 0

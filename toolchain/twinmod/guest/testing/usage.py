@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from children import PATIENCE_S
-from contract import PAGE
+from twinmod.guest.testing.children import PATIENCE_S
+from twinmod.guest.testing.memory import PAGE
 
 # What /proc/meminfo has a name for, each page once; a page that a driver takes has none.
 NAMED = (

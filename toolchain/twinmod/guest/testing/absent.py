@@ -10,15 +10,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-from contract import IOC_ADD, IOC_SIZE, PAGE
-from memory import Memory
-
-if TYPE_CHECKING:
-    from mdriver_tester_c import Device
-
-    Call = Callable[[Device, int], int]
+from twinmod.guest.testing.memory import PAGE, Memory
 
 # Source: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/linux/userfaultfd.h, Linux 7.3.
 NR_USERFAULTFD = 323
@@ -32,17 +26,6 @@ MESSAGE_SIZE = 32
 
 # What a call may take to touch the memory; far more than it needs, and less than a test may take.
 PATIENCE_MS = 8000
-
-# Calls that stand still on the page of the caller at an address; all on the device's first page.
-CALLS: "dict[str, Call]" = {
-    "read": lambda device, address: device.pread_to(address, PAGE, 0),
-    "a read that begins well": lambda device, address: device.pread_to(address - 9, PAGE, 0),
-    "write": lambda device, address: device.pwrite_from(address, PAGE, 0),
-    "a write that begins well": lambda device, address: device.pwrite_from(address - 9, PAGE, 0),
-    "SIZE": lambda device, address: device.ioctl(IOC_SIZE, address),
-    "ADD": lambda device, address: device.ioctl(IOC_ADD, address),
-    "an ADD that begins well": lambda device, address: device.ioctl(IOC_ADD, address - 8),
-}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -93,12 +76,16 @@ class AbsentMemory:
 
 
 @contextmanager
-def standing_still(device: "Device", name: str) -> Iterator[AbsentMemory]:
-    """In the block, a thread stands still in a call; after it, it has gone on."""
+def standing_still(call: Callable[[int], object], name: str = "the call") -> Iterator[AbsentMemory]:
+    """In the block, a thread stands still in a call; after it, it has gone on.
+
+    Args:
+        call: Is given the address of the absent page, and touches it.
+        name: Of the call, for what the test says when it fails.
+    """
     results = []
     with AbsentMemory() as memory:
-        call = CALLS[name]
-        thread = threading.Thread(target=lambda: results.append(call(device, memory.address)))
+        thread = threading.Thread(target=lambda: results.append(call(memory.address)))
         thread.start()
         wait_for_touch(memory.descriptor)
         yield memory

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Child processes that call the device at the same time, and end when they are told to."""
 
+import mmap
 import os
 import select
 import signal
@@ -8,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 
 from twinmod.guest import child as guest_child
 
@@ -66,22 +68,47 @@ class Child:
         assert status == -signal.SIGKILL, f"the child had ended with {status}"
 
 
+class Endless(Child):
+    """A process that calls a function with 0, 1, 2 and so on."""
+
+    def __init__(self, step: Callable[[int], object]) -> None:
+        self._steps = steps = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
+
+        def work(child: Child) -> None:
+            for number in count():
+                step(number)
+                steps[0] = number + 1
+                if number == 0:
+                    child.tell()
+
+        super().__init__(work)
+
+    @property
+    def steps(self) -> int:
+        """How many of its calls have returned."""
+        return int(self._steps[0])
+
+    def is_busy(self) -> bool:
+        """Tell whether it has gone on since the block of endless() began."""
+        return self.steps > 1
+
+
+def rounds(enough: Callable[[], bool], least: int) -> Iterator[int]:
+    """Count from 0 on: at least so far, and until there is enough, but not for ever."""
+    deadline = time.monotonic() + PATIENCE_S
+    for number in count():
+        if number >= least and (enough() or time.monotonic() > deadline):
+            return
+        yield number
+
+
 @contextmanager
-def endless(step: Callable[[int], object]) -> Iterator[Child]:
+def endless(step: Callable[[int], object]) -> Iterator[Endless]:
     """Call a function in a child, with 0, 1, 2 and so on, until the block ends.
 
     The block begins after the first call.
     """
-
-    def work(child: Child) -> None:
-        number = 0
-        step(number)
-        child.tell()
-        while True:
-            number += 1
-            step(number)
-
-    child = Child(work)
+    child = Endless(step)
     try:
         child.wait_for_word()
         yield child
@@ -90,7 +117,7 @@ def endless(step: Callable[[int], object]) -> Iterator[Child]:
 
 
 @contextmanager
-def interrupting(step: Callable[[int], object]) -> Iterator[Child]:
+def interrupting(step: Callable[[int], object]) -> Iterator[Endless]:
     """Call a function as endless() does, in a child that comes between what this process does.
 
     Both have one processor, and the child goes first whenever its pause is over: in the middle
