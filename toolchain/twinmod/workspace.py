@@ -16,7 +16,7 @@ from twinmod.base.sandbox import Chroot
 from twinmod.builds import build as builds_build
 from twinmod.builds import lint as builds_lint
 from twinmod.builds import signing
-from twinmod.builds.needs import Builder, require_apart
+from twinmod.builds.needs import Builder, plan_order, require_apart
 from twinmod.builds.product import Product
 from twinmod.cells import model, selection
 from twinmod.errors import ConfigError, MissingToolError, TwinmodError, VmLostError
@@ -296,7 +296,11 @@ class Workspace:
         """Build modules as make leaves them."""
         builder = self.prepare_builder(prepared)
         wanted = (module for module in self.config.modules if module.label in labels)
+        first = builder.take_first(self.config.vm.modules, self.config.driver.helpers)
         products = tuple(builder.make(module) for module in wanted)
+        products = tuple(
+            replace(product, needed=plan_order((*first, *product.needed))) for product in products
+        )
         require_apart(products)
         return products
 
