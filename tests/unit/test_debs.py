@@ -340,6 +340,7 @@ def test_a_vm_in_memory_has_the_layer_and_what_it_needs_of_the_chroot(
         "usr",
         "usr/bin",
         "usr/bin/fio",
+        *debs.GENERATED,
         ".",
         "usr",
         "usr/bin/bash",

@@ -45,6 +45,10 @@ LOADER_DIR = "usr/lib/x86_64-linux-gnu"
 #: comes from the chroot.
 UNUSED = f"{LOADER_DIR}/gconv/"
 
+#: What scripts of essential packages made in a chroot, which dpkg lists nowhere: programs ask for
+#: names of users, and by these names for awk and which.
+GENERATED = ("etc/group", "etc/nsswitch.conf", "etc/passwd", "usr/bin/awk", "usr/bin/which")
+
 #: In a chroot, what dpkg knows of it.
 DPKG = "var/lib/dpkg"
 
@@ -95,7 +99,7 @@ def prepare_entry(names: tuple[str, ...], chroot: Chroot, mirror: str) -> CacheE
             fetch(wanted, chroot, mirror or chroot.mirror, work_dir)
             unpack(chroot, work_dir)
             complete(work_dir, chroot.root_dir)
-            record = plan_record(wanted, chroot, work_dir)
+            record = read_record(wanted, chroot, work_dir)
         (work_dir / ROOT).rename(partial_dir / ROOT)
         cache.remove_tree(work_dir)
         paths = (partial_dir / name for name in iterate_tree(partial_dir, ROOT))
@@ -273,7 +277,7 @@ def read_loader_folders(root_dir: Path) -> tuple[str, ...]:
     return tuple(line.lstrip("/") for line in lines if _is_plain(line))
 
 
-def plan_record(names: tuple[str, ...], chroot: Chroot, work_dir: Path) -> Mapping[str, object]:
+def read_record(names: tuple[str, ...], chroot: Chroot, work_dir: Path) -> Mapping[str, object]:
     """Return what the cache records of a layer."""
     controls = sorted((work_dir / CONTROL).glob("*/control"))
     fetched = kernels_packages.parse_stanzas(
@@ -341,6 +345,7 @@ def iterate_names(layer: Layer, below_dir: Path) -> Iterator[str]:
         below_dir: The chroot's root.
     """
     yield from iterate_tree(layer.root_dir)
+    yield from GENERATED
     for package in layer.beside:
         for ending in (".list", ":amd64.list"):
             path = below_dir / DPKG / "info" / f"{package}{ending}"
