@@ -9,13 +9,19 @@ from twinmod.base.sandbox import Chroot
 from twinmod.errors import ConfigError
 from twinmod.project.config import Config
 from twinmod.project.model import TesterSpec
-from twinmod.userland import packages, programs, testers
+from twinmod.userland import debs, packages, programs, testers
 from twinmod.userland.testers import Tools
 
 
 def prepare_site(config: Config, chroot: Chroot) -> CacheEntry:
     """Return the entry of the VM's Python packages; see packages.prepare_site."""
     return packages.prepare_site(chroot, config.lock_path)
+
+
+def prepare_debs(config: Config, chroot: Chroot) -> CacheEntry | None:
+    """Return the entry of the VM's Debian packages, None without any; see debs.prepare_entry."""
+    names = config.vm.packages
+    return debs.prepare_entry(names, chroot, config.mirror) if names else None
 
 
 def prepare_crates(config: Config, chroot: Chroot) -> dict[str, CacheEntry]:
