@@ -237,6 +237,8 @@ def find_absence(module: ModuleSpec, tree: KernelTree, project_dir: Path) -> str
 
 def find_stock_absence(module: ModuleSpec, tree: KernelTree) -> str:
     """Return why a kernel can have no module of a distribution's, "" when it can."""
+    if not module.stock:
+        return ""
     match tree.origin:
         case Origin.STOCK:
             return ""

@@ -313,16 +313,14 @@ def find_language(module: ModuleSpec, files: Files) -> Language | None:
 def needs_rust(module: ModuleSpec, files: Files) -> bool:
     """Tell whether a kernel without Rust can have no such module.
 
-    A folder of the kernel's source has modules of both languages: one in Rust is called like its
-    source, or has no C beside it.
+    Of a project's folder with both languages only its Kbuild knows. A folder of the kernel's source
+    has modules of both: one in Rust is called like its source, or has no C beside it.
     """
     found = find_language(module, files)
     if found is not None:
         return found == Language.RUST
-    names = [name for name, _ in files if name.endswith(".rs")]
-    if module.tree:
-        return any(name_module(Path(name).stem) == name_module(module.name) for name in names)
-    return bool(names)
+    stems = (Path(name).stem for name, _ in files if name.endswith(".rs"))
+    return bool(module.tree) and name_module(module.name) in map(name_module, stems)
 
 
 # -- its configuration ------------------------------------------------------------------------
