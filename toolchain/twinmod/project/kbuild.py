@@ -24,7 +24,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
     driver: str
     label: str
-    # The kernel's name of it.
+    # The kernel's name of it; "" where only make knows it.
     name: str
 
 
@@ -51,25 +51,19 @@ def find_modules(path: Path) -> tuple[Found, ...]:
         ConfigError: It builds none.
     """
     text = path.read_text(errors="replace")
-    built = names.parse_modules(text)
-    if not built:
-        why = "no `obj-m` in it names an object"
-        if names.has_objects(text):
-            why = "its `obj-m` names an object by what only make knows"
+    if not names.has_objects(text):
         raise ConfigError(
-            f"nobody knows which module this folder's {path.name} builds: {why}",
+            f"this folder's {path.name} builds no module: no `obj-m` in it names an object",
             facts=(("file", str(path)),),
-            hint=f"obj-m += NAME.o in {path.name}, or write {FILE}",
+            hint=f"obj-m += NAME.o in {path.name}",
         )
     languages = find_languages(path.parent)
-    return tuple(
-        Found(
-            driver=name.lower(),
-            label=languages[0].value if len(languages) == 1 else name,
-            name=name,
-        )
-        for name in built
-    )
+    found = []
+    for name in names.parse_modules(text) or ("",):
+        driver = (name or path.parent.name).lower()
+        label = languages[0].value if len(languages) == 1 else driver
+        found.append(Found(driver=driver, label=label, name=name))
+    return tuple(found)
 
 
 def find_languages(folder: Path) -> tuple[Language, ...]:
@@ -87,12 +81,15 @@ def find_languages(folder: Path) -> tuple[Language, ...]:
     return tuple(sorted(found))
 
 
+def _plan_module(found: Found) -> dict[str, str]:
+    return {"sources": ".", **({"name": found.name} if found.name else {})}
+
+
 def plan_document(modules: tuple[Found, ...]) -> Mapping[str, object]:
     """Return the tables of a configuration, as TOML has them."""
     return {
         "drivers": {
-            found.driver: {"modules": {found.label: {"sources": ".", "name": found.name}}}
-            for found in modules
+            found.driver: {"modules": {found.label: _plan_module(found)}} for found in modules
         }
     }
 

@@ -74,7 +74,7 @@ def read_unconfigured(path: Path, progress: Progress) -> Config:
         ConfigError: See kbuild.read_config.
     """
     found = kbuild.read_config(path)
-    modules = ", ".join(module.name for driver in found.drivers for module in driver.modules)
+    modules = ", ".join(driver.modules[0].name or driver.name for driver in found.drivers)
     progress.note(
         f"no {FILE} and no {TABLE} here or above: working on {modules}, which this folder's "
         f"{path.name} builds; results go to {OUT}/"
