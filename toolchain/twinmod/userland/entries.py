@@ -7,6 +7,7 @@ from twinmod.base import versions
 from twinmod.base.cache import CacheEntry
 from twinmod.base.sandbox import Chroot
 from twinmod.errors import ConfigError
+from twinmod.guest.testing import names
 from twinmod.project.config import Config
 from twinmod.project.model import TesterSpec
 from twinmod.userland import debs, packages, programs, testers
@@ -98,8 +99,8 @@ def require_matrix(config: Config) -> None:
 def is_test(path: Path) -> bool:
     """Tell whether a file in the folder of tests is one: test_NAME.py, a program, a script."""
     if path.suffix == ".py":
-        return path.name.startswith("test_")
-    return path.suffix in (".c", ".sh")
+        return path.name.startswith("test_") or path.stem.endswith("_test")
+    return names.is_test(path)
 
 
 def read_uapi(config: Config) -> tuple[tuple[str, bytes], ...]:
