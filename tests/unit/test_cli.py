@@ -138,7 +138,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
     none, project, broken = (folders[name] for name in names[:3])
     (project / "pyproject.toml").write_bytes((CHECKOUT / "pyproject.toml").read_bytes())
     (broken / "pyproject.toml").write_text("[tool.twinmod]\nkernel = 3\n")
-    (folders["foreign"] / "Kbuild").write_text("obj-m := hello.o\n")
+    (folders["foreign"] / "hello.c").write_text("int main(void);\n")
     calls = {name: (folders[where], arguments) for name, (where, arguments) in CALLS.items()}
     calls["a missing source"] = (project, ("build",))
     calls["version"] = (none, ("--version",))
@@ -154,7 +154,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
     assert not cache_dir.exists(), "a call that was refused made a cache"
     assert [path.name for path in project.iterdir()] == ["pyproject.toml"]
     assert not list(none.iterdir())
-    assert [path.name for path in folders["foreign"].iterdir()] == ["Kbuild"]
+    assert [path.name for path in folders["foreign"].iterdir()] == ["hello.c"]
     return found
 
 
