@@ -267,8 +267,8 @@ def apply_break(text: str, broken: Break) -> str:
 def list_tests(path: Path) -> tuple[tuple[str, ...], ...]:
     """Return the files of tests that can notice a break in a module, the likeliest first.
 
-    They are those that name it, in what they import or in the script of another process, and those
-    of FIRST.
+    They are those that name it, in their own name, in what they import or in the script of another
+    process, and those of FIRST.
     """
     package, module = path.parent.name, path.stem
     names = [rf"twinmod\.{package}\.{module}\b", rf"twinmod\.{package} import .*\b{module}\b"]
@@ -276,7 +276,8 @@ def list_tests(path: Path) -> tuple[tuple[str, ...], ...]:
         names = [rf"twinmod import .*\b{module}\b", rf"twinmod\.{module}\b"]
     pattern = re.compile("|".join(names))
     tests = sorted((CHECKOUT / "tests/unit").glob("test_*.py"))
-    naming = [test.name for test in tests if pattern.search(test.read_text())]
+    own = f"test_{module}"
+    naming = [t.name for t in tests if t.stem.startswith(own) or pattern.search(t.read_text())]
     likely = next(name for folder, name in FIRST.items() if folder in (package, ""))
     others = [name for name in (*naming, *FIRST.values()) if name != likely]
     return (likely,), tuple(dict.fromkeys(others))

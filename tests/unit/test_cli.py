@@ -183,7 +183,7 @@ def test_what_is_not_understood_is_refused_with_one_error(
         ("an unknown verb", "tset"),
         ("an unknown option", "--fast"),
         ("a test of a broken project", "pyproject.toml"),
-        ("a missing source", "mdriver_c are missing"),
+        ("a missing source", "the sources of module mdriver_c are missing"),
         ("an unknown shell", "cmd.exe"),
         ("a shell that nobody types into", "hint: in a terminal: twinmod shell"),
         ("an unknown kernel where no project is", "there are: trixie-backports"),

@@ -26,6 +26,7 @@ from twinmod.cells import parts
 from twinmod.errors import ExitCode
 from twinmod.guest import protocol
 from twinmod.project.model import LANGUAGES
+from twinmod.userland.debs import Layer
 from twinmod.vm import boot, clone, machine, proving, recording, session, shell, snapshot
 from twinmod.workspace import Workspace
 
@@ -446,6 +447,10 @@ def test_whatever_is_in_a_base_is_in_its_key(
         replace(setting, tree=replace(setting.tree, key="other")),
         replace(setting, tree=replace(setting.tree, parameters=("nokaslr",))),
         replace(setting, chroot=replace(setting.chroot, key="other")),
+        *(
+            replace(setting, layer=Layer(key=key, root_dir=tmp_path, beside=()))
+            for key in ("fio 1", "fio 2")
+        ),
         replace(setting, userland=replace(userland, site_dir=tmp_path)),
         replace(setting, userland=replace(userland, programs_dir=tmp_path)),
         replace(setting, userland=replace(userland, tester_dirs=named)),

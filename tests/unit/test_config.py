@@ -3,6 +3,7 @@
 
 import copy
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -462,6 +463,43 @@ def test_a_helper_that_is_under_test_as_well_is_refused(helper: dict[str, str]) 
 @pytest.mark.parametrize("vm", [{"memory-mib": 255}, {"memory-mib": -1}, {"processors": -1}])
 def test_a_drivers_vm_that_cannot_work_is_refused(vm: dict[str, int]) -> None:
     assert "drivers.echo.vm needs" in refuse_driver(vm=vm)
+
+
+@pytest.mark.parametrize(
+    ("package", "why"),
+    [
+        ("fio:arm64", "without its architecture 'arm64'"),
+        ("fio:amd64", "without its architecture 'amd64'"),
+        ("Fio", "a to z"),
+        ("f", "a to z"),
+        ("", "a to z"),
+        ("--simulate", "a to z"),
+        ("fio=3.39-1", "a to z"),
+        ("fio/sid", "a to z"),
+        ("fio-", ""),
+        ("g++", ""),
+    ],
+)
+def test_what_is_no_debian_package_is_refused_wherever_packages_are_named(
+    package: str, why: str
+) -> None:
+    module = {"sources": "c", "name": "echo"}
+    driver = {"modules": {"c": module}, "vm": {"packages": [package]}}
+    documents = {
+        "drivers.echo.vm.packages": {**GOOD, "drivers": {"echo": driver}},
+        "vm.packages": {**GOOD, "vm": {"packages": [package]}},
+        "packages": {**GOOD, "packages": [package]},
+        "roots.own.packages": {
+            **GOOD,
+            "roots": {**GOOD["roots"], "own": {"suite": "sid", "packages": [package]}},
+        },
+    }
+    for key, document in documents.items():
+        if not why:
+            config.make_config(document, Path())
+            continue
+        with pytest.raises(ConfigError, match=f"{key} has '{re.escape(package)}'.*{why}"):
+            config.make_config(document, Path())
 
 
 # -- what sources say -------------------------------------------------------------------------

@@ -80,6 +80,16 @@ def test_one_module_is_on_the_page_of_a_report(host: Host) -> None:
     assert "**1 cells: 2 passed" in (host.project_dir / "out/report/summary.md").read_text()
 
 
+def test_a_helper_is_loaded_first_and_is_in_no_cell(host: Host) -> None:
+    configure(host, ALONE + 'helpers = [{ sources = "rust_module", parameters = ["a=1"] }]\n')
+    assert host.call("test") == ExitCode.PASSED
+    plan = host.read("test/vm-1/results/plan.json")
+    assert [cell["name"] for cell in plan["cells"]] == ["old"]
+    (name, helper), *more = plan["needed"].items()
+    assert (name, helper["parameters"], more) == ("toy_rust", "a=1", [])
+    assert [one["module"] for one in host.read("test/report.json")["modules"]] == ["toy_c"]
+
+
 def test_a_cell_has_the_name_that_its_module_turns_out_to_have(host: Host) -> None:
     cells = (Cell(module="old", label="old"),)
     configure(host, ALONE)
@@ -184,7 +194,9 @@ def test_a_folder_of_tests_without_a_test_is_one_error(
     folder: str, why: str, host: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (host.project_dir / "empty").mkdir(exist_ok=True)
-    (host.project_dir / "empty/conftest.py").touch()
+    # What tests call or include is not one.
+    for name in ("conftest.py", "_library.sh", "_part.c", "old.m32.c"):
+        (host.project_dir / "empty" / name).touch()
     configure(host, ALONE.replace('"matrix"', f'"{folder}"'))
     assert host.call("test") == ExitCode.USAGE
     assert f"the matrix {why}" in capsys.readouterr().err

@@ -189,6 +189,36 @@ def test_a_whole_root_has_what_its_programs_load_and_no_more(
         assert str(PurePosixPath(name).parent) in made | {"."}
 
 
+def test_what_lies_over_a_chroot_comes_first_with_all_that_it_needs(
+    chroot_dir: Path, tmp_path: Path
+) -> None:
+    over_dir, beside = tmp_path / "over", chroot_dir / "usr/share/beside"
+    library = over_dir / "usr/lib/x86_64-linux-gnu/libf.so.1.2"
+    for folder in (library.parent, over_dir / "usr/bin", over_dir / "var/lib/x", beside):
+        folder.mkdir(parents=True)
+    (over_dir / "bin").symlink_to("usr/bin")
+    library.write_bytes(b"a newer library")
+    (over_dir / "usr/bin/x").write_text("#!/usr/bin/env perl\nprint 1\n")
+    (over_dir / "usr/bin/y").symlink_to("../share/y")
+    (over_dir / "usr/bin/loop").symlink_to("loop")
+    for name in ("usr/bin/env", "usr/bin/perl", "usr/share/y", "usr/share/unasked"):
+        (chroot_dir / name).write_text(name)
+    (beside / "file").write_text("beside")
+    names = ("bin", "usr/bin/x", "usr/bin/y", "usr/bin/loop", "var/lib/x", "gone")
+    content = initramfs.read_root(
+        chroot_dir, (), over_dir, (*names, "usr/share/beside/file", ".")
+    ).plan_content()
+    files, links = dict(content.files), dict(content.links)
+    assert files["usr/lib/x86_64-linux-gnu/libf.so.1.2"] == b"a newer library"
+    assert files["usr/bin/x"].startswith(b"#!/usr/bin/env perl")
+    assert {"usr/bin/env", "usr/bin/perl", "usr/share/y", "usr/share/beside/file"} <= files.keys()
+    assert "usr/share/unasked" not in files
+    assert links["usr/bin/y"] == "../share/y"
+    assert links["bin"] == "usr/bin"
+    assert "var/lib/x" in content.folders
+    assert not {"", ".", "gone"} & {*files, *links, *content.folders}
+
+
 def test_compiled_python_is_taken_for_that_of_a_source_of_one_known_time(
     chroot_dir: Path, tmp_path: Path
 ) -> None:

@@ -340,6 +340,18 @@ def test_what_a_person_wants_loaded_is_the_kernels_and_comes_with_what_it_needs(
     assert caught.value.hint.startswith("did you mean videodev")
 
 
+def test_helpers_come_before_the_modules_under_test_each_once_with_their_parameters(
+    builder: needs.Builder,
+) -> None:
+    helper = replace(STOCK, label="video_dev2")
+    first = builder.take_first(("mc",), (helper, helper))
+    assert [one.name for one in first] == ["mc", "videodev", "video_dev2"]
+    assert first[-1].parameters == ("debug=1",)
+    other = NeededModule(name="mc", path=Path("/other.ko"))
+    last = NeededModule(name="last", path=Path("/last.ko"))
+    assert needs.plan_order((*first, other, last)) == (*first, last)
+
+
 def test_a_build_brings_its_parameters_and_its_siblings(
     builder: needs.Builder, make_elf: MakeElf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

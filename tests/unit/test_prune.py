@@ -30,7 +30,7 @@ from twinmod.project import config as project_config
 from twinmod.project import skeleton
 from twinmod.project.model import ChrootSpec, KernelSpec
 from twinmod.ui import cli
-from twinmod.userland import native, packages, programs
+from twinmod.userland import debs, native, packages, programs
 from twinmod.userland import testers as userland_testers
 from twinmod.vm import accelerator, machine, snapshot
 from twinmod.workspace import Workspace
@@ -44,12 +44,16 @@ KINDS = {
     "programs",
     "python",
     "tester",
+    debs.KIND,
 }
 
 #: One kernel of each kind, on two chroots.
 KERNELS = ("trixie-backports", "kasan", "mine")
 
 MINE = """
+[tool.twinmod.vm]
+packages = ["fio"]
+
 [tool.twinmod.kernels.mine]
 root = "trixie"
 tree = "linux"
@@ -111,9 +115,13 @@ def run(command: Command, **_: Any) -> str:
 
 
 def make_chroot(*arguments: Any) -> dict[str, Any]:
-    for name in ("make", "python3"):
-        write(arguments[-1] / "root/usr/bin" / name)
+    for name in ("usr/bin/make", "usr/bin/python3", f"{debs.DPKG}/status"):
+        write(arguments[-1] / "root" / name, "")
     return {"mirror": "http://mirror.example/debian"}
+
+
+def fetch(*arguments: Any) -> None:
+    arguments[-1].mkdir()
 
 
 def make_tree(*arguments: Any) -> cache.Made:
@@ -201,6 +209,7 @@ def world(
     monkeypatch.setattr(roots, "require_namespaces", lambda: None)
     monkeypatch.setattr(roots, "make_chroot", make_chroot)
     monkeypatch.setattr(roots, "read_apt_options", lambda: ())
+    monkeypatch.setattr(debs, "fetch", fetch)
     monkeypatch.setattr(cache, "require_disk", lambda *_: None)
     monkeypatch.setattr(stock, "make_tree", make_tree)
     monkeypatch.setattr(debug, "make_tree", make_tree)
@@ -254,6 +263,7 @@ CHANGES = {
         {"python", "tester", "programs"},
     ),
     "a package of all chroots": ("pyproject.toml", '"bindgen", ', "", KINDS),
+    "a package of the VM's": ("pyproject.toml", '["fio"]', '["jq"]', {debs.KIND}),
     "an option of a kernel": ("pyproject.toml", '"KASAN", ', "", {"kernel"}),
     "the flavour of a kernel": (
         "pyproject.toml",

@@ -201,6 +201,21 @@ def test_a_kernel_without_rust_is_refused_where_all_is_rust(
         plan(make_module(), files, bare)
 
 
+@pytest.mark.parametrize(
+    ("name", "names", "rust"),
+    [
+        ("ax_rust", ("ax-rust.rs", "qt.c"), True),
+        ("qt", ("ax-rust.rs", "qt.c"), False),
+        ("rnull_mod", ("rnull.rs", "configfs.rs"), True),
+    ],
+)
+def test_a_module_of_the_kernels_source_is_in_rust_where_its_source_is(
+    name: str, names: tuple[str, ...], rust: bool
+) -> None:
+    files = (("Makefile", b"obj-m := qt.o\n"), *((one, b"") for one in names))
+    assert sources.needs_rust(make_module(tree="drivers/x", name=name), files) == rust
+
+
 def test_a_configuration_is_given_to_make_and_changes_the_digest(tree: KernelTree) -> None:
     files = (("Kbuild", b"obj-$(CONFIG_A) += a.o\n"),)
     one = plan(make_module(name="a", config=("A=m", "B=")), files, tree)

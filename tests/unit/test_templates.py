@@ -29,6 +29,7 @@ VALUES: dict[str, dict[str, object]] = {
         "probe": "",
         "source_time": 0,
         "counted": True,
+        "layered": True,
         "vm_modules": ("9p.ko", "overlay.ko"),
         "environment": (("PATH", "/usr/bin:/bin"), ("LC_ALL", "C.UTF-8")),
     },

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from twinmod.base import cache
 from twinmod.base.sandbox import Chroot
 from twinmod.builds.product import NeededModule, Product
 from twinmod.cells import outcomes
@@ -29,16 +30,19 @@ from twinmod.guest.protocol import (
 from twinmod.kernels.model import KernelTree
 from twinmod.project import model as project_model
 from twinmod.project.model import VmSpec
+from twinmod.userland.debs import Layer
 from twinmod.vm import (
     accelerator,
     boot,
     clone,
+    counting,
     initramfs,
     machine,
     recording,
     results,
     session,
     shell,
+    snapshot,
 )
 from twinmod.vm.initramfs import Content
 
@@ -485,6 +489,62 @@ def test_a_vm_boots_busybox_its_modules_and_the_init(
         assert f"\nexport {name}='{value}'\n" in init
     # A plan is no act.
     assert not plan.vm_dir.exists()
+
+
+def test_packages_lie_over_the_root_of_a_vm_that_boots(
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path
+) -> None:
+    def read_init(one: boot.Setting) -> str:
+        return dict(boot.read_first_content(one).files)["init"].decode()
+
+    layered = replace(setting, layer=Layer(key="1", root_dir=Path("/cache/debs"), beside=()))
+    plain, plan = (
+        boot.prepare_boot(one, work, tmp_path / "vm-1").command.argv for one in (setting, layered)
+    )
+    assert "mount_tag=layer" not in " ".join(plain)
+    (shared,) = (word for word in plan if "mount_tag=layer" in word)
+    assert shared.startswith("local,path=/twinmod/layer,")
+    assert "readonly=on" in shared
+    assert plan[plan.index("/twinmod/layer") - 2 :][:2] == ("--ro-bind", "/cache/debs")
+    assert "lowerdir=/lower," in read_init(setting)
+    init = read_init(layered)
+    assert "lowerdir=/layer:/lower," in init
+    assert init.index(" layer /layer\n") < init.index("lowerdir=")
+    assert "layer" in boot.read_first_content(layered).folders
+
+
+def test_every_way_to_run_a_vm_has_its_size_and_its_words(
+    setting: boot.Setting, work: boot.MatrixWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boot, "read_whole_content", lambda *_, **__: Content())
+    own = replace(
+        setting,
+        vm=replace(setting.vm, memory_mib=768, processors=3),
+        tree=replace(setting.tree, parameters=("echo.word=1",)),
+    )
+    work = replace(work, products=(), cells=())
+    base = cache.FoundEntry(kind="base", key="1", path=tmp_path / "base", record={})
+    exact = boot.plan_exact(own, tmp_path / "native")
+    shell = boot.ShellWork(products=())
+    planned = {
+        "boot": (boot.prepare_boot(own, work, tmp_path / "a"), 3),
+        "shell": (boot.prepare_boot(own, shell, tmp_path / "b"), 3),
+        "base": (snapshot.prepare_saved_boot(own, tmp_path / "c", 1), 3),
+        "snapshot": (snapshot.prepare_saved_clone(own, base, tmp_path / "d"), 3),
+        "clone": (clone.prepare_clone(own, base, work, tmp_path / "e"), 3),
+        # Whoever counts or records instructions has one processor.
+        "counted": (counting.prepare_counting(exact, work, tmp_path / "f"), 1),
+        "recorded": (
+            recording.prepare_recorded(recording.plan_recorded(own), work, tmp_path / "g"),
+            1,
+        ),
+    }
+    for name, (plan, processors) in planned.items():
+        argv = plan.command.argv
+        assert (find_value(argv, "-m"), find_value(argv, "-smp")) == ("768", str(processors)), name
+        # The kernel of a VM that goes on has read its command line.
+        words = find_value(argv, "-append").split() if not plan.restored else ["echo.word=1"]
+        assert "echo.word=1" in words, name
 
 
 def test_qemu_sees_only_its_view_and_may_write_only_results(

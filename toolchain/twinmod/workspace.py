@@ -16,7 +16,7 @@ from twinmod.base.sandbox import Chroot
 from twinmod.builds import build as builds_build
 from twinmod.builds import lint as builds_lint
 from twinmod.builds import signing
-from twinmod.builds.needs import Builder, require_apart
+from twinmod.builds.needs import Builder, plan_order, require_apart
 from twinmod.builds.product import Product
 from twinmod.cells import model, selection
 from twinmod.errors import ConfigError, MissingToolError, TwinmodError, VmLostError
@@ -25,8 +25,9 @@ from twinmod.kernels.model import KernelTree
 from twinmod.project import config as project_config
 from twinmod.project import rules
 from twinmod.project.config import Config
-from twinmod.userland import entries, native, packages
+from twinmod.userland import debs, entries, native, packages
 from twinmod.userland import testers as userland_testers
+from twinmod.userland.debs import Layer
 from twinmod.vm import accelerator as vm_accelerator
 from twinmod.vm import boot, proving, snapshot
 
@@ -48,6 +49,8 @@ class Prepared:
     site_dir: Path
     # With the crates of the first tester in Rust, as CARGO_HOME; None where none is in Rust.
     crates_dir: Path | None
+    # Debian packages that lie over the chroot in a VM.
+    layer: Layer | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +146,10 @@ class Workspace:
         chroot = kernel.chroot
         yield from kernel.folders
         yield userland_testers.plan_target(chroot)
+        layer = entries.prepare_debs(config, chroot)
         used = (
             roots.plan_entry(config.chroot, config.mirror),
+            *((layer,) if layer else ()),
             native.prepare_entry(chroot),
             entries.prepare_site(config, chroot),
             *entries.prepare_crates(config, chroot).values(),
@@ -168,12 +173,14 @@ class Workspace:
         tree = kernel.ensure(progress)
         site = entries.prepare_site(config, kernel.chroot).ensure(progress)
         crates = entries.prepare_crates(config, kernel.chroot).values()
+        debs_entry = entries.prepare_debs(config, kernel.chroot)
         crates_dirs = tuple(entry.ensure(progress).path / packages.CARGO for entry in crates)
         return Prepared(
             chroot=kernel.chroot,
             tree=tree,
             site_dir=site.path / packages.SITE,
             crates_dir=next(iter(crates_dirs), None),
+            layer=debs.read_layer(debs_entry.ensure(progress)) if debs_entry else None,
         )
 
     def ensure_root(self) -> Chroot:
@@ -289,7 +296,11 @@ class Workspace:
         """Build modules as make leaves them."""
         builder = self.prepare_builder(prepared)
         wanted = (module for module in self.config.modules if module.label in labels)
+        first = builder.take_first(self.config.vm.modules, self.config.driver.helpers)
         products = tuple(builder.make(module) for module in wanted)
+        products = tuple(
+            replace(product, needed=plan_order((*first, *product.needed))) for product in products
+        )
         require_apart(products)
         return products
 
@@ -340,6 +351,7 @@ class Workspace:
             chroot=chroot,
             vm=config.vm,
             accelerator=accelerator,
+            layer=prepared.layer,
             userland=boot.Userland(
                 site_dir=prepared.site_dir, tester_dirs=tester_dirs, programs_dir=programs_dir
             ),

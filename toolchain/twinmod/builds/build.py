@@ -174,8 +174,8 @@ def read_sources(module: ModuleSpec, project_dir: Path) -> Files:
 
 def plan_folder(module: ModuleSpec) -> tuple[str, PurePosixPath]:
     """Return what make calls a module's folder, and where it lies inside the chroot."""
-    in_tree = module.tree or module.in_tree
-    if in_tree:
+    if module.in_tree or module.tree:
+        in_tree = module.tree or module.in_tree
         return in_tree, sandbox.LINUX / in_tree
     return str(MODULES / name_of(module)), MODULES / name_of(module)
 
@@ -227,12 +227,12 @@ def find_absence(module: ModuleSpec, tree: KernelTree, project_dir: Path) -> str
     """
     if module.stock:
         return find_stock_absence(module, tree)
-    folder = tree.source_dir / module.tree if module.tree else project_dir / module.sources
-    if not folder.is_dir():
+    try:
+        found = read_all_sources(module, tree, project_dir)
+    except ConfigError:
         return ""
-    found = builds_sources.read_folder(folder, project_dir / OUT)
-    named = builds_sources.name_sources(module, found)
-    return find_language_absence(builds_sources.find_language(named, found), tree)
+    rust = builds_sources.needs_rust(module, found)
+    return find_language_absence(Language.RUST if rust else Language.C, tree)
 
 
 def find_stock_absence(module: ModuleSpec, tree: KernelTree) -> str:
@@ -248,6 +248,17 @@ def find_stock_absence(module: ModuleSpec, tree: KernelTree) -> str:
             )
         case _:
             assert_never(tree.origin)
+
+
+def read_all_sources(module: ModuleSpec, tree: KernelTree, project_dir: Path) -> Files:
+    """Return the files that a module is built of, wherever they are.
+
+    Raises:
+        ConfigError: They are not there.
+    """
+    return (
+        builds_sources.read_tree(module, tree) if module.tree else read_sources(module, project_dir)
+    )
 
 
 def prepare_build(
@@ -266,10 +277,7 @@ def prepare_build(
         ConfigError: Its sources are not there, or the kernel does not know an option of it.
         BuildError: See plan_build.
     """
-    if module.tree:
-        found = builds_sources.read_tree(module, tree)
-    else:
-        found = read_sources(module, project_dir)
+    found = read_all_sources(module, tree, project_dir)
     builds_sources.require_options(module, tree, found)
     return plan_build(module, tree, found, out_dir, version)
 
@@ -299,7 +307,8 @@ def plan_build(
     """
     module = builds_sources.name_sources(module, sources)
     language = builds_sources.find_language(module, sources)
-    reason = find_language_absence(language, tree)
+    rust = builds_sources.needs_rust(module, sources)
+    reason = find_language_absence(Language.RUST if rust else Language.C, tree)
     if reason:
         raise BuildError(f"module {name_of(module)} cannot be built: {reason}")
     folder, _ = plan_folder(module)

@@ -12,8 +12,6 @@ from twinmod.base.sandbox import Enter
 from twinmod.builds import build
 from twinmod.builds.build import BUILD_TIMEOUT_S, COMPILER_LINES, BuildPlan
 from twinmod.builds.sources import SOURCE_SUFFIXES, list_sources, name_of
-from twinmod.kernels.model import KernelTree
-from twinmod.project.model import ModuleSpec
 
 
 def lint(plan: BuildPlan, progress: Progress) -> None:
@@ -42,7 +40,7 @@ def list_checks(plan: BuildPlan, stage_dir: Path) -> tuple[tuple[str, Command], 
     _, inside = build.plan_folder(module)
     names = (str(path.relative_to(stage_dir)) for path in list_sources(stage_dir))
     paths = tuple(str(inside / name) for name in names if name.endswith(SOURCE_SUFFIXES))
-    checks = _plan_checks(module, tree, paths)
+    checks = _plan_checks(plan, paths)
     return tuple(
         (
             name,
@@ -62,9 +60,10 @@ def list_checks(plan: BuildPlan, stage_dir: Path) -> tuple[tuple[str, Command], 
 
 
 def _plan_checks(
-    module: ModuleSpec, tree: KernelTree, paths: tuple[str, ...]
+    plan: BuildPlan, paths: tuple[str, ...]
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return (name, argument vector) of the checks of what a module is written in."""
+    module, tree = plan.module, plan.tree
     rust = tuple(path for path in paths if path.endswith(".rs"))
     c = tuple(path for path in paths if path not in rust)
     checks: list[tuple[str, tuple[str, ...]]] = []

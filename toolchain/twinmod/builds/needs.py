@@ -6,7 +6,7 @@ or from the kernel's own modules.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,9 +91,36 @@ class Builder:
         found = find_needed("", wanted, {}, self.find_modules)
         return tuple(NeededModule(name=n, path=self._keep(n, content)) for n, content in found)
 
+    def take_first(
+        self, names: tuple[str, ...], helpers: tuple[ModuleSpec, ...]
+    ) -> tuple[NeededModule, ...]:
+        """Return what is loaded before anything else of a driver, in load order.
+
+        Args:
+            names: See take.
+            helpers: Modules of the project or of the kernel that are not under test.
+
+        Raises:
+            ConfigError: The kernel has no such module, or a helper asks for what is not there.
+            BuildError: A helper does not build, or what one depends on is nowhere.
+        """
+        found = list(self.take(names))
+        for helper in map(self.make, helpers):
+            own = NeededModule(name=helper.module, path=helper.path, parameters=helper.parameters)
+            found += (*helper.needed, own)
+        return plan_order(found)
+
     def _keep(self, name: str, content: bytes) -> Path:
         folder = self.out_dir / "build" / self.tree.release / NEEDED
         return keep(folder / f"{name}.ko", content)
+
+
+def plan_order(modules: Iterable[NeededModule]) -> tuple[NeededModule, ...]:
+    """Return modules in their order, each once: the first of a name stays."""
+    first: dict[str, NeededModule] = {}
+    for module in modules:
+        first.setdefault(module.name, module)
+    return tuple(first.values())
 
 
 def require_apart(products: tuple[Product, ...]) -> None:

@@ -310,6 +310,19 @@ def find_language(module: ModuleSpec, files: Files) -> Language | None:
     return Language.RUST if suffixes == {".rs"} else None
 
 
+def needs_rust(module: ModuleSpec, files: Files) -> bool:
+    """Tell whether a kernel without Rust can have no such module.
+
+    Of a project's folder with both languages only its Kbuild knows. A folder of the kernel's source
+    has modules of both: one in Rust is called like its source, or has no C beside it.
+    """
+    found = find_language(module, files)
+    if found is not None:
+        return found == Language.RUST
+    stems = (Path(name).stem for name, _ in files if name.endswith(".rs"))
+    return bool(module.tree) and name_module(module.name) in map(name_module, stems)
+
+
 # -- its configuration ------------------------------------------------------------------------
 
 

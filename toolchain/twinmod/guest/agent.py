@@ -312,9 +312,9 @@ def run_cell(plan: Plan, cell: PlannedCell, held: Collection, stream: Stream) ->
         lambda line: stream.emit(WrittenByProgram(line=line)),
     )
     module = Module(name=cell.module, ko_path=Path(cell.path))
+    problem = load_needed(plan)
     if isinstance(cell.job, MatrixJob):
         held.devices_before = devices.read_devices()
-    problem = load_needed(plan)
     # The differential loads what it needs, as it needs it.
     if cell.path and not problem:
         problem = modules.find_refusal(module.load)

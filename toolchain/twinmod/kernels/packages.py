@@ -231,25 +231,37 @@ def read_stanzas(
     spec: KernelSpec, chroot: Chroot, mirror: str, work_dir: Path
 ) -> tuple[dict[str, str], ...]:
     """Ask the mirror for all packages of its kernels; see read_packages."""
-    for name in ("deb", "apt/lists/partial", "apt/cache/archives/partial"):
-        (work_dir / name).mkdir(parents=True, exist_ok=True)
-    keyring = find_keyring(chroot)
-    (work_dir / "apt/debian.sources").write_text(render_sources(mirror, spec.suite, keyring))
+    update_lists(spec.suite, chroot, mirror, work_dir)
     purpose = f"the packages of {spec.suite} were not listed"
 
     def run_apt(*argv: str) -> str:
         return process.run(prepare_apt(chroot, argv, work_dir, purpose), error=MissingToolError)
 
-    try:
-        run_apt("apt-get", "update", "--error-on=any")
-    except MissingToolError as error:
-        # The keys are the chroot's own.
-        upgrade = f"{commands.render('cache', 'prune', '--all')} && {commands.render('setup')}"
-        raise network.plan_suite_error(error, spec.suite, upgrade) from error
     names = plan_package_names(tuple(run_apt("apt-cache", "pkgnames", "linux-").split()))
     if not names:
         raise ConfigError(f"suite {spec.suite} serves no kernel", facts=(("mirror", mirror),))
     return parse_stanzas(run_apt("apt-cache", "show", *names))
+
+
+def update_lists(suite: str, chroot: Chroot, mirror: str, work_dir: Path) -> None:
+    """Fetch what a suite serves into a folder, for what prepare_apt plans there.
+
+    Raises:
+        MissingToolError: The mirror does not answer, or its signatures are wrong.
+        ConfigError: It has no such suite.
+    """
+    for name in ("deb", "apt/lists/partial", "apt/cache/archives/partial"):
+        (work_dir / name).mkdir(parents=True, exist_ok=True)
+    keyring = find_keyring(chroot)
+    (work_dir / "apt/debian.sources").write_text(render_sources(mirror, suite, keyring))
+    purpose = f"the packages of {suite} were not listed"
+    update = ("apt-get", "update", "--error-on=any")
+    try:
+        process.run(prepare_apt(chroot, update, work_dir, purpose), error=MissingToolError)
+    except MissingToolError as error:
+        # The keys are the chroot's own.
+        upgrade = f"{commands.render('cache', 'prune', '--all')} && {commands.render('setup')}"
+        raise network.plan_suite_error(error, suite, upgrade) from error
 
 
 def find_keyring(chroot: Chroot) -> str:

@@ -10,7 +10,7 @@ import msgspec
 
 from twinmod.base import nearest
 from twinmod.errors import ConfigError
-from twinmod.project import tables
+from twinmod.project import names, tables
 from twinmod.project.tables import KernelTable, Table, UnknownKey
 
 #: What a VM needs to come as far as the matrix, in MiB.
@@ -107,6 +107,10 @@ def require_references(table: Table, origin: Origin) -> None:
             stock = tuple(other for other, k in table.kernels.items() if k.suite)
             what = f"kernels.{name}.source"
             raise _refuse_name(what, kernel.source, stock, origin, kind="kernel of a suite")
+    require_packages("packages", table.packages, origin)
+    for name, root in table.roots.items():
+        require_packages(f"roots.{name}.packages", root.packages, origin)
+    require_packages("vm.packages", table.vm.packages, origin)
     vm = table.vm
     limits = (
         vm.memory_mib >= MEMORY_MIN_MIB,
@@ -120,6 +124,26 @@ def require_references(table: Table, origin: Origin) -> None:
             f"{origin.name_table(('vm',))} needs memory-mib of at least {MEMORY_MIN_MIB}, "
             "processors of at least 1, limits above 0, and silence-timeout-s above test-timeout-s"
         )
+
+
+def require_packages(where: str, packages: Iterable[str], origin: Origin) -> None:
+    """Refuse what is no name of a Debian package, or one of another architecture.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    for package in packages:
+        name, colon, architecture = package.partition(":")
+        if colon and names.is_debian(name):
+            raise origin.refuse(
+                f"{where} has {package!r}: roots and VMs are of amd64, so a package is named "
+                f"without its architecture {architecture!r}",
+            )
+        if not names.is_debian(package):
+            raise origin.refuse(
+                f"{where} has {package!r}: the name of a Debian package has a to z, 0 to 9, + - . "
+                "and begins with a letter or a digit"
+            )
 
 
 def _name_driver(origin: Origin) -> str:

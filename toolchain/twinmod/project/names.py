@@ -16,6 +16,9 @@ SUFFIXES = (".c", ".rs")
 #: A Debian package is called like the driver and the modules, with a dash and a word behind.
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*")
 
+#: Of a package that Debian has. Source: Debian Policy 4.7, 5.6.7.
+_DEBIAN = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+
 #: The kernel's own rule: a .ko's name is one word.
 _MODULE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -36,6 +39,11 @@ _USE = re.compile(r"\$[({](\w+)[)}]")
 def is_package(name: str) -> bool:
     """Tell whether Debian's packages may be named after a driver or a module."""
     return _PACKAGE.fullmatch(name.replace("_", "-")) is not None
+
+
+def is_debian(name: str) -> bool:
+    """Tell whether Debian can have a package of a name, which then is no option of apt either."""
+    return _DEBIAN.fullmatch(name) is not None
 
 
 def is_label(name: str) -> bool:

@@ -106,7 +106,7 @@ class DriverVmTable(Keys, frozen=True):
 
     Attributes:
         modules: Modules of the kernel itself that the VM loads first, in this order.
-        packages: Debian packages in the VM's root.
+        packages: Debian packages in the VM's root, unpacked and not configured.
         command-line: Words for the kernel's command line.
         memory-mib: Memory, in MiB; 0 leaves the project's.
         processors: Processors; 0 leaves the project's.

@@ -7,15 +7,22 @@ from twinmod.base import versions
 from twinmod.base.cache import CacheEntry
 from twinmod.base.sandbox import Chroot
 from twinmod.errors import ConfigError
+from twinmod.guest.testing import names
 from twinmod.project.config import Config
 from twinmod.project.model import TesterSpec
-from twinmod.userland import packages, programs, testers
+from twinmod.userland import debs, packages, programs, testers
 from twinmod.userland.testers import Tools
 
 
 def prepare_site(config: Config, chroot: Chroot) -> CacheEntry:
     """Return the entry of the VM's Python packages; see packages.prepare_site."""
     return packages.prepare_site(chroot, config.lock_path)
+
+
+def prepare_debs(config: Config, chroot: Chroot) -> CacheEntry | None:
+    """Return the entry of the VM's Debian packages, None without any; see debs.prepare_entry."""
+    names = config.vm.packages
+    return debs.prepare_entry(names, chroot, config.mirror) if names else None
 
 
 def prepare_crates(config: Config, chroot: Chroot) -> dict[str, CacheEntry]:
@@ -92,8 +99,8 @@ def require_matrix(config: Config) -> None:
 def is_test(path: Path) -> bool:
     """Tell whether a file in the folder of tests is one: test_NAME.py, a program, a script."""
     if path.suffix == ".py":
-        return path.name.startswith("test_")
-    return path.suffix in (".c", ".sh")
+        return path.name.startswith("test_") or path.stem.endswith("_test")
+    return names.is_test(path)
 
 
 def read_uapi(config: Config) -> tuple[tuple[str, bytes], ...]:

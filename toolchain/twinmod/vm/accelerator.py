@@ -87,6 +87,7 @@ def probe_kvm(tree: KernelTree, chroot: Chroot, vm: VmSpec) -> Accelerator:
             "environment": (),
             "source_time": 0,
             "counted": False,
+            "layered": False,
         },
     )
     busybox = (chroot.root_dir / "usr/bin/busybox").read_bytes()

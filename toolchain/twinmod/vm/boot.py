@@ -30,8 +30,11 @@ from twinmod.guest.protocol import (
 )
 from twinmod.kernels.model import KernelTree
 from twinmod.project.model import TesterSpec, VmSpec
+from twinmod.userland import debs
+from twinmod.userland.debs import Layer
 from twinmod.vm import initramfs, machine
 from twinmod.vm.machine import (
+    LAYER,
     NATIVE,
     RESULTS,
     VIEW,
@@ -195,6 +198,8 @@ class Setting:
     native_dir: Path | None = None
     # What a VM has as its root instead of the chroot, whose Python it must have.
     root_dir: Path | None = None
+    # The Debian packages that lie over it.
+    layer: Layer | None = None
     # What VMs are cloned from; None: they boot.
     snapshot: FoundEntry | None = None
     # What they have beside the devices of every VM; a snapshot has none of them.
@@ -219,6 +224,7 @@ def plan_view(setting: Setting, products: tuple[Product, ...], vm_dir: Path) -> 
         Bind(source_path=vm_dir / "results", target_path=RESULTS, writable=True),
         Bind(source_path=setting.tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
         Bind(source_path=setting.root_dir or setting.chroot.root_dir, target_path=VIEW),
+        *((Bind(source_path=setting.layer.root_dir, target_path=LAYER),) if setting.layer else ()),
         *(
             Bind(source_path=path, target_path=inside / name)
             for name, path in plan_parts(setting, products).items()
@@ -402,6 +408,7 @@ def prepare_boot(setting: Setting, work: Work, vm_dir: Path) -> BootPlan:
         gdb=gdb,
         parameters=plan_parameters(setting, work, "nokaslr" if gdb else ""),
     )
+    qemu += machine.plan_layer() if setting.layer else ()
     qemu += machine.plan_devices(setting.devices)
     entered = sandbox.plan_enter(
         setting.chroot,
@@ -442,7 +449,7 @@ def read_first_content(setting: Setting) -> initramfs.Content:
     busybox = (setting.chroot.root_dir / "usr/bin/busybox").read_bytes()
     init = _render_init(setting, tuple(path.name for path in module_paths), whole=False)
     return initramfs.Content(
-        folders=("bin", "modules", "proc", "dev", "lower", "upper", "newroot"),
+        folders=("bin", "modules", "proc", "dev", "lower", "layer", "upper", "newroot"),
         files=(
             ("bin/busybox", busybox),
             *((f"modules/{path.name}", path.read_bytes()) for path in module_paths),
@@ -456,6 +463,8 @@ def read_whole_content(
     agent_plan: Plan,
     parts: Mapping[str, Path],
     vm_module_paths: tuple[Path, ...] = (),
+    *,
+    packages: bool = True,
 ) -> initramfs.Content:
     """Return what a VM has in memory that has nothing else.
 
@@ -464,9 +473,16 @@ def read_whole_content(
         agent_plan: What it is to do.
         parts: What lies in its /twinmod, as plan_parts has it.
         vm_module_paths: The kernel's own modules that it loads.
+        packages: Whether all is in it that lies over the root.
     """
     additions = ((PurePosixPath(sandbox.INSIDE / name), path) for name, path in parts.items())
-    root = initramfs.read_root(setting.chroot.root_dir, additions)
+    below_dir, layer = setting.chroot.root_dir, setting.layer
+    root = initramfs.read_root(
+        below_dir,
+        additions,
+        layer.root_dir if layer else None,
+        debs.iterate_names(layer, below_dir) if layer and packages else (),
+    )
     for name in ("proc", "dev", "sys", "tmp", "results"):
         root.add_folder(name)
     if setting.native_dir:
@@ -488,6 +504,7 @@ def _render_init(setting: Setting, vm_modules: tuple[str, ...], *, whole: bool) 
             # 0: the sources are on the host, as they are.
             "source_time": initramfs.SOURCE_TIME if whole else 0,
             "counted": setting.native_dir is not None,
+            "layered": setting.layer is not None,
             "environment": plan_environment(setting.userland),
         },
     ).encode()

@@ -32,6 +32,10 @@ UNUSED = ("ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tests", "tki
 #: Where a program's libraries are, below a root.
 LIBRARIES = ("usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/lib")
 
+#: How many links a path leads over at most, and how long the first line of a script may be.
+#: Source: MAXSYMLINKS in include/linux/namei.h and BINPRM_BUF_SIZE in binfmts.h, Linux 7.3.
+MAX_LINKS, MAX_INTERPRETER = 40, 256
+
 #: The time of every source in a whole root, in seconds: Python takes compiled code only when it
 #: knows the time of its source, and not every kernel keeps the times of an archive.
 SOURCE_TIME = 1
@@ -87,12 +91,15 @@ class Root:
 
     Args:
         root_dir: What it is a part of.
+        over_dir: What lies over that, None for nothing.
     """
 
     root_dir: Path
+    over_dir: Path | None = None
     folders: set[str] = field(default_factory=set)
     files: dict[str, bytes] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    targets: dict[str, str] = field(default_factory=dict, repr=False)
 
     def add(self, name: str) -> None:
         """Add a file of the root, and where a link on the way to it leads.
@@ -104,9 +111,25 @@ class Root:
         if path in self.files:
             return
         try:
-            self.add_content(path, (self.root_dir / path).read_bytes())
+            self.add_content(path, self.find(path).read_bytes())
         except OSError as error:
             raise ConfigError(f"the chroot has no /{name}: {error.strerror}") from error
+
+    def add_present(self, name: str) -> None:
+        """Add what a package has at a path: a folder, a file, or a link and where it leads."""
+        path = self._follow(name)
+        found = self.find(path)
+        if found.is_dir():
+            self.add_folder(path)
+        elif found.is_file():
+            self.add(path)
+            self._add_interpreter(self.files[path])
+
+    def find(self, name: str) -> Path:
+        """Return where on the host a path of the root is, there or not."""
+        if self.over_dir and os.path.lexists(self.over_dir / name):
+            return self.over_dir / name
+        return self.root_dir / name
 
     def add_content(self, name: str, content: bytes) -> None:
         """Add a file of whatever origin."""
@@ -135,10 +158,20 @@ class Root:
 
     def _add_library(self, library: str, beside: str) -> None:
         found = (f"{folder}/{library}" for folder in (*LIBRARIES, beside))
-        name = next((n for n in found if os.path.lexists(self.root_dir / n)), "")
+        name = next((n for n in found if os.path.lexists(self.find(n))), "")
         # One that a package brings along for itself is found by its own means, beside it.
         if name:
             self.add(name)
+
+    def _add_interpreter(self, content: bytes) -> None:
+        """Add what runs a script. Source: execve(2), "Interpreter scripts"."""
+        line = content[2:MAX_INTERPRETER].split(b"\n")[0] if content.startswith(b"#!") else b""
+        words = line.decode(errors="replace").split()
+        # What /usr/bin/env looks for.
+        for name in (*words[:1], *(f"/usr/bin/{word}" for word in words[1:2])):
+            path = self._follow(name.lstrip("/"))
+            if path not in self.files and self.find(path).is_file():
+                self.add(path)
 
     def _add_folders(self, path: PurePosixPath) -> None:
         names = (str(part) for part in (path, *path.parents))
@@ -146,24 +179,32 @@ class Root:
 
     def _follow(self, name: str) -> str:
         """Return where a path leads, without a link in it; every link on the way is added."""
-        reached = PurePosixPath()
-        parts = list(PurePosixPath(name).parts)
+        reached: list[str] = []
+        parts, followed = list(PurePosixPath(name).parts), 0
         while parts:
             part = parts.pop(0)
             if part == "..":
-                reached = reached.parent
+                reached = reached[:-1]
                 continue
-            here = self.root_dir / reached / part
-            if not here.is_symlink():
-                reached /= part
+            here = "/".join((*reached, part))
+            target = self._read_target(here)
+            if not target or followed == MAX_LINKS:
+                reached.append(part)
                 continue
-            target = PurePosixPath(here.readlink())
-            self._add_folders(reached)
-            self.links[str(reached / part)] = str(target)
-            if target.is_absolute():
-                reached, target = PurePosixPath(), target.relative_to("/")
-            parts = [*target.parts, *parts]
-        return str(reached)
+            followed += 1
+            self._add_folders(PurePosixPath(*reached))
+            self.links[here] = target
+            if target.startswith("/"):
+                reached = []
+            parts = [*PurePosixPath(target.lstrip("/")).parts, *parts]
+        return "/".join(reached)
+
+    def _read_target(self, name: str) -> str:
+        """Return where a link leads, "" for what is none; a folder is asked for once."""
+        if name not in self.targets:
+            found = self.find(name)
+            self.targets[name] = str(found.readlink()) if found.is_symlink() else ""
+        return self.targets[name]
 
 
 def iterate_files(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -177,17 +218,24 @@ def iterate_files(folder: Path) -> Iterator[tuple[str, Path]]:
                 yield str(path.relative_to(folder)), path
 
 
-def read_root(root_dir: Path, additions: Iterable[tuple[PurePosixPath, Path]]) -> Root:
+def read_root(
+    root_dir: Path,
+    additions: Iterable[tuple[PurePosixPath, Path]],
+    over_dir: Path | None = None,
+    present: Iterable[str] = (),
+) -> Root:
     """Return a root with Python, what the agent runs, and more.
 
     Args:
         root_dir: A chroot, to take programs and libraries from.
         additions: (absolute path in the root, a file or a folder of the host).
+        over_dir: What lies over the chroot.
+        present: What is taken of both, as paths relative to the root.
 
     Raises:
         ConfigError: The chroot lacks a program.
     """
-    root = Root(root_dir)
+    root = Root(root_dir, over_dir)
     for name in PROGRAMS:
         root.add(name)
     library = next(root_dir.glob("usr/lib/python3.*/os.py"), None)
@@ -200,6 +248,8 @@ def read_root(root_dir: Path, additions: Iterable[tuple[PurePosixPath, Path]]) -
         found = iterate_files(source) if source.is_dir() else ((".", source),)
         for name, path in found:
             root.add_content(str((target / name).relative_to("/")), path.read_bytes())
+    for name in present:
+        root.add_present(name)
     # What leads from the old places to those that are in use since.
     for path in root_dir.iterdir():
         if path.is_symlink():

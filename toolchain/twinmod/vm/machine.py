@@ -29,6 +29,12 @@ EXECUTION = RECORDING / "execution"
 NATIVE = sandbox.INSIDE / "native"
 COUNTS = "counts"
 
+#: What lies over the chroot in a VM that boots, as QEMU sees it.
+LAYER = sandbox.INSIDE / "layer"
+
+#: How QEMU shares a folder that a VM may only read.
+READ_ONLY = "security_model=none,readonly=on,multidevs=remap"
+
 #: Counts by function.
 PROFILER = ("-plugin", f"{NATIVE}/profiler.so,out={RESULTS}/{COUNTS}")
 
@@ -174,12 +180,20 @@ def plan_qemu(
     return (
         *plan_booting(vm, accelerator, parameters),
         "-virtfs",
-        f"local,path={VIEW},mount_tag=root,security_model=none,readonly=on,multidevs=remap",
+        f"local,path={VIEW},mount_tag=root,{READ_ONLY}",
         "-virtfs",
         f"local,path={RESULTS},mount_tag=results,security_model=none",
         *(plan_gdb_stub() if gdb else ()),
         *(INTERACTIVE if interactive else PORT),
     )
+
+
+def plan_layer() -> tuple[str, ...]:
+    """Return the arguments of QEMU for what lies over the root of a VM that boots.
+
+    It is shared on its own, not below VIEW: overlayfs refuses a layer that lies in another one.
+    """
+    return ("-virtfs", f"local,path={LAYER},mount_tag=layer,{READ_ONLY}")
 
 
 def plan_recorded_qemu(vm: VmSpec, parameters: str) -> tuple[str, ...]:

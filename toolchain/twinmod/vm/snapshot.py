@@ -142,6 +142,7 @@ def read_base_key(setting: Setting) -> str:
         setting.tree.key,
         setting.chroot.key,
         files.plan_digest("", package),
+        *((setting.layer.key,) if setting.layer else ()),
         # Folders of the cache, whose names follow from what is in them.
         *(f"{name} {path}" for name, path in parts.items() if name != PACKAGE),
         *(f"{name}={value}" for name, value in boot.plan_environment(setting.userland)),
@@ -180,13 +181,14 @@ def plan_base_parts(setting: Setting) -> dict[str, Path]:
     return {name: parts[name] for name in BASE_PARTS}
 
 
-def read_base_content(setting: Setting) -> Content:
-    """Return what a base has in memory."""
+def read_base_content(setting: Setting, *, packages: bool = True) -> Content:
+    """Return what a base has in memory; its packages are the largest part of it."""
     return boot.read_whole_content(
         setting,
         plan_base_agent(setting),
         plan_base_parts(setting),
         setting.tree.vm_module_paths,
+        packages=packages,
     )
 
 
@@ -281,8 +283,10 @@ def prepare_saved_clone(setting: Setting, base: FoundEntry, work_dir: Path) -> B
     agent = replace(boot.plan_agent(setting, plan_nothing()), mode=Job.WAIT)
     patient = replace(setting, vm=boot.plan_patience(setting.vm, PATIENCE))
     plan = plan_boot(patient, Qemu(argv=argv, binds=binds), agent, vm_dir)
-    whole = boot.read_whole_content(setting, agent, boot.plan_parts(setting, ()))
-    brought, links = plan_additions(whole, read_base_content(setting))
+    # Both have the same packages.
+    parts = boot.plan_parts(setting, ())
+    whole = boot.read_whole_content(setting, agent, parts, packages=False)
+    brought, links = plan_additions(whole, read_base_content(setting, packages=False))
     return replace(
         plan,
         origin=base,
