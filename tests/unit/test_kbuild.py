@@ -155,6 +155,9 @@ def test_init_leaves_alone_a_pyproject_of_something_else(
         ({}, "no Kbuild, and no Makefile with `obj-m`"),
         ({"Makefile": "all: hello\n"}, "no Kbuild, and no Makefile with `obj-m`"),
         ({"Kbuild": "# nothing\n"}, "no `obj-m` in it names an object"),
+        ({"Kbuild": "obj-m := # nothing\n"}, "no `obj-m` in it names an object"),
+        # As the Linux tree's own.
+        ({"Kbuild": "obj-y += init/\nobj-$(CONFIG_RUST) += rust/\n"}, "no `obj-m` in it"),
     ],
 )
 def test_init_of_a_folder_that_builds_no_module_is_refused(

@@ -26,7 +26,7 @@ _MODULE = re.compile(r"[A-Za-z0-9_-]+")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 _OBJECTS = re.compile(
-    r"^[ \t]*obj-(?:m|\$[({]\w+[)}])[ \t]*[:+?]*=[ \t]*(.*)$",
+    r"^[ \t]*obj-(m|\$[({]\w+[)}])[ \t]*[:+?]*=[ \t]*(.*)$",
     re.MULTILINE,
 )
 _VARIABLE = re.compile(
@@ -82,8 +82,13 @@ def list_modules(folder: Path) -> tuple[str, ...]:
 
 
 def has_objects(text: str) -> bool:
-    """Tell whether a makefile is one of kbuild's: it has an `obj-m`, or an `obj-$(CONFIG_X)`."""
-    return _OBJECTS.search(text) is not None
+    """Tell whether a makefile is one of kbuild's that builds a module.
+
+    Its `obj-m` names something, or an `obj-$(CONFIG_X)` names an object. The Linux tree's own has
+    folders alone.
+    """
+    found = _list_objects(_join(text))
+    return any(words and (kind == "m" or ".o" in words) for kind, words in found)
 
 
 def parse_modules(text: str) -> tuple[str, ...]:
@@ -91,12 +96,22 @@ def parse_modules(text: str) -> tuple[str, ...]:
 
     A variable that is not set to one word in the same text stands for nothing.
     """
-    joined = text.replace("\\\n", " ")
+    joined = _join(text)
     values = dict(_VARIABLE.findall(joined))
     words = (
         _USE.sub(lambda use: values.get(use[1], use[0]), word)
-        for found in _OBJECTS.findall(joined)
-        for word in found.split("#")[0].split()
+        for _, found in _list_objects(joined)
+        for word in found.split()
     )
     names = (word.removesuffix(".o") for word in words if word.endswith(".o"))
     return tuple(dict.fromkeys(name for name in names if is_module(name)))
+
+
+def _join(text: str) -> str:
+    """Return a makefile with each of its lines on one."""
+    return text.replace("\\\n", " ")
+
+
+def _list_objects(text: str) -> list[tuple[str, str]]:
+    """Return what follows each `obj-`: "m" or a variable, and its words without a comment."""
+    return [(kind, words.partition("#")[0].strip()) for kind, words in _OBJECTS.findall(text)]
