@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A folder with a Kbuild needs no configuration, and `init` writes what it stands for."""
 
+import errno
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from twinmod.base import cache
 from twinmod.base.progress import Progress
-from twinmod.errors import ConfigError
+from twinmod.errors import ConfigError, MissingToolError
 from twinmod.project import config as project_config
 from twinmod.project import kbuild, names, skeleton
 from twinmod.project.config import Config
@@ -123,6 +125,19 @@ def test_init_overwrites_nothing(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"this folder has a configuration: {name}"):
         kbuild.write_config(tmp_path)
     assert (tmp_path / name).read_text() == "[tool.twinmod]\n"
+
+
+def test_a_folder_that_cannot_be_written_is_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"Kbuild": "obj-m := a.o\n"})
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(cache, "write_atomically", refuse)
+    with pytest.raises(MissingToolError, match=r"twinmod\.toml cannot be written: Perm"):
+        kbuild.write_config(tmp_path)
 
 
 def test_init_leaves_alone_a_pyproject_of_something_else(

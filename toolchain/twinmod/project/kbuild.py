@@ -7,12 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from twinmod.base import templates
+from twinmod.base import cache, templates
 from twinmod.base.files import is_left
-from twinmod.errors import ConfigError
+from twinmod.errors import ConfigError, MissingToolError
 from twinmod.project import config as project_config
 from twinmod.project import names
-from twinmod.project.checks import Origin
 from twinmod.project.config import FILE, OUT, Config
 from twinmod.project.model import Language
 
@@ -116,6 +115,7 @@ def write_config(folder: Path) -> None:
 
     Raises:
         ConfigError: It has one, or no Kbuild; see read_config.
+        MissingToolError: It cannot be written to.
     """
     found = project_config.list_files(folder)
     if found:
@@ -133,7 +133,8 @@ def write_config(folder: Path) -> None:
     read_config(path)
     text = render_config(find_modules(path))
     try:
-        with (folder / FILE).open("x") as file:
-            file.write(text)
+        cache.write_atomically(folder / FILE, text)
     except OSError as error:
-        raise Origin(folder / FILE).refuse(f"{FILE} cannot be written: {error.strerror}") from error
+        raise MissingToolError(
+            f"{FILE} cannot be written: {error.strerror}", facts=(("folder", str(folder)),)
+        ) from error

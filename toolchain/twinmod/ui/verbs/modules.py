@@ -68,11 +68,9 @@ def new_project(
             raise click.UsageError("--kind mdriver is a copy: no --languages and no --skeleton")
         files = skeleton.read_shipped()
     else:
-        files = starter.make_files(
-            starter.plan_project(
-                target_dir.name, kind, tuple(languages.split(",")), skeleton=bare_bodies
-            )
-        )
+        wanted = tuple(map(str.strip, languages.split(",")))
+        planned = starter.plan_project(target_dir.name, kind, wanted, skeleton=bare_bodies)
+        files = starter.make_files(planned)
     skeleton.write_new(target_dir, files)
     enter = f"cd {shlex.quote(str(folder))}"
     state.progress.note(f"made {folder}; next: {enter} && {commands.render('test')}")
