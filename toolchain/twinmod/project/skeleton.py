@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The project that verbs work on: a person's own, the one twinmod ships with, or a copy of it."""
+"""The project that verbs work on: a person's own, configured or not, or the one shipped."""
 
 import os
 import shlex
