@@ -188,3 +188,12 @@ def test_without_mdriver_a_project_is_made_and_a_folder_is_read(
     assert skeleton.read_project(tmp_path / "own", progress).driver.name == "own"
     kbuild.write_config(tmp_path / "own")
     assert templates.read_version()
+
+
+def test_nothing_but_an_empty_folder_and_a_copy_needs_mdriver() -> None:
+    users = {
+        str(path.relative_to(templates.PACKAGE_DIR))
+        for path in templates.PACKAGE_DIR.rglob("*.py")
+        if "find_shipped_dir" in path.read_text() or "templates.DATA" in path.read_text()
+    }
+    assert users == {"base/templates.py", "project/skeleton.py"}
