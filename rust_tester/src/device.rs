@@ -301,9 +301,9 @@ impl Device {
             for (index, errno) in (0_u64..).zip(&mut errnos) {
                 let result = sys::ioctl(fd, first.wrapping_add(index), 0);
                 // The largest stands for those that do not fit.
-                *errno = result.err().map_or(0, |Errno(number)| {
-                    u8::try_from(number).unwrap_or(u8::MAX)
-                });
+                *errno = result
+                    .err()
+                    .map_or(0, |Errno(number)| u8::try_from(number).unwrap_or(u8::MAX));
             }
             Ok(())
         })?;
