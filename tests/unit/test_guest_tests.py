@@ -332,7 +332,6 @@ def test_the_tests_of_a_driver_without_any_are_collected() -> None:
     assert status == 0
     assert names == [
         "test_it_is_live",
-        "test_its_parameters_are_those_of_its_file",
         "test_it_unloads_and_loads_again",
         "test_it_says_nothing_that_is_an_error",
         "test_many_loads_leave_no_device_behind",

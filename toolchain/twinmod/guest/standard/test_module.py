@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from twinmod.guest import devices as guest_devices
-from twinmod.guest.testing import Module, log, sysfs
-from twinmod.guest.testing.modinfo import read_modinfo
+from twinmod.guest.testing import Module, log
 from twinmod.guest.testing.usage import (
     find_kib_lost,
     find_lost,
@@ -38,12 +37,6 @@ def read_state(module: Module) -> str:
 def test_it_is_live(module: Module) -> None:
     assert read_state(module) == "Live"
     assert module.is_loaded()
-
-
-def test_its_parameters_are_those_of_its_file(module: Module) -> None:
-    declared = {text.partition(":")[0] for text in read_modinfo(module.ko_path).get("parmtype", ())}
-    shown = sysfs.read_parameters(module)
-    assert {*shown} <= declared
 
 
 def test_it_unloads_and_loads_again(unloaded: Module) -> None:
