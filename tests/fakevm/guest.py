@@ -11,6 +11,7 @@ import errno
 import fcntl
 import io
 import os
+import signal
 import struct
 import sys
 import time
@@ -110,9 +111,14 @@ def unload(name: str) -> int:
 
 
 def is_refused(call: str, code: int) -> bool:
-    """Let the kernel say what it has to say of a call; tell whether the call fails."""
+    """Let the kernel say what it has to say of a call; tell whether the call fails.
+
+    One that is stuck never returns.
+    """
     write_log(f"{call}.log")
     path = WORLD / call
+    if path.exists() and path.read_text() == "stuck":
+        signal.pause()
     ctypes.set_errno(int(path.read_text()) if path.exists() else code)
     return ctypes.get_errno() != 0
 

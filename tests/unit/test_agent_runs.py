@@ -137,6 +137,20 @@ def test_a_test_that_goes_on_for_too_long_ends_the_vm_with_its_stacks(world: Wor
     assert (world.folder / "proc/sysrq-trigger").read_text() == "l"
 
 
+@pytest.mark.parametrize(
+    ("call", "what"), [("finit_module", "did not load"), ("delete_module", "did not unload")]
+)
+def test_a_load_and_an_unload_that_never_return_end_the_vm_as_a_test_does(
+    world: World, call: str, what: str
+) -> None:
+    world.write(call, "stuck")
+    said = world.run(world.plan(MATRIX, "toy_c/c", "toy_rust/c", limit_s=1.0))
+    assert find_ends(said) == [("timeout", (f"toy_c {what} within 1 s",))]
+    assert said.find(protocol.Alive)
+    assert (world.folder / "proc/sysrq-trigger").read_text() == "l"
+    assert world.called[-1] == REBOOT
+
+
 BUG = "kernel BUG at mm/slub.c:1!"
 
 

@@ -34,7 +34,7 @@ from twinmod.guest import (
 from twinmod.guest import child as guest_child
 from twinmod.guest import log as guest_log
 from twinmod.guest import stream as guest_stream
-from twinmod.guest.child import BROKEN, HEARTBEAT_S, Child, GivenUp, Heartbeat
+from twinmod.guest.child import BROKEN, HEARTBEAT_S, GivenUp, Guard, Heartbeat
 from twinmod.guest.collection import Collection
 from twinmod.guest.door import GuestError
 from twinmod.guest.leaks import CodeRange
@@ -223,10 +223,14 @@ def list_modules(plan: Plan) -> tuple[Module, ...]:
     )
 
 
-def load_needed(plan: Plan) -> str:
-    """Load what the modules under test need, and note their parameters; return why not, or ""."""
+def give_parameters(plan: Plan) -> None:
+    """Note what each module of a plan is given at each of its loads."""
     known = {**plan.needed, **plan.modules}
     modules.give({name: module.parameters for name, module in known.items()})
+
+
+def load_needed(plan: Plan) -> str:
+    """Load what the modules under test need; return why one did not load, or ""."""
     return modules.load_needed({name: Path(m.path) for name, m in plan.needed.items()})
 
 
@@ -311,13 +315,11 @@ def run_cell(plan: Plan, cell: PlannedCell, held: Collection, stream: Stream) ->
         tuple(plan.modules),
         lambda line: stream.emit(WrittenByProgram(line=line)),
     )
+    guard = Guard(stream, log, plan.limit_s)
     module = Module(name=cell.module, ko_path=Path(cell.path))
-    problem = load_needed(plan)
-    if isinstance(cell.job, MatrixJob):
-        held.devices_before = devices.read_devices()
-    # The differential loads what it needs, as it needs it.
-    if cell.path and not problem:
-        problem = modules.find_refusal(module.load)
+    problem = load(plan, cell, held, module, guard)
+    if isinstance(problem, GivenUp):
+        return give_up(problem, f"{cell.module} did not load", guard)
     if problem:
         log.read()
         said = "; ".join(faults.parse_line(line).text for line in log.lines[-KERNELS_WORDS:])
@@ -325,19 +327,16 @@ def run_cell(plan: Plan, cell: PlannedCell, held: Collection, stream: Stream) ->
         end_cell(stream, Outcome.FAILED, (f"did not load: {why}",))
         return True
     code = CodeRange(cell.module)
-    child = Child(lambda heartbeat: run_job(plan, cell, held, stream, heartbeat))
-    status = child.wait(stream, log, plan.limit_s)
-    if status is GivenUp.FAULT:
-        end_cell(stream, Outcome.CRASHED, (log.complaint,))
-        return False
-    if status is GivenUp.STUCK:
-        write_stacks(child.pid)
-        problem = f"no step within {plan.limit_s:.0f} s"
-        end_cell(stream, Outcome.TIMEOUT, (problem,))
-        return False
+    status = guard.wait(lambda heartbeat: run_job(plan, cell, held, stream, heartbeat))
+    if isinstance(status, GivenUp):
+        return give_up(status, "no step", guard)
     problem = find_problem(cell, status)
     problems = [problem] if problem else []
-    left = unload([module] if cell.module else [m for m in list_modules(plan) if m.is_loaded()])
+    loaded = [module] if cell.module else [m for m in list_modules(plan) if m.is_loaded()]
+    said = guard.ask(lambda: "\n".join(unload(loaded)))
+    if isinstance(said, GivenUp):
+        return give_up(said, f"{', '.join(m.name for m in loaded)} did not unload", guard)
+    left = said.splitlines()
     if cell.module and not left:
         leaks.tell_leaks(code)
     if log.read() and log.has_fault():
@@ -347,6 +346,40 @@ def run_cell(plan: Plan, cell: PlannedCell, held: Collection, stream: Stream) ->
     outcome = Outcome.PASSED if status == 0 and not problems + left else Outcome.FAILED
     end_cell(stream, outcome, (*problems, *left))
     return not left
+
+
+def load(
+    plan: Plan, cell: PlannedCell, held: Collection, module: Module, guard: Guard
+) -> str | GivenUp:
+    """Load what a cell's module needs, and then it; return why one did not load, or ""."""
+    give_parameters(plan)
+    problem = guard.ask(lambda: load_needed(plan)) if plan.needed else ""
+    if isinstance(cell.job, MatrixJob):
+        held.devices_before = devices.read_devices()
+    # The differential loads what it needs, as it needs it.
+    if problem or not cell.path:
+        return problem
+    return guard.ask(lambda: modules.find_refusal(module.load))
+
+
+def give_up(why: GivenUp, what: str, guard: Guard) -> bool:
+    """End a cell that nobody waits for any longer; return that its VM cannot be trusted.
+
+    Args:
+        why: The kernel reported a fault, or it took too long.
+        what: What did not come.
+        guard: Waited for it.
+    """
+    match why:
+        case GivenUp.FAULT:
+            end_cell(guard.stream, Outcome.CRASHED, (guard.log.complaint,))
+        case GivenUp.STUCK:
+            write_stacks(guard.pid)
+            problem = f"{what} within {guard.limit_s:.0f} s"
+            end_cell(guard.stream, Outcome.TIMEOUT, (problem,))
+        case _:
+            assert_never(why)
+    return False
 
 
 def end_cell(stream: Stream, outcome: Outcome, problems: tuple[str, ...]) -> None:
@@ -442,6 +475,7 @@ def serve(plan: Plan, held: Collection, stream: Stream) -> None:
 
 def run_shell(plan: Plan) -> None:
     """Load every module and give the console to a person."""
+    give_parameters(plan)
     if problem := load_needed(plan):
         print(problem)
     for module in list_modules(plan):

@@ -91,6 +91,46 @@ class Child:
         return GivenUp.STUCK
 
 
+class Guard:
+    """Waits for children whose work may never return.
+
+    Args:
+        stream: Told that the agent is alive.
+        log: Of the kernel, whose faults end each wait.
+        limit_s: What a child may take without a step.
+    """
+
+    def __init__(self, stream: Stream, log: KernelLog, limit_s: float) -> None:
+        self.stream = stream
+        self.log = log
+        self.limit_s = limit_s
+        # Of the last child.
+        self.pid = 0
+
+    def wait(self, work: Callable[[Heartbeat], int]) -> int | GivenUp:
+        """Do some work in a child; return its exit status, or why nobody waits any longer."""
+        child = Child(work)
+        self.pid = child.pid
+        return child.wait(self.stream, self.log, self.limit_s)
+
+    def ask(self, work: Callable[[], str]) -> str | GivenUp:
+        """Do some work in a child; return what it says, or why nobody waits any longer."""
+        read_end, write_end = os.pipe()
+
+        def say(_: Heartbeat) -> int:
+            os.write(write_end, work().encode())
+            return 0
+
+        try:
+            status = self.wait(say)
+        finally:
+            os.close(write_end)
+        with os.fdopen(read_end, "rb") as said:
+            if isinstance(status, GivenUp):
+                return status
+            return said.read().decode() if status == 0 else f"its process ended with {status}"
+
+
 def _run_guarded(work: Callable[[], int]) -> int:
     try:
         status = work()
