@@ -19,7 +19,8 @@ from twinmod.builds import build
 from twinmod.builds import sources as builds_sources
 from twinmod.errors import ConfigError, MissingToolError
 from twinmod.project import config as project_config
-from twinmod.release import index, packages
+from twinmod.project.names import plan_package
+from twinmod.release import packages
 from twinmod.release.model import Release
 from twinmod.release.packages import FORMATS, SUMMARIES, PackagePlan
 
@@ -197,7 +198,7 @@ def test_a_package_has_every_file_that_the_vm_s_build_reads(tmp_path: Path) -> N
     sources = packages.read_sources(tmp_path)
     tarballs = packages.plan_tarballs(RELEASE, sources)
     for module in project.modules:
-        name = index.plan_package_name(module.name)
+        name = plan_package(module.name)
         built = dict(build.read_sources(module, tmp_path))
         assert f"extra{builds_sources.SOURCE_SUFFIXES[-1]}" in built
         trees = [packages.plan_tree(RELEASE, sources, f"{name}-dkms")]

@@ -91,24 +91,20 @@ def test_a_kbuild_is_what_names_objects(files: sources.Files, found: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("kbuild", "modules"),
+    ("kbuild", "name"),
     [
-        (WRAPPED, ("lime",)),
-        (b"obj-m += a.o b-c.o\nobj-m += d.o\n", ("a", "b-c", "d")),
-        (b"obj-m := \\\n\ta.o\n", ("a",)),
+        (WRAPPED, "lime"),
+        (b"obj-m := \\\n\ta.o\n", "a"),
+        (b"obj-m += a.o sub/\n", "a"),
+        (b"obj-$(CONFIG_A) += a.o\n", "a"),
         # Only make knows.
-        (b"obj-m += $(NAME).o\n", ()),
-        (b"obj-m += a.o sub/\n", ()),
-        (b"obj-$(CONFIG_A) += a.o\n", ()),
-        (b"obj-y += a.o\n", ()),
+        (b"obj-m += a.o b-c.o\nobj-m += d.o\n", ""),
+        (b"obj-m += $(NAME).o\n", ""),
+        (b"obj-y += a.o\n", ""),
     ],
 )
-def test_what_a_kbuild_builds_is_known_where_it_is_plain(
-    kbuild: bytes, modules: tuple[str, ...]
-) -> None:
+def test_a_module_is_named_by_a_kbuild_that_says_which_it_builds(kbuild: bytes, name: str) -> None:
     files = (("Kbuild", kbuild),)
-    assert sources.find_modules(files) == modules
-    name = modules[0] if len(modules) == 1 else ""
     assert sources.name_sources(make_module(), files).name == name
     assert sources.name_sources(make_module(name="b-c"), files).name == "b_c"
 

@@ -25,12 +25,13 @@ from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Enter
 from twinmod.builds import sources as builds_sources
 from twinmod.builds.product import Product
-from twinmod.builds.sources import Files, name_module, name_of
+from twinmod.builds.sources import Files, name_of
 from twinmod.errors import BuildError, ConfigError
 from twinmod.kernels import elf, kconfig
 from twinmod.kernels.model import KernelTree, Origin
 from twinmod.project.config import OUT
 from twinmod.project.model import Language, ModuleSpec
+from twinmod.project.names import normalize
 
 MODULES = sandbox.INSIDE / "module"
 
@@ -344,7 +345,7 @@ def plan_kbuild(module: ModuleSpec, sources: Files, version: str) -> Files:
     if builds_sources.find_kbuild(sources):
         return ()
     main = builds_sources.find_main(module, sources)
-    named = not main or name_module(main) == name_module(module.name)
+    named = not main or normalize(main) == normalize(module.name)
     values = {
         "module": (main or module.name) if named else module.name,
         "main": "" if named else main,
@@ -510,7 +511,7 @@ def read_product(plan: BuildPlan, seconds: float, began_wall: float) -> Product:
     vermagic = check_module(plan, found, path)
     watchers, blind = find_watchers(plan.tree, found)
     return Product(
-        module=name_module(path.stem),
+        module=normalize(path.stem),
         label=plan.module.label,
         language=find_language(found) or plan.language or Language.C,
         path=path,
@@ -546,13 +547,13 @@ def choose_product(plan: BuildPlan, began_wall: float) -> Path:
             facts=(*product, log),
             hint="" if plan.language else "let `obj-m` of its Kbuild name the objects of a module",
         )
-    wanted = name_module(plan.module.name)
-    named = [path for path in built if name_module(path.stem) == wanted]
+    wanted = normalize(plan.module.name)
+    named = [path for path in built if normalize(path.stem) == wanted]
     if not named and len(built) == 1 and not plan.module.name:
         return built[0]
     if named:
         return named[0]
-    names = ", ".join(name_module(path.stem) for path in built)
+    names = ", ".join(normalize(path.stem) for path in built)
     raise BuildError(
         f"make built no module {wanted}" if wanted else "make built several modules",
         facts=(("modules", names), log),
@@ -574,7 +575,7 @@ def check_module(plan: BuildPlan, found: elf.ModuleFile, path: Path | None = Non
     path = path or plan.product_path
     vermagic = found.find_modinfo("vermagic")
     claims = [
-        ("name", name_module(path.stem), found.find_modinfo("name")),
+        ("name", normalize(path.stem), found.find_modinfo("name")),
         ("kernel", plan.tree.release, vermagic.split(" ")[0]),
     ]
     if plan.language:

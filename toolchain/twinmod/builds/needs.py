@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from twinmod.base import files
+from twinmod.base import files, nearest
 from twinmod.base.progress import Progress
 from twinmod.builds import build
 from twinmod.builds.product import NeededModule, Product
-from twinmod.builds.sources import name_module, name_of, plan_near
+from twinmod.builds.sources import name_of
 from twinmod.errors import BuildError, ConfigError
 from twinmod.kernels import elf
 from twinmod.kernels.model import KernelTree
 from twinmod.kernels.modules import KernelModules
 from twinmod.project.model import Language, ModuleSpec
+from twinmod.project.names import normalize
 
 #: Where those are kept that VMs load, decompressed, beside the stages of a kernel.
 NEEDED = ".needed"
@@ -65,7 +66,7 @@ class Builder:
         Raises:
             BuildError: What it depends on is nowhere.
         """
-        siblings = {name_module(p.stem): p for p in built if p != product.path}
+        siblings = {normalize(p.stem): p for p in built if p != product.path}
         found = find_needed(product.module, product.depends, siblings, self.find_modules)
         needed = tuple(
             NeededModule(name=name, path=siblings.get(name) or self._keep(name, content))
@@ -83,7 +84,7 @@ class Builder:
             ConfigError: The kernel has no such module.
             BuildError: What one depends on is nowhere.
         """
-        wanted = tuple(map(name_module, names))
+        wanted = tuple(map(normalize, names))
         own = self.find_modules() if wanted else None
         for name in wanted:
             if own is not None and name not in own.files and name not in own.builtin:
@@ -214,7 +215,7 @@ def take_stock(
     if reason := build.find_stock_absence(module, tree):
         raise BuildError(f"module {name_of(module)} is absent: {reason}")
     own = find_modules()
-    name = name_module(module.stock)
+    name = normalize(module.stock)
     if name not in own.files:
         raise _refuse_stock(name, own)
     content = own.read(name)
@@ -251,5 +252,5 @@ def _refuse_stock(name: str, own: KernelModules) -> ConfigError:
     return ConfigError(
         f"kernel {own.release} has no module {name}",
         facts=(("modules", str(len(own.files))),),
-        hint=plan_near(name, sorted(own.files)),
+        hint=nearest.plan_hint(name, sorted(own.files)),
     )

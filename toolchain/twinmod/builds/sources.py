@@ -4,17 +4,18 @@
 Source: Documentation/kbuild/modules.rst and makefiles.rst, Linux 7.3.
 """
 
-import difflib
 import fnmatch
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from twinmod.base import files as base_files
+from twinmod.base import nearest
 from twinmod.errors import ConfigError
 from twinmod.kernels.model import KernelTree
+from twinmod.project import names
 from twinmod.project.model import Language, ModuleSpec
 
 #: (relative path, content) of files.
@@ -41,39 +42,12 @@ LEFT = (
     ),
 )
 
-#: Where kbuild looks for what to build, the first that is there.
-KBUILD, MAKEFILE = "Kbuild", "Makefile"
-
 #: A file that one of them may include.
 _INCLUDED = ("*Makefile*", "*Kbuild*", "*.mk", "*.mak")
-
-#: A line that names objects.
-_OBJECTS = re.compile(r"^[ \t]*obj-(?:[my]|\$[({]\w+[)}])[ \t]*[+:?]*=(.*)$", re.MULTILINE)
-_MODULES = re.compile(r"^[ \t]*obj-m[ \t]*[+:?]*=(.*)$", re.MULTILINE)
-_WORD = re.compile(r"(?<![\w$(.-])([\w.-]+)\.o\b")
 
 #: An option as a module's configuration has it.
 _OPTION = re.compile(r"(?!CONFIG_)\w+=[^$\n]*")
 _KCONFIG = re.compile(r"^[ \t]*(?:menu)?config[ \t]+(\w+)", re.MULTILINE)
-
-#: How many names an error suggests.
-NEAR = 3
-
-
-def find_near(name: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Return the names most like one that is not known, the likest first."""
-    return tuple(difflib.get_close_matches(name, tuple(known), NEAR, 0.6))
-
-
-def plan_near(name: str, known: Iterable[str]) -> str:
-    """Return the hint of an error that refuses a name; "" where none is like it."""
-    near = find_near(name, known)
-    return f"did you mean {' or '.join(near)}?" if near else ""
-
-
-def name_module(stem: str) -> str:
-    """Return the kernel's name of the module that a file of this stem holds."""
-    return stem.replace("-", "_")
 
 
 # -- the files --------------------------------------------------------------------------------
@@ -145,7 +119,7 @@ def read_tree(module: ModuleSpec, tree: KernelTree) -> Files:
     if not module.name:
         raise ConfigError(
             f"{module.tree} of kernel {tree.release} needs the name of the module to build",
-            facts=(("modules", ", ".join(sorted(_find_words(found))) or "none"),),
+            facts=(("modules", ", ".join(sorted(_list_modules(found))) or "none"),),
         )
     return found
 
@@ -155,9 +129,9 @@ def _suggest_folder(source_dir: Path, name: str) -> str:
     parent = Path(name).parent
     while not (source_dir / parent).is_dir():
         parent = parent.parent
-    wanted = Path(name).relative_to(parent).parts[0]
-    near = find_near(wanted, (p.name for p in (source_dir / parent).iterdir() if p.is_dir()))
-    return f"did you mean {' or '.join(str(parent / one) for one in near)}?" if near else ""
+    wanted = "/".join(Path(name).parts[: len(parent.parts) + 1])
+    folders = (path for path in (source_dir / parent).iterdir() if path.is_dir())
+    return nearest.plan_hint(wanted, (str(path.relative_to(source_dir)) for path in folders))
 
 
 def _require_name(name: str, folder: Path) -> None:
@@ -185,46 +159,28 @@ def find_kbuild(files: Files) -> str:
 
     A Makefile that names no object only calls make again.
     """
-    names = dict(files)
-    if KBUILD in names:
-        return KBUILD
-    if MAKEFILE not in names:
+    kbuild, makefile = names.BUILD_FILES
+    found = dict(files)
+    if kbuild in found:
+        return kbuild
+    if makefile not in found:
         return ""
-    readable = (content for name, content in files if _is_included(name))
-    return MAKEFILE if any(_OBJECTS.search(_plan_text(text)) for text in readable) else ""
+    readable = (content.decode(errors="replace") for name, content in files if _is_included(name))
+    return makefile if any(map(names.is_kbuild, readable)) else ""
 
 
 def _is_included(name: str) -> bool:
     return "/" not in name and any(fnmatch.fnmatchcase(name, pattern) for pattern in _INCLUDED)
 
 
-def _plan_text(content: bytes) -> str:
-    """Return a makefile's text with whole lines and without comments."""
-    text = content.decode(errors="replace").replace("\\\n", " ")
-    return re.sub(r"#.*", "", text)
+def _list_modules(files: Files) -> tuple[str, ...]:
+    """Return the names of the modules that a folder's own Kbuild builds, as far as it says."""
+    return names.parse_modules(_read_kbuild(files))
 
 
-def _find_words(files: Files) -> tuple[str, ...]:
-    """Return the stems of all objects that a folder's makefile names."""
-    text = _plan_text(dict(files)[find_kbuild(files)])
-    return tuple(w for line in _OBJECTS.findall(text) for w in _WORD.findall(line))
-
-
-def find_modules(files: Files) -> tuple[str, ...]:
-    """Return the stems of the modules that a folder's own Kbuild builds, as far as it is plain.
-
-    Returns:
-        () where a variable, a subfolder or nothing at all stands in their place: then only make
-        knows.
-    """
-    kbuild = find_kbuild(files)
-    if not kbuild:
-        return ()
-    lines = _MODULES.findall(_plan_text(dict(files)[kbuild]))
-    words = tuple(word for line in lines for word in line.split())
-    if not all(re.fullmatch(r"[\w.-]+\.o", word) for word in words):
-        return ()
-    return tuple(dict.fromkeys(word.removesuffix(".o") for word in words))
+def _read_kbuild(files: Files) -> str:
+    """Return the text of a folder's own Kbuild, "" where it has none."""
+    return dict(files).get(find_kbuild(files), b"").decode(errors="replace")
 
 
 def find_main(module: ModuleSpec, files: Files) -> str:
@@ -237,7 +193,7 @@ def find_main(module: ModuleSpec, files: Files) -> str:
         for name, _ in files
         if "/" not in name and Path(name).suffix in COMPILED_SUFFIXES
     ]
-    named = [stem for stem in stems if name_module(stem) == name_module(module.name)]
+    named = [stem for stem in stems if names.normalize(stem) == names.normalize(module.name)]
     if named:
         return named[0]
     return stems[0] if len(stems) == 1 else ""
@@ -272,9 +228,10 @@ def name_sources(module: ModuleSpec, files: Files) -> ModuleSpec:
     # Make's target may have a name of its own.
     if module.tree:
         return module
-    plain = find_modules(files) if find_kbuild(files) else (find_main(module, files),)
+    kbuild = _read_kbuild(files)
+    plain = names.parse_modules(kbuild) if kbuild else (find_main(module, files),)
     found = plain[0] if len(plain) == 1 else ""
-    return replace(module, name=name_module(module.name or found))
+    return replace(module, name=names.normalize(module.name or found))
 
 
 def find_target(module: ModuleSpec, files: Files) -> str:
@@ -283,14 +240,14 @@ def find_target(module: ModuleSpec, files: Files) -> str:
     Raises:
         ConfigError: Its makefile names no such object, and includes no other.
     """
-    words = _find_words(files)
-    stem = next((w for w in words if name_module(w) == name_module(module.name)), "")
-    text = _plan_text(dict(files)[find_kbuild(files)])
+    text = _read_kbuild(files)
+    words = names.parse_modules(text)
+    stem = next((w for w in words if names.normalize(w) == names.normalize(module.name)), "")
     if not stem and not re.search(r"^[ \t]*-?include\b", text, re.MULTILINE):
         raise ConfigError(
             f"{module.tree} builds no module {module.name}",
             facts=(("modules", ", ".join(sorted(set(words))) or "none"),),
-            hint=plan_near(module.name, words),
+            hint=nearest.plan_hint(module.name, words),
         )
     return f"{stem or module.name}.ko"
 
@@ -320,7 +277,7 @@ def needs_rust(module: ModuleSpec, files: Files) -> bool:
     if found is not None:
         return found == Language.RUST
     stems = (Path(name).stem for name, _ in files if name.endswith(".rs"))
-    return bool(module.tree) and name_module(module.name) in map(name_module, stems)
+    return bool(module.tree) and names.normalize(module.name) in map(names.normalize, stems)
 
 
 # -- its configuration ------------------------------------------------------------------------
@@ -347,10 +304,10 @@ def require_options(module: ModuleSpec, tree: KernelTree, files: Files) -> None:
     Raises:
         ConfigError: No Kconfig has it, and no makefile of the person's own.
     """
-    names = [text.partition("=")[0] for text in module.config]
+    wanted = [text.partition("=")[0] for text in module.config]
     own = b"\n".join(content for name, content in files if _is_included(Path(name).name))
-    mentioned = {n for n in names if module.sources and f"CONFIG_{n}".encode() in own}
-    unknown = [name for name in names if name not in mentioned | _read_options(tree)]
+    mentioned = {n for n in wanted if module.sources and f"CONFIG_{n}".encode() in own}
+    unknown = [name for name in wanted if name not in mentioned | _read_options(tree)]
     if not unknown:
         return
     known = _read_kconfigs(tree.source_dir) | _find_options(files)
@@ -359,7 +316,7 @@ def require_options(module: ModuleSpec, tree: KernelTree, files: Files) -> None:
         raise ConfigError(
             f"module {name_of(module)} sets CONFIG_{lacking[0]}, which kernel {tree.release} "
             "does not know: no Kconfig has it",
-            hint=plan_near(lacking[0], sorted(known)),
+            hint=nearest.plan_hint(lacking[0], sorted(known)),
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from twinmod.errors import BuildError, MissingToolError
+from twinmod.project.names import normalize
 
 #: What the kernel says of the modules that are linked into it; in the archive too.
 BUILTIN = "modules.builtin"
@@ -25,7 +26,7 @@ DECOMPRESS: Mapping[str, Callable[[bytes], bytes]] = {".ko": bytes, ".ko.xz": lz
 
 def plan_module_name(path: Path) -> str:
     """Return the name of a module's file, decompressed, after the kernel's name of it."""
-    return f"{path.name.partition('.ko')[0].replace('-', '_')}.ko"
+    return f"{normalize(path.name.partition('.ko')[0])}.ko"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

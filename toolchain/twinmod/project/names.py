@@ -26,7 +26,7 @@ _MODULE = re.compile(r"[A-Za-z0-9_-]+")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 _OBJECTS = re.compile(
-    r"^[ \t]*obj-(m|\$[({]\w+[)}])[ \t]*[:+?]*=[ \t]*(.*)$",
+    r"^[ \t]*obj-([my]|\$[({]\w+[)}])[ \t]*[:+?]*=[ \t]*(.*)$",
     re.MULTILINE,
 )
 _VARIABLE = re.compile(
@@ -38,7 +38,12 @@ _USE = re.compile(r"\$[({](\w+)[)}]")
 
 def is_package(name: str) -> bool:
     """Tell whether Debian's packages may be named after a driver or a module."""
-    return _PACKAGE.fullmatch(name.replace("_", "-")) is not None
+    return _PACKAGE.fullmatch(plan_package(name)) is not None
+
+
+def plan_package(name: str) -> str:
+    """Return what Debian's packages call a driver or a module: they have no capital and no _."""
+    return name.replace("_", "-").lower()
 
 
 def is_debian(name: str) -> bool:
@@ -81,6 +86,11 @@ def list_modules(folder: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if not name.endswith(".mod")))
 
 
+def is_kbuild(text: str) -> bool:
+    """Tell whether a makefile names what kbuild builds, be it a module or a part of the kernel."""
+    return bool(_list_objects(_join(text)))
+
+
 def has_objects(text: str) -> bool:
     """Tell whether a makefile is one of kbuild's that builds a module.
 
@@ -88,7 +98,7 @@ def has_objects(text: str) -> bool:
     folders alone.
     """
     found = _list_objects(_join(text))
-    return any(words and (kind == "m" or ".o" in words) for kind, words in found)
+    return any(words and (kind == "m" or (kind != "y" and ".o" in words)) for kind, words in found)
 
 
 def parse_modules(text: str) -> tuple[str, ...]:
@@ -100,8 +110,9 @@ def parse_modules(text: str) -> tuple[str, ...]:
     values = dict(_VARIABLE.findall(joined))
     words = (
         _USE.sub(lambda use: values.get(use[1], use[0]), word)
-        for _, found in _list_objects(joined)
+        for kind, found in _list_objects(joined)
         for word in found.split()
+        if kind != "y"
     )
     names = (word.removesuffix(".o") for word in words if word.endswith(".o"))
     return tuple(dict.fromkeys(name for name in names if is_module(name)))
@@ -113,5 +124,5 @@ def _join(text: str) -> str:
 
 
 def _list_objects(text: str) -> list[tuple[str, str]]:
-    """Return what follows each `obj-`: "m" or a variable, and its words without a comment."""
+    """Return what follows each `obj-`: m, y or a variable, and its words without a comment."""
     return [(kind, words.partition("#")[0].strip()) for kind, words in _OBJECTS.findall(text)]

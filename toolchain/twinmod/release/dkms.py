@@ -17,6 +17,7 @@ from twinmod.builds.product import Product
 from twinmod.errors import NotPassedError
 from twinmod.kernels import elf
 from twinmod.project.config import Config
+from twinmod.project.names import plan_package
 from twinmod.release import index, packages
 from twinmod.release import root as release_root
 from twinmod.release.model import Release
@@ -100,7 +101,7 @@ def make_machine(
         root=root,
         kernel_release=tree.release,
         debs=write_debs(files, work_dir / "debs"),
-        modules=tuple(index.plan_package_name(module.name) for module in config.modules),
+        modules=tuple(plan_package(module.name) for module in config.modules),
         work_dir=work_dir,
     )
 

@@ -16,6 +16,7 @@ from twinmod.kernels import elf
 from twinmod.kernels.model import KernelTree
 from twinmod.matrix.report import TestReport
 from twinmod.project.model import Language
+from twinmod.project.names import plan_package
 from twinmod.release.model import Release
 
 #: Artifacts that are the same for every machine, and what a run left that is not.
@@ -91,14 +92,9 @@ def check_version(version: str, module: str, said: str) -> None:
         )
 
 
-def plan_package_name(module: str) -> str:
-    """Return what a module is called outside the kernel: "mdriver-c"."""
-    return module.replace("_", "-")
-
-
 def plan_module_name(release: Release, product: Product, kernel_release: str) -> str:
     """Return the name of a module's archive, without what it ends with."""
-    name = plan_package_name(product.module)
+    name = plan_package(product.module)
     return f"{name}-{release.version}-{kernel_release}-{ARCHITECTURE}"
 
 
@@ -190,7 +186,7 @@ def plan_module_files(
     licence: bytes,
 ) -> tuple[File, ...]:
     """Return the files of a module's archive, as they lie below a root."""
-    name = plan_package_name(product.module)
+    name = plan_package(product.module)
     doc = f"usr/share/doc/{name}-{kernel_release}"
     return (
         File(path=f"lib/modules/{kernel_release}/updates/{product.module}.ko", content=content),
