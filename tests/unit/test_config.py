@@ -396,7 +396,7 @@ def test_a_module_comes_from_a_folder_the_kernels_tree_or_the_distribution() -> 
         ({"stock": "a.ko"}, "no module of the name 'a.ko'"),
         ({"stock": "a/b"}, "no module of the name 'a/b'"),
         ({"sources": "a", "name": "_echo"}, "Debian refuses packages named after '_echo'"),
-        ("no-such-folder", "there is no folder no-such-folder"),
+        ("no-such-folder", "the folder no-such-folder is missing"),
         ("", "has no source"),
     ],
     ids=str,
@@ -451,7 +451,7 @@ def test_debian_calls_a_name_with_capitals_by_small_letters() -> None:
 @pytest.mark.parametrize("package", ["", "a-b", "a.", "3"])
 def test_a_tester_without_a_package_that_tests_can_import_is_refused(package: str) -> None:
     testers = {"c": {"project": "t", "package": package}}
-    assert "is no name of a Python package" in refuse_driver(testers=testers)
+    assert "is not the name of a Python package" in refuse_driver(testers=testers)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_one_module_is_tested_in_a_cell_that_has_its_label(
     assert [(one["label"], one["language"]) for one in report["modules"]] == [("old", "c")]
     assert report["totals"] == {"passed": 2, "failed": 0, "skipped": 0}
     assert report["differential"] is None
-    # A table of tests, for there are no rules.
+    # A table of tests: the driver has no rules.
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["test", "old"] in lines
     assert ["cell", "pass"] in lines

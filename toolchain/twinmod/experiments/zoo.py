@@ -213,7 +213,7 @@ def parse_entry(name: str, content: bytes) -> Entry:
         _check_expectation(name, attempt)
         if attempt.variant != Language.C and not re.fullmatch(r"rust(_[a-z]+)?", attempt.variant):
             raise ConfigError(
-                f"zoo/{name}/zoo.toml is not valid: more.{attempt.variant} is no name of an "
+                f"zoo/{name}/zoo.toml is not valid: more.{attempt.variant} is not the name of an "
                 "attempt in Rust, such as rust_unsafe"
             )
     return entry

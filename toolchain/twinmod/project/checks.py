@@ -127,7 +127,7 @@ def require_references(table: Table, origin: Origin) -> None:
 
 
 def require_packages(where: str, packages: Iterable[str], origin: Origin) -> None:
-    """Refuse what is no name of a Debian package, or one of another architecture.
+    """Refuse what is not the name of a Debian package, or one of another architecture.
 
     Raises:
         ConfigError: There is one.

@@ -40,8 +40,8 @@ def make_driver(name: str, table: DriverTable, origin: Origin) -> DriverSpec:
     for tester_name, tester in table.testers.items():
         if not all(part.isidentifier() for part in tester.package.split(".")):
             raise origin.refuse(
-                f"{where}.testers.{tester_name}.package = {tester.package!r} is no name of a "
-                "Python package"
+                f"{where}.testers.{tester_name}.package = {tester.package!r} is not the name "
+                "of a Python package"
             )
     return DriverSpec(
         name=name,
@@ -124,7 +124,7 @@ def _find_name(table: ModuleTable, kind: str, where: str, origin: Origin) -> str
         raise origin.refuse(f"{where} has `tree` and lacks `module`, which says what to build")
     folder = origin.project_dir / table.sources
     if not folder.is_dir():
-        raise origin.refuse(f"{where}: there is no folder {table.sources}")
+        raise origin.refuse(f"{where}: the folder {table.sources} is missing")
     found = names.list_modules(folder)
     if not found and names.find_build_file(folder):
         return ""
