@@ -147,7 +147,7 @@ def replace_root(root: Path) -> Config:
         ('by = "kasan"', "", "lacks `by`"),
         ('"sanitizer"', '"nowhere"', "lacks `because`"),
         ('"sanitizer"', '"nowhere"\nbecause = "it is late"', "has `by` other than 'no bug'"),
-        ("[rust]", '[more.c_again]\nstopped_by = "crash"\nby = "bug"\n[rust]', "no name"),
+        ("[rust]", '[more.c_again]\nstopped_by = "crash"\nby = "bug"\n[rust]', "not the name"),
         ('"sanitizer"', '"not run"', "stopped by 'not run' and that is not a stop"),
         ('"sanitizer"', '"kasan"', "Invalid enum value 'kasan'"),
         ("[rust]", "[ruby]", "unknown field `ruby`"),
