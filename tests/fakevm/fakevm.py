@@ -646,13 +646,11 @@ def make_bench(
         test_timeout_s=5.0,
         silence_timeout_s=silence_timeout_s,
     )
-    setting = boot.Setting(
-        tree=setting.tree,
-        chroot=setting.chroot,
-        userland=setting.userland,
+    setting = replace(
+        setting,
         vm=vm,
         accelerator=Accelerator(name=machine.AcceleratorName.TCG, reason="it is a toy"),
-        version=setting.version,
+        snapshot=None,
     )
     return Bench(
         setting=recording.plan_recorded(setting) if recorded else setting,

@@ -46,7 +46,7 @@ from twinmod.project.config import Config
 from twinmod.project.model import ModuleSpec
 from twinmod.ui import cli, command
 from twinmod.ui.command import State
-from twinmod.userland import entries, native
+from twinmod.userland import entries
 from twinmod.vm import boot, machine, session
 from twinmod.workspace import Prepared, Workspace
 
@@ -452,7 +452,6 @@ def run(workspace: Workspace) -> tuple[LayoutsReport, ExitCode]:
             out_dir=out_dir,
             progress=progress,
         )
-        native_dir = native.ensure_native(prepared.chroot, progress)
         products = tuple(one.product for one in builds.wait_for_all(progress) if one.product)
         counting = boot.MeasureWork(
             cells=(*builds.variants, YardsticksCell()),
@@ -460,9 +459,7 @@ def run(workspace: Workspace) -> tuple[LayoutsReport, ExitCode]:
             measurement=MEASUREMENT,
             limit_s=bench_run.LIMIT_S,
         )
-        measured = bench_run.measure(
-            boot.plan_exact(setting, native_dir), counting, BOOTS, out_dir, progress
-        )
+        measured = bench_run.measure(boot.plan_exact(setting), counting, BOOTS, out_dir, progress)
         found = engine.run_steps(bench, builds, plan_steps())
     held = tuple(
         (rule, ran.results[number]) for number, rule in enumerate(RULES) for ran in found.values()

@@ -126,7 +126,7 @@ def test_whatever_a_vm_has_whose_clones_count_is_in_its_key(
     host: Host, progress: Progress, tmp_path: Path
 ) -> None:
     plain = fakevm.make_bench(host, progress).setting
-    setting = boot.plan_exact(plain, tmp_path / "native")
+    setting = boot.plan_exact(plain)
     userland = setting.userland
     (spec, _), *others = userland.tester_dirs
     changed = (

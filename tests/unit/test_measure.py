@@ -152,10 +152,99 @@ def test_a_magic_instruction_does_nothing_and_is_made_of_the_bytes_that_the_prof
     assert b"\x0f\x1f\x80syms" in code
 
 
-def test_the_profiler_compiles_without_a_warning(tmp_path: Path) -> None:
-    source_path = templates.PACKAGE_DIR / "guest/native/profiler.c"
+@pytest.mark.parametrize("name", ["pause", "profiler"])
+def test_a_plugin_of_qemu_compiles_without_a_warning(name: str) -> None:
+    source_path = templates.PACKAGE_DIR / f"guest/native/{name}.c"
     argv = ("gcc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", str(source_path))
-    process.run(Command(argv=argv, purpose="profiler", timeout_s=60))
+    process.run(Command(argv=argv, purpose=name, timeout_s=60))
+
+
+# It has a block of five instructions executed, as QEMU has it.
+EMULATOR = """\
+#include <stdio.h>
+#include <string.h>
+#include "pause.c"
+
+struct qemu_plugin_insn {
+	size_t size;
+	uint8_t bytes[4];
+	void (*executed)(unsigned int, void *);
+};
+
+struct qemu_plugin_tb {
+	struct qemu_plugin_insn insns[5];
+};
+
+static struct qemu_plugin_tb block = { {
+	{ 1, { 0x90 }, NULL },			/* nop */
+	{ 2, { 0xf3, 0x90 }, NULL },		/* pause */
+	{ 1, { 0xf3 }, NULL },
+	{ 2, { 0xf3, 0xa4 }, NULL },		/* rep movsb */
+	{ 4, { 0xf3, 0x0f, 0x1e, 0xfa }, NULL },	/* endbr64 */
+} };
+static unsigned int yields;
+
+int sched_yield(void)
+{
+	return yields++;
+}
+
+size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb)
+{
+	return sizeof(tb->insns) / sizeof(tb->insns[0]);
+}
+
+struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t number)
+{
+	return (struct qemu_plugin_insn *)&tb->insns[number];
+}
+
+size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *insn, void *bytes, size_t size)
+{
+	size_t length = insn->size < size ? insn->size : size;
+
+	memcpy(bytes, insn->bytes, length);
+	return length;
+}
+
+void qemu_plugin_register_vcpu_insn_exec_cb(
+	struct qemu_plugin_insn *insn, void (*callback)(unsigned int, void *),
+	enum qemu_plugin_cb_flags flags, void *data)
+{
+	(void)data;
+	insn->executed = flags == QEMU_PLUGIN_CB_NO_REGS ? callback : NULL;
+}
+
+void qemu_plugin_register_vcpu_tb_trans_cb(
+	qemu_plugin_id_t id, void (*callback)(qemu_plugin_id_t, struct qemu_plugin_tb *))
+{
+	callback(id, &block);
+}
+
+int main(void)
+{
+	if (qemu_plugin_install(1, NULL, 0, NULL))
+		return 1;
+	for (size_t i = 0; i < qemu_plugin_tb_n_insns(&block); i++) {
+		unsigned int before = yields;
+
+		if (block.insns[i].executed)
+			block.insns[i].executed(0, NULL);
+		printf("%u", yields - before);
+	}
+	return 0;
+}
+"""
+
+
+def test_a_processor_that_pauses_and_no_other_gives_way(tmp_path: Path) -> None:
+    native_dir = templates.PACKAGE_DIR / "guest/native"
+    source_path, program_path = tmp_path / "emulator.c", tmp_path / "emulator"
+    source_path.write_text(EMULATOR)
+    build = ("gcc", "-Wall", "-Werror", f"-I{native_dir}", "-o", str(program_path))
+    process.run(Command(argv=(*build, str(source_path)), purpose="emulator", timeout_s=60))
+    run = Command(argv=(str(program_path),), purpose="emulator", timeout_s=60)
+    assert process.run(run) == "01000"
 
 
 def test_a_loop_is_a_number_of_each_kind_for_each_pass() -> None:

@@ -85,7 +85,7 @@ RECORD = {
 
 #: Files that commands leave in a folder of theirs, by where a sandbox has it.
 LEFT = {
-    "/twinmod/out": ("site/pytest/__init__.py", "magic.so", "profiler.so", "loop"),
+    "/twinmod/out": ("site/pytest/__init__.py", *(name for name, _ in native.NATIVE)),
     "/twinmod/scratch": (
         "site/mdriver_tester_c/_native.abi3.so",
         "site/mdriver_tester_rust/_native.abi3.so",
@@ -148,7 +148,6 @@ class World:
             workspace = self.workspace.select(name)
             prepared = workspace.setup()
             workspace.environment(prepared)
-            native.ensure_native(prepared.chroot, self.progress)
         return self.list()
 
     def list(self) -> set[tuple[str, str]]:

@@ -39,7 +39,7 @@ from twinmod.project import config as project_config
 from twinmod.project.config import Config
 from twinmod.project.model import Language
 from twinmod.ui import cli, command
-from twinmod.userland import entries, native, programs, testers
+from twinmod.userland import entries, programs, testers
 from twinmod.vm import boot, gdb, machine, recording, running, session, shell
 from twinmod.workspace import Prepared, Workspace
 
@@ -153,6 +153,7 @@ def world(tmp_path: Path, root: Chroot, tree: KernelTree, monkeypatch: pytest.Mo
             site_dir=Path("/cache/site"), tester_dirs=(), programs_dir=Path("/cache/programs")
         ),
         version="0.1.0",
+        native_dir=Path("/cache/native"),
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NOX_CURRENT_SESSION", raising=False)
@@ -166,7 +167,6 @@ def world(tmp_path: Path, root: Chroot, tree: KernelTree, monkeypatch: pytest.Mo
     monkeypatch.setattr(shell, "require_terminal", lambda: None)
     monkeypatch.setattr(bench_run, "measure", made.measure)
     monkeypatch.setattr(bench_run, "read_qemu_version", lambda _: "QEMU 10")
-    monkeypatch.setattr(native, "ensure_native", lambda *_: Path("/cache/native"))
     monkeypatch.setattr(testers, "lint", lambda *_: None)
     return made
 

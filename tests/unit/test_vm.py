@@ -106,6 +106,8 @@ def test_a_vm_on_tcg(vm: VmSpec) -> None:
         "tcg,thread=multi",
         "-cpu",
         "max",
+        "-plugin",
+        "/twinmod/native/pause.so",
         *HEAD,
         *EVENTS,
     )
@@ -148,7 +150,7 @@ def test_a_vm_whose_clones_count_has_nothing_from_its_host(vm: VmSpec, restored:
     assert ("-plugin" in argv) == restored, "to boot takes longer with it, and counts nothing"
     assert ("-fw_cfg" in argv) == restored
     other = machine.plan_saved_qemu(vm, machine.AcceleratorName.TCG, memory, "quiet")
-    assert not {"-seed", "-rtc", "-plugin", "-fw_cfg"} & set(other)
+    assert not {"-seed", "-rtc", "-fw_cfg"} & set(other)
     assert "virtio-serial-pci" in other
 
 
@@ -193,6 +195,7 @@ def setting(
             name=machine.AcceleratorName.TCG, reason="this host has no /dev/kvm"
         ),
         version="0.1.0",
+        native_dir=Path("/cache/native"),
         userland=boot.Userland(
             site_dir=Path("/cache/site"),
             programs_dir=Path("/cache/programs"),
@@ -308,9 +311,9 @@ def test_the_agent_is_told_what_to_measure_by_name(
 
 
 def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_same(
-    setting: boot.Setting, tmp_path: Path
+    setting: boot.Setting,
 ) -> None:
-    exact = boot.plan_exact(setting, tmp_path / "native")
+    exact = boot.plan_exact(setting)
     assert exact.accelerator.name == "icount"
     assert exact.vm.boot_timeout_s > setting.vm.boot_timeout_s
     assert exact.vm.silence_timeout_s > setting.vm.silence_timeout_s
@@ -323,12 +326,11 @@ def test_a_vm_that_counts_has_one_processor_and_more_time_and_is_otherwise_the_s
         )
         == setting.vm
     )
-    assert (
-        replace(exact, accelerator=setting.accelerator, vm=setting.vm, native_dir=None) == setting
-    )
+    assert replace(exact, accelerator=setting.accelerator, vm=setting.vm, measured=False) == setting
     assert exact.counted
     assert not setting.counted
-    assert boot.plan_parts(exact, ())["native"] == tmp_path / "native"
+    assert boot.plan_parts(exact, ())["native"] == setting.native_dir
+    assert "native" not in boot.plan_parts(setting, ())
 
 
 RECORD = (
@@ -524,7 +526,7 @@ def test_every_way_to_run_a_vm_has_its_size_and_its_words(
     )
     work = replace(work, products=(), cells=())
     base = cache.FoundEntry(kind="base", key="1", path=tmp_path / "base", record={})
-    exact = boot.plan_exact(own, tmp_path / "native")
+    exact = boot.plan_exact(own)
     shell = boot.ShellWork(products=())
     planned = {
         "boot": (boot.prepare_boot(own, work, tmp_path / "a"), 3),
@@ -560,6 +562,7 @@ def test_qemu_sees_only_its_view_and_may_write_only_results(
         "/twinmod/run": str(vm_dir),
         "/twinmod/run/results": str(vm_dir / "results"),
         "/twinmod/vmlinux": str(setting.tree.image_path),
+        "/twinmod/native": "/cache/native",
         "/view": str(setting.chroot.root_dir),
         "/view/twinmod/package": "/cache/programs/package",
         "/view/twinmod/site": "/cache/site",

@@ -356,6 +356,7 @@ class Workspace:
                 site_dir=prepared.site_dir, tester_dirs=tester_dirs, programs_dir=programs_dir
             ),
             version=self.read_version(),
+            native_dir=native.ensure_native(chroot, self.progress),
         )
 
     def find_clones(self, setting: boot.Setting) -> boot.Setting:

@@ -25,7 +25,6 @@ from twinmod.cells.model import Cell, CellResult, YardsticksCell
 from twinmod.errors import VmLostError
 from twinmod.guest.protocol import LoopShape
 from twinmod.kernels import elf, model
-from twinmod.userland import native
 from twinmod.vm import boot, machine, running, session, snapshot
 from twinmod.vm import results as vm_results
 from twinmod.vm.options import RunOptions
@@ -250,7 +249,7 @@ def run_bench(workspace: Workspace, wanted: Wanted) -> tuple[BenchReport, tuple[
     parameters = (*setting.tree.parameters, *wanted.parameters.split())
     setting = replace(
         setting,
-        native_dir=native.ensure_native(prepared.chroot, workspace.progress),
+        measured=True,
         tree=replace(setting.tree, parameters=parameters),
     )
     bench = Bench(workspace=workspace, wanted=wanted, setting=setting, products=products)
@@ -306,8 +305,7 @@ class Bench:
             limit_s=LIMIT_S,
             measurement=measurement,
         )
-        assert self.setting.native_dir is not None, "prepared by the caller"
-        exact = boot.plan_exact(self.setting, self.setting.native_dir)
+        exact = boot.plan_exact(self.setting)
         boots = QUICK_BOOTS if self.wanted.quick else BOOTS
         measured = measure(exact, work, boots, self.out_dir, self.workspace.progress)
         return measured, ExactRun(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The programs in C that run in a VM or in QEMU: the profiler, and how a VM speaks to it."""
+"""The programs in C that run in a VM or in QEMU: QEMU's plugins, and how a VM speaks to one."""
 
 from pathlib import Path
 
@@ -16,11 +16,16 @@ from twinmod.userland.testers import BUILD_TIMEOUT_S
 SOURCES = "guest/native"
 
 #: (what is made of the sources, the option that makes it that)
-NATIVE = (("magic.so", "-shared"), ("profiler.so", "-shared"), ("loop", "-pie"))
+NATIVE = (
+    ("magic.so", "-shared"),
+    ("pause.so", "-shared"),
+    ("profiler.so", "-shared"),
+    ("loop", "-pie"),
+)
 
 
 def prepare_entry(chroot: Chroot) -> CacheEntry:
-    """Return the entry with QEMU's profiler and the library that speaks to it, compiled.
+    """Return the entry with QEMU's plugins and what speaks to one of them, compiled.
 
     To make it raises BuildError: They do not compile.
     """
@@ -29,7 +34,7 @@ def prepare_entry(chroot: Chroot) -> CacheEntry:
     def make(work_dir: Path, progress: Progress) -> Made:
         for name, content in files:
             (work_dir / name).write_bytes(content)
-        with progress.phase("profiler"):
+        with progress.phase("plugins of QEMU"):
             for name, option in NATIVE:
                 process.run(_plan_native(chroot, work_dir, name, option))
         return {}, tuple(name for name, _ in NATIVE)
@@ -38,7 +43,7 @@ def prepare_entry(chroot: Chroot) -> CacheEntry:
 
 
 def ensure_native(chroot: Chroot, progress: Progress) -> Path:
-    """Return the folder with QEMU's profiler and the library that speaks to it, compiled.
+    """Return the folder with QEMU's plugins and what speaks to one of them, compiled.
 
     Raises:
         BuildError: They do not compile.

@@ -194,8 +194,10 @@ class Setting:
     accelerator: Accelerator
     # What the modules say as theirs.
     version: str
-    # Holds profiler.so and magic.so, for VMs whose instructions are counted.
-    native_dir: Path | None = None
+    # Holds QEMU's plugins, and what VMs measure with.
+    native_dir: Path
+    # Whether VMs have what they measure with.
+    measured: bool = False
     # What a VM has as its root instead of the chroot, whose Python it must have.
     root_dir: Path | None = None
     # The Debian packages that lie over it.
@@ -234,9 +236,8 @@ def plan_view(setting: Setting, products: tuple[Product, ...], vm_dir: Path) -> 
 
 
 def plan_native(setting: Setting) -> tuple[Bind, ...]:
-    """Return what QEMU sees of the programs that count."""
-    folder = setting.native_dir
-    return (Bind(source_path=folder, target_path=machine.NATIVE),) if folder else ()
+    """Return what QEMU sees of its plugins."""
+    return (Bind(source_path=setting.native_dir, target_path=machine.NATIVE),)
 
 
 def plan_parts(setting: Setting, products: tuple[Product, ...]) -> dict[str, Path]:
@@ -248,7 +249,7 @@ def plan_parts(setting: Setting, products: tuple[Product, ...]) -> dict[str, Pat
         "matrix": userland.programs_dir / "matrix",
         **{f"tester-{tester.name}": path for tester, path in userland.tester_dirs},
         **plan_module_files(products),
-        **({"native": setting.native_dir} if setting.native_dir else {}),
+        **({"native": setting.native_dir} if setting.measured else {}),
     }
 
 
@@ -289,12 +290,11 @@ def plan_environment(userland: Userland) -> tuple[tuple[str, str], ...]:
     )
 
 
-def plan_exact(setting: Setting, native_dir: Path) -> Setting:
+def plan_exact(setting: Setting) -> Setting:
     """Return the setting of VMs whose clocks count instructions: a nanosecond is one of them.
 
     Args:
         setting: Of other VMs.
-        native_dir: Holds profiler.so and magic.so.
 
     Source: qemu(1), ``-icount``: an instruction takes 2^0 ns, on one processor.
     """
@@ -302,7 +302,7 @@ def plan_exact(setting: Setting, native_dir: Path) -> Setting:
     return replace(
         setting,
         accelerator=Accelerator(name=AcceleratorName.ICOUNT, reason=why),
-        native_dir=native_dir,
+        measured=True,
         vm=plan_patience(replace(setting.vm, processors=1), EXACT_PATIENCE),
     )
 
@@ -485,7 +485,7 @@ def read_whole_content(
     )
     for name in ("proc", "dev", "sys", "tmp", "results"):
         root.add_folder(name)
-    if setting.native_dir:
+    if setting.measured:
         root.add(initramfs.SETARCH)
     for path in vm_module_paths:
         root.add_content(f"modules/{path.name}", path.read_bytes())
@@ -503,7 +503,7 @@ def _render_init(setting: Setting, vm_modules: tuple[str, ...], *, whole: bool) 
             "vm_modules": vm_modules,
             # 0: the sources are on the host, as they are.
             "source_time": initramfs.SOURCE_TIME if whole else 0,
-            "counted": setting.native_dir is not None,
+            "counted": setting.measured,
             "layered": setting.layer is not None,
             "environment": plan_environment(setting.userland),
         },

@@ -26,7 +26,6 @@ def prepare_clone(setting: Setting, entry: FoundEntry, work: Work, vm_dir: Path)
     """
     binds = (
         Bind(source_path=entry.path, target_path=ORIGIN),
-        *boot.plan_native(setting),
         *((Bind(source_path=vm_dir, target_path=VM_DIR),) if setting.counted else ()),
     )
     memory = SavedMemory(path=str(ORIGIN / RAM), restored=True, private=True)

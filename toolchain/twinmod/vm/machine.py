@@ -25,7 +25,7 @@ RESULTS = VM_DIR / "results"
 RECORDING = sandbox.INSIDE / "recording"
 EXECUTION = RECORDING / "execution"
 
-#: What counts instructions and writes it down, what a VM's programs tell it with, and one of them.
+#: QEMU's plugins, what a VM's programs tell one of them with, and one of these programs.
 NATIVE = sandbox.INSIDE / "native"
 COUNTS = "counts"
 
@@ -37,6 +37,10 @@ READ_ONLY = "security_model=none,readonly=on,multidevs=remap"
 
 #: Counts by function.
 PROFILER = ("-plugin", f"{NATIVE}/profiler.so,out={RESULTS}/{COUNTS}")
+
+#: Gives the host's processor away when one of the guest's waits for another: clones have more of
+#: them together than the host has.
+PAUSE = ("-plugin", f"{NATIVE}/pause.so")
 
 #: What a clone that counts is given, in its VM's folder.
 DELIVERY = "delivery.json"
@@ -90,7 +94,7 @@ class AcceleratorName(StrEnum):
 #: What QEMU is told of it.
 MACHINES = {
     AcceleratorName.KVM: ("-accel", "kvm", "-cpu", "host"),
-    AcceleratorName.TCG: ("-accel", "tcg,thread=multi", "-cpu", "max"),
+    AcceleratorName.TCG: ("-accel", "tcg,thread=multi", "-cpu", "max", *PAUSE),
     AcceleratorName.ICOUNT: COUNTING_MACHINE,
     # An instruction takes 2 ns of the guest's time.
     AcceleratorName.RECORD: (

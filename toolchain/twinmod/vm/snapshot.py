@@ -352,7 +352,7 @@ def plan_boot(setting: Setting, qemu: Qemu, agent: Plan, vm_dir: Path) -> BootPl
         setting.chroot,
         qemu.argv,
         Enter(
-            binds=(*qemu.binds, results),
+            binds=(*qemu.binds, *boot.plan_native(setting), results),
             terminal=qemu.terminal,
             devices=("/dev/kvm",) if kvm else (),
         ),
