@@ -165,6 +165,10 @@ def test_each_failure_of_a_load_leaves_nothing(
         if failure.errno:
             assert not unloaded.device_path.exists()
             assert not unloaded.is_loaded()
+            if not any(f"[{copy.name}]" in frame for frame in failure.stack):
+                # Most points are the kernel's own. What such a failure leaves behind, the load of
+                # the next point meets, and the last one succeeds.
+                continue
             unloaded.load()
         with open_device() as device:
             assert device.pread(SIZE, 0) == bytes(device.size())

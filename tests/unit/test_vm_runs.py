@@ -136,6 +136,21 @@ def test_a_vm_that_falls_silent_in_a_cell_is_given_up_on(host: Host, progress: P
     assert not host.left
 
 
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize("outcome", ["timeout", "passed"])
+def test_a_vm_that_does_not_power_off_is_not_waited_for(
+    host: Host, progress: Progress, outcome: str
+) -> None:
+    # Its last word is said: what it may take to say another one does not matter any more.
+    bench = fakevm.make_bench(host, progress, silence_timeout_s=3600.0)
+    begun = (BOOT, fakevm.begin(C_C), fakevm.begin_test("R1", "R1"))
+    host.play("vm-1", *begun, fakevm.end(outcome), fakevm.say(protocol.Ended()), SILENCE)
+    results, boots = bench.run_cells(progress)
+    assert find_outcomes(results) == {**dict.fromkeys(NAMES, "passed"), C_C: outcome}
+    assert (boots.total, boots.stalled) == (2, 0)
+    assert not host.left
+
+
 # -- boots ------------------------------------------------------------------------------------
 
 

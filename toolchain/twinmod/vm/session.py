@@ -21,9 +21,11 @@ from twinmod.guest.protocol import (
     Answered,
     CellBegan,
     CellEnded,
+    Ended,
     Event,
     FigureTaken,
     FileWritten,
+    Outcome,
     Ready,
     Request,
     TestEnded,
@@ -106,7 +108,10 @@ class Vm:
         self._qemu = qemu
         self._kept = kept
         self._watch = watch
-        self._source = process.read_lines(qemu, _make_patience(plan, self.lines))
+        # Whether it powers itself off, and whether a cell of its was ended for taking too long.
+        self._finished = self._hung = False
+        self._deadline = time.monotonic() + plan.command.timeout_s
+        self._source = process.read_lines(qemu, self._find_patience)
 
     def read_event(self) -> Event | None:
         """Return what it says next; None: it says nothing any more."""
@@ -120,10 +125,28 @@ class Vm:
                 if not (events and isinstance(events[0], Answered)):
                     self._keep(line)
                 for event in events:
+                    self._take_note(event)
                     return event
         except TimeoutError:
             self.end = End.SILENT
         return None
+
+    def _find_patience(self) -> float:
+        """Return how long the next line may take: the first one takes a boot."""
+        limit_s = self.plan.silence_timeout_s if self.lines else self.plan.boot_timeout_s
+        if self._finished:
+            limit_s = POWER_OFF_TIMEOUT_S
+        return min(limit_s, self._deadline - time.monotonic())
+
+    def _take_note(self, event: Event) -> None:
+        match event:
+            case CellEnded():
+                self._hung = event.outcome == Outcome.TIMEOUT
+            case Ended():
+                self._finished = True
+                # What hangs in the kernel can keep it from powering off, and all is said.
+                if self._hung:
+                    self.kill()
 
     def _keep(self, line: str) -> None:
         self.lines.append(line)
@@ -278,17 +301,6 @@ def boot(
                 converse(vm)
                 vm.say(None)
     return read_end(vm)
-
-
-def _make_patience(plan: BootPlan, lines: list[str]) -> Callable[[], float]:
-    """Return how long the next line may take: the first one takes a boot."""
-    deadline = time.monotonic() + plan.command.timeout_s
-
-    def patience() -> float:
-        limit_s = plan.silence_timeout_s if lines else plan.boot_timeout_s
-        return min(limit_s, deadline - time.monotonic())
-
-    return patience
 
 
 def ignore(cell: str, test: TestResult) -> None:
