@@ -17,7 +17,7 @@ from twinmod.cells import model
 from twinmod.errors import ConfigError, ExitCode
 from twinmod.project import config, names, rules
 from twinmod.project.config import Config
-from twinmod.project.model import DriverSpec, KernelSpec
+from twinmod.project.model import DriverSpec, KernelSpec, Subject
 
 PROJECT = Path("/project")
 
@@ -339,6 +339,51 @@ def refuse_driver(name: str = "echo", /, **table: object) -> str:
     """Return why a driver with one module in C, and more, is refused."""
     driver = {"modules": {"c": {"name": "echo", "sources": "c"}}, **table}
     return refuse({**GOOD, "drivers": {name: driver}})
+
+
+R1 = {"module": "c", "rule": "R1", "why": "the kernel says so"}
+
+
+def test_a_driver_declares_what_differs_and_why() -> None:
+    found = read_driver(
+        contract="DEVICE.md",
+        differential="adding",
+        differences=[
+            {**R1, "why": "the kernel\n  says so"},
+            {"module": "c", "test": "test_a.py::*", "why": "it"},
+            {"module": "c", "step": "put(*)", "why": "it"},
+        ],
+    ).differences
+    assert [(one.module, one.subject, one.pattern, one.why) for one in found] == [
+        ("c", Subject.RULE, "R1", "the kernel says so"),
+        ("c", Subject.TEST, "test_a.py::*", "it"),
+        ("c", Subject.STEP, "put(*)", "it"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("differences", "why"),
+    [
+        ([{**R1, "module": "d"}], "number 1, has the module 'd', which the driver does not have"),
+        ([{"module": "c", "rule": "R1"}], "drivers.echo.differences.0 lacks `why`"),
+        ([{**R1, "why": " \n"}], "number 1, has an empty `why`"),
+        ([{"module": "c", "why": "it"}], "number 1, has nothing that differs"),
+        ([{**R1, "test": "a"}], "number 1, has `rule` and `test`"),
+        ([{**R1, "test": "a", "step": "b"}], "has `rule` and `test` and `step`"),
+        ([R1, {**R1, "why": "again"}], "number 2, declares once more that c differs in `rule"),
+        ([{**R1, "rules": "R1"}], "has an unknown key `rules`"),
+        ([{**R1, "rule": ["R1"]}], "drivers.echo.differences.0.rule is not valid"),
+        (R1, "drivers.echo.differences is not valid"),
+    ],
+)
+def test_a_difference_that_cannot_be_is_refused(differences: object, why: str) -> None:
+    assert why in refuse_driver(contract="DEVICE.md", differences=differences)
+
+
+@pytest.mark.parametrize(("subject", "needed"), [("rule", "contract"), ("step", "differential")])
+def test_a_difference_needs_what_it_is_about(subject: str, needed: str) -> None:
+    said = refuse_driver(differences=[{"module": "c", subject: "R1", "why": "it"}])
+    assert f"has `{subject}`, and the driver has no `{needed}`" in said
 
 
 def test_one_module_alone_is_a_driver() -> None:

@@ -6,10 +6,18 @@ from pathlib import Path
 
 import msgspec
 
+from twinmod.base import nearest
 from twinmod.project import names
 from twinmod.project.checks import MEMORY_MIN_MIB, Origin, require_packages
-from twinmod.project.model import DriverSpec, DriverVm, ModuleSpec, TesterSpec
-from twinmod.project.tables import DriverTable, DriverVmTable, ModuleTable
+from twinmod.project.model import (
+    DifferenceSpec,
+    DriverSpec,
+    DriverVm,
+    ModuleSpec,
+    Subject,
+    TesterSpec,
+)
+from twinmod.project.tables import DifferenceTable, DriverTable, DriverVmTable, ModuleTable
 
 #: What a module is made from, and the key that says which one it is.
 KINDS = {"sources": "name", "tree": "module", "stock": ""}
@@ -56,6 +64,7 @@ def make_driver(name: str, table: DriverTable, origin: Origin) -> DriverSpec:
         helpers=helpers,
         differential=table.differential,
         bench=table.bench,
+        differences=_make_differences(where, table, origin),
         vm=_make_vm(where, table.vm, origin),
     )
 
@@ -179,6 +188,53 @@ def _require_package_name(where: str, name: str, origin: Origin) -> None:
             f"{where}: Debian refuses packages named after {name!r}: a name has a to z, 0 to 9, "
             "+ - . and begins with a letter or a digit"
         )
+
+
+def _make_differences(
+    where: str, driver: DriverTable, origin: Origin
+) -> tuple[DifferenceSpec, ...]:
+    """Return the differences that a driver declares, of which no two are the same."""
+    found: list[DifferenceSpec] = []
+    for number, table in enumerate(driver.differences, 1):
+        here = f"{where}.differences, number {number}"
+        made = _make_difference(here, table, driver, origin)
+        said = (made.module, made.subject, made.pattern)
+        if said in ((one.module, one.subject, one.pattern) for one in found):
+            raise origin.refuse(
+                f"{here}, declares once more that {made.module} differs in "
+                f"`{made.subject} = {made.pattern!r}`"
+            )
+        found.append(made)
+    return tuple(found)
+
+
+def _make_difference(
+    where: str, table: DifferenceTable, driver: DriverTable, origin: Origin
+) -> DifferenceSpec:
+    """Return one difference; refuse one that cannot occur, or that nobody gives a reason for."""
+    if table.module not in driver.modules:
+        raise origin.refuse(
+            f"{where}, has the module {table.module!r}, which the driver does not have",
+            nearest.plan_fact(table.module, driver.modules, "modules"),
+        )
+    given = [subject for subject in Subject if getattr(table, subject)]
+    if len(given) != 1:
+        raise origin.refuse(
+            f"{where}, has {' and '.join(f'`{one}`' for one in given) or 'nothing that differs'}: "
+            "a difference has one of `rule`, `test` and `step`"
+        )
+    (subject,) = given
+    why = " ".join(table.why.split())
+    if not why:
+        raise origin.refuse(
+            f"{where}, has an empty `why`: a difference is declared with its reason"
+        )
+    needed = {Subject.RULE: "contract", Subject.STEP: "differential"}.get(subject)
+    if needed and not getattr(driver, needed):
+        raise origin.refuse(f"{where}, has `{subject}`, and the driver has no `{needed}`")
+    return DifferenceSpec(
+        module=table.module, subject=subject, pattern=getattr(table, subject), why=why
+    )
 
 
 def _make_vm(where: str, table: DriverVmTable, origin: Origin) -> DriverVm:
