@@ -341,6 +341,36 @@ def refuse_driver(name: str = "echo", /, **table: object) -> str:
     return refuse({**GOOD, "drivers": {name: driver}})
 
 
+@pytest.mark.parametrize("helpers", [["a", "a"], ["a", "./b/../a"], ["a", {"stock": "x"}]])
+def test_a_helper_is_loaded_once(helpers: list[object], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.c").touch()
+    table = {"modules": {"c": {"name": "echo", "sources": "c"}}, "helpers": helpers}
+    with pytest.raises(ConfigError, match="helpers has x more than once"):
+        config.make_config({**GOOD, "drivers": {"echo": table}}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["CONFIG_BLK=m"], "has 'CONFIG_BLK=m': an option is NAME=m"),
+        (["BLK"], "has 'BLK': an option is"),
+        (["BLK DEV=m"], "has 'BLK DEV=m': an option is"),
+        (["=m"], "has '=m': an option is"),
+        ([""], "has '': an option is"),
+        (["A=$(B)"], "has 'A=$(B)': an option is"),
+        (["A=m\n"], "has 'A=m\\n': an option is"),
+        (["BLK=m", "NET=", "BLK="], "sets BLK more than once"),
+    ],
+)
+def test_an_option_of_a_modules_build_is_written_as_make_has_it(
+    options: list[str], why: str
+) -> None:
+    module = {"name": "echo", "sources": "c", "config": options}
+    assert f"drivers.echo.modules.c.config {why}" in refuse_driver(modules={"c": module})
+
+
 R1 = {"module": "c", "rule": "R1", "why": "the kernel says so"}
 
 

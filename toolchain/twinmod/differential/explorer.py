@@ -4,7 +4,7 @@
 `test` carries out the scripts of the project's corpus, `soak` what hypothesis draws. Both happen on
 the host, and a VM carries the steps out. So a sequence is still known when the VM dies of it, and
 is then made smaller with fresh VMs. What the steps are, and what the model says of them, is the
-project's: the package that ``[tool.twinmod] differential`` names.
+project's: the package that the driver's ``differential`` names.
 """
 
 import hashlib

@@ -82,7 +82,7 @@ def load_definition(matrix_dir: Path, package: str) -> Definition:
         raise ConfigError(
             f"differential = {package!r} does not import: {error}",
             facts=(("folder", str(matrix_dir / package)),),
-            hint="correct [tool.twinmod]",
+            hint="correct `differential` of the driver, or the package",
         ) from error
     finally:
         sys.path.remove(str(matrix_dir))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The drivers of a configuration, and what is refused of them."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from twinmod.project.tables import DifferenceTable, DriverTable, DriverVmTable, 
 
 #: What a module is made from, and the key that says which one it is.
 KINDS = {"sources": "name", "tree": "module", "stock": ""}
+
+#: An option for the build of one module: X=m, X=17, or X= for one that is not set.
+_CONFIG = re.compile(r"(?!CONFIG_)(\w+)=[^$\n]*", re.ASCII)
 
 
 def make_driver(name: str, table: DriverTable, origin: Origin) -> DriverSpec:
@@ -117,6 +121,17 @@ def _require_keys_of_kind(table: ModuleTable, kind: str, where: str, origin: Ori
             raise origin.refuse(f"{where} has `{shown}`, which goes with `{owner}`, not `{kind}`")
     if table.config and kind == "stock":
         raise origin.refuse(f"{where} has `config`, and nobody builds a module of `stock`")
+    options = [_CONFIG.fullmatch(text) for text in table.config]
+    for text, option in zip(table.config, options, strict=True):
+        if option is None:
+            raise origin.refuse(
+                f"{where}.config has {text!r}: an option is NAME=m, NAME=value, or NAME= for "
+                "one that is not set, without CONFIG_"
+            )
+    said = [option[1] for option in options if option]
+    twice = next((name for name in said if said.count(name) > 1), "")
+    if twice:
+        raise origin.refuse(f"{where}.config sets {twice} more than once")
 
 
 def _find_name(table: ModuleTable, kind: str, where: str, origin: Origin) -> str:
@@ -160,7 +175,10 @@ def _require_different(
                 f"{where}.modules has two labels for {module.name}.ko: {other.label} and "
                 f"{module.label}"
             )
-    for helper in helpers:
+    helper_names = [helper.name or f"{helper.sources}." for helper in helpers]
+    for helper, name in zip(helpers, helper_names, strict=True):
+        if helper_names.count(name) > 1:
+            raise origin.refuse(f"{where}.helpers has {helper.label} more than once")
         if helper.name in by_name or _is_same(helper, modules):
             raise origin.refuse(
                 f"{where}.helpers has {helper.label}, which is under test as well: a helper is not"
