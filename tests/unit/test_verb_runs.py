@@ -413,6 +413,8 @@ def test_modules_without_a_model_are_compared_with_the_first(
     report = host.read("test/report.json")
     assert [cell["module"] for cell in report["cells"]] == ["toy_c", "toy_rust"]
     found = report["differential"]
+    suites = ET.parse(host.project_dir / "out/test/junit.xml").getroot()  # noqa: S314
+    assert [case.get("name") for case in suites[-1]] == ["differential"]
     assert (found["carried_out"], found["refused"]) == (
         {"put": 2, "take": 1},
         {"put": 0, "take": 1},

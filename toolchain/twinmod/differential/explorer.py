@@ -51,8 +51,8 @@ class Round:
     @property
     def name(self) -> str:
         """What the reports call it."""
-        parts = (str(self.size) if self.size else "", self.tester)
-        return f"differential[{'-'.join(part for part in parts if part)}]"
+        parts = [part for part in (str(self.size or ""), self.tester) if part]
+        return f"differential[{'-'.join(parts)}]" if parts else "differential"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
