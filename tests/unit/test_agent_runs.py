@@ -232,6 +232,18 @@ def test_the_differential_answers_for_every_module_until_there_is_no_request_lef
     ]
 
 
+def test_a_differential_without_a_tester_and_a_size_loads_modules_as_they_are(
+    world: World,
+) -> None:
+    plan = world.plan(DifferentialJob(package="adding"), "differential", port="/dev/ttyS1")
+    request = Request(size=0, tester="", steps=(("read", {}),))
+    said = world.run(plan, (request,))
+    assert find_ends(said) == [("passed", ())]
+    (answered,) = said.find(protocol.Answered)
+    assert answered.answers == {"toy_c": [[0, "read"]], "toy_rust": [[0, "read"]]}
+    assert world.called[:2] == ["finit_module toy_c", "finit_module toy_rust"]
+
+
 def test_an_agent_waits_for_a_host_for_longer_than_for_a_step(world: World) -> None:
     plan = world.plan(
         DifferentialJob(package="adding"), "differential", port="/dev/ttyS1", limit_s=1.0

@@ -109,7 +109,7 @@ def test_a_file_that_cannot_be_read_is_named_with_the_key_that_names_it(
         config.bench_path.mkdir()
     if kind == "bytes":
         config.bench_path.write_bytes(b"\xff")
-    with pytest.raises(ConfigError, match=r"that \[tool\.twinmod\] bench names") as caught:
+    with pytest.raises(ConfigError, match=r"`bench` of the driver names") as caught:
         bench_project.read_bench(config)
     assert caught.value.facts == (("file", str(config.bench_path)),)
 

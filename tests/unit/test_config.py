@@ -17,7 +17,7 @@ from twinmod.cells import model
 from twinmod.errors import ConfigError, ExitCode
 from twinmod.project import config, names, rules
 from twinmod.project.config import Config
-from twinmod.project.model import DriverSpec, KernelSpec
+from twinmod.project.model import DriverSpec, KernelSpec, Subject
 
 PROJECT = Path("/project")
 
@@ -339,6 +339,81 @@ def refuse_driver(name: str = "echo", /, **table: object) -> str:
     """Return why a driver with one module in C, and more, is refused."""
     driver = {"modules": {"c": {"name": "echo", "sources": "c"}}, **table}
     return refuse({**GOOD, "drivers": {name: driver}})
+
+
+@pytest.mark.parametrize("helpers", [["a", "a"], ["a", "./b/../a"], ["a", {"stock": "x"}]])
+def test_a_helper_is_loaded_once(helpers: list[object], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.c").touch()
+    table = {"modules": {"c": {"name": "echo", "sources": "c"}}, "helpers": helpers}
+    with pytest.raises(ConfigError, match="helpers has x more than once"):
+        config.make_config({**GOOD, "drivers": {"echo": table}}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["CONFIG_BLK=m"], "has 'CONFIG_BLK=m': an option is NAME=m"),
+        (["BLK"], "has 'BLK': an option is"),
+        (["BLK DEV=m"], "has 'BLK DEV=m': an option is"),
+        (["=m"], "has '=m': an option is"),
+        ([""], "has '': an option is"),
+        (["A=$(B)"], "has 'A=$(B)': an option is"),
+        (["A=m\n"], "has 'A=m\\n': an option is"),
+        (["BLK=m", "NET=", "BLK="], "sets BLK more than once"),
+    ],
+)
+def test_an_option_of_a_modules_build_is_written_as_make_has_it(
+    options: list[str], why: str
+) -> None:
+    module = {"name": "echo", "sources": "c", "config": options}
+    assert f"drivers.echo.modules.c.config {why}" in refuse_driver(modules={"c": module})
+
+
+R1 = {"module": "c", "rule": "R1", "why": "the kernel says so"}
+
+
+def test_a_driver_declares_what_differs_and_why() -> None:
+    found = read_driver(
+        contract="DEVICE.md",
+        differential="adding",
+        differences=[
+            {**R1, "why": "the kernel\n  says so"},
+            {"module": "c", "test": "test_a.py::*", "why": "it"},
+            {"module": "c", "step": "put(*)", "why": "it"},
+        ],
+    ).differences
+    assert [(one.module, one.subject, one.pattern, one.why) for one in found] == [
+        ("c", Subject.RULE, "R1", "the kernel says so"),
+        ("c", Subject.TEST, "test_a.py::*", "it"),
+        ("c", Subject.STEP, "put(*)", "it"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("differences", "why"),
+    [
+        ([{**R1, "module": "d"}], "number 1, has the module 'd', which the driver does not have"),
+        ([{"module": "c", "rule": "R1"}], "drivers.echo.differences.0 lacks `why`"),
+        ([{**R1, "why": " \n"}], "number 1, has an empty `why`"),
+        ([{"module": "c", "why": "it"}], "number 1, has nothing that differs"),
+        ([{**R1, "test": "a"}], "number 1, has `rule` and `test`"),
+        ([{**R1, "test": "a", "step": "b"}], "has `rule` and `test` and `step`"),
+        ([R1, {**R1, "why": "again"}], "number 2, declares once more that c differs in `rule"),
+        ([{**R1, "rules": "R1"}], "has an unknown key `rules`"),
+        ([{**R1, "rule": ["R1"]}], "drivers.echo.differences.0.rule is not valid"),
+        (R1, "drivers.echo.differences is not valid"),
+    ],
+)
+def test_a_difference_that_cannot_be_is_refused(differences: object, why: str) -> None:
+    assert why in refuse_driver(contract="DEVICE.md", differences=differences)
+
+
+@pytest.mark.parametrize(("subject", "needed"), [("rule", "contract"), ("step", "differential")])
+def test_a_difference_needs_what_it_is_about(subject: str, needed: str) -> None:
+    said = refuse_driver(differences=[{"module": "c", subject: "R1", "why": "it"}])
+    assert f"has `{subject}`, and the driver has no `{needed}`" in said
 
 
 def test_one_module_alone_is_a_driver() -> None:

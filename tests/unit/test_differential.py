@@ -607,8 +607,13 @@ FAILURE = differential_explorer.Failure(
 def test_a_step_that_was_never_carried_out_fails_the_run(
     definition: differential_scripts.Definition,
 ) -> None:
-    assert report.find_problems(make_exploration(None), definition) == ()
-    problems = report.find_problems(make_exploration(None, "copy"), definition)
+    assert (
+        report.find_problems(make_exploration(None), definition, differential_explorer.Declared())
+        == ()
+    )
+    problems = report.find_problems(
+        make_exploration(None, "copy"), definition, differential_explorer.Declared()
+    )
     assert problems == ("never carried out: copy",)
     result = report.plan_result(ENDED, make_exploration(None, "copy"), problems, "")
     assert (result.outcome, result.problems) == ("failed", problems)

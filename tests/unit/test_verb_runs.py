@@ -135,6 +135,84 @@ def test_a_test_that_failed_is_the_exit_code_and_is_shown(
     assert "test_toy.py:7: 1 != 2" in capsys.readouterr().out
 
 
+DECLARED = """
+[[tool.twinmod.drivers.toy.differences]]
+module = "rust"
+rule = "R2"
+why = "it rounds up"
+"""
+
+
+def declare(host: Host, text: str = DECLARED) -> None:
+    """Let the project declare a difference."""
+    path = host.project_dir / "pyproject.toml"
+    path.write_text(fakevm.PROJECT["pyproject.toml"] + text)
+
+
+def fail_rule(host: Host, *cells: str) -> None:
+    """Let R2 fail in cells."""
+    for cell in cells:
+        failing = fakevm.run_test("R2", "failed", "test_toy.py:7: 1 != 2")
+        host.play_cell(
+            cell, fakevm.begin(cell), *fakevm.run_test("R1"), *failing, fakevm.end("failed")
+        )
+
+
+@pytest.mark.parametrize("options", [(), ("-x",), ("--rule", "R2")])
+def test_a_rule_that_fails_as_declared_fails_no_run_and_is_shown(
+    host: Host, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare(host)
+    fail_rule(host, "rust/c", "rust/rust")
+    assert host.call("test", *options) == ExitCode.PASSED
+    report = host.read("test/report.json")
+    assert report["differences"] == [
+        {
+            "module": "rust",
+            "subject": "rule",
+            "pattern": "R2",
+            "why": "it rounds up",
+            "cells": ["rust/c", "rust/rust"],
+        }
+    ]
+    assert report["totals"]["failed"] == 0
+    assert report["totals"]["skipped"] == 2
+    said = capsys.readouterr()
+    assert "rust differs as declared in rule 'R2' (rust/c, rust/rust): it rounds up" in said.out
+    assert "differs" in said.out.split()
+    assert "first failure" not in said.err
+    suites = ET.parse(host.project_dir / "out/test/junit.xml").getroot()  # noqa: S314
+    kept = [found.get("type") for found in suites.iter("skipped")]
+    assert kept == ["declared"] * 2
+    known = json.loads((host.project_dir / "out/history/toy.json").read_text())
+    assert known["failed"] == {}
+
+
+def test_a_declared_difference_that_does_not_occur_fails_a_run_with_one_line(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare(host)
+    fail_rule(host, "rust/c")
+    assert host.call("test") == ExitCode.TESTS_FAILED
+    shown = [line for line in capsys.readouterr().out.splitlines() if "declared difference" in line]
+    assert shown == [
+        (
+            "rust/rust failed: the declared difference of rust, rule 'R2', does not occur in "
+            "rust/rust: it rounds up"
+        )
+    ]
+    assert host.read("test/report.json")["totals"]["failed"] == 1
+
+
+def test_a_difference_of_an_unknown_rule_ends_a_run_before_a_vm(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare(host, DECLARED.replace("R2", "R9"))
+    assert host.call("test") == ExitCode.USAGE
+    assert "has the rule 'R9', which DEVICE.md does not have" in capsys.readouterr().err
+    assert host.vms == []
+
+
 def test_a_rule_that_no_test_answered_for_fails_its_cell(host: Host) -> None:
     host.play_cell("c/c", fakevm.begin("c/c"), *fakevm.run_test("R1"), fakevm.end())
     assert host.call("test") == ExitCode.TESTS_FAILED
@@ -274,6 +352,110 @@ def test_modules_that_disagree_with_the_model_leave_the_smallest_script_of_it(
     host.play_cell("differential", *fakevm.serve())
     assert host.call("test", "--replay", str(script)) == ExitCode.PASSED
     assert "agree" in capsys.readouterr().out
+
+
+STEP = """
+[[tool.twinmod.drivers.toy.differences]]
+module = "rust"
+step = "at the end"
+why = "it rounds up"
+"""
+
+
+def test_a_step_that_differs_as_declared_fails_no_run(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare(host, STEP)
+    wrong = {"from": 5, "how": "wrong"}
+    host.play_cell("differential", *fakevm.serve(**wrong))
+    assert host.call("test") == ExitCode.PASSED
+    (found,) = host.read("test/report.json")["differences"]
+    assert (found["subject"], found["cells"]) == ("step", ["differential"])
+    assert "rust differs as declared in step 'at the end'" in capsys.readouterr().out
+    script = host.project_dir / "matrix/adding/corpus/first.replay"
+    assert host.call("test", "--replay", str(script)) == ExitCode.PASSED
+
+
+@pytest.mark.parametrize("step", ["at the end", "nowhere(*)"])
+def test_a_declared_step_that_agrees_or_is_not_there_fails_a_run(
+    host: Host, step: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare(host, STEP.replace("at the end", step))
+    assert host.call("test") == ExitCode.TESTS_FAILED
+    problem = f"the declared difference of rust, step '{step}', does not occur: it rounds up"
+    assert host.read("test/report.json")["differential"]["problems"] == [problem]
+    assert f"differential failed: {problem}" in capsys.readouterr().out
+
+
+@pytest.fixture
+def without_model(host: Host) -> Iterator[Host]:
+    """A project whose differential has no model, and whose driver has no contract and no tester."""
+    folder = host.project_dir / "matrix/comparing"
+    (folder / "corpus").mkdir(parents=True)
+    (folder / "strategy.py").write_text(fakevm.STRATEGY.partition("def expect")[0])
+    script = fakevm.SCRIPT.replace(", tester='c'", "").replace("size=4096", "size=0")
+    (folder / "corpus/first.replay").write_text(script)
+    (folder / "strategy.py").write_text(
+        (folder / "strategy.py").read_text().replace("(4096,)", "(0,)")
+    )
+    lines = fakevm.PROJECT["pyproject.toml"].replace("adding", "comparing").splitlines()
+    kept = [line for line in lines if not line.startswith(("contract", "testers"))]
+    (host.project_dir / "pyproject.toml").write_text("\n".join(kept) + "\n")
+    yield host
+    cache.remove_tree(folder)
+
+
+def test_modules_without_a_model_are_compared_with_the_first(
+    without_model: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = without_model
+    assert host.call("test") == ExitCode.PASSED
+    report = host.read("test/report.json")
+    assert [cell["module"] for cell in report["cells"]] == ["toy_c", "toy_rust"]
+    found = report["differential"]
+    suites = ET.parse(host.project_dir / "out/test/junit.xml").getroot()  # noqa: S314
+    assert [case.get("name") for case in suites[-1]] == ["differential"]
+    assert (found["carried_out"], found["refused"]) == (
+        {"put": 2, "take": 1},
+        {"put": 0, "take": 1},
+    )
+    host.play_cell("differential", *fakevm.serve(**{"from": 5, "how": "wrong"}))
+    assert host.call("test") == ExitCode.TESTS_FAILED
+    failure = host.read("test/report.json")["differential"]["failure"]
+    assert failure["steps"] == ["put(value=5)"]
+    assert failure["message"] == "at the end: toy_c [5], toy_rust [6]"
+    capsys.readouterr()
+    assert host.call("test", "--replay", failure["script"]) == ExitCode.TESTS_FAILED
+    assert "toy_c [5], toy_rust [6]" in capsys.readouterr().out
+    with (host.project_dir / "pyproject.toml").open("a") as file:
+        file.write(STEP)
+    assert host.call("test") == ExitCode.PASSED
+    assert [one["why"] for one in host.read("test/report.json")["differences"]] == ["it rounds up"]
+
+
+def test_one_module_without_a_model_is_compared_with_nothing(without_model: Host) -> None:
+    assert without_model.call("test", "--module", "c") == ExitCode.PASSED
+    assert without_model.read("test/report.json")["differential"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("modules.rust", "# modules.rust"), "has no model and the driver one module"),
+        (("it", "it"), "number 1, has a step of c, with which the other modules are compared"),
+    ],
+)
+def test_a_differential_that_compares_nothing_is_refused(
+    without_model: Host,
+    change: tuple[str, str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = without_model.project_dir / "pyproject.toml"
+    path.write_text(path.read_text().replace(*change) + STEP.replace("rust", "c"))
+    assert without_model.call("test") == ExitCode.USAGE
+    assert words in capsys.readouterr().err
+    assert without_model.vms == []
 
 
 @pytest.mark.parametrize(

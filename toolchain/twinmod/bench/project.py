@@ -106,10 +106,10 @@ def read_bench(config: Config) -> ProjectBench:
         return parse_bench(config.bench_path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
-            f"the file that [tool.twinmod] bench names cannot be read: {error.strerror}",
+            f"the file that `bench` of the driver names cannot be read: {error.strerror}",
             facts=facts,
         ) from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(
-            f"the file that [tool.twinmod] bench names is not valid: {error}", facts=facts
+            f"the file that `bench` of the driver names is not valid: {error}", facts=facts
         ) from error

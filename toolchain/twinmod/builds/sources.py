@@ -45,8 +45,6 @@ LEFT = (
 #: A file that one of them may include.
 _INCLUDED = ("*Makefile*", "*Kbuild*", "*.mk", "*.mak")
 
-#: An option as a module's configuration has it.
-_OPTION = re.compile(r"(?!CONFIG_)\w+=[^$\n]*")
 _KCONFIG = re.compile(r"^[ \t]*(?:menu)?config[ \t]+(\w+)", re.MULTILINE)
 
 
@@ -284,17 +282,7 @@ def needs_rust(module: ModuleSpec, files: Files) -> bool:
 
 
 def plan_variables(module: ModuleSpec) -> tuple[str, ...]:
-    """Return a module's configuration as make's variables.
-
-    Raises:
-        ConfigError: An entry of it is no option.
-    """
-    wrong = [text for text in module.config if not _OPTION.fullmatch(text)]
-    if wrong:
-        raise ConfigError(
-            f"`config` of module {name_of(module)} has {wrong[0]!r}: an option is NAME=m, "
-            "NAME=value, or NAME= for one that is not set, without CONFIG_"
-        )
+    """Return a module's configuration as make's variables."""
     return tuple(f"CONFIG_{text}" for text in module.config)
 
 

@@ -17,15 +17,16 @@ WORST_FIRST = (
     Outcome.TIMEOUT,
     Outcome.LOST,
     Outcome.FAILED,
+    Outcome.DIFFERED,
     Outcome.PASSED,
     Outcome.SKIPPED,
 )
 
 #: What a test may end with, and its cell has passed.
-GOOD = (Outcome.PASSED, Outcome.SKIPPED)
+GOOD = (Outcome.PASSED, Outcome.SKIPPED, Outcome.DIFFERED)
 
 #: What a cell, or a test that was not skipped, ends with when nothing broke it off.
-ENDED = (Outcome.PASSED, Outcome.FAILED)
+ENDED = (Outcome.PASSED, Outcome.FAILED, Outcome.DIFFERED)
 
 #: What ends a cell before its tests are done.
 BROKEN_OFF = (Outcome.CRASHED, Outcome.TIMEOUT, Outcome.LOST)
@@ -187,8 +188,8 @@ def count_totals(
     """Return how many tests passed, failed and were skipped, over all cells.
 
     A test that its VM died in has failed. So has whatever kept a cell from passing although no
-    test of it failed: a rule without outcome, a module that did not unload. A cell that the
-    kernel cannot have counts as one that was skipped.
+    test of it failed: a rule without outcome, a module that did not unload. A test that differed
+    as declared, and a cell that the kernel cannot have, count as skipped.
     """
     counts = Counter(
         test.outcome if test.outcome in GOOD else Outcome.FAILED
@@ -199,5 +200,5 @@ def count_totals(
         blamed = any(test.outcome not in GOOD for test in result.tests)
         if result.outcome != Outcome.PASSED and not blamed:
             counts[Outcome.FAILED] += max(1, len(result.problems))
-    counts[Outcome.SKIPPED] += len(absent)
+    counts[Outcome.SKIPPED] += len(absent) + counts[Outcome.DIFFERED]
     return {name.value: counts[name] for name in COUNTED}

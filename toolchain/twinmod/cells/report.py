@@ -20,6 +20,7 @@ LOOKS = {
     Outcome.PASSED: ("pass", "green"),
     Outcome.FAILED: ("FAIL", "bold red"),
     Outcome.SKIPPED: ("skip", "yellow"),
+    Outcome.DIFFERED: ("differs", "cyan"),
     Outcome.MISSING: ("none", "bold red"),
     Outcome.CRASHED: ("CRASH", "bold red"),
     Outcome.TIMEOUT: ("TIMEOUT", "bold red"),
@@ -34,7 +35,7 @@ MESSAGE_WIDTH = 160
 def find_exit_code(outcome: Outcome) -> ExitCode:
     """Return the exit code that one outcome amounts to."""
     match outcome:
-        case Outcome.PASSED | Outcome.SKIPPED:
+        case Outcome.PASSED | Outcome.SKIPPED | Outcome.DIFFERED:
             return ExitCode.PASSED
         case Outcome.FAILED | Outcome.MISSING:
             return ExitCode.TESTS_FAILED

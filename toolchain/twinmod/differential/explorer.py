@@ -4,7 +4,7 @@
 `test` carries out the scripts of the project's corpus, `soak` what hypothesis draws. Both happen on
 the host, and a VM carries the steps out. So a sequence is still known when the VM dies of it, and
 is then made smaller with fresh VMs. What the steps are, and what the model says of them, is the
-project's: the package that ``[tool.twinmod] differential`` names.
+project's: the package that the driver's ``differential`` names.
 """
 
 import hashlib
@@ -16,13 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from twinmod.cells import outcomes
+from twinmod.cells import differences, outcomes
 from twinmod.cells.model import CellResult, DifferentialCell
 from twinmod.differential import corpus as differential_corpus
 from twinmod.differential import scripts
-from twinmod.differential.scripts import UNFIT, Definition, Sequence, Step
+from twinmod.differential.scripts import UNFIT, Definition, Expected, Sequence, Step
 from twinmod.guest import faults
 from twinmod.guest.protocol import Outcome, Request
+from twinmod.project.model import DifferenceSpec, Subject
 from twinmod.vm import session
 
 #: What hypothesis draws from when it looks for something smaller than a script that failed.
@@ -50,7 +51,8 @@ class Round:
     @property
     def name(self) -> str:
         """What the reports call it."""
-        return f"differential[{self.size}-{self.tester}]"
+        parts = [part for part in (str(self.size or ""), self.tester) if part]
+        return f"differential[{'-'.join(parts)}]" if parts else "differential"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,32 +124,87 @@ def plan_corpus_rounds(corpus: tuple[Sequence, ...], testers: tuple[str, ...]) -
 
 
 def compare_answers(
-    sequence: Sequence, expected: list[tuple[Any, ...]], answers: Mapping[str, list[list[Any]]]
+    sequence: Sequence,
+    expected: Expected,
+    answers: Mapping[str, list[list[Any]]],
+    declared: "Declared | None" = None,
 ) -> str:
     """Return the first difference between the model and the modules, "" when there is none.
 
     Args:
         sequence: What was carried out.
-        expected: The model's answers: one for each step, then those about the end.
+        expected: The model's answers: one for each step, then those about the end; None without a
+            model, which the first module then stands for.
         answers: The same of each module.
+        declared: Takes note of the differences that are none, because they are declared.
     """
-    for number, right in enumerate(expected):
+    oracle = "the model" if expected is not None else next(iter(answers))
+    rights = choose_expected(expected, answers)
+    for number, right in enumerate(rights):
         wrong = {
             name: given[number] if number < len(given) else None
             for name, given in answers.items()
             if number >= len(given) or tuple(given[number]) != right
         }
+        if declared:
+            place = _name_place(sequence, number)
+            wrong = {n: was for n, was in wrong.items() if not declared.note(n, place)}
         if wrong:
-            told = [f"the model {list(right)}", *(f"{name} {was}" for name, was in wrong.items())]
+            told = [f"{oracle} {list(right)}", *(f"{name} {was}" for name, was in wrong.items())]
             return f"{_render_position(sequence, number)}: {', '.join(told)}"
-    longer = [name for name, given in answers.items() if len(given) > len(expected)]
-    return f"at the end, more is left than in the model: {', '.join(longer)}" if longer else ""
+    longer = [name for name, given in answers.items() if len(given) > len(rights)]
+    return f"at the end, more is left than in {oracle}: {', '.join(longer)}" if longer else ""
+
+
+def choose_expected(
+    expected: Expected, answers: Mapping[str, list[list[Any]]]
+) -> list[tuple[Any, ...]]:
+    """Return what all must answer: what a model says, else what the first module answered."""
+    if expected is not None:
+        return expected
+    return [tuple(answer) for answer in next(iter(answers.values()))]
 
 
 def _render_position(sequence: Sequence, number: int) -> str:
+    place = _name_place(sequence, number)
+    return f"step {number + 1}, {place}" if number < len(sequence.steps) else place
+
+
+def _name_place(sequence: Sequence, number: int) -> str:
+    """Return what a declared difference calls an answer: the step, or the end."""
     if number < len(sequence.steps):
-        return f"step {number + 1}, {scripts.render_step(sequence.steps[number])}"
+        return scripts.render_step(sequence.steps[number])
     return "at the end"
+
+
+class Declared:
+    """Differences of steps that are declared, and which of them occurred.
+
+    Args:
+        differences: Those of the driver; what is not about a step means nothing here.
+        labels: By the kernel's name of a module, its label.
+    """
+
+    def __init__(
+        self, differences: Iterable[DifferenceSpec] = (), labels: Mapping[str, str] | None = None
+    ) -> None:
+        self.steps = tuple(one for one in differences if one.subject == Subject.STEP)
+        self.labels = labels or {}
+        self.occurred: set[DifferenceSpec] = set()
+
+    def note(self, module: str, place: str) -> bool:
+        """Tell whether a module may differ in a place, and remember that it did."""
+        label = self.labels.get(module, module)
+        found = [
+            o for o in self.steps if o.module == label and differences.matches(o.pattern, place)
+        ]
+        self.occurred.update(found)
+        return bool(found)
+
+    def find_missing(self) -> tuple[DifferenceSpec, ...]:
+        """Return those of modules that were there which did not occur."""
+        there = {*self.labels.values()}
+        return tuple(o for o in self.steps if o.module in there and o not in self.occurred)
 
 
 class Server:
@@ -232,6 +289,8 @@ class Explorer:
         self.boot = boot
         self.found = found
         self.told = told
+        # Whoever builds the modules knows their names.
+        self.declared = Declared()
         self.done: list[tuple[Round, float, int]] = []
         self.carried_out: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
@@ -409,9 +468,7 @@ class Search:
             self.smallest = (sequence, error)
             self.explorer.found(sequence, error.message)
 
-    def _carry_out(
-        self, sequence: Sequence, expected: list[tuple[Any, ...]]
-    ) -> "DisagreementError | None":
+    def _carry_out(self, sequence: Sequence, expected: Expected) -> "DisagreementError | None":
         """Return how a sequence failed, None when all agree."""
         try:
             answers = self.server.ask(sequence)
@@ -420,10 +477,10 @@ class Search:
             message = "; ".join(said or error.result.problems) or error.result.outcome
             return DisagreementError(error.result.outcome, f"the VM died of it: {message}")
         self.sequences += 1
-        self.explorer.count(sequence, expected)
+        self.explorer.count(sequence, choose_expected(expected, answers))
         told = sum(count for _, _, count in self.explorer.done) + self.sequences
         self.explorer.told(told, sum(self.explorer.carried_out.values()))
-        difference = compare_answers(sequence, expected, answers)
+        difference = compare_answers(sequence, expected, answers, self.explorer.declared)
         return DisagreementError(Outcome.FAILED, difference) if difference else None
 
     def _confirm(self, sequence: Sequence, error: "DisagreementError") -> Failure:

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from twinmod.base import commands
 from twinmod.base.documents import Part
+from twinmod.cells import differences
 from twinmod.cells import report as cells_report
 from twinmod.cells.model import CellResult, TestResult
 from twinmod.differential import scripts
-from twinmod.differential.explorer import Exploration, Failure
+from twinmod.differential.explorer import Declared, Exploration, Failure
 from twinmod.differential.scripts import SUFFIX, Definition, Sequence
 from twinmod.guest.protocol import Outcome
 
@@ -70,12 +71,24 @@ def render_differential(differential: DifferentialReport) -> str:
     return f"{line}\nto see the failure again, step by step: {again}"
 
 
-def find_problems(exploration: Exploration, definition: Definition) -> tuple[str, ...]:
-    """Return why a run that found no failure proves less than it should."""
+def find_problems(
+    exploration: Exploration, definition: Definition, declared: Declared
+) -> tuple[str, ...]:
+    """Return why a run that found no failure proves less than it should, or other than it says.
+
+    A declared difference has to occur where scripts were carried out; what hypothesis draws may
+    not come across it.
+    """
     if exploration.failure:
         return ()
     missing = [name for name in definition.NAMES if not exploration.carried_out.get(name)]
-    return (f"never carried out: {', '.join(missing)}",) if missing else ()
+    problems = [f"never carried out: {', '.join(missing)}"] if missing else []
+    if exploration.rounds and all(one.corpus for one, _, _ in exploration.rounds):
+        problems += [
+            f"{differences.render_declared(one)} does not occur: {one.why}"
+            for one in declared.find_missing()
+        ]
+    return tuple(problems)
 
 
 def plan_result(

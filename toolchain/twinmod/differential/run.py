@@ -11,7 +11,8 @@ from pathlib import Path
 from twinmod.base import cache, commands, documents
 from twinmod.base.documents import Document
 from twinmod.builds.product import Product
-from twinmod.cells import report
+from twinmod.cells import differences, report
+from twinmod.cells.differences import DifferenceEntry
 from twinmod.cells.model import CellResult, DifferentialCell
 from twinmod.cells.report import ModuleEntry
 from twinmod.cells.selection import Selection
@@ -26,6 +27,7 @@ from twinmod.guest.protocol import Outcome
 from twinmod.kernels import model
 from twinmod.kernels.model import KernelEntry
 from twinmod.project.config import Config
+from twinmod.project.model import Subject
 from twinmod.vm import boot as vm_boot
 from twinmod.vm import running, session, strategy
 from twinmod.vm.options import RunOptions
@@ -63,6 +65,8 @@ class Explored:
     result: CellResult
     # As in the reports.
     document: DifferentialReport
+    # Declared differences that occurred.
+    differences: tuple[DifferenceEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,15 +87,20 @@ class Exploring:
 
     def finish(self, ended: CellResult) -> Explored:
         """Return what it came to, after its VM is gone; a failing sequence is kept as a script."""
-        exploration = self.explorer.finish()
-        problems = differential_report.find_problems(exploration, self.definition)
+        exploration, declared = self.explorer.finish(), self.explorer.declared
+        problems = differential_report.find_problems(exploration, self.definition, declared)
         path = self._write_script(exploration.failure) if exploration.failure else None
         shown = str(path.relative_to(self.config.out_dir.parent)) if path else ""
         result = differential_report.plan_result(
             ended, exploration, problems if ended.outcome == Outcome.PASSED else (), shown
         )
         document = differential_report.plan_report(result, exploration, shown)
-        return Explored(result=result, document=document)
+        occurred = tuple(
+            differences.plan_entry(one, (result.cell.name,))
+            for one in declared.steps
+            if one in declared.occurred
+        )
+        return Explored(result=result, document=document, differences=occurred)
 
     def _write_script(self, failure: differential_explorer.Failure) -> Path:
         name = differential_report.plan_script_name(failure.sequence)
@@ -109,25 +118,47 @@ def read_rounds(config: Config, selection: Selection) -> tuple[differential_expl
     """
     if not config.differential or selection.narrowing or selection.record:
         return ()
-    definition = scripts.load_definition(config.matrix_dir, config.differential)
+    definition = load_definition(config)
     folder = config.matrix_dir / config.differential / differential_corpus.CORPUS
     testers = find_testers(config)
     corpus = differential_corpus.read_corpus(folder, definition, testers)
     return differential_explorer.plan_corpus_rounds(corpus, selection.testers or testers)
 
 
-def find_testers(config: Config) -> tuple[str, ...]:
-    """Return the names of the testers that carry out steps.
+def load_definition(config: Config) -> scripts.Definition:
+    """Import the driver's package.
 
     Raises:
-        ConfigError: The driver has none.
+        ConfigError: It does not import; or it has no model, and the driver has one module alone or
+            declares that the first one differs, with which the others are compared.
     """
-    names = tuple(tester.name for tester in config.testers)
-    if not names:
+    definition = scripts.load_definition(config.matrix_dir, config.differential)
+    if not isinstance(definition, scripts.WithoutModel):
+        return definition
+    where, first = f"drivers.{config.driver.name}", config.modules[0].label
+    if len(config.modules) == 1:
         raise ConfigError(
-            f"the differential needs a tester, and the driver {config.driver.name} has none"
+            f"{where}.differential has no model and the driver one module: nothing to compare",
+            hint=f"a function `expect` in {config.differential}/strategy.py is a model",
         )
-    return names
+    for number, one in enumerate(config.driver.differences, 1):
+        if one.subject == Subject.STEP and one.module == first:
+            raise ConfigError(
+                f"{where}.differences, number {number}, has a step of {first}, with which the "
+                "other modules are compared: it differs from nothing",
+            )
+    return definition
+
+
+def can_compare(config: Config, products: tuple[Product, ...]) -> bool:
+    """Tell whether the modules of a run have a model, or else one another, to be compared with."""
+    definition = load_definition(config)
+    return len(products) > 1 or not isinstance(definition, scripts.WithoutModel)
+
+
+def find_testers(config: Config) -> tuple[str, ...]:
+    """Return the names of the testers that carry out steps, "" alone when the driver has none."""
+    return tuple(tester.name for tester in config.testers) or ("",)
 
 
 def plan_work(
@@ -148,6 +179,12 @@ def plan_work(
     )
 
 
+def plan_declared(config: Config, products: tuple[Product, ...]) -> differential_explorer.Declared:
+    """Return the declared differences of the modules that a VM has."""
+    labels = {product.module: product.label for product in products}
+    return differential_explorer.Declared(config.driver.differences, labels)
+
+
 def prepare_exploring(
     workspace: Workspace,
     setting: vm_boot.Setting,
@@ -166,7 +203,7 @@ def prepare_exploring(
     """
     config, progress = workspace.config, workspace.progress
     differential_explorer.keep_in(config.out_dir / "hypothesis")
-    definition = scripts.load_definition(config.matrix_dir, config.differential)
+    definition = load_definition(config)
     count = iter(range(1, 1_000_000))
 
     def boot() -> AbstractContextManager[session.Vm]:
@@ -183,6 +220,7 @@ def prepare_exploring(
         progress.detail(f"differential, {sequences} sequences, {steps} steps done")
 
     explorer = differential_explorer.Explorer(definition, rounds, boot, found, told)
+    explorer.declared = plan_declared(config, work.products)
     return Exploring(config=config, definition=definition, explorer=explorer)
 
 
@@ -218,8 +256,13 @@ def run_soak(workspace: Workspace, prepared: Prepared, minutes: float, seed: int
         )
     out_dir = config.out_dir / "soak"
     life_s = minutes * 60 + vm_boot.RUN_TIMEOUT_S
+    definition = load_definition(config)
     setting, work = prepare_alone(workspace, prepared, out_dir, life_s)
-    definition = scripts.load_definition(config.matrix_dir, config.differential)
+    if not can_compare(config, work.products):
+        raise ConfigError(
+            f"there is nothing to soak: the kernel can have {work.products[0].label} alone, and "
+            "the differential has no model"
+        )
     rounds = differential_explorer.iterate_rounds(
         definition, find_testers(config), seed, time.monotonic() + minutes * 60
     )
@@ -256,7 +299,7 @@ def load_reproducer(config: Config, script: str, name: str) -> differential_repr
     """
     if not config.differential:
         raise ConfigError("there is nothing to replay: the driver names no differential")
-    definition = scripts.load_definition(config.matrix_dir, config.differential)
+    definition = load_definition(config)
     sequence = scripts.parse_file(script, name, definition, find_testers(config))
     return differential_reproduce.Reproducer(definition, sequence)
 
@@ -267,6 +310,7 @@ def run_reproduction(
     """Carry out a script's steps, one more each time, until one fails."""
     out_dir = workspace.out_dir / "replay"
     setting, work = prepare_alone(workspace, prepared, out_dir, vm_boot.RUN_TIMEOUT_S)
+    reproducer.declared = plan_declared(workspace.config, work.products)
     options = RunOptions(converse=reproducer.converse)
     (ended,), _ = running.run_cells(setting, work, out_dir, workspace.progress, options)
     return reproducer.finish(ended)

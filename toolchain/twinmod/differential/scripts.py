@@ -5,7 +5,7 @@ import ast
 import importlib
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,9 @@ from twinmod.errors import ConfigError
 
 #: (name, arguments), as the project's package has them.
 Step = tuple[str, Mapping[str, Any]]
+
+#: What a model says that steps and the end must answer; None without a model.
+Expected = list[tuple[Any, ...]] | None
 
 SUFFIX = ".replay"
 
@@ -28,7 +31,7 @@ DEVICE = "device"
 class Definition(Protocol):
     """What a project's package has in its module ``strategy``."""
 
-    # Sizes of the device, in bytes, that a run takes in turn.
+    # Sizes of the device, in bytes, that a run takes in turn; 0 loads modules without a size.
     SIZES: tuple[int, ...]
     # The names of all steps; a run that left one out has failed.
     NAMES: tuple[str, ...]
@@ -36,8 +39,25 @@ class Definition(Protocol):
     def make_strategy(self, size: int) -> Any:
         """Return hypothesis's strategy for lists of steps."""
 
-    def expect(self, size: int, steps: list[Step]) -> tuple[list[Step], list[tuple[Any, ...]]]:
-        """Return the steps that can be carried out, and what they and the end must answer."""
+    def expect(self, size: int, steps: list[Step]) -> tuple[list[Step], Expected]:
+        """Return the steps that can be carried out, and what they and the end must answer.
+
+        A package without a model has no such function.
+        """
+
+
+@dataclass(slots=True, kw_only=True)
+class WithoutModel:
+    """A project's package without `expect`: its first module says what the others must answer."""
+
+    SIZES: tuple[int, ...]
+    NAMES: tuple[str, ...]
+    make_strategy: Callable[[int], Any]
+
+    def expect(self, size: int, steps: list[Step]) -> tuple[list[Step], Expected]:
+        """Return all steps, of which nobody knows what they must answer."""
+        del size
+        return list(steps), None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,22 +70,25 @@ class Sequence:
 
 
 def load_definition(matrix_dir: Path, package: str) -> Definition:
-    """Import the project's package.
+    """Import the project's package; one without a model is given one that expects nothing.
 
     Raises:
         ConfigError: It is not there, or does not import.
     """
     sys.path.insert(0, str(matrix_dir))
     try:
-        return cast("Definition", importlib.import_module(f"{package}.strategy"))
+        found = importlib.import_module(f"{package}.strategy")
     except ImportError as error:
         raise ConfigError(
             f"differential = {package!r} does not import: {error}",
             facts=(("folder", str(matrix_dir / package)),),
-            hint="correct [tool.twinmod]",
+            hint="correct `differential` of the driver, or the package",
         ) from error
     finally:
         sys.path.remove(str(matrix_dir))
+    if hasattr(found, "expect"):
+        return cast("Definition", found)
+    return WithoutModel(SIZES=found.SIZES, NAMES=found.NAMES, make_strategy=found.make_strategy)
 
 
 def render_step(step: Step) -> str:
@@ -83,7 +106,8 @@ def render_script(sequence: Sequence, comments: Iterable[str] = ()) -> str:
 def plan_device(sequence: Sequence) -> Step:
     """Return the call that a sequence's script starts with."""
     # A tester's name may be a member of an enumeration, whose repr() is no text.
-    return DEVICE, {"size": sequence.size, "tester": str(sequence.tester)}
+    tester = {"tester": str(sequence.tester)} if sequence.tester else {}
+    return DEVICE, {"size": sequence.size, **tester}
 
 
 def render_calls(sequence: Sequence) -> str:
@@ -101,7 +125,7 @@ def parse_script(text: str, definition: Definition, testers: tuple[str, ...]) ->
         body = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"the script is not one call a line: {error}") from error
-    (size, tester), calls = _parse_device(body, testers), body[1:]
+    (size, tester), calls = _parse_device(body, definition, testers), body[1:]
     if not calls:
         raise ConfigError("the script has no step")
     steps = []
@@ -127,15 +151,18 @@ def parse_file(text: str, name: str, definition: Definition, testers: tuple[str,
         raise ConfigError(error.message, facts=facts, hint=error.hint) from error
 
 
-def _parse_device(body: list[ast.stmt], testers: tuple[str, ...]) -> tuple[int, str]:
+def _parse_device(
+    body: list[ast.stmt], definition: Definition, testers: tuple[str, ...]
+) -> tuple[int, str]:
     name, arguments = _parse_call(body[0]) if body else ("", {})
-    size, tester = arguments.get("size"), arguments.get("tester")
-    if name != DEVICE or type(size) is not int or size <= 0 or tester not in testers:
-        raise ConfigError(
-            "the script does not begin with its device",
-            hint=f"{DEVICE}(size=4096, tester='c'), with a tester of: {', '.join(testers)}",
-        )
-    return size, str(tester)
+    size, tester = arguments.get("size"), arguments.get("tester", "")
+    possible = type(size) is int and (size > 0 or size in definition.SIZES)
+    if name != DEVICE or not possible or tester not in testers:
+        example = f"{DEVICE}(size={definition.SIZES[0]})"
+        if any(testers):
+            example = f"{DEVICE}(size=4096, tester='c'), with a tester of: {', '.join(testers)}"
+        raise ConfigError("the script does not begin with its device", hint=example)
+    return int(str(size)), str(tester)
 
 
 def _parse_call(node: ast.stmt) -> Step:

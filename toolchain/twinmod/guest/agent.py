@@ -142,15 +142,16 @@ def run_differential(plan: Plan, job: DifferentialJob, stream: Stream, heartbeat
     gc.enable()
     sys.path.insert(0, plan.matrix)
     executor = importlib.import_module(f"{job.package}.executor")
-    loaded_size = 0
+    loaded_size = None
     stream.emit(Ready())
     for request in read_requests(stream.descriptor, heartbeat.beat):
         size = request.size
         if size != loaded_size:
             for module in list_modules(plan):
-                reload(module, f"size={size}")
+                reload(module, f"size={size}" if size else "")
             loaded_size = size
-        tester = importlib.import_module(plan.testers[request.tester])
+        package = plan.testers.get(request.tester, "")
+        tester = importlib.import_module(package) if package else None
         answers = {
             name: executor.execute(Path("/dev") / name, tester, size, request.steps)
             for name in plan.modules

@@ -26,6 +26,8 @@ class Outcome(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
     SKIPPED = "skipped"
+    # Of a test or a rule: it failed, as the configuration declares with a reason.
+    DIFFERED = "differed"
     # The kernel reported a fault.
     CRASHED = "crashed"
     # The VM, or the process of the cell, went on for too long without a step.

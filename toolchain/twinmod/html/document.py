@@ -92,6 +92,7 @@ LOOKS: Mapping[Outcome, str] = {
     Outcome.PASSED: "pass",
     Outcome.FAILED: "FAIL",
     Outcome.SKIPPED: "skip",
+    Outcome.DIFFERED: "differs",
     Outcome.MISSING: "none",
 }
 

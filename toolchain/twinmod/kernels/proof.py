@@ -150,5 +150,5 @@ def require_equal(found: btf.Comparison, reference: str) -> None:
             *(("differs", str(difference)) for difference in found.differing[:SHOWN]),
             ("compared", f"{compared} types; {len(found.unknown)} are not in the kernel's BTF"),
         ),
-        hint="name the suite that built this kernel as its chroot in [tool.twinmod]",
+        hint="name the suite that built this kernel as its `root` in the configuration",
     )

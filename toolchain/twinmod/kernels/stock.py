@@ -120,7 +120,7 @@ def compare_configs(stock: str, rebuilt: str) -> None:
         "the rebuilt tree has another configuration than the stock kernel: the chroot's "
         "compilers are not those that built it",
         facts=(("difference", "\n" + "\n".join(list(lines)[:40])),),
-        hint="name the suite that built this kernel as its chroot in [tool.twinmod]",
+        hint="name the suite that built this kernel as its `root` in the configuration",
     )
 
 
@@ -199,7 +199,7 @@ def prove_crates(
                 ("checked symbols", str(len(exports))),
                 ("missing", "\n".join(missing[:20])),
             ),
-            hint="name the suite that built this kernel as its chroot in [tool.twinmod]",
+            hint="name the suite that built this kernel as its `root` in the configuration",
         )
     return CrateProof(
         reference=REFERENCE, rustc=rustc, checked_symbols=len(exports), uncompared=proof.PENDING

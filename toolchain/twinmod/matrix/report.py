@@ -13,7 +13,8 @@ from twinmod.base import commands
 from twinmod.base import text as base_text
 from twinmod.base.documents import Document, Part
 from twinmod.builds.product import Product
-from twinmod.cells import injection, report
+from twinmod.cells import differences, injection, report
+from twinmod.cells.differences import DifferenceEntry
 from twinmod.cells.injection import InjectionReport
 from twinmod.cells.model import AbsentCell, Cell, CellResult, KernelCell
 from twinmod.cells.outcomes import GOOD
@@ -76,6 +77,8 @@ class TestReport(Document, frozen=True, kw_only=True, tag="twinmod.test/1"):
     differential: DifferentialReport | None
     # None on a kernel that fails nothing on demand.
     injected: InjectionReport | None
+    # Those of the matrix and those of the differential that occurred as declared.
+    differences: tuple[DifferenceEntry, ...] = ()
     totals: Totals
 
 
@@ -151,6 +154,8 @@ class Findings:
     differential: DifferentialReport | None = None
     # What was made to fail on demand, None on a kernel that cannot.
     injected: InjectionReport | None = None
+    # Declared differences that occurred.
+    differences: tuple[DifferenceEntry, ...] = ()
     # Of all cells, the differential's too.
     totals: Totals
 
@@ -206,6 +211,7 @@ def plan_test_report(
         absent=report.plan_absent(findings.absent),
         differential=findings.differential,
         injected=findings.injected,
+        differences=findings.differences,
         totals=findings.totals,
     )
 
@@ -310,6 +316,8 @@ def render_junit(results: tuple[CellResult, ...]) -> str:
             message = visible.make_visible(test.message)
             if test.outcome == Outcome.SKIPPED:
                 case.result = [junitparser.Skipped(message)]
+            elif test.outcome == Outcome.DIFFERED:
+                case.result = [junitparser.Skipped(message, "declared")]
             elif test.outcome == Outcome.FAILED:
                 case.result = [junitparser.Failure(message, "failed")]
             elif test.outcome != Outcome.PASSED:
@@ -419,6 +427,7 @@ def render_run_notes(document: TestReport, folder: str) -> str:
     lines += render_phases(document)
     lines += render_watchers(document.modules)
     lines += report.render_absent(document.absent)
+    lines += differences.render_entries(document.differences)
     if document.differential:
         lines.append(differential_report.render_differential(document.differential))
     if document.injected:

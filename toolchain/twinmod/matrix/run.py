@@ -10,7 +10,7 @@ from threading import Event, Lock
 from twinmod.base import cache, documents
 from twinmod.base.progress import Progress
 from twinmod.builds.product import Product
-from twinmod.cells import decode, history, injection, outcomes
+from twinmod.cells import decode, differences, history, injection, outcomes
 from twinmod.cells import report as cells_report
 from twinmod.cells import selection as cells_selection
 from twinmod.cells.injection import InjectionReport
@@ -24,6 +24,7 @@ from twinmod.kernels.model import KernelTree
 from twinmod.matrix import report
 from twinmod.matrix.report import TestReport
 from twinmod.project import rules as project_rules
+from twinmod.project.model import DifferenceSpec
 from twinmod.userland import entries, programs
 from twinmod.vm import boot, recording, running
 from twinmod.vm.options import RunOptions
@@ -83,6 +84,7 @@ def run_test(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> Run:
         ConfigError: The kernel can have none of the selected cells, or no test is selected.
     """
     config, selection, out_dir = workspace.config, wanted.selection, wanted.out_dir
+    declared = config.driver.differences
     rules = project_rules.read_rules(config)
     rounds = run.read_rounds(config, selection)
     cells, absent = cells_selection.plan_presence(
@@ -99,7 +101,7 @@ def run_test(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> Run:
     shutil.rmtree(out_dir, ignore_errors=True)
     work = _plan_work(workspace, cells, products, selection)
     exploring = None
-    if rounds:
+    if rounds and run.can_compare(config, products):
         alone = run.plan_work(config, products)
         exploring = run.prepare_exploring(workspace, setting, alone, out_dir, rounds)
         work = replace(work, cells=(*cells, *alone.cells))
@@ -107,21 +109,29 @@ def run_test(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> Run:
     options = RunOptions(
         converse=exploring.explorer.converse if exploring else None,
         history=history.read_history(known_path),
-        told=announce_first(workspace.progress, stopped := Event(), ends=selection.exit_first),
+        told=announce_first(
+            workspace.progress, stopped := Event(), cells, declared, ends=selection.exit_first
+        ),
         stopped=stopped,
     )
-    ended, boots = running.run_cells(setting, work, out_dir, workspace.progress, options)
+    said, boots = running.run_cells(setting, work, out_dir, workspace.progress, options)
+    ended = differences.declare(said, declared)
     history.write_history(known_path, options.history, ended)
     explored = exploring.finish(ended[-1]) if exploring and not stopped.is_set() else None
     injected = read_injected(out_dir, products, prepared.tree)
     whole = not stopped.is_set()
-    checked = _judge(ended, rules, selection, injected) if whole else outcomes.fill_in(cells, ended)
+    judge = Judge(rules=rules, selection=selection, injected=injected, declared=declared)
+    checked = judge(ended) if whole else outcomes.fill_in(cells, ended)
     everything = (*checked, explored.result) if explored else checked
     findings = report.Findings(
         results=checked,
         absent=absent,
         differential=explored.document if explored else None,
         injected=injected,
+        differences=(
+            *differences.plan_entries(checked, declared),
+            *(explored.differences if explored else ()),
+        ),
         totals=cells_report.plan_totals(outcomes.count_totals(everything, absent)),
     )
     document = report.plan_test_report(
@@ -171,18 +181,29 @@ def _prepare_setting(workspace: Workspace, prepared: Prepared, wanted: Wanted) -
 
 
 def announce_first(
-    progress: Progress, stopped: Event, *, ends: bool
+    progress: Progress,
+    stopped: Event,
+    cells: tuple[Cell, ...] = (),
+    declared: tuple[DifferenceSpec, ...] = (),
+    *,
+    ends: bool,
 ) -> Callable[[str, TestResult], None]:
     """Return what tells of the first test that does not pass, as soon as it is known.
 
     Args:
         progress: Told of it.
         stopped: Set then, if that ends the run.
+        cells: Those of the run.
+        declared: The differences of which nothing is told.
         ends: Whether it does.
     """
     first = Lock()
+    labels = {cell.name: cell.label for cell in cells}
 
     def tell(cell: str, test: TestResult) -> None:
+        told = differences.declare_test(test, labels.get(cell, ""), declared)
+        if told.outcome in outcomes.GOOD:
+            return
         # It is never released: there is one first failure.
         if not first.acquire(blocking=False):
             return
@@ -210,19 +231,24 @@ def _require_tests(workspace: Workspace, prepared: Prepared, selection: Selectio
         programs.require_tests(chroot, site_dir, programs_dir, matrix_dir, narrowing)
 
 
-def _judge(
-    ended: tuple[CellResult, ...],
-    rules: tuple[tuple[str, str], ...],
-    selection: Selection,
-    injected: InjectionReport | None,
-) -> tuple[CellResult, ...]:
-    """Return the cells of the matrix; one that exercised less than it should has failed."""
-    in_matrix = tuple(result for result in ended if isinstance(result.cell, Cell))
-    numbers = tuple(rule for rule, _ in rules)
-    checked = outcomes.compare_coverage(in_matrix, selection.plan_expected(numbers), numbers)
-    if injected and not selection.narrowing:
-        return blame_missed(checked, injected)
-    return checked
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """What the cells of a run have to come up to."""
+
+    rules: tuple[tuple[str, str], ...]
+    selection: Selection
+    injected: InjectionReport | None
+    declared: tuple[DifferenceSpec, ...]
+
+    def __call__(self, ended: tuple[CellResult, ...]) -> tuple[CellResult, ...]:
+        """Return the cells of the matrix; one that exercised less than it should has failed."""
+        in_matrix = tuple(result for result in ended if isinstance(result.cell, Cell))
+        numbers = tuple(rule for rule, _ in self.rules)
+        expected = self.selection.plan_expected(numbers)
+        whole = not self.selection.narrowing
+        checked = outcomes.compare_coverage(in_matrix, expected, numbers)
+        checked = differences.compare_declared(checked, self.declared, whole=whole)
+        return blame_missed(checked, self.injected) if self.injected and whole else checked
 
 
 def read_injected(

@@ -1,18 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The drivers of a configuration, and what is refused of them."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
+from twinmod.base import nearest
 from twinmod.project import names
 from twinmod.project.checks import MEMORY_MIN_MIB, Origin, require_packages
-from twinmod.project.model import DriverSpec, DriverVm, ModuleSpec, TesterSpec
-from twinmod.project.tables import DriverTable, DriverVmTable, ModuleTable
+from twinmod.project.model import (
+    DifferenceSpec,
+    DriverSpec,
+    DriverVm,
+    ModuleSpec,
+    Subject,
+    TesterSpec,
+)
+from twinmod.project.tables import DifferenceTable, DriverTable, DriverVmTable, ModuleTable
 
 #: What a module is made from, and the key that says which one it is.
 KINDS = {"sources": "name", "tree": "module", "stock": ""}
+
+#: An option for the build of one module: X=m, X=17, or X= for one that is not set.
+_CONFIG = re.compile(r"(?!CONFIG_)(\w+)=[^$\n]*", re.ASCII)
 
 
 def make_driver(name: str, table: DriverTable, origin: Origin) -> DriverSpec:
@@ -56,6 +68,7 @@ def make_driver(name: str, table: DriverTable, origin: Origin) -> DriverSpec:
         helpers=helpers,
         differential=table.differential,
         bench=table.bench,
+        differences=_make_differences(where, table, origin),
         vm=_make_vm(where, table.vm, origin),
     )
 
@@ -108,6 +121,17 @@ def _require_keys_of_kind(table: ModuleTable, kind: str, where: str, origin: Ori
             raise origin.refuse(f"{where} has `{shown}`, which goes with `{owner}`, not `{kind}`")
     if table.config and kind == "stock":
         raise origin.refuse(f"{where} has `config`, and nobody builds a module of `stock`")
+    options = [_CONFIG.fullmatch(text) for text in table.config]
+    for text, option in zip(table.config, options, strict=True):
+        if option is None:
+            raise origin.refuse(
+                f"{where}.config has {text!r}: an option is NAME=m, NAME=value, or NAME= for "
+                "one that is not set, without CONFIG_"
+            )
+    said = [option[1] for option in options if option]
+    twice = next((name for name in said if said.count(name) > 1), "")
+    if twice:
+        raise origin.refuse(f"{where}.config sets {twice} more than once")
 
 
 def _find_name(table: ModuleTable, kind: str, where: str, origin: Origin) -> str:
@@ -151,7 +175,10 @@ def _require_different(
                 f"{where}.modules has two labels for {module.name}.ko: {other.label} and "
                 f"{module.label}"
             )
-    for helper in helpers:
+    helper_names = [helper.name or f"{helper.sources}." for helper in helpers]
+    for helper, name in zip(helpers, helper_names, strict=True):
+        if helper_names.count(name) > 1:
+            raise origin.refuse(f"{where}.helpers has {helper.label} more than once")
         if helper.name in by_name or _is_same(helper, modules):
             raise origin.refuse(
                 f"{where}.helpers has {helper.label}, which is under test as well: a helper is not"
@@ -179,6 +206,53 @@ def _require_package_name(where: str, name: str, origin: Origin) -> None:
             f"{where}: Debian refuses packages named after {name!r}: a name has a to z, 0 to 9, "
             "+ - . and begins with a letter or a digit"
         )
+
+
+def _make_differences(
+    where: str, driver: DriverTable, origin: Origin
+) -> tuple[DifferenceSpec, ...]:
+    """Return the differences that a driver declares, of which no two are the same."""
+    found: list[DifferenceSpec] = []
+    for number, table in enumerate(driver.differences, 1):
+        here = f"{where}.differences, number {number}"
+        made = _make_difference(here, table, driver, origin)
+        said = (made.module, made.subject, made.pattern)
+        if said in ((one.module, one.subject, one.pattern) for one in found):
+            raise origin.refuse(
+                f"{here}, declares once more that {made.module} differs in "
+                f"`{made.subject} = {made.pattern!r}`"
+            )
+        found.append(made)
+    return tuple(found)
+
+
+def _make_difference(
+    where: str, table: DifferenceTable, driver: DriverTable, origin: Origin
+) -> DifferenceSpec:
+    """Return one difference; refuse one that cannot occur, or that nobody gives a reason for."""
+    if table.module not in driver.modules:
+        raise origin.refuse(
+            f"{where}, has the module {table.module!r}, which the driver does not have",
+            nearest.plan_fact(table.module, driver.modules, "modules"),
+        )
+    given = [subject for subject in Subject if getattr(table, subject)]
+    if len(given) != 1:
+        raise origin.refuse(
+            f"{where}, has {' and '.join(f'`{one}`' for one in given) or 'nothing that differs'}: "
+            "a difference has one of `rule`, `test` and `step`"
+        )
+    (subject,) = given
+    why = " ".join(table.why.split())
+    if not why:
+        raise origin.refuse(
+            f"{where}, has an empty `why`: a difference is declared with its reason"
+        )
+    needed = {Subject.RULE: "contract", Subject.STEP: "differential"}.get(subject)
+    if needed and not getattr(driver, needed):
+        raise origin.refuse(f"{where}, has `{subject}`, and the driver has no `{needed}`")
+    return DifferenceSpec(
+        module=table.module, subject=subject, pattern=getattr(table, subject), why=why
+    )
 
 
 def _make_vm(where: str, table: DriverVmTable, origin: Origin) -> DriverVm:

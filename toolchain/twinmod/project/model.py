@@ -87,6 +87,30 @@ class TesterSpec:
     package: str
 
 
+class Subject(StrEnum):
+    """In what a module differs; the name is that of the key."""
+
+    # A rule of the contract, by its number.
+    RULE = "rule"
+    # Tests of the matrix, by a pattern of their names.
+    TEST = "test"
+    # Steps of the differential, by a pattern of how a script has them.
+    STEP = "step"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DifferenceSpec:
+    """What the configuration says of a difference that is known."""
+
+    # Its label.
+    module: str
+    subject: Subject
+    # The rule, or the pattern, in which * is any text.
+    pattern: str
+    # On one line.
+    why: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverVm:
     """What a driver wants of its VMs beside what all VMs of the project have."""
@@ -121,6 +145,7 @@ class DriverSpec:
     # A package in the folder of tests, and a file; "" for none.
     differential: str = ""
     bench: str = ""
+    differences: tuple[DifferenceSpec, ...] = ()
     vm: DriverVm = DriverVm()
 
 

@@ -5,16 +5,18 @@ import difflib
 import re
 from collections.abc import Iterable
 
-from twinmod.base import commands
+from twinmod.base import commands, nearest
 from twinmod.errors import ConfigError, SelectionError
 from twinmod.project.config import Config
+from twinmod.project.model import Subject
 
 
 def read_rules(config: Config) -> tuple[tuple[str, str], ...]:
     """Return (number, title) of the contract's rules; () of a driver without a contract.
 
     Raises:
-        ConfigError: The contract is not there, or no rule is in it.
+        ConfigError: The contract is not there, no rule is in it, or it lacks the rule of a
+            declared difference.
     """
     if config.contract_path is None:
         return ()
@@ -31,7 +33,19 @@ def read_rules(config: Config) -> tuple[tuple[str, str], ...]:
             "the contract has no rule: no heading '## R1 Title'",
             facts=(("file", str(config.contract_path)),),
         )
+    _require_declared(config, tuple(number for number, _ in rules))
     return rules
+
+
+def _require_declared(config: Config, known: tuple[str, ...]) -> None:
+    """Refuse a difference that is declared of a rule which the contract does not have."""
+    for number, one in enumerate(config.driver.differences, 1):
+        if one.subject == Subject.RULE and one.pattern not in known:
+            raise ConfigError(
+                f"drivers.{config.driver.name}.differences, number {number}, has the rule "
+                f"{one.pattern!r}, which {config.driver.contract} does not have",
+                facts=(nearest.plan_fact(one.pattern, known, "rules"),),
+            )
 
 
 def require_rules(config: Config, wanted: Iterable[str]) -> None:

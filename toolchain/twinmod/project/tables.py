@@ -101,6 +101,28 @@ class TesterTable(Keys, frozen=True):
     package: str
 
 
+class DifferenceTable(Keys, frozen=True):
+    """A difference that is known: a module fails a rule, a test, or a step, and this is why.
+
+    It has one of `rule`, `test`, `step`. A run in which it does not occur fails: the table is then
+    to be removed. In `test` and `step` a `*` stands for any text.
+
+    Attributes:
+        module: The module that differs, by its label.
+        why: The reason, in the kernel's terms.
+        rule: A rule of the contract.
+        test: The names of tests, as in `"test_read.py::test_a_read*"`.
+        step: Steps of the differential as its scripts have them, as in `"pwrite(*offset=4095)"`;
+            `"at the end"` is what is left after the last step.
+    """
+
+    module: str
+    why: str
+    rule: str = ""
+    test: str = ""
+    step: str = ""
+
+
 class DriverVmTable(Keys, frozen=True):
     """What a driver wants of its VMs beside `vm` of the whole project.
 
@@ -134,6 +156,7 @@ class DriverTable(Keys, frozen=True):
             module's label as its name.
         helpers: Modules that are loaded first and are not under test, in this order.
         differential: The package in `tests` that compares all modules with one model.
+        differences: Differences that are known, each with its reason.
         bench: A file with the goals of the benchmark.
         vm: What this driver wants of its VMs.
     """
@@ -145,6 +168,7 @@ class DriverTable(Keys, frozen=True):
     testers: dict[str, TesterTable] = {}
     helpers: tuple[str | ModuleTable, ...] = ()
     differential: str = ""
+    differences: tuple[DifferenceTable, ...] = ()
     bench: str = ""
     vm: DriverVmTable = DriverVmTable()
 

@@ -18,6 +18,7 @@ TABLES: tuple[tuple[str, type[Keys]], ...] = (
     ("drivers.NAME", tables.DriverTable),
     ("drivers.NAME.modules.LABEL", tables.ModuleTable),
     ("drivers.NAME.testers.NAME", tables.TesterTable),
+    ("drivers.NAME.differences", tables.DifferenceTable),
     ("drivers.NAME.vm", tables.DriverVmTable),
     ("vm", tables.VmTable),
     ("kernels.NAME", tables.KernelTable),

@@ -48,7 +48,7 @@ def read_project(project_dir: Path) -> tuple[tuple[str, bytes], ...]:
         raise ConfigError(
             "a tester's project is missing",
             facts=(("file", str(project_dir / "pyproject.toml")),),
-            hint="correct [tool.twinmod.testers]",
+            hint="correct `project` in `testers` of the driver",
         )
     return base_files.read_files(project_dir)
 
