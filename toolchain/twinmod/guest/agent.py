@@ -479,13 +479,13 @@ def run_shell(plan: Plan) -> None:
     if problem := load_needed(plan):
         print(problem)
     for module in list_modules(plan):
+        before = devices.read_devices()
         problem = modules.find_refusal(module.load)
-        print(
-            f"{module.name} did not load: {problem}"
-            if problem
-            else f"{module.device_path} is there"
-        )
-    print("the testers:", ", ".join(plan.testers.values()), "(import them in python3)")
+        nodes = ", ".join(map(str, devices.find_new(before).nodes))
+        loaded = f"{module.name} is loaded: {nodes or 'it made no device node'}"
+        print(f"{module.name} did not load: {problem}" if problem else loaded)
+    if plan.testers:
+        print("the testers:", ", ".join(plan.testers.values()), "(import them in python3)")
     print("exit, or Ctrl-A x, ends the VM", flush=True)
     os.waitpid(guest_child.fork(become_shell), 0)
 

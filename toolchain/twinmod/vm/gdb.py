@@ -60,7 +60,7 @@ def require_debugger(tree: KernelTree, chroot: Chroot) -> None:
     if not (chroot.root_dir / "usr/bin/gdb").exists():
         raise MissingToolError(
             f"the chroot {chroot.name} has no gdb",
-            hint=f'add "gdb" to `packages` of [tool.twinmod.chroots.{chroot.name}]',
+            hint=f'add "gdb" to `packages` of the table roots.{chroot.name}',
         )
 
 
