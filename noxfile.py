@@ -143,6 +143,12 @@ def devices(session: nox.Session) -> None:
 
 
 @nox.session
+def projects(session: nox.Session) -> None:
+    """Work on projects of others: Debian's DKMS packages, those of `new`, that of a page."""
+    program(session, "tests/projects/run.py")
+
+
+@nox.session
 def counter(session: nox.Session) -> None:
     """Count up with many threads on one device, in every cell."""
     twinmod(session, "counter")
