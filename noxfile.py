@@ -127,7 +127,7 @@ def layouts(session: nox.Session) -> None:
 @nox.session
 def mutate(session: nox.Session) -> None:
     """Put small faults into the modules, and see that a rule of the matrix catches each."""
-    program(session, "tests/mutation/run.py")
+    twinmod(session, "mutate")
 
 
 @nox.session

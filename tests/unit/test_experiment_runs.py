@@ -158,12 +158,10 @@ def test_a_lane_of_the_zoo_whose_vm_does_not_boot_ends_the_others(
 
 
 @pytest.fixture
-def mutate(host: Host, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Return the session's command, on the toy project, whose modules are built."""
-    script = load(monkeypatch, "mutation/run.py")
-    monkeypatch.setattr(script, "MUTANTS_PATH", host.project_dir / "mutants.toml")
+def mutate(host: Host) -> Callable[..., int]:
+    """Return the verb on the toy project, whose modules are built."""
     assert host.call("build") == ExitCode.PASSED
-    return lambda *words: host.call_other(script.mutate, *words)
+    return lambda *words: host.call("mutate", *words)
 
 
 def read_fates(host: Host) -> dict[str, tuple[str, list[str]]]:

@@ -56,6 +56,7 @@ def make_driver(name: str, table: DriverTable, origin: Origin) -> DriverSpec:
         helpers=helpers,
         differential=table.differential,
         bench=table.bench,
+        mutants=table.mutants,
         vm=_make_vm(where, table.vm, origin),
     )
 

@@ -135,6 +135,7 @@ class DriverTable(Keys, frozen=True):
         helpers: Modules that are loaded first and are not under test, in this order.
         differential: The package in `tests` that compares all modules with one model.
         bench: A file with the goals of the benchmark.
+        mutants: A file with faults, each of which a rule must catch.
         vm: What this driver wants of its VMs.
     """
 
@@ -146,6 +147,7 @@ class DriverTable(Keys, frozen=True):
     helpers: tuple[str | ModuleTable, ...] = ()
     differential: str = ""
     bench: str = ""
+    mutants: str = ""
     vm: DriverVmTable = DriverVmTable()
 
 
