@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from rich.table import Table
 
 import tries
 from tries import Step, Try
-from twinmod.base import process, sandbox
+from twinmod.base import process, sandbox, text
 from twinmod.base.process import Command
-from twinmod.base.progress import Console, TerminalProgress
+from twinmod.base.progress import TerminalProgress
 from twinmod.base.sandbox import Bind, Enter
 from twinmod.errors import ConfigError, ExitCode, MissingToolError
 from twinmod.kernels import packages
@@ -161,22 +160,20 @@ def show_call(one: Call) -> str:
     return f"{line}: {one.lack}\n{tail}\n{one.debugged}" if one.lack else line
 
 
-def render_table(calls: Iterable[Call]) -> Table:
-    """Return the table: a line for each call."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("try", "twinmod", "exit", "seconds", "last line", ""):
-        table.add_column(name, overflow="fold", justify="right" if name == "seconds" else "left")
-    for one in calls:
-        words = " ".join(one.step.arguments)
-        table.add_row(
+def render_table(calls: Iterable[Call]) -> str:
+    """Return a line for each call."""
+    rows = [("try", "twinmod", "exit", "seconds", "last line")]
+    rows += [
+        (
             one.attempt.name,
-            words,
+            " ".join(one.step.arguments),
             str(one.code),
             f"{one.seconds:.1f}",
-            one.last_line.strip(),
-            one.lack and "FAIL",
+            f"FAIL: {one.lack}" if one.lack else one.last_line.strip(),
         )
-    return table
+        for one in calls
+    ]
+    return "\n".join(text.render_columns(rows, others="left"))
 
 
 def run_tries(selected: tuple[Try, ...], workspace: Workspace) -> tuple[Call, ...]:
@@ -211,7 +208,7 @@ def projects(keyword: str, listing: bool) -> ExitCode:
         return ExitCode.PASSED
     config = project_config.read_config(project_config.find_project_dir(Path(__file__).parent))
     calls = run_tries(selected, Workspace(config=config, progress=TerminalProgress()))
-    Console(highlight=False, soft_wrap=True).print(render_table(calls))
+    click.echo(render_table(calls))
     lacks = sum(bool(one.lack) for one in calls)
     seconds = sum(one.seconds for one in calls)
     click.echo(

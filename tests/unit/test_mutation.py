@@ -331,7 +331,12 @@ def run_mutants(
         chroot=tree.compilers, tree=bare, site_dir=Path("/site"), crates_dir=Path("/crates")
     )
     built: list[tuple[str, ...]] = []
-    monkeypatch.setattr(Workspace, "build", lambda *arguments: built.append(arguments[2]) or ())
+
+    def build_originals(*arguments: Any) -> tuple[()]:
+        built.append(arguments[2])
+        return ()
+
+    monkeypatch.setattr(Workspace, "build", build_originals)
     for name in ("prepare_build", "prepare_complete", "require_originals"):
         monkeypatch.setattr(mutants_run, name, lambda *_: None)
     monkeypatch.setattr(mutants_run, "build_one", lambda *_: Built())
