@@ -101,8 +101,8 @@ def fetch_packages(workspace: Workspace, work_dir: Path) -> None:
 
 def write_files(attempt: Try, packages_dir: Path, folder: Path) -> Path:
     """Make the folder of a try; return the one that its commands work in."""
-    if isinstance(attempt.files, str):
-        (sources,) = (packages_dir / attempt.files / tries.SOURCES).iterdir()
+    if attempt.package:
+        (sources,) = (packages_dir / attempt.package / tries.SOURCES).iterdir()
         return sources
     folder.mkdir()
     for name, content in attempt.files.items():
@@ -181,7 +181,7 @@ def run_tries(selected: tuple[Try, ...], workspace: Workspace) -> tuple[Call, ..
     calls: list[Call] = []
     with tempfile.TemporaryDirectory(prefix="twinmod-projects-") as name:
         packages_dir = Path(name) / "packages"
-        if any(isinstance(one.files, str) for one in selected):
+        if any(one.package for one in selected):
             packages_dir.mkdir()
             with workspace.hold():
                 fetch_packages(workspace, packages_dir)

@@ -3,7 +3,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import page
@@ -55,7 +55,8 @@ class Try:
     name: str
     steps: tuple[Step, ...]
     # What is in the folder at first: files by path, or the sources of a Debian package.
-    files: Mapping[str, str | bytes] | str = ""
+    files: Mapping[str, str | bytes] = field(default_factory=dict)
+    package: str = ""
 
 
 def test(*arguments: str) -> Step:
@@ -95,7 +96,7 @@ def plan_foreign() -> tuple[Try, ...]:
         Step(arguments=("init",), says="wrote twinmod.toml"),
         Step(arguments=("test",), says="5 passed, 0 failed, 0 skipped", change=add_parameters),
     )
-    return tuple(Try(name=name, files=name, steps=steps[name]) for name in PACKAGES)
+    return tuple(Try(name=name, package=name, steps=steps[name]) for name in PACKAGES)
 
 
 # -- the page ---------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def test_what_a_try_changes_in_a_new_project_is_there(name: str, tmp_path: Path)
     assert tries.STORE_C not in source
 
 
-@pytest.mark.parametrize("one", [one for one in TRIES if isinstance(one.files, dict)])
+@pytest.mark.parametrize("one", [one for one in TRIES if not one.package])
 def test_a_configuration_of_a_try_is_valid(one: Any, script: ModuleType, tmp_path: Path) -> None:
     folder = script.write_files(one, tmp_path, tmp_path / "folder")
     if (folder / config.FILE).is_file():
