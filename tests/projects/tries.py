@@ -91,7 +91,7 @@ def plan_foreign() -> tuple[Try, ...]:
         Step(
             arguments=("test",),
             code=ExitCode.TESTS_FAILED,
-            says="c failed: did not load: Invalid argument",
+            says=r"(?m)c failed: did not load: Invalid argument$",
         ),
         Step(arguments=("init",), says="wrote twinmod.toml"),
         Step(arguments=("test",), says="5 passed, 0 failed, 0 skipped", change=add_parameters),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from guestworld import KERNEL, Said, World
-from twinmod.guest import measure, protocol
+from twinmod.guest import agent, measure, protocol
 from twinmod.guest.protocol import (
     Caller,
     CountJob,
@@ -113,7 +113,8 @@ def test_a_test_that_fails_fails_its_cell_and_the_next_one_is_run(world: World) 
 
 def test_a_module_that_does_not_load_fails_its_cell_with_the_kernels_words(world: World) -> None:
     world.refuse("finit_module", errno.ENOEXEC)
-    world.write("finit_module.log", f"{KERNEL}version magic differs\n")
+    words = ("version magic differs", *(f"toy_c{taint}" for taint in agent.TAINTS))
+    world.write("finit_module.log", "".join(f"{KERNEL}{text}\n" for text in words))
     said = world.run(world.plan(MATRIX, "toy_c/c", "toy_rust/c"))
     (outcome, problems), second = find_ends(said)
     assert outcome == second[0] == "failed"

@@ -96,6 +96,13 @@ PYTEST_ENDS = {
     5: "pytest collected no test",
 }
 
+#: What the kernel says of every module that no distribution built, whether it loads or not.
+#: Source: kernel/module/main.c, Linux 7.3.
+TAINTS = (
+    ": loading out-of-tree module taints kernel.",
+    ": module verification failed: signature and/or required key missing - tainting kernel",
+)
+
 #: linux/reboot.h
 LINUX_REBOOT_CMD_POWER_OFF = 0x4321FEDC
 
@@ -307,6 +314,12 @@ def read_tail(path: Path) -> tuple[str, ...]:
     return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-LOG_LINES:]
 
 
+def find_reasons(lines: Iterable[str]) -> tuple[str, ...]:
+    """Return the last of the kernel's lines that may say why it refused a module, as texts."""
+    texts = (faults.parse_line(line).text for line in lines)
+    return tuple(text for text in texts if not text.endswith(TAINTS))[-KERNELS_WORDS:]
+
+
 def run_cell(plan: Plan, cell: PlannedCell, held: Collection, stream: Stream) -> bool:
     """Run one cell; return whether this VM can be trusted with another one."""
     stream.emit(CellBegan(cell=cell.name))
@@ -322,7 +335,7 @@ def run_cell(plan: Plan, cell: PlannedCell, held: Collection, stream: Stream) ->
         return give_up(problem, f"{cell.module} did not load", guard)
     if problem:
         log.read()
-        said = "; ".join(faults.parse_line(line).text for line in log.lines[-KERNELS_WORDS:])
+        said = "; ".join(find_reasons(log.lines))
         why = f"{problem}; the kernel says: {said}" if said else problem
         end_cell(stream, Outcome.FAILED, (f"did not load: {why}",))
         return True
