@@ -153,25 +153,37 @@ def add(path: str, text: str) -> Callable[[Path], None]:
     return change
 
 
-#: Lets every allocation of a call fail.
+#: Lets every user copy of a call fail.
 FAILING_TEST = """\
-from collections.abc import Callable
+import errno
+import os
+from collections.abc import Callable, Iterator
 
 import pytest
-from twinmod.guest.testing import Module, failures
+from twinmod.guest.testing import Devices, Module, failures
 
 
-@pytest.mark.rule("R1")
-@pytest.mark.fail_nth
-def test_a_load_fails_whole(unloaded: Module, mark_step: Callable[[], object]) -> None:
+@pytest.fixture
+def own_code(module: Module) -> Iterator[None]:
+    failures.prepare(failures.find_code(module))
+    yield
     failures.prepare(failures.EVERYWHERE)
-    errors = set()
-    for failure, _ in failures.iterate_rounds("load", unloaded.load, mark_step):
-        assert unloaded.is_loaded() == (failure.errno == 0)
-        errors.add(failure.errno)
-        if not failure.errno:
-            unloaded.unload()
-    assert len(errors) > 1
+
+
+@pytest.mark.rule("R4")
+@pytest.mark.fail_nth
+@pytest.mark.usefixtures("own_code")
+def test_a_copy_fails_whole(devices: Devices, mark_step: Callable[[], object]) -> None:
+    device = os.open(devices.node, os.O_RDWR)
+    os.write(device, b"kept")
+    calls = {"read": lambda: os.pread(device, 4, 0), "write": lambda: os.write(device, b"new")}
+    for name, call in calls.items():
+        found = []
+        for failure, _ in failures.iterate_failures(name, call, mark_step):
+            found.append(failure.errno)
+            assert os.pread(device, 4, 0) == b"kept"
+        assert errno.EFAULT in found
+    os.close(device)
 """
 
 #: A store to where nothing is, in each language.
@@ -200,6 +212,10 @@ def plan_new(kind: str) -> Try:
     function, place_c, place_rust = PLACES[kind]
     c, rust = f"c/{words}_c.c", f"rust/{words}_rust.rs"
     leak = "kmalloc(1000, GFP_KERNEL);"
+    failing = replace(
+        test("--kernel", "kasan", "-k", "fails_whole"),
+        change=add("tests/test_failing.py", FAILING_TEST),
+    )
     steps = (
         test(),
         test(),
@@ -217,10 +233,8 @@ def plan_new(kind: str) -> Try:
             asked=f"info line {function.format(words)}",
             answer=rf"Line \d+ of .*{words}_c\.c",
         ),
-        replace(
-            test("--kernel", "kasan", "-k", "fails_whole"),
-            change=add("tests/test_failing.py", FAILING_TEST),
-        ),
+        # A module without a device has no call to fail.
+        *((failing,) if kind == "misc" else ()),
         Step(
             arguments=("test", "--module", "c"),
             code=ExitCode.KERNEL_FAULT,
