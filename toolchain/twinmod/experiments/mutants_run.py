@@ -31,7 +31,7 @@ BATCH = 24
 #: What a test, a boot, and a silent VM may take at least. Longer than in a run of the matrix: the
 #: next mutants are built meanwhile, and what a mutant is blamed for must not be this machine's
 #: doing.
-TEST_TIMEOUT_S = 40.0
+TEST_TIMEOUT_S = 20.0
 BOOT_TIMEOUT_S = 120.0
 SILENCE_TIMEOUT_S = 60.0
 
