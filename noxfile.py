@@ -127,7 +127,7 @@ def layouts(session: nox.Session) -> None:
 @nox.session
 def mutate(session: nox.Session) -> None:
     """Put small faults into the modules, and see that a rule of the matrix catches each."""
-    program(session, "tests/mutation/run.py")
+    twinmod(session, "mutate")
 
 
 @nox.session
@@ -140,6 +140,12 @@ def clones(session: nox.Session) -> None:
 def devices(session: nox.Session) -> None:
     """Plug devices into clones, and take one out again."""
     program(session, "tests/devices/run.py")
+
+
+@nox.session
+def projects(session: nox.Session) -> None:
+    """Work on projects of others: Debian's DKMS packages, those of `new`, that of a page."""
+    program(session, "tests/projects/run.py")
 
 
 @nox.session

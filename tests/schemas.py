@@ -13,6 +13,7 @@ from twinmod.bench.counter import CounterReport
 from twinmod.bench.document import BenchReport
 from twinmod.builds.build import BuildReport
 from twinmod.differential.run import SoakReport
+from twinmod.experiments.mutants import MutationReport
 from twinmod.experiments.zoo import ZooReport
 from twinmod.matrix.report import MatrixReport, TestReport, TestsReport
 from twinmod.release.index import Modinfo, ReleaseIndex, SignedModule
@@ -25,10 +26,9 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 FOLDER = CHECKOUT / "docs/schemas"
 
 
-sys.path[:0] = [str(CHECKOUT / "tests/layouts"), str(CHECKOUT / "tests/mutation")]
+sys.path.insert(0, str(CHECKOUT / "tests/layouts"))
 
 from layouts import LayoutsReport  # noqa: E402
-from mutants import MutationReport  # noqa: E402
 
 
 def list_documents() -> tuple[type[Document], ...]:

@@ -5,9 +5,6 @@
 """
 
 import os
-import pty
-import select
-import signal
 import sys
 import time
 from collections import Counter
@@ -29,8 +26,11 @@ from twinmod.vm.options import RunOptions
 from twinmod.vm.session import Boots
 from twinmod.workspace import Workspace
 
-#: The command, as its own process; what is typed into its shell, when, and what that answers.
-COMMAND = "from twinmod.ui.cli import main; main()"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "terminal"))
+
+import terminal
+
+#: What is typed into the shell, when, and what that answers.
 PROMPT = b"ends the VM"
 LINE = b"echo $((6 * 7)) $(ls /dev/mdriver_c); exit\n"
 ANSWER = b"42 /dev/mdriver_c"
@@ -132,25 +132,9 @@ def use_shell(workspace: Workspace) -> list[str]:
     setting = workspace.environment(workspace.setup())
     if workspace.find_clones(setting).snapshot is None:
         return ["the shell would not be a clone"]
-    process_id, terminal = pty.fork()
-    if process_id == 0:
-        os.execv(sys.executable, (sys.executable, "-c", COMMAND, "shell"))  # noqa: S606 - ours
-    said, typed, deadline = b"", False, time.monotonic() + SHELL_S
-    while time.monotonic() < deadline:
-        ready, _, _ = select.select([terminal], [], [], 1.0)
-        try:
-            chunk = os.read(terminal, 1 << 16) if ready else None
-        except OSError:
-            # How a terminal says that nobody has it any more.
-            break
-        said += chunk or b""
-        if not typed and PROMPT in said:
-            os.write(terminal, LINE)
-            typed = True
-    else:
-        os.kill(process_id, signal.SIGTERM)
-    os.close(terminal)
-    status = os.waitstatus_to_exitcode(os.waitpid(process_id, 0)[1])
+    argv = (*terminal.TWINMOD, "shell")
+    turns = ((PROMPT, lambda: LINE),)
+    status, said = terminal.run(argv, workspace.config.root_dir, turns, SHELL_S)
     answered = ANSWER in said
     return [] if answered and status == 0 else [f"the shell ended with {status}: {said[-400:]!r}"]
 

@@ -114,6 +114,7 @@ CONFIGURATION = (
 contract = "DEVICE.md"
 tests = "matrix"
 differential = "adding"
+mutants = "mutants.toml"
 modules.c = { name = "toy_c", sources = "c_module" }
 modules.rust = { name = "toy_rust", sources = "rust_module", in-tree = "samples/toy_rust" }
 testers.c = { project = "c_tester", package = "toy_tester_c" }
@@ -326,7 +327,7 @@ def plan_lines(packages: Mapping[str, str]) -> dict[str, Any]:
 
 
 #: The verbs whose VMs are clones unless they are told that each of them boots.
-CLONING = ("test", "soak", "zoo", "counter")
+CLONING = ("test", "soak", "zoo", "counter", "mutate")
 
 #: What a kernel's build has that can be debugged.
 DEBUGGED = ("build/vmlinux", "build/vmlinux-gdb.py")

@@ -89,13 +89,18 @@ def read_config(item: Any, buffer: Any, size: Any) -> int:
 
 
 def load(name: str, parameters: str) -> int:
-    """Load a module: it has a folder, and a device; return what finit_module(2) does."""
+    """Load a module: it has a folder, and a device unless "bare" names it.
+
+    Returns what finit_module(2) does.
+    """
     note(f"finit_module {name} {parameters}".rstrip())
     folder = WORLD / "sys/module" / name
     if is_refused("finit_module", errno.EEXIST if folder.exists() else 0):
         return -1
     folder.mkdir()
-    (WORLD / "dev" / name).touch()
+    bare = WORLD / "bare"
+    if not (bare.exists() and name in bare.read_text().split()):
+        (WORLD / "dev" / name).touch()
     return 0
 
 
@@ -105,7 +110,7 @@ def unload(name: str) -> int:
     folder = WORLD / "sys/module" / name
     if is_refused("delete_module", 0 if folder.exists() else errno.ENOENT):
         return -1
-    (WORLD / "dev" / name).unlink()
+    (WORLD / "dev" / name).unlink(missing_ok=True)
     folder.rmdir()
     return 0
 

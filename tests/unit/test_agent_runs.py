@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from guestworld import KERNEL, Said, World
-from twinmod.guest import measure, protocol
+from twinmod.guest import agent, measure, protocol
 from twinmod.guest.protocol import (
     Caller,
     CountJob,
@@ -113,7 +113,8 @@ def test_a_test_that_fails_fails_its_cell_and_the_next_one_is_run(world: World) 
 
 def test_a_module_that_does_not_load_fails_its_cell_with_the_kernels_words(world: World) -> None:
     world.refuse("finit_module", errno.ENOEXEC)
-    world.write("finit_module.log", f"{KERNEL}version magic differs\n")
+    words = ("version magic differs", *(f"toy_c{taint}" for taint in agent.TAINTS))
+    world.write("finit_module.log", "".join(f"{KERNEL}{text}\n" for text in words))
     said = world.run(world.plan(MATRIX, "toy_c/c", "toy_rust/c"))
     (outcome, problems), second = find_ends(said)
     assert outcome == second[0] == "failed"
@@ -422,9 +423,19 @@ def test_a_vm_whose_clones_count_takes_what_qemu_holds_and_reads_no_port(world: 
 def test_a_shell_has_every_module_loaded(world: World) -> None:
     said = world.run(world.plan(None))
     assert (said.status, said.events) == (0, ())
-    assert "/dev/toy_c is there\n/dev/toy_rust is there" in said.output
-    assert "toy_tester_c, toy_tester_rust" in said.output
+    loaded = "toy_c is loaded: /dev/toy_c\ntoy_rust is loaded: /dev/toy_rust\n"
+    assert said.output.startswith(f"{loaded}the testers: toy_tester_c, toy_tester_rust (import")
     assert world.called[-2:] == ["a shell: --norc -i", REBOOT]
+
+
+def test_a_shell_names_neither_a_device_nor_a_tester_that_is_not_there(world: World) -> None:
+    world.write("bare", "toy_rust")
+    said = world.run(replace(world.plan(None), testers={}))
+    assert said.output == (
+        "toy_c is loaded: /dev/toy_c\n"
+        "toy_rust is loaded: it made no device node\n"
+        "exit, or Ctrl-A x, ends the VM\n"
+    )
 
 
 def test_a_shell_in_a_root_of_tests_alone_has_the_programs_of_a_person(world: World) -> None:

@@ -19,8 +19,6 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGE_DIR = CHECKOUT / "toolchain/twinmod"
 SOURCES = (
     *sorted(PACKAGE_DIR.rglob("*.py")),
-    CHECKOUT / "tests/mutation/run.py",
-    CHECKOUT / "tests/mutation/mutants.py",
     CHECKOUT / "tests/layouts/layouts.py",
 )
 
@@ -33,7 +31,7 @@ def name_source(path: Path) -> str:
 
 #: The one place that may write them out, and the scripts that only a session runs.
 WRITES_OUT = {"commands.py", "manual.py"}
-SESSIONS_ALONE = ("nox -s mutate --", "nox -s layouts --")
+SESSIONS_ALONE = ("nox -s layouts --",)
 
 VERBS = {verb.name.split()[0] for verb in manual.list_verbs(cli.cli)} | {"manual"}
 

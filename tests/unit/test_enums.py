@@ -16,7 +16,6 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 SOURCES = (
     *sorted((CHECKOUT / "toolchain/twinmod").rglob("*.py")),
-    *sorted((CHECKOUT / "tests/mutation").glob("*.py")),
     *sorted((CHECKOUT / "tests/layouts").glob("*.py")),
 )
 

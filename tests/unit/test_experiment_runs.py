@@ -158,12 +158,10 @@ def test_a_lane_of_the_zoo_whose_vm_does_not_boot_ends_the_others(
 
 
 @pytest.fixture
-def mutate(host: Host, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Return the session's command, on the toy project, whose modules are built."""
-    script = load(monkeypatch, "mutation/run.py")
-    monkeypatch.setattr(script, "MUTANTS_PATH", host.project_dir / "mutants.toml")
+def mutate(host: Host) -> Callable[..., int]:
+    """Return the verb on the toy project, whose modules are built."""
     assert host.call("build") == ExitCode.PASSED
-    return lambda *words: host.call_other(script.mutate, *words)
+    return lambda *words: host.call("mutate", *words)
 
 
 def read_fates(host: Host) -> dict[str, tuple[str, list[str]]]:
@@ -237,6 +235,62 @@ def test_a_mutant_that_no_longer_applies_is_refused_before_anything_runs(
     assert mutate() == ExitCode.USAGE
     assert "mutant rust/wrong no longer applies" in capsys.readouterr().err
     assert host.vms == []
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (("pyproject.toml", 'mutants = "mutants.toml"\n', ""), "the driver toy has no mutants"),
+        (
+            ("pyproject.toml", "mutants.toml", "gone.toml"),
+            "the mutants cannot be read: No such file",
+        ),
+        (
+            ("pyproject.toml", "mutants.toml", "matrix"),
+            "the mutants cannot be read: Is a directory",
+        ),
+        (("mutants.toml", "[[fault.rust]]", "[[fault.ruts]]"), "fault wrong has an unknown key"),
+        (
+            ("mutants.toml", '"R1"', '"R8"'),
+            "fault wrong names R8, which the driver's contract lacks",
+        ),
+    ],
+)
+def test_mutants_that_cannot_be_read_are_one_error(
+    change: tuple[str, str, str], why: str, host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, old, new = change
+    text = (host.project_dir / path).read_text()
+    assert text.count(old) == 1
+    (host.project_dir / path).write_text(text.replace(old, new))
+    assert host.call("mutate") == ExitCode.USAGE
+    said = capsys.readouterr().err
+    assert f"error: {why}" in said
+    assert "Traceback" not in said
+    assert host.vms == []
+
+
+def test_a_module_that_the_driver_has_not_is_refused(
+    mutate: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert mutate("--module", "go") == ExitCode.USAGE
+    assert "--module go names no module; there are: c, rust" in capsys.readouterr().err
+
+
+def test_what_a_driver_needs_first_is_loaded_before_its_mutants(
+    host: Host, mutate: Callable[..., int], make_elf: MakeElf
+) -> None:
+    fakevm.write_module(host.home_dir, "first", make_elf)
+    folder = host.project_dir / "first"
+    folder.mkdir()
+    (folder / "first.c").write_text("int first;\n")
+    path = host.project_dir / "pyproject.toml"
+    key = 'mutants = "mutants.toml"\n'
+    path.write_text(path.read_text().replace(key, f'{key}helpers = ["first"]\n'))
+    host.cold = True
+    assert mutate("--module", "c") == ExitCode.TESTS_FAILED
+    plans = [host.read(f"{vm}/results/plan.json") for vm in host.vms]
+    assert [[*plan["needed"]] for plan in plans] == [["first"]] * 3
 
 
 @pytest.mark.usefixtures("_ctrl_c")

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The mutants fit today's sources, name the contract's rules, and are judged by what they do."""
 
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,28 +14,24 @@ from twinmod.base.progress import Progress
 from twinmod.builds import build
 from twinmod.cells.model import Cell, CellResult, TestResult
 from twinmod.errors import ConfigError
-from twinmod.experiments import engine, variants
+from twinmod.experiments import engine, mutants, mutants_run, variants
 from twinmod.experiments.engine import Built
 from twinmod.guest.protocol import Outcome
 from twinmod.kernels.model import KernelTree
 from twinmod.project import config as project_config
 from twinmod.project import rules
-from twinmod.project.model import Language
 from twinmod.workspace import Prepared, Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/mutation"))
-
-import mutants  # noqa: E402
-
-PAGE = mutants.parse_page((ROOT / "tests/mutation/mutants.toml").read_text())
-MUTANTS = mutants.plan_mutants(PAGE)
+LABELS = ("c", "rust")
 CONFIG = project_config.read_config(ROOT)
+PAGE = mutants_run.read_page(CONFIG)
+MUTANTS = mutants.plan_mutants(PAGE, LABELS)
 RULES = tuple(number for number, _ in rules.parse_rules((ROOT / "DEVICE.md").read_text()))
 
 MUTANT = mutants.Mutant(
     fault="short",
-    language=Language.C,
+    label="c",
     why="it stops early",
     rules=("R4", "R5"),
     fatal=False,
@@ -45,7 +39,8 @@ MUTANT = mutants.Mutant(
     refused="",
 )
 FILES = (("memory.py", '"R4"'), ("test_a.py", 'rule("R4")'), ("test_b.py", 'rule("R40")'))
-CELL = mutants.plan_cell(MUTANT, "mdriver_c", MUTANT.rules, FILES)
+ORIGINAL = Cell(module="mdriver_c", label="c", tester="c")
+CELL = mutants.plan_cell(MUTANT, ORIGINAL, MUTANT.rules, FILES)
 
 
 def ran(outcomes: dict[str, str], outcome: str = "failed") -> CellResult:
@@ -62,7 +57,7 @@ def ran(outcomes: dict[str, str], outcome: str = "failed") -> CellResult:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_applies_to_todays_sources(mutant: mutants.Mutant) -> None:
-    sources = build.read_sources(CONFIG.find_module(mutant.language), ROOT)
+    sources = build.read_sources(CONFIG.find_module(mutant.label), ROOT)
     mutated = mutants.plan_sources(mutant, sources)
     assert [name for name, _ in mutated] == [name for name, _ in sources]
     assert mutated != sources
@@ -77,8 +72,8 @@ def test_every_rule_is_named_by_a_mutant_or_excused() -> None:
 
 
 def test_most_faults_are_made_in_both_languages() -> None:
-    by_language = {m.language: sum(o.language == m.language for o in MUTANTS) for m in MUTANTS}
-    assert all(count >= 15 for count in by_language.values())
+    by_label = {m.label: sum(o.label == m.label for o in MUTANTS) for m in MUTANTS}
+    assert all(count >= 15 for count in by_label.values())
     assert all(reason for fault in PAGE.faults for reason in fault.absent.values())
 
 
@@ -96,6 +91,14 @@ RUST = """
 text = "a"
 with = "b"
 """
+ABSENT = '{}.{} = "why"\n'
+
+
+def order_keys(text: str) -> str:
+    """Return a page with what stands before its fault as keys of that fault."""
+    keys, fault, rest = text.partition("\n[[fault]]\n")
+    own = keys.startswith(("absent.", "refused."))
+    return f"{fault}{keys}{rest}" if own else text
 
 
 @pytest.mark.parametrize(
@@ -103,14 +106,41 @@ with = "b"
     [
         ("[unmutated", "not valid"),
         ("[[fault]]\nname = 'x'", "not valid"),
+        ("fault = 1", "not valid"),
+        ("fault = [1]", "not valid"),
+        ("[fault]", "has no fault"),
+        ("fault = []", "has no fault"),
+        ("", "has no fault"),
         ("[unmutated]" + FAULT + RUST + FAULT + RUST, "two faults of one name: x"),
         ("[unmutated]" + FAULT, "fault x needs either an edit for rust or a reason"),
-        ("[unmutated]" + FAULT + "absent = 1", "not valid"),
+        (FAULT + 'absent = "no"', "not valid"),
+        (FAULT + RUST.replace("rust", "ruts"), "fault x has an unknown key `ruts`"),
+        (ABSENT.format("absent", "go") + FAULT + RUST, "absent.go names no module"),
+        (ABSENT.format("refused", "go") + FAULT + RUST, "refused.go names no module"),
+        (FAULT.replace('["R1"]', "[]") + RUST, "fault x has no rules"),
+        (FAULT.replace("R1", "R3") + RUST, "fault x names R3, which the driver's contract lacks"),
+        ("[unmutated]\nR9 = 'why'" + FAULT + RUST, "unmutated names R9, which"),
     ],
 )
 def test_bad_data_is_one_error(text: str, word: str) -> None:
     with pytest.raises(ConfigError, match=word):
-        mutants.parse_page(text)
+        mutants.parse_page(order_keys(text), LABELS, ("R1", "R2"))
+
+
+def test_the_nearest_key_is_among_the_facts() -> None:
+    with pytest.raises(ConfigError) as caught:
+        mutants.parse_page(FAULT + RUST.replace("rust", "ruts"), LABELS, ("R1",))
+    assert caught.value.facts == (("nearest", "rust"),)
+
+
+def test_a_driver_may_have_labels_of_its_own_and_no_contract() -> None:
+    text = FAULT.replace("fault.c", "fault.fast-1").replace('rules = ["R1"]\n', "")
+    page = mutants.parse_page(text, ("fast-1",), ())
+    (mutant,) = mutants.plan_mutants(page, ("fast-1",))
+    assert (mutant.name, mutant.rules) == ("fast-1/x", ())
+    with pytest.raises(ConfigError, match="R1, which the driver's contract lacks") as caught:
+        mutants.parse_page(FAULT, ("c",), ())
+    assert "leave `rules` out" in caught.value.hint
 
 
 # -- plans ------------------------------------------------------------------------------------
@@ -137,21 +167,27 @@ def test_a_mutant_that_does_not_apply_is_an_error(
         mutants.plan_sources(MUTANT, sources)
 
 
-def test_a_selection_goes_by_name_and_language() -> None:
-    other = replace(MUTANT, language=Language.RUST)
+def test_a_selection_goes_by_name_and_module() -> None:
+    other = replace(MUTANT, label="rust")
     both = (MUTANT, other)
-    assert mutants.select_mutants(both, "short", (Language.C, Language.RUST)) == both
-    assert mutants.select_mutants(both, "rust/sh", (Language.C, Language.RUST)) == (other,)
-    assert mutants.select_mutants(both, "", (Language.C,)) == (MUTANT,)
+    assert mutants.select_mutants(both, "short", LABELS) == both
+    assert mutants.select_mutants(both, "rust/sh", LABELS) == (other,)
+    assert mutants.select_mutants(both, "", ("c",)) == (MUTANT,)
     with pytest.raises(ConfigError, match="-k long leaves no mutant"):
-        mutants.select_mutants(both, "long", (Language.C,))
+        mutants.select_mutants(both, "long", ("c",))
 
 
 def test_a_mutant_has_a_cell_of_its_own() -> None:
     assert (CELL.name, CELL.rules, CELL.files) == ("c/c/short", ("R4", "R5"), ("test_a.py",))
-    every = mutants.plan_cell(MUTANT, "mdriver_c", (), FILES)
+    every = mutants.plan_cell(MUTANT, ORIGINAL, (), FILES)
     assert (every.rules, every.files) == ((), ())
-    assert Cell(module="mdriver_c", label="c", tester="c").name == "c/c"
+    alone = mutants.plan_cell(MUTANT, replace(ORIGINAL, tester=""), (), FILES)
+    assert alone.name == "c/short"
+
+
+def test_files_of_rules_may_lie_in_folders_and_quote_either_way() -> None:
+    files = (("deep/test_a.py", "rule('R4')"), ("deep/conftest.py", '"R4"'))
+    assert mutants.find_files(("R4",), files) == ("deep/test_a.py",)
 
 
 def test_what_a_vm_may_not_survive_comes_last() -> None:
@@ -194,6 +230,15 @@ def test_a_module_that_does_not_load_is_caught_by_no_rule() -> None:
     assert not verdict.passed
 
 
+@pytest.mark.parametrize(
+    ("outcome", "fate"), [("failed", "caught"), ("crashed", "caught"), ("passed", "survived")]
+)
+def test_without_rules_whatever_fails_a_cell_catches_a_mutant(outcome: str, fate: str) -> None:
+    mutant = replace(MUTANT, rules=())
+    cell = CellResult(cell=CELL, outcome=Outcome(outcome), problems=("did not load: no",))
+    assert mutants.judge(mutant, (cell,), (), 0.0).outcome == fate
+
+
 WORDS = """\
 error[E0599]: no method named `add` found for struct `SpinLock`
   --> mdriver_rust.rs:1:1
@@ -224,7 +269,7 @@ VERDICTS = (
         mutant=MUTANT, outcome=mutants.Fate.CAUGHT, caught_by=("R4",), tests=("t",), seconds=1.26
     ),
     mutants.Verdict(
-        mutant=replace(MUTANT, language=Language.RUST), outcome=mutants.Fate.SURVIVED, seconds=2.0
+        mutant=replace(MUTANT, label="rust"), outcome=mutants.Fate.SURVIVED, seconds=2.0
     ),
 )
 
@@ -269,27 +314,12 @@ def test_the_text_names_every_survivor() -> None:
 # -- a run ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    """The script, which lies outside the package."""
-    path = ROOT / "tests/mutation/run.py"
-    spec = importlib.util.spec_from_file_location("mutation_run", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["mutation_run"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["mutation_run"]
-
-
 #: Takes mutants, returns those that come as far as a VM.
 RunMutants = Callable[[tuple[mutants.Mutant, ...]], tuple[mutants.Mutant, ...]]
 
 
 @pytest.fixture
 def run_mutants(
-    script: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     tree: KernelTree,
     progress: Progress,
@@ -301,19 +331,24 @@ def run_mutants(
         chroot=tree.compilers, tree=bare, site_dir=Path("/site"), crates_dir=Path("/crates")
     )
     built: list[tuple[str, ...]] = []
-    monkeypatch.setattr(Workspace, "setup", lambda _: prepared)
-    monkeypatch.setattr(Workspace, "build", lambda *arguments: built.append(arguments[2]))
-    for name in ("prepare_build", "require_originals"):
-        monkeypatch.setattr(script, name, lambda *_: None)
-    monkeypatch.setattr(script, "build_one", lambda *_: Built())
+
+    def build_originals(*arguments: Any) -> tuple[()]:
+        built.append(arguments[2])
+        return ()
+
+    monkeypatch.setattr(Workspace, "build", build_originals)
+    for name in ("prepare_build", "prepare_complete", "require_originals"):
+        monkeypatch.setattr(mutants_run, name, lambda *_: None)
+    monkeypatch.setattr(mutants_run, "build_one", lambda *_: Built())
     monkeypatch.setattr(
         engine, "run_steps", lambda _, builds, __: {m: builds.find(m) for m in builds.variants}
     )
-    monkeypatch.setattr(script, "judge", lambda mutant, *_: mutant)
+    monkeypatch.setattr(mutants_run, "judge", lambda mutant, *_: mutant)
     config = msgspec.structs.replace(CONFIG, out_dir=tmp_path)
 
     def run(selected: tuple[mutants.Mutant, ...]) -> tuple[mutants.Mutant, ...]:
-        ran, _, _ = script.run_mutants(Workspace(config=config, progress=progress), selected)
+        workspace = Workspace(config=config, progress=progress)
+        ran: Any = mutants_run.judge_mutants(workspace, prepared, selected, RULES)
         assert built == [("c",)]
         return tuple(ran)
 
@@ -323,11 +358,11 @@ def run_mutants(
 def test_mutants_that_a_kernel_cannot_have_are_left_out_and_named(
     run_mutants: RunMutants, told: list[str]
 ) -> None:
-    both = (MUTANT, replace(MUTANT, language=Language.RUST))
+    both = (MUTANT, replace(MUTANT, label="rust"))
     assert run_mutants(both) == (MUTANT,)
     assert any(line.startswith("mdriver_rust is absent: kernel") for line in told)
 
 
 def test_mutants_of_which_a_kernel_can_have_none_are_refused(run_mutants: RunMutants) -> None:
     with pytest.raises(ConfigError, match="nothing is left to do"):
-        run_mutants((replace(MUTANT, language=Language.RUST),))
+        run_mutants((replace(MUTANT, label="rust"),))

@@ -11,7 +11,9 @@ import pytest
 
 from twinmod.base import process, templates
 from twinmod.base.progress import Progress
+from twinmod.builds import build
 from twinmod.errors import ConfigError
+from twinmod.experiments import mutants, mutants_run
 from twinmod.project import kbuild, rules, skeleton, starter
 from twinmod.project.starter import KINDS, NewProject
 
@@ -68,6 +70,23 @@ def test_a_new_project_speaks_of_itself_alone(
             assert "SPDX-License-Identifier: GPL-2.0-only" in text.splitlines()[0], name
     assert files["LICENSE"] == templates.find_resource("LICENSE").read_bytes()
     assert ("tests/conftest.py" in files) == bare
+
+
+@pytest.mark.parametrize("languages", LANGUAGES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_mutants_fit_its_sources_and_name_each_rule(
+    kind: str, languages: tuple[str, ...], tmp_path: Path, progress: Progress
+) -> None:
+    folder = make(tmp_path / "my-echo", plan(kind, languages))
+    config = skeleton.read_project(folder, progress)
+    page = mutants_run.read_page(config)
+    every = mutants.plan_mutants(page, languages)
+    for mutant in every:
+        sources = build.read_sources(config.find_module(mutant.label), folder)
+        assert mutants.plan_sources(mutant, sources) != sources
+    named = {rule for mutant in every for rule in mutant.rules}
+    assert named | page.unmutated.keys() == {*starter.RULES}
+    assert not named & page.unmutated.keys()
 
 
 @pytest.mark.parametrize("bare", [False, True])

@@ -5,8 +5,7 @@ bwrap, and with it QEMU and every compiler, is a program that plays a script; ev
 it is in a run. See tests/fakevm.
 """
 
-import re
-import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,12 @@ from twinmod.project import config as project_config
 from twinmod.project import skeleton
 from twinmod.vm import shell
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/your-driver.md"
+CHECKOUT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(CHECKOUT / "tests/projects"))
+
+import page  # noqa: E402
+
+PAGE = CHECKOUT / "docs/your-driver.md"
 
 #: Two kernels with the names of built-in ones, which the player boots.
 BUILTIN: Mapping[str, Any] = {
@@ -37,9 +41,6 @@ BUILTIN: Mapping[str, Any] = {
 }
 
 KBUILD = "obj-m := hello.o\nhello-y := main.o greeting.o\n"
-
-#: A block of the page with its language, and the file that is named before it.
-_BLOCK = re.compile(r"(?:^`([\w.]+)`:\n\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -166,23 +167,22 @@ def test_the_commands_of_the_page_work(host: Host, monkeypatch: pytest.MonkeyPat
     rules = [act for rule in ("R1", "R2", "R3", "R4") for act in fakevm.run_test(rule)]
     host.play_cell("rust", fakevm.begin("rust"), *rules, fakevm.end())
     folder, done = host.project_dir, []
-    for name, language, text in _BLOCK.findall(PAGE.read_text()):
-        if name:
-            (folder / name).write_text(text)
+    for one in page.parse_page(PAGE.read_text()):
+        if isinstance(one, page.File):
+            (folder / one.name).write_text(one.text)
             continue
-        for line in text.splitlines() if language == "sh" else ():
-            word, *arguments = shlex.split(line)
-            if word == "cd":
-                folder = (folder / arguments[0]).resolve()
-                monkeypatch.chdir(folder)
-            elif word == "twinmod":
-                if arguments[0] not in {"new", "init"}:
-                    prepare(folder)
-                if folder.name == "echo":
-                    host.play_cell("c", fakevm.begin("c"), *rules, fakevm.end())
-                assert host.call(*arguments) == ExitCode.PASSED, line
-                done.append(arguments[0])
-            else:
-                process.run(Command(argv=(word, *arguments), purpose=line, timeout_s=10))
+        word, *arguments = one.words
+        if word == "cd":
+            folder = (folder / arguments[0]).resolve()
+            monkeypatch.chdir(folder)
+        elif word == "twinmod":
+            if arguments[0] not in {"new", "init"}:
+                prepare(folder)
+            if folder.name == "echo":
+                host.play_cell("c", fakevm.begin("c"), *rules, fakevm.end())
+            assert host.call(*arguments) == ExitCode.PASSED, one
+            done.append(arguments[0])
+        else:
+            process.run(Command(argv=one.words, purpose=word, timeout_s=10))
     assert done == ["build", "test", "test", "lint-kernel", "shell", "init", "new", "test"]
     assert (host.project_dir / "hello/twinmod.toml").is_file()

@@ -16,8 +16,8 @@ from twinmod.base.sandbox import Chroot
 from twinmod.builds import build as builds_build
 from twinmod.builds import lint as builds_lint
 from twinmod.builds import signing
-from twinmod.builds.needs import Builder, plan_order, require_apart
-from twinmod.builds.product import Product
+from twinmod.builds.needs import Builder, add_first, require_apart
+from twinmod.builds.product import NeededModule, Product
 from twinmod.cells import model, selection
 from twinmod.errors import ConfigError, MissingToolError, TwinmodError, VmLostError
 from twinmod.kernels import find, roots
@@ -296,13 +296,14 @@ class Workspace:
         """Build modules as make leaves them."""
         builder = self.prepare_builder(prepared)
         wanted = (module for module in self.config.modules if module.label in labels)
-        first = builder.take_first(self.config.vm.modules, self.config.driver.helpers)
-        products = tuple(builder.make(module) for module in wanted)
-        products = tuple(
-            replace(product, needed=plan_order((*first, *product.needed))) for product in products
-        )
+        first = self.take_first(builder)
+        products = tuple(add_first(builder.make(module), first) for module in wanted)
         require_apart(products)
         return products
+
+    def take_first(self, builder: Builder) -> tuple[NeededModule, ...]:
+        """Return what is loaded before every module of the driver, in load order."""
+        return builder.take_first(self.config.vm.modules, self.config.driver.helpers)
 
     def prepare_builder(self, prepared: Prepared) -> Builder:
         """Return what makes the project's modules for a kernel that is there."""

@@ -124,6 +124,11 @@ def plan_order(modules: Iterable[NeededModule]) -> tuple[NeededModule, ...]:
     return tuple(first.values())
 
 
+def add_first(product: Product, first: tuple[NeededModule, ...]) -> Product:
+    """Return a product before which other modules are loaded, and then what it needs."""
+    return replace(product, needed=plan_order((*first, *product.needed)))
+
+
 def require_apart(products: tuple[Product, ...]) -> None:
     """Refuse modules of one VM that cannot each be loaded and unloaded alone.
 

@@ -63,17 +63,34 @@ class Refusal(Part, frozen=True, kw_only=True):
     words: str
 
 
-def build_module(plan: BuildPlan) -> Built:
+def keep_product(product: Product, plan: BuildPlan) -> Product:
+    """Return a product as it is: of a variant that needs no other module."""
+    del plan
+    return product
+
+
+#: Completes what was built by a plan with what it needs.
+Complete = Callable[[Product, BuildPlan], Product]
+
+
+def build_module(plan: BuildPlan, complete: Complete = keep_product) -> Built:
     """Build a variant, and sign it where its kernel takes no other.
+
+    Args:
+        plan: Of the build.
+        complete: Adds what is loaded before it.
 
     Raises:
         BuildError: It does not compile, or is not what it should be.
     """
-    return Built(product=signing.sign_product(plan.tree, build.build(plan, Quiet())))
+    product = complete(build.build(plan, Quiet()), plan)
+    return Built(product=signing.sign_product(plan.tree, product))
 
 
-def build_or_refuse(plan: BuildPlan) -> Built:
+def build_or_refuse(plan: BuildPlan, complete: Complete = keep_product) -> Built:
     """Build a variant; a refusal is a result, and is remembered as a product is.
+
+    See build_module for the arguments.
 
     Raises:
         BuildError: The compiler refused nothing: something else went wrong.
@@ -83,7 +100,7 @@ def build_or_refuse(plan: BuildPlan) -> Built:
     if words:
         return Built(words=words)
     try:
-        return build_module(plan)
+        return build_module(plan, complete)
     except BuildError as error:
         words = find_refusal(error)
         documents.write(path, Refusal(digest=plan.digest, words=words))

@@ -12,7 +12,6 @@ from twinmod import errors
 from twinmod.base import text as base_text
 from twinmod.base.documents import Document
 from twinmod.errors import ConfigError, ExitCode
-from twinmod.project.model import Language
 
 
 class Named(Protocol):
@@ -21,10 +20,6 @@ class Named(Protocol):
     @property
     def name(self) -> str:
         """What -k looks for a part of."""
-
-    @property
-    def language(self) -> Language:
-        """What --module looks for."""
 
 
 class Judged(Protocol):
@@ -66,26 +61,20 @@ class Shown:
 
 
 def select(
-    variants: tuple[Variant, ...],
-    keyword: str,
-    languages: tuple[Language, ...],
-    *,
-    none: str,
-    hint: str,
+    variants: Iterable[Variant], keyword: str, *, none: str, hint: str
 ) -> tuple[Variant, ...]:
-    """Return the variants in some languages whose name has a part.
+    """Return the variants whose name has a part.
 
     Args:
-        variants: All of them.
+        variants: Those that are wanted otherwise.
         keyword: That part.
-        languages: Those that are wanted.
         none: What an error says is left.
         hint: What it says shows the names.
 
     Raises:
         ConfigError: None is left.
     """
-    found = tuple(v for v in variants if v.language in languages and keyword in v.name)
+    found = tuple(v for v in variants if keyword in v.name)
     if not found:
         raise ConfigError(f"-k {keyword} leaves {none}", hint=hint)
     return found

@@ -245,10 +245,10 @@ def select_attempts(
     Raises:
         ConfigError: None is left.
     """
+    every = (attempt for entry in entries for attempt in entry.attempts)
     return variants.select(
-        tuple(attempt for entry in entries for attempt in entry.attempts),
+        (attempt for attempt in every if attempt.language in languages),
         keyword,
-        languages,
         none="nothing of the zoo",
         hint=commands.render("zoo", "--list"),
     )

@@ -96,6 +96,13 @@ PYTEST_ENDS = {
     5: "pytest collected no test",
 }
 
+#: What the kernel says of every module that no distribution built, whether it loads or not.
+#: Source: kernel/module/main.c, Linux 7.3.
+TAINTS = (
+    ": loading out-of-tree module taints kernel.",
+    ": module verification failed: signature and/or required key missing - tainting kernel",
+)
+
 #: linux/reboot.h
 LINUX_REBOOT_CMD_POWER_OFF = 0x4321FEDC
 
@@ -308,6 +315,12 @@ def read_tail(path: Path) -> tuple[str, ...]:
     return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-LOG_LINES:]
 
 
+def find_reasons(lines: Iterable[str]) -> tuple[str, ...]:
+    """Return the last of the kernel's lines that may say why it refused a module, as texts."""
+    texts = (faults.parse_line(line).text for line in lines)
+    return tuple(text for text in texts if not text.endswith(TAINTS))[-KERNELS_WORDS:]
+
+
 def run_cell(plan: Plan, cell: PlannedCell, held: Collection, stream: Stream) -> bool:
     """Run one cell; return whether this VM can be trusted with another one."""
     stream.emit(CellBegan(cell=cell.name))
@@ -323,7 +336,7 @@ def run_cell(plan: Plan, cell: PlannedCell, held: Collection, stream: Stream) ->
         return give_up(problem, f"{cell.module} did not load", guard)
     if problem:
         log.read()
-        said = "; ".join(faults.parse_line(line).text for line in log.lines[-KERNELS_WORDS:])
+        said = "; ".join(find_reasons(log.lines))
         why = f"{problem}; the kernel says: {said}" if said else problem
         end_cell(stream, Outcome.FAILED, (f"did not load: {why}",))
         return True
@@ -480,13 +493,13 @@ def run_shell(plan: Plan) -> None:
     if problem := load_needed(plan):
         print(problem)
     for module in list_modules(plan):
+        before = devices.read_devices()
         problem = modules.find_refusal(module.load)
-        print(
-            f"{module.name} did not load: {problem}"
-            if problem
-            else f"{module.device_path} is there"
-        )
-    print("the testers:", ", ".join(plan.testers.values()), "(import them in python3)")
+        nodes = ", ".join(map(str, devices.find_new(before).nodes))
+        loaded = f"{module.name} is loaded: {nodes or 'it made no device node'}"
+        print(f"{module.name} did not load: {problem}" if problem else loaded)
+    if plan.testers:
+        print("the testers:", ", ".join(plan.testers.values()), "(import them in python3)")
     print("exit, or Ctrl-A x, ends the VM", flush=True)
     os.waitpid(guest_child.fork(become_shell), 0)
 

@@ -68,6 +68,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     differential: str
     # What the project says of the driver's benchmark, None for nothing.
     bench_path: Path | None
+    # The faults that its tests must catch, None for none.
+    mutants_path: Path | None
     # The kernel that verbs work on, and its chroot; one of `kernels`, with the chroot of it.
     kernel: KernelSpec
     chroot: ChrootSpec
@@ -140,6 +142,7 @@ def select_driver(config: Config, name: str) -> Config:
         matrix_dir=root_dir / driver.tests if driver.tests else STANDARD_TESTS,
         differential=driver.differential,
         bench_path=root_dir / driver.bench if driver.bench else None,
+        mutants_path=root_dir / driver.mutants if driver.mutants else None,
         vm=plan_limits(vm, config.kernel.patience),
     )
 
@@ -347,6 +350,7 @@ def make_config(
         matrix_dir=STANDARD_TESTS,
         differential="",
         bench_path=None,
+        mutants_path=None,
         kernel=kernel,
         chroot=next(chroot for chroot in chroots if chroot.name == kernel.chroot),
         kernels=kernels,

@@ -68,6 +68,7 @@ def make_driver(name: str, table: DriverTable, origin: Origin) -> DriverSpec:
         helpers=helpers,
         differential=table.differential,
         bench=table.bench,
+        mutants=table.mutants,
         differences=_make_differences(where, table, origin),
         vm=_make_vm(where, table.vm, origin),
     )

@@ -142,9 +142,10 @@ class DriverSpec:
     testers: tuple[TesterSpec, ...] = ()
     # Loaded first, and not under test.
     helpers: tuple[ModuleSpec, ...] = ()
-    # A package in the folder of tests, and a file; "" for none.
+    # A package in the folder of tests, and two files; "" for none.
     differential: str = ""
     bench: str = ""
+    mutants: str = ""
     differences: tuple[DifferenceSpec, ...] = ()
     vm: DriverVm = DriverVm()
 

@@ -15,7 +15,7 @@ from twinmod.project import kbuild
 from twinmod.project.config import FILE, OUT, TABLE, Config
 
 #: What a project has beside that which its configuration names.
-BESIDE = ("LICENSE", versions.FILE, "tests/bench", "zoo")
+BESIDE = ("LICENSE", versions.FILE, "tests/bench", "tests/mutation", "zoo")
 
 #: Names and suffixes of files that make a folder a project of somebody else's.
 FOREIGN_NAMES = frozenset(

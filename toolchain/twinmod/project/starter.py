@@ -38,6 +38,9 @@ COMMON = {
 #: The files of one kind, in a folder of templates that is called like it.
 OF_KIND = {"CONTRACT.md": "CONTRACT.md.j2", "tests/test_rules.py": "test_rules.py.j2"}
 
+#: What is left out with the bodies of functions: faults in them.
+FAULTS = {"mutants.toml": "mutants.toml.j2"}
+
 #: Tells, of a rule that failed, which function is to be filled in.
 PLACES = {"tests/conftest.py": "conftest.py.j2"}
 
@@ -176,9 +179,10 @@ def _plan_module(name: str, kind: str, language: Language) -> NewModule:
 def make_files(project: NewProject) -> tuple[tuple[str, bytes], ...]:
     """Return (path, content) of the files of a new project."""
     kind = project.kind
+    of_kind = OF_KIND if project.skeleton else {**OF_KIND, **FAULTS}
     texts = {
         **{path: _render(template, project) for path, template in COMMON.items()},
-        **{path: _render(f"{kind}/{template}", project) for path, template in OF_KIND.items()},
+        **{path: _render(f"{kind}/{template}", project) for path, template in of_kind.items()},
         **{
             module.path: _render(
                 f"{kind}/{PurePosixPath(module.path).suffix[1:]}.j2", project, module

@@ -158,6 +158,7 @@ class DriverTable(Keys, frozen=True):
         differential: The package in `tests` that compares all modules with one model.
         differences: Differences that are known, each with its reason.
         bench: A file with the goals of the benchmark.
+        mutants: A file with faults, each of which a rule must catch.
         vm: What this driver wants of its VMs.
     """
 
@@ -170,6 +171,7 @@ class DriverTable(Keys, frozen=True):
     differential: str = ""
     differences: tuple[DifferenceTable, ...] = ()
     bench: str = ""
+    mutants: str = ""
     vm: DriverVmTable = DriverVmTable()
 
 

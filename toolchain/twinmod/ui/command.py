@@ -208,15 +208,37 @@ def kernel_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 cold_option = click.option("--cold", "cold", is_flag=True, help="Boot every VM; clone none.")
 
 
+#: Chooses what is written in a language, and what is of a module.
+language_option = click.option(
+    "--module",
+    "modules",
+    multiple=True,
+    type=click.Choice(LANGUAGE_NAMES),
+    help="Only what is written in this language.",
+)
+module_option = click.option(
+    "--module",
+    "modules",
+    multiple=True,
+    metavar="LABEL",
+    shell_complete=complete_labels,
+    help="Only this module; may be repeated.",
+)
+
+
 def experiment_options(
-    *, keyword: str, module: str, listing: str
+    *, keyword: str, listing: str, module: Callable[[Callable[..., Any]], Callable[..., Any]]
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return the options of an experiment, with its own words for each."""
+    """Return the options of an experiment, with its own words for each.
+
+    Args:
+        keyword: What -k chooses.
+        listing: What --list prints.
+        module: The option that chooses modules.
+    """
     options = (
         click.option("-k", "keyword", default="", metavar="NAME", help=keyword),
-        click.option(
-            "--module", "modules", multiple=True, type=click.Choice(LANGUAGE_NAMES), help=module
-        ),
+        module,
         click.option("--list", "listing", is_flag=True, help=listing),
         click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
         cold_option,

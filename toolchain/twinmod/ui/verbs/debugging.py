@@ -29,7 +29,7 @@ verbs = Verbs()
 @pass_state
 @command.one_driver
 def shell(state: State, kernel: str, gdb: bool) -> ExitCode:
-    """Boot a VM with both modules loaded and give its console to you."""
+    """Boot a VM with the modules loaded and give its console to you."""
     workspace = state.select(kernel)
     vm_shell.require_terminal()
     with workspace.hold():

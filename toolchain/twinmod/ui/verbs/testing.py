@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What modules are held to: `test`, `soak`, `matrix`, `zoo`."""
+"""What modules are held to: `test`, `soak`, `matrix`, `zoo`, `mutate`."""
 
 import secrets
 import shutil
@@ -18,7 +18,7 @@ from twinmod.cells.model import AbsentCell
 from twinmod.differential import reproduce as differential_reproduce
 from twinmod.differential import run as differential_run
 from twinmod.errors import ConfigError, ExitCode
-from twinmod.experiments import zoo, zoo_run
+from twinmod.experiments import mutants, mutants_run, zoo, zoo_run
 from twinmod.matrix import report as matrix_report
 from twinmod.matrix import run as matrix_run
 from twinmod.matrix import table
@@ -35,14 +35,7 @@ verbs = Verbs()
 
 
 @verbs.command()
-@click.option(
-    "--module",
-    "modules",
-    multiple=True,
-    metavar="LABEL",
-    shell_complete=command.complete_labels,
-    help="Only this module; may be repeated.",
-)
+@command.module_option
 @click.option(
     "--tester",
     "testers",
@@ -302,7 +295,7 @@ def matrix(state: State, as_json: bool) -> ExitCode:
 @verbs.command("zoo")
 @command.experiment_options(
     keyword="Only what has this part in its name, such as double_free/rust.",
-    module="Only what is written in this language.",
+    module=command.language_option,
     listing="Print what there is and run nothing.",
 )
 @pass_state
@@ -325,3 +318,35 @@ def zoo_command(
     with workspace.hold():
         run = zoo_run.run_zoo(workspace, entries, attempts)
     return command.show_experiment(zoo_run.plan_shown(run), as_json=as_json)
+
+
+@verbs.command()
+@command.experiment_options(
+    keyword="Only mutants whose name, such as c/end-short, has this part.",
+    module=command.module_option,
+    listing="Print the mutants and run none.",
+)
+@pass_state
+@command.one_driver
+def mutate(
+    state: State,
+    keyword: str,
+    modules: tuple[str, ...],
+    listing: bool,
+    as_json: bool,
+    cold: bool,
+) -> ExitCode:
+    """Put small faults into the modules, one at a time, and see that a rule catches each."""
+    workspace = replace(state.workspace, cold=cold)
+    config = workspace.config
+    page = mutants_run.read_page(config)
+    known = mutants_run.list_labels(config)
+    labels = command.require_labels(config, "--module", modules) or known
+    every = mutants.plan_mutants(page, known)
+    selected = mutants.select_mutants(every, keyword, labels)
+    if listing:
+        click.echo(mutants.render_list(selected))
+        return ExitCode.PASSED
+    with workspace.hold():
+        run = mutants_run.run_mutants(workspace, page, selected)
+    return command.show_experiment(mutants_run.plan_shown(run), as_json=as_json)

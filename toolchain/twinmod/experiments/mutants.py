@@ -3,20 +3,20 @@
 
 import re
 import tomllib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import msgspec
 from rich.table import Table
 
+from twinmod.base import commands, nearest
 from twinmod.base.documents import Document, Part
 from twinmod.cells import outcomes
 from twinmod.cells.model import Cell, CellResult
 from twinmod.errors import ConfigError
 from twinmod.experiments import variants
 from twinmod.guest.protocol import Outcome
-from twinmod.project.model import LANGUAGES, Language
 
 #: Outcomes of a test that caught something.
 CAUGHT = (Outcome.FAILED, *outcomes.BROKEN_OFF)
@@ -41,23 +41,33 @@ class Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"new
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A fault that a person makes, in each language; ``mutants.toml`` says what the keys are."""
+    """A fault that a person makes, in each module of a driver."""
 
     name: str
+    # As the person who made it would tell it.
     why: str
-    rules: tuple[str, ...]
+    # One of them must catch it; () in a driver without a contract, where any test may.
+    rules: tuple[str, ...] = ()
+    # The kernel may not survive it.
     fatal: bool = False
-    c: tuple[Edit, ...] = ()
-    rust: tuple[Edit, ...] = ()
+    # By the module's label. In the file, each label is a key of the fault itself.
+    edits: dict[str, tuple[Edit, ...]] = {}
+    # By label, the compiler's error that does not let it happen.
     refused: dict[str, str] = {}
+    # By label, why that module has no such fault.
     absent: dict[str, str] = {}
 
 
 class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"faults": "fault"}):
-    """All of ``mutants.toml``."""
+    """All mutants of a driver."""
 
-    unmutated: dict[str, str]
     faults: tuple[Fault, ...]
+    # By rule, why none needs to be caught by it.
+    unmutated: dict[str, str] = {}
+
+
+#: Keys of a fault in the file, beside the labels of modules.
+KEYS = tuple(name for name in Fault.__struct_fields__ if name != "edits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +75,8 @@ class Mutant:
     """One fault in one module."""
 
     fault: str
-    language: Language
+    # Of the module.
+    label: str
     why: str
     rules: tuple[str, ...]
     fatal: bool
@@ -75,8 +86,8 @@ class Mutant:
 
     @property
     def name(self) -> str:
-        """What a person calls it: the language, then the fault."""
-        return f"{self.language}/{self.fault}"
+        """What a person calls it: the module's label, then the fault."""
+        return f"{self.label}/{self.fault}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,59 +111,122 @@ class Verdict:
         return self.outcome in (Fate.CAUGHT, Fate.REFUSED)
 
 
-def parse_page(text: str) -> Page:
-    """Return the faults that ``mutants.toml`` describes.
+def parse_page(text: str, labels: tuple[str, ...], rules: tuple[str, ...]) -> Page:
+    """Return the faults that a driver's file of mutants describes.
+
+    Args:
+        text: The file's.
+        labels: Those of the driver's modules.
+        rules: Those of its contract.
 
     Raises:
-        ConfigError: An unknown key, a missing one, a name twice, a language without a word.
+        ConfigError: An unknown key, a missing one, a name twice, a module without a word, a rule
+            that the contract lacks.
     """
     try:
-        page = msgspec.convert(tomllib.loads(text), Page)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise ConfigError(f"mutants.toml is not valid: {error}") from error
+        document = tomllib.loads(text)
+        faults = [_gather_edits(fault, labels) for fault in document.get("fault", ())]
+        page = msgspec.convert({**document, "fault": faults}, Page)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, TypeError, AttributeError) as error:
+        raise ConfigError(f"the file of mutants is not valid: {error}") from error
     names = [fault.name for fault in page.faults]
     if len(names) != len(set(names)):
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise ConfigError(f"mutants.toml has two faults of one name: {', '.join(twice)}")
+        raise ConfigError(f"two faults of one name: {', '.join(twice)}")
+    if not names:
+        raise ConfigError("the file of mutants has no fault")
     for fault in page.faults:
-        for language, edits in ((Language.C, fault.c), (Language.RUST, fault.rust)):
-            if bool(edits) == (language in fault.absent):
-                raise ConfigError(
-                    f"fault {fault.name} needs either an edit for {language} or a reason why "
-                    f"there is none, in absent.{language}"
-                )
+        _require_whole(fault, labels, rules)
+    for rule in page.unmutated:
+        _require_rule("unmutated", rule, rules)
     return page
 
 
-def plan_mutants(page: Page) -> tuple[Mutant, ...]:
-    """Return every mutant, fault by fault."""
+def _gather_edits(fault: Mapping[str, object], labels: tuple[str, ...]) -> dict[str, object]:
+    """Return a fault of the file with its edits by label.
+
+    Raises:
+        ConfigError: It has a key that is neither one of KEYS nor a label.
+    """
+    unknown = [key for key in fault if key not in KEYS and key not in labels]
+    if unknown:
+        raise ConfigError(
+            f"fault {fault.get('name', '')} has an unknown key `{unknown[0]}`",
+            facts=(nearest.plan_fact(unknown[0], (*KEYS, *labels), "keys"),),
+        )
+    own = {key: value for key, value in fault.items() if key in KEYS}
+    edits = {label: fault[label] for label in labels if label in fault and label not in KEYS}
+    return {**own, "edits": edits}
+
+
+def _require_whole(fault: Fault, labels: tuple[str, ...], rules: tuple[str, ...]) -> None:
+    """Refuse a fault that says nothing about a module, or that no rule can catch.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    for label in labels:
+        if bool(fault.edits.get(label)) == (label in fault.absent):
+            raise ConfigError(
+                f"fault {fault.name} needs either an edit for {label} or a reason why "
+                f"there is none, in absent.{label}"
+            )
+    for key, found in (("absent", fault.absent), ("refused", fault.refused)):
+        for label in found:
+            if label not in labels:
+                raise ConfigError(
+                    f"fault {fault.name}: {key}.{label} names no module of the driver",
+                    facts=(nearest.plan_fact(label, labels, "modules"),),
+                )
+    if rules and not fault.rules:
+        raise ConfigError(f"fault {fault.name} has no rules, of which one must catch it")
+    for rule in fault.rules:
+        _require_rule(f"fault {fault.name}", rule, rules)
+
+
+def _require_rule(where: str, rule: str, rules: tuple[str, ...]) -> None:
+    if rule not in rules:
+        raise ConfigError(
+            f"{where} names {rule}, which the driver's contract lacks",
+            facts=(nearest.plan_fact(rule, rules, "rules"),) if rules else (),
+            hint="" if rules else "without a contract, leave `rules` out: any test may catch it",
+        )
+
+
+def plan_mutants(page: Page, labels: tuple[str, ...]) -> tuple[Mutant, ...]:
+    """Return every mutant, fault by fault.
+
+    Args:
+        page: The faults.
+        labels: Those of the driver's modules.
+    """
     return tuple(
         Mutant(
             fault=fault.name,
-            language=language,
+            label=label,
             why=fault.why,
             rules=fault.rules,
             fatal=fault.fatal,
-            edits=fault.c if language == Language.C else fault.rust,
-            refused=fault.refused.get(language, ""),
+            edits=fault.edits[label],
+            refused=fault.refused.get(label, ""),
         )
         for fault in page.faults
-        for language in LANGUAGES
-        if language not in fault.absent
+        for label in labels
+        if label not in fault.absent
     )
 
 
 def select_mutants(
-    mutants: tuple[Mutant, ...], keyword: str, languages: tuple[Language, ...]
+    mutants: tuple[Mutant, ...], keyword: str, labels: tuple[str, ...]
 ) -> tuple[Mutant, ...]:
-    """Return the mutants in some languages whose name has a part.
+    """Return the mutants of some modules whose name has a part.
 
     Raises:
         ConfigError: None is left.
     """
-    return variants.select(
-        mutants, keyword, languages, none="no mutant", hint="--list shows their names"
-    )
+    wanted = (mutant for mutant in mutants if mutant.label in labels)
+    hint = commands.render("mutate", "--list")
+    return variants.select(wanted, keyword, none="no mutant", hint=hint)
 
 
 def plan_sources(
@@ -177,7 +251,7 @@ def plan_sources(
                 f"mutant {mutant.name} no longer applies: its text occurs "
                 f"{sum(counts.values())} times, not once",
                 facts=(("text", edit.text.strip("\n")),),
-                hint="write its entry in tests/mutation/mutants.toml anew",
+                hint="write its entry anew",
             )
         name = next(name for name, count in counts.items() if count)
         files[name] = files[name].replace(old, new)
@@ -185,44 +259,45 @@ def plan_sources(
 
 
 def find_files(rules: Iterable[str], files: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
-    """Return the names of the matrix's files that have a test of some rules.
+    """Return the names of the files of tests in Python that name some rules.
 
     Args:
         rules: The rules that are wanted.
-        files: (name, text) of the matrix; collecting a file costs more than many of its tests.
+        files: (path in the folder of tests, text); collecting a file costs more than many of its
+            tests.
     """
-    quoted = tuple(f'"{rule}"' for rule in rules)
+    quoted = tuple(f"{quote}{rule}{quote}" for rule in rules for quote in "\"'")
     return tuple(
-        name
-        for name, text in files
-        if name.startswith("test_") and any(rule in text for rule in quoted)
+        path
+        for path, text in files
+        if path.rpartition("/")[2].startswith("test_") and any(rule in text for rule in quoted)
     )
 
 
 def plan_cell(
-    mutant: Mutant, module: str, rules: tuple[str, ...], files: tuple[tuple[str, str], ...]
+    mutant: Mutant, original: Cell, rules: tuple[str, ...], files: tuple[tuple[str, str], ...]
 ) -> Cell:
-    """Return the cell that holds a mutant to the tests of some rules. One tester is enough: C's.
+    """Return the cell that holds a mutant to the tests of some rules.
 
     Args:
         mutant: It.
-        module: The kernel's name of the module.
-        rules: Those that are wanted, () for all.
-        files: (name, text) of the matrix.
+        original: The cell of the module as it is.
+        rules: Those that are wanted, () for all tests.
+        files: See find_files.
     """
-    return Cell(
-        module=module,
-        label=mutant.language,
-        tester="c",
-        variant=mutant.fault,
-        rules=rules,
-        files=find_files(rules, files),
-    )
+    return replace(original, variant=mutant.fault, rules=rules, files=find_files(rules, files))
 
 
 def find_caught(result: CellResult, known: Iterable[str]) -> tuple[str, ...]:
     """Return the rules that a cell broke, in the contract's order."""
     return tuple(rule for rule in known if outcomes.compare_rule(result, rule) in CAUGHT)
+
+
+def is_caught(mutant: Mutant, result: CellResult, known: tuple[str, ...]) -> bool:
+    """Tell whether a cell failed by a rule that a mutant names, or at all where it names none."""
+    if not mutant.rules:
+        return result.outcome != Outcome.PASSED
+    return not set(mutant.rules).isdisjoint(find_caught(result, known))
 
 
 def judge(
@@ -237,7 +312,7 @@ def judge(
         build_s: What its build took.
     """
     caught_by = find_caught(cells[-1], known)
-    own = set(caught_by) & set(mutant.rules)
+    own = is_caught(mutant, cells[-1], known)
     tests = tuple(test.id for test in cells[-1].tests if test.outcome in CAUGHT)
     return Verdict(
         mutant=mutant,
@@ -289,7 +364,7 @@ class MutantEntry(Part, frozen=True, kw_only=True):
     """What came of a mutant; Mutant and Verdict say what the keys mean."""
 
     name: str
-    # Its language.
+    # The label of the module.
     module: str
     why: str
     # The rules that are to catch it, or the compiler's code that refuses it.
@@ -329,7 +404,7 @@ def plan_report(
         mutants=tuple(
             MutantEntry(
                 name=v.mutant.fault,
-                module=v.mutant.language,
+                module=v.mutant.label,
                 why=v.mutant.why,
                 expected=(v.mutant.refused,) if v.mutant.refused else v.mutant.rules,
                 outcome=v.outcome,
@@ -351,7 +426,7 @@ def render_table(verdicts: tuple[Verdict, ...]) -> Table:
     rows = (
         (
             v.mutant.fault,
-            v.mutant.language,
+            v.mutant.label,
             v.mutant.refused or " ".join(v.mutant.rules),
             " ".join(v.caught_by) or "-",
             f"{v.seconds:.1f}",
