@@ -350,7 +350,7 @@ def test_layouts_are_counted_and_held_to_each_rule(
         "two": good,
     }
     report = host.read("layouts/report.json")
-    assert report["boots"] == len(host.vms)
+    assert report["boots"] == len([path for path in host.vms if path.startswith("layouts")])
     assert [one["module"] for one in report["modules"]] == [
         *fakevm.MODULES.values(),
         *fakevm.LAYOUTS,

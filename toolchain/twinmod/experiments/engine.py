@@ -5,6 +5,7 @@ The zoo, the mutants and the layouts are experiments. Each brings its variants, 
 they run in, and judges how those ended.
 """
 
+import os
 import time
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,6 +36,10 @@ Variant = TypeVar("Variant", bound=Hashable)
 
 #: A compiler's last words on a variant that it refused, beside the variant's stage.
 REFUSAL = ".twinmod.refused.json"
+
+#: How many more clones run at a time than the host has processors: one whose variant leaks or hangs
+#: waits, and needs none meanwhile.
+WAITING = 1
 
 #: How many variants are built at the same time: VMs need the other processors.
 BUILDERS = 1
@@ -439,7 +444,8 @@ class _Running(Generic[Variant]):
     def run_clones(self) -> None:
         """Run the cell of each variant, once it is built, in a clone; several at a time."""
         wanted = _iterate_wanted(self.step, self.builds, self.builds.variants, self.results)
-        most = RunOptions(lanes=1 if self.bench.racing else 0)
+        processors = len(os.sched_getaffinity(0)) + WAITING
+        most = RunOptions(lanes=1 if self.bench.racing else 0, processors=processors)
         lanes = pool.find_lanes(self.bench.setting.vm, most)
 
         def work_off(lane: Progress) -> None:
