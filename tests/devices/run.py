@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Plug devices into clones, and take one out again: ``nox -s devices``.
 
-Each must be in a clone as it is in a VM that boots with it, and a register of one is read. The VMs
-are asked as the differential asks them; the steps are in probe/executor.py.
+Each must be in a clone as it is in a VM that boots with it, and a register of one is read. Of every
+device that a configuration can name, a register or an attribute is read, and what the tests in
+project/ do with the fixtures for devices must pass. The VMs are asked as the differential asks
+them; the steps are in probe/executor.py.
 """
 
 import shutil
@@ -15,17 +17,23 @@ from pathlib import Path
 from typing import Any
 
 import click
+import listed
 import msgspec
 
+from twinmod.base import process
+from twinmod.base.process import Command
 from twinmod.base.progress import TerminalProgress
 from twinmod.cells.model import DifferentialCell
 from twinmod.errors import ExitCode
 from twinmod.guest.protocol import Outcome, Request
 from twinmod.project import config as project_config
+from twinmod.project import devices as project_devices
+from twinmod.project.checks import Origin
+from twinmod.project.devices import MODELS
+from twinmod.project.model import Device
 from twinmod.ui import cli
 from twinmod.vm import devices, machine, running
 from twinmod.vm.boot import DifferentialWork, Setting
-from twinmod.vm.machine import Device
 from twinmod.vm.options import RunOptions
 from twinmod.vm.session import Vm, VmGoneError
 from twinmod.workspace import Workspace
@@ -51,6 +59,9 @@ ROUNDS = 5
 
 #: What QEMU plugs into no VM that runs.
 COLD = Device(driver="VGA")
+
+#: Of the kernel, what serves the devices that are read through a driver.
+MODULES = ("xhci_pci", "i2c_i801", "i2c_dev")
 
 
 class DevicesError(Exception):
@@ -115,7 +126,7 @@ def replug(vm: Vm) -> tuple[float, float]:
     out = time.monotonic()
     require(ask(vm, "look", port=PORTS[EDU]), None, "edu, after it was taken out")
     plugged = time.monotonic()
-    devices.plug(vm.monitor, (DEVICES[EDU][0],))
+    devices.plug_again(vm.monitor, vm.plan.devices, EDU)
     read_identification(vm)
     return out - began, time.monotonic() - plugged
 
@@ -154,6 +165,8 @@ def prepare_bench() -> Bench:
     shutil.rmtree(out_dir, ignore_errors=True)
     shutil.copytree(config.matrix_dir, out_dir / "matrix")
     shutil.copytree(PROBE, out_dir / "matrix" / PROBE.name)
+    vm_spec = replace(config.vm, modules=(*config.vm.modules, *MODULES))
+    config = msgspec.structs.replace(config, vm=vm_spec)
     changed = msgspec.structs.replace(config, matrix_dir=out_dir / "matrix")
     workspace = Workspace(config=config, progress=progress)
     with workspace.hold():
@@ -177,8 +190,9 @@ def compare(bench: Bench) -> list[tuple[float, float]]:
     took: list[tuple[float, float]] = []
 
     def converse(vm: Vm) -> None:
-        seen["clone" if vm.monitor else "boot"] = look(vm)
-        if vm.monitor:
+        cloned = bool(vm.plan.restored)
+        seen["clone" if cloned else "boot"] = look(vm)
+        if cloned:
             took.extend(replug(vm) for _ in range(ROUNDS))
 
     require(bench.run("clone", bench.setting, converse), 1, "VMs, of a clone with devices")
@@ -194,8 +208,61 @@ def refuse(bench: Bench) -> None:
         DevicesError: It does not.
     """
     setting = replace(bench.setting, devices=(COLD,))
-    total = bench.run("refused", setting, lambda vm: require(vm.monitor, None, "a clone with VGA"))
+    total = bench.run("refused", setting, lambda vm: require(vm.plan.restored, "", "VGA, plugged"))
     require(total, 2, "VMs, of a clone that cannot have its device")
+
+
+def read_listed(bench: Bench) -> list[tuple[tuple[str, ...], str]]:
+    """Read something of every device that a configuration can name.
+
+    Returns:
+        The groups of devices that had a VM together, each with how that came to be.
+
+    Raises:
+        DevicesError: One is not there, or does not answer.
+    """
+    require(sorted((*listed.PCI, *listed.USB, *listed.BOARD)), sorted(MODELS), "the list")
+    found = []
+    for number, group in enumerate(listed.plan_groups()):
+        made = project_devices.make_devices("the list", group, Origin(PROBE))
+        setting = replace(bench.setting, devices=made)
+        cold = bool(devices.find_obstacle(made))
+        setting = replace(setting, snapshot=None) if cold else setting
+
+        def converse(vm: Vm, group: tuple[str, ...] = group) -> None:
+            for name, step, arguments, wanted in listed.iterate_steps(group):
+                read_one(vm, name, (step, arguments), wanted)
+
+        require(bench.run(f"listed-{number}", setting, converse), 1, f"VMs, of {group}")
+        found.append((group, "boots" if cold else "clone"))
+    return found
+
+
+def read_one(vm: Vm, name: str, asked: tuple[str, dict[str, object]], wanted: object) -> None:
+    """Read something of one device.
+
+    Raises:
+        DevicesError: It is not as it should be.
+    """
+    step, arguments = asked
+    said = ask(vm, step, **arguments)
+    if step != "look":
+        require(said, wanted, name)
+        return
+    require(said is not None, True, f"{name} is there")
+    require((said["vendor"], said["device"]), listed.PCI[name], name)
+    require(bool(said["bars"]) and all(begin for begin, _ in said["bars"]), True, f"{name}: {said}")
+
+
+def run_fixtures() -> ExitCode:
+    """Run the tests of project/ as a person does; return how that ended."""
+    words = (sys.executable, "-c", "from twinmod.ui.cli import main; main()", "test")
+    command = Command(
+        argv=words, purpose="the fixtures", timeout_s=600.0, working_dir=PROBE.parent / "project"
+    )
+    status, output = process.run_unchecked(command)
+    click.echo(output)
+    return ExitCode(status)
 
 
 def render_times(what: str, times: list[float]) -> str:
@@ -211,12 +278,15 @@ def run() -> ExitCode:
     try:
         took = compare(bench)
         refuse(bench)
+        groups = read_listed(bench)
     except DevicesError as error:
         click.echo(f"failed: {error}", err=True)
         return ExitCode.TESTS_FAILED
+    for group, how in groups:
+        click.echo(f"{how}: {' '.join(group)}")
     click.echo(render_times("edu, from device_del until it is out", [out for out, _ in took]))
     click.echo(render_times("edu, from device_add to its identification", [add for _, add in took]))
-    return ExitCode.PASSED
+    return run_fixtures()
 
 
 if __name__ == "__main__":
