@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import msgspec
 import pytest
 
 import fakevm
@@ -21,6 +22,7 @@ from twinmod.guest.protocol import PlannedDevice
 from twinmod.project.model import Backing, Bus, Device
 from twinmod.vm import boot, devices, machine, recording, session, snapshot, strategy
 from twinmod.vm.monitor import Monitor
+from twinmod.workspace import Workspace
 
 EDU = Device(driver="edu")
 RNG = Device(driver="virtio-rng-pci", properties=(("max-bytes", 64), ("disable-legacy", "on")))
@@ -218,6 +220,16 @@ def test_a_vm_is_told_of_its_devices(bench: Bench) -> None:
     assert not boot.plan_agent(boot.plan_exact(setting), work).hotplug
     assert not boot.plan_agent(recording.plan_recorded(setting), work).hotplug
     assert snapshot.plan_base_agent(setting).devices == ()
+
+
+def test_the_vms_of_a_run_have_the_devices_of_the_configuration(
+    host: Host, progress: Progress
+) -> None:
+    read = fakevm.read_config()
+    config = msgspec.structs.replace(read, vm=replace(read.vm, devices=(EDU, DISK)))
+    workspace = Workspace(config=config, progress=progress)
+    assert workspace.environment(workspace.setup()).devices == (EDU, DISK)
+    assert host.left == []
 
 
 def test_a_disk_is_full_of_zeros_and_goes_with_its_vm(bench: Bench) -> None:

@@ -19,6 +19,7 @@ from twinmod.guest import plugging, waking
 from twinmod.guest.testing.children import PATIENCE_S
 
 BUSES = Path("/sys/bus")
+IRQS = Path("/sys/kernel/irq")
 
 POLL_S = 0.002
 
@@ -281,19 +282,18 @@ def count_interrupts(device: Path) -> int:
         if messages.is_dir()
         else [(device / "irq").read_text().strip()]
     )
-    counts = (Path("/sys/kernel/irq", number, "per_cpu_count") for number in numbers)
+    counts = (IRQS / number / "per_cpu_count" for number in numbers)
     return sum(sum(map(int, path.read_text().split(","))) for path in counts if path.exists())
 
 
-def wait_until(done: Callable[[], bool], what: str, limit_s: float = PATIENCE_S) -> None:
-    """Wait until something is so.
+def wait_until(done: Callable[[], bool], what: str) -> None:
+    """Wait until something is so, PATIENCE_S at most.
 
     Args:
         done: Whether it is.
         what: For what the test says when it fails.
-        limit_s: How long it may take, in seconds.
     """
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + PATIENCE_S
     while not done():
-        assert time.monotonic() < deadline, f"{what} did not come within {limit_s:g} s"
+        assert time.monotonic() < deadline, f"{what} did not come within {PATIENCE_S:g} s"
         time.sleep(POLL_S)

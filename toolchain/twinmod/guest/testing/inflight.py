@@ -37,6 +37,7 @@ class Caller(Child):
         super().__init__(work)
         # None while it runs.
         self.status: int | None = None
+        self.killed = False
 
     def find_place(self) -> tuple[str, ...]:
         """Return where it sleeps in a system call of its call, () where it does not.
@@ -62,14 +63,18 @@ class Caller(Child):
 
     def kill(self) -> None:
         """End it with SIGKILL, in its call, and see that it goes."""
-        self.status = -signal.SIGKILL
+        self.status, self.killed = -signal.SIGKILL, True
         super().kill()
 
     def stop(self) -> None:
-        """End it if it has not ended."""
+        """End it if it has not ended, and keep nothing open."""
+        self._begun.close()
         if self.read_status() is None:
             signal.pidfd_send_signal(self._process, signal.SIGKILL)
             self.wait_for_end()
+        if not self.killed:
+            os.close(self._process)
+            self._socket.close()
 
     def read_status(self) -> int | None:
         """Return its exit status, negative for a signal, if it has ended; else None."""
