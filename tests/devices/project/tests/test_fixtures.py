@@ -72,7 +72,7 @@ def wait_for_interrupt(device: Path) -> None:
 
 
 def test_the_devices_are_those_of_the_configuration(plugged: tuple[Hardware, ...]) -> None:
-    assert [one.model for one in plugged] == ["edu", "virtio-rng-pci", "usb-kbd"]
+    assert [one.model for one in plugged] == ["edu", "virtio-rng-pci", "usb-kbd", "nvme"]
     vendors = [(one.path / "vendor").read_text().strip() for one in plugged[:2]]
     assert vendors == ["0x1234", "0x1af4"]
     with pytest.raises(LookupError, match="usb-kbd is not on PCI"):
@@ -84,6 +84,40 @@ def test_the_devices_are_those_of_the_configuration(plugged: tuple[Hardware, ...
         return "QEMU USB Keyboard" in products
 
     hardware.wait_until(find_keyboard, "the keyboard")
+
+
+def test_a_disk_keeps_what_is_written(plugged: tuple[Hardware, ...]) -> None:
+    disk = Path("/sys/block/nvme0n1")
+    hardware.wait_until(disk.is_dir, "the disk")
+    assert (disk / "size").read_text().strip() == str((2 << 20) // 512)
+    descriptor = os.open("/dev/nvme0n1", os.O_RDWR)
+    assert os.pread(descriptor, 4096, 1 << 20) == bytes(4096)
+    written = bytes(range(256)) * 16
+    os.pwrite(descriptor, written, 1 << 20)
+    os.fsync(descriptor)
+    # What is read comes from the disk again.
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    assert os.pread(descriptor, 4096, 1 << 20) == written
+    os.close(descriptor)
+    assert hardware.find_driver(plugged[3].path) == "nvme"
+    assert hardware.count_interrupts(plugged[3].path) > 0
+
+
+def test_a_stalled_disk_answers_when_it_may(plugged: tuple[Hardware, ...]) -> None:
+    hardware.wait_until(Path("/dev/nvme0n1").exists, "the disk")
+
+    def read() -> None:
+        descriptor = os.open("/dev/nvme0n1", os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.pread(descriptor, 4096, 1536 << 10)
+
+    device = plugged[3].path
+    with hardware.stalled(device):
+        before = hardware.count_interrupts(device)
+        with inflight.posted(read) as caller:
+            assert hardware.count_interrupts(device) == before
+            caller.kill()
+    hardware.wait_until(lambda: hardware.count_interrupts(device) > before, "the late reply")
 
 
 def test_a_driver_serves_an_id_that_it_is_given(module: Module, edu: Hardware) -> None:
