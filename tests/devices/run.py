@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import listed
 import msgspec
 
+import listed
 from twinmod.base import process
 from twinmod.base.process import Command
 from twinmod.base.progress import TerminalProgress
