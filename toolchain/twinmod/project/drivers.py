@@ -6,8 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from twinmod.project import devices, names
+from twinmod.project import names
 from twinmod.project.checks import MEMORY_MIN_MIB, Origin, require_packages
+from twinmod.project.devices import make_devices
 from twinmod.project.model import DriverSpec, DriverVm, ModuleSpec, TesterSpec
 from twinmod.project.tables import DriverTable, DriverVmTable, ModuleTable
 
@@ -187,5 +188,5 @@ def _make_vm(where: str, table: DriverVmTable, origin: Origin) -> DriverVm:
             f"{where}.vm needs memory-mib of at least {MEMORY_MIN_MIB} and processors of at least 1"
         )
     require_packages(f"{where}.vm.packages", table.packages, origin)
-    own = devices.make_devices(f"{where}.vm.devices", table.devices, origin)
+    own = make_devices(f"{where}.vm.devices", table.devices, origin)
     return DriverVm(**{**msgspec.structs.asdict(table), "devices": own})

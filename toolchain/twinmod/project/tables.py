@@ -15,6 +15,23 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A table of the configuration: an unknown key is an error."""
 
 
+class DeviceTable(Keys, frozen=True):
+    """A device that QEMU emulates, from the list on this page.
+
+    The name of a model may stand for the table, as in `devices = ["edu"]`.
+
+    Attributes:
+        model: QEMU's name of the device.
+        properties: QEMU's properties of it, from the list, as in `{ dma_mask = 0xffffffff }`.
+        size-mib: Size of the disk or of the shared memory that twinmod makes for it, in MiB:
+            1 to 16384, and 16 without it.
+    """
+
+    model: str
+    properties: dict[str, str | int | bool] = {}
+    size_mib: int | None = None
+
+
 class RootTable(Keys, frozen=True):
     """A Debian suite with the compilers that some kernels were built with.
 
@@ -99,23 +116,6 @@ class TesterTable(Keys, frozen=True):
 
     project: str
     package: str
-
-
-class DeviceTable(Keys, frozen=True):
-    """A device that QEMU emulates, from the list on this page.
-
-    The name of a model may stand for the table, as in `devices = ["edu"]`.
-
-    Attributes:
-        model: QEMU's name of the device.
-        properties: QEMU's properties of it, from the list, as in `{ dma_mask = 0xffffffff }`.
-        size-mib: Size of the disk or of the shared memory that twinmod makes for it, in MiB:
-            1 to 16384, and 16 without it.
-    """
-
-    model: str
-    properties: dict[str, str | int | bool] = {}
-    size_mib: int | None = None
 
 
 class DriverVmTable(Keys, frozen=True):
