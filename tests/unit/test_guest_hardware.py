@@ -95,6 +95,25 @@ def test_a_device_has_the_driver_again_that_it_had(device: Path, edu: Hardware) 
     assert (hardware.BUSES / "pci/drivers/echo/bind").read_text() == ADDRESS
 
 
+def test_a_device_that_is_gone_is_looked_for_and_else_plugged_in_again(
+    device: Path, edu: Hardware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def plug(number: int, *, plugged: bool) -> None:
+        assert (number, (hardware.BUSES / "pci/rescan").read_text()) == (0, "1")
+        away.rename(device)
+        asked.append(plugged)
+
+    monkeypatch.setattr(plugging, "ask", plug)
+    monkeypatch.setattr(plugging, "is_possible", lambda: True)
+    monkeypatch.setattr(waking, "wait_for_devices", lambda ports: asked.append(bool(ports)))
+    with hardware.kept((edu,)):
+        away = device.rename(device.parent / "away")
+    assert asked == [True, True]
+    assert edu.is_plugged()
+
+
 def test_a_device_that_was_let_alone_is_let_alone(device: Path, edu: Hardware) -> None:
     serve(device, "echo")
     with hardware.kept((edu,)):

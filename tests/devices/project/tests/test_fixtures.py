@@ -166,6 +166,14 @@ def test_what_a_test_took_out_is_back(edu: Hardware) -> None:
 
 def test_what_the_test_before_took_out_is_there(edu: Hardware) -> None:
     assert edu.is_plugged()
+    # For the kernel alone it goes, and is found again.
+    (edu.path / "remove").write_text("1")
+    assert not edu.is_plugged()
+
+
+def test_what_the_test_before_removed_is_there(served: Path) -> None:
+    with registers(served) as numbers:
+        assert numbers[IDENTIFICATION] == EDU_1_0
 
 
 def test_the_caller_of_a_posted_request_is_killed(served: Path) -> None:

@@ -177,6 +177,9 @@ def kept(devices: Iterable[Hardware]) -> Iterator[None]:
         yield
     finally:
         for one, driver in had:
+            # One that was removed by its attribute is still plugged, and the kernel finds it again.
+            if not one.is_plugged():
+                (BUSES / "pci/rescan").write_text("1")
             if not one.is_plugged():
                 one.plug()
             now = find_driver(one.path)
