@@ -27,7 +27,7 @@ MOST_MIB = 16384
 MOST_PORTS = 15
 
 
-class Kind(StrEnum):
+class Allowed(StrEnum):
     """What a property can be, as an error says it."""
 
     BOOL = "true or false"
@@ -41,13 +41,13 @@ class Kind(StrEnum):
     BLOCK = "a power of two from 512 to 4096"
 
 
-BITS = {Kind.U8: 8, Kind.U16: 16, Kind.U32: 32, Kind.U64: 64}
+BITS = {Allowed.U8: 8, Allowed.U16: 16, Allowed.U32: 32, Allowed.U64: 64}
 
 FORMS = {
-    Kind.SWITCH: re.compile(r"on|off|auto"),
+    Allowed.SWITCH: re.compile(r"on|off|auto"),
     # The second digit of a station's own address is even.
-    Kind.MAC: re.compile(r"[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}"),
-    Kind.TEXT: re.compile(r"[A-Za-z0-9_-]{1,20}"),
+    Allowed.MAC: re.compile(r"[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}"),
+    Allowed.TEXT: re.compile(r"[A-Za-z0-9_-]{1,20}"),
 }
 
 BLOCKS = (512, 1024, 2048, 4096)
@@ -58,7 +58,7 @@ class Model:
     """A device of the list."""
 
     what: str
-    properties: Mapping[str, Kind]
+    properties: Mapping[str, Allowed]
     bus: Bus = Bus.PCI
     backing: Backing = Backing.NONE
     # Whether QEMU plugs it into a VM that runs.
@@ -67,36 +67,36 @@ class Model:
     needed: tuple[tuple[str, Property], ...] = ()
 
 
-MAC = {"mac": Kind.MAC}
-SERIAL = {"serial": Kind.TEXT}
-BLOCK_SIZES = {"logical_block_size": Kind.BLOCK, "physical_block_size": Kind.BLOCK}
-MSI = {"msi": Kind.SWITCH}
-USB_HID = {**SERIAL, "usb_version": Kind.U32}
+MAC = {"mac": Allowed.MAC}
+SERIAL = {"serial": Allowed.TEXT}
+BLOCK_SIZES = {"logical_block_size": Allowed.BLOCK, "physical_block_size": Allowed.BLOCK}
+MSI = {"msi": Allowed.SWITCH}
+USB_HID = {**SERIAL, "usb_version": Allowed.U32}
 VIRTIO = {
-    "disable-legacy": Kind.SWITCH,
-    "disable-modern": Kind.BOOL,
-    "event_idx": Kind.BOOL,
-    "indirect_desc": Kind.BOOL,
-    "iommu_platform": Kind.BOOL,
-    "packed": Kind.BOOL,
-    "vectors": Kind.U32,
+    "disable-legacy": Allowed.SWITCH,
+    "disable-modern": Allowed.BOOL,
+    "event_idx": Allowed.BOOL,
+    "indirect_desc": Allowed.BOOL,
+    "iommu_platform": Allowed.BOOL,
+    "packed": Allowed.BOOL,
+    "vectors": Allowed.U32,
 }
 
 #: By QEMU's name.
 MODELS: Mapping[str, Model] = {
     "bochs-display": Model(
         what="a display with a framebuffer",
-        properties={"edid": Kind.BOOL, "xres": Kind.U32, "yres": Kind.U32},
+        properties={"edid": Allowed.BOOL, "xres": Allowed.U32, "yres": Allowed.U32},
     ),
     "e1000": Model(what="Intel 82540EM Ethernet, without a peer", properties=MAC),
     "e1000e": Model(
         what="Intel 82574L Ethernet, without a peer",
-        properties={**MAC, "subsys": Kind.U16, "subsys_ven": Kind.U16},
+        properties={**MAC, "subsys": Allowed.U16, "subsys_ven": Allowed.U16},
     ),
-    "edu": Model(what="the educational PCI device", properties={"dma_mask": Kind.U64}),
+    "edu": Model(what="the educational PCI device", properties={"dma_mask": Allowed.U64}),
     "i2c-ddc": Model(
         what="an EDID ROM on the SMBus",
-        properties={"address": Kind.U8},
+        properties={"address": Allowed.U8},
         bus=Bus.I2C,
         hotplug=False,
         # The memory of every VM has an EEPROM of its own at 0x50 to 0x57.
@@ -108,7 +108,7 @@ MODELS: Mapping[str, Model] = {
     "intel-hda": Model(what="an HD Audio controller without a codec", properties=MSI),
     "ivshmem-plain": Model(
         what="shared memory, with nobody at its other end",
-        properties={"master": Kind.SWITCH},
+        properties={"master": Allowed.SWITCH},
         backing=Backing.MEMORY,
     ),
     "lsi53c895a": Model(what="a SCSI controller without a disk", properties={}),
@@ -116,10 +116,10 @@ MODELS: Mapping[str, Model] = {
         what="a MegaRAID SAS controller without a disk",
         properties={
             **MSI,
-            "msix": Kind.SWITCH,
-            "max_cmds": Kind.U32,
-            "max_sge": Kind.U32,
-            "use_jbod": Kind.BOOL,
+            "msix": Allowed.SWITCH,
+            "max_cmds": Allowed.U32,
+            "max_sge": Allowed.U32,
+            "use_jbod": Allowed.BOOL,
         },
     ),
     "mptsas1068": Model(what="an LSI SAS controller without a disk", properties=MSI),
@@ -128,54 +128,54 @@ MODELS: Mapping[str, Model] = {
         properties={
             **SERIAL,
             **BLOCK_SIZES,
-            "cmb_size_mb": Kind.U32,
-            "max_ioqpairs": Kind.U32,
-            "mdts": Kind.U8,
-            "mqes": Kind.U16,
-            "msix_qsize": Kind.U16,
-            "use-intel-id": Kind.BOOL,
-            "write-cache": Kind.SWITCH,
+            "cmb_size_mb": Allowed.U32,
+            "max_ioqpairs": Allowed.U32,
+            "mdts": Allowed.U8,
+            "mqes": Allowed.U16,
+            "msix_qsize": Allowed.U16,
+            "use-intel-id": Allowed.BOOL,
+            "write-cache": Allowed.SWITCH,
         },
         backing=Backing.DISK,
         needed=(("serial", "twinmod"),),
     ),
     "pci-serial": Model(
         what="a 16550A UART without a peer",
-        properties={"baudbase": Kind.U32, "prog_if": Kind.U8},
+        properties={"baudbase": Allowed.U32, "prog_if": Allowed.U8},
     ),
-    "pci-testdev": Model(what="QEMU's PCI test device", properties={"membar": Kind.U64}),
+    "pci-testdev": Model(what="QEMU's PCI test device", properties={"membar": Allowed.U64}),
     "pcnet": Model(what="AMD PCnet Ethernet, without a peer", properties=MAC),
     "pvpanic": Model(
         what="the panic device at an I/O port",
-        properties={"ioport": Kind.U16, "events": Kind.U8},
+        properties={"ioport": Allowed.U16, "events": Allowed.U8},
         bus=Bus.ISA,
         hotplug=False,
     ),
-    "pvpanic-pci": Model(what="the panic device on PCI", properties={"events": Kind.U8}),
+    "pvpanic-pci": Model(what="the panic device on PCI", properties={"events": Allowed.U8}),
     "qemu-xhci": Model(
         what="a USB 3 host controller",
         properties={
             **MSI,
-            "msix": Kind.SWITCH,
-            "p2": Kind.U32,
-            "p3": Kind.U32,
-            "streams": Kind.BOOL,
+            "msix": Allowed.SWITCH,
+            "p2": Allowed.U32,
+            "p3": Allowed.U32,
+            "streams": Allowed.BOOL,
         },
     ),
     "rtl8139": Model(what="Realtek RTL8139 Ethernet, without a peer", properties=MAC),
     "sdhci-pci": Model(
         what="an SD host controller without a card",
         properties={
-            "capareg": Kind.U64,
-            "maxcurr": Kind.U64,
-            "sd-spec-version": Kind.U8,
-            "uhs": Kind.U8,
-            "vendor": Kind.U8,
+            "capareg": Allowed.U64,
+            "maxcurr": Allowed.U64,
+            "sd-spec-version": Allowed.U8,
+            "uhs": Allowed.U8,
+            "vendor": Allowed.U8,
         },
     ),
     "tulip": Model(what="DEC 21143 Ethernet, without a peer", properties=MAC),
     "usb-ccid": Model(what="a smartcard reader without a card", properties=SERIAL, bus=Bus.USB),
-    "usb-hub": Model(what="a USB hub", properties={**SERIAL, "ports": Kind.U32}, bus=Bus.USB),
+    "usb-hub": Model(what="a USB hub", properties={**SERIAL, "ports": Allowed.U32}, bus=Bus.USB),
     "usb-kbd": Model(what="a USB keyboard", properties=USB_HID, bus=Bus.USB),
     "usb-mouse": Model(what="a USB mouse", properties=USB_HID, bus=Bus.USB),
     "usb-net": Model(
@@ -185,7 +185,7 @@ MODELS: Mapping[str, Model] = {
     ),
     "usb-storage": Model(
         what="a USB disk",
-        properties={**SERIAL, **BLOCK_SIZES, "removable": Kind.BOOL},
+        properties={**SERIAL, **BLOCK_SIZES, "removable": Allowed.BOOL},
         bus=Bus.USB,
         backing=Backing.DISK,
     ),
@@ -195,9 +195,9 @@ MODELS: Mapping[str, Model] = {
         what="a virtio balloon",
         properties={
             **VIRTIO,
-            "deflate-on-oom": Kind.BOOL,
-            "free-page-reporting": Kind.BOOL,
-            "page-poison": Kind.BOOL,
+            "deflate-on-oom": Allowed.BOOL,
+            "free-page-reporting": Allowed.BOOL,
+            "page-poison": Allowed.BOOL,
         },
     ),
     "virtio-blk-pci": Model(
@@ -206,18 +206,18 @@ MODELS: Mapping[str, Model] = {
             **VIRTIO,
             **SERIAL,
             **BLOCK_SIZES,
-            "config-wce": Kind.BOOL,
-            "discard": Kind.BOOL,
-            "num-queues": Kind.U16,
-            "queue-size": Kind.U16,
-            "write-cache": Kind.SWITCH,
-            "write-zeroes": Kind.BOOL,
+            "config-wce": Allowed.BOOL,
+            "discard": Allowed.BOOL,
+            "num-queues": Allowed.U16,
+            "queue-size": Allowed.U16,
+            "write-cache": Allowed.SWITCH,
+            "write-zeroes": Allowed.BOOL,
         },
         backing=Backing.DISK,
     ),
     "virtio-gpu-pci": Model(
         what="a virtio GPU",
-        properties={**VIRTIO, "edid": Kind.BOOL, "xres": Kind.U32, "yres": Kind.U32},
+        properties={**VIRTIO, "edid": Allowed.BOOL, "xres": Allowed.U32, "yres": Allowed.U32},
         hotplug=False,
     ),
     "virtio-keyboard-pci": Model(what="a virtio keyboard", properties={**VIRTIO, **SERIAL}),
@@ -227,27 +227,27 @@ MODELS: Mapping[str, Model] = {
         properties={
             **VIRTIO,
             **MAC,
-            "csum": Kind.BOOL,
-            "ctrl_vq": Kind.BOOL,
-            "guest_csum": Kind.BOOL,
-            "host_mtu": Kind.U16,
-            "mrg_rxbuf": Kind.BOOL,
-            "rx_queue_size": Kind.U16,
-            "tx_queue_size": Kind.U16,
+            "csum": Allowed.BOOL,
+            "ctrl_vq": Allowed.BOOL,
+            "guest_csum": Allowed.BOOL,
+            "host_mtu": Allowed.U16,
+            "mrg_rxbuf": Allowed.BOOL,
+            "rx_queue_size": Allowed.U16,
+            "tx_queue_size": Allowed.U16,
         },
     ),
     "virtio-rng-pci": Model(
         what="a virtio source of random numbers",
-        properties={**VIRTIO, "max-bytes": Kind.U64, "period": Kind.U32},
+        properties={**VIRTIO, "max-bytes": Allowed.U64, "period": Allowed.U32},
     ),
     "virtio-scsi-pci": Model(
         what="a virtio SCSI controller without a disk",
         properties={
             **VIRTIO,
-            "cmd_per_lun": Kind.U32,
-            "max_sectors": Kind.U32,
-            "num_queues": Kind.U32,
-            "virtqueue_size": Kind.U32,
+            "cmd_per_lun": Allowed.U32,
+            "max_sectors": Allowed.U32,
+            "num_queues": Allowed.U32,
+            "virtqueue_size": Allowed.U32,
         },
     ),
     "virtio-tablet-pci": Model(what="a virtio pointing device", properties={**VIRTIO, **SERIAL}),
@@ -355,24 +355,24 @@ def _require_property(where: str, name: str, key: str, value: Property, origin: 
         ConfigError: It is so.
     """
     known = MODELS[name].properties
-    kind = known.get(key)
-    if kind is None:
+    allowed = known.get(key)
+    if allowed is None:
         raise origin.refuse(
             f"{where}: {name} has no property {key!r} that a project may set: it could name "
             "something of the host, or say where twinmod plugs the device",
             nearest.plan_fact(key, known, "properties"),
             ("the list", f"{PAGE}, Devices"),
         )
-    if not fits(kind, value):
-        raise origin.refuse(f"{where}: {key} = {value!r} of {name}: it is {kind}")
+    if not fits(allowed, value):
+        raise origin.refuse(f"{where}: {key} = {value!r} of {name}: it is {allowed}")
 
 
-def fits(kind: Kind, value: Property) -> bool:
+def fits(allowed: Allowed, value: Property) -> bool:
     """Tell whether a property can have a value."""
-    if kind == Kind.BOOL or isinstance(value, bool):
-        return kind == Kind.BOOL and isinstance(value, bool)
-    if kind in FORMS:
-        return isinstance(value, str) and bool(FORMS[kind].fullmatch(value))
+    if allowed == Allowed.BOOL or isinstance(value, bool):
+        return allowed == Allowed.BOOL and isinstance(value, bool)
+    if allowed in FORMS:
+        return isinstance(value, str) and bool(FORMS[allowed].fullmatch(value))
     if not isinstance(value, int):
         return False
-    return value in BLOCKS if kind == Kind.BLOCK else 0 <= value < 1 << BITS[kind]
+    return value in BLOCKS if allowed == Allowed.BLOCK else 0 <= value < 1 << BITS[allowed]
