@@ -10,7 +10,7 @@ import mmap
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -112,12 +112,14 @@ def test_a_stalled_disk_answers_when_it_may(plugged: tuple[Hardware, ...]) -> No
         os.pread(descriptor, 4096, 1536 << 10)
 
     device = plugged[3].path
-    with hardware.stalled(device):
+    with ExitStack() as stall:
+        stall.enter_context(hardware.stalled(device))
         before = hardware.count_interrupts(device)
         with inflight.posted(read) as caller:
             assert hardware.count_interrupts(device) == before
-            caller.kill()
-    hardware.wait_until(lambda: hardware.count_interrupts(device) > before, "the late reply")
+            stall.close()
+            assert caller.wait_for_end() == 0
+    assert hardware.count_interrupts(device) > before
 
 
 def test_a_driver_serves_an_id_that_it_is_given(module: Module, edu: Hardware) -> None:
