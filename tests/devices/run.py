@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Plug devices into clones, and take one out again: ``nox -s devices``.
 
-Each must be in a clone as it is in a VM that boots with it, and a register of one is read. The VMs
-are asked as the differential asks them; the steps are in probe/executor.py.
+Each must be in a clone as it is in a VM that boots with it, and a register of one is read. Of every
+device that a configuration can name, a register or an attribute is read, and what the tests in
+project/ do with the fixtures for devices must pass. The VMs are asked as the differential asks
+them; the steps are in probe/executor.py.
 """
 
 import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,20 @@ from typing import Any
 import click
 import msgspec
 
+from twinmod.base import process
+from twinmod.base.process import Command
 from twinmod.base.progress import TerminalProgress
 from twinmod.cells.model import DifferentialCell
 from twinmod.errors import ExitCode
 from twinmod.guest.protocol import Outcome, Request
 from twinmod.project import config as project_config
+from twinmod.project import devices as project_devices
+from twinmod.project.checks import Origin
+from twinmod.project.devices import MODELS
+from twinmod.project.model import Bus, Device
 from twinmod.ui import cli
 from twinmod.vm import devices, machine, running
 from twinmod.vm.boot import DifferentialWork, Setting
-from twinmod.vm.machine import Device
 from twinmod.vm.options import RunOptions
 from twinmod.vm.session import Vm, VmGoneError
 from twinmod.workspace import Workspace
@@ -51,6 +58,67 @@ ROUNDS = 5
 
 #: What QEMU plugs into no VM that runs.
 COLD = Device(driver="VGA")
+
+#: Of the kernel, what serves the devices that are read through a driver.
+MODULES = ("xhci_pci", "i2c_i801", "i2c_dev")
+
+
+# What the VM's kernel reads of each device of the configuration's list. Source: the devices' files
+# below hw/ of QEMU 10.0, docs/specs/pci-ids.rst there, and the PCI ID database.
+
+#: Vendor and device of those on PCI.
+PCI_IDS = {
+    "bochs-display": ("0x1234", "0x1111"),
+    "e1000": ("0x8086", "0x100e"),
+    "e1000e": ("0x8086", "0x10d3"),
+    "edu": ("0x1234", "0x11e8"),
+    "i6300esb": ("0x8086", "0x25ab"),
+    "ich9-ahci": ("0x8086", "0x2922"),
+    "igb": ("0x8086", "0x10c9"),
+    "intel-hda": ("0x8086", "0x2668"),
+    "ivshmem-plain": ("0x1af4", "0x1110"),
+    "lsi53c895a": ("0x1000", "0x0012"),
+    "megasas": ("0x1000", "0x0060"),
+    "mptsas1068": ("0x1000", "0x0054"),
+    "nvme": ("0x1b36", "0x0010"),
+    "pci-serial": ("0x1b36", "0x0002"),
+    "pci-testdev": ("0x1b36", "0x0005"),
+    "pcnet": ("0x1022", "0x2000"),
+    "pvpanic-pci": ("0x1b36", "0x0011"),
+    "qemu-xhci": ("0x1b36", "0x000d"),
+    "rtl8139": ("0x10ec", "0x8139"),
+    "sdhci-pci": ("0x1b36", "0x0007"),
+    "tulip": ("0x1011", "0x0019"),
+    "virtio-balloon-pci": ("0x1af4", "0x1045"),
+    "virtio-blk-pci": ("0x1af4", "0x1042"),
+    "virtio-gpu-pci": ("0x1af4", "0x1050"),
+    "virtio-keyboard-pci": ("0x1af4", "0x1052"),
+    "virtio-mouse-pci": ("0x1af4", "0x1052"),
+    "virtio-net-pci": ("0x1af4", "0x1041"),
+    "virtio-rng-pci": ("0x1af4", "0x1044"),
+    "virtio-scsi-pci": ("0x1af4", "0x1048"),
+    "virtio-tablet-pci": ("0x1af4", "0x1052"),
+    "vmxnet3": ("0x15ad", "0x07b0"),
+}
+
+#: What those on USB say that they are.
+USB_PRODUCTS = {
+    "usb-ccid": "QEMU USB CCID",
+    "usb-hub": "QEMU USB Hub",
+    "usb-kbd": "QEMU USB Keyboard",
+    "usb-mouse": "QEMU USB Mouse",
+    "usb-net": "RNDIS/QEMU USB Network Device",
+    "usb-storage": "QEMU USB HARDDRIVE",
+    "usb-tablet": "QEMU USB Tablet",
+    "usb-wacom-tablet": "Wacom PenPartner",
+}
+
+#: A step of the probe, its arguments and its answer, of those on the board: the events that
+#: pvpanic takes, and how every EDID begins.
+BOARD: dict[str, tuple[str, dict[str, object], object]] = {
+    "pvpanic": ("read_port", {"address": 0x505}, 7),
+    "i2c-ddc": ("read_smbus", {"address": 0x30, "count": 4}, [0x00, 0xFF, 0xFF, 0xFF]),
+}
 
 
 class DevicesError(Exception):
@@ -115,7 +183,7 @@ def replug(vm: Vm) -> tuple[float, float]:
     out = time.monotonic()
     require(ask(vm, "look", port=PORTS[EDU]), None, "edu, after it was taken out")
     plugged = time.monotonic()
-    devices.plug(vm.monitor, (DEVICES[EDU][0],))
+    devices.plug_again(vm.monitor, vm.plan.devices, EDU)
     read_identification(vm)
     return out - began, time.monotonic() - plugged
 
@@ -154,6 +222,8 @@ def prepare_bench() -> Bench:
     shutil.rmtree(out_dir, ignore_errors=True)
     shutil.copytree(config.matrix_dir, out_dir / "matrix")
     shutil.copytree(PROBE, out_dir / "matrix" / PROBE.name)
+    vm_spec = replace(config.vm, modules=(*config.vm.modules, *MODULES))
+    config = msgspec.structs.replace(config, vm=vm_spec)
     changed = msgspec.structs.replace(config, matrix_dir=out_dir / "matrix")
     workspace = Workspace(config=config, progress=progress)
     with workspace.hold():
@@ -177,8 +247,9 @@ def compare(bench: Bench) -> list[tuple[float, float]]:
     took: list[tuple[float, float]] = []
 
     def converse(vm: Vm) -> None:
-        seen["clone" if vm.monitor else "boot"] = look(vm)
-        if vm.monitor:
+        cloned = bool(vm.plan.restored)
+        seen["clone" if cloned else "boot"] = look(vm)
+        if cloned:
             took.extend(replug(vm) for _ in range(ROUNDS))
 
     require(bench.run("clone", bench.setting, converse), 1, "VMs, of a clone with devices")
@@ -194,8 +265,100 @@ def refuse(bench: Bench) -> None:
         DevicesError: It does not.
     """
     setting = replace(bench.setting, devices=(COLD,))
-    total = bench.run("refused", setting, lambda vm: require(vm.monitor, None, "a clone with VGA"))
+    total = bench.run("refused", setting, lambda vm: require(vm.plan.restored, "", "VGA, plugged"))
     require(total, 2, "VMs, of a clone that cannot have its device")
+
+
+def plan_groups() -> tuple[tuple[str, ...], ...]:
+    """Return all models of the list in groups, each for one VM."""
+    by_kind: dict[tuple[bool, Bus], list[str]] = {}
+    for name, model in MODELS.items():
+        # What boots has one VM; a clone has ports for a few devices on PCI.
+        bus = model.bus if model.hotplug else Bus.PCI
+        by_kind.setdefault((model.hotplug, bus), []).append(name)
+    groups: list[tuple[str, ...]] = []
+    for (_, bus), names in by_kind.items():
+        size = machine.PORTS if bus == Bus.PCI else len(names)
+        groups += _split(names, size)
+    return tuple(groups)
+
+
+def _split(names: list[str], size: int) -> Iterable[tuple[str, ...]]:
+    return (tuple(names[begin : begin + size]) for begin in range(0, len(names), size))
+
+
+def iterate_steps(group: tuple[str, ...]) -> Iterator[tuple[str, str, dict[str, object], object]]:
+    """Yield what a VM with a group of devices is asked: (model, step, arguments, answer).
+
+    None is the answer to ``look`` for a device on PCI, whose vendor and device PCI_IDS has.
+    """
+    port = iter(range(machine.PORTS))
+    for name in group:
+        if name in PCI_IDS:
+            yield name, "look", {"port": machine.plan_port_address(next(port))}, None
+        elif name in USB_PRODUCTS:
+            asked: dict[str, object] = {
+                "bus": "usb",
+                "name": "product",
+                "wanted": USB_PRODUCTS[name],
+            }
+            yield name, "read_attribute", asked, True
+        else:
+            step, arguments, answer = BOARD[name]
+            yield name, step, arguments, answer
+
+
+def read_listed(bench: Bench) -> list[tuple[tuple[str, ...], str]]:
+    """Read something of every device that a configuration can name.
+
+    Returns:
+        The groups of devices that had a VM together, each with how that came to be.
+
+    Raises:
+        DevicesError: One is not there, or does not answer.
+    """
+    require(sorted((*PCI_IDS, *USB_PRODUCTS, *BOARD)), sorted(MODELS), "the list")
+    found = []
+    for number, group in enumerate(plan_groups()):
+        made = project_devices.make_devices("the list", group, Origin(PROBE))
+        setting = replace(bench.setting, devices=made)
+        cold = bool(devices.find_obstacle(made))
+        setting = replace(setting, snapshot=None) if cold else setting
+
+        def converse(vm: Vm, group: tuple[str, ...] = group) -> None:
+            for name, step, arguments, wanted in iterate_steps(group):
+                read_one(vm, name, (step, arguments), wanted)
+
+        require(bench.run(f"listed-{number}", setting, converse), 1, f"VMs, of {group}")
+        found.append((group, "boots" if cold else "clone"))
+    return found
+
+
+def read_one(vm: Vm, name: str, asked: tuple[str, dict[str, object]], wanted: object) -> None:
+    """Read something of one device.
+
+    Raises:
+        DevicesError: It is not as it should be.
+    """
+    step, arguments = asked
+    said = ask(vm, step, **arguments)
+    if step != "look":
+        require(said, wanted, name)
+        return
+    require(said is not None, True, f"{name} is there")
+    require((said["vendor"], said["device"]), PCI_IDS[name], name)
+    require(bool(said["bars"]) and all(begin for begin, _ in said["bars"]), True, f"{name}: {said}")
+
+
+def run_fixtures() -> ExitCode:
+    """Run the tests of project/ as a person does; return how that ended."""
+    words = (sys.executable, "-c", "from twinmod.ui.cli import main; main()", "test")
+    command = Command(
+        argv=words, purpose="the fixtures", timeout_s=600.0, working_dir=PROBE.parent / "project"
+    )
+    status, output = process.run_unchecked(command)
+    click.echo(output)
+    return ExitCode(status)
 
 
 def render_times(what: str, times: list[float]) -> str:
@@ -211,12 +374,15 @@ def run() -> ExitCode:
     try:
         took = compare(bench)
         refuse(bench)
+        groups = read_listed(bench)
     except DevicesError as error:
         click.echo(f"failed: {error}", err=True)
         return ExitCode.TESTS_FAILED
+    for group, how in groups:
+        click.echo(f"{how}: {' '.join(group)}")
     click.echo(render_times("edu, from device_del until it is out", [out for out, _ in took]))
     click.echo(render_times("edu, from device_add to its identification", [add for _, add in took]))
-    return ExitCode.PASSED
+    return run_fixtures()
 
 
 if __name__ == "__main__":

@@ -229,6 +229,14 @@ class Machine:
                 for event in events:
                     self.tell({"event": event, "data": {"device": command["arguments"]["id"]}})
 
+    def act_plug(self, number: int, plugged: bool, *events: str) -> None:
+        """Let a test ask for a device; say events of it, and note what the host replies."""
+        self.open_monitor()
+        asked = {"event": "plug", "number": number, "plugged": plugged, "at_s": 1.0}
+        self.act_raw(json.dumps(asked) + "\n")
+        self.act_unplug(*events)
+        note(replied=json.loads(self.port.readline()))
+
     def iterate_commands(
         self, refused: dict[str, str], *, asked: bool = False
     ) -> Iterator[dict[str, Any]]:

@@ -7,21 +7,30 @@ bwrap is a program that plays a script; everything else is as it is in a run. Se
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import msgspec
 import pytest
 
 import fakevm
 from fakevm import BOOT, END, REST, SILENCE, Bench, Host, MakeElf
 from twinmod.base.progress import Progress
-from twinmod.errors import VmLostError
-from twinmod.vm import devices, machine, recording, session, snapshot, strategy
-from twinmod.vm.machine import Device
+from twinmod.cells.model import CellResult
+from twinmod.errors import ConfigError, VmLostError
+from twinmod.guest.protocol import PlannedDevice
+from twinmod.project.model import Backing, Bus, Device
+from twinmod.vm import boot, devices, machine, recording, session, snapshot, strategy
 from twinmod.vm.monitor import Monitor
+from twinmod.workspace import Workspace
 
 EDU = Device(driver="edu")
 RNG = Device(driver="virtio-rng-pci", properties=(("max-bytes", 64), ("disable-legacy", "on")))
+
+KEYBOARD = Device(driver="usb-kbd", bus=Bus.USB)
+DISK = Device(driver="nvme", backing=Backing.DISK, backing_mib=16, properties=(("serial", "s"),))
+SHARED = Device(driver="ivshmem-plain", backing=Backing.MEMORY, backing_mib=1)
+BOARD = Device(driver="pvpanic", bus=Bus.ISA, hotplug=False)
 
 PLANNED = [
     {"driver": "edu", "id": "device-0", "bus": "port-0"},
@@ -64,6 +73,26 @@ def clone(bench: Bench, progress: Progress) -> Bench:
     return replace(bench, setting=fakevm.save(bench.setting, progress))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machines:
+    """VMs that have devices."""
+
+    host: Host
+    bench: Bench
+    progress: Progress
+
+    def run(self, *, cloned: bool) -> tuple[tuple[CellResult, ...], int]:
+        """Run a cell; return what came of it, and how many VMs it took."""
+        used = clone(self.bench, self.progress) if cloned else self.bench
+        results, boots = used.run_cells(self.progress, fakevm.CELLS[0])
+        return results, boots.total
+
+
+@pytest.fixture
+def machines(host: Host, bench: Bench, progress: Progress) -> Machines:
+    return Machines(host=host, bench=bench, progress=progress)
+
+
 def find_devices(host: Host, vm: str) -> list[str]:
     """Return QEMU's words of the devices of the last VM in a folder."""
     argv = next(one["argv"] for one in reversed(host.started) if one.get("vm", "").endswith(vm))
@@ -92,7 +121,7 @@ def test_a_vm_without_devices_has_no_ports_and_one_with_many_has_as_many() -> No
 
 def test_where_a_device_is_plugged_is_not_for_its_properties_to_say() -> None:
     device = Device(driver="edu", properties=(("bus", "pcie.0"), ("id", "x"), ("driver", "e1000")))
-    assert machine.plan_device(device, 0) == PLANNED[0]
+    assert machine.plan_device(device, 0, "port-0") == PLANNED[0]
 
 
 def test_the_vm_knows_a_port_by_its_slot_on_the_root_bus() -> None:
@@ -100,6 +129,63 @@ def test_the_vm_knows_a_port_by_its_slot_on_the_root_bus() -> None:
         "0000:00:10.0",
         "0000:00:13.0",
     ]
+
+
+def plan_arguments(*wanted: Device) -> list[dict[str, object]]:
+    return [dict(order.arguments) for order in machine.plan_orders(wanted)]
+
+
+def test_devices_on_usb_are_behind_one_controller_that_is_added() -> None:
+    first, added, *keyboards = plan_arguments(KEYBOARD, EDU, KEYBOARD)
+    assert (first["driver"], first["id"], first["bus"]) == ("edu", "device-1", "port-0")
+    assert (added["driver"], added["id"], added["bus"]) == ("qemu-xhci", "usb", "port-1")
+    assert [(one["id"], one["bus"]) for one in keyboards] == [
+        ("device-0", "usb.0"),
+        ("device-2", "usb.0"),
+    ]
+    assert machine.plan_addresses((KEYBOARD, EDU)) == ("0000:00:10.0", "0000:00:11.0")
+    assert machine.plan_ports_of((KEYBOARD, EDU)) == ("", "0000:00:10.0")
+
+
+def test_devices_on_usb_are_behind_the_controller_of_the_configuration() -> None:
+    own = Device(driver="qemu-xhci", properties=(("p2", 2),))
+    controller, keyboard = plan_arguments(KEYBOARD, own)
+    assert controller == {"driver": "qemu-xhci", "id": "device-1", "bus": "port-0", "p2": 2}
+    assert keyboard["bus"] == "device-1.0"
+    assert machine.plan_addresses((KEYBOARD, own)) == ("0000:00:10.0",)
+
+
+def test_a_device_of_the_board_has_no_port() -> None:
+    sensor = Device(driver="i2c-ddc", bus=Bus.I2C, hotplug=False)
+    assert [one["bus"] for one in plan_arguments(BOARD, sensor)] == ["isa.0", "i2c"]
+    assert machine.plan_addresses((BOARD, sensor)) == ()
+
+
+def test_what_stands_behind_a_device_is_there_before_it() -> None:
+    words = machine.plan_devices((EDU, DISK, SHARED))[8:]
+    assert words[::2] == ("-blockdev", "-object", "-device", "-device", "-device")
+    disk, memory, _, nvme, shared = map(json.loads, words[1::2])
+    assert disk["file"] == {"driver": "file", "filename": "/twinmod/disks/backing-1"}
+    assert (disk["node-name"], nvme["drive"]) == ("backing-1", "backing-1")
+    assert (memory["id"], memory["size"], shared["memdev"]) == ("backing-2", 1 << 20, "backing-2")
+    assert memory["qom-type"] == "memory-backend-ram"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        ((EDU, RNG, KEYBOARD), ""),
+        ((EDU, BOARD, BOARD), "QEMU plugs no pvpanic into a VM that runs"),
+        ((EDU,) * 5, "a clone has ports for 4 devices, and there are 5"),
+        # The fifth is the controller.
+        ((*(EDU,) * 4, KEYBOARD), "a clone has ports for 4 devices, and there are 5"),
+    ],
+)
+def test_vms_boot_with_devices_that_no_clone_can_have(
+    bench: Bench, wanted: tuple[Device, ...], why: str
+) -> None:
+    setting = replace(bench.setting, devices=wanted)
+    assert snapshot.find_obstacle(setting) == devices.find_obstacle(wanted) == why
 
 
 # -- VMs that boot ----------------------------------------------------------------------------
@@ -120,6 +206,49 @@ def test_a_recording_has_the_devices_of_its_vm(host: Host, progress: Progress) -
     plan = strategy.prepare_vm(setting, bench.plan_matrix(fakevm.CELLS[0]), bench.out_dir / "vm-1")
     noted = json.loads(plan.files[recording.RECORDING_FILE])
     assert json.loads(noted["qemu"][-1]) == PLANNED[0]
+
+
+def test_a_vm_is_told_of_its_devices(bench: Bench) -> None:
+    work = bench.plan_matrix(fakevm.CELLS[0])
+    setting = replace(bench.setting, devices=(KEYBOARD, EDU))
+    plan = boot.plan_agent(setting, work)
+    assert plan.devices == (
+        PlannedDevice(model="usb-kbd", port=""),
+        PlannedDevice(model="edu", port="0000:00:10.0"),
+    )
+    assert plan.hotplug
+    assert not boot.plan_agent(boot.plan_exact(setting), work).hotplug
+    assert not boot.plan_agent(recording.plan_recorded(setting), work).hotplug
+    assert snapshot.plan_base_agent(setting).devices == ()
+
+
+def test_the_vms_of_a_run_have_the_devices_of_the_configuration(
+    host: Host, progress: Progress
+) -> None:
+    read = fakevm.read_config()
+    config = msgspec.structs.replace(read, vm=replace(read.vm, devices=(EDU, DISK)))
+    workspace = Workspace(config=config, progress=progress)
+    assert workspace.environment(workspace.setup()).devices == (EDU, DISK)
+    assert host.left == []
+
+
+def test_a_disk_is_full_of_zeros_and_goes_with_its_vm(bench: Bench) -> None:
+    setting = replace(bench.setting, devices=(EDU, DISK))
+    plan = strategy.prepare_vm(setting, bench.plan_matrix(fakevm.CELLS[0]), bench.out_dir / "vm-1")
+    folder = bench.out_dir / "vm-1/disks"
+    seen = " ".join(plan.command.argv)
+    assert f"--bind {folder} /twinmod/disks" in seen
+    with boot.write_vm_dir(plan):
+        (disk,) = folder.iterdir()
+        assert (disk.name, disk.stat().st_size) == ("backing-1", 16 << 20)
+        assert disk.stat().st_blocks == 0
+    assert not folder.exists()
+
+
+def test_a_vm_with_a_disk_is_not_recorded(bench: Bench) -> None:
+    with pytest.raises(ConfigError, match="a VM with a disk cannot be recorded") as failure:
+        recording.plan_recorded(replace(bench.setting, devices=(EDU, DISK)))
+    assert failure.value.exit_code == 2
 
 
 # -- clones -----------------------------------------------------------------------------------
@@ -161,7 +290,7 @@ REFUSAL = "Device 'virtio-rng-pci' does not support hotplugging"
         (
             ("incoming",),
             5,
-            "the clone did not go on: it has ports for 4 devices, and there are 5",
+            "the clone did not go on: a clone has ports for 4 devices, and there are 5",
         ),
         (("incoming", "bad"), 2, "the clone did not go on: QEMU refuses migrate-incoming: bad"),
     ],
@@ -237,3 +366,27 @@ def test_a_device_that_does_not_come_out_is_an_error(
         devices.unplug(monitor, 1, 0.2)
     assert failure.value.message == why
     assert host.left == []
+
+
+@pytest.mark.parametrize("going", [(("incoming",), BOOT), (BOOT,)], ids=["clone", "boot"])
+@pytest.mark.parametrize(
+    ("act", "problem"),
+    [
+        (("plug", 1, False, "DEVICE_DELETED"), ""),
+        (("plug", 0, True), ""),
+        (
+            ("plug", 1, False, "DEVICE_UNPLUG_GUEST_ERROR"),
+            "device-1 is still plugged: the VM's kernel keeps it",
+        ),
+        (("plug", 2, False), "the VM has no device number 2"),
+        (("plug", -1, True), "the VM has no device number -1"),
+    ],
+)
+def test_a_test_asks_for_a_device_and_is_told_what_came_of_it(
+    machines: Machines, act: fakevm.Act, problem: str, going: tuple[fakevm.Act, ...]
+) -> None:
+    machines.host.play("test/vm-1", *going, act, REST, END)
+    results, boots = machines.run(cloned=len(going) > 1)
+    assert (boots, {result.outcome for result in results}) == (1, {"passed"})
+    replies = [one["replied"] for one in machines.host.started if "replied" in one]
+    assert replies == [{"problem": problem}]

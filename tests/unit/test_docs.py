@@ -116,6 +116,9 @@ def test_the_tests_that_the_page_shows_are_collected(shown: Path) -> None:
     assert found == [
         "read.c::read",
         "read.sh::read",
+        "test_edu.py::test_unbind_with_a_request_posted",
+        "test_edu.py::test_a_caller_is_killed",
+        "test_edu.py::test_the_device_goes_while_it_is_served",
         "test_leaks.py::test_no_read_loses_a_page",
         "test_leaks.py::test_a_missing_file_is_refused",
         "test_load.py::test_a_load_is_logged",

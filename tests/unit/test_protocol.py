@@ -69,6 +69,7 @@ EVENTS: tuple[Event, ...] = (
     protocol.Answered(answers={"mdriver_c": [["read", 0, "00"], []]}),
     protocol.WrittenByProgram(line="[    5.1] BUG: x"),
     protocol.FileWritten(name="c-c.pytest.log", content="MSBmYWlsZWQ="),
+    protocol.PlugAsked(number=1, plugged=False),
     protocol.Alive(),
     protocol.CellEnded(outcome=Outcome.FAILED, problems=("did not unload",)),
     protocol.Ended(),
@@ -105,6 +106,8 @@ PLAN = protocol.Plan(
     limit_s=15.5,
     magic="/magic.so",
     loop="/loop",
+    devices=(protocol.PlannedDevice(model="edu", port="0000:00:10.0"),),
+    hotplug=True,
 )
 
 
@@ -154,8 +157,9 @@ def test_a_key_that_an_event_lacks_is_refused(event: Event) -> None:
 @pytest.mark.parametrize("event", EVENTS, ids=find_kind)
 def test_a_value_of_another_type_is_refused(event: Event) -> None:
     for name in (field.name for field in fields(event)):
+        wrong = "yes" if isinstance(getattr(event, name), bool) else True
         with pytest.raises(ProtocolError, match=f"{type(event).__name__}|is not an object"):
-            protocol.parse_event(json.dumps({**read(event), name: True}))
+            protocol.parse_event(json.dumps({**read(event), name: wrong}))
 
 
 def test_what_is_in_a_part_of_an_event_is_looked_at_too() -> None:
@@ -331,3 +335,15 @@ def test_a_delivery_is_one_line_that_comes_out_as_it_went_in() -> None:
 def test_what_is_not_a_delivery_is_refused(line: str) -> None:
     with pytest.raises(ProtocolError, match="the delivery is not one of ours"):
         protocol.parse_delivery(line)
+
+
+@pytest.mark.parametrize("problem", ["", "device-0 is still plugged"])
+def test_a_reply_comes_out_as_it_went_in(problem: str) -> None:
+    reply = protocol.Plugged(problem=problem)
+    assert protocol.parse_reply(protocol.render_reply(reply)) == reply
+
+
+@pytest.mark.parametrize("line", ["", "null", "{}", '{"problem": 1}', "[" * 100_000])
+def test_what_is_no_reply_is_refused(line: str) -> None:
+    with pytest.raises(ProtocolError):
+        protocol.parse_reply(line)

@@ -256,6 +256,8 @@ def test_the_agent_is_told_all_it_needs_in_jsons_own_types(
         "loop": "/twinmod/native/loop",
         "counted": False,
         "needed": {},
+        "devices": [],
+        "hotplug": False,
     }
 
 

@@ -358,6 +358,7 @@ class Workspace:
             ),
             version=self.read_version(),
             native_dir=native.ensure_native(chroot, self.progress),
+            devices=config.vm.devices,
         )
 
     def find_clones(self, setting: boot.Setting) -> boot.Setting:

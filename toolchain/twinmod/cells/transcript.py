@@ -112,6 +112,7 @@ class _Reader:
                 | protocol.Answered()
                 | protocol.FileWritten()
                 | protocol.WrittenByProgram()
+                | protocol.PlugAsked()
                 | protocol.Alive()
                 | protocol.Ended()
             ):

@@ -28,6 +28,7 @@ from twinmod.guest import (
     measure,
     modules,
     output,
+    plugging,
     protocol,
     waking,
 )
@@ -367,6 +368,7 @@ def load(
 ) -> str | GivenUp:
     """Load what a cell's module needs, and then it; return why one did not load, or ""."""
     give_parameters(plan)
+    plugging.give(plan, guard.stream)
     problem = guard.ask(lambda: load_needed(plan)) if plan.needed else ""
     if isinstance(cell.job, MatrixJob):
         held.devices_before = devices.read_devices()

@@ -281,6 +281,16 @@ class PlannedModule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedDevice:
+    """A device that a VM has beside those of every VM."""
+
+    # QEMU's name of it, as in edu.
+    model: str
+    # The address of the root port that it is behind, as sysfs has it; "" of one that is not on PCI.
+    port: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a VM is to do. Paths are those of the VM."""
 
@@ -305,6 +315,9 @@ class Plan:
     counted: bool = False
     # By name, in load order, what is loaded before them.
     needed: Mapping[str, PlannedModule] = field(default_factory=dict)
+    # What the VM has by its configuration, and whether the host takes it out on demand.
+    devices: tuple[PlannedDevice, ...] = ()
+    hotplug: bool = False
 
 
 def render_plan(plan: Plan) -> str:
@@ -465,6 +478,17 @@ class FileWritten(_Event):
 
 
 @dataclass(slots=True, kw_only=True)
+class PlugAsked(_Event):
+    """A test wants a device taken out, or plugged in again; it waits for the host's reply."""
+
+    KIND: ClassVar[str] = "plug"
+    # Of the device in the plan, from 0 on.
+    number: int
+    # Whether it is to be there.
+    plugged: bool
+
+
+@dataclass(slots=True, kw_only=True)
 class Alive(_Event):
     """The agent still waits for the process of a cell."""
 
@@ -502,6 +526,7 @@ Event = (
     | Answered
     | WrittenByProgram
     | FileWritten
+    | PlugAsked
     | Alive
     | CellEnded
     | Ended
@@ -611,6 +636,34 @@ def parse_request(line: str | bytes) -> Request | None:
     except ValueError as error:
         raise ProtocolError(f"a request is not JSON: {error}") from error
     return None if values is None else from_json(Request, values)
+
+
+# -- replies: what a test is told that asked for something ------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugged:
+    """What came of PlugAsked."""
+
+    # Why it was not done, "" when it was.
+    problem: str
+
+
+def render_reply(reply: Plugged) -> str:
+    """Return a reply as the line that brings it."""
+    return json.dumps(reply, default=to_fields)
+
+
+def parse_reply(line: str | bytes) -> Plugged:
+    """Return the reply that a line brings.
+
+    Raises:
+        ProtocolError: It brings none.
+    """
+    try:
+        return from_json(Plugged, json.loads(line))
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"the reply is not one of ours: {error}") from error
 
 
 # -- JSON -------------------------------------------------------------------------------------

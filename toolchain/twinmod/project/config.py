@@ -13,7 +13,7 @@ import msgspec
 
 from twinmod.base import commands, nearest, templates
 from twinmod.errors import ConfigError, NoProjectError
-from twinmod.project import checks, drivers, tables
+from twinmod.project import checks, devices, drivers, tables
 from twinmod.project.checks import Origin
 from twinmod.project.model import (
     ChrootSpec,
@@ -24,7 +24,7 @@ from twinmod.project.model import (
     TesterSpec,
     VmSpec,
 )
-from twinmod.project.tables import KernelTable, Table
+from twinmod.project.tables import KernelTable, Table, VmTable
 
 #: The folder of results.
 OUT = "out"
@@ -172,6 +172,7 @@ def plan_vm(project: VmSpec, own: DriverVm) -> VmSpec:
         modules=(*project.modules, *own.modules),
         packages=(*project.packages, *own.packages),
         command_line=(*project.command_line, *own.command_line),
+        devices=(*project.devices, *own.devices),
     )
 
 
@@ -334,7 +335,9 @@ def make_config(
     )
     kernel = next(kernel for kernel in kernels if kernel.name == table.kernel)
     made = tuple(drivers.make_driver(name, d, origin) for name, d in table.drivers.items())
-    vm = VmSpec(**msgspec.structs.asdict(table.vm))
+    vm = make_vm(table.vm, origin)
+    for driver in made:
+        devices.require_room(driver.name, plan_vm(vm, driver.vm).devices, origin)
     results_dir = out_dir or project_dir / OUT
     config = Config(
         root_dir=project_dir,
@@ -359,6 +362,16 @@ def make_config(
         project_vm=vm,
     )
     return select_driver(config, made[0].name)
+
+
+def make_vm(table: VmTable, origin: Origin) -> VmSpec:
+    """Return what every VM of a project has, as a table describes it.
+
+    Raises:
+        ConfigError: A device cannot be.
+    """
+    own = devices.make_devices("vm.devices", table.devices, origin)
+    return VmSpec(**{**msgspec.structs.asdict(table), "devices": own})
 
 
 def make_kernel(name: str, table: KernelTable, origin: Origin) -> KernelSpec:

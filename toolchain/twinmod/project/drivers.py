@@ -10,6 +10,7 @@ import msgspec
 from twinmod.base import nearest
 from twinmod.project import names
 from twinmod.project.checks import MEMORY_MIN_MIB, Origin, require_packages
+from twinmod.project.devices import make_devices
 from twinmod.project.model import (
     DifferenceSpec,
     DriverSpec,
@@ -262,4 +263,5 @@ def _make_vm(where: str, table: DriverVmTable, origin: Origin) -> DriverVm:
             f"{where}.vm needs memory-mib of at least {MEMORY_MIN_MIB} and processors of at least 1"
         )
     require_packages(f"{where}.vm.packages", table.packages, origin)
-    return DriverVm(**msgspec.structs.asdict(table))
+    own = make_devices(f"{where}.vm.devices", table.devices, origin)
+    return DriverVm(**{**msgspec.structs.asdict(table), "devices": own})

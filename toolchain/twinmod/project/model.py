@@ -16,6 +16,47 @@ class Language(StrEnum):
 LANGUAGES = tuple(Language)
 
 
+#: What a property of a device may be.
+Property = str | int | bool
+
+
+class Bus(StrEnum):
+    """Where QEMU plugs a device."""
+
+    # Behind a root port of its own.
+    PCI = "pci"
+    # Behind an xHCI controller, which is behind a root port.
+    USB = "usb"
+    # On the board.
+    ISA = "isa"
+    I2C = "i2c"
+
+
+class Backing(StrEnum):
+    """What twinmod makes for a device to stand behind it."""
+
+    NONE = "none"
+    # A file in the VM's own folder, full of zeros, which goes with the VM.
+    DISK = "disk"
+    # Memory of QEMU that nobody else has.
+    MEMORY = "memory"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device that QEMU emulates for a VM."""
+
+    # QEMU's name of the driver that emulates it, as in edu.
+    driver: str
+    properties: tuple[tuple[str, Property], ...] = ()
+    bus: Bus = Bus.PCI
+    backing: Backing = Backing.NONE
+    # 0 for none.
+    backing_mib: int = 0
+    # Whether QEMU plugs it into a VM that runs.
+    hotplug: bool = True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChrootSpec:
     """What the configuration says of a chroot."""
@@ -121,6 +162,8 @@ class DriverVm:
     packages: tuple[str, ...] = ()
     # Added to the kernel's.
     command_line: tuple[str, ...] = ()
+    # After the project's own.
+    devices: tuple[Device, ...] = ()
     # 0 leaves the project's.
     memory_mib: int = 0
     processors: int = 0
@@ -166,3 +209,4 @@ class VmSpec:
     modules: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     command_line: tuple[str, ...] = ()
+    devices: tuple[Device, ...] = ()

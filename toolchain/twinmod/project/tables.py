@@ -15,6 +15,23 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A table of the configuration: an unknown key is an error."""
 
 
+class DeviceTable(Keys, frozen=True):
+    """A device that QEMU emulates, from the list on this page.
+
+    The name of a model may stand for the table, as in `devices = ["edu"]`.
+
+    Attributes:
+        model: QEMU's name of the device.
+        properties: QEMU's properties of it, from the list, as in `{ dma_mask = 0xffffffff }`.
+        size-mib: Size of the disk or of the shared memory that twinmod makes for it, in MiB:
+            1 to 16384, and 16 without it.
+    """
+
+    model: str
+    properties: dict[str, str | int | bool] = {}
+    size_mib: int | None = None
+
+
 class RootTable(Keys, frozen=True):
     """A Debian suite with the compilers that some kernels were built with.
 
@@ -130,6 +147,7 @@ class DriverVmTable(Keys, frozen=True):
         modules: Modules of the kernel itself that the VM loads first, in this order.
         packages: Debian packages in the VM's root, unpacked and not configured.
         command-line: Words for the kernel's command line.
+        devices: Devices that the VM has, behind those of `vm` of the whole project.
         memory-mib: Memory, in MiB; 0 leaves the project's.
         processors: Processors; 0 leaves the project's.
     """
@@ -137,6 +155,7 @@ class DriverVmTable(Keys, frozen=True):
     modules: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     command_line: tuple[str, ...] = ()
+    devices: tuple[str | DeviceTable, ...] = ()
     memory_mib: int = 0
     processors: int = 0
 
@@ -189,6 +208,7 @@ class VmTable(Keys, frozen=True):
         modules: As a driver's.
         packages: As a driver's.
         command-line: As a driver's.
+        devices: As a driver's.
     """
 
     memory_mib: int = 1024
@@ -199,6 +219,7 @@ class VmTable(Keys, frozen=True):
     modules: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     command_line: tuple[str, ...] = ()
+    devices: tuple[str | DeviceTable, ...] = ()
 
 
 class Table(Keys, frozen=True):

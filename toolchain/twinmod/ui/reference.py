@@ -9,7 +9,7 @@ import msgspec
 from msgspec import inspect
 
 from twinmod.base import templates
-from twinmod.project import tables
+from twinmod.project import devices, tables
 from twinmod.project.tables import Keys
 
 #: The tables in the order of the page, as a twinmod.toml has them.
@@ -21,6 +21,7 @@ TABLES: tuple[tuple[str, type[Keys]], ...] = (
     ("drivers.NAME.differences", tables.DifferenceTable),
     ("drivers.NAME.vm", tables.DriverVmTable),
     ("vm", tables.VmTable),
+    ("vm.devices", tables.DeviceTable),
     ("kernels.NAME", tables.KernelTable),
     ("roots.NAME", tables.RootTable),
 )
@@ -30,6 +31,7 @@ TABLES: tuple[tuple[str, type[Keys]], ...] = (
 WORDS: dict[type[inspect.Type], str] = {
     inspect.StrType: "string",
     inspect.IntType: "integer",
+    inspect.BoolType: "boolean",
     inspect.FloatType: "number",
     inspect.StructType: "table",
 }
@@ -43,7 +45,8 @@ def render_type(kind: inspect.Type) -> str:
         case inspect.VarTupleType(item_type=item):
             return f"list of {render_type(item)}"
         case inspect.UnionType(types=types):
-            return " or ".join(map(render_type, types))
+            some = (one for one in types if not isinstance(one, inspect.NoneType))
+            return " or ".join(map(render_type, some))
         case _:
             return WORDS[type(kind)]
 
@@ -90,5 +93,7 @@ def render_page(builtin: Mapping[str, Any]) -> str:
         "sections": sections,
         "kernels": msgspec.convert(builtin["kernels"], dict[str, tables.KernelTable]),
         "roots": msgspec.convert(builtin["roots"], dict[str, tables.RootTable]),
+        "models": devices.MODELS,
+        "short": sorted(devices.SHORT),
     }
     return templates.render_template("configuration.md.j2", values)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a VM is made of: its parts, its plan, and the folder that it runs in."""
 
+import shutil
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,11 +26,12 @@ from twinmod.guest.protocol import (
     Measurement,
     Plan,
     PlannedCell,
+    PlannedDevice,
     PlannedModule,
     TurnsJob,
 )
 from twinmod.kernels.model import KernelTree
-from twinmod.project.model import TesterSpec, VmSpec
+from twinmod.project.model import Device, TesterSpec, VmSpec
 from twinmod.userland import debs
 from twinmod.userland.debs import Layer
 from twinmod.vm import initramfs, machine
@@ -42,7 +44,6 @@ from twinmod.vm.machine import (
     VM_DIR,
     Accelerator,
     AcceleratorName,
-    Device,
 )
 
 #: A VM's whole life, whatever it says; a soak has another one.
@@ -55,6 +56,9 @@ FAULT_PARAMETERS = "init_on_alloc=0 transparent_hugepage=never"
 
 #: Added to the kernel's command line, by the job of the VM.
 JOB_PARAMETERS = {Job.MATRIX: FAULT_PARAMETERS, Job.DIFFERENTIAL: FAULT_PARAMETERS}
+
+#: The accelerators of VMs to which the host says nothing once they run.
+MUTE = (AcceleratorName.ICOUNT, AcceleratorName.RECORD)
 
 #: How many times as long a VM that counts may take to boot, and to say something: one thread
 #: emulates all of it.
@@ -175,11 +179,12 @@ class BootPlan:
     kept: bool = False
     # Whether the host tells QEMU what to do.
     monitored: bool = False
-    # Of a clone: the saved VM that it goes on from, its state, as QEMU sees it, the devices that
-    # are plugged into it then, and what comes by its port after that.
+    # What it has beside the devices of every VM.
+    devices: tuple[Device, ...] = ()
+    # Of a clone: the saved VM that it goes on from, its state, as QEMU sees it, and what comes by
+    # its port after its devices were plugged.
     origin: FoundEntry | None = None
     restored: str = ""
-    devices: tuple[Device, ...] = ()
     delivery: Delivery | None = None
 
 
@@ -232,7 +237,16 @@ def plan_view(setting: Setting, products: tuple[Product, ...], vm_dir: Path) -> 
             for name, path in plan_parts(setting, products).items()
         ),
         *plan_native(setting),
+        *plan_disks(setting, vm_dir),
     )
+
+
+def plan_disks(setting: Setting, vm_dir: Path) -> tuple[Bind, ...]:
+    """Return what QEMU sees of a VM's disks; write_vm_dir makes them."""
+    if not machine.plan_disks(setting.devices):
+        return ()
+    folder = vm_dir / machine.DISKS_FOLDER
+    return (Bind(source_path=folder, target_path=machine.DISKS, writable=True),)
 
 
 def plan_native(setting: Setting) -> tuple[Bind, ...]:
@@ -335,6 +349,13 @@ def plan_agent(setting: Setting, work: Work) -> Plan:
         limit_s=0.0 if isinstance(work, ShellWork) else work.limit_s,
         magic=str(NATIVE / "magic.so"),
         loop=str(NATIVE / "loop"),
+        devices=tuple(
+            PlannedDevice(model=device.driver, port=port)
+            for device, port in zip(
+                setting.devices, machine.plan_ports_of(setting.devices), strict=True
+            )
+        ),
+        hotplug=bool(setting.devices) and setting.accelerator.name not in MUTE,
     )
 
 
@@ -410,6 +431,7 @@ def prepare_boot(setting: Setting, work: Work, vm_dir: Path) -> BootPlan:
     )
     qemu += machine.plan_layer() if setting.layer else ()
     qemu += machine.plan_devices(setting.devices)
+    qemu += machine.MONITORED if setting.devices and not shell else ()
     entered = sandbox.plan_enter(
         setting.chroot,
         qemu,
@@ -435,6 +457,8 @@ def prepare_boot(setting: Setting, work: Work, vm_dir: Path) -> BootPlan:
         vm_dir=vm_dir,
         boot_timeout_s=setting.vm.boot_timeout_s,
         silence_timeout_s=setting.vm.silence_timeout_s,
+        monitored=bool(setting.devices) and not shell,
+        devices=setting.devices,
     )
 
 
@@ -516,6 +540,11 @@ def write_vm_dir(plan: BootPlan) -> Iterator[None]:
     (plan.vm_dir / "results").mkdir(parents=True)
     (plan.vm_dir / "results/plan.json").write_text(protocol.render_plan(plan.agent_plan))
     initramfs_path = plan.vm_dir / "initramfs"
+    disks_dir = plan.vm_dir / machine.DISKS_FOLDER
+    for name, size in machine.plan_disks(plan.devices).items():
+        disks_dir.mkdir(exist_ok=True)
+        with (disks_dir / name).open("xb") as disk:
+            disk.truncate(size)
     if plan.initramfs is not None:
         initramfs_path.write_bytes(plan.initramfs)
     for name, content in plan.files.items():
@@ -526,3 +555,5 @@ def write_vm_dir(plan: BootPlan) -> Iterator[None]:
     finally:
         for path in () if plan.kept else (initramfs_path, *(plan.vm_dir / n for n in plan.files)):
             path.unlink(missing_ok=True)
+        # They go with their VM.
+        shutil.rmtree(disks_dir, ignore_errors=True)

@@ -27,6 +27,7 @@ def prepare_clone(setting: Setting, entry: FoundEntry, work: Work, vm_dir: Path)
     binds = (
         Bind(source_path=entry.path, target_path=ORIGIN),
         *((Bind(source_path=vm_dir, target_path=VM_DIR),) if setting.counted else ()),
+        *boot.plan_disks(setting, vm_dir),
     )
     memory = SavedMemory(path=str(ORIGIN / RAM), restored=True, private=True)
     interactive = isinstance(work, ShellWork)
@@ -39,7 +40,7 @@ def prepare_clone(setting: Setting, entry: FoundEntry, work: Work, vm_dir: Path)
         restored=str(ORIGIN / STATE),
         devices=setting.devices,
     )
-    ports = tuple(map(machine.plan_port_address, range(len(setting.devices))))
+    ports = machine.plan_addresses(setting.devices)
     given = delivery.make_delivery(plan.agent_plan, read_modules(work.products), ports=ports)
     if not setting.counted:
         return replace(plan, delivery=given)

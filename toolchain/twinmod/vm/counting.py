@@ -28,6 +28,7 @@ def prepare_counting(setting: Setting, work: CellsWork, vm_dir: Path) -> BootPla
         Bind(source_path=vm_dir / "results", target_path=RESULTS, writable=True),
         Bind(source_path=setting.tree.image_path, target_path=sandbox.INSIDE / "vmlinux"),
         *boot.plan_native(setting),
+        *boot.plan_disks(setting, vm_dir),
     )
     command = Command(
         argv=sandbox.plan_enter(setting.chroot, qemu, Enter(binds=binds)),
@@ -43,4 +44,5 @@ def prepare_counting(setting: Setting, work: CellsWork, vm_dir: Path) -> BootPla
         vm_dir=vm_dir,
         boot_timeout_s=setting.vm.boot_timeout_s,
         silence_timeout_s=setting.vm.silence_timeout_s,
+        devices=setting.devices,
     )

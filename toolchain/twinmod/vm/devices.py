@@ -5,8 +5,9 @@ A snapshot has none of them: QEMU does not save some, and others come back dead.
 """
 
 from twinmod.errors import VmLostError
+from twinmod.project import devices as project_devices
+from twinmod.project.model import Device
 from twinmod.vm import machine
-from twinmod.vm.machine import Device
 from twinmod.vm.monitor import Monitor
 
 #: How long a VM's kernel may take to give a device back.
@@ -17,7 +18,7 @@ DELETED, REFUSED = "DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR"
 
 
 def plug(monitor: Monitor, devices: tuple[Device, ...]) -> None:
-    """Plug devices into a clone, each into the port of its number.
+    """Plug devices into a clone, each on PCI into a port of its own.
 
     Args:
         monitor: Of a clone that went on from its state.
@@ -26,18 +27,46 @@ def plug(monitor: Monitor, devices: tuple[Device, ...]) -> None:
     Raises:
         VmLostError: There are more devices than ports, or QEMU refuses one.
     """
-    if len(devices) > machine.PORTS:
-        raise VmLostError(f"it has ports for {machine.PORTS} devices, and there are {len(devices)}")
-    for number, device in enumerate(devices):
-        monitor.execute("device_add", **machine.plan_device(device, number))
+    if obstacle := find_obstacle(devices):
+        raise VmLostError(obstacle)
+    for order in (*machine.plan_backings(devices), *machine.plan_orders(devices)):
+        monitor.execute(order.command, **order.arguments)
 
 
-def unplug(monitor: Monitor, number: int, limit_s: float = UNPLUG_TIMEOUT_S) -> None:
-    """Take the device out of a port; returns when the VM's kernel gave it back.
+def plug_again(monitor: Monitor, devices: tuple[Device, ...], number: int) -> None:
+    """Plug a device that was taken out in again; returns when QEMU has it, as unplug() does.
 
     Args:
         monitor: Of the VM.
-        number: Of the port.
+        devices: What the VM had in the beginning.
+        number: Of the device among them.
+
+    Raises:
+        VmLostError: QEMU refuses.
+    """
+    name = machine.plan_device_name(number)
+    orders = (order for order in machine.plan_orders(devices) if order.arguments["id"] == name)
+    for order in orders:
+        monitor.execute(order.command, **order.arguments)
+
+
+def find_obstacle(devices: tuple[Device, ...]) -> str:
+    """Return why QEMU cannot plug devices into a clone, "" where it can."""
+    board = [device.driver for device in devices if not device.hotplug]
+    if board:
+        return f"QEMU plugs no {' and no '.join(dict.fromkeys(board))} into a VM that runs"
+    count = project_devices.count_ports(devices)
+    if count > machine.PORTS:
+        return f"a clone has ports for {machine.PORTS} devices, and there are {count}"
+    return ""
+
+
+def unplug(monitor: Monitor, number: int, limit_s: float = UNPLUG_TIMEOUT_S) -> None:
+    """Take a device out; returns when the VM's kernel gave it back.
+
+    Args:
+        monitor: Of the VM.
+        number: Of the device among those of its VM.
         limit_s: How long the kernel may take, in seconds.
 
     Raises:
@@ -55,3 +84,22 @@ def unplug(monitor: Monitor, number: int, limit_s: float = UNPLUG_TIMEOUT_S) -> 
         ) from error
     if event == REFUSED:
         raise VmLostError(f"{name} is still plugged: the VM's kernel keeps it")
+
+
+def change(monitor: Monitor, devices: tuple[Device, ...], number: int, *, plugged: bool) -> str:
+    """Take a device out of a VM, or plug it in again; return why that failed, "" if it did not.
+
+    Args:
+        monitor: Of the VM.
+        devices: What the VM had in the beginning.
+        number: Of the device among them.
+        plugged: Whether it is to be there.
+    """
+    try:
+        if plugged:
+            plug_again(monitor, devices, number)
+        else:
+            unplug(monitor, number)
+    except VmLostError as error:
+        return error.message
+    return ""

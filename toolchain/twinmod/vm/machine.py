@@ -13,7 +13,8 @@ from pathlib import PurePosixPath
 
 from twinmod.base import sandbox
 from twinmod.guest import fwcfg
-from twinmod.project.model import VmSpec
+from twinmod.project import devices as project_devices
+from twinmod.project.model import Backing, Bus, Device, Property, VmSpec
 
 VIEW = PurePosixPath("/view")
 VIEW_INSIDE = VIEW / "twinmod"
@@ -50,6 +51,9 @@ GDB_SOCKET = RESULTS / "gdb.sock"
 
 #: Where QEMU is told what to do with a VM, among its results.
 MONITOR = "monitor.sock"
+
+#: Lets QEMU be told.
+MONITORED = ("-qmp", f"unix:{RESULTS / MONITOR}")
 
 #: Where a VM says its events whose standard output is a terminal.
 EVENTS_SOCKET = "events.sock"
@@ -127,25 +131,20 @@ class Accelerator:
     reason: str
 
 
-#: What a property of a device may be.
-Property = str | int | bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
-    """A PCI device that QEMU emulates for a VM."""
-
-    # QEMU's name of the driver that emulates it, as in edu.
-    driver: str
-    properties: tuple[tuple[str, Property], ...] = ()
-
-
 #: How many root ports the machine of a snapshot has. Each takes one device of a clone, and a port
 #: cannot be added to a VM that runs.
 PORTS = 4
 
 #: The slot of the first one on the root bus, behind those that QEMU chooses itself.
 FIRST_SLOT = 0x10
+
+#: Where the disks of a VM are, as QEMU sees it, and below the VM's folder.
+DISKS = sandbox.INSIDE / "disks"
+DISKS_FOLDER = "disks"
+
+#: What twinmod adds for devices on USB; with its own number of ports, none is behind a hub.
+OWN_XHCI = "usb"
+OWN_XHCI_PORTS = {"p2": 15, "p3": 15}
 
 
 def plan_booting(vm: VmSpec, accelerator: AcceleratorName, parameters: str) -> tuple[str, ...]:
@@ -285,8 +284,7 @@ def plan_saved_qemu(
         *(() if memory.restored else plan_kernel(accelerator, parameters)),
         *plan_ports(PORTS),
         *plan_saved_port(accelerator, memory, interactive=interactive),
-        "-qmp",
-        f"unix:{RESULTS / MONITOR}",
+        *MONITORED,
         *(("-incoming", "defer") if memory.restored else ()),
     )
 
@@ -354,30 +352,120 @@ def plan_devices(devices: tuple[Device, ...]) -> tuple[str, ...]:
     """
     if not devices:
         return ()
-    planned = (plan_device(device, number) for number, device in enumerate(devices))
-    words = (word for one in planned for word in ("-device", json.dumps(one)))
-    return (*plan_ports(max(PORTS, len(devices))), *words)
+    orders = (*plan_backings(devices), *plan_orders(devices))
+    words = (word for order in orders for word in (order.option, json.dumps(order.arguments)))
+    return (*plan_ports(max(PORTS, project_devices.count_ports(devices))), *words)
 
 
-def plan_device(device: Device, number: int) -> Mapping[str, Property]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What QEMU is told of a device or of what stands behind one."""
+
+    # On its command line, and while the VM runs.
+    option: str
+    command: str
+    arguments: Mapping[str, object]
+
+
+def plan_backings(devices: tuple[Device, ...]) -> tuple[Order, ...]:
+    """Return what makes the disks and the memories that stand behind devices."""
+    return tuple(
+        plan_backing(device, number)
+        for number, device in enumerate(devices)
+        if device.backing != Backing.NONE
+    )
+
+
+def plan_backing(device: Device, number: int) -> Order:
+    """Return what makes the disk or the memory that stands behind a device.
+
+    Source: qapi/block-core.json and qapi/qom.json, QEMU 10.0.
+    """
+    name = plan_backing_name(number)
+    if device.backing == Backing.DISK:
+        file = {"driver": "file", "filename": str(DISKS / name)}
+        disk = {"driver": "raw", "node-name": name, "file": file}
+        return Order(option="-blockdev", command="blockdev-add", arguments=disk)
+    size = device.backing_mib << 20
+    memory = {"qom-type": "memory-backend-ram", "id": name, "size": size, "share": True}
+    return Order(option="-object", command="object-add", arguments=memory)
+
+
+def plan_disks(devices: tuple[Device, ...]) -> dict[str, int]:
+    """Return the files of a VM's disks: by name, the size in bytes."""
+    return {
+        plan_backing_name(number): device.backing_mib << 20
+        for number, device in enumerate(devices)
+        if device.backing == Backing.DISK
+    }
+
+
+def plan_orders(devices: tuple[Device, ...]) -> tuple[Order, ...]:
+    """Return what makes devices, in an order in which the bus of each is there.
+
+    A device on PCI is behind a root port of its own. Devices on USB are behind the first USB host
+    controller, or behind one that is added when there is none.
+    """
+    own_xhci = Device(driver=project_devices.XHCI, properties=tuple(OWN_XHCI_PORTS.items()))
+    controllers = [n for n, one in enumerate(devices) if one.driver == project_devices.XHCI]
+    usb = plan_device_name(controllers[0]) if controllers else OWN_XHCI
+    on_pci = [n for n, one in enumerate(devices) if one.bus == Bus.PCI]
+    made = [plan_device(devices[n], n, f"port-{port}") for port, n in enumerate(on_pci)]
+    added = not controllers and any(device.bus == Bus.USB for device in devices)
+    if added:
+        words = plan_device(own_xhci, 0, f"port-{len(on_pci)}")
+        made.append({**words, "id": OWN_XHCI})
+    buses = {Bus.USB: f"{usb}.0", Bus.ISA: "isa.0", Bus.I2C: "i2c"}
+    made += [
+        plan_device(device, number, buses[device.bus])
+        for number, device in enumerate(devices)
+        if device.bus != Bus.PCI
+    ]
+    return tuple(Order(option="-device", command="device_add", arguments=one) for one in made)
+
+
+#: What a device calls what stands behind it.
+BACKING_KEYS = {Backing.DISK: "drive", Backing.MEMORY: "memdev"}
+
+
+def plan_device(device: Device, number: int, bus: str) -> Mapping[str, Property]:
     """Return a device as QEMU takes it, on its command line and when it is plugged.
 
     Args:
         device: The device.
-        number: Of the port that it is behind, from 0 on.
+        number: Of it among those of its VM, from 0 on.
+        bus: What it is behind.
     """
-    own = {"driver": device.driver, "id": plan_device_name(number), "bus": f"port-{number}"}
-    return {**dict(device.properties), **own}
+    key = BACKING_KEYS.get(device.backing)
+    behind = {key: plan_backing_name(number)} if key else {}
+    own = {"driver": device.driver, "id": plan_device_name(number), "bus": bus}
+    return {**dict(device.properties), **behind, **own}
+
+
+def plan_backing_name(number: int) -> str:
+    """Return QEMU's name of what stands behind a device, which is that of a disk's file."""
+    return f"backing-{number}"
 
 
 def plan_device_name(number: int) -> str:
-    """Return QEMU's name of the device behind a port."""
+    """Return QEMU's name of a device, by its number among those of its VM."""
     return f"device-{number}"
 
 
 def plan_port_address(number: int) -> str:
     """Return the address of a port in the VM, as sysfs has it."""
     return f"0000:00:{FIRST_SLOT + number:02x}.0"
+
+
+def plan_addresses(devices: tuple[Device, ...]) -> tuple[str, ...]:
+    """Return the addresses of the root ports of a VM that have a device behind them."""
+    return tuple(map(plan_port_address, range(project_devices.count_ports(devices))))
+
+
+def plan_ports_of(devices: tuple[Device, ...]) -> tuple[str, ...]:
+    """Return the address of the root port that each device is behind, "" of one not on PCI."""
+    addresses = iter(plan_addresses(devices))
+    return tuple(next(addresses) if one.bus == Bus.PCI else "" for one in devices)
 
 
 def plan_gdb_stub() -> tuple[str, ...]:

@@ -120,8 +120,17 @@ def read_recording(vm_dir: Path) -> Recording:
 def plan_recorded(setting: Setting) -> Setting:
     """Return the setting of VMs that can be replayed, instruction for instruction.
 
+    Raises:
+        ConfigError: They have a disk.
+
     Source: docs/system/replay.rst, QEMU 10.0: one processor, and no device that it does not know.
     """
+    if disks := machine.plan_disks(setting.devices):
+        raise ConfigError(
+            f"a VM with a disk cannot be recorded, and {len(disks)} of vm.devices have one: QEMU "
+            "replays no disk that is a file",
+            hint="leave --record out, or choose a driver without such a device",
+        )
     why = "on one processor, with everything in memory, so that it can be replayed"
     return replace(
         setting,

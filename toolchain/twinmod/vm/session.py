@@ -26,6 +26,8 @@ from twinmod.guest.protocol import (
     FigureTaken,
     FileWritten,
     Outcome,
+    PlugAsked,
+    Plugged,
     Ready,
     Request,
     TestEnded,
@@ -124,6 +126,9 @@ class Vm:
                 # Answers are for whoever asked, and in a soak there are millions.
                 if not (events and isinstance(events[0], Answered)):
                     self._keep(line)
+                if events and isinstance(events[0], PlugAsked):
+                    self._plug(events[0])
+                    continue
                 for event in events:
                     self._take_note(event)
                     return event
@@ -169,6 +174,17 @@ class Vm:
             raise VmLostError(
                 "the VM's agent sent a file that is not whole", facts=(("file", file.name),)
             ) from error
+
+    def _plug(self, asked: PlugAsked) -> None:
+        """Take a device out, or plug it in again, and say what came of it."""
+        problem = f"the VM has no device number {asked.number}"
+        if self.monitor is None:
+            problem = "the host does not tell QEMU what to do with this VM"
+        elif 0 <= asked.number < len(self.plan.devices):
+            problem = devices.change(
+                self.monitor, self.plan.devices, asked.number, plugged=asked.plugged
+            )
+        process.send_line(self._qemu, protocol.render_reply(Plugged(problem=problem)))
 
     def ask(self, request: Request) -> Answered:
         """Return the answer to a request, while the VM is ready for one.

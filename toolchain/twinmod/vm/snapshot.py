@@ -21,7 +21,7 @@ from twinmod.base.progress import Progress
 from twinmod.base.sandbox import Bind, Enter
 from twinmod.errors import VmLostError
 from twinmod.guest.protocol import Job, Plan, Waiting
-from twinmod.vm import boot, delivery, initramfs, machine, monitor, session
+from twinmod.vm import boot, delivery, devices, initramfs, machine, monitor, session
 from twinmod.vm.boot import BootPlan, MatrixWork, Setting
 from twinmod.vm.initramfs import Content
 from twinmod.vm.machine import RESULTS, VM_DIR, AcceleratorName, SavedMemory
@@ -61,7 +61,7 @@ def find_obstacle(setting: Setting) -> str:
         return "its root is not the chroot"
     if setting.accelerator.name == AcceleratorName.RECORD:
         return f"{setting.accelerator.name} needs a VM that boots"
-    return ""
+    return devices.find_obstacle(setting.devices)
 
 
 def list_family(kind: str, kernel: str) -> tuple[str, ...]:
@@ -164,8 +164,13 @@ def plan_qemu(
 
 def plan_base_agent(setting: Setting) -> Plan:
     """Return what the agent of a base is told: to wait, for whatever matrix."""
-    whole = boot.plan_agent(setting, plan_nothing())
+    whole = plan_waiting(setting)
     return replace(whole, mode=Job.WAIT, testers={}, matrix="", version="", counted=setting.counted)
+
+
+def plan_waiting(setting: Setting) -> Plan:
+    """Return what the agent of a VM is told that waits: it has no device yet."""
+    return boot.plan_agent(replace(setting, devices=()), plan_nothing())
 
 
 def plan_nothing() -> MatrixWork:
@@ -280,7 +285,7 @@ def prepare_saved_clone(setting: Setting, base: FoundEntry, work_dir: Path) -> B
         Bind(source_path=work_dir, target_path=SAVED, writable=True),
     )
     argv = plan_qemu(setting, SavedMemory(path=str(SAVED / RAM), restored=True))
-    agent = replace(boot.plan_agent(setting, plan_nothing()), mode=Job.WAIT)
+    agent = replace(plan_waiting(setting), mode=Job.WAIT)
     patient = replace(setting, vm=boot.plan_patience(setting.vm, PATIENCE))
     plan = plan_boot(patient, Qemu(argv=argv, binds=binds), agent, vm_dir)
     # Both have the same packages.

@@ -4,5 +4,7 @@
 from twinmod.guest import log
 from twinmod.guest.devices import Devices
 from twinmod.guest.modules import Module
+from twinmod.guest.testing import hardware
+from twinmod.guest.testing.hardware import Hardware
 
-__all__ = ["Devices", "Module", "log"]
+__all__ = ["Devices", "Hardware", "Module", "hardware", "log"]

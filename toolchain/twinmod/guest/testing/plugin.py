@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from twinmod.guest import devices as guest_devices
+from twinmod.guest import plugging
 from twinmod.guest.child import Heartbeat
 from twinmod.guest.devices import Devices
 from twinmod.guest.modules import Module
-from twinmod.guest.testing import failures, log, names, programs
+from twinmod.guest.testing import failures, hardware, log, names, programs
+from twinmod.guest.testing.hardware import Hardware
 from twinmod.guest.testing.programs import TestProgram
 
 #: What the host says as --module: it collects, and runs nothing.
@@ -129,6 +131,17 @@ def module(pytestconfig: pytest.Config) -> Module:
 def devices(pytestconfig: pytest.Config) -> Devices:
     """The device nodes and the devices of a class that appeared when the module was loaded."""
     return find_devices(pytestconfig)
+
+
+@pytest.fixture
+def plugged() -> Iterator[tuple[Hardware, ...]]:
+    """The devices of `vm.devices`, in their order. Afterwards each is there, with its driver."""
+    found = tuple(
+        Hardware(number=number, model=device.model, port=device.port)
+        for number, device in enumerate(plugging.list_devices())
+    )
+    with hardware.kept(found):
+        yield found
 
 
 @pytest.fixture(scope="session")
