@@ -52,6 +52,14 @@ PROOF = ["proof/booted/vm-1", "proof/cloned/vm-1"]
 CLONES = ["test/vm-1", "test/vm-2"]
 
 
+DIFFERENCE = """
+[[tool.twinmod.drivers.toy.differences]]
+module = "c"
+rule = "R1"
+why = "it rounds down"
+"""
+
+
 @pytest.fixture
 def host(
     tmp_path_factory: pytest.TempPathFactory, make_elf: MakeElf, monkeypatch: pytest.MonkeyPatch
@@ -254,6 +262,18 @@ def test_nothing_is_noted_of_a_cell_that_fails_in_a_vm_that_boots(
     host.write()
     assert host.call(*NARROWED) == ExitCode.PASSED
     assert proving.read_proof(cache.FoundEntry(kind="", key="", path=base, record={})) is not None
+
+
+def test_a_cell_that_fails_as_declared_can_be_compared(host: Host) -> None:
+    (host.project_dir / "pyproject.toml").write_text(fakevm.PROJECT["pyproject.toml"] + DIFFERENCE)
+    failed = (fakevm.begin("@CELL@"), *fakevm.run_test("R1", "failed"), fakevm.end("failed"))
+    host.play_cell("c/c", *failed)
+    host.play_cell("c/rust", *failed)
+    assert host.call(*NARROWED) == ExitCode.PASSED
+    assert sorted(host.vms) == [*PROOF, *CLONES]
+    (base,) = list_saved(snapshot.BASE)
+    noted = json.loads((base / proving.PROOF).read_text())
+    assert noted == {"cell": "c/c", "tests": 1, "differences": []}
 
 
 # -- clones -----------------------------------------------------------------------------------

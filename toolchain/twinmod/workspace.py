@@ -428,4 +428,13 @@ class Workspace:
         found = snapshot.use(entry, setting.tree.name, self.progress)
         out_dir = self.out_dir / "proof"
         shutil.rmtree(out_dir, ignore_errors=True)
-        return proving.prove(replace(setting, snapshot=found), work, base, out_dir, self.progress)
+        proof = proving.prove(
+            replace(setting, snapshot=found),
+            work,
+            self.config.driver.differences,
+            out_dir,
+            self.progress,
+        )
+        if proof is not None:
+            proving.note_proof(base, proof)
+        return proof

@@ -9,8 +9,10 @@ from twinmod.base import documents, parallel
 from twinmod.base.cache import FoundEntry
 from twinmod.base.documents import Part
 from twinmod.base.progress import Progress
+from twinmod.cells import differences
 from twinmod.cells.model import CellResult
 from twinmod.guest.protocol import Outcome
+from twinmod.project.model import DifferenceSpec
 from twinmod.vm import running
 from twinmod.vm.boot import MatrixWork, Setting
 
@@ -36,21 +38,30 @@ def read_proof(base: FoundEntry) -> Proof | None:
         return None
 
 
+def note_proof(base: FoundEntry, proof: Proof) -> None:
+    """Note with a base what was found of its clones."""
+    documents.write(base.path / PROOF, proof)
+
+
 def prove(
-    setting: Setting, work: MatrixWork, base: FoundEntry, out_dir: Path, progress: Progress
+    setting: Setting,
+    work: MatrixWork,
+    declared: tuple[DifferenceSpec, ...],
+    out_dir: Path,
+    progress: Progress,
 ) -> Proof | None:
-    """Run a cell in a VM that boots and in a clone, and note what differs with the base.
+    """Run a cell in a VM that boots and in a clone, and find what differs.
 
     Args:
         setting: What the clone is made of.
         work: Has one cell.
-        base: What the clone's snapshot comes from.
+        declared: Differences with which the cell passes all the same.
         out_dir: Gets the folders of both VMs.
         progress: Told of them.
 
     Returns:
         What was found; None when the cell did not pass in the VM that boots: a module that fails
-        may fail otherwise each time, and nothing was noted.
+        may fail otherwise each time.
 
     Raises:
         VmLostError: A VM did not come as far as the cell.
@@ -61,16 +72,14 @@ def prove(
 
     title = f"proof of the clones: {work.cells[0].name} in a VM that boots and in a clone"
     works = (plan(replace(setting, snapshot=None), "booted"), plan(setting, "cloned"))
-    booted, cloned = parallel.run_all(works, title, progress)
+    booted, cloned = differences.declare(parallel.run_all(works, title, progress), declared)
     if booted.outcome != Outcome.PASSED:
         return None
-    proof = Proof(
+    return Proof(
         cell=work.cells[0].name,
         tests=len(booted.tests),
         differences=find_differences(booted, cloned),
     )
-    documents.write(base.path / PROOF, proof)
-    return proof
 
 
 def find_differences(booted: CellResult, cloned: CellResult) -> tuple[str, ...]:
