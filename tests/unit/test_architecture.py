@@ -126,3 +126,10 @@ def test_what_runs_where_nothing_is_installed_imports_there(name: str) -> None:
     script = f"import sys; sys.path.insert(0, {str(PACKAGE_DIR.parent)!r}); import twinmod.{name}"
     argv = (sys.executable, "-I", "-S", "-c", script)
     assert process.run(Command(argv=argv, purpose=name, timeout_s=30)) == ""
+
+
+def test_the_command_imports_where_no_pytest_is() -> None:
+    # A session that only runs the command installs no pytest: None makes its import fail.
+    script = 'import sys; sys.modules["pytest"] = None; import twinmod.ui.cli'
+    argv = (sys.executable, "-c", script)
+    assert process.run(Command(argv=argv, purpose="the command", timeout_s=30)) == ""

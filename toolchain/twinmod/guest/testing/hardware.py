@@ -5,6 +5,7 @@ Source: Documentation/ABI/testing/sysfs-bus-pci and Documentation/driver-api/dri
 7.3, for the attributes of a device and of a driver.
 """
 
+import importlib
 import os
 import struct
 import time
@@ -12,8 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 from twinmod.guest import plugging, waking
 from twinmod.guest.testing.children import PATIENCE_S
@@ -92,6 +91,8 @@ class Hardware:
 
     def _change(self, *, plugged: bool) -> None:
         if not plugging.is_possible():
+            # The host imports this package, and has no pytest.
+            pytest = importlib.import_module("pytest")
             pytest.skip("the host takes no device out of a VM that is recorded or that counts")
         plugging.ask(self.number, plugged=plugged)
 
