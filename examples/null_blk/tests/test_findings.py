@@ -103,7 +103,7 @@ def test_the_queue_depth_is_the_documented_one(module: Module) -> None:
 @pytest.mark.rule("R13")
 def test_fio_finds_what_it_wrote(module: Module) -> None:
     with make_disk(module, "kept", blocksize="4096", irqmode="1") as folder:
-        assert (folder / "memory_backed").exists(), "there is no memory_backed"
+        assert (folder / "memory_backed").exists(), "this kernel keeps nothing in memory"
         write(folder / "memory_backed", "1")
         write(folder / "power", "1")
         run_fio(folder, "--rw=randwrite", "--bs=4k", "--verify=crc32c", "--verify_fatal=1")

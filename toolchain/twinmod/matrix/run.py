@@ -14,7 +14,7 @@ from twinmod.cells import decode, differences, history, injection, outcomes
 from twinmod.cells import report as cells_report
 from twinmod.cells import selection as cells_selection
 from twinmod.cells.injection import InjectionReport
-from twinmod.cells.model import Cell, CellResult, TestResult, name_cells
+from twinmod.cells.model import AbsentCell, Cell, CellResult, TestResult, name_cells
 from twinmod.cells.selection import Selection
 from twinmod.differential import run
 from twinmod.errors import ConfigError
@@ -87,13 +87,7 @@ def run_test(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> Run:
     declared = config.driver.differences
     rules = project_rules.read_rules(config)
     rounds = run.read_rounds(config, selection)
-    cells, absent = cells_selection.plan_presence(
-        selection.plan_cells(config), workspace.find_absences(prepared.tree)
-    )
-    if not cells:
-        raise ConfigError(f"there is nothing to test: {absent[0].reason}")
-    if selection.narrowing:
-        _require_tests(workspace, prepared, selection)
+    cells, absent = _require_cells(workspace, prepared, selection)
     labels = tuple(dict.fromkeys(cell.label for cell in cells))
     products = wanted.products or workspace.build(prepared, labels)
     cells = name_cells(cells, products)
@@ -128,10 +122,8 @@ def run_test(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> Run:
         absent=absent,
         differential=explored.document if explored else None,
         injected=injected,
-        differences=(
-            *differences.plan_entries(checked, declared),
-            *(explored.differences if explored else ()),
-        ),
+        differences=differences.plan_entries(checked, declared)
+        + (explored.differences if explored else ()),
         totals=cells_report.plan_totals(outcomes.count_totals(everything, absent)),
     )
     document = report.plan_test_report(
@@ -146,6 +138,24 @@ def run_test(workspace: Workspace, prepared: Prepared, wanted: Wanted) -> Run:
     return Run(
         results=everything, document=document, rules=plan_shown_rules(rules, checked, selection)
     )
+
+
+def _require_cells(
+    workspace: Workspace, prepared: Prepared, selection: Selection
+) -> tuple[tuple[Cell, ...], tuple[AbsentCell, ...]]:
+    """Return the cells that a kernel can have of those that are selected, and the other ones.
+
+    Raises:
+        ConfigError: It can have none of them, or no test is selected.
+    """
+    cells, absent = cells_selection.plan_presence(
+        selection.plan_cells(workspace.config), workspace.find_absences(prepared.tree)
+    )
+    if not cells:
+        raise ConfigError(f"there is nothing to test: {absent[0].reason}")
+    if selection.narrowing:
+        _require_tests(workspace, prepared, selection)
+    return cells, absent
 
 
 def _plan_work(
